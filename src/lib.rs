@@ -11,6 +11,9 @@
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
+pub mod command;
+pub mod link;
 pub mod protocol;
 pub mod report;
 pub mod sys;
+pub mod terminal;

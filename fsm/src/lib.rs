@@ -9,7 +9,7 @@
 //! | [`machine`] | the connection: registration, dialling, greeting, keep-alive, resync, drain |
 //! | [`session`], [`command`] | the lifecycles of terminal sessions and one-off commands |
 //! | [`delivery`] | what is sent when, what is known to have arrived, what is held for how long |
-//! | [`core`](mod@crate::core) | all of these on one tick, as the agent and the simulation use them |
+//! | [`agent`] | all of these on one tick, as the agent and the simulation use them |
 //! | [`fact`], [`order`] | what goes in and what comes out; the vocabulary of recordings |
 //! | [`limits`] | every number: one table, each with its reason |
 #![no_std]
@@ -18,16 +18,8 @@
 
 extern crate alloc;
 
-pub mod backoff;
-pub mod command;
-pub mod core;
-pub mod delivery;
 pub mod fact;
-pub mod limits;
-pub mod machine;
 pub mod order;
 pub mod random;
-pub mod scenario;
-pub mod session;
 pub mod time;
 pub mod timer;

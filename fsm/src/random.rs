@@ -33,7 +33,9 @@ impl Random {
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = u128::from(high.saturating_sub(low)) + 1;
         let scaled = (u128::from(self.next()) * span) >> 64;
-        low.saturating_add(u64::try_from(scaled).expect("the product of a u64 and a span is below the span"))
+        low.saturating_add(
+            u64::try_from(scaled).expect("the product of a u64 and a span is below the span"),
+        )
     }
 }
 
@@ -48,7 +50,10 @@ mod tests {
         for _ in 0..1_000 {
             seen[usize::try_from(random.between(10, 13)).expect("small") - 10] += 1;
         }
-        assert!(seen.iter().all(|count| (150..350).contains(count)), "{seen:?}");
+        assert!(
+            seen.iter().all(|count| (150..350).contains(count)),
+            "{seen:?}"
+        );
         assert_eq!(random.between(7, 7), 7);
         assert_eq!(random.between(7, 3), 7);
         let _ = random.between(0, u64::MAX);
