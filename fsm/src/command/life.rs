@@ -91,11 +91,7 @@ impl Life {
         };
         self.stage = Stage::Lingering { settled };
         self.deadline = now.after_ms(LINGER_MS);
-        if self.output_ended {
-            self.over(orders)
-        } else {
-            Phase::Lives
-        }
+        if self.output_ended { self.over(orders) } else { Phase::Lives }
     }
 
     /// The last byte of both its pipes was read.
@@ -123,21 +119,13 @@ impl Life {
     }
 
     /// Tells it to end, unless it was told so or has ended.
-    pub(super) fn stop(
-        &mut self,
-        now: Time,
-        end: CommandEnd,
-        exit_code: i32,
-        orders: &mut Vec<Order>,
-    ) {
+    pub(super) fn stop(&mut self, now: Time, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
         if self.stage == Stage::Running {
             self.stage = Stage::Stopping;
             self.deadline = now.after_ms(KILL_AFTER_MS);
             self.end = end;
             self.exit_code = exit_code;
-            orders.push(Order::TerminateCommand {
-                command: self.command,
-            });
+            orders.push(Order::TerminateCommand { command: self.command });
         }
     }
 
@@ -156,22 +144,15 @@ impl Life {
             }
             Stage::Running | Stage::Killed | Stage::Lingering { settled: true } => return,
         }
-        orders.push(Order::KillCommand {
-            command: self.command,
-        });
+        orders.push(Order::KillCommand { command: self.command });
     }
 
     /// Ends it. Once a command that was told to end is gone itself, what remains of its group goes with it: the
     /// group's number is certainly its own only until the answer.
     fn over(&mut self, orders: &mut Vec<Order>) -> Phase {
         if self.stage == (Stage::Lingering { settled: false }) {
-            orders.push(Order::KillCommand {
-                command: self.command,
-            });
+            orders.push(Order::KillCommand { command: self.command });
         }
-        Phase::Over {
-            end: self.end,
-            exit_code: self.exit_code,
-        }
+        Phase::Over { end: self.end, exit_code: self.exit_code }
     }
 }

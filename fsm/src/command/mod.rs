@@ -86,13 +86,7 @@ struct Waiting {
 
 impl Default for Commands {
     fn default() -> Self {
-        Self {
-            running: BTreeMap::new(),
-            waiting: VecDeque::new(),
-            seen: Seen::default(),
-            room: true,
-            draining: false,
-        }
+        Self { running: BTreeMap::new(), waiting: VecDeque::new(), seen: Seen::default(), room: true, draining: false }
     }
 }
 
@@ -100,24 +94,16 @@ impl Commands {
     /// Takes one fact about one command. A fact that fits none, or comes too late, changes nothing.
     pub fn handle(&mut self, now: Time, command: Key, fact: &CommandFact, orders: &mut Vec<Order>) {
         match *fact {
-            CommandFact::Requested {
-                id_hash,
-                timeout_ms,
-            } => self.request(now, command, id_hash, timeout_ms, orders),
+            CommandFact::Requested { id_hash, timeout_ms } => self.request(now, command, id_hash, timeout_ms, orders),
             CommandFact::Started => self.with(command, orders, |life, _| {
                 life.started(now);
                 Phase::Lives
             }),
             CommandFact::Failed => {
-                self.with(command, orders, |_, _| Phase::Over {
-                    end: CommandEnd::Exited,
-                    exit_code: EXIT_NOT_STARTED,
-                });
+                self.with(command, orders, |_, _| Phase::Over { end: CommandEnd::Exited, exit_code: EXIT_NOT_STARTED });
             }
             CommandFact::Exited { code } => {
-                self.with(command, orders, |life, orders| {
-                    life.exited(now, code, orders)
-                });
+                self.with(command, orders, |life, orders| life.exited(now, code, orders));
             }
             CommandFact::EndOfOutput => {
                 self.with(command, orders, Life::output_ended);
@@ -129,12 +115,8 @@ impl Commands {
 
     /// Lets the deadlines fire that have passed.
     pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
-        let due: Vec<Key> = self
-            .running
-            .iter()
-            .filter(|(_, life)| life.deadline() <= now)
-            .map(|(command, _)| *command)
-            .collect();
+        let due: Vec<Key> =
+            self.running.iter().filter(|(_, life)| life.deadline() <= now).map(|(command, _)| *command).collect();
         for command in due {
             self.with(command, orders, |life, orders| life.expired(now, orders));
         }
@@ -167,10 +149,7 @@ impl Commands {
         self.draining = true;
         for waiting in core::mem::take(&mut self.waiting) {
             self.seen.abandon(waiting.command);
-            orders.push(Order::RefuseCommand {
-                command: waiting.command,
-                refusal: Refusal::Draining,
-            });
+            orders.push(Order::RefuseCommand { command: waiting.command, refusal: Refusal::Draining });
         }
     }
 
@@ -204,14 +183,7 @@ impl Commands {
         self.waiting.len()
     }
 
-    fn request(
-        &mut self,
-        now: Time,
-        command: Key,
-        id_hash: u64,
-        timeout_ms: u64,
-        orders: &mut Vec<Order>,
-    ) {
+    fn request(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
         if self.is_live(command) {
             return;
         }
@@ -220,18 +192,12 @@ impl Commands {
         match self.seen.verdict(id_hash) {
             Verdict::Running(_) => {}
             Verdict::Ended(of) => orders.push(Order::RepeatResult { command, of }),
-            Verdict::Forgotten => orders.push(Order::RefuseCommand {
-                command,
-                refusal: Refusal::Forgotten,
-            }),
+            Verdict::Forgotten => orders.push(Order::RefuseCommand { command, refusal: Refusal::Forgotten }),
             Verdict::New => match self.refusal() {
                 Some(refusal) => orders.push(Order::RefuseCommand { command, refusal }),
                 None => {
                     self.seen.begin(id_hash, command);
-                    self.waiting.push_back(Waiting {
-                        command,
-                        timeout_ms: clamp_timeout(timeout_ms),
-                    });
+                    self.waiting.push_back(Waiting { command, timeout_ms: clamp_timeout(timeout_ms) });
                     self.start_waiting(now, orders);
                 }
             },
@@ -258,19 +224,13 @@ impl Commands {
             let Some(next) = self.waiting.pop_front() else {
                 return;
             };
-            self.running
-                .insert(next.command, Life::new(now, next.command, next.timeout_ms));
-            orders.push(Order::StartCommand {
-                command: next.command,
-            });
+            self.running.insert(next.command, Life::new(now, next.command, next.timeout_ms));
+            orders.push(Order::StartCommand { command: next.command });
         }
     }
 
     fn cancel(&mut self, now: Time, command: Key, orders: &mut Vec<Order>) {
-        let place = self
-            .waiting
-            .iter()
-            .position(|waiting| waiting.command == command);
+        let place = self.waiting.iter().position(|waiting| waiting.command == command);
         if let Some(waiting) = place.and_then(|place| self.waiting.remove(place)) {
             let end = CommandEnd::Cancelled;
             self.finish(waiting.command, end, EXIT_CANCELLED, orders);
@@ -283,11 +243,7 @@ impl Commands {
     }
 
     fn is_live(&self, command: Key) -> bool {
-        self.running.contains_key(&command)
-            || self
-                .waiting
-                .iter()
-                .any(|waiting| waiting.command == command)
+        self.running.contains_key(&command) || self.waiting.iter().any(|waiting| waiting.command == command)
     }
 
     /// Lets `change` act on a command that runs, and answers it if that was its end.
@@ -307,11 +263,7 @@ impl Commands {
     }
 
     fn finish(&mut self, command: Key, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
-        orders.push(Order::FinishCommand {
-            command,
-            end,
-            exit_code,
-        });
+        orders.push(Order::FinishCommand { command, end, exit_code });
         if let Some(forgotten) = self.seen.end(command) {
             orders.push(Order::ForgetResult { command: forgotten });
         }

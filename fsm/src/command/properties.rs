@@ -121,15 +121,9 @@ impl World {
     fn take(&mut self, step: Step) {
         let mut orders = Vec::new();
         match step {
-            Step::Request {
-                id_hash,
-                timeout_ms,
-            } => {
+            Step::Request { id_hash, timeout_ms } => {
                 let command = self.announce(id_hash);
-                let fact = CommandFact::Requested {
-                    id_hash,
-                    timeout_ms,
-                };
+                let fact = CommandFact::Requested { id_hash, timeout_ms };
                 self.commands.handle(self.now, command, &fact, &mut orders);
             }
             Step::Running { choice, fact } => {

@@ -11,10 +11,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self {
-            commands: Commands::default(),
-            now: Time::from_ms(1_000),
-        }
+        Self { commands: Commands::default(), now: Time::from_ms(1_000) }
     }
 
     fn tell(&mut self, command: Key, fact: CommandFact) -> Vec<Order> {
@@ -29,13 +26,7 @@ impl Bench {
     }
 
     fn request_as(&mut self, command: Key, id_hash: u64, timeout_ms: u64) -> Vec<Order> {
-        self.tell(
-            command,
-            CommandFact::Requested {
-                id_hash,
-                timeout_ms,
-            },
-        )
+        self.tell(command, CommandFact::Requested { id_hash, timeout_ms })
     }
 
     /// Requests a command and lets it run.
@@ -71,11 +62,7 @@ impl Bench {
 }
 
 fn finish(command: Key, end: CommandEnd, exit_code: i32) -> Order {
-    Order::FinishCommand {
-        command,
-        end,
-        exit_code,
-    }
+    Order::FinishCommand { command, end, exit_code }
 }
 
 fn refuse(command: Key, refusal: Refusal) -> Order {
@@ -128,19 +115,13 @@ fn a_timeout_counts_from_the_start_terminates_then_kills() {
     assert_eq!(bench.pass_ms(KILL_AFTER_MS - 1), []);
     assert_eq!(bench.pass_ms(1), [Order::KillCommand { command: 1 }]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
-    assert_eq!(
-        bench.tell(1, CommandFact::EndOfOutput),
-        [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]
-    );
+    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
 }
 
 #[test]
 fn what_outlives_a_terminated_command_is_killed_before_the_answer() {
     let mut bench = Bench::new();
-    let killed = [
-        Order::KillCommand { command: 1 },
-        finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT),
-    ];
+    let killed = [Order::KillCommand { command: 1 }, finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)];
     bench.run(1, 1);
     bench.pass_ms(1);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
@@ -158,21 +139,15 @@ fn a_process_that_survives_a_kill_is_given_up() {
     bench.run(1, 1);
     bench.pass_ms(1);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS).len(), 1);
-    assert_eq!(
-        bench.pass_ms(KILL_PATIENCE_MS),
-        [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]
-    );
+    assert_eq!(bench.pass_ms(KILL_PATIENCE_MS), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
 }
 
 #[test]
 fn timeouts_are_clamped() {
-    for (asked_ms, given_ms) in [
-        (0, TIMEOUT_DEFAULT_MS),
-        (1, 1),
-        (TIMEOUT_MAX_MS, TIMEOUT_MAX_MS),
-        (u64::MAX, TIMEOUT_MAX_MS),
-    ] {
+    for (asked_ms, given_ms) in
+        [(0, TIMEOUT_DEFAULT_MS), (1, 1), (TIMEOUT_MAX_MS, TIMEOUT_MAX_MS), (u64::MAX, TIMEOUT_MAX_MS)]
+    {
         let mut bench = Bench::new();
         bench.run(1, asked_ms);
         let deadline = bench.commands.next_deadline();
@@ -186,27 +161,18 @@ fn a_cancel_terminates_a_command_that_runs_and_answers_one_that_waits() {
     for command in 0..=16 {
         bench.request(command);
     }
-    assert_eq!(
-        bench.tell(16, CommandFact::CancelRequested),
-        [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]
-    );
+    assert_eq!(bench.tell(16, CommandFact::CancelRequested), [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]);
     let terminate = Order::TerminateCommand { command: 3 };
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), [terminate]);
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.exit(3, 0),
-        [
-            Order::KillCommand { command: 3 },
-            finish(3, CommandEnd::Cancelled, EXIT_CANCELLED),
-        ]
+        [Order::KillCommand { command: 3 }, finish(3, CommandEnd::Cancelled, EXIT_CANCELLED),]
     );
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.request_as(17, 16, 0),
-        [Order::RepeatResult {
-            command: 17,
-            of: 16
-        }],
+        [Order::RepeatResult { command: 17, of: 16 }],
         "a command that was cancelled while it waited is not run by a repeat"
     );
 }
@@ -238,11 +204,7 @@ fn sixteen_run_the_rest_waits_in_order_and_too_many_are_refused() {
         let start = Order::StartCommand { command: next };
         assert!(over.ends_with(&[start]), "{over:?}");
     }
-    assert_eq!(
-        bench.request_as(full + 1, u64::from(full), 0),
-        [],
-        "what was refused has not run, and may come again"
-    );
+    assert_eq!(bench.request_as(full + 1, u64::from(full), 0), [], "what was refused has not run, and may come again");
     assert_eq!(bench.commands.waiting(), 1);
 }
 
@@ -253,10 +215,7 @@ fn a_repeat_starts_nothing_and_gets_the_same_result() {
     assert_eq!(bench.request_as(2, 1, 0), []);
     assert_eq!(bench.exit(1, 0), [finish(1, CommandEnd::Exited, 0)]);
     for repeat in [3, 4] {
-        let again = Order::RepeatResult {
-            command: repeat,
-            of: 1,
-        };
+        let again = Order::RepeatResult { command: repeat, of: 1 };
         assert_eq!(bench.request_as(repeat, 1, 0), [again]);
     }
 }
@@ -268,13 +227,7 @@ fn the_oldest_result_is_forgotten_and_its_repeat_never_runs() {
         let over = bench.run_through(command);
         assert_eq!(over, [finish(command, CommandEnd::Exited, 0)]);
     }
-    assert_eq!(
-        bench.run_through(256),
-        [
-            finish(256, CommandEnd::Exited, 0),
-            Order::ForgetResult { command: 0 },
-        ]
-    );
+    assert_eq!(bench.run_through(256), [finish(256, CommandEnd::Exited, 0), Order::ForgetResult { command: 0 },]);
     let refused = bench.request_as(257, 0, 0);
     assert_eq!(refused, [refuse(257, Refusal::Forgotten)]);
 }
@@ -291,13 +244,7 @@ fn without_room_nothing_is_taken_and_nothing_starts() {
     assert_eq!(bench.exit(1, 0), [finish(1, CommandEnd::Exited, 0)]);
     bench.commands.set_room(true);
     assert_eq!(bench.commands.next_deadline(), Some(Time::START));
-    assert_eq!(
-        bench.pass_ms(0),
-        [
-            Order::StartCommand { command: 16 },
-            Order::StartCommand { command: 17 },
-        ]
-    );
+    assert_eq!(bench.pass_ms(0), [Order::StartCommand { command: 16 }, Order::StartCommand { command: 17 },]);
 }
 
 #[test]
@@ -316,10 +263,7 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     for command in 29..31 {
         expected.push(refuse(command, Refusal::Draining));
     }
-    assert_eq!(
-        bench.drain(|commands, _, orders| commands.drain_begin(orders)),
-        expected
-    );
+    assert_eq!(bench.drain(|commands, _, orders| commands.drain_begin(orders)), expected);
     assert_eq!(bench.request(40), [refuse(40, Refusal::Draining)]);
     for command in 16..29 {
         bench.exit(command, 0);
@@ -329,20 +273,11 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     let terminate = |command| Order::TerminateCommand { command };
     assert_eq!(terminated, [terminate(0), terminate(1), terminate(2)]);
     let kill = |command| Order::KillCommand { command };
-    assert_eq!(
-        bench.exit(0, 0),
-        [kill(0), finish(0, CommandEnd::Drained, EXIT_TERMINATED)]
-    );
+    assert_eq!(bench.exit(0, 0), [kill(0), finish(0, CommandEnd::Drained, EXIT_TERMINATED)]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
     assert_eq!(bench.drain(Commands::drain_kill), [kill(1), kill(2)]);
-    assert_eq!(
-        bench.tell(1, CommandFact::EndOfOutput),
-        [finish(1, CommandEnd::Drained, EXIT_TERMINATED)]
-    );
-    assert_eq!(
-        bench.exit(2, 137),
-        [finish(2, CommandEnd::Drained, EXIT_KILLED)]
-    );
+    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::Drained, EXIT_TERMINATED)]);
+    assert_eq!(bench.exit(2, 137), [finish(2, CommandEnd::Drained, EXIT_KILLED)]);
     assert!(bench.commands.is_empty());
 }
 
@@ -354,10 +289,7 @@ fn a_drain_leaves_the_reason_of_a_command_that_was_told_to_end_before() {
     assert_eq!(bench.drain(Commands::drain_terminate), []);
     let killed = bench.drain(Commands::drain_kill);
     assert_eq!(killed, [Order::KillCommand { command: 1 }]);
-    assert_eq!(
-        bench.exit(1, 137),
-        [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]
-    );
+    assert_eq!(bench.exit(1, 137), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
 }
 
 #[test]
