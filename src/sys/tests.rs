@@ -178,7 +178,7 @@ fn the_kernel_is_asked_to_take_the_child_first() {
 #[test]
 fn a_program_that_is_not_there_is_127() {
     for name in ["no-such-program", "/no/such/program", ""] {
-        let error = start(name, &[]).err().expect("no such program");
+        let error = start(name, &[]).expect_err("no such program");
         assert!(matches!(error, SpawnError::NotFound { .. }), "{error}");
         assert_eq!(error.exit_code(), 127);
     }
@@ -190,11 +190,7 @@ fn a_file_that_is_no_program_is_126() {
     let text = scratch.file("text", "hello", 0o755);
     let script = scratch.file("script", "#!/no/such/interpreter\n", 0o755);
     let data = scratch.file("data", "#!/bin/sh\n", 0o644);
-    let error_of = |path: &Path| {
-        start(path.to_str().expect("text"), &[])
-            .err()
-            .expect("no program")
-    };
+    let error_of = |path: &Path| start(path.to_str().expect("text"), &[]).expect_err("no program");
     assert!(matches!(error_of(&script), SpawnError::Interpreter { .. }));
     assert_eq!(error_of(&script).exit_code(), 126);
     for path in [&text, &data, &scratch.0] {
