@@ -18,6 +18,7 @@
 
 extern crate alloc;
 
+pub mod delivery;
 pub mod fact;
 pub mod order;
 pub mod random;
