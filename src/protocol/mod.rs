@@ -15,18 +15,36 @@
 
 pub mod close;
 mod dispatch;
+mod encode;
 mod envelope;
+mod event;
 mod fault;
+mod heartbeat;
 mod id;
 mod inbound;
+mod number;
+mod output;
 mod payload;
+mod registration;
+mod result;
+mod timestamp;
 
 pub use dispatch::Dispatch;
+pub use encode::{Payload, encode};
 pub use envelope::DecodeError;
+pub use event::{Event, EventType, MessageId, Metadata};
 pub use fault::{Fault, Faults};
+pub use heartbeat::{Heartbeat, LiveFigures};
 pub use id::{CommandId, InstanceId, InvalidInstanceId, SessionId};
 pub use id::{ID_CHARACTERS_MAX, INSTANCE_ID_CHARACTERS_MAX};
 pub use inbound::{COLS_DEFAULT, Decoded, Ignored, Inbound, ROWS_DEFAULT, TerminalMessage, decode};
+pub use number::{Count, Percent};
+pub use output::{
+    ClosedReason, CommandOutput, OutputStream, TerminalClosed, TerminalOutput, frame_len_max,
+};
+pub use registration::{ANSWER_BYTES_MAX, Registration, answered_id};
+pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
+pub use timestamp::Timestamp;
 
 /// The version that every outbound message carries.
 pub const VERSION: &str = "1.0";
