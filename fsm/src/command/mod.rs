@@ -184,7 +184,7 @@ impl Commands {
     }
 
     fn request(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
-        if self.is_live(command) {
+        if self.contains(command) {
             return;
         }
         // A place may have become free since the last tick.
@@ -242,7 +242,8 @@ impl Commands {
         });
     }
 
-    fn is_live(&self, command: Key) -> bool {
+    /// Whether this command waits or runs.
+    pub fn contains(&self, command: Key) -> bool {
         self.running.contains_key(&command) || self.waiting.iter().any(|waiting| waiting.command == command)
     }
 
