@@ -11,7 +11,7 @@ use data_encoding::BASE64;
 use std::fmt;
 
 /// The environment entry that carries a script for standard input.
-const SCRIPT_VARIABLE: &str = "SINDRI_SCRIPT_B64";
+pub(super) const SCRIPT_VARIABLE: &str = "SINDRI_SCRIPT_B64";
 
 const FIELDS: &[&str] = &[
     "command_id",

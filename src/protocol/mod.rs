@@ -15,6 +15,7 @@
 
 pub mod close;
 mod dispatch;
+mod echo;
 mod encode;
 mod envelope;
 mod event;
@@ -30,6 +31,7 @@ mod result;
 mod timestamp;
 
 pub use dispatch::Dispatch;
+pub use echo::echo;
 pub use encode::{Payload, encode};
 pub use envelope::DecodeError;
 pub use event::{Event, EventType, MessageId, Metadata};
