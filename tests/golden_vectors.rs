@@ -59,7 +59,7 @@ fn check(note: &str, frame: &Value, message: Inbound) {
             );
         }
         ("answer" | "RAW", Inbound::Ignored(Ignored::Native)) => {
-            assert!(frame.get("channel").is_some(), "{note}")
+            assert!(frame.get("channel").is_some(), "{note}");
         }
         ("POST" | "GET", Inbound::CommandDispatch(dispatch)) => {
             assert_eq!(
