@@ -12,6 +12,7 @@
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod command;
+pub mod config;
 pub mod link;
 pub mod protocol;
 pub mod report;
