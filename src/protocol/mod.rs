@@ -1,0 +1,3 @@
+//! The wire as types.
+
+pub mod metrics;
