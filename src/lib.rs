@@ -14,6 +14,7 @@
 pub mod command;
 pub mod config;
 pub mod link;
+pub mod metrics;
 pub mod protocol;
 pub mod report;
 pub mod sys;
