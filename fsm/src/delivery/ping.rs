@@ -78,10 +78,7 @@ impl Pings {
         if self.unanswered.len() == PINGS_MAX {
             self.unanswered.pop_front();
         }
-        self.unanswered.push_back(Ping {
-            payload,
-            frames,
-        });
+        self.unanswered.push_back(Ping { payload, frames });
         payload
     }
 

@@ -219,6 +219,7 @@ impl<M> Delivery<M> {
             entry.unmarked = (ping, unmarked);
             // Half a window without a marker: the other half must not run out before the Pong is back.
             link.marker_wanted |= unmarked >= entry.window(now) / 2;
+            link.marker_wanted |= link.unmarked_bytes + encoded >= link.window(now) / 2;
             let flight = match cut {
                 Cut::Modes => Flight::ReplayEnd { stream, encoded },
                 Cut::Bytes { .. } | Cut::Reset => Flight::Bytes {
@@ -313,11 +314,9 @@ impl<M> Delivery<M> {
         let first = Bound::Included((class, StreamKey::Terminal(0)));
         let end = Bound::Included((class, StreamKey::Stderr(u32::MAX)));
         let start = last.map_or(first, |last| Bound::Excluded((class, last)));
-        let later = match last {
-            Some(StreamKey::Stderr(u32::MAX)) => None,
-            Some(_) | None => self.runnable.range((start, end)).next(),
-        };
-        later
+        self.runnable
+            .range((start, end))
+            .next()
             .or_else(|| self.runnable.range((first, end)).next())
             .map(|(_, stream)| *stream)
     }
