@@ -5,7 +5,8 @@
 
 mod delivery_world;
 
-use delivery_world::World;
+use delivery_world::{Tally, World};
+use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::random::Random;
 use proptest::prelude::*;
 
@@ -17,7 +18,7 @@ const STEPS_IN_LIFE: u64 = 5_000;
 
 #[test]
 fn millions_of_steps_agree_with_the_model() {
-    let (mut links, mut acknowledged, mut duplicates) = (0, 0, 0);
+    let mut all = Tally::default();
     for seed in 0..STEPS / STEPS_IN_LIFE {
         let mut choices = Random::new(seed);
         let mut world = World::new(seed);
@@ -25,17 +26,18 @@ fn millions_of_steps_agree_with_the_model() {
             world.step(u16::try_from(choices.between(0, 65_535)).expect("16 bits"));
         }
         world.heal();
-        links += world.links;
-        acknowledged += world.acknowledged;
-        duplicates += world.console.duplicates;
+        all.add(&world.tally);
     }
-    println!("{STEPS} steps, {links} links, {acknowledged} frames acknowledged, {duplicates} messages seen twice");
-    assert!(links > STEPS / 200, "links broke");
-    assert!(duplicates > 0, "acknowledgements were cut off");
+    println!("{STEPS} steps: {all:?}");
+    // Every rule was put to the test.
+    assert!(all.links > STEPS / 500 && all.acknowledged > STEPS / 20, "{all:?}");
+    assert!(all.duplicates > 0 && all.gaps > 0 && all.finished > 0 && all.replays > 0, "{all:?}");
+    assert!(all.displaced > 0 && all.too_long > 0 && all.dropped > 0, "{all:?}");
+    assert_eq!(all.most_messages, RELIABLE_MESSAGES_MAX as u64, "{all:?}");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_steps_agree_with_the_model(seed: u64, choices in prop::collection::vec(any::<u16>(), 0..400)) {

@@ -6,7 +6,7 @@
 
 use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
-use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey};
+use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey, is_sent};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
@@ -235,7 +235,8 @@ impl<M> Delivery<M> {
         {
             return Some(choice);
         }
-        if let Some(number) = self.queue.first_ready() {
+        let streams = &self.streams;
+        if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
             return Some(Choice::Reliable(number));
         }
         self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk))

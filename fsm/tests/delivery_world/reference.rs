@@ -10,42 +10,42 @@ use std::collections::BTreeMap;
 
 /// A reliable message that must be kept.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    pub number: u64,
-    pub kind: Kind,
-    pub size: usize,
-    pub after: Vec<(StreamKey, u64)>,
-    pub sent: bool,
+pub(crate) struct Kept {
+    pub(crate) number: u64,
+    pub(crate) kind: Kind,
+    pub(crate) size: usize,
+    pub(crate) after: Vec<(StreamKey, u64)>,
+    pub(crate) sent: bool,
 }
 
 /// A stream whose bytes must arrive.
 #[derive(Clone, Debug, Default)]
-pub struct RefStream {
-    pub end: u64,
-    pub retained: u64,
-    pub sent: u64,
-    pub acked: u64,
-    pub attached: bool,
-    pub lost_bytes: u64,
+pub(crate) struct RefStream {
+    pub(crate) end: u64,
+    pub(crate) retained: u64,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) attached: bool,
+    pub(crate) lost_bytes: u64,
 }
 
 /// A frame that was put on this link.
 #[derive(Clone, Debug)]
-pub enum Frame {
+pub(crate) enum Frame {
     Message(u64),
     Bytes(StreamKey, u64),
 }
 
 /// What must be.
 #[derive(Default)]
-pub struct Reference {
-    pub kept: Vec<Kept>,
-    pub promised: Vec<Kind>,
-    pub streams: BTreeMap<StreamKey, RefStream>,
-    pub drops: Drops,
-    pub online: bool,
+pub(crate) struct Reference {
+    pub(crate) kept: Vec<Kept>,
+    pub(crate) promised: Vec<Kind>,
+    pub(crate) streams: BTreeMap<StreamKey, RefStream>,
+    pub(crate) drops: Drops,
+    pub(crate) online: bool,
     /// The frames of this link that are not acknowledged, in the order in which they were sent.
-    pub unacked: Vec<Frame>,
+    pub(crate) unacked: Vec<Frame>,
     acked_frames: usize,
     newest_mark: usize,
     /// The unanswered Pings of this link, and how many frames went before each.
@@ -53,12 +53,12 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.kept.iter().map(|kept| kept.size).sum()
     }
 
     /// What a push must answer; on success the message is kept, under the number that the ledger gave it.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         kind: Kind,
         size: usize,
@@ -96,7 +96,7 @@ impl Reference {
         Ok(displaced)
     }
 
-    pub fn may_promise(&self, kind: Kind) -> bool {
+    pub(crate) fn may_promise(&self, kind: Kind) -> bool {
         let lasting = |kept: &&Kept| kind_lasts(kept.kind);
         let bytes: usize = self.kept.iter().filter(lasting).map(|kept| kept.size).sum();
         let promised: usize = self.promised.iter().map(|one| promise_bytes(*one)).sum();
@@ -104,7 +104,7 @@ impl Reference {
         messages < RELIABLE_MESSAGES_MAX && bytes + promised + promise_bytes(kind) <= RELIABLE_BYTES_MAX
     }
 
-    pub fn count_drop(&mut self, kind: Kind) {
+    pub(crate) fn count_drop(&mut self, kind: Kind) {
         match kind {
             Kind::Result => self.drops.results += 1,
             Kind::Closed => self.drops.closed += 1,
@@ -113,7 +113,7 @@ impl Reference {
     }
 
     /// May this message go now? Only if all older ones are sent or wait for bytes of their own, and it does not itself.
-    pub fn sent_message(&mut self, number: u64) {
+    pub(crate) fn sent_message(&mut self, number: u64) {
         let place = self.kept.iter().position(|kept| kept.number == number);
         let place = place.expect("only what is kept is sent");
         for older in &self.kept[..place] {
@@ -126,28 +126,28 @@ impl Reference {
         self.unacked.push(Frame::Message(number));
     }
 
-    pub fn is_blocked(&self, kept: &Kept) -> bool {
+    pub(crate) fn is_blocked(&self, kept: &Kept) -> bool {
         kept.after
             .iter()
             .any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.attached && stream.sent < *end))
     }
 
-    pub fn pinged(&mut self, payload: &[u8]) {
+    pub(crate) fn pinged(&mut self, payload: &[u8]) {
         self.newest_mark = self.acked_frames + self.unacked.len();
         self.pings.push((payload.to_vec(), self.newest_mark));
     }
 
-    pub fn unanswered(&self) -> usize {
+    pub(crate) fn unanswered(&self) -> usize {
         self.pings.len()
     }
 
     /// Frames since the newest Ping.
-    pub fn unmarked(&self) -> usize {
+    pub(crate) fn unmarked(&self) -> usize {
         self.acked_frames + self.unacked.len() - self.newest_mark
     }
 
     /// Is a Pong with this payload an answer? If it is, what went before its Ping has arrived.
-    pub fn pong(&mut self, payload: &[u8]) -> bool {
+    pub(crate) fn pong(&mut self, payload: &[u8]) -> bool {
         let Some(place) = self.pings.iter().position(|(ping, _)| ping == payload) else {
             return false;
         };
@@ -168,7 +168,7 @@ impl Reference {
     }
 
     /// What is gone from a source is passed over once nothing of the stream is under way.
-    pub fn skip_what_is_gone(&mut self) {
+    pub(crate) fn skip_what_is_gone(&mut self) {
         if !self.online {
             return;
         }
@@ -186,7 +186,7 @@ impl Reference {
     }
 
     /// A link is up, or gone.
-    pub fn link(&mut self, online: bool) {
+    pub(crate) fn link(&mut self, online: bool) {
         self.online = online;
         self.unacked.clear();
         self.acked_frames = 0;
@@ -201,7 +201,7 @@ impl Reference {
     }
 }
 
-pub const fn promise_bytes(kind: Kind) -> usize {
+pub(crate) const fn promise_bytes(kind: Kind) -> usize {
     match kind {
         Kind::Result => PROMISED_RESULT_BYTES,
         Kind::Closed | Kind::Event => PROMISED_CLOSED_BYTES,
