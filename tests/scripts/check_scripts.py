@@ -9,6 +9,8 @@ import sys
 import tempfile
 import unittest
 
+from plain_runner import run_and_report
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -58,7 +60,4 @@ class Total(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    result = unittest.main(exit=False, verbosity=2, argv=[sys.argv[0]]).result
-    broken = len(result.failures) + len(result.errors)
-    print(f"{result.testsRun - broken} passed, {broken} failed")
-    sys.exit(1 if broken else 0)
+    run_and_report()
