@@ -18,8 +18,18 @@
 
 extern crate alloc;
 
+pub mod backoff;
+pub mod clock;
+pub mod command;
+pub mod complaint;
+pub mod delivery;
+pub mod engine;
 pub mod fact;
+pub mod limits;
+pub mod machine;
 pub mod order;
 pub mod random;
+pub mod scenario;
+pub mod session;
 pub mod time;
 pub mod timer;

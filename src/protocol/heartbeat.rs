@@ -1,0 +1,53 @@
+//! `heartbeat`: the instance is alive, and how it does at a glance.
+//!
+//! It measures nothing. The live figures have the names that the production console reads (wire.md, part B). There is
+//! deliberately no room for `sindri_version` or `cli_target`, which break that console's recovery.
+
+use super::encode::{Payload, encode, sealed};
+use super::id::InstanceId;
+use super::number::{Count, Percent};
+use super::timestamp::Timestamp;
+use serde::Serialize;
+
+/// One beat.
+#[derive(Clone, Debug, Serialize)]
+pub struct Heartbeat<'a> {
+    /// The id by which the console knows the instance.
+    pub instance_id: &'a InstanceId,
+    /// The moment.
+    pub timestamp: Timestamp,
+    /// Whole seconds since the agent started.
+    pub uptime_seconds: u64,
+    /// What the console shows beside it, as soon as it was measured.
+    #[serde(flatten)]
+    pub live: Option<LiveFigures>,
+}
+
+/// The figures that the console shows live; without them it shows zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LiveFigures {
+    /// CPU usage.
+    pub cpu_percent: Percent,
+    /// Memory in use, in bytes.
+    pub memory_used: Count,
+    /// Memory there is, in bytes.
+    pub memory_total: Count,
+    /// Disk space in use, in bytes, over all filesystems.
+    pub disk_used: Count,
+    /// Disk space there is, in bytes, over all filesystems.
+    pub disk_total: Count,
+}
+
+impl Heartbeat<'_> {
+    /// The message.
+    pub fn message(&self) -> String {
+        encode(self)
+    }
+}
+
+impl sealed::Object for Heartbeat<'_> {}
+
+impl Payload for Heartbeat<'_> {
+    const KIND: &'static str = "heartbeat";
+}
