@@ -104,6 +104,11 @@ pub enum Fact {
         /// Nothing reliable and no stream byte waits for the console.
         settled: bool,
     },
+    /// Another result could be held, or no longer so.
+    RoomForResults {
+        /// There is room.
+        room: bool,
+    },
     /// Somebody typed into a terminal; told only while a resync waits for a quiet moment.
     TerminalInput,
     /// The machine slept, was frozen, resumed from a snapshot, or its clock was set.

@@ -19,8 +19,16 @@
 extern crate alloc;
 
 pub mod delivery;
+pub mod backoff;
+pub mod clock;
+pub mod command;
+pub mod complaint;
 pub mod fact;
+pub mod limits;
+pub mod machine;
 pub mod order;
 pub mod random;
+pub mod scenario;
+pub mod session;
 pub mod time;
 pub mod timer;

@@ -7,9 +7,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A moment, in milliseconds since the agent started, on a clock that never goes back.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Time(u64);
 
