@@ -4,9 +4,8 @@
 //! `tests/vectors` holds them: what the console sent, and what it took with what it stored.
 
 use draupnir::protocol::{
-    Captured, ClosedReason, CommandId, CommandResult, Count, Event, EventType, Heartbeat, Ignored,
-    Inbound, InstanceId, LiveFigures, MessageId, Metadata, Percent, SessionId, TerminalClosed,
-    TerminalOutput, Timestamp, close, decode,
+    Captured, ClosedReason, CommandId, CommandResult, Count, Event, EventType, Heartbeat, Ignored, Inbound, InstanceId,
+    LiveFigures, MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
 };
 use draupnir_fsm::fact::CloseReason;
 use serde_json::Value;
@@ -37,11 +36,7 @@ fn every_frame_of_the_console_is_what_its_note_says() {
         };
         let decoded = decode(raw).unwrap_or_else(|error| panic!("{note}: {error}"));
         assert_eq!(decoded.version_mismatch, None, "{note}");
-        check(
-            &note,
-            &serde_json::from_str(raw).expect("JSON"),
-            decoded.message,
-        );
+        check(&note, &serde_json::from_str(raw).expect("JSON"), decoded.message);
         frames += 1;
     }
     assert_eq!(frames, 28);
@@ -53,66 +48,31 @@ fn check(note: &str, frame: &Value, message: Inbound) {
     let session = || payload["session_id"].as_str() == frame["session_id"].as_str();
     match (note.split_whitespace().next().expect("a word"), message) {
         ("on" | "browser" | "that", Inbound::Ignored(Ignored::LogSubscription)) => {
-            assert!(
-                frame["type"].as_str().expect("a type").starts_with("log:"),
-                "{note}"
-            );
+            assert!(frame["type"].as_str().expect("a type").starts_with("log:"), "{note}");
         }
         ("answer" | "RAW", Inbound::Ignored(Ignored::Native)) => {
             assert!(frame.get("channel").is_some(), "{note}");
         }
         ("POST" | "GET", Inbound::CommandDispatch(dispatch)) => {
-            assert_eq!(
-                payload["command_id"],
-                dispatch.command_id.as_str(),
-                "{note}"
-            );
+            assert_eq!(payload["command_id"], dispatch.command_id.as_str(), "{note}");
             assert_eq!(payload["command"], dispatch.command, "{note}");
             assert_eq!(payload["timeout_ms"], dispatch.timeout_ms, "{note}");
-            let args: Vec<&str> = payload["args"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_str)
-                .collect();
+            let args: Vec<&str> = payload["args"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             assert_eq!(args, dispatch.args, "{note}");
             let script = note.ends_with("/script").then(|| b"echo hi".to_vec());
             assert_eq!(script, dispatch.script, "{note}");
-            let env: Vec<String> = dispatch
-                .env
-                .iter()
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            let expected: &[&str] = if note.contains("with args") {
-                &["A=1", "B=x=y"]
-            } else {
-                &[]
-            };
+            let env: Vec<String> = dispatch.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let expected: &[&str] = if note.contains("with args") { &["A=1", "B=x=y"] } else { &[] };
             assert_eq!(env, expected, "{note}");
         }
-        (
-            "browser",
-            Inbound::TerminalCreate {
-                cols: 80,
-                rows: 24,
-                shell: None,
-                ..
-            },
-        ) => {
+        ("browser", Inbound::TerminalCreate { cols: 80, rows: 24, shell: None, .. }) => {
             assert!(session() && note.contains("opened"), "{note}");
         }
         ("browser", Inbound::TerminalInput { data, .. }) => {
             assert!(session() && note.contains("typed"), "{note}");
             assert_eq!(data, b"ls -l\r", "{note}");
         }
-        (
-            "browser",
-            Inbound::TerminalResize {
-                cols: 132,
-                rows: 43,
-                ..
-            },
-        ) => assert!(session(), "{note}"),
+        ("browser", Inbound::TerminalResize { cols: 132, rows: 43, .. }) => assert!(session(), "{note}"),
         ("the" | "STRAY:", Inbound::TerminalClose { session_id }) => {
             assert_eq!(payload["session_id"], session_id.as_str(), "{note}");
         }
@@ -128,42 +88,24 @@ fn every_close_of_the_console_is_what_its_note_says() {
             continue;
         };
         let words = line["close"]["reason"].as_str().expect("a reason");
-        reasons.push(close::reason(
-            u16::try_from(code).expect("a close code"),
-            words,
-        ));
+        reasons.push(close::reason(u16::try_from(code).expect("a close code"), words));
     }
-    assert_eq!(
-        reasons,
-        [
-            CloseReason::Replaced,
-            CloseReason::Authentication,
-            CloseReason::UnknownInstance
-        ]
-    );
+    assert_eq!(reasons, [CloseReason::Replaced, CloseReason::Authentication, CloseReason::UnknownInstance]);
 }
 
 #[test]
 fn what_the_agent_writes_has_the_form_of_what_was_accepted() {
     let ours = ours();
     for (note, line) in lines(TO_CONSOLE) {
-        let accepted: Value =
-            serde_json::from_str(line["raw"].as_str().expect("a frame")).expect("JSON");
+        let accepted: Value = serde_json::from_str(line["raw"].as_str().expect("a frame")).expect("JSON");
         let kind = accepted["type"].as_str().expect("a type");
         // Metrics are compared where they are written (src/protocol/metrics.rs).
         if NOT_SENT.contains(&kind) || kind == "metrics" {
             continue;
         }
-        let our = ours
-            .iter()
-            .find(|frame| frame["type"] == kind)
-            .unwrap_or_else(|| panic!("{note}: no {kind}"));
+        let our = ours.iter().find(|frame| frame["type"] == kind).unwrap_or_else(|| panic!("{note}: no {kind}"));
         assert_has_form(our, &accepted, &note);
-        assert_eq!(
-            our.get("session_id").is_some(),
-            accepted.get("session_id").is_some(),
-            "{note}"
-        );
+        assert_eq!(our.get("session_id").is_some(), accepted.get("session_id").is_some(), "{note}");
     }
 }
 
@@ -173,22 +115,15 @@ fn assert_has_form(our: &Value, accepted: &Value, path: &str) {
         (Value::Object(our), Value::Object(accepted)) => {
             for (key, value) in accepted {
                 // The content of an event's metadata is free.
-                if path.ends_with("/metadata")
-                    || LEFT_OUT.contains(&key.as_str()) && path.ends_with("/payload")
-                {
+                if path.ends_with("/metadata") || LEFT_OUT.contains(&key.as_str()) && path.ends_with("/payload") {
                     continue;
                 }
-                let our = our
-                    .get(key)
-                    .unwrap_or_else(|| panic!("{path}/{key} is missing"));
+                let our = our.get(key).unwrap_or_else(|| panic!("{path}/{key} is missing"));
                 assert_has_form(our, value, &format!("{path}/{key}"));
             }
         }
         (Value::Number(our), Value::Number(accepted)) => {
-            assert!(
-                our.is_u64() || accepted.is_f64(),
-                "{path}: {our} for {accepted}"
-            );
+            assert!(our.is_u64() || accepted.is_f64(), "{path}: {our} for {accepted}");
         }
         (Value::String(_), Value::String(_)) => {}
         _ => panic!("{path}: {our} for {accepted}"),
@@ -201,10 +136,7 @@ fn ours() -> Vec<Value> {
     let session_id = &SessionId::new("0dc35302-b8d0-4ee0-8530-e2a37d518a44").expect("an id");
     let command_id = &CommandId::new("f11f22b3-0085-415f-8392-1803e935e6ce").expect("an id");
     let timestamp = Timestamp::from(UNIX_EPOCH + Duration::from_secs(1_795_211_178));
-    let id = MessageId {
-        process: 1,
-        number: 1,
-    };
+    let id = MessageId { process: 1, number: 1 };
     let live = LiveFigures {
         cpu_percent: Percent::new(1.5),
         memory_used: Count::from(1),
@@ -230,27 +162,10 @@ fn ours() -> Vec<Value> {
         metadata: Metadata::new().with("attempts", 1),
         timestamp,
     };
-    let closed = TerminalClosed {
-        session_id,
-        exit_code: 0,
-        reason: ClosedReason::Exited,
-        message: None,
-        id,
-    };
-    let output = TerminalOutput {
-        session_id,
-        data: "hello é\r\n".as_bytes(),
-        offset: None,
-        replay: false,
-    };
+    let closed = TerminalClosed { session_id, exit_code: 0, reason: ClosedReason::Exited, message: None, id };
+    let output = TerminalOutput { session_id, data: "hello é\r\n".as_bytes(), offset: None, replay: false };
     [
-        Heartbeat {
-            instance_id,
-            timestamp,
-            uptime_seconds: 101,
-            live: Some(live),
-        }
-        .message(),
+        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live) }.message(),
         event.message(),
         result.message(),
         output.message(),

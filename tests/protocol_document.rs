@@ -1,9 +1,9 @@
 //! `PROTOCOL.md` tells the truth: its outbound examples are what the agent writes, its inbound ones what it reads.
 
 use draupnir::protocol::{
-    Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType,
-    Heartbeat, Inbound, InstanceId, LiveFigures, MessageId, Metadata, OutputStream, Percent,
-    Registration, SessionId, TerminalClosed, TerminalOutput, Timestamp, decode, echo,
+    Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
+    InstanceId, LiveFigures, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
+    TerminalOutput, Timestamp, decode, echo,
 };
 use draupnir_fsm::order::ProviderName;
 use serde_json::Value;
@@ -25,20 +25,13 @@ fn examples(kind: &str) -> Vec<Value> {
 }
 
 fn values(frames: &[String]) -> Vec<Value> {
-    frames
-        .iter()
-        .map(|frame| serde_json::from_str(frame).expect("JSON"))
-        .collect()
+    frames.iter().map(|frame| serde_json::from_str(frame).expect("JSON")).collect()
 }
 
 /// Replaces what depends on where the agent was built.
 fn with_this_build(mut example: Value) -> Value {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    let fields = if example.get("payload").is_some() {
-        &mut example["payload"]
-    } else {
-        &mut example
-    };
+    let fields = if example.get("payload").is_some() { &mut example["payload"] } else { &mut example };
     for (field, here) in [
         ("os", if os == "macos" { "darwin" } else { os }),
         (
@@ -62,18 +55,12 @@ fn with_this_build(mut example: Value) -> Value {
 fn every_example_belongs_to_a_kind_that_is_checked() {
     let fences = DOCUMENT.matches("```json").count();
     let kinds = ["http", "outbound", "metrics", "inbound", "ignored"];
-    assert_eq!(
-        fences,
-        kinds.map(|kind| examples(kind).len()).iter().sum::<usize>()
-    );
+    assert_eq!(fences, kinds.map(|kind| examples(kind).len()).iter().sum::<usize>());
 }
 
 #[test]
 fn outbound_examples_are_what_the_agent_writes() {
-    let examples: Vec<Value> = examples("outbound")
-        .into_iter()
-        .map(with_this_build)
-        .collect();
+    let examples: Vec<Value> = examples("outbound").into_iter().map(with_this_build).collect();
     assert_eq!(examples, values(&outbound()));
 }
 
@@ -81,10 +68,7 @@ fn outbound_examples_are_what_the_agent_writes() {
 fn the_body_of_a_registration_is_what_the_agent_writes() {
     let examples: Vec<Value> = examples("http").into_iter().map(with_this_build).collect();
     let id = InstanceId::new("web-1").expect("an id");
-    assert_eq!(
-        examples,
-        values(&[registration(&id, &tags()).http_body(ProviderName::Configured)])
-    );
+    assert_eq!(examples, values(&[registration(&id, &tags()).http_body(ProviderName::Configured)]));
 }
 
 #[test]
@@ -123,10 +107,7 @@ fn tags() -> BTreeMap<String, String> {
     BTreeMap::from([("team".to_owned(), "shop".to_owned())])
 }
 
-fn registration<'a>(
-    instance_id: &'a InstanceId,
-    tags: &'a BTreeMap<String, String>,
-) -> Registration<'a> {
+fn registration<'a>(instance_id: &'a InstanceId, tags: &'a BTreeMap<String, String>) -> Registration<'a> {
     Registration {
         instance_id,
         hostname: "web-1.internal",
@@ -142,10 +123,7 @@ fn outbound() -> Vec<String> {
     let instance_id = &InstanceId::new("cmwpidtof006e3y7d5f56w9lr").expect("an id");
     let session_id = &SessionId::new("0dc35302-b8d0-4ee0-8530-e2a37d518a44").expect("an id");
     let command_id = &CommandId::new("f11f22b3-0085-415f-8392-1803e935e6ce").expect("an id");
-    let id = |number| MessageId {
-        process: 0x9f86_d081_884c_7d65,
-        number,
-    };
+    let id = |number| MessageId { process: 0x9f86_d081_884c_7d65, number };
     let live = LiveFigures {
         cpu_percent: Percent::new(1.5),
         memory_used: Count::from(100 << 20),
@@ -161,12 +139,7 @@ fn outbound() -> Vec<String> {
         metadata: Metadata::new().with("cause", "closed").with("code", 1012),
         timestamp: timestamp(),
     };
-    let output = TerminalOutput {
-        session_id,
-        data: "hello é\r\n".as_bytes(),
-        offset: Some(4096),
-        replay: true,
-    };
+    let output = TerminalOutput { session_id, data: "hello é\r\n".as_bytes(), offset: Some(4096), replay: true };
     let closed = TerminalClosed {
         session_id,
         exit_code: 127,
@@ -176,11 +149,7 @@ fn outbound() -> Vec<String> {
     };
     let result = CommandResult {
         command_id,
-        stdout: Captured {
-            head: b"one\n",
-            left_out: 1 << 20,
-            tail: b"two\n",
-        },
+        stdout: Captured { head: b"one\n", left_out: 1 << 20, tail: b"two\n" },
         stderr: Captured::default(),
         exit_code: 124,
         duration_ms: 5002,
@@ -188,21 +157,10 @@ fn outbound() -> Vec<String> {
         cancelled: false,
         reason: None,
     };
-    let stream = CommandOutput {
-        command_id,
-        stream: OutputStream::Stdout,
-        data: b"hi\n",
-        offset: 0,
-    };
+    let stream = CommandOutput { command_id, stream: OutputStream::Stdout, data: b"hi\n", offset: 0 };
     vec![
         registration(instance_id, &tags()).message(),
-        Heartbeat {
-            instance_id,
-            timestamp: timestamp(),
-            uptime_seconds: 101,
-            live: Some(live),
-        }
-        .message(),
+        Heartbeat { instance_id, timestamp: timestamp(), uptime_seconds: 101, live: Some(live) }.message(),
         event.message(),
         output.message(),
         closed.message(),

@@ -164,10 +164,7 @@ impl Config {
     ///
     /// # Errors
     /// All that is wrong.
-    pub fn read(
-        variable: impl Fn(&str) -> Option<OsString>,
-        machine: &Machine,
-    ) -> Result<Self, Problems> {
+    pub fn read(variable: impl Fn(&str) -> Option<OsString>, machine: &Machine) -> Result<Self, Problems> {
         let mut reader = Reader::new(&variable);
         let api_key = reader.api_key();
         let console_url = reader.console_url();
@@ -178,15 +175,10 @@ impl Config {
         let heartbeat_ms = reader.interval_ms("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS_DEFAULT);
         let metrics_ms = reader.interval_ms("SINDRI_AGENT_METRICS", METRICS_SECONDS_DEFAULT);
         let tags = reader.tags();
-        let shell = reader
-            .path("SINDRI_AGENT_SHELL")
-            .unwrap_or_else(|| machine.shell(reader.path("SHELL")));
+        let shell = reader.path("SINDRI_AGENT_SHELL").unwrap_or_else(|| machine.shell(reader.path("SHELL")));
         let state_dir = reader.state_dir(home.as_deref());
         let ca_file = reader.path("SINDRI_AGENT_CA_FILE");
-        let roots = Roots {
-            file: reader.path("SSL_CERT_FILE"),
-            dir: reader.path("SSL_CERT_DIR"),
-        };
+        let roots = Roots { file: reader.path("SSL_CERT_FILE"), dir: reader.path("SSL_CERT_DIR") };
         let proxies = reader.proxies();
         let terminal = reader.terminal();
         let commands = reader.commands();
@@ -194,9 +186,7 @@ impl Config {
         let record = reader.path("SINDRI_AGENT_RECORD");
         let log_level = reader.log_level();
         let warnings = reader.finish(api_key.as_ref())?;
-        let (Some(api_key), Some(console_url), Some(instance_id)) =
-            (api_key, console_url, instance_id)
-        else {
+        let (Some(api_key), Some(console_url), Some(instance_id)) = (api_key, console_url, instance_id) else {
             unreachable!("invariant: what is required and missing is a problem")
         };
         Ok(Self {

@@ -23,20 +23,12 @@ pub struct Problem {
 impl Problem {
     /// A variable whose value is not allowed.
     pub(super) fn new(variable: &'static str, value: &str, allowed: impl Into<String>) -> Self {
-        Self {
-            variable,
-            value: Some(value.to_owned()),
-            allowed: allowed.into(),
-        }
+        Self { variable, value: Some(value.to_owned()), allowed: allowed.into() }
     }
 
     /// A variable that is needed and not set.
     pub(super) fn missing(variable: &'static str, allowed: impl Into<String>) -> Self {
-        Self {
-            variable,
-            value: None,
-            allowed: allowed.into(),
-        }
+        Self { variable, value: None, allowed: allowed.into() }
     }
 
     /// Hides what holds the key, and cuts the rest.
@@ -54,11 +46,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            variable,
-            value,
-            allowed,
-        } = self;
+        let Self { variable, value, allowed } = self;
         match value {
             None => write!(formatter, "{variable} is not set; it must be {allowed}"),
             Some(value) if value == REDACTED => {

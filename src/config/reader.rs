@@ -7,9 +7,7 @@ use super::detect::is_name;
 use super::problem::{Problem, Problems};
 use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
-use super::{
-    CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LogLevel, Proxies, TerminalPolicy,
-};
+use super::{CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LogLevel, Proxies, TerminalPolicy};
 use crate::protocol::InstanceId;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,11 +31,7 @@ pub(super) struct Reader<'a, F> {
 
 impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     pub(super) fn new(variable: &'a F) -> Self {
-        Self {
-            variable,
-            problems: Vec::new(),
-            warnings: Vec::new(),
-        }
+        Self { variable, problems: Vec::new(), warnings: Vec::new() }
     }
 
     /// The warnings, or all that is wrong.
@@ -58,24 +52,17 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
             return None;
         };
         let mut bytes = raw.into_encoded_bytes();
-        let key = std::str::from_utf8(&bytes)
-            .ok()
-            .map(str::trim)
-            .and_then(|text| {
-                let is_legal = text
-                    .bytes()
-                    .all(|byte| byte == b' ' || byte.is_ascii_graphic());
-                is_legal.then(|| Secret::new(text))
-            });
+        let key = std::str::from_utf8(&bytes).ok().map(str::trim).and_then(|text| {
+            let is_legal = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+            is_legal.then(|| Secret::new(text))
+        });
         wipe(&mut bytes);
         match key {
             Some(key) if key.expose().is_empty() => {
                 self.problems.push(Problem::missing(KEY, KEY_ALLOWED));
             }
             Some(key) => return Some(key),
-            None => self
-                .problems
-                .push(Problem::new(KEY, super::secret::REDACTED, KEY_ALLOWED)),
+            None => self.problems.push(Problem::new(KEY, super::secret::REDACTED, KEY_ALLOWED)),
         }
         None
     }
@@ -100,26 +87,16 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         const NAME: &str = "SINDRI_INSTANCE_ID";
         if let Some(raw) = self.raw(NAME) {
             let text = raw.to_string_lossy();
-            return InstanceId::new(&text)
-                .map_err(|_| self.problem(NAME, &text, INSTANCE_ID_ALLOWED))
-                .ok();
+            return InstanceId::new(&text).map_err(|_| self.problem(NAME, &text, INSTANCE_ID_ALLOWED)).ok();
         }
-        let allowed = || {
-            format!(
-                "{INSTANCE_ID_ALLOWED}, and so is not the host name, which would stand in for it"
-            )
-        };
-        InstanceId::new(host_name)
-            .map_err(|_| self.problems.push(Problem::missing(NAME, allowed())))
-            .ok()
+        let allowed = || format!("{INSTANCE_ID_ALLOWED}, and so is not the host name, which would stand in for it");
+        InstanceId::new(host_name).map_err(|_| self.problems.push(Problem::missing(NAME, allowed()))).ok()
     }
 
     pub(super) fn provider(&mut self) -> Option<String> {
         let provider = self.name("SINDRI_PROVIDER")?.to_ascii_lowercase();
         if !PROVIDERS.contains(&provider.as_str()) {
-            self.warnings.push(format!(
-                "SINDRI_PROVIDER is {provider:?}, which the console may not know"
-            ));
+            self.warnings.push(format!("SINDRI_PROVIDER is {provider:?}, which the console may not know"));
         }
         Some(provider)
     }
@@ -132,22 +109,18 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     pub(super) fn interval_ms(&mut self, name: &'static str, default_seconds: f64) -> u64 {
         let seconds = self.raw(name).map(|raw| {
             let text = raw.to_string_lossy();
-            let seconds =
-                text.trim().parse().ok().filter(|seconds| {
-                    (INTERVAL_SECONDS_MIN..=INTERVAL_SECONDS_MAX).contains(seconds)
-                });
+            let seconds = text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|seconds| (INTERVAL_SECONDS_MIN..=INTERVAL_SECONDS_MAX).contains(seconds));
             seconds.unwrap_or_else(|| {
-                let allowed =
-                    format!("seconds from {INTERVAL_SECONDS_MIN} to {INTERVAL_SECONDS_MAX}");
+                let allowed = format!("seconds from {INTERVAL_SECONDS_MIN} to {INTERVAL_SECONDS_MAX}");
                 self.problem(name, &text, &allowed);
                 default_seconds
             })
         });
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "within bounds far below 2⁵³"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within bounds far below 2⁵³")]
         let interval_ms = (seconds.unwrap_or(default_seconds) * 1000.0).round() as u64;
         interval_ms
     }
@@ -158,18 +131,10 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         let Some(text) = self.text(NAME, TAGS_ALLOWED) else {
             return tags;
         };
-        for pair in text
-            .split(',')
-            .map(str::trim)
-            .filter(|pair| !pair.is_empty())
-        {
-            let legal = pair
-                .split_once('=')
-                .filter(|(key, _)| !key.trim().is_empty());
-            let is_new = legal.is_some_and(|(key, value)| {
-                tags.insert(key.trim().to_owned(), value.trim().to_owned())
-                    .is_none()
-            });
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let legal = pair.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+            let is_new =
+                legal.is_some_and(|(key, value)| tags.insert(key.trim().to_owned(), value.trim().to_owned()).is_none());
             if !is_new {
                 self.problem(NAME, pair, TAGS_ALLOWED);
             }
@@ -187,9 +152,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         if let Some(configured) = self.path("SINDRI_AGENT_STATE_DIR") {
             return Some(configured);
         }
-        let of_user = self
-            .path("XDG_STATE_HOME")
-            .filter(|path| path.is_absolute());
+        let of_user = self.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
         let of_user = of_user.or_else(|| home.map(|home| home.join(".local/state")));
         of_user.map(|path| path.join("sindri-agent"))
     }
@@ -224,11 +187,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         match raw.to_string_lossy().as_ref() {
             "on" => CommandPolicy::On,
             "off" => CommandPolicy::Off,
-            text => match self
-                .text(NAME, ALLOWED)
-                .as_deref()
-                .and_then(|text| text.strip_prefix("allow:"))
-            {
+            text => match self.text(NAME, ALLOWED).as_deref().and_then(|text| text.strip_prefix("allow:")) {
                 Some(file) if !file.is_empty() => CommandPolicy::Allow(file.into()),
                 Some(_) | None => {
                     self.problem(NAME, text, ALLOWED);
@@ -241,11 +200,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     pub(super) fn log_level(&mut self) -> LogLevel {
         const NAME: &str = "SINDRI_LOG_LEVEL";
         const ALLOWED: &str = "debug, info, warn or error";
-        match self
-            .text(NAME, ALLOWED)
-            .map(|text| text.to_ascii_lowercase())
-            .as_deref()
-        {
+        match self.text(NAME, ALLOWED).map(|text| text.to_ascii_lowercase()).as_deref() {
             Some("debug") => LogLevel::Debug,
             None | Some("info") => LogLevel::Info,
             Some("warn") => LogLevel::Warn,
@@ -265,9 +220,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     /// A text; one that is not UTF-8 is a problem.
     fn text(&mut self, name: &'static str, allowed: &str) -> Option<String> {
         let raw = self.raw(name)?;
-        raw.into_string()
-            .map_err(|raw| self.problem(name, &raw.to_string_lossy(), allowed))
-            .ok()
+        raw.into_string().map_err(|raw| self.problem(name, &raw.to_string_lossy(), allowed)).ok()
     }
 
     fn name(&mut self, name: &'static str) -> Option<String> {
@@ -281,16 +234,10 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
 
     /// A proxy variable; the lower case counts, as it does elsewhere. What is shown of it has no password.
     fn proxy(&mut self, lower: &'static str, upper: &'static str) -> Option<String> {
-        let name = if self.raw(lower).is_some() {
-            lower
-        } else {
-            upper
-        };
+        let name = if self.raw(lower).is_some() { lower } else { upper };
         let raw = self.raw(name)?;
         let shown = |raw: OsString| without_user_information(&raw.to_string_lossy());
-        raw.into_string()
-            .map_err(|raw| self.problem(name, &shown(raw), "text in UTF-8"))
-            .ok()
+        raw.into_string().map_err(|raw| self.problem(name, &shown(raw), "text in UTF-8")).ok()
     }
 
     fn problem(&mut self, name: &'static str, value: &str, allowed: &str) {

@@ -23,18 +23,10 @@ pub fn table() -> &'static [Variable] {
 /// The table as it stands in the README.
 pub fn markdown_table() -> String {
     let mut text = String::from("| variable | required | default | |\n|---|---|---|---|\n");
-    for Variable {
-        name,
-        is_required,
-        default,
-        about,
-    } in TABLE
-    {
+    for Variable { name, is_required, default, about } in TABLE {
         let required = if *is_required { "yes" } else { "no" };
         let default = if default.is_empty() { "–" } else { default };
-        text.push_str(&format!(
-            "| `{name}` | {required} | {default} | {about} |\n"
-        ));
+        text.push_str(&format!("| `{name}` | {required} | {default} | {about} |\n"));
     }
     text
 }
@@ -42,13 +34,7 @@ pub fn markdown_table() -> String {
 /// The table as it stands in `--help`: names, then what they say, in plain text.
 pub fn help_table() -> String {
     let mut text = String::new();
-    for Variable {
-        name,
-        is_required,
-        default,
-        about,
-    } in TABLE
-    {
+    for Variable { name, is_required, default, about } in TABLE {
         let remark = match (is_required, default.is_empty()) {
             (true, _) => " (required)".to_owned(),
             (false, true) => String::new(),
@@ -81,21 +67,11 @@ fn wrapped(text: &str, columns: usize) -> Vec<String> {
 }
 
 const fn required(name: &'static str, about: &'static str) -> Variable {
-    Variable {
-        name,
-        is_required: true,
-        default: "",
-        about,
-    }
+    Variable { name, is_required: true, default: "", about }
 }
 
 const fn optional(name: &'static str, default: &'static str, about: &'static str) -> Variable {
-    Variable {
-        name,
-        is_required: false,
-        default,
-        about,
-    }
+    Variable { name, is_required: false, default, about }
 }
 
 const TABLE: &[Variable] = &[
@@ -108,56 +84,32 @@ const TABLE: &[Variable] = &[
         "SINDRI_CONSOLE_API_KEY",
         "the key of this instance: visible ASCII characters; surrounding white space is dropped",
     ),
-    optional(
-        "SINDRI_INSTANCE_ID",
-        "host name",
-        "1–100 visible ASCII characters",
-    ),
+    optional("SINDRI_INSTANCE_ID", "host name", "1–100 visible ASCII characters"),
     optional(
         "SINDRI_PROVIDER",
         "detected, else none",
         "`fly`, `docker`, `k8s`, `e2b`, `devpod`; others are passed on in lower case with a warning",
     ),
-    optional(
-        "SINDRI_REGION",
-        "detected, else none",
-        "1–64 visible ASCII characters",
-    ),
+    optional("SINDRI_REGION", "detected, else none", "1–64 visible ASCII characters"),
     optional(
         "SINDRI_AGENT_HEARTBEAT",
         "`30`",
         "longest time between heartbeats in seconds, fractions allowed, 0.05–86400",
     ),
-    optional(
-        "SINDRI_AGENT_METRICS",
-        "`60`",
-        "longest time between metrics in seconds, fractions allowed, 0.05–86400",
-    ),
+    optional("SINDRI_AGENT_METRICS", "`60`", "longest time between metrics in seconds, fractions allowed, 0.05–86400"),
     optional(
         "SINDRI_AGENT_TAGS",
         "",
         "`key=value` pairs with commas between them; a value may hold `=`; a pair without one is an error",
     ),
-    optional(
-        "SINDRI_AGENT_SHELL",
-        "`$SHELL`, `/bin/bash`, `/bin/sh`",
-        "the shell of terminals that ask for none",
-    ),
+    optional("SINDRI_AGENT_SHELL", "`$SHELL`, `/bin/bash`, `/bin/sh`", "the shell of terminals that ask for none"),
     optional(
         "SINDRI_AGENT_STATE_DIR",
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
         "where to remember which id which console gave; if it cannot be written, the agent warns once and goes on",
     ),
-    optional(
-        "SINDRI_AGENT_CA_FILE",
-        "",
-        "certificates (PEM) of a private authority to trust beside the others",
-    ),
-    optional(
-        "SINDRI_AGENT_TERMINAL",
-        "`on`",
-        "`off`: no terminal is ever opened, whatever the console says",
-    ),
+    optional("SINDRI_AGENT_CA_FILE", "", "certificates (PEM) of a private authority to trust beside the others"),
+    optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: no terminal is ever opened, whatever the console says"),
     optional(
         "SINDRI_AGENT_COMMANDS",
         "`on`",
@@ -169,16 +121,8 @@ const TABLE: &[Variable] = &[
         "",
         "a file for one JSON line per terminal and command; while it cannot be written, none is opened or run",
     ),
-    optional(
-        "SINDRI_AGENT_RECORD",
-        "",
-        "a file for facts and orders, to be replayed; without secrets or output",
-    ),
-    optional(
-        "SINDRI_LOG_LEVEL",
-        "`info`",
-        "`debug`, `info`, `warn`, `error`",
-    ),
+    optional("SINDRI_AGENT_RECORD", "", "a file for facts and orders, to be replayed; without secrets or output"),
+    optional("SINDRI_LOG_LEVEL", "`info`", "`debug`, `info`, `warn`, `error`"),
     optional(
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
         "",
@@ -198,20 +142,13 @@ mod tests {
     #[test]
     fn a_description_fits_a_terminal() {
         assert!(help_table().lines().all(|line| line.chars().count() <= 130));
-        assert!(
-            TABLE
-                .iter()
-                .all(|variable| help_table().contains(variable.name))
-        );
+        assert!(TABLE.iter().all(|variable| help_table().contains(variable.name)));
         assert_eq!(wrapped("a bc d", 4), ["a bc", "d"]);
     }
 
     #[test]
     fn no_cell_breaks_the_table() {
-        let columns: Vec<usize> = markdown_table()
-            .lines()
-            .map(|line| line.matches('|').count())
-            .collect();
+        let columns: Vec<usize> = markdown_table().lines().map(|line| line.matches('|').count()).collect();
         assert!(columns.iter().all(|count| *count == 5), "{columns:?}");
     }
 }

@@ -9,23 +9,14 @@ use std::path::Path;
 const KEY: &str = "sk-0123456789abcdef";
 
 fn machine() -> Machine {
-    Machine {
-        root: "/nonexistent".into(),
-        host_name: "web-1".to_owned(),
-    }
+    Machine { root: "/nonexistent".into(), host_name: "web-1".to_owned() }
 }
 
 fn read(set: &[(&str, &str)]) -> Result<Config, Problems> {
-    let required = [
-        ("SINDRI_CONSOLE_URL", "https://c.example/x/"),
-        ("SINDRI_CONSOLE_API_KEY", KEY),
-    ];
+    let required = [("SINDRI_CONSOLE_URL", "https://c.example/x/"), ("SINDRI_CONSOLE_API_KEY", KEY)];
     Config::read(
         |name| {
-            let found = set
-                .iter()
-                .chain(&required)
-                .find(|(variable, _)| *variable == name);
+            let found = set.iter().chain(&required).find(|(variable, _)| *variable == name);
             found.map(|(_, value)| OsString::from(value))
         },
         &machine(),
@@ -46,14 +37,8 @@ fn two_variables_are_enough() {
     assert_eq!((config.provider, config.region), (None, None));
     assert_eq!((config.heartbeat_ms, config.metrics_ms), (30_000, 60_000));
     assert_eq!(config.shell, Path::new("/bin/sh"));
-    assert_eq!(
-        (config.home, config.state_dir, config.audit),
-        (None, None, None)
-    );
-    assert_eq!(
-        (config.terminal, config.commands),
-        (TerminalPolicy::On, CommandPolicy::On)
-    );
+    assert_eq!((config.home, config.state_dir, config.audit), (None, None, None));
+    assert_eq!((config.terminal, config.commands), (TerminalPolicy::On, CommandPolicy::On));
     assert_eq!(config.log_level, LogLevel::Info);
     assert!(config.tags.is_empty() && config.warnings.is_empty());
 }
@@ -82,21 +67,14 @@ fn everything_can_be_set() {
     .expect("a configuration");
     assert_eq!(config.api_key.expose(), "spaced");
     assert_eq!(config.instance_id.as_str(), "db-7");
-    assert_eq!(
-        (config.provider.as_deref(), config.region.as_deref()),
-        (Some("fly"), Some("fra"))
-    );
+    assert_eq!((config.provider.as_deref(), config.region.as_deref()), (Some("fly"), Some("fra")));
     assert_eq!((config.heartbeat_ms, config.metrics_ms), (50, 86_400_000));
-    let tags =
-        [("query", "a=b"), ("team", "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let tags = [("query", "a=b"), ("team", "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(config.tags.into_iter().collect::<Vec<_>>(), tags);
     assert_eq!(config.shell, Path::new("/bin/zsh"));
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/state")));
     assert_eq!(config.terminal, TerminalPolicy::Off);
-    assert_eq!(
-        config.commands,
-        CommandPolicy::Allow("/etc/programs".into())
-    );
+    assert_eq!(config.commands, CommandPolicy::Allow("/etc/programs".into()));
     assert_eq!(config.log_level, LogLevel::Debug);
     assert_eq!(config.proxies.https.as_deref(), Some("http://lower"));
     assert_eq!(config.proxies.none_for.as_deref(), Some("*"));
@@ -141,29 +119,20 @@ fn an_empty_variable_counts_as_unset() {
         "SINDRI_CONSOLE_URL is not set; it must be a URL such as https://console.example.com",
     ];
     assert_eq!(missing, expected);
-    let config =
-        read(&[("SINDRI_AGENT_HEARTBEAT", ""), ("SINDRI_LOG_LEVEL", "")]).expect("a configuration");
+    let config = read(&[("SINDRI_AGENT_HEARTBEAT", ""), ("SINDRI_LOG_LEVEL", "")]).expect("a configuration");
     assert_eq!(config.heartbeat_ms, 30_000);
 }
 
 #[test]
 fn a_host_name_that_cannot_be_an_id_is_a_problem() {
-    let machine = Machine {
-        host_name: String::new(),
-        ..machine()
-    };
+    let machine = Machine { host_name: String::new(), ..machine() };
     let variable = |name: &str| match name {
         "SINDRI_CONSOLE_URL" => Some("http://c".into()),
         "SINDRI_CONSOLE_API_KEY" => Some(KEY.into()),
         _ => None,
     };
-    let problems = Config::read(variable, &machine)
-        .expect_err("a problem")
-        .to_string();
-    assert!(
-        problems.starts_with("SINDRI_INSTANCE_ID is not set; it must be"),
-        "{problems}"
-    );
+    let problems = Config::read(variable, &machine).expect_err("a problem").to_string();
+    assert!(problems.starts_with("SINDRI_INSTANCE_ID is not set; it must be"), "{problems}");
 }
 
 #[test]
@@ -177,14 +146,8 @@ fn an_unknown_provider_is_passed_on_with_a_warning() {
 fn the_state_directory_follows_the_standard() {
     let state_dir = |set: &[(&str, &str)]| read(set).expect("a configuration").state_dir;
     let at = |path: &str| Some(PathBuf::from(path));
-    assert_eq!(
-        state_dir(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]),
-        at("/s/sindri-agent")
-    );
-    assert_eq!(
-        state_dir(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]),
-        at("/h/.local/state/sindri-agent")
-    );
+    assert_eq!(state_dir(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), at("/s/sindri-agent"));
+    assert_eq!(state_dir(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]), at("/h/.local/state/sindri-agent"));
     assert_eq!(state_dir(&[]), None);
 }
 
@@ -196,13 +159,8 @@ fn what_is_not_utf_8_is_a_problem_where_text_is_needed() {
     let result = Config::read(|_| Some(broken()), &machine());
     let problems = result.expect_err("problems");
     let named: BTreeSet<&str> = problems.iter().map(|problem| problem.variable).collect();
-    for name in [
-        "SINDRI_CONSOLE_API_KEY",
-        "SINDRI_CONSOLE_URL",
-        "SINDRI_AGENT_TAGS",
-        "SINDRI_LOG_LEVEL",
-        "https_proxy",
-    ] {
+    for name in ["SINDRI_CONSOLE_API_KEY", "SINDRI_CONSOLE_URL", "SINDRI_AGENT_TAGS", "SINDRI_LOG_LEVEL", "https_proxy"]
+    {
         assert!(named.contains(name), "{name}");
     }
     let config = read(&[]).expect("a configuration");
@@ -212,10 +170,7 @@ fn what_is_not_utf_8_is_a_problem_where_text_is_needed() {
         "SINDRI_CONSOLE_API_KEY" => Some(KEY.into()),
         _ => None,
     };
-    assert_ne!(
-        Config::read(with_path, &machine()).expect("a path").audit,
-        config.audit
-    );
+    assert_ne!(Config::read(with_path, &machine()).expect("a path").audit, config.audit);
 }
 
 #[test]
@@ -234,9 +189,7 @@ fn the_table_names_what_is_read() {
         described.extend(variable.name.split(", ").map(str::to_owned));
     }
     let marks = ["E2B_", "DEVPOD", "FLY_", "KUBERNETES_"];
-    asked
-        .borrow_mut()
-        .retain(|name| name == "FLY_REGION" || !marks.iter().any(|mark| name.starts_with(mark)));
+    asked.borrow_mut().retain(|name| name == "FLY_REGION" || !marks.iter().any(|mark| name.starts_with(mark)));
     assert_eq!(asked.into_inner(), described);
 }
 

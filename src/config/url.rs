@@ -65,26 +65,15 @@ impl ConsoleUrl {
                     80
                 }
             }
-            Some(port) => port
-                .strip_prefix(':')
-                .and_then(legal_port)
-                .ok_or(InvalidUrl::Port)?,
+            Some(port) => port.strip_prefix(':').and_then(legal_port).ok_or(InvalidUrl::Port)?,
             None => return Err(InvalidUrl::NotAUrl),
         };
-        let host = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() {
             return Err(InvalidUrl::NotAUrl);
         }
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self {
-            is_tls,
-            host: host.to_ascii_lowercase(),
-            port,
-            prefix,
-        })
+        Ok(Self { is_tls, host: host.to_ascii_lowercase(), port, prefix })
     }
 
     /// Whether it is spoken to over TLS.
@@ -105,17 +94,9 @@ impl ConsoleUrl {
     /// Host and port for a `Host` header: an IPv6 address in brackets, no port where it is the usual one.
     pub fn authority(&self) -> String {
         let host = &self.host;
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host.clone()
-        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
         let usual = if self.is_tls { 443 } else { 80 };
-        if self.port == usual {
-            host
-        } else {
-            format!("{host}:{}", self.port)
-        }
+        if self.port == usual { host } else { format!("{host}:{}", self.port) }
     }
 
     /// The path of a request: the prefix, then `path`, which begins with a slash.
@@ -138,11 +119,7 @@ pub(super) fn without_user_information(text: &str) -> String {
         return text.to_owned();
     };
     let start = text.find("://").map_or(0, |scheme| scheme + 3).min(at);
-    format!(
-        "{}…{}",
-        text.get(..start).unwrap_or_default(),
-        text.get(at..).unwrap_or_default()
-    )
+    format!("{}…{}", text.get(..start).unwrap_or_default(), text.get(at..).unwrap_or_default())
 }
 
 fn legal_port(digits: &str) -> Option<u16> {
@@ -164,19 +141,11 @@ mod tests {
         for (text, path, shown) in [
             ("https://c.example", "/ws/agent", "https://c.example"),
             ("https://c.example/", "/ws/agent", "https://c.example"),
-            (
-                "https://c.example/a/b//",
-                "/a/b/ws/agent",
-                "https://c.example/a/b",
-            ),
+            ("https://c.example/a/b//", "/a/b/ws/agent", "https://c.example/a/b"),
             ("HTTP://C.Example:80/x", "/x/ws/agent", "http://c.example/x"),
         ] {
             let url = parsed(text);
-            assert_eq!(
-                (url.path("/ws/agent"), url.to_string()),
-                (path.to_owned(), shown.to_owned()),
-                "{text}"
-            );
+            assert_eq!((url.path("/ws/agent"), url.to_string()), (path.to_owned(), shown.to_owned()), "{text}");
         }
     }
 
@@ -186,24 +155,15 @@ mod tests {
         assert_eq!(parsed("https://c").port(), 443);
         assert_eq!(parsed("https://c:80").authority(), "c:80");
         for port in ["0", "65536", "", "+1", "x"] {
-            assert!(
-                ConsoleUrl::parse(&format!("http://c:{port}/")).is_err(),
-                "{port}"
-            );
+            assert!(ConsoleUrl::parse(&format!("http://c:{port}/")).is_err(), "{port}");
         }
     }
 
     #[test]
     fn an_ipv6_address_has_brackets_outside_only() {
         let url = parsed("http://[::1]:8080/x");
-        assert_eq!(
-            (url.host(), url.port(), url.authority().as_str()),
-            ("::1", 8080, "[::1]:8080")
-        );
-        assert_eq!(
-            parsed("https://[2001:DB8::1]").to_string(),
-            "https://[2001:db8::1]"
-        );
+        assert_eq!((url.host(), url.port(), url.authority().as_str()), ("::1", 8080, "[::1]:8080"));
+        assert_eq!(parsed("https://[2001:DB8::1]").to_string(), "https://[2001:db8::1]");
     }
 
     #[test]
@@ -227,10 +187,7 @@ mod tests {
 
     #[test]
     fn a_refused_password_is_not_repeated() {
-        assert_eq!(
-            without_user_information("https://user:p@ss@c/x"),
-            "https://…@c/x"
-        );
+        assert_eq!(without_user_information("https://user:p@ss@c/x"), "https://…@c/x");
         assert_eq!(without_user_information("user:pass@c"), "…@c");
         assert_eq!(without_user_information("@://"), "…@://");
     }

@@ -15,53 +15,29 @@ use serde_json::{Value, json as value};
 /// Decoding the frame gives the message again, but for timeouts over 2⁵³ ms, which JSON readers round.
 pub fn echo(message: &Inbound) -> Option<String> {
     let (kind, payload) = match message {
-        Inbound::TerminalCreate {
-            session_id,
-            cols,
-            rows,
-            shell,
-        } => (
-            "terminal:create",
-            value!({"session_id": session_id, "cols": cols, "rows": rows, "shell": shell}),
-        ),
-        Inbound::TerminalInput { session_id, data } => (
-            "terminal:input",
-            value!({"session_id": session_id, "data": BASE64.encode(data)}),
-        ),
-        Inbound::TerminalResize {
-            session_id,
-            cols,
-            rows,
-        } => (
-            "terminal:resize",
-            value!({"session_id": session_id, "cols": cols, "rows": rows}),
-        ),
-        Inbound::TerminalClose { session_id } => {
-            ("terminal:close", value!({"session_id": session_id}))
+        Inbound::TerminalCreate { session_id, cols, rows, shell } => {
+            ("terminal:create", value!({"session_id": session_id, "cols": cols, "rows": rows, "shell": shell}))
         }
+        Inbound::TerminalInput { session_id, data } => {
+            ("terminal:input", value!({"session_id": session_id, "data": BASE64.encode(data)}))
+        }
+        Inbound::TerminalResize { session_id, cols, rows } => {
+            ("terminal:resize", value!({"session_id": session_id, "cols": cols, "rows": rows}))
+        }
+        Inbound::TerminalClose { session_id } => ("terminal:close", value!({"session_id": session_id})),
         Inbound::CommandDispatch(dispatch) => ("command:dispatch", payload(dispatch)),
-        Inbound::CommandCancel { command_id } => {
-            ("command:cancel", value!({"command_id": command_id}))
-        }
+        Inbound::CommandCancel { command_id } => ("command:cancel", value!({"command_id": command_id})),
         Inbound::InvalidTerminal { .. }
         | Inbound::InvalidDispatch { .. }
         | Inbound::InvalidCancel { .. }
         | Inbound::Ignored(_) => return None,
     };
-    Some(json(
-        &value!({"protocol_version": VERSION, "type": kind, "payload": payload}),
-    ))
+    Some(json(&value!({"protocol_version": VERSION, "type": kind, "payload": payload})))
 }
 
 fn payload(dispatch: &Dispatch) -> Value {
-    let script = dispatch
-        .script
-        .iter()
-        .map(|script| format!("{SCRIPT_VARIABLE}={}", BASE64.encode(script)));
-    let entries = dispatch
-        .env
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"));
+    let script = dispatch.script.iter().map(|script| format!("{SCRIPT_VARIABLE}={}", BASE64.encode(script)));
+    let entries = dispatch.env.iter().map(|(name, value)| format!("{name}={value}"));
     value!({
         "command_id": dispatch.command_id,
         "command": dispatch.command,

@@ -15,11 +15,7 @@ pub struct Percent(f64);
 impl Percent {
     /// Clamps and wraps.
     pub fn new(percent: f64) -> Self {
-        if percent.is_nan() {
-            Self(0.0)
-        } else {
-            Self(percent.clamp(0.0, 100.0))
-        }
+        if percent.is_nan() { Self(0.0) } else { Self(percent.clamp(0.0, 100.0)) }
     }
 
     /// The percentage.

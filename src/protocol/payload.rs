@@ -28,10 +28,7 @@ impl<'a> Fields<'a> {
         match json.deserialize_map(FieldsVisitor { names }) {
             Ok(fields) => fields,
             // The frame is known to be JSON, so what remains is that it is no object, or a key that is no text.
-            Err(_) => Self {
-                found: Vec::new(),
-                faults: vec![Fault::NotAnObject],
-            },
+            Err(_) => Self { found: Vec::new(), faults: vec![Fault::NotAnObject] },
         }
     }
 
@@ -51,10 +48,7 @@ impl<'a> Fields<'a> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
         };
-        let text = Text::read(raw).ok_or(Fault::WrongType {
-            field,
-            wanted: "a string",
-        })?;
+        let text = Text::read(raw).ok_or(Fault::WrongType { field, wanted: "a string" })?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
@@ -71,10 +65,7 @@ impl<'a> Fields<'a> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
         };
-        number(raw).map(Some).ok_or(Fault::WrongType {
-            field,
-            wanted: "a number",
-        })
+        number(raw).map(Some).ok_or(Fault::WrongType { field, wanted: "a number" })
     }
 
     /// A flag; `false` where it is absent.
@@ -82,10 +73,7 @@ impl<'a> Fields<'a> {
         match self.raw(field).map(RawValue::get) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => Err(Fault::WrongType {
-                field,
-                wanted: "true or false",
-            }),
+            Some(_) => Err(Fault::WrongType { field, wanted: "true or false" }),
         }
     }
 
@@ -95,11 +83,7 @@ impl<'a> Fields<'a> {
             return Ok(Vec::new());
         };
         let mut json = serde_json::Deserializer::from_str(raw.get());
-        json.deserialize_seq(TextsVisitor)
-            .map_err(|_| Fault::WrongType {
-                field,
-                wanted: "a list of strings",
-            })
+        json.deserialize_seq(TextsVisitor).map_err(|_| Fault::WrongType { field, wanted: "a list of strings" })
     }
 }
 
@@ -116,9 +100,7 @@ pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 impl<'a> Text<'a> {
     /// The text that a value is, if it is one.
     pub(super) fn read(raw: &'a RawValue) -> Option<Cow<'a, str>> {
-        serde_json::from_str::<Text<'a>>(raw.get())
-            .ok()
-            .map(|text| text.0)
+        serde_json::from_str::<Text<'a>>(raw.get()).ok().map(|text| text.0)
     }
 }
 
@@ -158,10 +140,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields {
-            found: Vec::with_capacity(self.names.len()),
-            faults: Vec::new(),
-        };
+        let mut fields = Fields { found: Vec::with_capacity(self.names.len()), faults: Vec::new() };
         while let Some(Text(key)) = map.next_key()? {
             let Some(&field) = self.names.iter().find(|name| **name == key) else {
                 map.next_value::<IgnoredAny>()?;
@@ -229,14 +208,11 @@ mod tests {
 
     #[test]
     fn a_known_field_twice_has_no_value() {
-        with_fields(
-            r#"{"a":1,"\u0061":2,"a":3,"c":1,"c":2,"b":4}"#,
-            |mut fields| {
-                assert_eq!(fields.raw("a").map(RawValue::get), None);
-                assert_eq!(fields.number("b"), Ok(Some(4.0)));
-                assert_eq!(fields.take_faults(), [Fault::Twice { field: "a" }]);
-            },
-        );
+        with_fields(r#"{"a":1,"\u0061":2,"a":3,"c":1,"c":2,"b":4}"#, |mut fields| {
+            assert_eq!(fields.raw("a").map(RawValue::get), None);
+            assert_eq!(fields.number("b"), Ok(Some(4.0)));
+            assert_eq!(fields.take_faults(), [Fault::Twice { field: "a" }]);
+        });
     }
 
     #[test]
@@ -264,10 +240,7 @@ mod tests {
     #[test]
     fn a_list_holds_texts_only() {
         with_fields(r#"{"a":["x","y\n"],"b":["x",1]}"#, |fields| {
-            assert_eq!(
-                fields.texts("a"),
-                Ok(vec!["x".to_owned(), "y\n".to_owned()])
-            );
+            assert_eq!(fields.texts("a"), Ok(vec!["x".to_owned(), "y\n".to_owned()]));
             assert!(fields.texts("b").is_err());
         });
     }
