@@ -3,8 +3,8 @@
 use draupnir::protocol::metrics::Live;
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
-    InstanceId, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
-    TerminalOutput, Timestamp, decode, echo,
+    InstanceId, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed, TerminalOutput,
+    Timestamp, decode, echo,
 };
 use draupnir_fsm::order::ProviderName;
 use serde_json::Value;
