@@ -19,6 +19,7 @@ pub mod config;
 pub mod identity;
 pub mod link;
 pub mod logging;
+pub mod metrics;
 pub mod protocol;
 pub mod report;
 pub mod sys;

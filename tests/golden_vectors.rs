@@ -3,9 +3,10 @@
 //!
 //! `tests/vectors` holds them: what the console sent, and what it took with what it stored.
 
+use draupnir::protocol::metrics::Live;
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandResult, Count, Event, EventType, Heartbeat, Ignored, Inbound, InstanceId,
-    LiveFigures, MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
+    MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
 };
 use draupnir_fsm::fact::CloseReason;
 use serde_json::Value;
@@ -137,7 +138,7 @@ fn ours() -> Vec<Value> {
     let command_id = &CommandId::new("f11f22b3-0085-415f-8392-1803e935e6ce").expect("an id");
     let timestamp = Timestamp::from(UNIX_EPOCH + Duration::from_secs(1_795_211_178));
     let id = MessageId { process: 1, number: 1 };
-    let live = LiveFigures {
+    let live = Live {
         cpu_percent: Percent::new(1.5),
         memory_used: Count::from(1),
         memory_total: Count::from(2),

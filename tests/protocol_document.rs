@@ -1,8 +1,9 @@
 //! `PROTOCOL.md` tells the truth: its outbound examples are what the agent writes, its inbound ones what it reads.
 
+use draupnir::protocol::metrics::Live;
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
-    InstanceId, LiveFigures, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
+    InstanceId, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
     TerminalOutput, Timestamp, decode, echo,
 };
 use draupnir_fsm::order::ProviderName;
@@ -124,7 +125,7 @@ fn outbound() -> Vec<String> {
     let session_id = &SessionId::new("0dc35302-b8d0-4ee0-8530-e2a37d518a44").expect("an id");
     let command_id = &CommandId::new("f11f22b3-0085-415f-8392-1803e935e6ce").expect("an id");
     let id = |number| MessageId { process: 0x9f86_d081_884c_7d65, number };
-    let live = LiveFigures {
+    let live = Live {
         cpu_percent: Percent::new(1.5),
         memory_used: Count::from(100 << 20),
         memory_total: Count::from(512 << 20),

@@ -23,6 +23,7 @@ mod fault;
 mod heartbeat;
 mod id;
 mod inbound;
+pub mod metrics;
 mod number;
 mod output;
 mod payload;
@@ -36,11 +37,11 @@ pub use encode::{Payload, encode};
 pub use envelope::DecodeError;
 pub use event::{Event, EventType, MessageId, Metadata};
 pub use fault::{Fault, Faults};
-pub use heartbeat::{Heartbeat, LiveFigures};
+pub use heartbeat::Heartbeat;
 pub use id::{CommandId, InstanceId, InvalidInstanceId, SessionId};
 pub use id::{ID_CHARACTERS_MAX, INSTANCE_ID_CHARACTERS_MAX};
 pub use inbound::{COLS_DEFAULT, Decoded, Ignored, Inbound, ROWS_DEFAULT, TerminalMessage, decode};
-pub use number::{Count, Percent};
+pub use number::{COUNT_MAX, Count, Percent, Ratio};
 pub use output::{ClosedReason, CommandOutput, OutputStream, TerminalClosed, TerminalOutput, frame_len_max};
 pub use registration::{ANSWER_BYTES_MAX, Registration, answered_id};
 pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
@@ -56,7 +57,7 @@ pub const INBOUND_BYTES_MAX: usize = 1024 * 1024;
 pub const NESTING_MAX: u32 = 64;
 
 /// Most bytes that decoding holds at once for each byte of a frame. The worst frame is a list of empty texts, three bytes
-/// each for 24 of a `String`, twice over while the list grows; lists are bounded, so that it never comes to megabytes.
+/// each for 24 of a `String`, twice over while the list grows; lists are bounded, so that it never comes to 8 MiB.
 pub const DECODE_ALLOCATION_FACTOR: usize = 32;
 
 /// What decoding may hold beyond that, in bytes: the list of keys, names and faults of small frames.

@@ -18,7 +18,8 @@ use crate::link::Order;
 use crate::personality::Personality;
 use crate::script::{Answer, Upgrade};
 use crate::server::{self, Acceptor, Control, Plain, Server};
-use crate::store::{Keep, Shared};
+use crate::store::{Keep, Shared, State};
+use crate::stream::Tap;
 use crate::view::View;
 
 /// The key that a console accepts unless its builder says otherwise.
@@ -198,6 +199,22 @@ impl Console {
         self.inner.shared.change(|state| state.keep = keep);
     }
 
+    /// Gives the bytes of a stream to somebody as a terminal is to show them: in order, repeats left out, replays not.
+    /// It is called on the server's thread and must not block. See [`View::stream`] for the name.
+    pub fn tap(&self, stream: &str, tap: impl Fn(&[u8]) + Send + Sync + 'static) {
+        self.set_tap(stream, Some(Tap(Arc::new(tap))));
+    }
+
+    /// Gives the bytes of a stream to nobody any more.
+    pub fn untap(&self, stream: &str) {
+        self.set_tap(stream, None);
+    }
+
+    fn set_tap(&self, stream: &str, tap: Option<Tap>) {
+        let set = |state: &mut State| state.streams.entry(stream.to_owned()).or_default().tap(tap);
+        self.inner.shared.change(set);
+    }
+
     /// Answers the next registration (the next after those already queued) like this.
     pub fn answer_registration(&self, answer: Answer) {
         self.inner
@@ -296,6 +313,17 @@ impl Console {
     #[track_caller]
     pub fn link(&self) -> Connection {
         Connection::newest(&self.view)
+    }
+
+    /// Whether some connection is up and listened to: [`Console::link`] would not wait.
+    #[must_use]
+    pub fn has_link(&self) -> bool {
+        self.inner
+            .shared
+            .look()
+            .links
+            .values()
+            .any(|link| link.attached)
     }
 
     /// What a user of the console does.

@@ -5,6 +5,8 @@
 //! since the stream's start.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -49,6 +51,19 @@ pub struct Stream {
     pub screen: Vec<u8>,
     hash: Sha256,
     scratch: Vec<u8>,
+    tap: Option<Tap>,
+}
+
+/// Somebody who is given the bytes as they come.
+#[derive(Clone)]
+pub(crate) struct Tap(pub(crate) Arc<TapFn>);
+
+type TapFn = dyn Fn(&[u8]) + Send + Sync;
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
 }
 
 impl Stream {
@@ -62,6 +77,17 @@ impl Stream {
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.screen)
+    }
+
+    /// Gives the bytes to somebody as they come, or to nobody any more.
+    pub(crate) fn tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    fn tell(&self, bytes: &[u8]) {
+        if let Some(Tap(tap)) = &self.tap {
+            tap(bytes);
+        }
     }
 
     /// Takes one frame and returns by how many bytes the kept data grew.
@@ -79,7 +105,7 @@ impl Stream {
             Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
         let mut scratch = std::mem::take(&mut self.scratch);
         let grew = match decode(base64, &mut scratch) {
-            Some(data) => self.take_bytes(data, offset, keep),
+            Some(data) => self.take_bytes(data, offset, replay, keep),
             None => {
                 self.undecodable_frames += 1;
                 0
@@ -89,13 +115,14 @@ impl Stream {
         grew
     }
 
-    fn take_bytes(&mut self, data: &[u8], offset: Option<u64>, keep: bool) -> usize {
+    fn take_bytes(&mut self, data: &[u8], offset: Option<u64>, replay: bool, keep: bool) -> usize {
         self.ragged_frames += u64::from(std::str::from_utf8(data).is_err());
         if keep {
             self.screen.extend_from_slice(data);
         }
         let Some(offset) = offset else {
             self.unnumbered_bytes += data.len() as u64;
+            self.tell(data);
             return if keep { data.len() } else { 0 };
         };
         if offset > self.end {
@@ -113,6 +140,8 @@ impl Stream {
         self.bytes += fresh.len() as u64;
         self.end += fresh.len() as u64;
         self.hash.update(fresh);
+        // A replay is meant to be shown again, after the reset that came before it; any other repeat is not.
+        self.tell(if replay { data } else { fresh });
         if !keep {
             return 0;
         }

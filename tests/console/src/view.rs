@@ -134,6 +134,21 @@ impl View {
         found.is_some()
     }
 
+    /// The next record, which the view then has behind it; `None` at the view's deadline. For those who watch rather
+    /// than test: it never panics.
+    #[must_use]
+    pub fn take_next(&mut self) -> Option<Arc<Record>> {
+        let deadline = Instant::now() + self.patience;
+        let (from, connection) = (self.from, self.connection);
+        let record = self.shared.wait_until(deadline, |state| {
+            let mine =
+                |record: &&Arc<Record>| connection.is_none_or(|number| record.connection == number);
+            state.records.iter().skip(from).find(mine).cloned()
+        })?;
+        self.from = record.seq + 1;
+        Some(record)
+    }
+
     /// The first frame of this type.
     #[track_caller]
     pub fn frame(&self, kind: &str) -> Arc<Record> {

@@ -32,11 +32,10 @@ fn main() -> ExitCode {
         console.key()
     );
     let mut view = console.within(EVER);
-    loop {
-        let record = view.wait("anything", |_| true);
+    while let Some(record) = view.take_next() {
         println!("{}", record.summary());
-        view = view.after(&record);
     }
+    ExitCode::SUCCESS
 }
 
 fn arguments() -> Option<(u16, Personality, String)> {
