@@ -29,6 +29,17 @@ const PONG_NOTICE_MS: u64 = 1_000;
 /// What is shown every step of the machine.
 pub type Recorder = Box<dyn FnMut(&Step)>;
 
+/// What became of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// It waits or runs, and its own result will come.
+    Taken,
+    /// An order answers it: a refusal, or the result of an earlier one.
+    Answered,
+    /// It waits or runs already under another number; that one's result is the answer.
+    Running,
+}
+
 /// The whole of what decides; `M` is the body of a message.
 pub struct Engine<M> {
     machine: Machine,
@@ -155,14 +166,25 @@ impl<M> Engine<M> {
     }
 
     /// The console dispatched a command: room is kept for its result, or it is refused.
-    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) {
+    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) -> Requested {
         let room = self.delivery.promise(Kind::Result);
         self.tell_room(now, room);
+        let first = self.orders.len();
         self.handle(now, Fact::Command { command, what: CommandFact::Requested { id_hash, timeout_ms } });
+        if self.machine.has_command(command) {
+            return Requested::Taken;
+        }
         // Whatever is not taken on is answered by another's result, or by a refusal that was never promised room.
-        if room && !self.machine.has_command(command) {
+        if room {
             self.delivery.break_promise(Kind::Result);
         }
+        let is_answer = |order: &Order| match order {
+            Order::RefuseCommand { command: answered, .. } | Order::RepeatResult { command: answered, .. } => {
+                *answered == command
+            }
+            _ => false,
+        };
+        if self.orders.range(first..).any(is_answer) { Requested::Answered } else { Requested::Running }
     }
 
     /// A message that has ended so many links that it must be the cause.
