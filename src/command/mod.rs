@@ -21,6 +21,7 @@ mod tests;
 pub use capture::{CAPTURE_BYTES_MAX, Output};
 pub use spec::{Line, Settings, Spec};
 
+use crate::protocol::OutputStream;
 use crate::report::Reporter;
 use capture::Capture;
 use draupnir_fsm::delivery::budget::Budget;
@@ -54,15 +55,6 @@ pub enum Report {
         /// The exit code; 128 + N for signal N.
         code: i32,
     },
-}
-
-/// The two outputs of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// Bytes of a streamed output.
@@ -108,7 +100,7 @@ pub struct Commands {
     budget: Rc<Budget>,
     running: BTreeMap<Key, Running>,
     failed: BTreeMap<Key, NotStarted>,
-    streams: BTreeMap<(Key, Stream), Rc<RefCell<Watched>>>,
+    streams: BTreeMap<(Key, OutputStream), Rc<RefCell<Watched>>>,
 }
 
 #[derive(Debug)]
@@ -175,17 +167,17 @@ impl Commands {
     }
 
     /// Says how much of a streamed output may be read from now on, in bytes; nothing before it is said.
-    pub fn allow(&self, command: Key, stream: Stream, bytes: usize) {
+    pub fn allow(&self, command: Key, stream: OutputStream, bytes: usize) {
         if let Some(running) = self.running.get(&command) {
             match stream {
-                Stream::Stdout => running.run.stdout.allow(bytes),
-                Stream::Stderr => running.run.stderr.allow(bytes),
+                OutputStream::Stdout => running.run.stdout.allow(bytes),
+                OutputStream::Stderr => running.run.stderr.allow(bytes),
             }
         }
     }
 
     /// The offsets of the bytes of a streamed output that can be sent; empty for any other.
-    pub fn held(&self, command: Key, stream: Stream) -> Range<u64> {
+    pub fn held(&self, command: Key, stream: OutputStream) -> Range<u64> {
         if let Some(running) = self.running.get(&command) {
             running.run.heard();
         }
@@ -193,7 +185,7 @@ impl Commands {
     }
 
     /// Bytes of a streamed output from the offset `from` on, or from the first that is held; at most `bytes_max`.
-    pub fn chunk(&self, command: Key, stream: Stream, from: u64, bytes_max: usize) -> Chunk {
+    pub fn chunk(&self, command: Key, stream: OutputStream, from: u64, bytes_max: usize) -> Chunk {
         let Some(watched) = self.streams.get(&(command, stream)) else {
             return Chunk::default();
         };
@@ -240,7 +232,7 @@ impl Commands {
     }
 
     /// Forgets a streamed output: the console has it, or never will.
-    pub fn release(&mut self, command: Key, stream: Stream) {
+    pub fn release(&mut self, command: Key, stream: OutputStream) {
         self.streams.remove(&(command, stream));
     }
 
@@ -250,7 +242,7 @@ impl Commands {
             self.streams.insert((command, stream), Rc::clone(&watched));
             watched
         };
-        Streams { stdout: open(Stream::Stdout), stderr: open(Stream::Stderr) }
+        Streams { stdout: open(OutputStream::Stdout), stderr: open(OutputStream::Stderr) }
     }
 
     fn capture(&self) -> Capture {

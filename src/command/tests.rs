@@ -215,10 +215,10 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
     let child = "sh -c 'echo up; exec sleep 600' &";
     let line = format!("trap 'echo told; exit 9' TERM; {child} {child} wait; wait");
     bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
-    for stream in [Stream::Stdout, Stream::Stderr] {
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }
-    while bench.commands.held(COMMAND, Stream::Stdout).end < 6 {
+    while bench.commands.held(COMMAND, OutputStream::Stdout).end < 6 {
         bench.until(is_output);
     }
     bench.commands.terminate(COMMAND);
@@ -233,7 +233,7 @@ fn what_ignores_sigterm_is_killed_with_its_children() {
     let mut bench = Bench::new("stubborn");
     let line = "trap '' TERM; sleep 600 & echo up; wait";
     bench.commands.start(COMMAND, Spec { stream: true, ..shell(line) }).expect("it starts");
-    for stream in [Stream::Stdout, Stream::Stderr] {
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }
     bench.until(is_output);
@@ -281,29 +281,29 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
     bench.commands.start(COMMAND, Spec { stream: true, ..shell(line) }).expect("it starts");
     let mut end = 0;
     for allowed in [1, 1_000, 100_000] {
-        bench.commands.allow(COMMAND, Stream::Stdout, allowed);
+        bench.commands.allow(COMMAND, OutputStream::Stdout, allowed);
         end += allowed as u64;
-        while bench.commands.held(COMMAND, Stream::Stdout) != (0..end) {
+        while bench.commands.held(COMMAND, OutputStream::Stdout) != (0..end) {
             bench.until(is_output);
         }
     }
-    assert_eq!(bench.commands.held(COMMAND, Stream::Stderr), 0..0);
-    let chunk = bench.commands.chunk(COMMAND, Stream::Stdout, 1_000, 50);
+    assert_eq!(bench.commands.held(COMMAND, OutputStream::Stderr), 0..0);
+    let chunk = bench.commands.chunk(COMMAND, OutputStream::Stdout, 1_000, 50);
     assert_eq!(chunk, Chunk { offset: 1_000, data: vec![b'x'; 50] });
-    bench.commands.allow(COMMAND, Stream::Stderr, 100);
-    bench.commands.allow(COMMAND, Stream::Stdout, usize::MAX);
+    bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
+    bench.commands.allow(COMMAND, OutputStream::Stdout, usize::MAX);
     bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
 
     let mut captured = bench.commands.finish(COMMAND);
     assert_eq!(captured.stdout.bytes(), 300_000, "the result has all of it, too");
     assert_eq!(captured.stderr.kept().head, b"problem\n");
     drop(captured);
-    let held = bench.commands.held(COMMAND, Stream::Stdout);
+    let held = bench.commands.held(COMMAND, OutputStream::Stdout);
     assert_eq!((held.end, held.end - held.start), (300_000, pipe::STREAM_BYTES_MAX as u64));
-    let chunk = bench.commands.chunk(COMMAND, Stream::Stdout, 0, 10);
+    let chunk = bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 10);
     assert_eq!(chunk.offset, held.start, "what is lost is left out");
-    assert_eq!(bench.commands.chunk(COMMAND, Stream::Stderr, 0, 100).data, b"problem\n");
-    for stream in [Stream::Stdout, Stream::Stderr] {
+    assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stderr, 0, 100).data, b"problem\n");
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.release(COMMAND, stream);
         assert_eq!(bench.commands.held(COMMAND, stream), 0..0);
     }
@@ -317,8 +317,8 @@ fn what_was_not_allowed_is_in_the_result_and_the_stream_at_the_end() {
     bench.commands.start(COMMAND, Spec { stream: true, ..shell("echo one; echo two >&2") }).expect("it starts");
     assert_eq!(bench.until(is_exit), Some(0));
     assert_eq!(bench.told(0), Told { stdout: "one\n".into(), stderr: "two\n".into(), code: 0 });
-    assert_eq!(bench.commands.chunk(COMMAND, Stream::Stdout, 0, 100).data, b"one\n");
-    assert_eq!(bench.commands.chunk(COMMAND, Stream::Stderr, 0, 100).data, b"two\n");
+    assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"one\n");
+    assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stderr, 0, 100).data, b"two\n");
 }
 
 #[test]
@@ -327,13 +327,13 @@ fn characters_are_sent_whole_unless_they_never_end() {
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; printf 'a\\342\\202'; read go < {0}; printf '\\254b\\303'", fifo.display());
     bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
-    for stream in [Stream::Stdout, Stream::Stderr] {
+    for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }
-    while bench.commands.held(COMMAND, Stream::Stdout).end < 3 {
+    while bench.commands.held(COMMAND, OutputStream::Stdout).end < 3 {
         bench.until(is_output);
     }
-    let chunk = |bench: &Bench, from, max| bench.commands.chunk(COMMAND, Stream::Stdout, from, max).data;
+    let chunk = |bench: &Bench, from, max| bench.commands.chunk(COMMAND, OutputStream::Stdout, from, max).data;
     assert_eq!(chunk(&bench, 0, 100), b"a");
     assert_eq!(chunk(&bench, 1, 100), b"", "it may still go on");
     fs::write(&fifo, "go\n").expect("it reads");
@@ -349,5 +349,5 @@ fn a_command_that_was_never_started_has_printed_nothing() {
     assert_eq!(bench.told(130), Told { stdout: String::new(), stderr: String::new(), code: 130 });
     bench.commands.terminate(COMMAND);
     bench.commands.kill(COMMAND);
-    bench.commands.allow(COMMAND, Stream::Stdout, 1);
+    bench.commands.allow(COMMAND, OutputStream::Stdout, 1);
 }
