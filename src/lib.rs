@@ -14,6 +14,7 @@
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
+pub mod agent;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod protocol;
+pub mod replay;
 pub mod report;
 pub mod ring;
 pub mod sys;
