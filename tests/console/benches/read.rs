@@ -23,19 +23,13 @@ fn main() {
         let runs: Vec<(f64, f64)> = (0..RUNS).map(|_| megabytes_per_second(keep)).collect();
         let best = |of: fn(&(f64, f64)) -> f64| runs.iter().map(of).fold(0.0, f64::max);
         let (wall, cpu) = (best(|run| run.0), best(|run| run.1));
-        println!(
-            "{keep:?}: {wall:.0} MB of terminal bytes a second, {cpu:.0} MB a second of the console's own CPU"
-        );
+        println!("{keep:?}: {wall:.0} MB of terminal bytes a second, {cpu:.0} MB a second of the console's own CPU");
     }
 }
 
 /// By the clock, and by the CPU time of the console's thread, which a busy machine leaves alone.
 fn megabytes_per_second(keep: Keep) -> (f64, f64) {
-    let all_bytes = if keep == Keep::Counts {
-        ALL_BYTES
-    } else {
-        ALL_BYTES / 4
-    };
+    let all_bytes = if keep == Keep::Counts { ALL_BYTES } else { ALL_BYTES / 4 };
     let console = Console::builder(Personality::designed()).keep(keep).start();
     let mut stream = TcpStream::connect(console.address()).expect("the console listens");
     let head = format!(
@@ -51,10 +45,7 @@ fn megabytes_per_second(keep: Keep) -> (f64, f64) {
     let taken = console
         .within(Duration::from_secs(120))
         .wait_stream("s", "all bytes", |stream| stream.bytes == all_bytes as u64);
-    let (seconds, cpu_seconds) = (
-        began.elapsed().as_secs_f64(),
-        console_cpu_seconds() - cpu_began,
-    );
+    let (seconds, cpu_seconds) = (began.elapsed().as_secs_f64(), console_cpu_seconds() - cpu_began);
     assert!(taken.gaps.is_empty());
     drop(writer.join().expect("the writer lives").expect("written"));
     let megabytes = u32::try_from(all_bytes >> 10).map_or(0.0, f64::from) * 1024.0 / 1e6;
@@ -64,32 +55,18 @@ fn megabytes_per_second(keep: Keep) -> (f64, f64) {
 /// The CPU time of the thread named `console`, where `/proc` tells; zero elsewhere.
 fn console_cpu_seconds() -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0; // fixed by the kernel's interface to user space
-    let tasks = std::fs::read_dir("/proc/self/task")
-        .into_iter()
-        .flatten()
-        .flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
-    let ticks = stats
-        .filter(|stat| stat.contains("(console)"))
-        .flat_map(|stat| {
-            let fields = stat
-                .rsplit_once(") ")
-                .map_or("", |(_, rest)| rest)
-                .split(' ')
-                .skip(11)
-                .take(2);
-            fields
-                .filter_map(|field| field.parse::<f64>().ok())
-                .collect::<Vec<_>>()
-        });
+    let ticks = stats.filter(|stat| stat.contains("(console)")).flat_map(|stat| {
+        let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').skip(11).take(2);
+        fields.filter_map(|field| field.parse::<f64>().ok()).collect::<Vec<_>>()
+    });
     ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
 /// All frames as they go over the wire. The mask is zero, so that the payload stands as it is.
 fn frames(all_bytes: usize) -> Vec<u8> {
-    let line: Vec<u8> = (0..FRAME_BYTES)
-        .map(|n| b"the quick brown fox jumps over the lazy dog\r\n"[n % 45])
-        .collect();
+    let line: Vec<u8> = (0..FRAME_BYTES).map(|n| b"the quick brown fox jumps over the lazy dog\r\n"[n % 45]).collect();
     let data = BASE64.encode(&line);
     let mut wire = Vec::with_capacity(all_bytes / 2 * 3);
     for offset in (0..all_bytes).step_by(FRAME_BYTES) {

@@ -40,13 +40,9 @@ pub(crate) fn verdict(error: Error) -> (Option<u16>, End) {
         Error::ConnectionClosed | Error::AlreadyClosed => (None, End::Closed),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => (None, End::Finished),
         Error::Io(error) if is_cut(&error) => (None, End::Ours),
-        Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            (None, End::Finished)
-        }
+        Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => (None, End::Finished),
         Error::Io(_) => (None, End::Reset),
-        Error::Capacity(error @ CapacityError::MessageTooLong { .. }) => {
-            (Some(1009), End::Broken(error.to_string()))
-        }
+        Error::Capacity(error @ CapacityError::MessageTooLong { .. }) => (Some(1009), End::Broken(error.to_string())),
         Error::Utf8(error) => (Some(1007), End::Broken(error)),
         error => (Some(1002), End::Broken(error.to_string())),
     }

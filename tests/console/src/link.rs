@@ -96,14 +96,10 @@ impl Link {
             _ => refusal,
         };
         let greeting = script.greeting.unwrap_or(personality.greeting);
-        let turn = (number as usize - 1)
-            .checked_rem(personality.deaf_for.len())
-            .unwrap_or_default();
+        let turn = (number as usize - 1).checked_rem(personality.deaf_for.len()).unwrap_or_default();
         let deaf_for = match greeting {
             Greeting::After(delay) => delay,
-            Greeting::Never | Greeting::Attached => {
-                personality.deaf_for.get(turn).copied().unwrap_or_default()
-            }
+            Greeting::Never | Greeting::Attached => personality.deaf_for.get(turn).copied().unwrap_or_default(),
         };
         let mut link = Link {
             shared,
@@ -159,15 +155,7 @@ impl Link {
             }
             self.set_alarm();
         };
-        let Link {
-            shared,
-            number,
-            id,
-            socket,
-            tcp,
-            orders,
-            ..
-        } = self;
+        let Link { shared, number, id, socket, tcp, orders, .. } = self;
         orders.close();
         while orders.try_recv().is_ok() {} // whoever waits for an order learns that it is too late
         drop((socket, tcp)); // the descriptor is gone before anybody is told
@@ -244,10 +232,7 @@ impl Link {
             Order::Throttle(rate) => {
                 if rate.is_some() {
                     // A refusal by the kernel leaves a link that is only less slow.
-                    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(
-                        &self.tcp,
-                        THROTTLED_BUFFER_BYTES,
-                    );
+                    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&self.tcp, THROTTLED_BUFFER_BYTES);
                 }
                 self.socket.get_mut().throttle(rate);
             }
@@ -266,8 +251,7 @@ impl Link {
     /// Something is due.
     fn ring(&mut self) -> Option<End> {
         let now = Instant::now();
-        if self.give_up_at.is_some_and(|at| at <= now) || self.close_by.is_some_and(|at| at <= now)
-        {
+        if self.give_up_at.is_some_and(|at| at <= now) || self.close_by.is_some_and(|at| at <= now) {
             return Some(self.reset());
         }
         if self.attach_at.is_some_and(|at| at <= now) {
@@ -285,8 +269,7 @@ impl Link {
         self.attached = true;
         if self.greeting != Greeting::Never {
             let greeting = speech::greeting();
-            self.out
-                .push_back(Outgoing::Message(Message::text(greeting.to_string())));
+            self.out.push_back(Outgoing::Message(Message::text(greeting.to_string())));
         }
         self.shared.change(|state| {
             if let Some(entry) = state.links.get_mut(&self.number) {
@@ -297,23 +280,15 @@ impl Link {
     }
 
     fn set_alarm(&mut self) {
-        match [self.attach_at, self.give_up_at, self.close_by]
-            .into_iter()
-            .flatten()
-            .min()
-        {
+        match [self.attach_at, self.give_up_at, self.close_by].into_iter().flatten().min() {
             Some(at) => self.alarm.set_at(at),
             None => self.alarm = Timer::never(),
         }
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
-        self.out
-            .push_back(Outgoing::Message(Message::Close(Some(frame))));
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.out.push_back(Outgoing::Message(Message::Close(Some(frame))));
         self.close_by = Some(Instant::now() + CLOSE_PATIENCE);
     }
 
@@ -326,8 +301,7 @@ impl Link {
                 if self.pongs == Pongs::Twice {
                     // The library's own pong for this ping goes out with the next flush, this one after it.
                     self.out.push_back(Outgoing::Raw(Vec::new()));
-                    self.out
-                        .push_back(Outgoing::Raw(speech::pong_frame(&payload)));
+                    self.out.push_back(Outgoing::Raw(speech::pong_frame(&payload)));
                 }
                 What::Ping(payload.to_vec())
             }
@@ -370,8 +344,7 @@ impl Link {
         });
         if heartbeat && !self.silent {
             let answer = speech::heartbeat_pong(self.id.as_deref());
-            self.out
-                .push_back(Outgoing::Message(Message::text(answer.to_string())));
+            self.out.push_back(Outgoing::Message(Message::text(answer.to_string())));
         }
     }
 

@@ -13,9 +13,7 @@ pub(crate) fn greeting() -> Value {
 
 /// The production console's answer to a heartbeat, in its native form.
 pub(crate) fn heartbeat_pong(instance_id: Option<&str>) -> Value {
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     json!({
         "protocolVersion": "1.0", "channel": "heartbeat", "type": "heartbeat:pong", "data": {"ok": true},
         "ts": u64::try_from(now_ms).unwrap_or(u64::MAX), "instanceId": instance_id,
