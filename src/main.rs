@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    sys::process::harden();
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(problems) => {
@@ -35,7 +36,10 @@ fn run() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    sys::process::harden();
+    // Before the first thread: from here on no terminal of this user can read the key in /proc.
+    if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
+        tracing::error!(%error, "the API key stays readable in this process's environment");
+    }
     match agent::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
