@@ -7,9 +7,12 @@ use super::error::{Error, PeerFault};
 use super::race::{self, Failed};
 use super::resolve::{LookUp, Resolver};
 use super::stream::{Progress, Stream, Tcp};
-use super::target::{Target, host_and_port};
+use super::target::{Scheme, Target, host_and_port};
+use super::tls::Tls;
+use super::{USER_AGENT, proxy};
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
+use futures_lite::future;
 use http::HeaderValue;
 use rustix::io::Errno;
 use smol::LocalExecutor;
@@ -28,21 +31,20 @@ const TCP: TcpOptions = TcpOptions {
     not_sent_low_water_bytes: 16 * 1024,
 };
 
-/// Who speaks, for the console's log.
-const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
-
 /// Knows the way to the console.
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
     authorization: HeaderValue,
     resolver: Resolver,
+    tls: Tls,
 }
 
 impl Dialer {
     pub(super) fn new(target: Target, executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Result<Self, Error> {
         let authorization = target.key.authorization().ok_or(Error::Key)?;
-        Ok(Self { target, authorization, resolver: Resolver::new(executor, look_up) })
+        let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
+        Ok(Self { target, authorization, resolver, tls })
     }
 
     /// What the console did wrong, with its name.
@@ -69,9 +71,30 @@ impl Dialer {
 
     /// A byte stream to the console, on which nothing has been said yet.
     pub(super) async fn open(&self, progress: Progress) -> Result<Stream, Error> {
-        let addresses = self.resolver.resolve(&self.target.host, self.target.port).await?;
-        let socket = connect(&self.peer(), &addresses).await?;
-        Ok(Stream::Plain(Tcp::new(socket, progress)))
+        match self.target.scheme {
+            Scheme::Plain => Ok(Stream::Plain(self.reach(progress).await?)),
+            Scheme::Tls => {
+                // The roots are read while the network is waited for.
+                let (tcp, config) = future::try_zip(self.reach(progress), self.tls.config()).await?;
+                let stream = self.tls.handshake(config, &self.target.host, &self.peer(), tcp).await?;
+                Ok(Stream::Tls(Box::new(stream)))
+            }
+        }
+    }
+
+    /// A connection that ends at the console, directly or through the proxy.
+    async fn reach(&self, progress: Progress) -> Result<Tcp, Error> {
+        let Target { host, port, proxy, .. } = &self.target;
+        let Some(proxy) = proxy else { return self.connect(host, *port, progress).await };
+        let mut tcp = self.connect(&proxy.host, proxy.port, progress).await?;
+        let asked = proxy::tunnel(&mut tcp, proxy, host, *port).await;
+        asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })?;
+        Ok(tcp)
+    }
+
+    async fn connect(&self, host: &str, port: u16, progress: Progress) -> Result<Tcp, Error> {
+        let addresses = self.resolver.resolve(host, port).await?;
+        Ok(Tcp::new(connect(&host_and_port(host, port), &addresses).await?, progress))
     }
 }
 

@@ -3,7 +3,9 @@
 //! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
 //! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
 
+use super::proxy::ProxyFault;
 use super::race::Failed;
+use super::tls::{RootsFault, TlsFault};
 use draupnir_fsm::fact::Failure;
 use std::io;
 
@@ -47,6 +49,25 @@ pub enum Error {
         doing: &'static str,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The operator must correct the files of trusted certificates.
+    #[error("{0}")]
+    Roots(RootsFault),
+    /// The proxy, or its settings, must be corrected.
+    #[error("the proxy {proxy} failed: {fault}")]
+    Proxy {
+        /// Name and port of the proxy.
+        proxy: String,
+        /// What it did.
+        fault: ProxyFault,
+    },
+    /// The console's certificate, its port or this machine's trust must be corrected.
+    #[error("no TLS with {peer}: {fault}")]
+    Tls {
+        /// Name and port of the console.
+        peer: String,
+        /// What went wrong.
+        fault: TlsFault,
     },
     /// What answers is no console, or the connection broke on the way.
     #[error("{peer} {fault}")]
@@ -114,6 +135,9 @@ impl Error {
             | Self::NameService { .. }
             | Self::Network { .. }
             | Self::Machine { .. }
+            | Self::Roots(_)
+            | Self::Proxy { .. }
+            | Self::Tls { .. }
             | Self::Peer { .. } => None,
         }
     }
@@ -124,6 +148,8 @@ impl Error {
             Self::Key | Self::InstanceId | Self::Machine { .. } => Failure::Local,
             Self::Name { .. } | Self::NameService { .. } => Failure::Resolve,
             Self::Network { .. } => Failure::Connect,
+            Self::Proxy { .. } => Failure::Proxy,
+            Self::Roots(_) | Self::Tls { .. } => Failure::Tls,
             Self::Peer { .. } => Failure::Protocol,
             Self::KeyRefused { .. } => Failure::Unauthorized,
             Self::Refused { .. } => Failure::Status,

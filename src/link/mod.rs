@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `target` | what is to be reached, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
+//! | `proxy`, `tls` | what may stand between, and what must |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
 //! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
 //!
@@ -30,6 +31,7 @@ use stream::Progress;
 mod dial;
 mod error;
 mod http;
+pub mod proxy;
 mod race;
 mod register;
 mod resolve;
@@ -38,11 +40,16 @@ mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
-pub use target::{Key, Scheme, Target};
+pub use target::{Key, Scheme, Target, Trust};
+pub use tls::{RootsFault, RootsFrom, TlsFault};
+
+/// Who speaks, for the logs of consoles and proxies.
+const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
 
 /// The way to the console, and what goes over it.
 pub struct Link {

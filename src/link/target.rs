@@ -2,8 +2,10 @@
 //!
 //! It does not read the environment and does not parse URLs: `config` does. A [`Key`] never shows itself.
 
+use super::proxy::Proxy;
 use http::HeaderValue;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -77,11 +79,30 @@ pub struct Target {
     pub prefix: String,
     /// The API key.
     pub key: Key,
-    /// Certificates to trust beside the system's, in PEM.
+    /// Whose certificates are trusted.
+    pub trust: Trust,
+    /// The proxy that leads there, as [`choose`](super::proxy::choose) found it.
+    pub proxy: Option<Proxy>,
+}
+
+/// Whose certificates are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Authorities to trust beside the roots, in PEM: `SINDRI_AGENT_CA_FILE`.
     pub ca_file: Option<PathBuf>,
+    /// Roots to trust instead of the system's, in PEM: `SSL_CERT_FILE`.
+    pub cert_file: Option<PathBuf>,
+    /// Directories of such files: `SSL_CERT_DIR`, which separates them by colons.
+    pub cert_dirs: Vec<PathBuf>,
 }
 
 impl Target {
+    /// Whether the key travels where strangers can read it: in clear text, to a host that is neither this machine nor
+    /// on a private network as far as its name or address tells.
+    pub fn exposes_key(&self) -> bool {
+        self.scheme == Scheme::Plain && !is_private(&self.host)
+    }
+
     /// What the `Host` header says: the port only where the scheme does not imply it.
     pub fn authority(&self) -> String {
         if self.port == self.scheme.default_port() {
@@ -90,6 +111,28 @@ impl Target {
             host_and_port(&self.host, self.port)
         }
     }
+}
+
+/// Suffixes that no public name has (RFC 6761, 6762, 8375, and ICANN's reservation of `internal`).
+const PRIVATE_SUFFIXES: [&str; 4] = [".localhost", ".local", ".internal", ".home.arpa"];
+
+fn is_private(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => is_private_v4(address),
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(mapped) => is_private_v4(mapped),
+            None => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+        },
+        Err(_) => {
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            // A name without a dot is one that only the local network can resolve.
+            !name.contains('.') || PRIVATE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
+        }
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_private() || address.is_link_local() || address.is_unspecified()
 }
 
 /// `host:port`, with brackets around an IPv6 address.
@@ -130,11 +173,25 @@ mod tests {
             port,
             prefix: String::new(),
             key: Key::new("k"),
-            ca_file: None,
+            trust: Trust::default(),
+            proxy: None,
         };
         assert_eq!(target(Scheme::Plain, "console.test", 80).authority(), "console.test");
         assert_eq!(target(Scheme::Tls, "console.test", 80).authority(), "console.test:80");
         assert_eq!(target(Scheme::Tls, "::1", 443).authority(), "[::1]");
         assert_eq!(target(Scheme::Plain, "::1", 8080).authority(), "[::1]:8080");
+    }
+
+    #[test]
+    fn a_key_is_exposed_in_clear_text_outside_private_networks() {
+        for host in ["localhost", "console", "a.localhost", "mimir.internal", "127.0.0.1", "10.1.2.3", "192.168.0.1"] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in ["::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "172.31.0.1", "MIMIR.Local."] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in ["console.test", "localhost.evil.test", "8.8.8.8", "2001:db8::1", "172.32.0.1", "::ffff:8.8.8.8"] {
+            assert!(!is_private(host), "{host}");
+        }
     }
 }
