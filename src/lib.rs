@@ -12,7 +12,9 @@
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod command;
+pub mod config;
 pub mod link;
+pub mod metrics;
 pub mod protocol;
 pub mod report;
 pub mod sys;

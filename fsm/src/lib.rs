@@ -22,6 +22,8 @@ pub mod backoff;
 pub mod clock;
 pub mod command;
 pub mod complaint;
+pub mod delivery;
+pub mod engine;
 pub mod fact;
 pub mod limits;
 pub mod machine;

@@ -7,7 +7,7 @@ use super::error::{Error, PeerFault};
 use super::race::{self, Failed};
 use super::resolve::{LookUp, Resolver};
 use super::stream::{Progress, Stream, Tcp};
-use super::target::{Scheme, Target, host_and_port};
+use super::target::{Target, host_and_port};
 use super::tls::Tls;
 use super::{USER_AGENT, proxy};
 use crate::sys::socket::{self, TcpOptions};
@@ -42,7 +42,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     pub(super) fn new(target: Target, executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Result<Self, Error> {
-        let authorization = target.key.authorization().ok_or(Error::Key)?;
+        let authorization = target.authorization().ok_or(Error::Key)?;
         let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
         Ok(Self { target, authorization, resolver, tls })
     }
@@ -55,9 +55,9 @@ impl Dialer {
     /// The beginning of any request to the console: the first line and the headers that all have in common.
     pub(super) fn request_line_and_headers(&self, method: &str, path: &str) -> Vec<u8> {
         let mut head = format!(
-            "{method} {prefix}{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
-            prefix = self.target.prefix,
-            host = self.target.authority(),
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
+            path = self.target.url.path(path),
+            host = self.target.url.authority(),
         )
         .into_bytes();
         head.extend_from_slice(self.authorization.as_bytes());
@@ -66,28 +66,26 @@ impl Dialer {
     }
 
     fn peer(&self) -> String {
-        host_and_port(&self.target.host, self.target.port)
+        host_and_port(self.target.url.host(), self.target.url.port())
     }
 
     /// A byte stream to the console, on which nothing has been said yet.
     pub(super) async fn open(&self, progress: Progress) -> Result<Stream, Error> {
-        match self.target.scheme {
-            Scheme::Plain => Ok(Stream::Plain(self.reach(progress).await?)),
-            Scheme::Tls => {
-                // The roots are read while the network is waited for.
-                let (tcp, config) = future::try_zip(self.reach(progress), self.tls.config()).await?;
-                let stream = self.tls.handshake(config, &self.target.host, &self.peer(), tcp).await?;
-                Ok(Stream::Tls(Box::new(stream)))
-            }
+        if !self.target.url.is_tls() {
+            return Ok(Stream::Plain(self.reach(progress).await?));
         }
+        // The roots are read while the network is waited for.
+        let (tcp, config) = future::try_zip(self.reach(progress), self.tls.config()).await?;
+        let stream = self.tls.handshake(config, self.target.url.host(), &self.peer(), tcp).await?;
+        Ok(Stream::Tls(Box::new(stream)))
     }
 
     /// A connection that ends at the console, directly or through the proxy.
     async fn reach(&self, progress: Progress) -> Result<Tcp, Error> {
-        let Target { host, port, proxy, .. } = &self.target;
-        let Some(proxy) = proxy else { return self.connect(host, *port, progress).await };
+        let (host, port) = (self.target.url.host(), self.target.url.port());
+        let Some(proxy) = &self.target.proxy else { return self.connect(host, port, progress).await };
         let mut tcp = self.connect(&proxy.host, proxy.port, progress).await?;
-        let asked = proxy::tunnel(&mut tcp, proxy, host, *port).await;
+        let asked = proxy::tunnel(&mut tcp, proxy, host, port).await;
         asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })?;
         Ok(tcp)
     }

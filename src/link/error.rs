@@ -6,6 +6,7 @@
 use super::proxy::ProxyFault;
 use super::race::Failed;
 use super::tls::{RootsFault, TlsFault};
+use crate::protocol::InvalidInstanceId;
 use draupnir_fsm::fact::Failure;
 use std::io;
 
@@ -16,8 +17,8 @@ pub enum Error {
     #[error("the API key cannot stand in an HTTP header: it is empty or holds a control character")]
     Key,
     /// The operator, or the console that gave it, must correct the instance id.
-    #[error("an instance id has 1 to 100 visible ASCII characters; this one has not")]
-    InstanceId,
+    #[error("{0}; this one has not")]
+    InstanceId(InvalidInstanceId),
     /// The operator must correct the console's address, or this machine's name service.
     #[error("the name {host} cannot be resolved: {reason}; check the console URL and this machine's DNS")]
     Name {
@@ -130,7 +131,7 @@ impl Error {
         match self {
             Self::KeyRefused { retry_after_ms, .. } | Self::Refused { retry_after_ms, .. } => *retry_after_ms,
             Self::Key
-            | Self::InstanceId
+            | Self::InstanceId(_)
             | Self::Name { .. }
             | Self::NameService { .. }
             | Self::Network { .. }
@@ -145,7 +146,7 @@ impl Error {
     /// What the machine is told.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Key | Self::InstanceId | Self::Machine { .. } => Failure::Local,
+            Self::Key | Self::InstanceId(_) | Self::Machine { .. } => Failure::Local,
             Self::Name { .. } | Self::NameService { .. } => Failure::Resolve,
             Self::Network { .. } => Failure::Connect,
             Self::Proxy { .. } => Failure::Proxy,

@@ -45,7 +45,7 @@ mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
-pub use target::{Key, Scheme, Target, Trust};
+pub use target::{Target, Trust};
 pub use tls::{RootsFault, RootsFrom, TlsFault};
 
 /// Who speaks, for the logs of consoles and proxies.

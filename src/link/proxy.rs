@@ -1,12 +1,11 @@
 //! Which HTTP proxy leads to the console, if any, and the tunnel through it.
 //!
-//! It reads no environment: [`choose`] asks a function for the variables, which `config` gives it. It always asks for a
-//! tunnel (CONNECT), for a clear-text registration too: the WebSocket needs one in any case, and so the proxy never
+//! It reads no environment: `config` does, and prefers the variables in lower case. It always asks for a tunnel (CONNECT), for a clear-text registration too: the WebSocket needs one in any case, and so the proxy never
 //! sees a key that travels under TLS. A proxy must therefore allow CONNECT to the console's port; many allow 443 alone.
 //!
 //! The rules, those of curl and Go where they agree, and Go's where they do not:
-//! - `https_proxy` for an https console, `http_proxy` for an http one, then `all_proxy`; in lower case first.
-//! - `no_proxy` lists, separated by commas or spaces, what is reached directly: `*` for everything, a host with all its
+//! - `HTTPS_PROXY` for an https console, `HTTP_PROXY` for an http one, then `ALL_PROXY`.
+//! - `NO_PROXY` lists, separated by commas or spaces, what is reached directly: `*` for everything, a host with all its
 //!   subdomains, `.suffix` or `*.suffix` for subdomains alone, an address, a CIDR block; any of them with `:port`.
 //! - `localhost` and loopback addresses are always reached directly.
 //!
@@ -14,8 +13,9 @@
 
 use super::error::PeerFault;
 use super::http::{self, Answer};
-use super::target::{Key, host_and_port};
+use super::target::host_and_port;
 use super::words;
+use crate::config::{Proxies, Secret};
 use data_encoding::BASE64;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use std::fmt;
@@ -86,17 +86,12 @@ pub enum ProxyFault {
 ///
 /// # Errors
 /// Where the variable that counts holds no proxy's URL.
-pub fn choose(
-    variable: impl Fn(&str) -> Option<String>,
-    tls: bool,
-    host: &str,
-    port: u16,
-) -> Result<Option<Proxy>, ProxyError> {
-    let set = |name: &'static str| variable(name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));
-    let ours = if tls { ["https_proxy", "HTTPS_PROXY"] } else { ["http_proxy", "HTTP_PROXY"] };
-    let found = ours.into_iter().chain(["all_proxy", "ALL_PROXY"]).find_map(set);
+pub fn choose(variables: &Proxies, tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, ProxyError> {
+    let ours = if tls { ("HTTPS_PROXY", &variables.https) } else { ("HTTP_PROXY", &variables.http) };
+    let found =
+        [ours, ("ALL_PROXY", &variables.all)].into_iter().find_map(|(name, value)| Some((name, value.as_ref()?)));
     let Some((name, value)) = found else { return Ok(None) };
-    let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(set).map(|(_, value)| value).unwrap_or_default();
+    let exceptions = variables.none_for.as_deref().unwrap_or_default();
     if is_loopback(host) || exceptions.split([',', ' ']).any(|entry| exempts(entry.trim(), host, port)) {
         return Ok(None);
     }
@@ -122,7 +117,7 @@ where
         407 => Err(ProxyFault::CredentialsMissing(proxy.variable)),
         status => {
             // A proxy explains itself in a page of HTML; its reason phrase would do, but the status says as much.
-            let words = head.header("x-squid-error").map(|text| words::printable(text, &Key::new("")));
+            let words = head.header("x-squid-error").map(|text| words::printable(text, &Secret::new("")));
             Err(ProxyFault::Refused { wanted, status, words: words.unwrap_or_default() })
         }
     }
@@ -253,39 +248,33 @@ fn hint(status: u16, words: &str) -> String {
 mod tests {
     use super::*;
 
-    fn chosen(variables: &[(&str, &str)], tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, ProxyError> {
-        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
-        choose(variable, tls, host, port)
-    }
-
-    fn name(variables: &[(&str, &str)], tls: bool) -> Option<String> {
-        let proxy = chosen(variables, tls, "console.test", 443).expect("legal variables")?;
+    fn name(variables: &Proxies, tls: bool) -> Option<String> {
+        let proxy = choose(variables, tls, "console.test", 443).expect("legal variables")?;
         Some(host_and_port(&proxy.host, proxy.port))
     }
 
+    fn https(url: &str) -> Proxies {
+        Proxies { https: Some(url.to_owned()), ..Proxies::default() }
+    }
+
     #[test]
-    fn the_variable_of_the_scheme_comes_first_and_lower_case_before_upper() {
-        let all = [
-            ("https_proxy", "http://a:1"),
-            ("HTTPS_PROXY", "http://b:2"),
-            ("http_proxy", ""),
-            ("HTTP_PROXY", " http://d:4/ "),
-            ("ALL_PROXY", "e:5"),
-        ];
-        assert_eq!(name(&all, true).as_deref(), Some("a:1"));
-        assert_eq!(name(&all[1..], true).as_deref(), Some("b:2"));
-        assert_eq!(name(&all, false).as_deref(), Some("d:4"), "an empty variable counts as unset");
-        assert_eq!(name(&all[4..], true).as_deref(), Some("e:5"));
-        assert_eq!(name(&[("all_proxy", "http://[::1]")], true).as_deref(), Some("[::1]:80"));
-        assert_eq!(name(&[], true), None);
-        assert_eq!(name(&all[2..3], false), None);
+    fn the_variable_of_the_scheme_comes_before_the_one_for_all() {
+        let mut variables = https("http://a:1");
+        assert_eq!(name(&variables, true).as_deref(), Some("a:1"));
+        assert_eq!(name(&variables, false), None);
+        variables.all = Some(" e:5 ".to_owned());
+        assert_eq!(name(&variables, true).as_deref(), Some("a:1"));
+        assert_eq!(name(&variables, false).as_deref(), Some("e:5"));
+        variables.http = Some("HTTP://[::1]/".to_owned());
+        assert_eq!(name(&variables, false).as_deref(), Some("[::1]:80"));
+        assert_eq!(name(&Proxies::default(), true), None);
     }
 
     #[test]
     fn exceptions_go_by_host_suffix_address_block_and_port() {
         let direct = |exceptions: &str, host: &str, port| {
-            let variables = [("https_proxy", "http://proxy:3128"), ("NO_PROXY", exceptions)];
-            chosen(&variables, true, host, port).expect("legal").is_none()
+            let variables = Proxies { none_for: Some(exceptions.to_owned()), ..https("http://proxy:3128") };
+            choose(&variables, true, host, port).expect("legal").is_none()
         };
         for exceptions in
             ["*", "x,console.test", "x console.test", "CONSOLE.test.", "test", "console.test:443", ".test"]
@@ -310,16 +299,16 @@ mod tests {
 
     #[test]
     fn credentials_are_decoded_and_shown_to_nobody() {
-        let set = [("https_proxy", "http://us%65r:p%40ss%3A@proxy.test:3128")];
-        let proxy = chosen(&set, true, "console.test", 443).expect("legal").expect("a proxy");
+        let set = https("http://us%65r:p%40ss%3A@proxy.test:3128");
+        let proxy = choose(&set, true, "console.test", 443).expect("legal").expect("a proxy");
         assert_eq!(proxy.authorization.as_deref(), Some(&*format!("Basic {}", BASE64.encode(b"user:p@ss:"))));
-        assert_eq!(format!("{proxy:?}"), "proxy.test:3128 (https_proxy, with credentials)");
+        assert_eq!(format!("{proxy:?}"), "proxy.test:3128 (HTTPS_PROXY, with credentials)");
     }
 
     #[test]
     fn what_is_no_proxy_is_refused_without_telling_it() {
         let error = |value: &str| {
-            let error = chosen(&[("HTTPS_PROXY", value)], true, "console.test", 443).expect_err("refused");
+            let error = choose(&https(value), true, "console.test", 443).expect_err("refused");
             assert!(!error.to_string().contains("secret"), "{error}");
             error
         };

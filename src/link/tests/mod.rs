@@ -1,6 +1,7 @@
 //! The link against real sockets on loopback: what it says, and what it reports of what it is told.
 
 use super::*;
+use crate::config::{ConsoleUrl, Secret};
 use crate::report::{self, Reporter};
 use async_channel::Receiver;
 use async_io::{Async, Timer};
@@ -46,15 +47,8 @@ impl Rig {
     fn aimed(executor: &Rc<LocalExecutor<'static>>, aim: impl FnOnce(&mut Target)) -> Self {
         let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("loopback");
         let port = listener.get_ref().local_addr().expect("an address").port();
-        let mut target = Target {
-            scheme: Scheme::Plain,
-            host: "127.0.0.1".to_owned(),
-            port,
-            prefix: "/mimir".to_owned(),
-            key: Key::new(KEY),
-            trust: Trust::default(),
-            proxy: None,
-        };
+        let mut target =
+            Target { url: url("http", "127.0.0.1", port), key: Secret::new(KEY), trust: Trust::default(), proxy: None };
         aim(&mut target);
         let (reporter, reports): (Reporter, _) = report::channel();
         let link = Link::new(target, Rc::clone(executor), reporter).expect("a legal key");
@@ -88,6 +82,15 @@ impl Rig {
         stream.get_ref().shutdown(Shutdown::Write).expect("ended");
         request
     }
+}
+
+fn url(scheme: &str, host: &str, port: u16) -> ConsoleUrl {
+    ConsoleUrl::parse(&format!("{scheme}://{host}:{port}/mimir/")).expect("a URL")
+}
+
+/// The same console over TLS.
+fn with_tls(target: &mut Target) {
+    target.url = url("https", "127.0.0.1", target.url.port());
 }
 
 async fn within<T>(event: impl Future<Output = T>) -> T {

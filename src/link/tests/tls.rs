@@ -102,7 +102,7 @@ async fn refusal(rig: &mut Rig, server: &TlsAcceptor) -> String {
 fn trusting(file: &Scratch) -> impl FnOnce(&mut Target) {
     let ca_file = Some(file.0.clone());
     move |target| {
-        target.scheme = Scheme::Tls;
+        with_tls(target);
         target.trust = Trust { ca_file, ..Trust::default() };
     }
 }
@@ -184,13 +184,10 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
 #[test]
 fn a_system_without_the_private_authority_does_not_trust_it() {
     let authority = Authority::new();
-    run_aimed(
-        |target| target.scheme = Scheme::Tls,
-        async |mut rig| {
-            let text = refusal(&mut rig, &authority.valid()).await;
-            assert!(text.contains("SINDRI_AGENT_CA_FILE"), "{text}");
-        },
-    );
+    run_aimed(with_tls, async |mut rig| {
+        let text = refusal(&mut rig, &authority.valid()).await;
+        assert!(text.contains("SINDRI_AGENT_CA_FILE"), "{text}");
+    });
 }
 
 #[test]
@@ -198,7 +195,7 @@ fn the_variables_of_openssl_replace_the_roots() {
     let authority = Authority::new();
     let file = authority.file.0.clone();
     let trust = |target: &mut Target| {
-        target.scheme = Scheme::Tls;
+        with_tls(target);
         target.trust = Trust { cert_file: Some(file), ..Trust::default() };
     };
     run_aimed(trust, async |mut rig| {
@@ -225,7 +222,10 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
         (dirs, "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate: "),
     ];
     for (trust, words) in cases {
-        let aim = |target: &mut Target| (target.scheme, target.trust) = (Scheme::Tls, trust);
+        let aim = |target: &mut Target| {
+            with_tls(target);
+            target.trust = trust;
+        };
         run_aimed(aim, async |mut rig| {
             rig.link.dial(1, "inst-1");
             let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
@@ -237,22 +237,19 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
 
 #[test]
 fn clear_text_and_tls_are_told_apart_from_either_side() {
-    run_aimed(
-        |target| target.scheme = Scheme::Tls,
-        async |mut rig| {
-            rig.link.dial(1, "inst-1");
-            let mut stream = rig.accept().await;
-            within(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await.expect("answered");
-            let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
-            assert_eq!(error.failure(), Failure::Tls);
-            assert!(error.to_string().contains("answers in clear text"), "{error}");
+    run_aimed(with_tls, async |mut rig| {
+        rig.link.dial(1, "inst-1");
+        let mut stream = rig.accept().await;
+        within(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await.expect("answered");
+        let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+        assert_eq!(error.failure(), Failure::Tls);
+        assert!(error.to_string().contains("answers in clear text"), "{error}");
 
-            rig.link.dial(2, "inst-1");
-            drop(rig.accept().await);
-            let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
-            assert!(error.to_string().contains("broke off the handshake"), "{error}");
-        },
-    );
+        rig.link.dial(2, "inst-1");
+        drop(rig.accept().await);
+        let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+        assert!(error.to_string().contains("broke off the handshake"), "{error}");
+    });
     let authority = Authority::new();
     run(async |mut rig| {
         rig.link.dial(1, "inst-1");

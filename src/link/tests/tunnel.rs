@@ -1,15 +1,15 @@
 //! The way through an HTTP proxy, which the test plays; `tests/` has real ones.
 
 use super::*;
-use crate::link::proxy;
+use crate::config::Proxies;
 
 /// Aims at a console behind a proxy on the rig's own port, with this user and password.
 fn behind(credentials: &'static str) -> impl FnOnce(&mut Target) {
     move |target| {
-        let url = format!("http://{credentials}127.0.0.1:{}", target.port);
-        let variable = |name: &str| (name == "HTTP_PROXY").then(|| url.clone());
-        target.proxy = proxy::choose(variable, false, "console.test", 8080).expect("a legal variable");
-        (target.host, target.port) = ("console.test".to_owned(), 8080);
+        let http = Some(format!("http://{credentials}127.0.0.1:{}", target.url.port()));
+        let proxies = Proxies { http, ..Proxies::default() };
+        target.proxy = proxy::choose(&proxies, false, "console.test", 8080).expect("a legal variable");
+        target.url = url("http", "console.test", 8080);
     }
 }
 
