@@ -10,12 +10,14 @@
 //! | [`metrics`] | what the machine is doing | the rest |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
+//! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod link;
 pub mod logging;

@@ -8,11 +8,12 @@ use super::race::{self, Failed};
 use super::resolve::{LookUp, Resolver};
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
-use super::tls::Tls;
+use super::tls::{Tls, Trusted};
 use super::{USER_AGENT, proxy};
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
 use futures_lite::future;
+use futures_rustls::client::TlsStream;
 use http::HeaderValue;
 use rustix::io::Errno;
 use smol::LocalExecutor;
@@ -37,7 +38,7 @@ pub(super) struct Dialer {
     pub(super) target: Target,
     authorization: HeaderValue,
     resolver: Resolver,
-    tls: Tls,
+    pub(super) tls: Tls,
 }
 
 impl Dialer {
@@ -65,34 +66,57 @@ impl Dialer {
         head
     }
 
-    fn peer(&self) -> String {
+    /// The console's name and port, for error texts.
+    pub(super) fn peer(&self) -> String {
         host_and_port(self.target.url.host(), self.target.url.port())
     }
 
     /// A byte stream to the console, on which nothing has been said yet.
     pub(super) async fn open(&self, progress: Progress) -> Result<Stream, Error> {
+        let reached = async {
+            let addresses = self.resolve().await?;
+            let mut tcp = self.connect(&addresses, progress).await?;
+            self.tunnel(&mut tcp).await?;
+            Ok(tcp)
+        };
         if !self.target.url.is_tls() {
-            return Ok(Stream::Plain(self.reach(progress).await?));
+            return Ok(Stream::Plain(reached.await?));
         }
         // The roots are read while the network is waited for.
-        let (tcp, config) = future::try_zip(self.reach(progress), self.tls.config()).await?;
-        let stream = self.tls.handshake(config, self.target.url.host(), &self.peer(), tcp).await?;
-        Ok(Stream::Tls(Box::new(stream)))
+        let (tcp, trusted) = future::try_zip(reached, self.tls.trusted()).await?;
+        Ok(Stream::Tls(Box::new(self.secure(&trusted, tcp).await?)))
     }
 
-    /// A connection that ends at the console, directly or through the proxy.
-    async fn reach(&self, progress: Progress) -> Result<Tcp, Error> {
-        let (host, port) = (self.target.url.host(), self.target.url.port());
-        let Some(proxy) = &self.target.proxy else { return self.connect(host, port, progress).await };
-        let mut tcp = self.connect(&proxy.host, proxy.port, progress).await?;
-        let asked = proxy::tunnel(&mut tcp, proxy, host, port).await;
-        asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })?;
-        Ok(tcp)
+    /// Whom a connection is opened to: the proxy, if there is one, or else the console.
+    pub(super) fn next_hop(&self) -> (&str, u16) {
+        match &self.target.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (self.target.url.host(), self.target.url.port()),
+        }
     }
 
-    async fn connect(&self, host: &str, port: u16, progress: Progress) -> Result<Tcp, Error> {
-        let addresses = self.resolver.resolve(host, port).await?;
-        Ok(Tcp::new(connect(&host_and_port(host, port), &addresses).await?, progress))
+    /// The addresses of the next hop.
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
+        let (host, port) = self.next_hop();
+        self.resolver.resolve(host, port).await
+    }
+
+    /// A connection to the first of these addresses that answers.
+    pub(super) async fn connect(&self, addresses: &[SocketAddr], progress: Progress) -> Result<Tcp, Error> {
+        let (host, port) = self.next_hop();
+        Ok(Tcp::new(connect(&host_and_port(host, port), addresses).await?, progress))
+    }
+
+    /// Lets the proxy, if there is one, lead a connection on to the console.
+    pub(super) async fn tunnel(&self, tcp: &mut Tcp) -> Result<(), Error> {
+        let Some(proxy) = &self.target.proxy else { return Ok(()) };
+        let asked = proxy::tunnel(tcp, proxy, self.target.url.host(), self.target.url.port()).await;
+        asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })
+    }
+
+    /// TLS with the console on a connection that ends there.
+    pub(super) async fn secure(&self, trusted: &Trusted, tcp: Tcp) -> Result<TlsStream<Tcp>, Error> {
+        self.tls.handshake(trusted, self.target.url.host(), &self.peer(), tcp).await
     }
 }
 

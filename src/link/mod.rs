@@ -14,6 +14,7 @@
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
 //! | `proxy`, `tls` | what may stand between, and what must |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
+//! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
 //!
 //! Wire: part A "HTTP", part B "Registration" and "WebSocket".
@@ -31,6 +32,7 @@ use stream::Progress;
 mod dial;
 mod error;
 mod http;
+pub mod probe;
 pub mod proxy;
 mod race;
 mod register;

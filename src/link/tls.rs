@@ -11,7 +11,8 @@ use super::stream::Tcp;
 use super::target::Trust;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -19,6 +20,7 @@ use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessag
 use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -45,7 +47,7 @@ pub enum RootsFrom {
 /// The roots that are trusted, and how many came from where.
 #[derive(Debug)]
 pub(super) struct Roots {
-    pub(super) store: RootCertStore,
+    pub(super) store: Arc<RootCertStore>,
     pub(super) from: RootsFrom,
     pub(super) private: usize,
 }
@@ -141,49 +143,80 @@ pub enum TlsFault {
 #[derive(Debug)]
 pub(super) struct Tls {
     trust: Trust,
-    config: RefCell<Option<Arc<ClientConfig>>>,
+    trusted: RefCell<Option<Rc<Trusted>>>,
+}
+
+/// Whom this machine trusts, and the client's side of every handshake that follows from it.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) roots: Roots,
+    config: Arc<ClientConfig>,
 }
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, config: RefCell::new(None) }
+        Self { trust, trusted: RefCell::new(None) }
     }
 
-    /// The client's side of every handshake, made on first use.
-    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, Error> {
-        if let Some(known) = self.config.borrow().as_ref() {
-            return Ok(Arc::clone(known));
+    /// Whom this machine trusts, read on first use.
+    pub(super) async fn trusted(&self) -> Result<Rc<Trusted>, Error> {
+        if let Some(known) = self.trusted.borrow().as_ref() {
+            return Ok(Rc::clone(known));
         }
         let trust = self.trust.clone();
         // Reading and parsing some 140 certificates takes 10 ms.
         let roots = blocking::unblock(move || load_roots(&trust)).await.map_err(Error::Roots)?;
         tracing::debug!(roots = roots.store.len(), from = ?roots.from, private = roots.private, "trusted roots read");
-        let config = client_config(roots.store);
-        *self.config.borrow_mut() = Some(Arc::clone(&config));
-        Ok(config)
+        let config = client_config(Arc::clone(&roots.store));
+        let trusted = Rc::new(Trusted { roots, config });
+        *self.trusted.borrow_mut() = Some(Rc::clone(&trusted));
+        Ok(trusted)
     }
 
     /// Shakes hands on a fresh connection to this host.
     pub(super) async fn handshake(
         &self,
-        config: Arc<ClientConfig>,
+        trusted: &Trusted,
         host: &str,
         peer: &str,
         tcp: Tcp,
     ) -> Result<TlsStream<Tcp>, Error> {
         let fail = |fault| Error::Tls { peer: peer.to_owned(), fault };
-        let Ok(name) = ServerName::try_from(host.to_owned()) else {
-            return Err(fail(TlsFault::NoServerName(host.to_owned())));
-        };
-        let outcome = TlsConnector::from(config).connect(name, tcp).await;
+        let name = server_name(host).map_err(fail)?;
+        let outcome = TlsConnector::from(Arc::clone(&trusted.config)).connect(name, tcp).await;
         outcome.map_err(|error| {
             let fault = TlsFault::from(error);
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
-                *self.config.borrow_mut() = None;
+                *self.trusted.borrow_mut() = None;
             }
             fail(fault)
         })
     }
+}
+
+impl Trusted {
+    /// Whether the chain that this console has shown would be accepted at another time, too.
+    pub(super) fn accepts_at(&self, stream: &TlsStream<Tcp>, host: &str, at: SystemTime) -> Result<(), TlsFault> {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let [certificate, intermediates @ ..] = chain else {
+            return Err(TlsFault::Certificate("there is none".to_owned()));
+        };
+        let provider = Arc::new(ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots.store), provider)
+            .build()
+            .map_err(|error| TlsFault::Certificate(error.to_string()))?;
+        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let at = UnixTime::since_unix_epoch(since_epoch);
+        match verifier.verify_server_cert(certificate, intermediates, &server_name(host)?, &[], at) {
+            Ok(_) => Ok(()),
+            Err(RustlsError::InvalidCertificate(fault)) => Err(TlsFault::from(&fault)),
+            Err(other) => Err(TlsFault::Handshake(other.to_string())),
+        }
+    }
+}
+
+fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
+    ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
 }
 
 /// Reads the roots that are to be trusted. Blocks.
@@ -205,7 +238,7 @@ pub(super) fn load_roots(trust: &Trust) -> Result<Roots, RootsFault> {
         from = RootsFrom::Bundled;
     }
     let private = trust.ca_file.as_deref().map_or(Ok(0), |path| add_private(&mut store, path))?;
-    Ok(Roots { store, from, private })
+    Ok(Roots { store: Arc::new(store), from, private })
 }
 
 fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
@@ -243,7 +276,7 @@ fn pem_reason(error: rustls::pki_types::pem::Error) -> String {
     }
 }
 
-fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
+fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")

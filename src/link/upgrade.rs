@@ -30,9 +30,17 @@ pub(super) async fn dial(
     progress: Progress,
 ) -> Result<WebSocketStream<Stream>, Error> {
     let instance_id = InstanceId::new(instance_id).map_err(Error::InstanceId)?;
-    let mut stream = dialer.open(progress).await?;
+    upgrade(dialer, dialer.open(progress).await?, &instance_id).await
+}
+
+/// Asks for a WebSocket on a fresh stream.
+pub(super) async fn upgrade(
+    dialer: &Dialer,
+    mut stream: Stream,
+    instance_id: &InstanceId,
+) -> Result<WebSocketStream<Stream>, Error> {
     let nonce = generate_key();
-    let request = request(dialer, &instance_id, &nonce);
+    let request = request(dialer, instance_id, &nonce);
     let Answer { head, rest } =
         http::exchange(&mut stream, &request).await.map_err(|fault| dialer.peer_error(fault))?;
     if head.status != 101 {
