@@ -2,7 +2,7 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::Config;
-use draupnir::{agent, logging, replay, sys};
+use draupnir::{agent, doctor, logging, replay, sys};
 use std::io::stdout;
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => print(cli::version()),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
-        Ok(Invocation::Doctor { json: _ }) => ExitCode::FAILURE,
+        Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
         Err(misused) => {
             eprintln!("{misused}");
             ExitCode::from(EXIT_USAGE)
@@ -42,6 +42,10 @@ fn run() -> ExitCode {
     }
     match agent::run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(agent::Error::Proxy(error)) => {
+            tracing::error!(%error, "the configuration cannot be used");
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(error) => {
             tracing::error!(%error, "the agent could not begin");
             ExitCode::FAILURE
