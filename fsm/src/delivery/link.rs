@@ -13,6 +13,12 @@ use crate::order::Gate;
 use crate::time::Time;
 use alloc::collections::VecDeque;
 
+/// The most that should be handed to the socket at once, in bytes: as much as keeps it busy while the loop turns.
+const BATCH_BYTES_MAX: usize = 64 << 10;
+
+/// A batch is this part of the link's window, that is, of what it took in the last second.
+const BATCHES_IN_WINDOW: u64 = 8;
+
 /// How a link ended, as far as what was sent on it may be to blame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
@@ -134,6 +140,7 @@ impl<M> Delivery<M> {
         self.see(now);
         let link = self.link.take()?;
         self.each_stream(Stream::forget_link);
+        self.starved.clear();
         if !end.blames_a_message() {
             self.queue.absolve();
             return None;
@@ -203,6 +210,13 @@ impl<M> Delivery<M> {
         if let Some(link) = &mut self.link {
             link.write = None;
         }
+    }
+
+    /// How many bytes of frames should go to the socket at once: what comes later cannot overtake them, so that on a slow
+    /// link they are few.
+    pub fn batch_bytes(&self) -> usize {
+        let window = self.link.as_ref().map_or(0, |link| link.window(self.now));
+        usize::try_from(window / BATCHES_IN_WINDOW).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
     }
 
     /// Is a batch under way?

@@ -98,10 +98,10 @@ pub struct Delivery<M> {
     /// Streams that have something to send and room in their window, by class.
     runnable: BTreeSet<(Class, StreamKey)>,
     unsettled_streams: usize,
-    /// Streams whose allowance may have changed since it was last told.
-    allowances: BTreeSet<StreamKey>,
-    /// Streams that were last told to read nothing because the link as a whole was full.
-    starved: BTreeSet<StreamKey>,
+    /// Streams whose allowance may have changed since it was last told; each says itself whether it is among them.
+    allowances: VecDeque<StreamKey>,
+    /// Streams that were told to read less because the link as a whole was full, likewise.
+    starved: VecDeque<StreamKey>,
     gaps: BTreeSet<StreamKey>,
     finished: VecDeque<StreamKey>,
     link: Option<Link<M>>,
@@ -123,8 +123,8 @@ impl<M> Delivery<M> {
             streams: BTreeMap::new(),
             runnable: BTreeSet::new(),
             unsettled_streams: 0,
-            allowances: BTreeSet::new(),
-            starved: BTreeSet::new(),
+            allowances: VecDeque::new(),
+            starved: VecDeque::new(),
             gaps: BTreeSet::new(),
             finished: VecDeque::new(),
             link: None,
@@ -159,6 +159,16 @@ impl<M> Delivery<M> {
     pub fn replace(&mut self, number: u64, size_bytes: usize, body: M) -> bool {
         let streams = &self.streams;
         self.queue.replace(number, size_bytes, body, |stream, end| is_sent(streams, stream, end))
+    }
+
+    /// Gives up a message, counted as dropped: one that was to be cut and cannot be.
+    pub fn give_up(&mut self, number: u64) {
+        self.queue.give_up(number);
+    }
+
+    /// What a message says, as long as it is unacknowledged.
+    pub fn body(&self, number: u64) -> Option<&M> {
+        self.queue.body(number)
     }
 
     /// Is this message still unacknowledged?

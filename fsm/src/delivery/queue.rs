@@ -268,9 +268,16 @@ impl<M> Queue<M> {
             return Some(Poison::CutResult { number });
         }
         let kind = message.kind;
-        self.remove(number);
-        self.drops.count(kind);
+        self.give_up(number);
         Some(Poison::Dropped { number, kind })
+    }
+
+    /// Drops a message for good, and counts it.
+    pub(super) fn give_up(&mut self, number: u64) {
+        if let Some(kind) = self.messages.get(&number).map(|message| message.kind) {
+            self.remove(number);
+            self.drops.count(kind);
+        }
     }
 
     /// A link ended in another way: nothing is blamed.
@@ -306,6 +313,11 @@ impl<M> Queue<M> {
             self.send_again(number, is_sent);
         }
         true
+    }
+
+    /// What a message says, if it is kept.
+    pub(super) fn body(&self, number: u64) -> Option<&M> {
+        self.messages.get(&number).map(|message| &message.body)
     }
 
     /// Is a message kept?

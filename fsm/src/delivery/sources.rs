@@ -103,12 +103,20 @@ impl<M> Delivery<M> {
     /// Takes one stream whose allowance may have changed, and the allowance. Asked until `None` after each turn of the
     /// loop, it keeps the sources running without a look at all of them.
     pub fn take_allowance(&mut self) -> Option<(StreamKey, usize)> {
-        let stream = self.allowances.pop_first()?;
-        let bytes = self.may_read(stream);
-        if bytes == 0 {
-            self.starved.insert(stream);
+        // A stream that is gone is passed over; the list is as long as there were changes.
+        loop {
+            let stream = self.allowances.pop_front()?;
+            let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.allowance_due) else {
+                continue;
+            };
+            entry.allowance_due = false;
+            let link_is_full = self.link.as_ref().is_some_and(|link| !link.has_room(self.now));
+            if link_is_full && !entry.starved && entry.room(self.now) > entry.room_as_interactive() {
+                entry.starved = true;
+                self.starved.push_back(stream);
+            }
+            return Some((stream, self.may_read(stream)));
         }
-        Some((stream, bytes))
     }
 
     /// Takes one gap that has not been told of.
@@ -166,8 +174,9 @@ impl<M> Delivery<M> {
             self.remove_stream(stream);
             self.finished.push_back(stream);
             self.unblock(stream);
-        } else {
-            self.allowances.insert(stream);
+        } else if !entry.allowance_due {
+            entry.allowance_due = true;
+            self.allowances.push_back(stream);
         }
     }
 
@@ -191,8 +200,6 @@ impl<M> Delivery<M> {
                 self.unsettled_streams -= 1;
             }
         }
-        self.allowances.remove(&stream);
-        self.starved.remove(&stream);
         self.gaps.remove(&stream);
     }
 
@@ -203,8 +210,17 @@ impl<M> Delivery<M> {
 
     /// Streams that could read nothing because the link was full may do so again.
     pub(super) fn feed_starved(&mut self) {
-        if self.link.as_ref().is_some_and(|link| link.has_room(self.now)) {
-            self.allowances.append(&mut self.starved);
+        if !self.link.as_ref().is_some_and(|link| link.has_room(self.now)) {
+            return;
+        }
+        while let Some(stream) = self.starved.pop_front() {
+            if let Some(entry) = self.streams.get_mut(&stream) {
+                entry.starved = false;
+                if !entry.allowance_due {
+                    entry.allowance_due = true;
+                    self.allowances.push_back(stream);
+                }
+            }
         }
     }
 }

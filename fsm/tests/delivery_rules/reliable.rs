@@ -122,6 +122,7 @@ fn a_result_over_which_three_links_ended_is_cut_and_then_dropped() {
     }
     bench.connect();
     assert_eq!(bench.drain(), [Sent::Message("event")], "held back until it is cut");
+    assert_eq!(bench.ledger.body(number), Some(&"long"));
     assert!(bench.ledger.replace(number, CUT_RESULT_BYTES, "short"));
     assert_eq!(bench.ledger.message_bytes(), CUT_RESULT_BYTES + 100);
     assert_eq!(bench.drain(), [Sent::Message("short")]);
@@ -178,4 +179,14 @@ fn nothing_is_blamed_that_was_not_sent_or_not_three_times_in_a_row() {
         bench.drain();
         assert_eq!(bench.ledger.link_closed(bench.now, end), None);
     }
+}
+
+#[test]
+fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
+    let mut bench = Bench::online();
+    let number = bench.push(Kind::Result, "result");
+    bench.ledger.give_up(number);
+    bench.ledger.give_up(number);
+    assert!(bench.ledger.is_settled());
+    assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 1, closed: 0, events: 0 }));
 }

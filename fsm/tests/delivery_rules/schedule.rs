@@ -194,3 +194,17 @@ fn frames_are_short_on_a_slow_link_and_full_on_a_fast_one() {
     });
     assert_eq!(longest.max(), Some(FRAME_BYTES_MAX as u64));
 }
+
+#[test]
+fn batches_are_small_on_a_slow_link_and_large_on_a_fast_one() {
+    let mut bench = Bench::online();
+    assert_eq!(bench.ledger.batch_bytes(), 8 << 10);
+    for key in 1..=8 {
+        bench.open(StreamKey::Terminal(key), 50_000_000);
+    }
+    for _ in 0..30 {
+        bench.drain();
+        bench.acknowledge_all();
+    }
+    assert_eq!(bench.ledger.batch_bytes(), 64 << 10);
+}
