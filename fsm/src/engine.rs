@@ -29,6 +29,17 @@ const PONG_NOTICE_MS: u64 = 1_000;
 /// What is shown every step of the machine.
 pub type Recorder = Box<dyn FnMut(&Step)>;
 
+/// What became of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// It waits or runs, and its own result will come.
+    Taken,
+    /// An order answers it: a refusal, or the result of an earlier one.
+    Answered,
+    /// It waits or runs already under another number; that one's result is the answer.
+    Running,
+}
+
 /// The whole of what decides; `M` is the body of a message.
 pub struct Engine<M> {
     machine: Machine,
@@ -90,8 +101,9 @@ impl<M> Engine<M> {
         if let Some(link) = self.delivery.tick(now) {
             self.handle(now, Fact::WriteStalled { link });
         }
+        // What is ordered may be a message: nothing is settled before that is in the ledger.
         let settled = self.delivery.is_settled();
-        if settled != self.machine.believes_settled() {
+        if self.orders.is_empty() && settled != self.machine.believes_settled() {
             self.handle(now, Fact::DeliverySettled { settled });
         }
         if !self.room_for_results && self.delivery.promise(Kind::Result) {
@@ -155,14 +167,25 @@ impl<M> Engine<M> {
     }
 
     /// The console dispatched a command: room is kept for its result, or it is refused.
-    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) {
+    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) -> Requested {
         let room = self.delivery.promise(Kind::Result);
         self.tell_room(now, room);
+        let first = self.orders.len();
         self.handle(now, Fact::Command { command, what: CommandFact::Requested { id_hash, timeout_ms } });
+        if self.machine.has_command(command) {
+            return Requested::Taken;
+        }
         // Whatever is not taken on is answered by another's result, or by a refusal that was never promised room.
-        if room && !self.machine.has_command(command) {
+        if room {
             self.delivery.break_promise(Kind::Result);
         }
+        let is_answer = |order: &Order| match order {
+            Order::RefuseCommand { command: answered, .. } | Order::RepeatResult { command: answered, .. } => {
+                *answered == command
+            }
+            _ => false,
+        };
+        if self.orders.range(first..).any(is_answer) { Requested::Answered } else { Requested::Running }
     }
 
     /// A message that has ended so many links that it must be the cause.
@@ -211,5 +234,57 @@ impl<M> Engine<M> {
             let orders = self.orders.range(first..).copied().collect();
             recorder(&Step { at_ms: at, fact, orders, state: Some(seen.state.to_string()), next: seen.next });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{After, Reliable};
+    use alloc::vec::Vec;
+
+    /// An engine whose link is ready and whose orders are all performed.
+    fn ready() -> Engine<u32> {
+        let mut engine = Engine::new(Policy::default(), Schedule::default(), 1);
+        engine.handle(Time::START, Fact::Started { remembered: true });
+        engine.tick(Time::START, 0);
+        engine.tick(Time::START, 0);
+        engine.handle(Time::START, Fact::LinkOpened { link: 1 });
+        engine.handle(Time::START, Fact::Greeted { link: 1 });
+        orders(&mut engine);
+        engine
+    }
+
+    fn orders(engine: &mut Engine<u32>) -> Vec<Order> {
+        core::iter::from_fn(|| engine.poll_order()).collect()
+    }
+
+    #[test]
+    fn a_drain_does_not_close_before_its_last_event_is_in_the_ledger() {
+        let mut engine = ready();
+        let now = Time::from_ms(20_000);
+        engine.handle(now, Fact::ShutdownRequested);
+        engine.tick(now, 0);
+        let ordered = orders(&mut engine);
+        assert!(matches!(ordered[..], [Order::Emit { .. }]), "{ordered:?}");
+        let event = Reliable { kind: Kind::Event, size_bytes: 10, after: After::NOTHING, promised: false };
+        engine.delivery.push(event, 7).expect("there is room");
+        engine.tick(now, 0);
+        assert_eq!(orders(&mut engine), []);
+        assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
+        let marker_due = Time::from_ms(20_200);
+        let Some(Next::Ping { payload, .. }) = engine.next_frame(marker_due) else { panic!("a marker is due") };
+        engine.pong(marker_due, 1, &payload);
+        engine.tick(marker_due, 0);
+        assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
+    }
+
+    #[test]
+    fn a_dispatch_is_taken_answered_or_running_already() {
+        let mut engine = ready();
+        assert_eq!(engine.command_requested(Time::START, 1, 77, 0), Requested::Taken);
+        assert_eq!(engine.command_requested(Time::START, 2, 77, 0), Requested::Running);
+        engine.handle(Time::START, Fact::ShutdownRequested);
+        assert_eq!(engine.command_requested(Time::START, 3, 78, 0), Requested::Answered);
     }
 }

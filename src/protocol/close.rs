@@ -22,9 +22,7 @@ pub fn reason(code: u16, words: &str) -> CloseReason {
 
 /// Whether the words begin so, in whatever case: consoles have been seen to change that between versions.
 fn begins_with(words: &str, beginning: &str) -> bool {
-    words
-        .get(..beginning.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(beginning))
+    words.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
 }
 
 #[cfg(test)]
@@ -34,27 +32,15 @@ mod tests {
 
     #[test]
     fn the_reasons_of_the_production_console_are_known() {
-        assert_eq!(
-            reason(1008, "Authentication required. Use a WebSocket ticket"),
-            CloseReason::Authentication
-        );
-        assert_eq!(
-            reason(1008, "Unknown instance ID: nope"),
-            CloseReason::UnknownInstance
-        );
-        assert_eq!(
-            reason(1001, "Replaced by new connection"),
-            CloseReason::Replaced
-        );
+        assert_eq!(reason(1008, "Authentication required. Use a WebSocket ticket"), CloseReason::Authentication);
+        assert_eq!(reason(1008, "Unknown instance ID: nope"), CloseReason::UnknownInstance);
+        assert_eq!(reason(1001, "Replaced by new connection"), CloseReason::Replaced);
     }
 
     #[test]
     fn the_right_words_with_another_code_mean_nothing() {
         assert_eq!(reason(1000, "Authentication required"), CloseReason::Other);
-        assert_eq!(
-            reason(1008, "Replaced by new connection"),
-            CloseReason::Other
-        );
+        assert_eq!(reason(1008, "Replaced by new connection"), CloseReason::Other);
         assert_eq!(reason(1001, "Unknown instance ID: x"), CloseReason::Other);
         assert_eq!(reason(1008, ""), CloseReason::Other);
     }

@@ -33,21 +33,14 @@ pub(super) mod sealed {
 
 /// One message, ready for a text frame.
 pub fn encode<P: Payload>(payload: &P) -> String {
-    json(&Envelope {
-        protocol_version: VERSION,
-        kind: P::KIND,
-        session_id: payload.session_id(),
-        payload,
-    })
+    json(&Envelope { protocol_version: VERSION, kind: P::KIND, session_id: payload.session_id(), payload })
 }
 
 /// Any of our structs as JSON without a NUL.
 pub(super) fn json(value: &impl Serialize) -> String {
     let mut bytes = Vec::with_capacity(256);
     let mut serializer = Serializer::with_formatter(&mut bytes, WireFormatter);
-    value
-        .serialize(&mut serializer)
-        .expect("invariant: our structs have text keys, and memory is no failing writer");
+    value.serialize(&mut serializer).expect("invariant: our structs have text keys, and memory is no failing writer");
     String::from_utf8(bytes).expect("invariant: the serializer writes UTF-8")
 }
 
@@ -67,9 +60,7 @@ pub(super) fn push_text(frame: &mut String, text: &str) {
             control @ '\u{1}'..='\u{1f}' => {
                 let code = u32::from(control);
                 frame.push_str("\\u00");
-                frame.extend(
-                    [code >> 4, code & 15].map(|digit| char::from_digit(digit, 16).unwrap_or('0')),
-                );
+                frame.extend([code >> 4, code & 15].map(|digit| char::from_digit(digit, 16).unwrap_or('0')));
             }
             plain => frame.push(plain),
         }
@@ -101,15 +92,9 @@ struct Envelope<'a, P> {
 struct WireFormatter;
 
 impl Formatter for WireFormatter {
-    fn write_char_escape<W: ?Sized + Write>(
-        &mut self,
-        writer: &mut W,
-        escape: CharEscape,
-    ) -> io::Result<()> {
+    fn write_char_escape<W: ?Sized + Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
         match escape {
-            CharEscape::AsciiControl(0) => {
-                writer.write_all(REPLACEMENT.encode_utf8(&mut [0; 4]).as_bytes())
-            }
+            CharEscape::AsciiControl(0) => writer.write_all(REPLACEMENT.encode_utf8(&mut [0; 4]).as_bytes()),
             other => CompactFormatter.write_char_escape(writer, other),
         }
     }

@@ -98,22 +98,9 @@ impl<'a> Frame<'a> {
         if envelope.has_too_many_keys {
             return Err(DecodeError::TooManyKeys);
         }
-        let kind = envelope
-            .kind
-            .and_then(Text::read)
-            .ok_or(DecodeError::NoType)?;
-        let Envelope {
-            version,
-            session_id,
-            payload,
-            ..
-        } = envelope;
-        Ok(Self::Designed(Designed {
-            kind,
-            version,
-            session_id,
-            payload,
-        }))
+        let kind = envelope.kind.and_then(Text::read).ok_or(DecodeError::NoType)?;
+        let Envelope { version, session_id, payload, .. } = envelope;
+        Ok(Self::Designed(Designed { kind, version, session_id, payload }))
     }
 }
 
@@ -234,10 +221,7 @@ fn syntax(error: serde_json::Error) -> DecodeError {
     if error.is_data() {
         DecodeError::NotAnObject
     } else {
-        DecodeError::Syntax {
-            line: error.line(),
-            column: error.column(),
-        }
+        DecodeError::Syntax { line: error.line(), column: error.column() }
     }
 }
 
@@ -272,10 +256,7 @@ mod tests {
             r#"{"type":"x","payload":{"channel":"a","protocolVersion":"1.0"}}"#,
             r#"{"type":"x","Channel":1,"protocolversion":2,"channel ":3}"#,
         ] {
-            assert!(
-                matches!(Frame::read(frame), Ok(Frame::Designed(_))),
-                "{frame}"
-            );
+            assert!(matches!(Frame::read(frame), Ok(Frame::Designed(_))), "{frame}");
         }
     }
 
@@ -286,45 +267,25 @@ mod tests {
             frame.push_str(&format!(",\"k{number}\":0"));
         }
         let many = format!("{frame}}}");
-        assert_eq!(
-            Frame::read(&many).expect_err("too many keys"),
-            DecodeError::TooManyKeys
-        );
+        assert_eq!(Frame::read(&many).expect_err("too many keys"), DecodeError::TooManyKeys);
         assert!(is_native(&format!("{frame},\"channel\":0}}")));
     }
 
     #[test]
     fn a_key_twice_is_refused_after_unescaping() {
-        for frame in [
-            r#"{"type":"a","type":"b"}"#,
-            r#"{"type":"a","ty\u0070e":"b"}"#,
-            r#"{"x":1,"type":"a","\u0078":2}"#,
-        ] {
-            assert!(
-                matches!(Frame::read(frame), Err(DecodeError::DuplicateKey { .. })),
-                "{frame}"
-            );
+        for frame in
+            [r#"{"type":"a","type":"b"}"#, r#"{"type":"a","ty\u0070e":"b"}"#, r#"{"x":1,"type":"a","\u0078":2}"#]
+        {
+            assert!(matches!(Frame::read(frame), Err(DecodeError::DuplicateKey { .. })), "{frame}");
         }
     }
 
     #[test]
     fn nesting_is_bounded_wherever_it_stands() {
-        let nested = |levels: usize| {
-            format!(
-                r#"{{"type":"x","y":{}{}}}"#,
-                "[".repeat(levels),
-                "]".repeat(levels)
-            )
-        };
+        let nested = |levels: usize| format!(r#"{{"type":"x","y":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
         assert!(Frame::read(&nested(63)).is_ok());
-        assert_eq!(
-            Frame::read(&nested(64)).expect_err("too deep"),
-            DecodeError::TooDeep
-        );
-        assert_eq!(
-            Frame::read(&"[".repeat(INBOUND_BYTES_MAX)).expect_err("too deep"),
-            DecodeError::TooDeep
-        );
+        assert_eq!(Frame::read(&nested(64)).expect_err("too deep"), DecodeError::TooDeep);
+        assert_eq!(Frame::read(&"[".repeat(INBOUND_BYTES_MAX)).expect_err("too deep"), DecodeError::TooDeep);
         let text = format!(r#"{{"type":"x","y":"\"{}"}}"#, "[".repeat(200));
         assert!(Frame::read(&text).is_ok());
     }
@@ -347,10 +308,7 @@ mod tests {
             assert!(Frame::read(frame).is_err(), "{frame}");
         }
         let long = format!("{{\"type\":\"x\"}}{}", " ".repeat(INBOUND_BYTES_MAX));
-        assert!(matches!(
-            Frame::read(&long),
-            Err(DecodeError::TooBig { .. })
-        ));
+        assert!(matches!(Frame::read(&long), Err(DecodeError::TooBig { .. })));
     }
 
     #[test]
@@ -366,18 +324,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(mismatch(r#"{"protocol_version":"1.0","type":"x"}"#), None);
-        assert_eq!(
-            mismatch(r#"{"protocol_version":"2.0","type":"x"}"#).as_deref(),
-            Some("2.0")
-        );
-        assert_eq!(
-            mismatch(r#"{"protocol_version":1.0,"type":"x"}"#).as_deref(),
-            Some("1.0")
-        );
-        assert_eq!(
-            mismatch(r#"{"protocol_version":null,"type":"x"}"#).as_deref(),
-            Some("null")
-        );
+        assert_eq!(mismatch(r#"{"protocol_version":"2.0","type":"x"}"#).as_deref(), Some("2.0"));
+        assert_eq!(mismatch(r#"{"protocol_version":1.0,"type":"x"}"#).as_deref(), Some("1.0"));
+        assert_eq!(mismatch(r#"{"protocol_version":null,"type":"x"}"#).as_deref(), Some("null"));
         assert_eq!(mismatch(r#"{"type":"x"}"#).as_deref(), Some("none"));
     }
 

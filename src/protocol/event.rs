@@ -124,9 +124,7 @@ impl Metadata {
 
 /// The beginning of a text, at most [`TEXT_BYTES_MAX`] long.
 fn cut(text: &str) -> &str {
-    let end = (0..=TEXT_BYTES_MAX.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
+    let end = (0..=TEXT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
@@ -157,19 +155,11 @@ mod tests {
 
     #[test]
     fn the_type_stands_there_in_both_forms() {
-        for event_type in [
-            EventType::Deploy,
-            EventType::Connect,
-            EventType::Disconnect,
-            EventType::Error,
-        ] {
+        for event_type in [EventType::Deploy, EventType::Connect, EventType::Disconnect, EventType::Error] {
             let event = Event {
                 instance_id: &InstanceId::new("web-1").expect("an id"),
                 event_type,
-                id: MessageId {
-                    process: 7,
-                    number: 1,
-                },
+                id: MessageId { process: 7, number: 1 },
                 message: None,
                 metadata: Metadata::new(),
                 timestamp: UNIX_EPOCH.into(),

@@ -145,10 +145,7 @@ mod tests {
             entries.add(&format!("entry{number}"));
         }
         let text = Fault::MalformedEnv(entries).to_string();
-        assert!(
-            text.starts_with("env entries must be NAME=value: \"entry0\", "),
-            "{text}"
-        );
+        assert!(text.starts_with("env entries must be NAME=value: \"entry0\", "), "{text}");
         assert!(text.ends_with(" and 2 more"), "{text}");
     }
 

@@ -5,7 +5,7 @@
 
 use super::encode::{Payload, encode, sealed};
 use super::id::InstanceId;
-use super::number::{Count, Percent};
+use super::metrics::Live;
 use super::timestamp::Timestamp;
 use serde::Serialize;
 
@@ -20,23 +20,7 @@ pub struct Heartbeat<'a> {
     pub uptime_seconds: u64,
     /// What the console shows beside it, as soon as it was measured.
     #[serde(flatten)]
-    pub live: Option<LiveFigures>,
-}
-
-/// The figures that the console shows live; without them it shows zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct LiveFigures {
-    /// CPU usage.
-    pub cpu_percent: Percent,
-    /// Memory in use, in bytes.
-    pub memory_used: Count,
-    /// Memory there is, in bytes.
-    pub memory_total: Count,
-    /// Disk space in use, in bytes, over all filesystems.
-    pub disk_used: Count,
-    /// Disk space there is, in bytes, over all filesystems.
-    pub disk_total: Count,
+    pub live: Option<Live>,
 }
 
 impl Heartbeat<'_> {

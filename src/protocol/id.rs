@@ -29,11 +29,7 @@ impl InstanceId {
         let legal = !text.is_empty()
             && text.len() <= INSTANCE_ID_CHARACTERS_MAX
             && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if legal {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidInstanceId)
-        }
+        if legal { Ok(Self(text.into())) } else { Err(InvalidInstanceId) }
     }
 
     /// The id as text.

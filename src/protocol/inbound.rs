@@ -130,14 +130,8 @@ pub enum Ignored {
 /// The frame has no envelope that could be read. The link stays up; an error line is due.
 pub fn decode(text: &str) -> Result<Decoded, DecodeError> {
     Ok(match Frame::read(text)? {
-        Frame::Native => Decoded {
-            message: Inbound::Ignored(Ignored::Native),
-            version_mismatch: None,
-        },
-        Frame::Designed(frame) => Decoded {
-            message: message(&frame),
-            version_mismatch: frame.version_mismatch(),
-        },
+        Frame::Native => Decoded { message: Inbound::Ignored(Ignored::Native), version_mismatch: None },
+        Frame::Designed(frame) => Decoded { message: message(&frame), version_mismatch: frame.version_mismatch() },
     })
 }
 
@@ -170,27 +164,14 @@ fn terminal(
 ) -> Inbound {
     let mut fields = Fields::read(frame.payload(), TERMINAL_FIELDS);
     let mut faults = fields.take_faults();
-    let session_id = session_id(frame, &fields)
-        .map_err(|fault| faults.push(fault))
-        .ok();
+    let session_id = session_id(frame, &fields).map_err(|fault| faults.push(fault)).ok();
     if let Some(faults) = Faults::of(faults) {
         // A payload that cannot be trusted in one field may still tell whose it is.
-        return Inbound::InvalidTerminal {
-            message,
-            session_id,
-            faults,
-        };
+        return Inbound::InvalidTerminal { message, session_id, faults };
     }
     let Some(session_id) = session_id else {
-        let faults = Fault::Missing {
-            field: "session_id",
-        }
-        .into();
-        return Inbound::InvalidTerminal {
-            message,
-            session_id,
-            faults,
-        };
+        let faults = Fault::Missing { field: "session_id" }.into();
+        return Inbound::InvalidTerminal { message, session_id, faults };
     };
     read(&fields, session_id.clone()).unwrap_or_else(|fault| Inbound::InvalidTerminal {
         message,
@@ -203,15 +184,8 @@ fn terminal(
 fn session_id(frame: &Designed<'_>, fields: &Fields<'_>) -> Result<SessionId, Fault> {
     const FIELD: &str = "session_id";
     let of_payload = fields.text(FIELD)?;
-    let of_envelope = || {
-        frame
-            .session_id()
-            .and_then(Text::read)
-            .filter(|text| !text.is_empty())
-    };
-    let text = of_payload
-        .or_else(of_envelope)
-        .ok_or(Fault::Missing { field: FIELD })?;
+    let of_envelope = || frame.session_id().and_then(Text::read).filter(|text| !text.is_empty());
+    let text = of_payload.or_else(of_envelope).ok_or(Fault::Missing { field: FIELD })?;
     SessionId::new(&text).ok_or(Fault::IllegalId { field: FIELD })
 }
 
@@ -233,23 +207,16 @@ fn create(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> 
 fn input(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
     const FIELD: &str = "data";
     let raw = fields.raw(FIELD).ok_or(Fault::Missing { field: FIELD })?;
-    let text = Text::read(raw).ok_or(Fault::WrongType {
-        field: FIELD,
-        wanted: "a string",
-    })?;
-    let data = BASE64
-        .decode(text.as_bytes())
-        .map_err(|_| Fault::NotBase64 { field: FIELD })?;
+    let text = Text::read(raw).ok_or(Fault::WrongType { field: FIELD, wanted: "a string" })?;
+    let data = BASE64.decode(text.as_bytes()).map_err(|_| Fault::NotBase64 { field: FIELD })?;
     Ok(Inbound::TerminalInput { session_id, data })
 }
 
 fn resize(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
     match (fields.number("cols"), fields.number("rows")) {
-        (Ok(Some(cols)), Ok(Some(rows))) => Ok(Inbound::TerminalResize {
-            session_id,
-            cols: clamped(cols),
-            rows: clamped(rows),
-        }),
+        (Ok(Some(cols)), Ok(Some(rows))) => {
+            Ok(Inbound::TerminalResize { session_id, cols: clamped(cols), rows: clamped(rows) })
+        }
         (Ok(_) | Err(_), Ok(_) | Err(_)) => Ok(Inbound::Ignored(Ignored::NonsenseSize)),
     }
 }
@@ -260,11 +227,7 @@ fn close(_: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
 
 /// A size that a terminal can have: whole, at least 1, at most 65,535.
 fn clamped(cells: f64) -> u16 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "clamped to the type's own range"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the type's own range")]
     let cells = cells.clamp(1.0, f64::from(u16::MAX)) as u16;
     cells
 }
@@ -273,29 +236,13 @@ fn clamped(cells: f64) -> u16 {
 impl fmt::Debug for Inbound {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TerminalCreate {
-                session_id,
-                cols,
-                rows,
-                shell,
-            } => {
-                write!(
-                    formatter,
-                    "TerminalCreate({session_id:?}, {cols}×{rows}, {shell:?})"
-                )
+            Self::TerminalCreate { session_id, cols, rows, shell } => {
+                write!(formatter, "TerminalCreate({session_id:?}, {cols}×{rows}, {shell:?})")
             }
             Self::TerminalInput { session_id, data } => {
-                write!(
-                    formatter,
-                    "TerminalInput({session_id:?}, {} bytes)",
-                    data.len()
-                )
+                write!(formatter, "TerminalInput({session_id:?}, {} bytes)", data.len())
             }
-            Self::TerminalResize {
-                session_id,
-                cols,
-                rows,
-            } => {
+            Self::TerminalResize { session_id, cols, rows } => {
                 write!(formatter, "TerminalResize({session_id:?}, {cols}×{rows})")
             }
             Self::TerminalClose { session_id } => {
@@ -305,15 +252,8 @@ impl fmt::Debug for Inbound {
             Self::CommandCancel { command_id } => {
                 write!(formatter, "CommandCancel({command_id:?})")
             }
-            Self::InvalidTerminal {
-                message,
-                session_id,
-                faults,
-            } => {
-                write!(
-                    formatter,
-                    "InvalidTerminal({message:?}, {session_id:?}, {faults})"
-                )
+            Self::InvalidTerminal { message, session_id, faults } => {
+                write!(formatter, "InvalidTerminal({message:?}, {session_id:?}, {faults})")
             }
             Self::InvalidDispatch { command_id, faults } => {
                 write!(formatter, "InvalidDispatch({command_id:?}, {faults})")
@@ -341,34 +281,13 @@ mod tests {
     fn the_session_may_stand_in_either_place_and_the_payload_wins() {
         for (frame, expected) in [
             (r#"{"type":"terminal:close","session_id":"e"}"#, "e"),
-            (
-                r#"{"type":"terminal:close","session_id":"e","payload":null}"#,
-                "e",
-            ),
-            (
-                r#"{"type":"terminal:close","payload":{"session_id":"p"}}"#,
-                "p",
-            ),
-            (
-                r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":"p"}}"#,
-                "p",
-            ),
-            (
-                r#"{"type":"terminal:close","session_id":7,"payload":{"session_id":"p"}}"#,
-                "p",
-            ),
-            (
-                r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":null}}"#,
-                "e",
-            ),
+            (r#"{"type":"terminal:close","session_id":"e","payload":null}"#, "e"),
+            (r#"{"type":"terminal:close","payload":{"session_id":"p"}}"#, "p"),
+            (r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":"p"}}"#, "p"),
+            (r#"{"type":"terminal:close","session_id":7,"payload":{"session_id":"p"}}"#, "p"),
+            (r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":null}}"#, "e"),
         ] {
-            assert_eq!(
-                read(frame),
-                Inbound::TerminalClose {
-                    session_id: session(expected)
-                },
-                "{frame}"
-            );
+            assert_eq!(read(frame), Inbound::TerminalClose { session_id: session(expected) }, "{frame}");
         }
     }
 
@@ -379,26 +298,18 @@ mod tests {
             r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":7}}"#,
             r#"{"type":"terminal:close","session_id":"e","payload":{"session_id":"a","session_id":"b","x":0}}"#,
         ] {
-            assert!(
-                matches!(read(frame), Inbound::InvalidTerminal { .. }),
-                "{frame}"
-            );
+            assert!(matches!(read(frame), Inbound::InvalidTerminal { .. }), "{frame}");
         }
     }
 
     #[test]
     fn sizes_of_a_create_have_defaults() {
-        let size = |sizes: &str| match read(&format!(
-            r#"{{"type":"terminal:create","payload":{{"session_id":"s"{sizes}}}}}"#
-        )) {
-            Inbound::TerminalCreate {
-                cols,
-                rows,
-                shell: None,
-                ..
-            } => (cols, rows),
-            other => panic!("{other:?}"),
-        };
+        let size =
+            |sizes: &str| match read(&format!(r#"{{"type":"terminal:create","payload":{{"session_id":"s"{sizes}}}}}"#))
+            {
+                Inbound::TerminalCreate { cols, rows, shell: None, .. } => (cols, rows),
+                other => panic!("{other:?}"),
+            };
         for (sizes, expected) in [
             ("", (80, 24)),
             (r#","cols":0,"rows":0"#, (80, 24)),
@@ -413,54 +324,25 @@ mod tests {
 
     #[test]
     fn sizes_of_a_resize_are_clamped_or_ignored() {
-        let resize = |sizes: &str| {
-            read(&format!(
-                r#"{{"type":"terminal:resize","payload":{{"session_id":"s",{sizes}}}}}"#
-            ))
-        };
-        let size = |cols, rows| Inbound::TerminalResize {
-            session_id: session("s"),
-            cols,
-            rows,
-        };
+        let resize =
+            |sizes: &str| read(&format!(r#"{{"type":"terminal:resize","payload":{{"session_id":"s",{sizes}}}}}"#));
+        let size = |cols, rows| Inbound::TerminalResize { session_id: session("s"), cols, rows };
         assert_eq!(resize(r#""cols":80.7,"rows":0"#), size(80, 1));
         assert_eq!(resize(r#""cols":70000,"rows":-5"#), size(65535, 1));
-        for nonsense in [
-            r#""cols":"80","rows":24"#,
-            r#""cols":80"#,
-            r#""cols":null,"rows":[]"#,
-        ] {
-            assert_eq!(
-                resize(nonsense),
-                Inbound::Ignored(Ignored::NonsenseSize),
-                "{nonsense}"
-            );
+        for nonsense in [r#""cols":"80","rows":24"#, r#""cols":80"#, r#""cols":null,"rows":[]"#] {
+            assert_eq!(resize(nonsense), Inbound::Ignored(Ignored::NonsenseSize), "{nonsense}");
         }
     }
 
     #[test]
     fn input_is_strict_base64() {
-        let input = |data: &str| {
-            read(&format!(
-                r#"{{"type":"terminal:input","payload":{{"session_id":"s","data":{data}}}}}"#
-            ))
-        };
-        let typed = |data: &[u8]| Inbound::TerminalInput {
-            session_id: session("s"),
-            data: data.to_vec(),
-        };
+        let input =
+            |data: &str| read(&format!(r#"{{"type":"terminal:input","payload":{{"session_id":"s","data":{data}}}}}"#));
+        let typed = |data: &[u8]| Inbound::TerminalInput { session_id: session("s"), data: data.to_vec() };
         assert_eq!(input(r#""bHMgLWwN""#), typed(b"ls -l\r"));
         assert_eq!(input(r#""""#), typed(b""));
         assert_eq!(input(r#""\/\/8=""#), typed(&[0xff, 0xff]));
-        for nonsense in [
-            r#""YQ""#,
-            r#""YR==""#,
-            r#""Y Q==""#,
-            r#""_w==""#,
-            "7",
-            "null",
-            r#"["YQ=="]"#,
-        ] {
+        for nonsense in [r#""YQ""#, r#""YR==""#, r#""Y Q==""#, r#""_w==""#, "7", "null", r#"["YQ=="]"#] {
             match input(nonsense) {
                 Inbound::InvalidTerminal { session_id, .. } => {
                     assert_eq!(session_id, Some(session("s")), "{nonsense}");
@@ -473,32 +355,12 @@ mod tests {
     #[test]
     fn a_shell_must_be_a_text() {
         let create = |shell: &str| {
-            read(&format!(
-                r#"{{"type":"terminal:create","payload":{{"session_id":"s","shell":{shell}}}}}"#
-            ))
+            read(&format!(r#"{{"type":"terminal:create","payload":{{"session_id":"s","shell":{shell}}}}}"#))
         };
-        assert!(matches!(
-            create("\"/bin/sh\""),
-            Inbound::TerminalCreate { shell: Some(_), .. }
-        ));
-        assert!(matches!(
-            create("\"\""),
-            Inbound::TerminalCreate { shell: None, .. }
-        ));
-        assert!(matches!(
-            create("7"),
-            Inbound::InvalidTerminal {
-                session_id: Some(_),
-                ..
-            }
-        ));
-        assert!(matches!(
-            create("\"\\u0000\""),
-            Inbound::InvalidTerminal {
-                session_id: Some(_),
-                ..
-            }
-        ));
+        assert!(matches!(create("\"/bin/sh\""), Inbound::TerminalCreate { shell: Some(_), .. }));
+        assert!(matches!(create("\"\""), Inbound::TerminalCreate { shell: None, .. }));
+        assert!(matches!(create("7"), Inbound::InvalidTerminal { session_id: Some(_), .. }));
+        assert!(matches!(create("\"\\u0000\""), Inbound::InvalidTerminal { session_id: Some(_), .. }));
     }
 
     #[test]
@@ -508,10 +370,7 @@ mod tests {
             read(r#"{"type":"command:cancel","payload":{"command_id":"c"}}"#),
             Inbound::CommandCancel { command_id }
         );
-        assert!(matches!(
-            read(r#"{"type":"command:cancel","payload":{}}"#),
-            Inbound::InvalidCancel { .. }
-        ));
+        assert!(matches!(read(r#"{"type":"command:cancel","payload":{}}"#), Inbound::InvalidCancel { .. }));
     }
 
     #[test]
@@ -520,10 +379,7 @@ mod tests {
             read(r#"{"type":"log:subscribe","payload":{"paths":["*"]}}"#),
             Inbound::Ignored(Ignored::LogSubscription)
         );
-        assert_eq!(
-            read(r#"{"type":"tea:time","payload":[7]}"#),
-            Inbound::Ignored(Ignored::Unknown("tea:time".into()))
-        );
+        assert_eq!(read(r#"{"type":"tea:time","payload":[7]}"#), Inbound::Ignored(Ignored::Unknown("tea:time".into())));
         assert_eq!(
             read(r#"{"type":"Terminal:Close","session_id":"e"}"#),
             Inbound::Ignored(Ignored::Unknown("Terminal:Close".into()))
@@ -533,25 +389,15 @@ mod tests {
     #[test]
     fn a_wrong_version_is_still_processed() {
         let decoded =
-            decode(r#"{"protocol_version":"3.0","type":"terminal:close","session_id":"s"}"#)
-                .expect("an envelope");
+            decode(r#"{"protocol_version":"3.0","type":"terminal:close","session_id":"s"}"#).expect("an envelope");
         assert_eq!(decoded.version_mismatch.as_deref(), Some("3.0"));
-        assert_eq!(
-            decoded.message,
-            Inbound::TerminalClose {
-                session_id: session("s")
-            }
-        );
+        assert_eq!(decoded.message, Inbound::TerminalClose { session_id: session("s") });
     }
 
     #[test]
     fn what_was_typed_is_not_shown() {
-        let message =
-            read(r#"{"type":"terminal:input","session_id":"s","payload":{"data":"aHVudGVyMg=="}}"#);
-        assert_eq!(
-            format!("{message:?}"),
-            "TerminalInput(SessionId(\"s\"), 7 bytes)"
-        );
+        let message = read(r#"{"type":"terminal:input","session_id":"s","payload":{"data":"aHVudGVyMg=="}}"#);
+        assert_eq!(format!("{message:?}"), "TerminalInput(SessionId(\"s\"), 7 bytes)");
     }
 
     proptest! {

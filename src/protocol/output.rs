@@ -30,8 +30,7 @@ pub struct TerminalOutput<'a> {
 impl TerminalOutput<'_> {
     /// The message.
     pub fn message(&self) -> String {
-        let mut frame =
-            String::with_capacity(frame_len_max(self.session_id.as_str(), self.data.len()));
+        let mut frame = String::with_capacity(frame_len_max(self.session_id.as_str(), self.data.len()));
         begin(&mut frame, "terminal:output");
         frame.push_str(",\"session_id\":");
         push_text(&mut frame, self.session_id.as_str());
@@ -74,8 +73,7 @@ pub enum OutputStream {
 impl CommandOutput<'_> {
     /// The message.
     pub fn message(&self) -> String {
-        let mut frame =
-            String::with_capacity(frame_len_max(self.command_id.as_str(), self.data.len()));
+        let mut frame = String::with_capacity(frame_len_max(self.command_id.as_str(), self.data.len()));
         begin(&mut frame, "command:output");
         frame.push_str(",\"payload\":{\"command_id\":");
         push_text(&mut frame, self.command_id.as_str());
@@ -218,14 +216,13 @@ mod tests {
             exit_code: 137,
             reason: ClosedReason::SpawnFailed,
             message: None,
-            id: MessageId {
-                process: 1,
-                number: 2,
-            },
+            id: MessageId { process: 1, number: 2 },
         };
         let frame: Value = serde_json::from_str(&closed.message()).expect("JSON");
-        let payload = json!({"session_id": "s", "exit_code": 137, "reason": "spawn_failed", "id": "0000000000000001-2"});
-        let expected = json!({"protocol_version": "1.0", "type": "terminal:closed", "session_id": "s", "payload": payload});
+        let payload =
+            json!({"session_id": "s", "exit_code": 137, "reason": "spawn_failed", "id": "0000000000000001-2"});
+        let expected =
+            json!({"protocol_version": "1.0", "type": "terminal:closed", "session_id": "s", "payload": payload});
         assert_eq!(frame, expected);
     }
 }

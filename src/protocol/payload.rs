@@ -11,6 +11,10 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
+/// Most texts of a list. No program takes more arguments of ordinary length, and a list of empty ones would take eight
+/// times the memory of its frame.
+const LIST_LENGTH_MAX: usize = 65_536;
+
 /// The known fields of one payload, as they stand there.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
@@ -28,10 +32,7 @@ impl<'a> Fields<'a> {
         match json.deserialize_map(FieldsVisitor { names }) {
             Ok(fields) => fields,
             // The frame is known to be JSON, so what remains is that it is no object, or a key that is no text.
-            Err(_) => Self {
-                found: Vec::new(),
-                faults: vec![Fault::NotAnObject],
-            },
+            Err(_) => Self { found: Vec::new(), faults: vec![Fault::NotAnObject] },
         }
     }
 
@@ -51,10 +52,7 @@ impl<'a> Fields<'a> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
         };
-        let text = Text::read(raw).ok_or(Fault::WrongType {
-            field,
-            wanted: "a string",
-        })?;
+        let text = Text::read(raw).ok_or(Fault::WrongType { field, wanted: "a string" })?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
@@ -71,10 +69,7 @@ impl<'a> Fields<'a> {
         let Some(raw) = self.raw(field) else {
             return Ok(None);
         };
-        number(raw).map(Some).ok_or(Fault::WrongType {
-            field,
-            wanted: "a number",
-        })
+        number(raw).map(Some).ok_or(Fault::WrongType { field, wanted: "a number" })
     }
 
     /// A flag; `false` where it is absent.
@@ -82,10 +77,7 @@ impl<'a> Fields<'a> {
         match self.raw(field).map(RawValue::get) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => Err(Fault::WrongType {
-                field,
-                wanted: "true or false",
-            }),
+            Some(_) => Err(Fault::WrongType { field, wanted: "true or false" }),
         }
     }
 
@@ -96,10 +88,7 @@ impl<'a> Fields<'a> {
         };
         let mut json = serde_json::Deserializer::from_str(raw.get());
         json.deserialize_seq(TextsVisitor)
-            .map_err(|_| Fault::WrongType {
-                field,
-                wanted: "a list of strings",
-            })
+            .map_err(|_| Fault::WrongType { field, wanted: "a list of at most 65,536 strings" })
     }
 }
 
@@ -116,9 +105,7 @@ pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 impl<'a> Text<'a> {
     /// The text that a value is, if it is one.
     pub(super) fn read(raw: &'a RawValue) -> Option<Cow<'a, str>> {
-        serde_json::from_str::<Text<'a>>(raw.get())
-            .ok()
-            .map(|text| text.0)
+        serde_json::from_str::<Text<'a>>(raw.get()).ok().map(|text| text.0)
     }
 }
 
@@ -158,10 +145,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-        let mut fields = Fields {
-            found: Vec::with_capacity(self.names.len()),
-            faults: Vec::new(),
-        };
+        let mut fields = Fields { found: Vec::with_capacity(self.names.len()), faults: Vec::new() };
         while let Some(Text(key)) = map.next_key()? {
             let Some(&field) = self.names.iter().find(|name| **name == key) else {
                 map.next_value::<IgnoredAny>()?;
@@ -196,6 +180,9 @@ impl<'de> Visitor<'de> for TextsVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
         let mut texts = Vec::new();
         while let Some(Text(text)) = list.next_element()? {
+            if texts.len() == LIST_LENGTH_MAX {
+                return Err(serde::de::Error::invalid_length(LIST_LENGTH_MAX + 1, &self));
+            }
             texts.push(text.into_owned());
         }
         Ok(texts)
@@ -229,14 +216,11 @@ mod tests {
 
     #[test]
     fn a_known_field_twice_has_no_value() {
-        with_fields(
-            r#"{"a":1,"\u0061":2,"a":3,"c":1,"c":2,"b":4}"#,
-            |mut fields| {
-                assert_eq!(fields.raw("a").map(RawValue::get), None);
-                assert_eq!(fields.number("b"), Ok(Some(4.0)));
-                assert_eq!(fields.take_faults(), [Fault::Twice { field: "a" }]);
-            },
-        );
+        with_fields(r#"{"a":1,"\u0061":2,"a":3,"c":1,"c":2,"b":4}"#, |mut fields| {
+            assert_eq!(fields.raw("a").map(RawValue::get), None);
+            assert_eq!(fields.number("b"), Ok(Some(4.0)));
+            assert_eq!(fields.take_faults(), [Fault::Twice { field: "a" }]);
+        });
     }
 
     #[test]
@@ -262,12 +246,16 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_bounded() {
+        let payload = |count| format!("{{\"a\":[{}]}}", vec!["\"\""; count].join(","));
+        with_fields(&payload(LIST_LENGTH_MAX), |fields| assert!(fields.texts("a").is_ok()));
+        with_fields(&payload(LIST_LENGTH_MAX + 1), |fields| assert!(fields.texts("a").is_err()));
+    }
+
+    #[test]
     fn a_list_holds_texts_only() {
         with_fields(r#"{"a":["x","y\n"],"b":["x",1]}"#, |fields| {
-            assert_eq!(
-                fields.texts("a"),
-                Ok(vec!["x".to_owned(), "y\n".to_owned()])
-            );
+            assert_eq!(fields.texts("a"), Ok(vec!["x".to_owned(), "y\n".to_owned()]));
             assert!(fields.texts("b").is_err());
         });
     }

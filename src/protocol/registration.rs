@@ -62,16 +62,10 @@ impl Registration<'_> {
         encode(&self.payload(self.provider, Some("CONNECT")))
     }
 
-    fn payload<'a>(
-        &'a self,
-        provider: Option<&'a str>,
-        event_type: Option<&'static str>,
-    ) -> Wire<'a> {
+    fn payload<'a>(&'a self, provider: Option<&'a str>, event_type: Option<&'static str>) -> Wire<'a> {
         Wire {
             instance_id: self.instance_id,
-            hostname: Some(self.hostname)
-                .filter(|name| !name.is_empty())
-                .unwrap_or(self.instance_id.as_str()),
+            hostname: Some(self.hostname).filter(|name| !name.is_empty()).unwrap_or(self.instance_id.as_str()),
             provider: provider.filter(|provider| !provider.is_empty()),
             region: self.region.filter(|region| !region.is_empty()),
             agent_version: env!("CARGO_PKG_VERSION"),
@@ -183,28 +177,19 @@ mod tests {
         assert_eq!(provider(Some("fly")), "fly");
         assert_eq!(provider(Some("hetzner")), "ssh");
         assert_eq!(provider(None), "ssh");
-        assert_eq!(
-            body(Some("k8s"), None, ProviderName::Configured)["provider"],
-            "k8s"
-        );
+        assert_eq!(body(Some("k8s"), None, ProviderName::Configured)["provider"], "k8s");
     }
 
     #[test]
     fn the_id_of_an_answer_must_be_usable() {
         let id = |body: &str| answered_id(body.as_bytes()).map(|id| id.to_string());
-        assert_eq!(
-            id(r#"{"id":"cmw1","name":"web-1","x":null}"#).as_deref(),
-            Some("cmw1")
-        );
+        assert_eq!(id(r#"{"id":"cmw1","name":"web-1","x":null}"#).as_deref(), Some("cmw1"));
         assert_eq!(id(r#"{"name":"web-1"}"#), None);
         assert_eq!(id(r#"{"id":""}"#), None);
         assert_eq!(id(r#"{"id":7}"#), None);
         assert_eq!(id(r#"{"id":"a\r\nX-Evil: 1"}"#), None);
         assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(101))), None);
-        assert_eq!(
-            id(&format!(r#"{{"id":"x"{}}}"#, " ".repeat(ANSWER_BYTES_MAX))),
-            None
-        );
+        assert_eq!(id(&format!(r#"{{"id":"x"{}}}"#, " ".repeat(ANSWER_BYTES_MAX))), None);
         assert_eq!(id("<html>"), None);
         assert_eq!(id(""), None);
     }

@@ -84,11 +84,7 @@ impl CommandResult<'_> {
             stdout_bytes: self.stdout.total_bytes(),
             stderr_bytes: self.stderr.total_bytes(),
         };
-        wire.filled(
-            self.stdout.whole_characters(),
-            self.stderr.whole_characters(),
-            RESULT_BYTES_MAX,
-        )
+        wire.filled(self.stdout.whole_characters(), self.stderr.whole_characters(), RESULT_BYTES_MAX)
     }
 }
 
@@ -106,28 +102,18 @@ pub fn shortened(message: &str, bytes_max: usize) -> Option<String> {
         return None;
     }
     let (stdout, stderr) = (payload.stdout.clone(), payload.stderr.clone());
-    Some(payload.filled(
-        Captured::all(stdout.as_bytes()),
-        Captured::all(stderr.as_bytes()),
-        bytes_max,
-    ))
+    Some(payload.filled(Captured::all(stdout.as_bytes()), Captured::all(stderr.as_bytes()), bytes_max))
 }
 
 impl<'a> Captured<'a> {
     /// Output that was kept whole.
     pub const fn all(bytes: &'a [u8]) -> Self {
-        Self {
-            head: bytes,
-            left_out: 0,
-            tail: &[],
-        }
+        Self { head: bytes, left_out: 0, tail: &[] }
     }
 
     /// How much was printed.
     fn total_bytes(&self) -> u64 {
-        (self.head.len() as u64)
-            .saturating_add(self.left_out)
-            .saturating_add(self.tail.len() as u64)
+        (self.head.len() as u64).saturating_add(self.left_out).saturating_add(self.tail.len() as u64)
     }
 
     /// The same without the characters that the gap cut through.
@@ -135,48 +121,25 @@ impl<'a> Captured<'a> {
         if self.left_out == 0 {
             return self;
         }
-        let head = self
-            .head
-            .get(..self.head.len() - incomplete_len(self.head))
-            .unwrap_or_default();
-        let continuations = self
-            .tail
-            .iter()
-            .take(3)
-            .take_while(|byte| (**byte as i8) < -0x40)
-            .count();
+        let head = self.head.get(..self.head.len() - incomplete_len(self.head)).unwrap_or_default();
+        let continuations = self.tail.iter().take(3).take_while(|byte| (**byte as i8) < -0x40).count();
         let tail = self.tail.get(continuations..).unwrap_or_default();
         let cut = (self.head.len() - head.len() + continuations) as u64;
-        Self {
-            head,
-            left_out: self.left_out.saturating_add(cut),
-            tail,
-        }
+        Self { head, left_out: self.left_out.saturating_add(cut), tail }
     }
 
     /// The text, cut in the middle until it takes at most `bytes_max` of a JSON text; and whether anything is left out.
     fn text(&self, bytes_max: usize) -> (String, bool) {
         if self.left_out == 0 {
             // A character may lie across the two slices.
-            let joined = if self.tail.is_empty() {
-                Cow::Borrowed(self.head)
-            } else {
-                [self.head, self.tail].concat().into()
-            };
+            let joined =
+                if self.tail.is_empty() { Cow::Borrowed(self.head) } else { [self.head, self.tail].concat().into() };
             if encoded_bytes(&joined) <= bytes_max {
                 return (String::from_utf8_lossy(&joined).into_owned(), false);
             }
             let head = beginning(&joined, bytes_max.saturating_sub(MARKER_BYTES_MAX) / 2);
             let rest = joined.get(head.len()..).unwrap_or_default();
-            return (
-                Captured {
-                    head,
-                    left_out: 0,
-                    tail: rest,
-                }
-                .cut(bytes_max),
-                true,
-            );
+            return (Captured { head, left_out: 0, tail: rest }.cut(bytes_max), true);
         }
         if self.encoded_bytes() <= bytes_max {
             return (self.with_marker(), true);
@@ -190,37 +153,20 @@ impl<'a> Captured<'a> {
             return String::new();
         }
         let both_max = bytes_max - MARKER_BYTES_MAX;
-        let head = beginning(
-            self.head,
-            both_max
-                .saturating_sub(encoded_bytes(self.tail))
-                .max(both_max / 2),
-        );
+        let head = beginning(self.head, both_max.saturating_sub(encoded_bytes(self.tail)).max(both_max / 2));
         let tail = end(self.tail, both_max - encoded_bytes(head).min(both_max));
         let cut = (self.head.len() - head.len() + self.tail.len() - tail.len()) as u64;
-        Self {
-            head,
-            left_out: self.left_out.saturating_add(cut),
-            tail,
-        }
-        .with_marker()
+        Self { head, left_out: self.left_out.saturating_add(cut), tail }.with_marker()
     }
 
     fn with_marker(&self) -> String {
-        let (head, tail) = (
-            String::from_utf8_lossy(self.head),
-            String::from_utf8_lossy(self.tail),
-        );
+        let (head, tail) = (String::from_utf8_lossy(self.head), String::from_utf8_lossy(self.tail));
         format!("{head}\n[{} bytes left out]\n{tail}", self.left_out)
     }
 
     /// Most bytes that the whole takes in a JSON text.
     fn encoded_bytes(&self) -> usize {
-        let marker = if self.left_out == 0 {
-            0
-        } else {
-            MARKER_BYTES_MAX
-        };
+        let marker = if self.left_out == 0 { 0 } else { MARKER_BYTES_MAX };
         encoded_bytes(self.head) + marker + encoded_bytes(self.tail)
     }
 }
@@ -228,13 +174,8 @@ impl<'a> Captured<'a> {
 /// Length of a character that has only begun at the end of `bytes`: 0–3.
 fn incomplete_len(bytes: &[u8]) -> usize {
     let is_incomplete = |length: &usize| {
-        let last = bytes
-            .len()
-            .checked_sub(*length)
-            .and_then(|start| bytes.get(start..))
-            .unwrap_or_default();
-        std::str::from_utf8(last)
-            .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        let last = bytes.len().checked_sub(*length).and_then(|start| bytes.get(start..)).unwrap_or_default();
+        std::str::from_utf8(last).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
     };
     (1..=3).find(is_incomplete).unwrap_or(0)
 }
@@ -242,10 +183,7 @@ fn incomplete_len(bytes: &[u8]) -> usize {
 /// The characters of `bytes` and the sequences that are none: how many bytes each has here, and in a JSON text.
 fn units(bytes: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     bytes.utf8_chunks().flat_map(|chunk| {
-        let characters = chunk
-            .valid()
-            .chars()
-            .map(|character| (character.len_utf8(), encoded_len(character)));
+        let characters = chunk.valid().chars().map(|character| (character.len_utf8(), encoded_len(character)));
         let invalid = Some(chunk.invalid().len()).filter(|length| *length > 0);
         characters.chain(invalid.map(|length| (length, REPLACEMENT.len_utf8())))
     })
@@ -370,23 +308,12 @@ mod tests {
         let text = payload[field].as_str().expect("a text");
         let (head, rest) = text.rsplit_once("\n[").expect("a marker");
         let (count, tail) = rest.split_once(" bytes left out]\n").expect("a marker");
-        (
-            head.to_owned(),
-            count.parse().expect("a count"),
-            tail.to_owned(),
-        )
+        (head.to_owned(), count.parse().expect("a count"), tail.to_owned())
     }
 
     #[test]
     fn what_fits_is_sent_whole() {
-        let payload = payload(&message(
-            Captured::all(b"o\n"),
-            Captured {
-                head: b"\xc3",
-                left_out: 0,
-                tail: b"\xa9",
-            },
-        ));
+        let payload = payload(&message(Captured::all(b"o\n"), Captured { head: b"\xc3", left_out: 0, tail: b"\xa9" }));
         let expected = serde_json::json!({"command_id": "c", "stdout": "o\n", "stderr": "é", "exit_code": 0,
             "duration_ms": 1, "stdout_bytes": 2, "stderr_bytes": 2});
         assert_eq!(payload, expected);
@@ -400,16 +327,9 @@ mod tests {
 
     #[test]
     fn a_gap_is_said_and_cuts_no_character() {
-        let output = Captured {
-            head: b"abc\xe2\x82",
-            left_out: 100,
-            tail: b"\x82\xacxyz",
-        };
+        let output = Captured { head: b"abc\xe2\x82", left_out: 100, tail: b"\x82\xacxyz" };
         let payload = payload(&message(output, Captured::default()));
-        assert_eq!(
-            marked(&payload, "stdout"),
-            ("abc".to_owned(), 104, "xyz".to_owned())
-        );
+        assert_eq!(marked(&payload, "stdout"), ("abc".to_owned(), 104, "xyz".to_owned()));
         assert_eq!(payload["stdout_truncated"], true);
         assert_eq!(payload["stdout_bytes"], 110);
         assert_eq!(payload.get("stderr_truncated"), None);
@@ -424,10 +344,7 @@ mod tests {
         let payload = payload(&message);
         for field in ["stdout", "stderr"] {
             let (head, left_out, tail) = marked(&payload, field);
-            assert_eq!(
-                head.len() + tail.len() + usize::try_from(left_out).expect("a length"),
-                bytes.len()
-            );
+            assert_eq!(head.len() + tail.len() + usize::try_from(left_out).expect("a length"), bytes.len());
             assert!(head.len().abs_diff(tail.len()) < 16);
         }
     }
@@ -437,11 +354,7 @@ mod tests {
         let bytes = vec![b'x'; 1024 * 1024];
         for (stdout, stderr) in [(&bytes[..], &b"y"[..]), (&b"y"[..], &bytes[..])] {
             let message = message(Captured::all(stdout), Captured::all(stderr));
-            assert!(
-                message.len() <= RESULT_BYTES_MAX && message.len() > RESULT_BYTES_MAX - 64,
-                "{}",
-                message.len()
-            );
+            assert!(message.len() <= RESULT_BYTES_MAX && message.len() > RESULT_BYTES_MAX - 64, "{}", message.len());
         }
     }
 
@@ -455,10 +368,7 @@ mod tests {
         assert_eq!(payload["stderr"], "short");
         assert_eq!(payload["stdout_bytes"], bytes.len());
         assert_eq!(payload["stdout_truncated"], true);
-        assert_eq!(
-            shortened(&second, 16 * 1024).as_deref(),
-            Some(second.as_str())
-        );
+        assert_eq!(shortened(&second, 16 * 1024).as_deref(), Some(second.as_str()));
         assert_eq!(shortened("{}", 100), None);
     }
 

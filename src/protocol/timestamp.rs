@@ -47,23 +47,14 @@ mod tests {
     #[test]
     fn a_moment_is_written_in_utc() {
         let moment = UNIX_EPOCH + Duration::from_millis(1_795_211_178_135);
-        assert_eq!(
-            Timestamp::from(moment).to_string(),
-            "2026-11-20T21:46:18.135Z"
-        );
+        assert_eq!(Timestamp::from(moment).to_string(), "2026-11-20T21:46:18.135Z");
     }
 
     #[test]
     fn a_clock_that_is_far_off_is_no_fault() {
         let before = UNIX_EPOCH - Duration::from_secs(86_400);
-        assert_eq!(
-            Timestamp::from(before).to_string(),
-            "1970-01-01T00:00:00.000Z"
-        );
+        assert_eq!(Timestamp::from(before).to_string(), "1970-01-01T00:00:00.000Z");
         let after = UNIX_EPOCH + Duration::from_secs(300_000_000_000);
-        assert_eq!(
-            Timestamp::from(after).to_string(),
-            "9999-12-31T23:59:59.000Z"
-        );
+        assert_eq!(Timestamp::from(after).to_string(), "9999-12-31T23:59:59.000Z");
     }
 }

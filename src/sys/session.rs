@@ -36,9 +36,7 @@ pub fn kill_sessions(sessions: &[Pid]) -> usize {
 fn is_in(pid: Pid, sessions: &[Pid]) -> bool {
     // SAFETY: a plain system call. It answers 0 for threads of the kernel, which the safe wrapper does not allow for.
     let session = unsafe { libc::getsid(pid.as_raw_nonzero().get()) };
-    sessions
-        .iter()
-        .any(|wanted| wanted.as_raw_nonzero().get() == session)
+    sessions.iter().any(|wanted| wanted.as_raw_nonzero().get() == session)
 }
 
 /// Kills one process that was found in one of the sessions.
@@ -59,9 +57,7 @@ fn processes() -> Vec<Pid> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?))
-        .collect()
+    entries.filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 #[cfg(target_os = "macos")]

@@ -5,6 +5,8 @@
 //! since the stream's start.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -49,6 +51,19 @@ pub struct Stream {
     pub screen: Vec<u8>,
     hash: Sha256,
     scratch: Vec<u8>,
+    tap: Option<Tap>,
+}
+
+/// Somebody who is given the bytes as they come.
+#[derive(Clone)]
+pub(crate) struct Tap(pub(crate) Arc<TapFn>);
+
+type TapFn = dyn Fn(&[u8]) + Send + Sync;
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
 }
 
 impl Stream {
@@ -64,22 +79,25 @@ impl Stream {
         String::from_utf8_lossy(&self.screen)
     }
 
+    /// Gives the bytes to somebody as they come, or to nobody any more.
+    pub(crate) fn tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    fn tell(&self, bytes: &[u8]) {
+        if let Some(Tap(tap)) = &self.tap {
+            tap(bytes);
+        }
+    }
+
     /// Takes one frame and returns by how many bytes the kept data grew.
-    pub(crate) fn take(
-        &mut self,
-        base64: &str,
-        offset: Option<u64>,
-        replay: bool,
-        keep: bool,
-        now: Instant,
-    ) -> usize {
+    pub(crate) fn take(&mut self, base64: &str, offset: Option<u64>, replay: bool, keep: bool, now: Instant) -> usize {
         self.frames += 1;
         self.replays += u64::from(replay);
-        self.first_and_last_at =
-            Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
+        self.first_and_last_at = Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
         let mut scratch = std::mem::take(&mut self.scratch);
         let grew = match decode(base64, &mut scratch) {
-            Some(data) => self.take_bytes(data, offset, keep),
+            Some(data) => self.take_bytes(data, offset, replay, keep),
             None => {
                 self.undecodable_frames += 1;
                 0
@@ -89,30 +107,28 @@ impl Stream {
         grew
     }
 
-    fn take_bytes(&mut self, data: &[u8], offset: Option<u64>, keep: bool) -> usize {
+    fn take_bytes(&mut self, data: &[u8], offset: Option<u64>, replay: bool, keep: bool) -> usize {
         self.ragged_frames += u64::from(std::str::from_utf8(data).is_err());
         if keep {
             self.screen.extend_from_slice(data);
         }
         let Some(offset) = offset else {
             self.unnumbered_bytes += data.len() as u64;
+            self.tell(data);
             return if keep { data.len() } else { 0 };
         };
         if offset > self.end {
-            self.gaps.push(Gap {
-                offset: self.end,
-                missing: offset - self.end,
-            });
+            self.gaps.push(Gap { offset: self.end, missing: offset - self.end });
             self.end = offset;
         }
-        let had = usize::try_from(self.end - offset)
-            .unwrap_or(usize::MAX)
-            .min(data.len());
+        let had = usize::try_from(self.end - offset).unwrap_or(usize::MAX).min(data.len());
         let (again, fresh) = data.split_at(had);
         self.repeated_bytes += again.len() as u64;
         self.bytes += fresh.len() as u64;
         self.end += fresh.len() as u64;
         self.hash.update(fresh);
+        // A replay is meant to be shown again, after the reset that came before it; any other repeat is not.
+        self.tell(if replay { data } else { fresh });
         if !keep {
             return 0;
         }
@@ -127,9 +143,7 @@ fn decode<'a>(base64: &str, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     if scratch.len() < len {
         scratch.resize(len, 0);
     }
-    let written = BASE64
-        .decode_mut(base64.as_bytes(), scratch.get_mut(..len)?)
-        .ok()?;
+    let written = BASE64.decode_mut(base64.as_bytes(), scratch.get_mut(..len)?).ok()?;
     scratch.get(..written)
 }
 
@@ -148,14 +162,8 @@ mod tests {
         take(&mut stream, b"lo world", Some(3));
         take(&mut stream, b"hello", Some(0));
         assert_eq!(stream.data, b"hello world");
-        assert_eq!(
-            (stream.bytes, stream.end, stream.repeated_bytes),
-            (11, 11, 8)
-        );
-        assert_eq!(
-            stream.sha256(),
-            HEXLOWER.encode(&Sha256::digest(b"hello world"))
-        );
+        assert_eq!((stream.bytes, stream.end, stream.repeated_bytes), (11, 11, 8));
+        assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"hello world")));
         assert!(stream.gaps.is_empty());
     }
 
@@ -164,13 +172,7 @@ mod tests {
         let mut stream = Stream::default();
         take(&mut stream, b"ab", Some(0));
         take(&mut stream, b"xy", Some(10));
-        assert_eq!(
-            stream.gaps,
-            [Gap {
-                offset: 2,
-                missing: 8
-            }]
-        );
+        assert_eq!(stream.gaps, [Gap { offset: 2, missing: 8 }]);
         assert_eq!((stream.bytes, stream.end), (4, 12));
         assert_eq!(stream.data, b"abxy");
     }
@@ -181,10 +183,7 @@ mod tests {
         take(&mut stream, b"\x1bc", None);
         take(&mut stream, b"x", Some(0));
         assert_eq!(stream.screen, b"\x1bcx");
-        assert_eq!(
-            (stream.data.as_slice(), stream.unnumbered_bytes),
-            (b"x".as_slice(), 2)
-        );
+        assert_eq!((stream.data.as_slice(), stream.unnumbered_bytes), (b"x".as_slice(), 2));
     }
 
     #[test]
@@ -201,15 +200,7 @@ mod tests {
     fn counting_keeps_nothing() {
         let mut stream = Stream::default();
         stream.take(&BASE64.encode(b"abc"), Some(0), true, false, Instant::now());
-        assert_eq!(
-            (
-                stream.bytes,
-                stream.replays,
-                stream.data.len(),
-                stream.screen.len()
-            ),
-            (3, 1, 0, 0)
-        );
+        assert_eq!((stream.bytes, stream.replays, stream.data.len(), stream.screen.len()), (3, 1, 0, 0));
         assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"abc")));
     }
 }

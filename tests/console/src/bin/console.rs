@@ -21,22 +21,13 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let console = Console::builder(personality)
-        .address(address)
-        .key(&key)
-        .keep(Keep::Counts)
-        .start();
-    println!(
-        "SINDRI_CONSOLE_URL={} SINDRI_CONSOLE_API_KEY={}",
-        console.url(),
-        console.key()
-    );
+    let console = Console::builder(personality).address(address).key(&key).keep(Keep::Counts).start();
+    println!("SINDRI_CONSOLE_URL={} SINDRI_CONSOLE_API_KEY={}", console.url(), console.key());
     let mut view = console.within(EVER);
-    loop {
-        let record = view.wait("anything", |_| true);
+    while let Some(record) = view.take_next() {
         println!("{}", record.summary());
-        view = view.after(&record);
     }
+    ExitCode::SUCCESS
 }
 
 fn arguments() -> Option<(u16, Personality, String)> {
