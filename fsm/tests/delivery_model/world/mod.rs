@@ -117,7 +117,7 @@ impl World {
             next_key: 1,
             unmarked_since: None,
             // Some worlds are full of small messages, some hardly ever online, some hardly ever not.
-            pushes: if seed.is_multiple_of(5) { 12 } else { 1 },
+            pushes: if seed.is_multiple_of(20) { 12 } else { 1 },
             patience: [1, 4, 16][usize::try_from(seed % 3).expect("small")],
             tally: Tally::default(),
         }

@@ -3,12 +3,12 @@
 //! Whatever breaks and whenever: every message that was not told of as dropped is delivered, in order, within the bounds,
 //! nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
 
-mod delivery_world;
+mod world;
 
-use delivery_world::{Tally, World};
 use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::random::Random;
 use proptest::prelude::*;
+use world::{Tally, World};
 
 /// Steps of the long run: millions where the compiler has optimised, enough to notice a slip where it has not.
 const STEPS: u64 = if cfg!(debug_assertions) { 100_000 } else { 3_000_000 };
