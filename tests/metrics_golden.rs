@@ -293,6 +293,51 @@ fn no_single_missing_file_stops_the_others() {
     }
 }
 
+#[test]
+fn any_file_may_say_anything() {
+    let nonsense: [&[u8]; 6] = [
+        b"",
+        b"\xff\xfe\0\x01: \n\n=",
+        b"18446744073709551615 18446744073709551615\n18446744073709551615: 18446744073709551615\n",
+        b"-1 -1\nusage_usec -5\ncpu -1 -1 -1 -1\n",
+        b"0 0 0 0\ncpu 0 0 0 0 0 0 0 0\nMemTotal: 0 kB\nusage_usec 0\n",
+        b"cpu 18446744073709551615 1 1 1 18446744073709551615\nMemTotal: 18446744073709551615 kB\nfile 18446744073709551615\n",
+    ];
+    for name in ["docker-v2", "docker-v1", "host"] {
+        let environment = Environment::open(name);
+        let mut files = Vec::new();
+        list(&environment.copy, &mut files);
+        for file in files {
+            let path = environment.copy.join(&file);
+            let proper = fs::read(&path).expect("the copy is ours");
+            let mut sampler = Sampler::new(environment.roots());
+            for text in nonsense {
+                fs::write(&path, text).expect("the copy is ours");
+                environment.now_s.fetch_add(1, Ordering::SeqCst);
+                let metrics = futures_lite::future::block_on(sampler.sample());
+                sound(&metrics, &file);
+                let live = sampler.live();
+                assert!(
+                    live.memory_used <= live.memory_total && live.disk_used <= live.disk_total,
+                    "{}",
+                    file.display()
+                );
+            }
+            fs::write(&path, proper).expect("the copy is ours");
+        }
+    }
+}
+
+/// What must hold whatever the files say; the types see to the rest.
+fn sound(metrics: &draupnir::protocol::metrics::Metrics, file: &Path) {
+    let memory = metrics.memory;
+    assert!(memory.used_bytes <= memory.total_bytes && memory.free_bytes <= memory.total_bytes, "{}", file.display());
+    assert!(memory.swap_used_bytes <= memory.swap_total_bytes, "{}", file.display());
+    assert!(metrics.cpu.core_count >= 1 && metrics.cpu.core_count <= 4096, "{}: {:?}", file.display(), metrics.cpu);
+    let rate = metrics.network.sent_bytes_per_second.map_or(0, |rate| rate.value());
+    assert!(rate <= 200_000_000_000, "{}: {rate} bytes per second", file.display());
+}
+
 /// The files below a directory, relative to it.
 fn list(directory: &Path, files: &mut Vec<PathBuf>) {
     fn walk(base: &Path, inner: &Path, files: &mut Vec<PathBuf>) {
