@@ -1,0 +1,58 @@
+//! What the tests of the metrics share: how to skip, and children that do as they are told.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Says that a test cannot be done here, and why.
+pub(crate) fn skip(test: &str, reason: &str) {
+    println!("skipped: {test}: {reason}");
+    if let Ok(path) = std::env::var("DRAUPNIR_SKIPS") {
+        let file = fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| writeln!(file, "{test}\t{reason}")).expect("the list of skips can be written");
+    }
+}
+
+/// A child that does one thing per line that it is told, and answers with a line.
+pub(crate) struct Worker {
+    pub(crate) child: Child,
+    input: ChildStdin,
+    output: mpsc::Receiver<String>,
+}
+
+impl Worker {
+    pub(crate) fn start(command: &mut Command) -> Option<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().ok()?;
+        let input = child.stdin.take().expect("it was piped");
+        let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
+        let (said, output) = mpsc::channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.send(line)));
+        let worker = Self { child, input, output };
+        (worker.answer()? == "ready").then_some(worker)
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) -> Option<String> {
+        writeln!(self.input, "{line}").ok()?;
+        self.answer()
+    }
+
+    /// The next line; `None` when the child is gone.
+    pub(crate) fn answer(&self) -> Option<String> {
+        match self.output.recv_timeout(DEADLINE) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no answer within {DEADLINE:?}"),
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
