@@ -1,3 +1,28 @@
-//! x
+//! The half of Draupnir that does: it owns every socket, child and timer, and decides nothing.
+//!
+//! | module | what it does | what it does not know |
+//! |---|---|---|
+//! | [`config`] | the only reader of environment variables | anything else |
+//! | [`agent`] | the loop: reports in, facts to the machine, orders out | how anything is done |
+//! | [`protocol`] | the wire as types; `PROTOCOL.md` is its public description | sockets |
+//! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
+//! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
+//! | [`metrics`] | what the machine is doing | the rest |
+//! | [`ring`] | the last bytes of a stream, by offset | what they are |
+//! | [`identity`] | remembers ids across restarts | when to register |
+//! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
+//! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
+//! | [`sys`] | the only `unsafe` | policy |
+
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod identity;
+pub mod link;
+pub mod logging;
 pub mod metrics;
 pub mod protocol;
+pub mod report;
+pub mod ring;
+pub mod sys;
+pub mod terminal;

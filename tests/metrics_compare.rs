@@ -4,7 +4,7 @@
 mod metrics_support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -104,7 +104,8 @@ const PSUTIL: &str = "import json, sys, psutil\npsutil.cpu_times_percent()\nprin
 #[test]
 fn psutil_says_the_same() {
     let test = "psutil_says_the_same";
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
+    let python = std::env::var_os("DRAUPNIR_PYTHON")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python"), PathBuf::from);
     let Some(mut worker) = Worker::start(Command::new(python).args(["-c", PSUTIL]).stderr(Stdio::null())) else {
         return skip(test, "there is no psutil in target/venv");
     };

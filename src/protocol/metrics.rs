@@ -10,13 +10,14 @@
 //! `metrics`; part B, `heartbeat`) they are kept, and the optional fields beside them follow its style.
 //! The public description is PROTOCOL.md beside this file.
 
-mod number;
-
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-pub use self::number::{COUNT_MAX, Count, Percent, Ratio};
+use super::encode::{Payload, encode, sealed};
+use super::id::InstanceId;
+pub use super::number::{COUNT_MAX, Count, Percent, Ratio};
+use super::timestamp::Timestamp;
 
 /// Which authority a figure comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -56,12 +57,25 @@ pub struct Metrics {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Stamped<'a> {
     /// The instance's identity.
-    pub instance_id: &'a str,
-    /// RFC 3339, UTC.
-    pub timestamp: &'a str,
+    pub instance_id: &'a InstanceId,
+    /// When it was measured.
+    pub timestamp: Timestamp,
     /// The figures.
     #[serde(flatten)]
     pub metrics: &'a Metrics,
+}
+
+impl Stamped<'_> {
+    /// The message.
+    pub fn message(&self) -> String {
+        encode(self)
+    }
+}
+
+impl sealed::Object for Stamped<'_> {}
+
+impl Payload for Stamped<'_> {
+    const KIND: &'static str = "metrics";
 }
 
 /// Processor time, as a share of what the instance may use.
@@ -335,11 +349,17 @@ mod tests {
         #[test]
         fn no_payload_can_carry_what_brings_the_console_down(bytes: u64, bits: u64) {
             let metrics = everything(bytes, f64::from_bits(bits));
-            let stamped = Stamped { instance_id: "i", timestamp: "2026-01-01T00:00:00Z", metrics: &metrics };
+            let stamped = Stamped { instance_id: &InstanceId::new("i").expect("a short id"), timestamp: Timestamp::now(), metrics: &metrics };
             let value = serde_json::to_value(stamped).expect("the payload encodes");
             prop_assert_eq!(fault(&value, ""), None);
             let live = Live { cpu_percent: Percent::new(f64::from_bits(bits)), memory_used: Count::new(bytes), ..Live::default() };
             prop_assert_eq!(fault(&serde_json::to_value(live).expect("the figures encode"), ""), None);
+        }
+
+        #[test]
+        fn a_percentage_stays_within_its_bounds(bits: u64) {
+            let value = Percent::new(f64::from_bits(bits)).value();
+            prop_assert!((0.0..=100.0).contains(&value), "{}", value);
         }
     }
 

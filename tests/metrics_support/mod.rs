@@ -1,21 +1,16 @@
 //! What the tests of the metrics share: how to skip, and children that do as they are told.
 
-use std::fs;
+#[path = "../support/skip.rs"]
+mod skip;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) use skip::skip;
 
-/// Says that a test cannot be done here, and why.
-pub(crate) fn skip(test: &str, reason: &str) {
-    println!("skipped: {test}: {reason}");
-    if let Ok(path) = std::env::var("DRAUPNIR_SKIPS") {
-        let file = fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{test}\t{reason}")).expect("the list of skips can be written");
-    }
-}
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A child that does one thing per line that it is told, and answers with a line.
 pub(crate) struct Worker {

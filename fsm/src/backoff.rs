@@ -1,0 +1,180 @@
+//! How long to wait before trying again: one growing wait for each kind of trouble.
+//!
+//! It draws from the jitter generator that it is given and keeps nothing but how far each wait has grown. What counts
+//! as which trouble is the machine's to say. All waits are in milliseconds.
+
+use crate::limits::Policy;
+use crate::random::Random;
+
+/// The waits, as far as they have grown.
+#[derive(Clone, Debug, Default)]
+pub struct Backoff {
+    /// Ordinary waits since the last stable connection: 0 for none, 1 after the first retry after a loss.
+    retries: u32,
+    refused: u32,
+    unknown: u32,
+    replaced: u32,
+}
+
+impl Backoff {
+    /// After a loss: short the first time, since most losses are blips; longer when the console said that it `goes_away`.
+    pub fn after_loss_ms(&mut self, goes_away: bool, policy: &Policy, random: &mut Random) -> u64 {
+        if self.retries > 0 {
+            return self.after_failure_ms(policy, random);
+        }
+        self.retries = 1;
+        random.between(0, if goes_away { policy.away_retry_ms } else { policy.first_retry_ms })
+    }
+
+    /// After a registration or dial that came to nothing.
+    pub fn after_failure_ms(&mut self, policy: &Policy, random: &mut Random) -> u64 {
+        let step = self.retries.max(1) - 1;
+        self.retries = step.saturating_add(2);
+        random.between(0, doubled(policy.retry_base_ms, step, policy.retry_cap_ms))
+    }
+
+    /// After an answer with `Retry-After`: what it asks for, as far as that is believed, and up to as much again. Less
+    /// than a second is not a wait but a slip of the console, and the ordinary row holds.
+    pub fn after_request_ms(&mut self, asked_ms: u64, policy: &Policy, random: &mut Random) -> u64 {
+        let ordinary_ms = self.after_failure_ms(policy, random);
+        if asked_ms < policy.retry_after_min_ms {
+            return ordinary_ms;
+        }
+        let asked_ms = asked_ms.min(policy.retry_after_max_ms);
+        asked_ms + random.between(0, asked_ms)
+    }
+
+    /// After the console refused the key.
+    pub fn after_refusal_ms(&mut self, policy: &Policy, random: &mut Random) -> u64 {
+        let wait_ms = doubled(policy.refused_base_ms, self.refused, policy.slow_cap_ms);
+        self.refused = self.refused.saturating_add(1);
+        random.between(wait_ms / 2, wait_ms + wait_ms / 2)
+    }
+
+    /// After the console said that it does not know us.
+    pub fn after_unknown_ms(&mut self, policy: &Policy, random: &mut Random) -> u64 {
+        let wait_ms = doubled(policy.unknown_base_ms, self.unknown, policy.slow_cap_ms);
+        self.unknown = self.unknown.saturating_add(1);
+        random.between(0, wait_ms)
+    }
+
+    /// After another connection took our place.
+    pub fn after_replacement_ms(&mut self, policy: &Policy) -> u64 {
+        let wait_ms = doubled(policy.replaced_base_ms, self.replaced, policy.slow_cap_ms);
+        self.replaced = self.replaced.saturating_add(1);
+        wait_ms
+    }
+
+    /// The connection has been ready for long enough: all is forgotten but replacement.
+    pub fn reset(&mut self) {
+        *self = Self { replaced: self.replaced, ..Self::default() };
+    }
+
+    /// The connection has been ready for very long: replacement is forgotten too.
+    pub fn reset_replacement(&mut self) {
+        self.replaced = 0;
+    }
+}
+
+/// `base_ms` doubled `times` times, at most `cap_ms`.
+fn doubled(base_ms: u64, times: u32, cap_ms: u64) -> u64 {
+    // Beyond 2³² any base is over any cap.
+    base_ms.saturating_mul(1 << times.min(32)).min(cap_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY_DRAWS: usize = 2_000;
+
+    /// The least and the greatest of many draws of what the given steps lead to.
+    fn range(steps: impl Fn(&mut Backoff, &Policy, &mut Random) -> u64) -> (u64, u64) {
+        let policy = Policy::default();
+        let mut random = Random::new(3);
+        let draws = (0..POLICY_DRAWS).map(|_| steps(&mut Backoff::default(), &policy, &mut random));
+        draws.fold((u64::MAX, 0), |(low, high), draw| (low.min(draw), high.max(draw)))
+    }
+
+    #[track_caller]
+    fn assert_fills(drawn: (u64, u64), low: u64, high: u64) {
+        let slack = (high - low) / 50;
+        assert!(drawn.0 >= low && drawn.0 <= low + slack, "{drawn:?} does not start at {low}");
+        assert!(drawn.1 <= high && drawn.1 + slack >= high, "{drawn:?} does not end at {high}");
+    }
+
+    #[test]
+    fn the_first_retry_after_a_loss_comes_within_two_seconds() {
+        assert_fills(range(|backoff, policy, random| backoff.after_loss_ms(false, policy, random)), 0, 2_000);
+    }
+
+    #[test]
+    fn the_first_retry_after_going_away_comes_within_ten_seconds() {
+        assert_fills(range(|backoff, policy, random| backoff.after_loss_ms(true, policy, random)), 0, 10_000);
+    }
+
+    #[test]
+    fn later_retries_double_from_ten_seconds_to_thirty() {
+        for (failures, high) in [(0, 10_000), (1, 20_000), (2, 30_000), (3, 30_000), (200, 30_000)] {
+            let drawn = range(|backoff, policy, random| {
+                backoff.after_loss_ms(false, policy, random);
+                for _ in 0..failures {
+                    backoff.after_failure_ms(policy, random);
+                }
+                backoff.after_failure_ms(policy, random)
+            });
+            assert_fills(drawn, 0, high);
+        }
+    }
+
+    #[test]
+    fn a_cold_start_begins_with_the_later_row() {
+        assert_fills(range(|backoff, policy, random| backoff.after_failure_ms(policy, random)), 0, 10_000);
+    }
+
+    #[test]
+    fn an_unstable_connection_keeps_the_backoff() {
+        let drawn = range(|backoff, policy, random| {
+            backoff.after_loss_ms(false, policy, random);
+            backoff.after_loss_ms(false, policy, random)
+        });
+        assert_fills(drawn, 0, 10_000);
+    }
+
+    #[test]
+    fn retry_after_is_honoured_and_clamped() {
+        assert_fills(range(|b, p, r| b.after_request_ms(7_000, p, r)), 7_000, 14_000);
+        assert_fills(range(|b, p, r| b.after_request_ms(u64::MAX, p, r)), 600_000, 1_200_000);
+        assert_fills(range(|b, p, r| b.after_request_ms(0, p, r)), 0, 10_000);
+    }
+
+    #[test]
+    fn the_slow_rows_double_to_ten_minutes() {
+        for (times, middle) in [(0, 60_000), (1, 120_000), (2, 240_000), (3, 480_000), (4, 600_000), (90, 600_000)] {
+            let drawn = range(|b, p, r| (0..=times).map(|_| b.after_refusal_ms(p, r)).last().unwrap_or(0));
+            assert_fills(drawn, middle / 2, middle + middle / 2);
+        }
+        for (times, high) in [(0, 5_000), (1, 10_000), (6, 320_000), (7, 600_000)] {
+            let drawn = range(|b, p, r| (0..=times).map(|_| b.after_unknown_ms(p, r)).last().unwrap_or(0));
+            assert_fills(drawn, 0, high);
+        }
+        for (times, exact) in [(0, 5_000), (1, 10_000), (6, 320_000), (7, 600_000), (40, 600_000)] {
+            let drawn = range(|b, p, _| (0..=times).map(|_| b.after_replacement_ms(p)).last().unwrap_or(0));
+            assert_eq!(drawn, (exact, exact));
+        }
+    }
+
+    #[test]
+    fn a_reset_forgets_all_but_replacement() {
+        let policy = Policy::default();
+        let mut random = Random::new(5);
+        let mut backoff = Backoff { retries: 9, refused: 9, unknown: 9, replaced: 1 };
+        backoff.reset();
+        assert!(backoff.after_loss_ms(false, &policy, &mut random) <= 2_000);
+        assert!(backoff.after_refusal_ms(&policy, &mut random) <= 90_000);
+        assert!(backoff.after_unknown_ms(&policy, &mut random) <= 5_000);
+        assert_eq!(backoff.after_replacement_ms(&policy), 10_000);
+        backoff.reset_replacement();
+        assert_eq!(backoff.after_replacement_ms(&policy), 5_000);
+    }
+}

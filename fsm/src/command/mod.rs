@@ -1,0 +1,283 @@
+//! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is told.
+//!
+//! It starts nothing, holds no output and knows no id: a command is a number, its id a 64-bit hash, its result whatever
+//! the agent keeps for that number. The hash decides whether a dispatch is a repeat, so the agent must key it with
+//! randomness of its own; two ids with one hash are rarer than 2⁻³⁴ among all that are remembered, and because the
+//! agent compares the ids themselves before it repeats a result, they cost an error and never a wrong answer.
+//!
+//! Invariants:
+//! - Each requested command is answered by exactly one order: [`FinishCommand`](Order::FinishCommand),
+//!   [`RefuseCommand`](Order::RefuseCommand) or [`RepeatResult`](Order::RepeatResult). One exception: the repeat of a
+//!   command that waits or runs is answered by that one's result, and no order ever names it.
+//! - Nothing is ordered for a command after its answer but [`ForgetResult`](Order::ForgetResult).
+//! - At most [`RUNNING_MAX`] run, at most [`WAITING_MAX`] wait, in the order in which they came.
+//! - A command that runs always has a deadline.
+//! - What was started and told to end is answered only after its group was killed.
+//!
+//! Units: milliseconds. Wire: `command:dispatch`, `command:cancel`, `command:result` (wire.md, part A and B).
+
+mod life;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use crate::delivery::dedupe::{Dedupe, Verdict};
+use crate::fact::{CommandFact, Key};
+use crate::order::{CommandEnd, Order, Refusal};
+use crate::time::Time;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use life::{Life, Phase};
+
+/// Commands at once. More would compete with each other, and with what the machine is for.
+pub const RUNNING_MAX: usize = 16;
+
+/// Commands that wait for one of those. Beyond it the console is told at once, rather than after minutes.
+pub const WAITING_MAX: usize = 256;
+
+/// How long a command may run where its payload does not say, as the production console assumes.
+pub const TIMEOUT_DEFAULT_MS: u64 = 30_000;
+
+/// The longest that a command may run, whatever its payload says: what needs more than an hour is no command.
+pub const TIMEOUT_MAX_MS: u64 = 3_600_000;
+
+/// From SIGTERM to SIGKILL: time to remove temporary files, short enough for the console, which waits 5 s.
+pub const KILL_AFTER_MS: u64 = 2_000;
+
+/// How long after the exit of a command its pipes are read on: a background child may hold them open for ever.
+pub const LINGER_MS: u64 = 500;
+
+/// How long a killed process may take to go. One that sits in an uninterruptible call is not waited for.
+pub const KILL_PATIENCE_MS: u64 = 500;
+
+/// The exit code of a command that ran out of time, as of timeout(1).
+pub const EXIT_TIMED_OUT: i32 = 124;
+
+/// The exit code of a cancelled command: 128 + SIGINT.
+pub const EXIT_CANCELLED: i32 = 130;
+
+/// The exit code that stands for a command which could not be started, unless the agent knows better.
+pub const EXIT_NOT_STARTED: i32 = 127;
+
+/// The exit code of a command that a draining agent terminated: 128 + SIGTERM.
+pub const EXIT_TERMINATED: i32 = 143;
+
+/// The exit code of a command that a draining agent killed: 128 + SIGKILL.
+pub const EXIT_KILLED: i32 = 137;
+
+/// All commands of the agent.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    running: BTreeMap<Key, Life>,
+    waiting: VecDeque<Waiting>,
+    past: Dedupe,
+    room: bool,
+    draining: bool,
+}
+
+/// A command that has not been started.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    command: Key,
+    timeout_ms: u64,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self { running: BTreeMap::new(), waiting: VecDeque::new(), past: Dedupe::new(), room: true, draining: false }
+    }
+}
+
+impl Commands {
+    /// Takes one fact about one command. A fact that fits none, or comes too late, changes nothing.
+    pub fn handle(&mut self, now: Time, command: Key, fact: &CommandFact, orders: &mut Vec<Order>) {
+        match *fact {
+            CommandFact::Requested { id_hash, timeout_ms } => self.request(now, command, id_hash, timeout_ms, orders),
+            CommandFact::Started => self.with(command, orders, |life, _| {
+                life.started(now);
+                Phase::Lives
+            }),
+            CommandFact::Failed => {
+                self.with(command, orders, |_, _| Phase::Over { end: CommandEnd::Exited, exit_code: EXIT_NOT_STARTED });
+            }
+            CommandFact::Exited { code } => {
+                self.with(command, orders, |life, orders| life.exited(now, code, orders));
+            }
+            CommandFact::EndOfOutput => {
+                self.with(command, orders, Life::output_ended);
+            }
+            CommandFact::CancelRequested => self.cancel(now, command, orders),
+            CommandFact::Answered { bytes } => {
+                self.past.weighed(command, usize::try_from(bytes).unwrap_or(usize::MAX));
+                self.forget_results(orders);
+            }
+        }
+        self.start_waiting(now, orders);
+    }
+
+    /// Lets the deadlines fire that have passed.
+    pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
+        let due: Vec<Key> =
+            self.running.iter().filter(|(_, life)| life.deadline() <= now).map(|(command, _)| *command).collect();
+        for command in due {
+            self.with(command, orders, |life, orders| life.expired(now, orders));
+        }
+        self.start_waiting(now, orders);
+    }
+
+    /// When the next tick is due; `None` where no command runs.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.running.values().map(Life::deadline).min()
+    }
+
+    /// Moves every deadline `ms` later: time that the process did not live through does not count.
+    pub fn shift_ms(&mut self, ms: u64) {
+        for life in self.running.values_mut() {
+            life.shift_ms(ms);
+        }
+    }
+
+    /// Says whether another result could be held. Where it could not, no command is taken; those that wait were taken
+    /// while there was room for theirs, and are started.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
+    }
+
+    /// Starts no command any more: those that wait, and those that come, are refused.
+    pub fn drain_begin(&mut self, orders: &mut Vec<Order>) {
+        self.draining = true;
+        for waiting in core::mem::take(&mut self.waiting) {
+            self.past.withdrawn(waiting.command);
+            orders.push(Order::RefuseCommand { command: waiting.command, refusal: Refusal::Draining });
+        }
+    }
+
+    /// Tells every command to end that was not told so before.
+    pub fn drain_terminate(&mut self, now: Time, orders: &mut Vec<Order>) {
+        for life in self.running.values_mut() {
+            life.stop(now, CommandEnd::Drained, EXIT_TERMINATED, orders);
+        }
+    }
+
+    /// Kills what is left of every command that was told to end, or runs.
+    pub fn drain_kill(&mut self, now: Time, orders: &mut Vec<Order>) {
+        for life in self.running.values_mut() {
+            life.stop(now, CommandEnd::Drained, EXIT_TERMINATED, orders);
+            life.kill(now, orders);
+        }
+    }
+
+    /// Nothing waits or runs: every command that was requested is answered.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// How many run.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn request(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
+        if self.contains(command) {
+            return;
+        }
+        match self.past.verdict(id_hash) {
+            Verdict::Running(_) => {}
+            Verdict::Ended(of) => orders.push(Order::RepeatResult { command, of }),
+            Verdict::Forgotten => orders.push(Order::RefuseCommand { command, refusal: Refusal::Forgotten }),
+            Verdict::New => match self.refusal() {
+                Some(refusal) => orders.push(Order::RefuseCommand { command, refusal }),
+                None => {
+                    self.past.accepted(id_hash, command);
+                    self.waiting.push_back(Waiting { command, timeout_ms: clamp_timeout(timeout_ms) });
+                    self.start_waiting(now, orders);
+                }
+            },
+        }
+    }
+
+    /// Why a new command cannot be taken now.
+    fn refusal(&self) -> Option<Refusal> {
+        if self.draining {
+            Some(Refusal::Draining)
+        } else if !self.room || self.waiting.len() >= WAITING_MAX {
+            Some(Refusal::Busy)
+        } else {
+            None
+        }
+    }
+
+    fn can_start(&self) -> bool {
+        !self.draining && self.running.len() < RUNNING_MAX
+    }
+
+    fn start_waiting(&mut self, now: Time, orders: &mut Vec<Order>) {
+        while self.can_start() {
+            let Some(next) = self.waiting.pop_front() else {
+                return;
+            };
+            self.running.insert(next.command, Life::new(now, next.command, next.timeout_ms));
+            orders.push(Order::StartCommand { command: next.command });
+        }
+    }
+
+    fn cancel(&mut self, now: Time, command: Key, orders: &mut Vec<Order>) {
+        let place = self.waiting.iter().position(|waiting| waiting.command == command);
+        if let Some(waiting) = place.and_then(|place| self.waiting.remove(place)) {
+            let end = CommandEnd::Cancelled;
+            self.finish(waiting.command, end, EXIT_CANCELLED, orders);
+            return;
+        }
+        self.with(command, orders, |life, orders| {
+            life.stop(now, CommandEnd::Cancelled, EXIT_CANCELLED, orders);
+            Phase::Lives
+        });
+    }
+
+    /// Whether this command waits or runs.
+    pub fn contains(&self, command: Key) -> bool {
+        self.running.contains_key(&command) || self.waiting.iter().any(|waiting| waiting.command == command)
+    }
+
+    /// Lets `change` act on a command that runs, and answers it if that was its end.
+    fn with(
+        &mut self,
+        command: Key,
+        orders: &mut Vec<Order>,
+        change: impl FnOnce(&mut Life, &mut Vec<Order>) -> Phase,
+    ) {
+        let Some(life) = self.running.get_mut(&command) else {
+            return;
+        };
+        if let Phase::Over { end, exit_code } = change(life, orders) {
+            self.running.remove(&command);
+            self.finish(command, end, exit_code, orders);
+        }
+    }
+
+    fn finish(&mut self, command: Key, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
+        orders.push(Order::FinishCommand { command, end, exit_code });
+        self.past.ended(command, 0);
+        self.forget_results(orders);
+    }
+
+    fn forget_results(&mut self, orders: &mut Vec<Order>) {
+        while let Some(command) = self.past.take_forgotten() {
+            orders.push(Order::ForgetResult { command });
+        }
+    }
+}
+
+/// The time-out that a payload asks for, within its bounds.
+fn clamp_timeout(timeout_ms: u64) -> u64 {
+    match timeout_ms {
+        0 => TIMEOUT_DEFAULT_MS,
+        asked => asked.min(TIMEOUT_MAX_MS),
+    }
+}

@@ -1,0 +1,113 @@
+//! The payload of our Pings, and which of them are unanswered: what turns a Pong into an acknowledgement.
+//!
+//! It does not know what was sent: a Ping carries only how many frames were put on its link before it. A Pong counts if
+//! it repeats, byte for byte, a Ping of this link that is still unanswered; it answers the earlier ones too, since a
+//! peer may answer only the latest (RFC 6455, section 5.5.3). Whatever else arrives is foreign and ignored.
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 0 | `0xD7`: a Ping of this agent |
+//! | 1 | version (1) in the upper four bits; in the lower, 1 for a keep-alive, 2 for a marker |
+//! | 2–5 | number of the link, big-endian |
+//! | 6–9 | number of the Ping on its link, from 1, big-endian |
+//! | 10–15 | how many reliable frames and stream frames of this link went before it, big-endian |
+
+use crate::fact::Attempt;
+use alloc::collections::VecDeque;
+
+/// How long the payload of a Ping is, in bytes; RFC 6455 allows 125.
+pub const PAYLOAD_BYTES: usize = 16;
+
+/// The payload of a Ping.
+pub type Payload = [u8; PAYLOAD_BYTES];
+
+/// How many Pings may be unanswered before markers wait: enough for a full window of 1 MiB at one marker for 64 KiB,
+/// twice over.
+const MARKERS_MAX: usize = 32;
+
+/// How many Pings are remembered: markers, and the keep-alives that are sent regardless.
+const PINGS_MAX: usize = MARKERS_MAX + 8;
+
+const MAGIC: u8 = 0xD7;
+const VERSION: u8 = 1;
+const FRAMES_MAX: u64 = (1 << 48) - 1;
+
+/// What a Ping is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The machine asks whether the link is alive.
+    KeepAlive,
+    /// The ledger asks how far the console has read.
+    Marker,
+}
+
+/// The unanswered Pings of one link.
+#[derive(Clone, Debug)]
+pub(super) struct Pings {
+    link: Attempt,
+    issued: u32,
+    unanswered: VecDeque<Ping>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ping {
+    payload: Payload,
+    frames: u64,
+}
+
+impl Pings {
+    /// No Ping yet.
+    pub(super) const fn new(link: Attempt) -> Self {
+        Self { link, issued: 0, unanswered: VecDeque::new() }
+    }
+
+    /// May a marker be sent, or are too many unanswered?
+    pub(super) fn room_for_marker(&self) -> bool {
+        self.unanswered.len() < MARKERS_MAX
+    }
+
+    /// A new Ping, `frames` frames after the link opened. The oldest is forgotten when too many are unanswered: a later
+    /// Pong says as much.
+    pub(super) fn issue(&mut self, purpose: Purpose, frames: u64) -> Payload {
+        self.issued = self.issued.wrapping_add(1);
+        let payload = encode(purpose, self.link, self.issued, frames);
+        if self.unanswered.len() == PINGS_MAX {
+            self.unanswered.pop_front();
+        }
+        self.unanswered.push_back(Ping { payload, frames });
+        payload
+    }
+
+    /// Up to which frame a Pong acknowledges, if it answers a Ping of ours.
+    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<u64> {
+        // A payload of another length equals none of ours.
+        let place = self.unanswered.iter().position(|ping| ping.payload == *payload)?;
+        let frames = self.unanswered.get(place)?.frames;
+        self.unanswered.drain(..=place);
+        Some(frames)
+    }
+
+    /// How many Pings are unanswered.
+    pub(super) fn unanswered(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// The number of the newest Ping.
+    pub(super) const fn issued(&self) -> u32 {
+        self.issued
+    }
+}
+
+fn encode(purpose: Purpose, link: Attempt, number: u32, frames: u64) -> Payload {
+    let purpose = match purpose {
+        Purpose::KeepAlive => 1,
+        Purpose::Marker => 2,
+    };
+    let mut payload = [0; PAYLOAD_BYTES];
+    payload[0] = MAGIC;
+    payload[1] = VERSION << 4 | purpose;
+    payload[2..6].copy_from_slice(&link.to_be_bytes());
+    payload[6..10].copy_from_slice(&number.to_be_bytes());
+    payload[10..].copy_from_slice(&frames.min(FRAMES_MAX).to_be_bytes()[2..]);
+    payload
+}

@@ -1,0 +1,293 @@
+//! Which frame is next: control, then what is reliable, then interactive output, then bulk.
+//!
+//! It does not encode, and does not know how long a batch is. Within a class streams take turns; one frame of bulk goes
+//! after [`OTHERS_BEFORE_BULK`] others even when those never end. A `closed` or a final result waits for the bytes of its
+//! own stream, in the queue.
+
+use super::ping::{Payload, Purpose};
+use super::rate::encoded_bytes;
+use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey, is_sent};
+use crate::order::Gate;
+use crate::time::Time;
+use core::ops::Bound;
+
+/// How many frames of other kinds may pass one of bulk.
+pub(super) const OTHERS_BEFORE_BULK: u32 = 64;
+
+/// A frame is at most this part of its stream's window: on a slow link one frame must not take a second.
+const FRAMES_IN_WINDOW: u64 = 8;
+
+/// The least that a frame may be cut to, in bytes.
+const FRAME_BYTES_MIN: usize = 4 << 10;
+
+/// How many kinds of state there are.
+pub(super) const STATE_KINDS: usize = 3;
+
+/// A message that describes the present, so that only the newest counts; sent in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// `registration`
+    Registration,
+    /// `heartbeat`
+    Heartbeat,
+    /// `metrics`
+    Metrics,
+}
+
+/// The next frame for the link.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<'a, M> {
+    /// A Ping with this payload.
+    Ping {
+        /// Its payload.
+        payload: Payload,
+        /// What it is for.
+        purpose: Purpose,
+    },
+    /// A state message; the ledger does not keep it.
+    State {
+        /// What it is.
+        kind: StateKind,
+        /// Its body.
+        body: M,
+    },
+    /// A reliable message.
+    Reliable {
+        /// Its number.
+        number: u64,
+        /// Its body.
+        body: &'a M,
+    },
+    /// Bytes of a stream. The owner cuts them from the source and says with [`cut`](Delivery::cut) how many they were,
+    /// before it asks again.
+    Stream {
+        /// The stream.
+        stream: StreamKey,
+        /// What to cut.
+        cut: Cut,
+    },
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Turns {
+    interactive: Option<StreamKey>,
+    bulk: Option<StreamKey>,
+    others_since_bulk: u32,
+}
+
+enum Choice {
+    Ping(Purpose),
+    State(StateKind),
+    Reliable(u64),
+    Stream(StreamKey, Cut),
+}
+
+impl<M> Link<M> {
+    /// When the next marker is due; `None` while nothing waits for one, or too many are unanswered.
+    pub(super) fn marker_due(&self) -> Option<Time> {
+        if !self.pings.room_for_marker() {
+            return None;
+        }
+        let since = self.unmarked_since?;
+        if self.marker_wanted || self.unmarked_bytes >= MARKER_BYTES {
+            Some(since)
+        } else {
+            Some(since.after_ms(MARKER_MS))
+        }
+    }
+
+    fn sent(&mut self, now: Time, flight: Flight, bytes: u64) {
+        self.unmarked_since.get_or_insert(now);
+        self.unmarked_bytes += bytes;
+        if let (
+            Some(Flight::Bytes { stream: last, to: last_to, encoded: last_encoded }),
+            Flight::Bytes { stream, to, encoded },
+        ) = (self.flights.back_mut(), flight)
+            && *last == stream
+            && self.frames_marked < self.frames_sent
+        {
+            // No Ping went between them, so that they can only be acknowledged together.
+            *last_to = to.max(*last_to);
+            *last_encoded += encoded;
+            return;
+        }
+        self.flights.push_back(flight);
+        self.frames_sent += 1;
+    }
+
+    fn ping(&mut self, purpose: Purpose) -> Payload {
+        self.frames_marked = self.frames_sent;
+        self.unmarked_bytes = 0;
+        self.unmarked_since = None;
+        self.marker_wanted = false;
+        self.pings.issue(purpose, self.frames_sent)
+    }
+}
+
+impl<M> Delivery<M> {
+    /// Puts a state message in the place of an older one of its kind. False without a link: it is not kept.
+    pub fn set_state(&mut self, kind: StateKind, body: M) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        link.state[kind as usize] = Some(body);
+        true
+    }
+
+    /// Asks for a keep-alive Ping; it goes before everything else.
+    pub fn request_ping(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.keep_alive_wanted = true;
+        }
+    }
+
+    /// The next frame for the link, in the order in which they must be written; `None` while there is none to send.
+    pub fn next(&mut self, now: Time) -> Option<Next<'_, M>> {
+        self.see(now);
+        let choice = self.choose()?;
+        let link = self.link.as_mut()?;
+        if matches!(choice, Choice::Ping(_) | Choice::State(_) | Choice::Reliable(_)) {
+            link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
+        }
+        match choice {
+            Choice::Ping(purpose) => {
+                if purpose == Purpose::KeepAlive {
+                    link.keep_alive_wanted = false;
+                }
+                Some(Next::Ping { payload: link.ping(purpose), purpose })
+            }
+            Choice::State(kind) => {
+                let body = link.state.get_mut(kind as usize)?.take()?;
+                Some(Next::State { kind, body })
+            }
+            Choice::Reliable(number) => {
+                let size = self.queue.size(number);
+                link.sent(self.now, Flight::Message(number), size);
+                let body = self.queue.send(number)?;
+                Some(Next::Reliable { number, body })
+            }
+            Choice::Stream(stream, cut) => {
+                link.uncut = Some((stream, cut));
+                Some(Next::Stream { stream, cut })
+            }
+        }
+    }
+
+    /// Says how many bytes were cut for the stream frame that [`next`](Self::next) gave last. With none (all that is
+    /// left is the beginning of a character) no frame is sent, and the stream waits until it [grew](Self::grew).
+    pub fn cut(&mut self, bytes: usize) {
+        let now = self.now;
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        let Some((stream, cut)) = link.uncut.take() else {
+            return;
+        };
+        let Some(entry) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        let bytes = bytes as u64;
+        let to = entry.cut(cut, bytes);
+        let frame = bytes > 0 || cut == Cut::Modes;
+        if frame {
+            let encoded = encoded_bytes(bytes);
+            entry.in_flight += encoded;
+            link.in_flight += encoded;
+            let ping = link.pings.issued();
+            let unmarked = if entry.unmarked.0 == ping { entry.unmarked.1 + encoded } else { encoded };
+            entry.unmarked = (ping, unmarked);
+            // Half a window without a marker: the other half must not run out before the Pong is back.
+            link.marker_wanted |= unmarked >= entry.window(now) / 2;
+            link.marker_wanted |= link.unmarked_bytes + encoded >= link.window(now) / 2;
+            let flight = match cut {
+                Cut::Modes => Flight::ReplayEnd { stream, encoded },
+                Cut::Bytes { .. } | Cut::Reset => Flight::Bytes { stream, to, encoded },
+            };
+            link.sent(now, flight, encoded);
+        }
+        self.refresh(stream);
+        self.unblock(stream);
+    }
+
+    fn choose(&mut self) -> Option<Choice> {
+        let link = self.link.as_mut()?;
+        // What was handed out and never cut was not sent.
+        link.uncut = None;
+        if link.keep_alive_wanted {
+            return Some(Choice::Ping(Purpose::KeepAlive));
+        }
+        if link.marker_due().is_some_and(|due| due <= self.now) {
+            return Some(Choice::Ping(Purpose::Marker));
+        }
+        if link.gate >= Some(Gate::State) {
+            for kind in [StateKind::Registration, StateKind::Heartbeat, StateKind::Metrics] {
+                if link.state[kind as usize].is_some() {
+                    return Some(Choice::State(kind));
+                }
+            }
+        }
+        if link.gate < Some(Gate::All) {
+            return None;
+        }
+        if link.turns.others_since_bulk >= OTHERS_BEFORE_BULK
+            && let Some(choice) = self.choose_stream(Class::Bulk)
+        {
+            return Some(choice);
+        }
+        let streams = &self.streams;
+        if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
+            return Some(Choice::Reliable(number));
+        }
+        self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk))
+    }
+
+    /// The stream of a class whose turn it is, and what to cut from it.
+    fn choose_stream(&mut self, class: Class) -> Option<Choice> {
+        // Each round either chooses or takes one stream out of those that may run, so this ends.
+        loop {
+            let link = self.link.as_mut()?;
+            if class == Class::Bulk && !link.has_room(self.now) {
+                return None;
+            }
+            let last = match class {
+                Class::Interactive => link.turns.interactive,
+                Class::Bulk => link.turns.bulk,
+            };
+            let stream = self.after(class, last)?;
+            let entry = self.streams.get(&stream)?;
+            if entry.class(self.now) != Some(class) {
+                // Its window has shrunk since it was put there.
+                self.refresh(stream);
+                continue;
+            }
+            let max = usize::try_from(entry.window(self.now) / FRAMES_IN_WINDOW)
+                .map_or(FRAME_BYTES_MAX, |max| max.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX));
+            let cut = entry.next_cut(max)?;
+            let link = self.link.as_mut()?;
+            match class {
+                Class::Interactive => {
+                    link.turns.interactive = Some(stream);
+                    link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
+                }
+                Class::Bulk => {
+                    link.turns.bulk = Some(stream);
+                    link.turns.others_since_bulk = 0;
+                }
+            }
+            return Some(Choice::Stream(stream, cut));
+        }
+    }
+
+    /// The stream of a class after the one that was served last, in a circle.
+    fn after(&self, class: Class, last: Option<StreamKey>) -> Option<StreamKey> {
+        let first = Bound::Included((class, StreamKey::Terminal(0)));
+        let end = Bound::Included((class, StreamKey::Stderr(u32::MAX)));
+        let start = last.map_or(first, |last| Bound::Excluded((class, last)));
+        self.runnable
+            .range((start, end))
+            .next()
+            .or_else(|| self.runnable.range((first, end)).next())
+            .map(|(_, stream)| *stream)
+    }
+}

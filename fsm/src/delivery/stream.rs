@@ -1,0 +1,348 @@
+//! One stream: how far its source has come, how much of it is still held, sent, and known to have arrived.
+//!
+//! It does not hold the bytes. Offsets count bytes since the start of the stream; always
+//! `acked ≤ sent ≤ end` and `retained ≤ end`. `acked` is where sending starts over on the next link.
+
+use super::rate::{Rate, encoded_bytes, raw_bytes};
+use super::{INTERACTIVE_BYTES_MAX, STREAM_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
+use crate::fact::Key;
+use crate::time::Time;
+
+/// Which stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StreamKey {
+    /// What a terminal session prints.
+    Terminal(Key),
+    /// The standard output of a streamed command.
+    Stdout(Key),
+    /// The standard error of a streamed command.
+    Stderr(Key),
+}
+
+/// How far a stream has come, in bytes since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Where the source's last byte ends.
+    pub end: u64,
+    /// The oldest byte that the source still holds.
+    pub retained: u64,
+    /// Up to where it was sent on this link.
+    pub sent: u64,
+    /// Up to where the console is known to have it, or it is lost.
+    pub acked: u64,
+}
+
+/// Bytes that were discarded before the console had them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The stream.
+    pub stream: StreamKey,
+    /// Where the first lost byte stood.
+    pub from: u64,
+    /// Where the first byte after the last lost one stands.
+    pub to: u64,
+    /// How many bytes between the two are lost.
+    pub lost_bytes: u64,
+}
+
+/// What the writer is to cut from a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Bytes of the source, with their offset.
+    Bytes {
+        /// Where the first byte stands.
+        from: u64,
+        /// How many at most; fewer where a character would be split.
+        max: usize,
+        /// They were sent before, and are repeated for somebody who re-attached.
+        replay: bool,
+    },
+    /// The reset before a replay: bytes of the agent's own, without an offset.
+    Reset,
+    /// The modes after a replay: bytes of the agent's own, without an offset.
+    Modes,
+}
+
+/// Whom a stream stands among in the queue for the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// Little of it is waiting or under way: somebody types.
+    Interactive,
+    /// Much of it is.
+    Bulk,
+}
+
+/// The state of one stream.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) at: Position,
+    /// Encoded bytes that were sent on this link and are not acknowledged, replays included.
+    pub(super) in_flight: u64,
+    /// Encoded bytes sent since the Ping with the number beside it.
+    pub(super) unmarked: (u32, u64),
+    pub(super) rate: Rate,
+    pub(super) attached: bool,
+    /// No byte will follow.
+    pub(super) ended: bool,
+    /// The source holds back the beginning of a character; it will say when that has changed.
+    pub(super) held_back: bool,
+    pub(super) replay: Option<Replay>,
+    /// Where it stands in the queue for the writer.
+    pub(super) queued: Option<Class>,
+    pub(super) unsettled: bool,
+    gap: Option<(u64, u64, u64)>,
+}
+
+/// A replay for somebody who re-attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Replay {
+    from: u64,
+    cursor: u64,
+    /// Where the repeated bytes end and new ones begin.
+    until: u64,
+    /// Where the stream ended when it was re-attached: the modes are those of this place.
+    modes_at: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Reset,
+    Repeat,
+    CatchUp,
+    Modes,
+    Unconfirmed,
+}
+
+impl Stream {
+    pub(super) fn new(start: u64) -> Self {
+        Self {
+            at: Position { end: start, retained: start, sent: start, acked: start },
+            in_flight: 0,
+            unmarked: (0, 0),
+            rate: Rate::default(),
+            attached: true,
+            ended: false,
+            held_back: false,
+            replay: None,
+            queued: None,
+            unsettled: false,
+            gap: None,
+        }
+    }
+
+    /// What may be under way, in encoded bytes.
+    pub(super) fn window(&self, now: Time) -> u64 {
+        self.rate.last_second(now).clamp(STREAM_WINDOW_BYTES_MIN, STREAM_WINDOW_BYTES_MAX)
+    }
+
+    /// Encoded bytes that are held and not sent.
+    pub(super) fn waiting(&self) -> u64 {
+        let repeat = self.replay.map_or(0, |replay| replay.to_repeat());
+        let new = self.at.end - self.at.sent.max(self.at.retained);
+        if repeat + new == 0 { 0 } else { encoded_bytes(repeat + new) }
+    }
+
+    /// How many bytes the source may read, if its window alone decides.
+    pub(super) fn room(&self, now: Time) -> u64 {
+        raw_bytes(self.window(now).saturating_sub(self.in_flight + self.waiting()))
+    }
+
+    /// How many bytes the source may read whatever else is under way: as long as it stays interactive.
+    pub(super) fn room_as_interactive(&self) -> u64 {
+        raw_bytes(INTERACTIVE_BYTES_MAX.saturating_sub(self.in_flight + self.waiting()))
+    }
+
+    /// Where it should stand in the queue for the writer.
+    pub(super) fn class(&self, now: Time) -> Option<Class> {
+        self.next_cut(1)?;
+        if self.in_flight >= self.window(now) {
+            None
+        } else if self.in_flight + self.waiting() <= INTERACTIVE_BYTES_MAX {
+            Some(Class::Interactive)
+        } else {
+            Some(Class::Bulk)
+        }
+    }
+
+    /// What comes next, at most `max` bytes of it.
+    pub(super) fn next_cut(&self, max: usize) -> Option<Cut> {
+        if !self.attached {
+            return None;
+        }
+        if let Some(replay) = self.replay {
+            match replay.stage {
+                Stage::Reset => return Some(Cut::Reset),
+                Stage::Modes => return Some(Cut::Modes),
+                Stage::Repeat if self.held_back => return None,
+                Stage::Repeat => {
+                    return Some(Cut::Bytes {
+                        from: replay.cursor,
+                        max: clamp_to(max, replay.to_repeat()),
+                        replay: true,
+                    });
+                }
+                Stage::CatchUp | Stage::Unconfirmed => {}
+            }
+        }
+        let goal = match self.replay {
+            Some(replay) if replay.stage == Stage::CatchUp => replay.modes_at,
+            Some(_) | None => self.at.end,
+        };
+        // What is gone is skipped as soon as nothing is under way.
+        let is_gone = self.at.sent < self.at.retained;
+        (self.at.sent < goal && !self.held_back && !is_gone).then(|| Cut::Bytes {
+            from: self.at.sent,
+            max: clamp_to(max, goal - self.at.sent),
+            replay: false,
+        })
+    }
+
+    /// Notes that `bytes` were cut as `cut` said; returns up to where an acknowledgement of them reaches.
+    pub(super) fn cut(&mut self, cut: Cut, bytes: u64) -> u64 {
+        match (cut, &mut self.replay) {
+            (Cut::Reset, Some(replay)) => replay.stage = Stage::Repeat,
+            (Cut::Modes, Some(replay)) => replay.stage = Stage::Unconfirmed,
+            (Cut::Bytes { replay: true, .. }, Some(replay)) => replay.cursor += bytes,
+            (Cut::Bytes { replay: true, .. } | Cut::Reset | Cut::Modes, None) => {}
+            (Cut::Bytes { replay: false, .. }, _) => {
+                self.at.sent = (self.at.sent + bytes).min(self.at.end);
+            }
+        }
+        self.held_back = matches!(cut, Cut::Bytes { .. }) && bytes == 0;
+        if self.held_back
+            && let Some(replay) = &mut self.replay
+            && replay.stage == Stage::CatchUp
+        {
+            // The stream was re-attached in the middle of a character: the modes go before that.
+            replay.modes_at = self.at.sent;
+            self.held_back = false;
+        }
+        self.advance_replay();
+        if matches!(cut, Cut::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
+    }
+
+    /// The source holds more, or lets go of what it held back.
+    pub(super) fn grew(&mut self, end: u64) {
+        self.at.end = self.at.end.max(end);
+        self.held_back = false;
+    }
+
+    /// The source no longer holds what is before `offset`.
+    pub(super) fn discarded(&mut self, offset: u64, online: bool) {
+        self.at.retained = self.at.retained.max(offset.min(self.at.end));
+        if online && self.attached {
+            self.skip_what_is_gone();
+        }
+    }
+
+    /// Starts over on a new link.
+    pub(super) fn reconnected(&mut self) {
+        self.forget_link();
+        if self.attached {
+            self.skip_what_is_gone();
+        }
+        if let Some(replay) = self.replay {
+            self.begin_replay(replay.from);
+        }
+    }
+
+    /// The link is gone, and with it what was under way.
+    pub(super) fn forget_link(&mut self) {
+        self.at.sent = self.at.acked;
+        self.in_flight = 0;
+        self.unmarked = (0, 0);
+        self.rate = Rate::default();
+        self.held_back = false;
+    }
+
+    /// Repeats what is held from `from` on for somebody who re-attached, and goes on from there.
+    pub(super) fn begin_replay(&mut self, from: u64) {
+        self.attached = true;
+        self.skip_what_is_gone();
+        let from = from.max(self.at.retained).min(self.at.sent);
+        self.replay =
+            Some(Replay { from, cursor: from, until: self.at.sent, modes_at: self.at.end, stage: Stage::Reset });
+        self.held_back = false;
+    }
+
+    /// An acknowledgement of `encoded` bytes, which reaches up to `to`.
+    pub(super) fn acknowledged(&mut self, now: Time, to: u64, encoded: u64) {
+        self.in_flight = self.in_flight.saturating_sub(encoded);
+        self.at.acked = self.at.acked.max(to);
+        self.rate.acknowledged(now, encoded);
+        if self.attached {
+            self.skip_what_is_gone();
+        }
+    }
+
+    /// The console has read the end of a replay.
+    pub(super) fn replay_acknowledged(&mut self) {
+        if self.replay.is_some_and(|replay| replay.stage == Stage::Unconfirmed) {
+            self.replay = None;
+        }
+    }
+
+    /// Nothing of it waits for the console.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.attached || (self.at.acked == self.at.end && self.replay.is_none())
+    }
+
+    /// Takes the bytes that were lost and not yet told of: from, to and how many.
+    pub(super) fn take_gap(&mut self) -> Option<(u64, u64, u64)> {
+        self.gap.take()
+    }
+
+    /// Is there a gap to tell of?
+    pub(super) const fn has_gap(&self) -> bool {
+        self.gap.is_some()
+    }
+
+    /// Goes on after bytes that are gone, as soon as nothing is under way: until then an acknowledgement may still come
+    /// for what stands before them, and only then is it known how much was lost.
+    fn skip_what_is_gone(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.cursor = replay.cursor.max(self.at.retained.min(replay.until));
+        }
+        if self.in_flight == 0 && self.at.sent < self.at.retained {
+            let (from, to) = (self.at.sent, self.at.retained);
+            self.count_gap(from, to);
+            self.at.sent = to;
+            self.at.acked = to;
+        }
+        self.advance_replay();
+    }
+
+    fn count_gap(&mut self, from: u64, to: u64) {
+        let lost = to - from;
+        self.gap = Some(match self.gap {
+            Some((first, last, bytes)) => (first.min(from), last.max(to), bytes + lost),
+            None => (from, to, lost),
+        });
+    }
+
+    fn advance_replay(&mut self) {
+        let Some(replay) = &mut self.replay else {
+            return;
+        };
+        if replay.stage == Stage::Repeat && replay.cursor >= replay.until {
+            replay.stage = Stage::CatchUp;
+        }
+        if replay.stage == Stage::CatchUp && self.at.sent >= replay.modes_at {
+            replay.stage = Stage::Modes;
+        }
+    }
+}
+
+impl Replay {
+    const fn to_repeat(self) -> u64 {
+        match self.stage {
+            Stage::Reset | Stage::Repeat => self.until.saturating_sub(self.cursor),
+            Stage::CatchUp | Stage::Modes | Stage::Unconfirmed => 0,
+        }
+    }
+}
+
+fn clamp_to(max: usize, there: u64) -> usize {
+    usize::try_from(there).map_or(max, |there| there.min(max))
+}

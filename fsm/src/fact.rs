@@ -1,0 +1,254 @@
+//! What happened: the only things the machine ever learns, in the past tense.
+//!
+//! Facts do not interpret. A fact about one attempt or one link carries its number, and one with a stale number is
+//! counted and ignored. Their serialised form is the vocabulary of recordings and scenarios (`tests/scenarios`), so
+//! they hold no secret, no terminal byte and no command text: identifiers are numbers given by the agent.
+
+use serde::{Deserialize, Serialize};
+
+/// Number of a registration attempt or of a link: 1 for the first, never reused within a process.
+pub type Attempt = u32;
+
+/// Number of a terminal session or command as the agent counts them; the console's own ids stay outside.
+pub type Key = u32;
+
+/// Something that happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Fact {
+    /// The agent is up; `remembered` when this console has given this instance an id that is still on disk.
+    Started {
+        /// An id is known, so registration is left out.
+        remembered: bool,
+    },
+    /// The loop has handed over what was ready; deadlines that have passed fire now.
+    Tick,
+    /// The console answered a registration, with whatever HTTP status.
+    RegistrationAnswered {
+        /// The attempt that this answers.
+        attempt: Attempt,
+        /// The HTTP status.
+        status: u16,
+        /// `Retry-After` in milliseconds, if the answer had one that could be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// A registration ended without an answer: no connection, no TLS, no HTTP.
+    RegistrationFailed {
+        /// The attempt that failed.
+        attempt: Attempt,
+        /// What went wrong.
+        cause: Failure,
+    },
+    /// The WebSocket is up: the console answered 101.
+    LinkOpened {
+        /// The link that is up.
+        link: Attempt,
+    },
+    /// A dial ended without a WebSocket.
+    DialFailed {
+        /// The link that never came up.
+        link: Attempt,
+        /// What went wrong.
+        cause: Failure,
+        /// `Retry-After` in milliseconds, if the console answered with one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// The first message of a link arrived: the console listens.
+    Greeted {
+        /// The link it came on.
+        link: Attempt,
+    },
+    /// A Ping left for the socket.
+    PingWritten {
+        /// The link it went to.
+        link: Attempt,
+    },
+    /// A Pong arrived that answers a Ping of this link.
+    PongReceived {
+        /// The link it came on.
+        link: Attempt,
+        /// No other Ping of this link is unanswered.
+        last: bool,
+    },
+    /// The socket took nothing for [`write_stall_ms`](crate::limits::Policy::write_stall_ms).
+    WriteStalled {
+        /// The link that is stuck.
+        link: Attempt,
+    },
+    /// The console sent a close frame.
+    CloseReceived {
+        /// The link it closes.
+        link: Attempt,
+        /// The close code; 1005 where the frame had none.
+        code: u16,
+        /// What the reason says, as far as it is known.
+        reason: CloseReason,
+    },
+    /// The link broke without a close frame.
+    LinkLost {
+        /// The link that broke.
+        link: Attempt,
+        /// How it was noticed.
+        cause: Loss,
+    },
+    /// The socket is gone, after [`CloseLink`](crate::order::Order::CloseLink),
+    /// [`DropLink`](crate::order::Order::DropLink), a close by the console or a loss.
+    LinkClosed {
+        /// The link whose socket is gone.
+        link: Attempt,
+    },
+    /// Everything that was sent is acknowledged, or no longer so.
+    DeliverySettled {
+        /// Nothing reliable and no stream byte waits for the console.
+        settled: bool,
+    },
+    /// Another result could be held, or no longer so.
+    RoomForResults {
+        /// There is room.
+        room: bool,
+    },
+    /// Somebody typed into a terminal; told only while a resync waits for a quiet moment.
+    TerminalInput,
+    /// The machine slept, was frozen, resumed from a snapshot, or its clock was set.
+    ClockJumped {
+        /// How that was noticed.
+        cause: Jump,
+        /// By how much, in milliseconds.
+        gap_ms: u64,
+        /// Fresh entropy, so that clones do not move in step.
+        entropy: u64,
+    },
+    /// The process was told to stop.
+    ShutdownRequested,
+    /// Something happened to a terminal session.
+    Session {
+        /// The session.
+        session: Key,
+        /// What happened to it.
+        what: SessionFact,
+    },
+    /// Something happened to a command.
+    Command {
+        /// The command.
+        command: Key,
+        /// What happened to it.
+        what: CommandFact,
+    },
+}
+
+/// Why a registration or a dial came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The name could not be resolved.
+    Resolve,
+    /// No address accepted a connection.
+    Connect,
+    /// The proxy refused or failed.
+    Proxy,
+    /// The TLS handshake failed.
+    Tls,
+    /// The console spoke something other than HTTP, or broke off.
+    Protocol,
+    /// The console refused the upgrade because of the key (401, 403).
+    Unauthorized,
+    /// The console answered the upgrade with another status than 101.
+    Status,
+    /// This machine ran out of something: descriptors, memory, ports.
+    Local,
+}
+
+/// How a link was found broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Loss {
+    /// End of stream without a close frame.
+    Eof,
+    /// The socket reported an error, such as a reset.
+    Reset,
+    /// The console broke the WebSocket protocol.
+    Protocol,
+    /// A message was over the limit; it was answered with close 1009.
+    TooBig,
+}
+
+/// What a close reason is known to mean (wire.md, part B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseReason {
+    /// `Authentication required…`: the key is bad, missing or expired.
+    Authentication,
+    /// `Unknown instance ID: …`: the console does not know the id.
+    UnknownInstance,
+    /// `Replaced by new connection`: another agent has our id.
+    Replaced,
+    /// Anything else.
+    Other,
+}
+
+/// How a jump of the clock was noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Jump {
+    /// A tick came late: the process was stopped or starved.
+    LateTick,
+    /// The real-time clock stepped against the monotonic one.
+    RealTimeStep,
+    /// The boot-time clock ran ahead of the monotonic one: the machine was suspended.
+    Suspend,
+}
+
+/// What happens to a terminal session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SessionFact {
+    /// Its shell runs.
+    Opened,
+    /// Somebody uses it: a create, an input or a resize arrived. Input and resize are told only while
+    /// [`Sessions::is_orphan`](crate::session::Sessions::is_orphan).
+    Attached,
+    /// The console asked for its end.
+    CloseRequested,
+    /// Its shell is gone, with this exit code (128 + N for signal N).
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// The last byte of its PTY was read.
+    EndOfOutput,
+    /// Nothing of it is left: no process, no terminal.
+    Reaped,
+}
+
+/// What happens to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum CommandFact {
+    /// The console dispatched it.
+    Requested {
+        /// A 64-bit hash of its id, by which a repeat is known.
+        id_hash: u64,
+        /// How long it may run, as the payload says; 0 where it does not.
+        timeout_ms: u64,
+    },
+    /// Its process runs.
+    Started,
+    /// It could not be started; its result is ready.
+    Failed,
+    /// Its process is gone, with this exit code (128 + N for signal N).
+    Exited {
+        /// The exit code.
+        code: i32,
+    },
+    /// The last byte of both its pipes was read.
+    EndOfOutput,
+    /// The console asked to cancel it.
+    CancelRequested,
+    /// Its result is written and held for repeats, with this length on the wire: old results make way by their length.
+    Answered {
+        /// Its encoded bytes.
+        bytes: u32,
+    },
+}

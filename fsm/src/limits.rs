@@ -1,0 +1,137 @@
+//! Every number that the connection depends on: one table, with the reason beside it.
+//!
+//! Production uses [`Policy::default`] and nothing can change it from outside; tests and simulations may build another.
+//! All durations are in milliseconds. Bounds of queues and buffers stand with what they bound ([`delivery`],
+//! [`session`], [`command`]).
+//!
+//! [`delivery`]: crate::delivery
+//! [`session`]: crate::session
+//! [`command`]: crate::command
+
+/// The table of constants of the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// A registration has this long for its answer: the console looks up geography, which takes seconds.
+    pub registration_ms: u64,
+    /// Name look-up, TCP, TLS and upgrade together have this long.
+    pub dial_ms: u64,
+    /// The first retry after a loss comes within this: most losses are blips.
+    pub first_retry_ms: u64,
+    /// The first retry after the console said that it goes away comes within this: it restarts, and all come back.
+    pub away_retry_ms: u64,
+    /// No dial sooner than this after the old socket is gone: the console removes the newest connection when the
+    /// close of an older one reaches it late.
+    pub redial_gap_ms: u64,
+    /// Later retries are uniform in 0 … min(`retry_cap_ms`, `retry_base_ms` · 2ⁿ).
+    pub retry_base_ms: u64,
+    /// See `retry_base_ms`. A fleet of 10,000 comes back with a peak of three times the mean.
+    pub retry_cap_ms: u64,
+    /// `Retry-After` below this is not a wait; it is given in whole seconds.
+    pub retry_after_min_ms: u64,
+    /// `Retry-After` is believed up to this, plus up to as much again at random.
+    pub retry_after_max_ms: u64,
+    /// A connection that was ready for this long forgets all failures but replacement.
+    pub stable_ms: u64,
+    /// After a refused key: this, doubling up to `slow_cap_ms`, ± 50 %. Only a person can mend it.
+    pub refused_base_ms: u64,
+    /// The longest wait of the slow rows: refused key, unknown instance, replaced.
+    pub slow_cap_ms: u64,
+    /// After the console forgot us: uniform in 0 … this, doubling up to `slow_cap_ms`.
+    pub unknown_base_ms: u64,
+    /// After being replaced: this, doubling up to `slow_cap_ms`.
+    pub replaced_base_ms: u64,
+    /// A connection that was ready for this long forgets that it was replaced.
+    pub replaced_reset_ms: u64,
+    /// Three replacements within this mean that two agents share one id.
+    pub replaced_window_ms: u64,
+    /// A keep-alive Ping goes out this often, whatever else is sent.
+    pub ping_ms: u64,
+    /// The link is dead when no Pong has come for this long while a Ping is unanswered.
+    pub pong_ms: u64,
+    /// After a jump of the clock the link has this long to answer.
+    pub probe_ms: u64,
+    /// The link is dead when the socket has taken no byte for this long while there is one to write.
+    pub write_stall_ms: u64,
+    /// The close handshake has this long, then the socket is dropped; and as long again to be gone.
+    pub close_ms: u64,
+    /// A console that has not greeted gets state messages after this.
+    pub state_gate_ms: u64,
+    /// A console that has not greeted gets everything after this.
+    pub all_gate_ms: u64,
+    /// A resync comes this long after the link became ready: the production console forgets a broken socket after 30 s.
+    pub resync_ms: u64,
+    /// A resync waits until nobody has typed for this long.
+    pub resync_quiet_ms: u64,
+    /// A resync that had to wait looks again after this.
+    pub resync_poll_ms: u64,
+    /// A tick later than this is a jump of the clock.
+    pub late_tick_ms: u64,
+    /// Heartbeats and metrics come after a share of their interval drawn from this range, in percent: strictly more often than promised.
+    pub interval_percent: (u64, u64),
+    /// Draining: SIGTERM to commands.
+    pub drain_terminate_ms: u64,
+    /// Draining: SIGKILL to what is left of the sessions.
+    pub drain_kill_sessions_ms: u64,
+    /// Draining: SIGKILL to what is left of the commands.
+    pub drain_kill_commands_ms: u64,
+    /// Draining: the close frame, whatever is left.
+    pub drain_close_ms: u64,
+    /// Draining: the end, whatever is left. Fly.io kills after 5 s.
+    pub drain_exit_ms: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            registration_ms: 15_000,
+            dial_ms: 10_000,
+            first_retry_ms: 2_000,
+            away_retry_ms: 10_000,
+            redial_gap_ms: 250,
+            retry_base_ms: 10_000,
+            retry_cap_ms: 30_000,
+            retry_after_min_ms: 1_000,
+            retry_after_max_ms: 600_000,
+            stable_ms: 30_000,
+            refused_base_ms: 60_000,
+            slow_cap_ms: 600_000,
+            unknown_base_ms: 5_000,
+            replaced_base_ms: 5_000,
+            replaced_reset_ms: 1_800_000,
+            replaced_window_ms: 900_000,
+            ping_ms: 10_000,
+            pong_ms: 10_000,
+            probe_ms: 5_000,
+            write_stall_ms: 10_000,
+            close_ms: 1_000,
+            state_gate_ms: 1_000,
+            all_gate_ms: 5_000,
+            resync_ms: 40_000,
+            resync_quiet_ms: 5_000,
+            resync_poll_ms: 1_000,
+            late_tick_ms: 2_000,
+            interval_percent: (80, 95),
+            drain_terminate_ms: 1_500,
+            drain_kill_sessions_ms: 2_000,
+            drain_kill_commands_ms: 2_500,
+            drain_close_ms: 3_500,
+            drain_exit_ms: 4_000,
+        }
+    }
+}
+
+/// What the operator chose: part of a recording, because the machine depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// The longest time between two heartbeats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// The longest time between two metrics, in milliseconds.
+    pub metrics_ms: u64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { heartbeat_ms: 30_000, metrics_ms: 60_000 }
+    }
+}

@@ -1,0 +1,229 @@
+//! Life on a link: gates, keep-alive, heartbeats and metrics, resync, and all the ways in which it ends.
+
+use super::chart::{Connection, State};
+use super::{Context, Event};
+use crate::fact::{CloseReason, Fact};
+use crate::order::{CloseText, Disconnect, Event as Told, Gate, Order, Problem};
+use crate::time::Time;
+use crate::timer::Timer;
+use statig::prelude::{Handled, Outcome, Super, Transition};
+
+/// The console, or what stands before it, goes away: all its agents come back at once.
+const GOES_AWAY: [u16; 3] = [1001, 1012, 1013];
+
+impl Connection {
+    pub(super) fn begin_link(&mut self, context: &mut Context<'_>) {
+        let offline_ms = context.now.ms_since(self.offline_since);
+        context.order(Order::Emit { event: Told::Connect { attempts: self.dials, offline_ms } });
+        self.dials = 0;
+        self.gate = None;
+        self.probing = false;
+        context.arm_in(Timer::Ping, context.policy.ping_ms);
+    }
+
+    pub(super) fn end_link(&mut self, context: &mut Context<'_>) {
+        self.offline_since = context.now;
+        for timer in [Timer::Ping, Timer::PongDeadline, Timer::Heartbeat, Timer::Metrics] {
+            context.timers.disarm(timer);
+        }
+    }
+
+    pub(super) fn arm_gates(&mut self, context: &mut Context<'_>) {
+        context.arm_in(Timer::StateGate, context.policy.state_gate_ms);
+        context.arm_in(Timer::AllGate, context.policy.all_gate_ms);
+    }
+
+    pub(super) fn begin_ready(&mut self, context: &mut Context<'_>) {
+        self.open_gate(Gate::All, context);
+        context.arm_in(Timer::Stable, context.policy.stable_ms);
+        context.arm_in(Timer::StableAfterReplacement, context.policy.replaced_reset_ms);
+        if self.resync_due {
+            self.typed_at = None;
+            context.arm_in(Timer::Resync, context.policy.resync_ms);
+        }
+    }
+
+    /// Opens the gate as far as `gate`; what it lets through first goes out at once.
+    pub(super) fn open_gate(&mut self, gate: Gate, context: &mut Context<'_>) {
+        if self.gate >= Some(gate) {
+            return;
+        }
+        let first = self.gate.is_none();
+        self.gate = Some(gate);
+        context.order(Order::OpenGate { link: self.link, gate });
+        if first {
+            context.order(Order::SendRegistration { link: self.link });
+            self.beat(context);
+            context.timers.arm(Timer::Metrics, self.metrics_at.max(context.now));
+        }
+    }
+
+    fn beat(&mut self, context: &mut Context<'_>) {
+        context.order(Order::SendHeartbeat { link: self.link });
+        self.heartbeat_at = next_of(context.schedule.heartbeat_ms, context);
+        context.timers.arm(Timer::Heartbeat, self.heartbeat_at);
+    }
+
+    /// What keeps a healthy link going.
+    pub(super) fn keep_alive(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
+        match event {
+            Event::Expired(Timer::Ping) => {
+                context.order(Order::SendPing { link: self.link });
+                context.arm_in(Timer::Ping, context.policy.ping_ms);
+            }
+            Event::Fact(Fact::PingWritten { link }) if *link == self.link => {
+                let deadline = context.now.after_ms(context.policy.pong_ms);
+                context.timers.arm_if_idle(Timer::PongDeadline, deadline);
+            }
+            Event::Fact(Fact::PongReceived { link, last }) if *link == self.link => self.pong_received(*last, context),
+            Event::Expired(Timer::Heartbeat) => self.beat(context),
+            Event::Expired(Timer::Metrics) => {
+                context.order(Order::SendMetrics { link: self.link });
+                self.metrics_at = next_of(context.schedule.metrics_ms, context);
+                context.timers.arm(Timer::Metrics, self.metrics_at);
+            }
+            // A greeting is told once, but a link may be ready without one and be greeted late.
+            Event::Fact(Fact::Greeted { link }) if *link == self.link => {}
+            // Typing that was told when the resync had just ceased to wait.
+            Event::Fact(Fact::TerminalInput) => {}
+            _ => return Super,
+        }
+        Handled
+    }
+
+    fn pong_received(&mut self, last: bool, context: &mut Context<'_>) {
+        if last {
+            context.timers.disarm(Timer::PongDeadline);
+        } else {
+            context.arm_in(Timer::PongDeadline, context.policy.pong_ms);
+        }
+        if self.probing {
+            self.probing = false;
+            // The console may have counted us out meanwhile; a heartbeat heals that.
+            if self.gate.is_some() {
+                self.beat(context);
+            }
+        }
+    }
+
+    /// Asks the link for a sign of life after a jump of the clock.
+    pub(super) fn probe(&mut self, context: &mut Context<'_>) {
+        self.probing = true;
+        context.order(Order::SendPing { link: self.link });
+        context.arm_in(Timer::PongDeadline, context.policy.probe_ms);
+    }
+
+    pub(super) fn close_received(
+        &mut self,
+        code: u16,
+        reason: CloseReason,
+        context: &mut Context<'_>,
+    ) -> Outcome<State> {
+        self.ended(Disconnect::Closed, Some(code), context);
+        self.resync_due = false;
+        match (code, reason) {
+            (1008, CloseReason::Authentication) => {
+                context.order(Order::Report { problem: Problem::KeyRefused });
+                let wait_ms = self.backoff.after_refusal_ms(context.policy, context.random);
+                Transition(State::Waiting { wait_ms })
+            }
+            (1008, CloseReason::UnknownInstance) => {
+                self.registered = false;
+                context.order(Order::Report { problem: Problem::UnknownInstance });
+                context.order(Order::ForgetIdentity);
+                let wait_ms = self.backoff.after_unknown_ms(context.policy, context.random);
+                Transition(State::Unregistered { wait_ms })
+            }
+            (1001, CloseReason::Replaced) => {
+                self.note_replacement(context);
+                let wait_ms = self.backoff.after_replacement_ms(context.policy);
+                Transition(State::Waiting { wait_ms })
+            }
+            (code, _) => self.retry_after_loss(GOES_AWAY.contains(&code), context),
+        }
+    }
+
+    pub(super) fn link_lost(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.ended(Disconnect::Lost, None, context);
+        self.resync_due = true;
+        self.retry_after_loss(false, context)
+    }
+
+    /// The socket is gone without a word before: nothing is left to close.
+    pub(super) fn link_vanished(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.ended(Disconnect::Lost, None, context);
+        self.resync_due = true;
+        self.socket_gone(context);
+        self.retry_after_loss(false, context)
+    }
+
+    pub(super) fn pong_overdue(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.dead(Disconnect::PongTimeout, context)
+    }
+
+    pub(super) fn write_stalled(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.dead(Disconnect::WriteStalled, context)
+    }
+
+    /// A dead link is dropped with a reset, so that nothing lingers.
+    fn dead(&mut self, cause: Disconnect, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::DropLink { link: self.link });
+        self.ended(cause, None, context);
+        self.dropped = true;
+        self.resync_due = true;
+        self.retry_after_loss(false, context)
+    }
+
+    /// Cures the production console of a socket that broke: one clean reconnect, once it can do no harm.
+    pub(super) fn resync(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        let quiet = self.typed_at.is_none_or(|at| context.now.ms_since(at) >= context.policy.resync_quiet_ms);
+        if !(quiet && self.settled) {
+            context.arm_in(Timer::Resync, context.policy.resync_poll_ms);
+            return Handled;
+        }
+        self.ended(Disconnect::Resync, Some(1000), context);
+        self.resync_due = false;
+        context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Resync });
+        Transition(State::Waiting { wait_ms: 0 })
+    }
+
+    pub(super) fn forget_replacements(&mut self) {
+        self.backoff.reset_replacement();
+        self.replacements = [None; 3];
+        self.sharing_reported = false;
+    }
+
+    /// Notes that the link is over and its socket on its way out.
+    fn ended(&mut self, cause: Disconnect, code: Option<u16>, context: &mut Context<'_>) {
+        context.order(Order::Emit { event: Told::Disconnect { cause, code } });
+        self.closing = Some(self.link);
+        self.dropped = false;
+        context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
+    }
+
+    fn retry_after_loss(&mut self, goes_away: bool, context: &mut Context<'_>) -> Outcome<State> {
+        let wait_ms = self.backoff.after_loss_ms(goes_away, context.policy, context.random);
+        Transition(State::Waiting { wait_ms })
+    }
+
+    /// Says once, at the third replacement within the window, that two agents share the id.
+    fn note_replacement(&mut self, context: &mut Context<'_>) {
+        self.replacements = [Some(context.now), self.replacements[0], self.replacements[1]];
+        let third = self.replacements[2];
+        let crowded = third.is_some_and(|at| context.now.ms_since(at) <= context.policy.replaced_window_ms);
+        if crowded && !self.sharing_reported {
+            self.sharing_reported = true;
+            context.order(Order::Report { problem: Problem::SharedInstanceId });
+            context.order(Order::Emit { event: Told::Error { problem: Problem::SharedInstanceId } });
+        }
+    }
+}
+
+/// When something that is due every `interval_ms` at the latest comes next.
+fn next_of(interval_ms: u64, context: &mut Context<'_>) -> Time {
+    let (low, high) = context.policy.interval_percent;
+    let low_ms = interval_ms.saturating_mul(low) / 100;
+    let high_ms = interval_ms.saturating_mul(high) / 100;
+    // Never 0: that would be a busy loop.
+    context.now.after_ms(context.random.between(low_ms, high_ms).max(1))
+}

@@ -1,0 +1,72 @@
+//! The way out: signals to the children by the time table, then the close frame, then the end.
+
+use super::Context;
+use super::chart::{Connection, State};
+use crate::order::{CloseText, Disconnect, Event, Gate, Order};
+use crate::timer::Timer;
+use statig::prelude::{Outcome, Transition};
+
+impl Connection {
+    pub(super) fn begin_drain(&mut self, context: &mut Context<'_>) {
+        self.drain_began = context.now;
+        self.drain_steps = 0;
+        context.hang_up_sessions();
+        context.arm_in(Timer::DrainStep, context.policy.drain_terminate_ms);
+        context.arm_in(Timer::DrainExit, context.policy.drain_exit_ms);
+    }
+
+    pub(super) fn end_drain(&mut self, context: &mut Context<'_>) {
+        context.timers.disarm(Timer::DrainStep);
+        context.timers.disarm(Timer::DrainExit);
+    }
+
+    pub(super) fn begin_flush(&mut self, context: &mut Context<'_>) {
+        context.order(Order::Emit { event: Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
+        // That event waits to be delivered, which the loop has yet to tell.
+        self.settled = false;
+        context.arm_in(Timer::DrainClose, context.policy.drain_close_ms);
+        if self.gate < Some(Gate::All) {
+            context.arm_in(Timer::StateGate, context.policy.state_gate_ms);
+        }
+    }
+
+    pub(super) fn end_flush(&mut self, context: &mut Context<'_>) {
+        context.timers.disarm(Timer::DrainClose);
+        context.timers.disarm(Timer::StateGate);
+    }
+
+    pub(super) fn begin_close(&mut self, context: &mut Context<'_>) {
+        context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Shutdown });
+        context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
+    }
+
+    pub(super) fn end_close(&mut self, context: &mut Context<'_>) {
+        context.timers.disarm(Timer::CloseDeadline);
+    }
+
+    /// The next of the three signals of the time table.
+    pub(super) fn drain_step(&mut self, context: &mut Context<'_>) {
+        self.drain_steps += 1;
+        let next_ms = match self.drain_steps {
+            1 => {
+                context.terminate_commands();
+                context.policy.drain_kill_sessions_ms
+            }
+            2 => {
+                context.kill_sessions();
+                context.policy.drain_kill_commands_ms
+            }
+            _ => {
+                context.kill_commands();
+                return;
+            }
+        };
+        context.timers.arm(Timer::DrainStep, self.drain_began.after_ms(next_ms));
+    }
+
+    /// Nothing is left to do, or no time to do it.
+    pub(super) fn leave(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::Exit);
+        Transition(State::Stopped {})
+    }
+}

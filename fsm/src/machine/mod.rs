@@ -1,0 +1,281 @@
+//! The machine: facts and a time in, orders out.
+//!
+//! [`chart`] is the state chart of the README in code, one function a state; the handlers of the four active states
+//! have a file each ([`registering`], [`connecting`], [`connected`], [`draining`]). This file holds what is around the chart: the timers,
+//! the jitter, the lifecycles of sessions and commands, and the tick.
+//!
+//! It does not carry bytes and does not know what messages look like. Invariants, checked by the exhaustive and the
+//! property tests: at most one live link; a deadline in every state but `Stopped`; no order about a stale attempt;
+//! `Draining` reaches `Stopped` within [`Policy::drain_exit_ms`]; only a tick fires timers; an unhandled fact is counted.
+
+use crate::command::Commands;
+use crate::fact::{Attempt, Fact, Jump, Key};
+use crate::limits::{Policy, Schedule};
+use crate::order::Order;
+use crate::random::Random;
+use crate::session::Sessions;
+use crate::time::Time;
+use crate::timer::{Timer, Timers};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use chart::{Connection, State};
+use serde::Serialize;
+use statig::blocking::{IntoStateMachineExt as _, StateMachine};
+
+mod chart;
+mod connected;
+mod connecting;
+mod draining;
+pub mod invariants;
+mod registering;
+
+#[cfg(test)]
+mod tests;
+
+/// How many timers one tick may fire. More than there are: a timer that re-arms itself in the past would spin otherwise.
+const EXPIRIES_PER_TICK_MAX: usize = 64;
+
+/// The whole machine.
+#[derive(Clone)]
+pub struct Machine {
+    connection: StateMachine<Connection>,
+    sessions: Sessions,
+    commands: Commands,
+    timers: Timers,
+    random: Random,
+    policy: Policy,
+    schedule: Schedule,
+    /// When the machine was last told anything.
+    lived_until: Time,
+    orders: VecDeque<Order>,
+    batch: Vec<Order>,
+}
+
+/// What the state chart hears: a fact, or that one of its timers expired.
+pub(crate) enum Event<'a> {
+    Fact(&'a Fact),
+    Expired(Timer),
+    /// Draining, and something changed: perhaps nothing is left to do.
+    Reconsider,
+}
+
+/// What the state chart works with besides its own storage.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Time,
+    pub(crate) policy: &'a Policy,
+    pub(crate) schedule: Schedule,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) random: &'a mut Random,
+    pub(crate) sessions: &'a mut Sessions,
+    pub(crate) commands: &'a mut Commands,
+    pub(crate) orders: &'a mut Vec<Order>,
+}
+
+impl Context<'_> {
+    pub(crate) fn order(&mut self, order: Order) {
+        self.orders.push(order);
+    }
+
+    pub(crate) fn arm_in(&mut self, timer: Timer, ms: u64) {
+        self.timers.arm(timer, self.now.after_ms(ms));
+    }
+
+    pub(crate) fn children_are_gone(&self) -> bool {
+        self.sessions.is_empty() && self.commands.is_empty()
+    }
+
+    pub(crate) fn hang_up_sessions(&mut self) {
+        self.sessions.drain_hang_up(self.now, self.orders);
+        self.commands.drain_begin(self.orders);
+    }
+
+    pub(crate) fn terminate_commands(&mut self) {
+        self.commands.drain_terminate(self.now, self.orders);
+    }
+
+    pub(crate) fn kill_sessions(&mut self) {
+        self.sessions.drain_kill(self.now, self.orders);
+    }
+
+    pub(crate) fn kill_commands(&mut self) {
+        self.commands.drain_kill(self.now, self.orders);
+    }
+}
+
+/// What can be seen of the machine from outside: for logs, tests and replays. It is never restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The path of the state, such as `connected.ready`.
+    pub state: &'static str,
+    /// The link that is up or being dialled.
+    pub link: Option<Attempt>,
+    /// The earliest deadline.
+    pub next: Option<Time>,
+    /// Facts that no state had a use for.
+    pub unhandled: u64,
+    /// Facts about attempts and links that were over.
+    pub stale: u64,
+}
+
+impl Machine {
+    /// A machine at its start; its first fact is [`Fact::Started`].
+    pub fn new(policy: Policy, schedule: Schedule, seed: u64) -> Self {
+        let mut machine = Self {
+            connection: Connection::default().state_machine(),
+            sessions: Sessions::default(),
+            commands: Commands::default(),
+            timers: Timers::default(),
+            random: Random::new(seed),
+            policy,
+            schedule,
+            lived_until: Time::START,
+            orders: VecDeque::new(),
+            batch: Vec::new(),
+        };
+        // Explicitly, or statig would run the first entry action only with the first event.
+        machine.with_context(Time::START, |connection, context| connection.init_with_context(context));
+        machine
+    }
+
+    /// Takes in one fact. [`Fact::Tick`] fires every timer that has expired.
+    pub fn handle(&mut self, now: Time, fact: &Fact) {
+        let was_linked = self.has_link();
+        let lived_until = core::mem::replace(&mut self.lived_until, now);
+        match fact {
+            Fact::Tick => self.tick(now),
+            Fact::Session { session, what } => self.sessions.handle(now, *session, what, &mut self.batch),
+            Fact::Command { command, what } => self.commands.handle(now, *command, what, &mut self.batch),
+            Fact::RoomForResults { room } => self.commands.set_room(*room),
+            fact => {
+                if let Fact::ClockJumped { cause: Jump::LateTick, .. } = fact {
+                    self.forgive_lateness(now, lived_until);
+                }
+                self.dispatch(now, &Event::Fact(fact));
+            }
+        }
+        self.note_link(now, was_linked);
+        if self.connection.state().is_draining() {
+            self.dispatch(now, &Event::Reconsider);
+        }
+        self.orders.extend(self.batch.drain(..));
+    }
+
+    /// The next thing to do; `None` until the next fact.
+    pub fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// When the next tick is due; `None` only in `Stopped`.
+    pub fn next_deadline(&self) -> Option<Time> {
+        if self.is_stopped() {
+            return None;
+        }
+        [self.timers.next(), self.sessions.next_deadline(), self.commands.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether a tick at `now` would be so late that it is a jump of the clock, and by how many milliseconds.
+    pub fn late_by_ms(&self, now: Time) -> Option<u64> {
+        let late_ms = now.ms_since(self.next_deadline()?);
+        (late_ms > self.policy.late_tick_ms).then_some(late_ms)
+    }
+
+    /// Whether facts about terminal input are wanted now, because a resync waits for a quiet moment.
+    pub fn wants_terminal_input(&self) -> bool {
+        self.timers.deadline(Timer::Resync).is_some()
+    }
+
+    /// Whether facts about the input and size of `session` are wanted now, because nobody is known to use it.
+    pub fn is_orphan(&self, session: Key) -> bool {
+        self.sessions.is_orphan(session)
+    }
+
+    /// Whether this command waits or runs, so that its own result will come.
+    pub fn has_command(&self, command: Key) -> bool {
+        self.commands.contains(command)
+    }
+
+    /// Whether the machine believes everything to be delivered; the loop tells it when that is not so.
+    pub fn believes_settled(&self) -> bool {
+        self.connection.inner().settled
+    }
+
+    /// Whether a link is up.
+    pub fn has_link(&self) -> bool {
+        self.connection.state().has_link()
+    }
+
+    /// Whether new work is to be refused because the agent is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.connection.state().is_draining() || self.is_stopped()
+    }
+
+    /// Whether nothing more will be ordered.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.connection.state(), State::Stopped {})
+    }
+
+    /// What can be seen from outside.
+    pub fn snapshot(&self) -> Snapshot {
+        let connection = self.connection.inner();
+        Snapshot {
+            state: self.connection.state().name(),
+            link: self.has_link().then_some(connection.link),
+            next: self.next_deadline(),
+            unhandled: connection.unhandled,
+            stale: connection.stale,
+        }
+    }
+
+    /// Fires what has expired at `now`, each timer at most a bounded number of times.
+    fn tick(&mut self, now: Time) {
+        for _ in 0..EXPIRIES_PER_TICK_MAX {
+            let Some(timer) = self.timers.take_expired(now) else { break };
+            self.dispatch(now, &Event::Expired(timer));
+        }
+        if !self.is_stopped() {
+            self.sessions.tick(now, &mut self.batch);
+            self.commands.tick(now, &mut self.batch);
+        }
+    }
+
+    /// Moves every deadline by the time that was not lived through, so that each keeps what it had left when the machine
+    /// was last told anything. A drain is not forgiven: whoever asked for it has lived through that time.
+    fn forgive_lateness(&mut self, now: Time, lived_until: Time) {
+        if self.next_deadline().is_none_or(|next| next >= now) {
+            return;
+        }
+        let lost_ms = now.ms_since(lived_until);
+        if !self.is_draining() {
+            self.timers.shift_ms(lost_ms);
+        }
+        self.sessions.shift_ms(lost_ms);
+        self.commands.shift_ms(lost_ms);
+    }
+
+    /// Sessions are orphans only while nobody could reach them.
+    fn note_link(&mut self, now: Time, was_linked: bool) {
+        match (was_linked, self.has_link()) {
+            (false, true) => self.sessions.link_up(now),
+            (true, false) => self.sessions.link_down(now),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    fn dispatch(&mut self, now: Time, event: &Event<'_>) {
+        self.with_context(now, |connection, context| connection.handle_with_context(event, context));
+    }
+
+    fn with_context(&mut self, now: Time, act: impl FnOnce(&mut StateMachine<Connection>, &mut Context<'_>)) {
+        let mut context = Context {
+            now,
+            policy: &self.policy,
+            schedule: self.schedule,
+            timers: &mut self.timers,
+            random: &mut self.random,
+            sessions: &mut self.sessions,
+            commands: &mut self.commands,
+            orders: &mut self.batch,
+        };
+        act(&mut self.connection, &mut context);
+    }
+}

@@ -1,0 +1,90 @@
+//! What a registration leads to: the two paths, the two names of the provider, and the waits of wire.md, part B.
+
+use super::Context;
+use super::chart::{Connection, State};
+use crate::order::{Event, Order, Problem, ProviderName, RegisterPath};
+use statig::prelude::{Outcome, Transition};
+
+impl Connection {
+    pub(super) fn registration_answered(
+        &mut self,
+        status: u16,
+        retry_after_ms: Option<u64>,
+        context: &mut Context<'_>,
+    ) -> Outcome<State> {
+        match status {
+            // 409: registered already, which is all that was wanted.
+            200..=299 | 409 => self.registration_accepted(context),
+            401 | 403 => self.key_refused_registering(context),
+            // The other path is asked at once: this one is not served here.
+            404 | 405 if !self.path_changed => {
+                self.path_changed = true;
+                self.path = other(self.path);
+                Transition(State::Requesting {})
+            }
+            // The production console knows fewer providers by other names.
+            400 | 422 if self.provider == ProviderName::Configured => {
+                self.provider = ProviderName::Alias;
+                Transition(State::Requesting {})
+            }
+            408 | 425 | 429 | 500..=599 => self.register_later(retry_after_ms, context),
+            400..=499 => self.registration_rejected(context),
+            300..=399 => {
+                context.order(Order::Report { problem: Problem::Redirected });
+                self.register_later(retry_after_ms, context)
+            }
+            // No HTTP status that an answer could end with.
+            _ => self.register_later(retry_after_ms, context),
+        }
+    }
+
+    pub(super) fn registration_failed(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.register_later(None, context)
+    }
+
+    pub(super) fn registration_overdue(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::AbandonRegistration { attempt: self.attempt });
+        self.register_later(None, context)
+    }
+
+    fn registration_accepted(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.registered = true;
+        if !self.deployed {
+            self.deployed = true;
+            context.order(Order::Emit { event: Event::Deploy });
+        }
+        Transition(State::Waiting { wait_ms: 0 })
+    }
+
+    fn key_refused_registering(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::Report { problem: Problem::KeyRefused });
+        let wait_ms = self.backoff.after_refusal_ms(context.policy, context.random);
+        Transition(State::BackingOff { wait_ms })
+    }
+
+    /// The console will not have it, but may know us all the same: on with the configured id.
+    fn registration_rejected(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::Report { problem: Problem::RegistrationRejected });
+        Transition(State::Waiting { wait_ms: 0 })
+    }
+
+    fn register_later(&mut self, retry_after_ms: Option<u64>, context: &mut Context<'_>) -> Outcome<State> {
+        let wait_ms = self.retry_wait_ms(retry_after_ms, context);
+        Transition(State::BackingOff { wait_ms })
+    }
+
+    /// The wait after a failure: what the console asks for, or the ordinary row.
+    pub(super) fn retry_wait_ms(&mut self, retry_after_ms: Option<u64>, context: &mut Context<'_>) -> u64 {
+        match retry_after_ms {
+            Some(asked_ms) => self.backoff.after_request_ms(asked_ms, context.policy, context.random),
+            None => self.backoff.after_failure_ms(context.policy, context.random),
+        }
+    }
+}
+
+fn other(path: RegisterPath) -> RegisterPath {
+    match path {
+        RegisterPath::Designed => RegisterPath::Observed,
+        RegisterPath::Observed => RegisterPath::Designed,
+    }
+}

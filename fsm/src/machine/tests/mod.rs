@@ -1,0 +1,153 @@
+//! Tests of the machine: a driver that observes every step, and three ways to use it.
+
+mod exhaustive;
+mod policy;
+mod properties;
+
+use super::invariants::Observer;
+use super::{Machine, Snapshot};
+use crate::fact::{Attempt, CloseReason, Fact, Jump};
+use crate::limits::{Policy, Schedule};
+use crate::order::Order;
+use crate::time::Time;
+use alloc::vec::Vec;
+
+/// A machine with its observer and a clock that moves only when told.
+#[derive(Clone)]
+pub(super) struct Driver {
+    pub(super) machine: Machine,
+    pub(super) observer: Observer,
+    pub(super) now: Time,
+}
+
+impl Driver {
+    /// A machine before its first fact.
+    pub(super) fn new(seed: u64) -> Self {
+        let policy = Policy::default();
+        let observer = Observer::new(policy.clone());
+        Self { machine: Machine::new(policy, Schedule::default(), seed), observer, now: Time::START }
+    }
+
+    /// A machine whose link is ready.
+    pub(super) fn ready(seed: u64) -> Self {
+        let mut driver = Self::dialling(seed);
+        driver.fact(Fact::LinkOpened { link: 1 });
+        driver.fact(Fact::Greeted { link: 1 });
+        driver
+    }
+
+    /// A machine that dials for the first time, with a remembered id.
+    pub(super) fn dialling(seed: u64) -> Self {
+        let mut driver = Self::new(seed);
+        driver.fact(Fact::Started { remembered: true });
+        driver.tick();
+        driver.tick();
+        assert_eq!(driver.state(), "connecting.dialling");
+        driver
+    }
+
+    /// Hands over a fact now, checks the invariants, and returns the orders.
+    #[track_caller]
+    pub(super) fn fact(&mut self, fact: Fact) -> Vec<Order> {
+        self.machine.handle(self.now, &fact);
+        let orders: Vec<_> = core::iter::from_fn(|| self.machine.poll_order()).collect();
+        let seen = self.snapshot();
+        if let Err(violation) = self.observer.step(self.now, &fact, &orders, &seen) {
+            panic!("{violation:?} at {} after {fact:?}: {orders:?}, {seen:?}", self.now);
+        }
+        orders
+    }
+
+    #[track_caller]
+    pub(super) fn tick(&mut self) -> Vec<Order> {
+        self.fact(Fact::Tick)
+    }
+
+    /// Goes to the next deadline and ticks there.
+    #[track_caller]
+    pub(super) fn advance(&mut self) -> Vec<Order> {
+        let next = self.machine.next_deadline().expect("only a stopped machine has no deadline");
+        self.now = self.now.max(next);
+        self.tick()
+    }
+
+    /// Goes on from deadline to deadline until an order satisfies `wanted`; returns when that was, from now.
+    #[track_caller]
+    pub(super) fn until(&mut self, wanted: impl Fn(&Order) -> bool) -> u64 {
+        let from = self.now;
+        for _ in 0..10_000 {
+            if self.advance().iter().any(&wanted) {
+                return self.now.ms_since(from);
+            }
+        }
+        panic!("never ordered");
+    }
+
+    /// Goes on for `ms`, answering every Ping as a healthy console does.
+    #[track_caller]
+    pub(super) fn live_for_ms(&mut self, ms: u64) {
+        let end = self.now.after_ms(ms);
+        while self.machine.next_deadline().is_some_and(|next| next <= end) {
+            for order in self.advance() {
+                if let Order::SendPing { link } = order {
+                    self.fact(Fact::PingWritten { link });
+                    self.fact(Fact::PongReceived { link, last: true });
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// The process is stopped for `ms`; the loop notices and says so before it ticks.
+    #[track_caller]
+    pub(super) fn frozen_for_ms(&mut self, ms: u64) {
+        self.now = self.now.after_ms(ms);
+        if let Some(gap_ms) = self.machine.late_by_ms(self.now) {
+            self.fact(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: ms });
+        }
+        self.tick();
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        self.snapshot().state
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.machine.snapshot()
+    }
+
+    /// The console closes the link, and the socket goes.
+    #[track_caller]
+    pub(super) fn closed_by_console(&mut self, code: u16, reason: CloseReason) -> Vec<Order> {
+        let link = self.observer.live().expect("a link is up");
+        let orders = self.fact(Fact::CloseReceived { link, code, reason });
+        self.fact(Fact::LinkClosed { link });
+        orders
+    }
+
+    /// Dials until the link is ready; the console answers at once.
+    #[track_caller]
+    pub(super) fn reconnect(&mut self) -> u64 {
+        let waited_ms = self.until(is_dial);
+        let link = self.observer.dialling().expect("a dial was ordered");
+        self.fact(Fact::LinkOpened { link });
+        self.fact(Fact::Greeted { link });
+        waited_ms
+    }
+}
+
+pub(super) fn is_dial(order: &Order) -> bool {
+    matches!(order, Order::Dial { .. })
+}
+
+pub(super) fn is_register(order: &Order) -> bool {
+    matches!(order, Order::Register { .. })
+}
+
+/// The number of the link that a step dialled.
+pub(super) fn dialled(orders: &[Order]) -> Option<Attempt> {
+    orders.iter().find_map(|order| match order {
+        Order::Dial { link } => Some(*link),
+        _ => None,
+    })
+}

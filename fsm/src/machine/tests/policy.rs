@@ -1,0 +1,433 @@
+//! One test for each row of the policy table, through the machine.
+
+use super::{Driver, is_dial, is_register};
+use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
+use crate::order::{CloseText, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
+use alloc::vec::Vec;
+
+const SEEDS: u64 = 300;
+
+/// Asserts that over many seeds `measure` stays in `low..=high` and comes near both ends.
+#[track_caller]
+fn assert_fills(low: u64, high: u64, measure: impl Fn(u64) -> u64) {
+    let measured: Vec<u64> = (0..SEEDS).map(measure).collect();
+    let (least, most) = (*measured.iter().min().expect("some"), *measured.iter().max().expect("some"));
+    let slack = (high - low) / 20 + 1;
+    assert!(least >= low && least <= low + slack, "{least} is not near {low}");
+    assert!(most <= high && most + slack >= high, "{most} is not near {high}");
+}
+
+fn registering(seed: u64) -> Driver {
+    let mut driver = Driver::new(seed);
+    driver.fact(Fact::Started { remembered: false });
+    let orders = driver.tick();
+    let expected = Order::Register { attempt: 1, path: RegisterPath::Designed, provider: ProviderName::Configured };
+    assert_eq!(orders, [expected]);
+    driver
+}
+
+fn answered(driver: &mut Driver, status: u16, retry_after_ms: Option<u64>) -> Vec<Order> {
+    let attempt = driver.observer.registering().expect("a registration is in flight");
+    driver.fact(Fact::RegistrationAnswered { attempt, status, retry_after_ms })
+}
+
+#[test]
+fn a_registration_has_fifteen_seconds_and_a_dial_ten() {
+    let mut driver = registering(1);
+    let waited = driver.until(|order| matches!(order, Order::AbandonRegistration { attempt: 1 }));
+    assert_eq!(waited, 15_000);
+    let mut driver = Driver::dialling(1);
+    assert_eq!(driver.until(|order| matches!(order, Order::AbandonDial { link: 1 })), 10_000);
+}
+
+#[test]
+fn the_first_retry_comes_within_two_seconds_but_not_before_the_socket_is_gone_for_250_ms() {
+    let measure = |seed| {
+        let mut driver = Driver::ready(seed);
+        driver.live_for_ms(31_000);
+        driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
+        driver.fact(Fact::LinkClosed { link: 1 });
+        driver.until(is_dial)
+    };
+    assert_fills(250, 2_000, measure);
+}
+
+#[test]
+fn a_console_that_goes_away_is_given_ten_seconds() {
+    for code in [1001, 1012, 1013] {
+        let measure = |seed| {
+            let mut driver = Driver::ready(seed);
+            driver.closed_by_console(code, CloseReason::Other);
+            driver.until(is_dial)
+        };
+        assert_fills(250, 10_000, measure);
+    }
+    for code in [1000, 1005, 1011, 4000] {
+        let mut driver = Driver::ready(9);
+        driver.closed_by_console(code, CloseReason::Other);
+        assert!(driver.until(is_dial) <= 2_000, "{code}");
+    }
+}
+
+#[test]
+fn a_dial_waits_for_the_old_socket_and_drops_it_in_the_end() {
+    let mut driver = Driver::ready(2);
+    driver.fact(Fact::CloseReceived { link: 1, code: 1000, reason: CloseReason::Other });
+    assert_eq!(driver.until(|order| matches!(order, Order::DropLink { link: 1 })), 1_000);
+    driver.fact(Fact::LinkClosed { link: 1 });
+    assert!(driver.until(is_dial) >= 250);
+}
+
+#[test]
+fn a_drop_that_is_never_answered_does_not_keep_the_agent_from_dialling() {
+    let mut driver = Driver::ready(2);
+    driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
+    assert!(driver.until(is_dial) <= 2_000 + 2_000 + 250);
+}
+
+#[test]
+fn later_retries_grow_to_thirty_seconds() {
+    for (failures, high) in [(1, 10_000), (2, 20_000), (3, 30_000), (9, 30_000)] {
+        let measure = |seed| {
+            let mut driver = Driver::dialling(seed);
+            let mut waited = 0;
+            for _ in 0..failures {
+                let link = driver.observer.dialling().expect("a dial is in flight");
+                driver.fact(Fact::DialFailed { link, cause: Failure::Connect, retry_after_ms: None });
+                waited = driver.until(is_dial);
+            }
+            waited
+        };
+        assert_fills(0, high, measure);
+    }
+}
+
+#[test]
+fn retry_after_is_honoured_up_to_ten_minutes_and_spread() {
+    for (asked, low) in [(7_000, 7_000), (86_400_000, 600_000), (u64::MAX, 600_000)] {
+        let measure = |seed| {
+            let mut driver = registering(seed);
+            answered(&mut driver, 429, Some(asked));
+            driver.until(is_register)
+        };
+        assert_fills(low, 2 * low, measure);
+    }
+    let mut driver = Driver::dialling(3);
+    driver.fact(Fact::DialFailed { link: 1, cause: Failure::Status, retry_after_ms: Some(60_000) });
+    assert!((60_000..=120_000).contains(&driver.until(is_dial)));
+}
+
+#[test]
+fn the_backoff_is_reset_only_by_thirty_ready_seconds() {
+    let after = |ready_ms: u64| {
+        move |seed| {
+            let mut driver = Driver::dialling(seed);
+            for _ in 0..4 {
+                let link = driver.observer.dialling().expect("a dial is in flight");
+                driver.fact(Fact::DialFailed { link, cause: Failure::Connect, retry_after_ms: None });
+                driver.until(is_dial);
+            }
+            let link = driver.observer.dialling().expect("a dial is in flight");
+            driver.fact(Fact::LinkOpened { link });
+            driver.fact(Fact::Greeted { link });
+            driver.live_for_ms(ready_ms);
+            driver.closed_by_console(1000, CloseReason::Other);
+            driver.until(is_dial)
+        }
+    };
+    assert_fills(250, 30_000, after(29_999));
+    assert_fills(250, 2_000, after(30_000));
+}
+
+#[test]
+fn a_refused_key_is_tried_slowly_and_said_each_time() {
+    let slow = |refuse: &dyn Fn(&mut Driver) -> Vec<Order>, base: &dyn Fn(u64) -> Driver| {
+        let measure = |seed| {
+            let mut driver = base(seed);
+            let orders = refuse(&mut driver);
+            assert!(orders.contains(&Order::Report { problem: Problem::KeyRefused }), "{orders:?}");
+            driver.until(|order| is_dial(order) || is_register(order))
+        };
+        assert_fills(30_000, 90_000, measure);
+    };
+    for status in [401, 403] {
+        slow(&|driver| answered(driver, status, None), &registering);
+    }
+    let unauthorized = Fact::DialFailed { link: 1, cause: Failure::Unauthorized, retry_after_ms: None };
+    slow(&|driver| driver.fact(unauthorized), &Driver::dialling);
+    slow(&|driver| driver.closed_by_console(1008, CloseReason::Authentication), &Driver::ready);
+    let fifth = |seed| {
+        let mut driver = registering(seed);
+        (0..5).map(|_| (answered(&mut driver, 401, None), driver.until(is_register))).last().expect("five").1
+    };
+    assert_fills(300_000, 900_000, fifth);
+}
+
+#[test]
+fn an_unknown_instance_registers_anew_after_up_to_five_seconds() {
+    let measure = |seed| {
+        let mut driver = Driver::ready(seed);
+        let orders = driver.closed_by_console(1008, CloseReason::UnknownInstance);
+        assert!(orders.contains(&Order::ForgetIdentity));
+        assert_eq!(driver.state(), "unregistered");
+        driver.until(is_register)
+    };
+    assert_fills(0, 5_000, measure);
+}
+
+#[test]
+fn a_registration_tries_the_other_path_and_the_other_name_and_then_goes_on_without() {
+    let mut driver = registering(4);
+    let orders = answered(&mut driver, 404, None);
+    let path = RegisterPath::Observed;
+    assert_eq!(orders, [Order::Register { attempt: 2, path, provider: ProviderName::Configured }]);
+    let orders = answered(&mut driver, 422, None);
+    assert_eq!(orders, [Order::Register { attempt: 3, path, provider: ProviderName::Alias }]);
+    let orders = answered(&mut driver, 422, None);
+    assert_eq!(orders, [Order::Report { problem: Problem::RegistrationRejected }]);
+    assert_eq!(driver.until(is_dial), 0);
+}
+
+#[test]
+fn a_console_without_either_path_is_dialled_with_the_configured_id() {
+    let mut driver = registering(4);
+    answered(&mut driver, 405, None);
+    assert_eq!(answered(&mut driver, 404, None), [Order::Report { problem: Problem::RegistrationRejected }]);
+    assert_eq!(driver.state(), "connecting.waiting");
+}
+
+#[test]
+fn the_path_that_worked_is_remembered() {
+    let mut driver = registering(4);
+    answered(&mut driver, 404, None);
+    assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: Event::Deploy }]);
+    driver.reconnect();
+    driver.closed_by_console(1008, CloseReason::UnknownInstance);
+    driver.until(is_register);
+    assert_eq!(driver.observer.registering(), Some(3));
+    // Registered again, but deployed only once.
+    assert_eq!(answered(&mut driver, 409, None), []);
+}
+
+#[test]
+fn a_redirect_is_said_and_retried() {
+    let mut driver = registering(4);
+    assert_eq!(answered(&mut driver, 302, None), [Order::Report { problem: Problem::Redirected }]);
+    assert_eq!(driver.state(), "registering.backing_off");
+}
+
+#[test]
+fn replacement_doubles_from_five_seconds_and_the_third_is_said_once() {
+    let mut driver = Driver::ready(5);
+    let shared = Order::Report { problem: Problem::SharedInstanceId };
+    let mut said = Vec::new();
+    for wait_ms in [5_000, 10_000, 20_000, 40_000, 80_000] {
+        let orders = driver.closed_by_console(1001, CloseReason::Replaced);
+        said.push(orders.contains(&shared));
+        assert_eq!(driver.reconnect(), wait_ms);
+    }
+    assert_eq!(said, [false, false, true, false, false]);
+    driver.live_for_ms(1_800_000);
+    driver.closed_by_console(1001, CloseReason::Replaced);
+    assert_eq!(driver.reconnect(), 5_000);
+}
+
+#[test]
+fn three_replacements_far_apart_are_not_said() {
+    let mut driver = Driver::ready(5);
+    for _ in 0..4 {
+        let orders = driver.closed_by_console(1001, CloseReason::Replaced);
+        assert!(!orders.contains(&Order::Report { problem: Problem::SharedInstanceId }));
+        driver.reconnect();
+        driver.live_for_ms(450_001);
+    }
+}
+
+#[test]
+fn a_ping_goes_out_every_ten_seconds_and_silence_kills_ten_seconds_after_it_was_written() {
+    let mut driver = Driver::ready(6);
+    let is_ping = |order: &Order| matches!(order, Order::SendPing { .. });
+    assert_eq!(driver.until(is_ping), 10_000);
+    driver.now = driver.now.after_ms(1_500);
+    driver.fact(Fact::PingWritten { link: 1 });
+    let died = driver.until(|order| matches!(order, Order::DropLink { link: 1 }));
+    assert_eq!(died, 10_000);
+    let lost = Event::Disconnect { cause: Disconnect::PongTimeout, code: None };
+    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.reconnect();
+    assert_eq!(lost, Event::Disconnect { cause: Disconnect::PongTimeout, code: None });
+}
+
+#[test]
+fn any_pong_gives_the_link_ten_more_seconds() {
+    let mut driver = Driver::ready(6);
+    driver.until(|order| matches!(order, Order::SendPing { .. }));
+    driver.fact(Fact::PingWritten { link: 1 });
+    driver.now = driver.now.after_ms(9_000);
+    driver.fact(Fact::PongReceived { link: 1, last: false });
+    assert_eq!(driver.until(|order| matches!(order, Order::DropLink { .. })), 10_000);
+}
+
+#[test]
+fn a_stalled_write_kills_the_link() {
+    let mut driver = Driver::ready(6);
+    let orders = driver.fact(Fact::WriteStalled { link: 1 });
+    let lost = Event::Disconnect { cause: Disconnect::WriteStalled, code: None };
+    assert_eq!(orders, [Order::DropLink { link: 1 }, Order::Emit { event: lost }]);
+}
+
+#[test]
+fn an_unclean_loss_is_cured_once_forty_seconds_after_the_next_link_is_ready() {
+    let mut driver = Driver::ready(7);
+    driver.fact(Fact::LinkLost { link: 1, cause: Loss::Eof });
+    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.reconnect();
+    let ready_at = driver.now;
+    driver.live_for_ms(39_999);
+    assert_eq!(driver.state(), "connected.ready");
+    let orders = driver.advance();
+    let close = Order::CloseLink { link: 2, code: 1000, reason: CloseText::Resync };
+    assert!(orders.contains(&close), "{orders:?}");
+    assert_eq!(driver.now.ms_since(ready_at), 40_000);
+    driver.fact(Fact::LinkClosed { link: 2 });
+    assert_eq!(driver.reconnect(), 250);
+    driver.live_for_ms(600_000);
+    assert_eq!(driver.snapshot().link, Some(3), "a resync is not followed by another");
+}
+
+#[test]
+fn a_resync_waits_until_all_is_delivered_and_nobody_types() {
+    let mut driver = Driver::ready(7);
+    driver.fact(Fact::WriteStalled { link: 1 });
+    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.reconnect();
+    driver.fact(Fact::DeliverySettled { settled: false });
+    driver.live_for_ms(45_000);
+    assert!(driver.machine.wants_terminal_input());
+    driver.fact(Fact::TerminalInput);
+    driver.fact(Fact::DeliverySettled { settled: true });
+    let waited = driver.until(|order| matches!(order, Order::CloseLink { .. }));
+    assert!((5_000..=6_000).contains(&waited), "{waited}");
+}
+
+#[test]
+fn a_clean_loss_needs_no_resync() {
+    let mut driver = Driver::ready(7);
+    driver.closed_by_console(1012, CloseReason::Other);
+    driver.reconnect();
+    driver.live_for_ms(600_000);
+    assert_eq!(driver.snapshot().link, Some(2));
+}
+
+#[test]
+fn heartbeats_come_at_once_and_then_at_80_to_95_percent_whatever_the_reconnects() {
+    let measure = |seed| {
+        let mut driver = Driver::ready(seed);
+        let is_beat = |order: &Order| matches!(order, Order::SendHeartbeat { .. });
+        driver.until(|order| matches!(order, Order::SendPing { .. }));
+        driver.fact(Fact::PingWritten { link: 1 });
+        driver.fact(Fact::PongReceived { link: 1, last: true });
+        driver.until(|order| matches!(order, Order::SendPing { .. }));
+        driver.fact(Fact::PingWritten { link: 1 });
+        driver.fact(Fact::PongReceived { link: 1, last: true });
+        20_000 + driver.until(is_beat)
+    };
+    assert_fills(24_000, 28_500, measure);
+}
+
+#[test]
+fn metrics_keep_their_schedule_over_a_reconnect() {
+    let mut driver = Driver::ready(8);
+    let is_metrics = |order: &Order| matches!(order, Order::SendMetrics { .. });
+    assert_eq!(driver.until(is_metrics), 0);
+    let first = driver.now;
+    driver.closed_by_console(1000, CloseReason::Other);
+    driver.reconnect();
+    driver.until(is_metrics);
+    assert!((48_000..=57_000).contains(&driver.now.ms_since(first)));
+}
+
+#[test]
+fn the_gate_opens_for_state_after_one_second_and_for_all_after_five_or_at_the_greeting() {
+    let mut driver = Driver::dialling(9);
+    let orders = driver.fact(Fact::LinkOpened { link: 1 });
+    assert_eq!(orders, [Order::Emit { event: Event::Connect { attempts: 1, offline_ms: 0 } }]);
+    let state = Order::OpenGate { link: 1, gate: Gate::State };
+    let all = Order::OpenGate { link: 1, gate: Gate::All };
+    let mut silent = driver.clone();
+    assert_eq!(silent.until(|order| *order == state), 1_000);
+    assert_eq!(silent.until(|order| *order == all), 4_000);
+    let orders = driver.fact(Fact::Greeted { link: 1 });
+    assert_eq!(orders, [all, Order::SendRegistration { link: 1 }, Order::SendHeartbeat { link: 1 }]);
+}
+
+#[test]
+fn a_jump_of_the_clock_fires_nothing_and_probes_the_link_with_five_seconds() {
+    let mut driver = Driver::ready(10);
+    driver.tick();
+    driver.now = driver.now.after_ms(3_600_000);
+    let gap_ms = driver.machine.late_by_ms(driver.now).expect("an hour is late");
+    let orders = driver.fact(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: 1 });
+    assert_eq!(orders, [Order::ReadHostName, Order::SendPing { link: 1 }]);
+    let overdue = driver.tick();
+    assert!(!overdue.iter().any(|order| matches!(order, Order::DropLink { .. })), "{overdue:?}");
+    let mut healthy = driver.clone();
+    healthy.fact(Fact::PingWritten { link: 1 });
+    let orders = healthy.fact(Fact::PongReceived { link: 1, last: true });
+    assert_eq!(orders, [Order::SendHeartbeat { link: 1 }]);
+    assert!(driver.until(|order| matches!(order, Order::DropLink { .. })) <= 5_000);
+}
+
+#[test]
+fn the_drain_follows_its_time_table() {
+    let mut driver = Driver::ready(11);
+    let orders = driver.fact(Fact::ShutdownRequested);
+    let told = Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
+    assert_eq!(orders, [Order::Emit { event: told }]);
+    let close = Order::CloseLink { link: 1, code: 1000, reason: CloseText::Shutdown };
+    let mut flushed = driver.clone();
+    assert_eq!(flushed.fact(Fact::DeliverySettled { settled: true }), [close]);
+    assert_eq!(flushed.fact(Fact::LinkClosed { link: 1 }), [Order::Exit]);
+    assert_eq!(driver.until(|order| *order == close), 3_500);
+    assert_eq!(driver.until(|order| *order == Order::Exit), 500);
+    assert!(driver.machine.next_deadline().is_none());
+}
+
+#[test]
+fn a_drain_without_a_link_ends_at_once_and_does_not_redial() {
+    let mut driver = Driver::dialling(11);
+    let orders = driver.fact(Fact::ShutdownRequested);
+    assert_eq!(orders, [Order::AbandonDial { link: 1 }, Order::Exit]);
+    let mut driver = registering(11);
+    let orders = driver.fact(Fact::ShutdownRequested);
+    assert_eq!(orders, [Order::AbandonRegistration { attempt: 1 }, Order::Exit]);
+}
+
+#[test]
+fn a_drain_in_the_greeting_opens_the_gate_to_flush() {
+    let mut driver = Driver::dialling(12);
+    driver.fact(Fact::LinkOpened { link: 1 });
+    driver.fact(Fact::ShutdownRequested);
+    let mut greeted = driver.clone();
+    assert!(greeted.fact(Fact::Greeted { link: 1 }).contains(&Order::OpenGate { link: 1, gate: Gate::All }));
+    assert_eq!(driver.until(|order| *order == Order::OpenGate { link: 1, gate: Gate::All }), 1_000);
+}
+
+#[test]
+fn facts_about_what_is_over_are_counted_and_ignored() {
+    let mut driver = Driver::ready(13);
+    driver.closed_by_console(1000, CloseReason::Other);
+    driver.reconnect();
+    let before = driver.snapshot().stale;
+    for fact in [
+        Fact::LinkLost { link: 1, cause: Loss::Reset },
+        Fact::PongReceived { link: 1, last: true },
+        Fact::CloseReceived { link: 1, code: 1008, reason: CloseReason::UnknownInstance },
+    ] {
+        assert_eq!(driver.fact(fact), []);
+    }
+    assert_eq!(driver.snapshot().stale, before + 3);
+    let before = driver.snapshot().unhandled;
+    driver.fact(Fact::Started { remembered: false });
+    assert_eq!(driver.snapshot().unhandled, before + 1);
+}

@@ -1,0 +1,308 @@
+//! What is to be done: the only things the machine ever wants, in the imperative.
+//!
+//! The agent performs them at once and in order, and reports what became of them as facts. An order about one attempt
+//! or link carries its number. Like facts they hold no secret: they are the other half of every recording.
+
+use crate::fact::{Attempt, Key};
+use serde::{Deserialize, Serialize};
+
+/// Something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Order {
+    /// Send one registration over HTTP; give it up when told to, or when the next one starts.
+    Register {
+        /// The number that the answer must carry.
+        attempt: Attempt,
+        /// Which of the two paths.
+        path: RegisterPath,
+        /// How to name the provider.
+        provider: ProviderName,
+    },
+    /// Give up the registration that is in flight.
+    AbandonRegistration {
+        /// The attempt to give up.
+        attempt: Attempt,
+    },
+    /// Resolve, connect and upgrade, once, with the id that is known now.
+    Dial {
+        /// The number that all facts of this link must carry.
+        link: Attempt,
+    },
+    /// Give up the dial that is in flight.
+    AbandonDial {
+        /// The link to give up.
+        link: Attempt,
+    },
+    /// Send a close frame and wait for the console's; then close the socket.
+    CloseLink {
+        /// The link to close.
+        link: Attempt,
+        /// The close code.
+        code: u16,
+        /// The reason to give.
+        reason: CloseText,
+    },
+    /// Drop the socket with a reset, without a word.
+    DropLink {
+        /// The link to drop.
+        link: Attempt,
+    },
+    /// From now on these messages may be written to the link.
+    OpenGate {
+        /// The link whose gate opens.
+        link: Attempt,
+        /// Which messages may pass.
+        gate: Gate,
+    },
+    /// Send a `registration` message.
+    SendRegistration {
+        /// The link to send it on.
+        link: Attempt,
+    },
+    /// Send a `heartbeat`.
+    SendHeartbeat {
+        /// The link to send it on.
+        link: Attempt,
+    },
+    /// Take a sample and send `metrics`.
+    SendMetrics {
+        /// The link to send it on.
+        link: Attempt,
+    },
+    /// Send a keep-alive Ping.
+    SendPing {
+        /// The link to send it on.
+        link: Attempt,
+    },
+    /// Tell the console of an event, reliably.
+    Emit {
+        /// What to tell.
+        event: Event,
+    },
+    /// Say something in the log, once.
+    Report {
+        /// What to say.
+        problem: Problem,
+    },
+    /// The console does not know the id that it gave: forget it, use the configured one.
+    ForgetIdentity,
+    /// The machine may be another one now: read its host name again.
+    ReadHostName,
+    /// Send these signals to a session: SIGHUP and SIGCONT to its foreground group and its own.
+    HangUpSession {
+        /// The session.
+        session: Key,
+    },
+    /// Send SIGKILL to whatever of a session remains.
+    KillSession {
+        /// The session.
+        session: Key,
+    },
+    /// Tell the console that a session is over, after its last output, and free it.
+    FinishSession {
+        /// The session.
+        session: Key,
+        /// Why it ended.
+        reason: SessionEnd,
+        /// The exit code of its shell.
+        exit_code: i32,
+    },
+    /// Start a command.
+    StartCommand {
+        /// The command.
+        command: Key,
+    },
+    /// Answer a dispatch without running anything.
+    RefuseCommand {
+        /// The command.
+        command: Key,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Answer a repeated dispatch with the result of an earlier one.
+    RepeatResult {
+        /// The repeat, which needs no more answer than that.
+        command: Key,
+        /// The command whose result is sent again.
+        of: Key,
+    },
+    /// Forget the result of a command: it is too old to be repeated.
+    ForgetResult {
+        /// The command.
+        command: Key,
+    },
+    /// Send SIGTERM to a command's process group.
+    TerminateCommand {
+        /// The command.
+        command: Key,
+    },
+    /// Send SIGKILL to a command's process group.
+    KillCommand {
+        /// The command.
+        command: Key,
+    },
+    /// Tell the console the result of a command, with what it printed so far, and free it.
+    FinishCommand {
+        /// The command.
+        command: Key,
+        /// How it ended.
+        end: CommandEnd,
+        /// The exit code to tell.
+        exit_code: i32,
+    },
+    /// Leave the process; nothing more will be ordered.
+    Exit,
+}
+
+/// The two paths of registration (wire.md).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegisterPath {
+    /// `/api/v1/instances/register`, as designed.
+    Designed,
+    /// `/api/v1/instances`, as the production console serves it.
+    Observed,
+}
+
+/// How a registration names the provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProviderName {
+    /// As configured or detected.
+    Configured,
+    /// As the production console calls it: `kubernetes` for `k8s`, `ssh` where none is known.
+    Alias,
+}
+
+/// Which messages a link may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// `registration`, `heartbeat`, `metrics`.
+    State,
+    /// Everything.
+    All,
+}
+
+/// The reason in a close frame of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CloseText {
+    /// `resync`
+    Resync,
+    /// `agent shutdown`
+    Shutdown,
+}
+
+impl CloseText {
+    /// The text as it stands in the frame.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resync => "resync",
+            Self::Shutdown => "agent shutdown",
+        }
+    }
+}
+
+/// An event of the connection that the console is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// `deploy`: this process registered for the first time.
+    Deploy,
+    /// `connect`: a link is up.
+    Connect {
+        /// Dials since the last link, this one included.
+        attempts: u32,
+        /// Milliseconds since the last link was lost, or since the start.
+        offline_ms: u64,
+    },
+    /// `disconnect`: a link is gone or about to be closed.
+    Disconnect {
+        /// Why.
+        cause: Disconnect,
+        /// The close code, if a close frame was seen or will be sent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<u16>,
+    },
+    /// `error`: something is wrong that somebody should look at.
+    Error {
+        /// What.
+        problem: Problem,
+    },
+}
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disconnect {
+    /// The console sent a close frame.
+    Closed,
+    /// The socket broke.
+    Lost,
+    /// No Pong came in time.
+    PongTimeout,
+    /// The socket took no byte for too long.
+    WriteStalled,
+    /// The agent closed it to cure the console's routing (`resync`).
+    Resync,
+    /// The agent stops.
+    Shutdown,
+}
+
+/// Something that is wrong and who must act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Problem {
+    /// The console refuses the key: the operator must set a valid one.
+    KeyRefused,
+    /// The console rejects the registration: its own words are in the log.
+    RegistrationRejected,
+    /// The console answered with a redirect: the URL must be corrected.
+    Redirected,
+    /// The console does not know the instance id.
+    UnknownInstance,
+    /// Two agents share this instance id.
+    SharedInstanceId,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionEnd {
+    /// Its shell exited by itself.
+    Exited,
+    /// The console closed it.
+    Closed,
+    /// The agent drained.
+    Drained,
+    /// Nobody came back to it.
+    Orphaned,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandEnd {
+    /// By itself.
+    Exited,
+    /// It ran out of time: exit code 124.
+    TimedOut,
+    /// The console cancelled it: exit code 130.
+    Cancelled,
+    /// The agent drained: exit code 143 or 137.
+    Drained,
+}
+
+/// Why a dispatch is answered without running anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Too many wait already, or results cannot be held.
+    Busy,
+    /// It ran before, and its result is no longer remembered.
+    Forgotten,
+    /// The agent is stopping.
+    Draining,
+}

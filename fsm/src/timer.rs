@@ -1,0 +1,149 @@
+//! The deadlines of the machine: one entry for each timer, the least of which is the next wake-up.
+//!
+//! It fires nothing by itself: the machine asks, on a tick, which have expired. Each timer belongs to a state, which
+//! disarms it on exit.
+
+use crate::time::Time;
+
+/// A deadline of the connection machine, and when it fires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Timer {
+    /// At once after the entry of `Unregistered`, since entry actions cannot transition.
+    Begin,
+    /// When a registration has had no answer for too long.
+    RegistrationDeadline,
+    /// When it is time to dial or to register again.
+    Retry,
+    /// When a dial has not come up for too long.
+    DialDeadline,
+    /// When a close handshake, or the end of a dropped socket, has taken too long.
+    CloseDeadline,
+    /// When a silent console may get state messages.
+    StateGate,
+    /// When a silent console may get everything.
+    AllGate,
+    /// When the next keep-alive Ping is due.
+    Ping,
+    /// When a Ping has been unanswered for too long.
+    PongDeadline,
+    /// When the next heartbeat is due.
+    Heartbeat,
+    /// When the next metrics are due.
+    Metrics,
+    /// When the link has been ready for long enough to forget past failures.
+    Stable,
+    /// When the link has been ready for long enough to forget that it was replaced.
+    StableAfterReplacement,
+    /// When a resync may happen, and again whenever the link may have become quiet.
+    Resync,
+    /// When the sessions and commands of a draining agent are given the next signal.
+    DrainStep,
+    /// When a draining agent closes its link whatever is left.
+    DrainClose,
+    /// When a draining agent leaves whatever is left.
+    DrainExit,
+}
+
+/// How many timers there are.
+const TIMERS: usize = Timer::DrainExit as usize + 1;
+
+/// All timers, in the order in which those that expire together fire.
+pub const ALL: [Timer; TIMERS] = [
+    Timer::Begin,
+    Timer::RegistrationDeadline,
+    Timer::Retry,
+    Timer::DialDeadline,
+    Timer::CloseDeadline,
+    Timer::StateGate,
+    Timer::AllGate,
+    Timer::Ping,
+    Timer::PongDeadline,
+    Timer::Heartbeat,
+    Timer::Metrics,
+    Timer::Stable,
+    Timer::StableAfterReplacement,
+    Timer::Resync,
+    Timer::DrainStep,
+    Timer::DrainClose,
+    Timer::DrainExit,
+];
+
+/// The table of deadlines.
+#[derive(Clone, Debug, Default)]
+pub struct Timers {
+    deadlines: [Option<Time>; TIMERS],
+}
+
+impl Timers {
+    /// Fires `timer` at `at`, and not before; replaces an earlier deadline.
+    pub fn arm(&mut self, timer: Timer, at: Time) {
+        self.deadlines[timer as usize] = Some(at);
+    }
+
+    /// Fires `timer` at `at` unless it is armed already.
+    pub fn arm_if_idle(&mut self, timer: Timer, at: Time) {
+        self.deadlines[timer as usize].get_or_insert(at);
+    }
+
+    /// Lets `timer` not fire.
+    pub fn disarm(&mut self, timer: Timer) {
+        self.deadlines[timer as usize] = None;
+    }
+
+    /// When `timer` fires.
+    pub fn deadline(&self, timer: Timer) -> Option<Time> {
+        self.deadlines[timer as usize]
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Time> {
+        self.deadlines.iter().flatten().min().copied()
+    }
+
+    /// Takes one timer that has expired at `now`: the earliest, and of several the first in [`ALL`].
+    pub fn take_expired(&mut self, now: Time) -> Option<Timer> {
+        let timer = ALL
+            .into_iter()
+            .filter(|timer| self.deadline(*timer).is_some_and(|at| at <= now))
+            .min_by_key(|timer| self.deadline(*timer))?;
+        self.disarm(timer);
+        Some(timer)
+    }
+
+    /// Moves every deadline `ms` later: time that the process did not live through does not count.
+    pub fn shift_ms(&mut self, ms: u64) {
+        for deadline in self.deadlines.iter_mut().flatten() {
+            *deadline = deadline.after_ms(ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lists_every_timer_at_its_place() {
+        for (place, timer) in ALL.into_iter().enumerate() {
+            assert_eq!(timer as usize, place);
+        }
+    }
+
+    #[test]
+    fn timers_expire_by_deadline_then_by_order() {
+        let mut timers = Timers::default();
+        timers.arm(Timer::Metrics, Time::from_ms(5));
+        timers.arm(Timer::Ping, Time::from_ms(5));
+        timers.arm(Timer::Stable, Time::from_ms(4));
+        timers.arm(Timer::Heartbeat, Time::from_ms(6));
+        assert_eq!(timers.next(), Some(Time::from_ms(4)));
+        let now = Time::from_ms(5);
+        assert_eq!(timers.take_expired(now), Some(Timer::Stable));
+        assert_eq!(timers.take_expired(now), Some(Timer::Ping));
+        assert_eq!(timers.take_expired(now), Some(Timer::Metrics));
+        assert_eq!(timers.take_expired(now), None);
+        timers.shift_ms(10);
+        assert_eq!(timers.next(), Some(Time::from_ms(16)));
+    }
+}

@@ -1,0 +1,59 @@
+//! The one channel by which the modules that do things tell the loop what happened.
+//!
+//! It is bounded: a module that has more to tell than the loop can take waits, and with it whatever it reads from. The
+//! loop never waits for a module, so nothing can lock up. It does not interpret.
+
+use crate::{command, link, terminal};
+use async_channel::{Receiver, Sender};
+
+/// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
+pub const REPORTS_MAX: usize = 64;
+
+/// What any module tells the loop.
+#[derive(Debug)]
+pub enum Report {
+    /// From the link.
+    Link(link::Report),
+    /// From a terminal.
+    Terminal(terminal::Report),
+    /// From a command.
+    Command(command::Report),
+}
+
+impl From<link::Report> for Report {
+    fn from(report: link::Report) -> Self {
+        Self::Link(report)
+    }
+}
+
+impl From<terminal::Report> for Report {
+    fn from(report: terminal::Report) -> Self {
+        Self::Terminal(report)
+    }
+}
+
+impl From<command::Report> for Report {
+    fn from(report: command::Report) -> Self {
+        Self::Command(report)
+    }
+}
+
+/// The sending end: each module has one, and puts its own kind of report in.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    sender: Sender<Report>,
+}
+
+impl Reporter {
+    /// Tells the loop, waiting while it is behind. A loop that is gone is told nothing.
+    pub async fn report(&self, report: impl Into<Report>) {
+        // The loop drops the channel only when the process ends.
+        let _ = self.sender.send(report.into()).await;
+    }
+}
+
+/// The channel, once per process.
+pub fn channel() -> (Reporter, Receiver<Report>) {
+    let (sender, receiver) = async_channel::bounded(REPORTS_MAX);
+    (Reporter { sender }, receiver)
+}

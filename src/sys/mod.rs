@@ -1,0 +1,25 @@
+//! The only unsafe code: what the agent needs from the operating system and no safe crate offers as it needs it.
+//!
+//! It knows no policy: when a child is started, signalled or given up is decided elsewhere, and nothing here reads the
+//! configuration or the wire. Every `unsafe` block says why it is sound.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`spawn`] | starts a program in a session of its own, with nothing of the agent in it |
+//! | [`child`] | a started program: waits for it on the reactor, signals it, reaps it, and the orphans left to PID 1 |
+//! | [`session`] | kills whatever remains of sessions |
+//! | [`socket`] | the options of a socket that no safe crate has |
+//! | [`environment`] | the variables that children get, and the erasure of those that nobody may read |
+//! | [`process`] | what the agent does to itself at its start: no core, no tracing, enough descriptors |
+#![allow(unsafe_code)]
+
+pub mod child;
+pub mod environment;
+mod exec;
+pub mod process;
+pub mod session;
+pub mod socket;
+pub mod spawn;
+
+#[cfg(test)]
+mod tests;

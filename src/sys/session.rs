@@ -1,0 +1,75 @@
+//! Kills whatever remains of sessions: the processes that no signal to a process group reaches.
+//!
+//! It does not signal groups ([`Child`](super::child::Child) does) and knows no grace. A process that made a session of
+//! its own is not found. Costly (it looks at every process of the machine), so it is for the end of a session only, and
+//! for many sessions at once.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::HashSet;
+
+/// How often to look again for what was forked meanwhile. A process that forks faster than it is killed needs few rounds
+/// to lose, since each takes all of its kind; beyond that the machine has another problem.
+const ROUNDS_MAX: usize = 8;
+
+/// Sends SIGKILL to every process of these sessions; the result is how many there were.
+///
+/// The leader of each session must not be reaped yet, so that its number cannot stand for a stranger's session.
+pub fn kill_sessions(sessions: &[Pid]) -> usize {
+    let mut killed = HashSet::new();
+    if sessions.is_empty() {
+        return 0;
+    }
+    for _ in 0..ROUNDS_MAX {
+        let before = killed.len();
+        for pid in processes() {
+            if is_in(pid, sessions) && !killed.contains(&pid) && kill(pid, sessions) {
+                killed.insert(pid);
+            }
+        }
+        if killed.len() == before {
+            break;
+        }
+    }
+    killed.len()
+}
+
+fn is_in(pid: Pid, sessions: &[Pid]) -> bool {
+    // SAFETY: a plain system call. It answers 0 for threads of the kernel, which the safe wrapper does not allow for.
+    let session = unsafe { libc::getsid(pid.as_raw_nonzero().get()) };
+    sessions.iter().any(|wanted| wanted.as_raw_nonzero().get() == session)
+}
+
+/// Kills one process that was found in one of the sessions.
+fn kill(pid: Pid, sessions: &[Pid]) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+        // Its number may stand for another process by now. What a pidfd stands for does not change, so look again.
+        if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+            return is_in(pid, sessions) && pidfd_send_signal(process, Signal::KILL).is_ok();
+        }
+    }
+    is_in(pid, sessions) && kill_process(pid, Signal::KILL).is_ok()
+}
+
+#[cfg(target_os = "linux")]
+fn processes() -> Vec<Pid> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries.filter_map(|entry| Pid::from_raw(entry.ok()?.file_name().to_str()?.parse().ok()?)).collect()
+}
+
+#[cfg(target_os = "macos")]
+fn processes() -> Vec<Pid> {
+    /// Room for processes that start between the two calls.
+    const MORE: usize = 64;
+    // SAFETY: without a buffer the call only counts.
+    let count = unsafe { libc::proc_listallpids(std::ptr::null_mut(), 0) };
+    let mut numbers = vec![0 as libc::pid_t; usize::try_from(count).unwrap_or(0) + MORE];
+    let bytes = i32::try_from(numbers.len() * size_of::<libc::pid_t>()).unwrap_or(i32::MAX);
+    // SAFETY: the buffer has that many bytes.
+    let filled = unsafe { libc::proc_listallpids(numbers.as_mut_ptr().cast(), bytes) };
+    numbers.truncate(usize::try_from(filled).unwrap_or(0));
+    numbers.into_iter().filter_map(Pid::from_raw).collect()
+}
