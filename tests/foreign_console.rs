@@ -33,11 +33,7 @@ impl Foreign {
             .expect("Python starts");
         let orders = child.stdin.take().expect("its standard input is a pipe");
         let said = Log::follow(child.stdout.take().expect("its standard output is a pipe"));
-        Foreign {
-            child,
-            orders,
-            said,
-        }
+        Foreign { child, orders, said }
     }
 
     fn url(&self) -> String {
@@ -48,8 +44,7 @@ impl Foreign {
     /// Waits for a text frame of this type on this connection.
     #[track_caller]
     fn frame(&self, connection: u32, kind: &str) -> Value {
-        let is_it =
-            |line: &Value| line["connection"] == connection && line["frame"]["type"] == kind;
+        let is_it = |line: &Value| line["connection"] == connection && line["frame"]["type"] == kind;
         self.said.wait(WAIT_MAX, is_it)["frame"].clone()
     }
 
@@ -63,10 +58,7 @@ impl Drop for Foreign {
         let _ = self.child.kill(); // it may have ended by itself
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "--- what the foreign console said ---\n{}---",
-                self.said.text()
-            );
+            eprintln!("--- what the foreign console said ---\n{}---", self.said.text());
         }
     }
 }
@@ -83,20 +75,11 @@ fn registers_connects_beats_reconnects_and_drains() {
         return skip("foreign_console", "no Python environment under target/venv");
     };
     let mut console = Foreign::start(&python);
-    let agent = Setup::alone()
-        .env("SINDRI_CONSOLE_URL", console.url())
-        .key(KEY)
-        .spawn();
+    let agent = Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(KEY).spawn();
 
-    let registration = console
-        .said
-        .wait(WAIT_MAX, |line| line["is"] == "registration");
-    assert_eq!(
-        registration["headers"]["Authorization"],
-        format!("Bearer {KEY}")
-    );
-    let body: Value =
-        serde_json::from_str(registration["body"].as_str().expect("text")).expect("JSON");
+    let registration = console.said.wait(WAIT_MAX, |line| line["is"] == "registration");
+    assert_eq!(registration["headers"]["Authorization"], format!("Bearer {KEY}"));
+    let body: Value = serde_json::from_str(registration["body"].as_str().expect("text")).expect("JSON");
     assert_eq!(body["instance_id"], support::INSTANCE_ID);
 
     let upgrade = console.said.wait(WAIT_MAX, |line| line["is"] == "upgrade");
@@ -111,29 +94,16 @@ fn registers_connects_beats_reconnects_and_drains() {
         "protocol_version": "1.0", "type": "command:dispatch", "payload": dispatch,
     }}));
     let result = console.frame(1, "command:result");
-    assert_eq!(
-        (
-            &result["payload"]["command_id"],
-            &result["payload"]["exit_code"]
-        ),
-        (&json!("c1"), &json!(0))
-    );
-    assert_eq!(
-        result["payload"]["stdout"].as_str().map(str::trim),
-        Some("3")
-    );
+    assert_eq!((&result["payload"]["command_id"], &result["payload"]["exit_code"]), (&json!("c1"), &json!(0)));
+    assert_eq!(result["payload"]["stdout"].as_str().map(str::trim), Some("3"));
 
     console.order(&json!({"do": "close", "code": 1012, "reason": "restart"}));
-    let again = console.said.wait(RECONNECT_MAX, |line| {
-        line["is"] == "upgrade" && line["connection"] == 2
-    });
+    let again = console.said.wait(RECONNECT_MAX, |line| line["is"] == "upgrade" && line["connection"] == 2);
     assert_eq!(again["headers"]["X-Instance-ID"], id.as_str());
     console.frame(2, "heartbeat");
 
     agent.drain();
-    let closed = console.said.wait(WAIT_MAX, |line| {
-        line["is"] == "closed" && line["connection"] == 2
-    });
+    let closed = console.said.wait(WAIT_MAX, |line| line["is"] == "closed" && line["connection"] == 2);
     assert_eq!(closed["code"], 1000);
     assert_eq!(console.said.count(|line| line["is"] == "binary"), 0);
 }

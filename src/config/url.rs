@@ -99,6 +99,11 @@ impl ConsoleUrl {
         if self.port == usual { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// What stands before every path: empty, or `/…` without a trailing slash.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The path of a request: the prefix, then `path`, which begins with a slash.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.prefix)

@@ -114,7 +114,7 @@ impl Reader {
     /// The environment, and the script that travels in it.
     fn environment(&mut self, fields: &Fields<'_>) -> (Vec<(String, String)>, Option<Vec<u8>>) {
         let entries = self.keep(fields.texts("env")).unwrap_or_default();
-        let mut env = Vec::with_capacity(entries.len());
+        let mut env = Vec::new();
         let mut script = None;
         let mut malformed = MalformedEntries::default();
         for mut entry in entries {

@@ -7,7 +7,7 @@
 //!
 //! Invariants: a native or hybrid frame never becomes an action (the type that actions are read from cannot be made
 //! of one); no outbound frame holds a NUL, a null payload, or a number that is not finite; decoding takes time linear
-//! in the frame and allocates at most [`DECODE_ALLOCATION_FACTOR`] times its length plus
+//! in the frame and holds at most [`DECODE_ALLOCATION_FACTOR`] times its length plus
 //! [`DECODE_ALLOCATION_BASE_BYTES`].
 //!
 //! The public description of the same protocol, for the authors of consoles, is `PROTOCOL.md` beside this file; its
@@ -56,9 +56,9 @@ pub const INBOUND_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of an inbound message, the envelope being the first level. No message needs more than three.
 pub const NESTING_MAX: u32 = 64;
 
-/// Most bytes that decoding allocates for each byte of a frame. The worst frame is a list of empty arguments: three
-/// bytes of text for 24 of a `String`, twice over while the list grows.
+/// Most bytes that decoding holds at once for each byte of a frame. The worst frame is a list of empty texts, three bytes
+/// each for 24 of a `String`, twice over while the list grows; lists are bounded, so that it never comes to 8 MiB.
 pub const DECODE_ALLOCATION_FACTOR: usize = 32;
 
-/// What decoding may allocate beyond that, in bytes: the list of keys, names and faults of small frames.
+/// What decoding may hold beyond that, in bytes: the list of keys, names and faults of small frames.
 pub const DECODE_ALLOCATION_BASE_BYTES: usize = 16 * 1024;

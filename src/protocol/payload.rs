@@ -11,6 +11,10 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
+/// Most texts of a list. No program takes more arguments of ordinary length, and a list of empty ones would take eight
+/// times the memory of its frame.
+const LIST_LENGTH_MAX: usize = 65_536;
+
 /// The known fields of one payload, as they stand there.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
@@ -83,7 +87,8 @@ impl<'a> Fields<'a> {
             return Ok(Vec::new());
         };
         let mut json = serde_json::Deserializer::from_str(raw.get());
-        json.deserialize_seq(TextsVisitor).map_err(|_| Fault::WrongType { field, wanted: "a list of strings" })
+        json.deserialize_seq(TextsVisitor)
+            .map_err(|_| Fault::WrongType { field, wanted: "a list of at most 65,536 strings" })
     }
 }
 
@@ -175,6 +180,9 @@ impl<'de> Visitor<'de> for TextsVisitor {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
         let mut texts = Vec::new();
         while let Some(Text(text)) = list.next_element()? {
+            if texts.len() == LIST_LENGTH_MAX {
+                return Err(serde::de::Error::invalid_length(LIST_LENGTH_MAX + 1, &self));
+            }
             texts.push(text.into_owned());
         }
         Ok(texts)
@@ -235,6 +243,13 @@ mod tests {
             assert!(fields.number("b").is_err());
             assert_eq!(fields.flag("b"), Ok(true));
         });
+    }
+
+    #[test]
+    fn a_list_is_bounded() {
+        let payload = |count| format!("{{\"a\":[{}]}}", vec!["\"\""; count].join(","));
+        with_fields(&payload(LIST_LENGTH_MAX), |fields| assert!(fields.texts("a").is_ok()));
+        with_fields(&payload(LIST_LENGTH_MAX + 1), |fields| assert!(fields.texts("a").is_err()));
     }
 
     #[test]

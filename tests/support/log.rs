@@ -62,39 +62,20 @@ impl Log {
         let deadline = Instant::now() + patience;
         let (mut lines, mut next) = (self.lock(), 0);
         loop {
-            if let Some(line) = lines
-                .lines
-                .iter()
-                .skip(next)
-                .find(|line| matches(&line.value))
-            {
+            if let Some(line) = lines.lines.iter().skip(next).find(|line| matches(&line.value)) {
                 return line.value.clone();
             }
             next = lines.lines.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !lines.ended,
-                "the log ended without the line that was waited for"
-            );
-            assert!(
-                !left.is_zero(),
-                "no such line in the log within {patience:?}"
-            );
-            lines = self
-                .shared
-                .1
-                .wait_timeout(lines, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            assert!(!lines.ended, "the log ended without the line that was waited for");
+            assert!(!left.is_zero(), "no such line in the log within {patience:?}");
+            lines = self.shared.1.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Waits until nobody can write to it any more; false at the deadline.
     pub(crate) fn wait_end(&self, patience: Duration) -> bool {
-        let waited = self
-            .shared
-            .1
-            .wait_timeout_while(self.lock(), patience, |lines| !lines.ended);
+        let waited = self.shared.1.wait_timeout_while(self.lock(), patience, |lines| !lines.ended);
         waited.unwrap_or_else(PoisonError::into_inner).0.ended
     }
 
@@ -105,20 +86,12 @@ impl Log {
 
     /// How many lines so far match.
     pub(crate) fn count(&self, matches: impl Fn(&Value) -> bool) -> usize {
-        self.lock()
-            .lines
-            .iter()
-            .filter(|line| matches(&line.value))
-            .count()
+        self.lock().lines.iter().filter(|line| matches(&line.value)).count()
     }
 
     /// Everything so far, as it was written.
     pub(crate) fn text(&self) -> String {
-        self.lock()
-            .lines
-            .iter()
-            .map(|line| line.raw.as_str())
-            .collect()
+        self.lock().lines.iter().map(|line| line.raw.as_str()).collect()
     }
 
     fn push(&self, raw: &str) {
@@ -126,11 +99,7 @@ impl Log {
         lines.bytes += raw.len();
         assert!(lines.bytes <= LOG_BYTES_MAX, "the agent logs without end");
         let value = serde_json::from_str(raw).unwrap_or(Value::Null);
-        lines.lines.push(Line {
-            at: Instant::now(),
-            raw: raw.to_owned(),
-            value,
-        });
+        lines.lines.push(Line { at: Instant::now(), raw: raw.to_owned(), value });
         self.shared.1.notify_all();
     }
 

@@ -52,12 +52,7 @@ pub(crate) struct Home(Arc<TempDir>);
 impl Home {
     /// An empty one.
     pub(crate) fn new() -> Home {
-        Home(Arc::new(
-            tempfile::Builder::new()
-                .prefix("draupnir-")
-                .tempdir()
-                .expect("a temporary directory"),
-        ))
+        Home(Arc::new(tempfile::Builder::new().prefix("draupnir-").tempdir().expect("a temporary directory")))
     }
 
     /// Where it is.
@@ -84,23 +79,15 @@ pub(crate) struct Setup {
 impl Setup {
     /// As for an ordinary start against this console.
     pub(crate) fn new(console: &Console) -> Setup {
-        Setup::alone()
-            .env("SINDRI_CONSOLE_URL", console.url())
-            .key(&console.key())
+        Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(&console.key())
     }
 
     /// The same without a console: for `--version`, `doctor` and faulty configurations.
     pub(crate) fn alone() -> Setup {
         let home = Home::new();
-        let setup = Setup {
-            program: agent_program(),
-            arguments: vec![],
-            environment: vec![],
-            home,
-            key: String::new(),
-        };
-        let path =
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let setup =
+            Setup { program: agent_program(), arguments: vec![], environment: vec![], home, key: String::new() };
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let home = setup.home.clone();
         setup
             .env("PATH", path)
@@ -112,8 +99,7 @@ impl Setup {
     /// Lives in this home, with the state that an earlier agent left there.
     pub(crate) fn home(mut self, home: &Home) -> Setup {
         self.home = home.clone();
-        self.env("HOME", home.path())
-            .env("SINDRI_AGENT_STATE_DIR", home.state_dir())
+        self.env("HOME", home.path()).env("SINDRI_AGENT_STATE_DIR", home.state_dir())
     }
 
     /// Is given this key, which must never appear in what it writes.
@@ -125,9 +111,7 @@ impl Setup {
     /// Sets a variable.
     pub(crate) fn env(self, name: &str, value: impl AsRef<OsStr>) -> Setup {
         let mut setup = self.without(name);
-        setup
-            .environment
-            .push((name.into(), value.as_ref().to_owned()));
+        setup.environment.push((name.into(), value.as_ref().to_owned()));
         setup
     }
 
@@ -158,22 +142,13 @@ impl Setup {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         let log = Log::follow(child.stderr.take().expect("the standard error is a pipe"));
-        Agent {
-            process: Process::new(child),
-            log,
-            home: self.home,
-            key: self.key,
-        }
+        Agent { process: Process::new(child), log, home: self.home, key: self.key }
     }
 
     /// Runs it to its end, for what does not connect.
     #[track_caller]
     pub(crate) fn output(self) -> Output {
-        let output = self
-            .command()
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output();
+        let output = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         for bytes in [&output.stdout, &output.stderr] {
             assert_secret(&self.key, bytes, "the output");
@@ -183,22 +158,15 @@ impl Setup {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.arguments)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command
-            .current_dir(self.home.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.home.path()).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
 }
 
 /// The program under test.
 pub(crate) fn agent_program() -> PathBuf {
-    std::env::var_os("DRAUPNIR_AGENT")
-        .map_or_else(|| env!("CARGO_BIN_EXE_sindri-agent").into(), PathBuf::from)
+    std::env::var_os("DRAUPNIR_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_sindri-agent").into(), PathBuf::from)
 }
 
 /// A running agent, or one that has ended.
@@ -215,10 +183,7 @@ impl Agent {
     #[track_caller]
     pub(crate) fn spawn(console: &Console, environment: &[(&str, &str)]) -> Agent {
         let with_environment = |setup: Setup, (name, value): &(&str, &str)| setup.env(name, value);
-        environment
-            .iter()
-            .fold(Setup::new(console), with_environment)
-            .spawn()
+        environment.iter().fold(Setup::new(console), with_environment).spawn()
     }
 
     /// Its home, to start another one in.
@@ -251,9 +216,7 @@ impl Agent {
     /// Waits for its end.
     #[track_caller]
     pub(crate) fn wait_exit(&self, patience: Duration) -> ExitStatus {
-        let Some(status) = self.process.wait(patience) else {
-            panic!("the agent still runs after {patience:?}")
-        };
+        let Some(status) = self.process.wait(patience) else { panic!("the agent still runs after {patience:?}") };
         status
     }
 
@@ -262,10 +225,7 @@ impl Agent {
     pub(crate) fn drain(&self) {
         self.signal(Signal::TERM);
         let status = self.wait_exit(DRAIN_MAX);
-        assert!(
-            status.success(),
-            "a drain ends with status 0, this one with {status}"
-        );
+        assert!(status.success(), "a drain ends with status 0, this one with {status}");
     }
 
     /// SIGKILL, and no more agent.
@@ -307,11 +267,7 @@ fn scan(key: &str, directory: &Path) {
     const FILE_BYTES_MAX: u64 = 64 << 20;
     let mut directories = vec![(directory.to_owned(), 0)];
     while let Some((directory, depth)) = directories.pop() {
-        for entry in std::fs::read_dir(&directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
             let Ok(kind) = entry.metadata() else { continue }; // just removed
             if kind.is_dir() && depth < DEPTH_MAX {
                 directories.push((entry.path(), depth + 1));
@@ -324,9 +280,6 @@ fn scan(key: &str, directory: &Path) {
 }
 
 fn assert_secret(key: &str, bytes: &[u8], place: &str) {
-    let found = !key.is_empty()
-        && bytes
-            .windows(key.len())
-            .any(|window| window == key.as_bytes());
+    let found = !key.is_empty() && bytes.windows(key.len()).any(|window| window == key.as_bytes());
     assert!(!found, "the key stands in {place}");
 }

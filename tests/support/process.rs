@@ -26,11 +26,8 @@ impl Process {
         let watcher = shared.clone();
         std::thread::spawn(move || {
             // First only look: reaping happens under the lock, so that nobody signals a number that is another's by now.
-            while waitid(
-                WaitId::Pid(pid),
-                WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-            )
-            .is_err_and(|error| error == rustix::io::Errno::INTR)
+            while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+                .is_err_and(|error| error == rustix::io::Errno::INTR)
             {}
             let mut status = watcher.0.lock().unwrap_or_else(PoisonError::into_inner);
             *status = child.wait().ok();
@@ -54,10 +51,7 @@ impl Process {
 
     /// Its exit status, or `None` at the deadline.
     pub(crate) fn wait(&self, patience: Duration) -> Option<ExitStatus> {
-        let waited = self
-            .shared
-            .1
-            .wait_timeout_while(self.lock(), patience, |status| status.is_none());
+        let waited = self.shared.1.wait_timeout_while(self.lock(), patience, |status| status.is_none());
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -105,10 +99,7 @@ impl Process {
             .into_iter()
             .filter_map(|entry| {
                 let target = std::fs::read_link(entry.path()).ok()?; // it may just have been closed
-                Some((
-                    entry.file_name().to_str()?.parse().ok()?,
-                    target.display().to_string(),
-                ))
+                Some((entry.file_name().to_str()?.parse().ok()?, target.display().to_string()))
             })
             .collect();
         open.sort();
@@ -118,13 +109,9 @@ impl Process {
     /// Voluntary context switches of all its threads.
     #[track_caller]
     pub(crate) fn voluntary_switches(&self) -> u64 {
-        let of = |entry: std::fs::DirEntry| {
-            std::fs::read_to_string(entry.path().join("status")).unwrap_or_default()
-        };
+        let of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
         let tasks = self.entries("task").into_iter().map(of);
-        tasks
-            .map(|status| number_after(&status, "voluntary_ctxt_switches:"))
-            .sum()
+        tasks.map(|status| number_after(&status, "voluntary_ctxt_switches:")).sum()
     }
 
     /// CPU time used so far, of the kernel and its own.
@@ -133,21 +120,14 @@ impl Process {
         const TICKS_PER_SECOND: u64 = 100; // fixed by the kernel's interface to user space
         let stat = self.read("stat");
         let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        let ticks: u64 = after_name
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
+        let ticks: u64 = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
         Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
     }
 
     /// Its children, in order, and the letter of each one's state (`Z`: not reaped).
     #[track_caller]
     pub(crate) fn children(&self) -> Vec<(u32, char)> {
-        let of = |entry: std::fs::DirEntry| {
-            std::fs::read_to_string(entry.path().join("children")).unwrap_or_default()
-        };
+        let of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("children")).unwrap_or_default();
         let listed: String = self.entries("task").into_iter().map(of).collect();
         let mut children: Vec<(u32, char)> = listed
             .split_whitespace()
@@ -163,20 +143,14 @@ impl Process {
     /// Children that have ended and are not reaped.
     #[track_caller]
     pub(crate) fn zombies(&self) -> usize {
-        self.children()
-            .iter()
-            .filter(|(_, state)| *state == 'Z')
-            .count()
+        self.children().iter().filter(|(_, state)| *state == 'Z').count()
     }
 
     /// A file of its `/proc` directory, as text.
     #[track_caller]
     pub(crate) fn read(&self, file: &str) -> String {
         let bytes = std::fs::read(format!("/proc/{}/{file}", self.pid()));
-        String::from_utf8_lossy(
-            &bytes.unwrap_or_else(|error| panic!("{file} of the agent: {error}")),
-        )
-        .into_owned()
+        String::from_utf8_lossy(&bytes.unwrap_or_else(|error| panic!("{file} of the agent: {error}"))).into_owned()
     }
 
     #[track_caller]
@@ -187,10 +161,7 @@ impl Process {
     #[track_caller]
     fn entries(&self, directory: &str) -> Vec<std::fs::DirEntry> {
         let entries = std::fs::read_dir(format!("/proc/{}/{directory}", self.pid()));
-        entries
-            .unwrap_or_else(|error| panic!("{directory} of the agent: {error}"))
-            .flatten()
-            .collect()
+        entries.unwrap_or_else(|error| panic!("{directory} of the agent: {error}")).flatten().collect()
     }
 }
 
@@ -198,13 +169,6 @@ impl Process {
 #[cfg(target_os = "linux")]
 #[track_caller]
 fn number_after(text: &str, name: &str) -> u64 {
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .unwrap_or_else(|| panic!("no {name} in {text}"));
-    value
-        .split_whitespace()
-        .next()
-        .and_then(|number| number.parse().ok())
-        .unwrap_or_else(|| panic!("{name}{value}"))
+    let value = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {text}"));
+    value.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}{value}"))
 }

@@ -11,10 +11,6 @@ pub(crate) fn skip(test: &str, reason: &str) {
         eprint!("skipped {line}");
         return;
     };
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path);
-    file.and_then(|mut file| file.write_all(line.as_bytes()))
-        .expect("the list of skips can be written");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the list of skips can be written");
 }

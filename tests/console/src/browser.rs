@@ -35,21 +35,13 @@ impl Browser {
     /// Types.
     #[track_caller]
     pub fn input(&self, session_id: &str, bytes: &[u8]) -> &Browser {
-        self.terminal(
-            "terminal:input",
-            session_id,
-            &json!({"data": BASE64.encode(bytes)}),
-        )
+        self.terminal("terminal:input", session_id, &json!({"data": BASE64.encode(bytes)}))
     }
 
     /// Resizes.
     #[track_caller]
     pub fn resize(&self, session_id: &str, cols: u16, rows: u16) -> &Browser {
-        self.terminal(
-            "terminal:resize",
-            session_id,
-            &json!({"cols": cols, "rows": rows}),
-        )
+        self.terminal("terminal:resize", session_id, &json!({"cols": cols, "rows": rows}))
     }
 
     /// Ends a terminal.
@@ -61,19 +53,14 @@ impl Browser {
     /// Runs a shell line.
     #[track_caller]
     pub fn dispatch(&self, command_id: &str, command: &str) -> &Browser {
-        self.dispatch_with(
-            command_id,
-            &json!({"command": command, "timeout_ms": 30_000}),
-        )
+        self.dispatch_with(command_id, &json!({"command": command, "timeout_ms": 30_000}))
     }
 
     /// Runs a command given by these payload fields: `command`, `args`, `env`, `timeout_ms`, `stream`, `working_dir`.
     #[track_caller]
     pub fn dispatch_with(&self, command_id: &str, fields: &Value) -> &Browser {
         let payload = merged(json!({"command_id": command_id}), fields);
-        self.send(
-            &json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": payload}),
-        )
+        self.send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": payload}))
     }
 
     /// Cancels a command.

@@ -23,14 +23,8 @@ pub struct Connection {
 impl Connection {
     #[track_caller]
     pub(crate) fn wait(view: &View, number: u32) -> Connection {
-        let entry = view.until(&format!("connection {number} to be up"), |state| {
-            state.links.get(&number).cloned()
-        });
-        Connection {
-            number,
-            entry,
-            view: view.on(number),
-        }
+        let entry = view.until(&format!("connection {number} to be up"), |state| state.links.get(&number).cloned());
+        Connection { number, entry, view: view.on(number) }
     }
 
     #[track_caller]
@@ -39,11 +33,7 @@ impl Connection {
             let up = state.links.iter().rev().find(|(_, entry)| entry.attached)?;
             Some((*up.0, up.1.clone()))
         });
-        Connection {
-            number,
-            entry,
-            view: view.on(number),
-        }
+        Connection { number, entry, view: view.on(number) }
     }
 
     /// Its number: the first upgrade request's is 1.
@@ -67,9 +57,7 @@ impl Connection {
     /// Waits for the first frame that the console heard on it.
     #[track_caller]
     pub fn hello(&self) -> Value {
-        let first = self.view.wait("a first frame", |record| {
-            matches!(record.what, What::Text(..))
-        });
+        let first = self.view.wait("a first frame", |record| matches!(record.what, What::Text(..)));
         first.value().clone()
     }
 

@@ -96,47 +96,26 @@ impl Builder {
     #[must_use]
     #[track_caller]
     pub fn start(self) -> Console {
-        let listener = TcpListener::bind(self.address)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.address));
+        let listener = TcpListener::bind(self.address).unwrap_or_else(|error| panic!("{}: {error}", self.address));
         let address = listener.local_addr().expect("a listener has an address");
         let host = self.host.unwrap_or_else(|| match address {
             SocketAddr::V4(address) => address.ip().to_string(),
             SocketAddr::V6(address) => format!("[{}]", address.ip()),
         });
-        let url = format!(
-            "{}://{host}:{}{}",
-            self.scheme,
-            address.port(),
-            self.personality.prefix
-        );
+        let url = format!("{}://{host}:{}{}", self.scheme, address.port(), self.personality.prefix);
         let shared = Arc::new(Shared::new(self.personality, self.key));
         shared.change(|state| state.keep = self.keep);
         let (control, inbox) = async_channel::unbounded();
         let (thread_shared, acceptor) = (shared.clone(), self.acceptor);
-        let thread = std::thread::Builder::new()
-            .name("console".to_owned())
-            .spawn(move || {
-                let executor = Rc::new(LocalExecutor::new());
-                let server = Server {
-                    shared: thread_shared,
-                    acceptor,
-                    executor: executor.clone(),
-                };
-                smol::block_on(executor.run(server::run(server, inbox)));
-            });
+        let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || {
+            let executor = Rc::new(LocalExecutor::new());
+            let server = Server { shared: thread_shared, acceptor, executor: executor.clone() };
+            smol::block_on(executor.run(server::run(server, inbox)));
+        });
         let thread = Some(thread.expect("a thread for the console"));
-        let inner = Inner {
-            shared: shared.clone(),
-            address,
-            url,
-            control,
-            thread,
-        };
+        let inner = Inner { shared: shared.clone(), address, url, control, thread };
         inner.tell(Control::Listen(listener));
-        Console {
-            view: View::new(shared),
-            inner: Arc::new(inner),
-        }
+        Console { view: View::new(shared), inner: Arc::new(inner) }
     }
 }
 
@@ -182,16 +161,12 @@ impl Console {
 
     /// Accepts another key from now on.
     pub fn set_key(&self, key: &str) {
-        self.inner
-            .shared
-            .change(|state| key.clone_into(&mut state.key));
+        self.inner.shared.change(|state| key.clone_into(&mut state.key));
     }
 
     /// Changes its habits; connections that are up keep theirs, but for the answers to heartbeats.
     pub fn set_personality(&self, change: impl FnOnce(&mut Personality)) {
-        self.inner
-            .shared
-            .change(|state| change(&mut state.personality));
+        self.inner.shared.change(|state| change(&mut state.personality));
     }
 
     /// Keeps this much of the output from now on.
@@ -217,30 +192,22 @@ impl Console {
 
     /// Answers the next registration (the next after those already queued) like this.
     pub fn answer_registration(&self, answer: Answer) {
-        self.inner
-            .shared
-            .change(|state| state.answers.push_back(answer));
+        self.inner.shared.change(|state| state.answers.push_back(answer));
     }
 
     /// Answers every registration like this, once the queue is empty; `None`: as the personality does.
     pub fn answer_registrations(&self, answer: Option<Answer>) {
-        self.inner
-            .shared
-            .change(|state| state.usual_answer = answer);
+        self.inner.shared.change(|state| state.usual_answer = answer);
     }
 
     /// Treats the next upgrade (the next after those already queued) like this.
     pub fn answer_upgrade(&self, upgrade: Upgrade) {
-        self.inner
-            .shared
-            .change(|state| state.upgrades.push_back(upgrade));
+        self.inner.shared.change(|state| state.upgrades.push_back(upgrade));
     }
 
     /// Treats every upgrade like this, once the queue is empty; `None`: as the personality does.
     pub fn answer_upgrades(&self, upgrade: Option<Upgrade>) {
-        self.inner
-            .shared
-            .change(|state| state.usual_upgrade = upgrade);
+        self.inner.shared.change(|state| state.usual_upgrade = upgrade);
     }
 
     /// Knows this id, as if it had been given out long ago.
@@ -278,8 +245,8 @@ impl Console {
     /// When somebody else took the port.
     #[track_caller]
     pub fn listen(&self) {
-        let listener = TcpListener::bind(self.inner.address)
-            .unwrap_or_else(|error| panic!("{}: {error}", self.inner.address));
+        let listener =
+            TcpListener::bind(self.inner.address).unwrap_or_else(|error| panic!("{}: {error}", self.inner.address));
         self.inner.tell(Control::Listen(listener));
     }
 
@@ -288,12 +255,7 @@ impl Console {
     pub fn crash(&self) {
         self.stop_listening();
         let up: Vec<u32> = self.inner.shared.look().links.keys().copied().collect();
-        self.inner
-            .shared
-            .look()
-            .links
-            .values()
-            .for_each(|link| drop(link.orders.try_send((Order::Reset, None))));
+        self.inner.shared.look().links.values().for_each(|link| drop(link.orders.try_send((Order::Reset, None))));
         up.into_iter().for_each(|number| drop(self.ended(number)));
     }
 
@@ -318,12 +280,7 @@ impl Console {
     /// Whether some connection is up and listened to: [`Console::link`] would not wait.
     #[must_use]
     pub fn has_link(&self) -> bool {
-        self.inner
-            .shared
-            .look()
-            .links
-            .values()
-            .any(|link| link.attached)
+        self.inner.shared.look().links.values().any(|link| link.attached)
     }
 
     /// What a user of the console does.

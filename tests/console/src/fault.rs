@@ -43,14 +43,7 @@ struct Rate {
 
 impl<S> Faults<S> {
     pub(crate) fn new(inner: S) -> Faults<S> {
-        Faults {
-            inner,
-            cut_after: None,
-            rate: None,
-            withholds_pongs: false,
-            frame_left: 0,
-            swallow_left: 0,
-        }
+        Faults { inner, cut_after: None, rate: None, withholds_pongs: false, frame_left: 0, swallow_left: 0 }
     }
 
     /// Reads at most this many bytes a second from now on; `None`: as fast as they come.
@@ -98,8 +91,7 @@ impl Rate {
         while self.allowance == 0 {
             std::task::ready!(Pin::new(&mut self.timer).poll(cx));
             let elapsed_us = u64::try_from(self.last.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.allowance = (self.bytes_per_second.saturating_mul(elapsed_us) / 1_000_000)
-                .min(self.bytes_per_second);
+            self.allowance = (self.bytes_per_second.saturating_mul(elapsed_us) / 1_000_000).min(self.bytes_per_second);
             if self.allowance > 0 {
                 self.last = Instant::now();
             }
@@ -110,11 +102,7 @@ impl Rate {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Faults<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let allowed = std::task::ready!(self.poll_allowance(cx, buf.len()))?;
         let Some(window) = buf.get_mut(..allowed) else {
             return Poll::Ready(Err(io::Error::other("more is allowed than was asked for")));
@@ -131,11 +119,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Faults<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Faults<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.swallow_left > 0 || (self.frame_left == 0 && self.withholds_pongs && is_pong(buf)) {
             if self.swallow_left == 0 {
                 self.swallow_left = 2 + usize::from(buf.get(1).copied().unwrap_or(0) & 0x7f);
@@ -147,9 +131,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Faults<S> {
         if self.frame_left == 0 {
             self.frame_left = frame_len(buf);
         }
-        let end = usize::try_from(self.frame_left)
-            .unwrap_or(usize::MAX)
-            .min(buf.len());
+        let end = usize::try_from(self.frame_left).unwrap_or(usize::MAX).min(buf.len());
         let frame = buf.get(..end).unwrap_or(buf);
         let written = std::task::ready!(Pin::new(&mut self.inner).poll_write(cx, frame))?;
         self.frame_left -= written as u64;
@@ -177,9 +159,7 @@ fn frame_len(frame: &[u8]) -> u64 {
     };
     let long = |bytes: Option<&[u8]>| {
         let bytes = bytes?;
-        let payload = bytes
-            .iter()
-            .fold(0, |len: u64, byte| len << 8 | u64::from(*byte));
+        let payload = bytes.iter().fold(0, |len: u64, byte| len << 8 | u64::from(*byte));
         Some(2 + bytes.len() as u64 + payload)
     };
     match short {
@@ -208,14 +188,8 @@ mod tests {
         smol::block_on(async {
             let mut stream = Faults::new(Cursor::new(Vec::new()));
             stream.withholds_pongs = true;
-            stream
-                .write_all(b"\x81\x02hi\x8a\x03abc\x81\x02yo\x8a\x00\x81\x01!")
-                .await
-                .expect("written");
-            assert_eq!(
-                stream.inner_mut().get_ref(),
-                b"\x81\x02hi\x81\x02yo\x81\x01!"
-            );
+            stream.write_all(b"\x81\x02hi\x8a\x03abc\x81\x02yo\x8a\x00\x81\x01!").await.expect("written");
+            assert_eq!(stream.inner_mut().get_ref(), b"\x81\x02hi\x81\x02yo\x81\x01!");
         });
     }
 

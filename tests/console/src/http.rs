@@ -37,10 +37,7 @@ impl Request {
     /// The first header of that name, whatever its case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The body as JSON; `Null` when it is none.
@@ -51,14 +48,12 @@ impl Request {
 
     /// Whether it asks to become a WebSocket.
     pub(crate) fn is_upgrade(&self) -> bool {
-        self.header("Upgrade")
-            .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        self.header("Upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
     }
 
     /// Whether the connection ends after the answer.
     pub(crate) fn is_last(&self) -> bool {
-        self.header("Connection")
-            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+        self.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
     }
 
     pub(crate) fn line(&self) -> String {
@@ -71,19 +66,12 @@ impl Request {
 
     /// What follows a 101.
     pub(crate) fn accept_key(&self) -> String {
-        derive_accept_key(
-            self.header("Sec-WebSocket-Key")
-                .unwrap_or_default()
-                .as_bytes(),
-        )
+        derive_accept_key(self.header("Sec-WebSocket-Key").unwrap_or_default().as_bytes())
     }
 }
 
 /// Reads one request; `None` at the end of the stream. What follows it stays in `buffer`.
-pub(crate) async fn read_request(
-    wire: &mut dyn Wire,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<Request>> {
+pub(crate) async fn read_request(wire: &mut dyn Wire, buffer: &mut Vec<u8>) -> io::Result<Option<Request>> {
     let (mut request, head_len) = loop {
         if let Some(parsed) = parse_head(buffer)? {
             break parsed;
@@ -96,10 +84,7 @@ pub(crate) async fn read_request(
         }
     };
     buffer.drain(..head_len);
-    let body_len = request
-        .header("Content-Length")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0_usize);
+    let body_len = request.header("Content-Length").and_then(|value| value.parse().ok()).unwrap_or(0_usize);
     if body_len > BODY_BYTES_MAX || request.header("Transfer-Encoding").is_some() {
         return Err(io::Error::other("no such body is read here"));
     }
@@ -122,10 +107,7 @@ async fn read_more(wire: &mut dyn Wire, buffer: &mut Vec<u8>) -> io::Result<usiz
 fn parse_head(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
-    let len = match head
-        .parse(buffer)
-        .map_err(|error| io::Error::other(format!("bad request: {error}")))?
-    {
+    let len = match head.parse(buffer).map_err(|error| io::Error::other(format!("bad request: {error}")))? {
         httparse::Status::Partial => return Ok(None),
         httparse::Status::Complete(len) => len,
     };
@@ -135,12 +117,7 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
         headers: head
             .headers
             .iter()
-            .map(|header| {
-                (
-                    header.name.to_owned(),
-                    String::from_utf8_lossy(header.value).into_owned(),
-                )
-            })
+            .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned()))
             .collect(),
         body: Vec::new(),
     };
@@ -149,21 +126,12 @@ fn parse_head(buffer: &[u8]) -> io::Result<Option<(Request, usize)>> {
 
 /// The bytes of a response.
 pub(crate) fn encode(response: &Response) -> Vec<u8> {
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        response.status,
-        phrase(response.status)
-    );
+    let mut head = format!("HTTP/1.1 {} {}\r\n", response.status, phrase(response.status));
     for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     let is_switching = response.status == 101;
-    if !is_switching
-        && !response
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-    {
+    if !is_switching && !response.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
         head.push_str(&format!("Content-Length: {}\r\n", response.body.len()));
     }
     head.push_str("\r\n");

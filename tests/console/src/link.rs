@@ -125,14 +125,10 @@ impl Link {
             _ => refusal,
         };
         let greeting = script.greeting.unwrap_or(personality.greeting);
-        let turn = (number as usize - 1)
-            .checked_rem(personality.deaf_for.len())
-            .unwrap_or_default();
+        let turn = (number as usize - 1).checked_rem(personality.deaf_for.len()).unwrap_or_default();
         let deaf_for = match greeting {
             Greeting::After(delay) => delay,
-            Greeting::Never | Greeting::Attached => {
-                personality.deaf_for.get(turn).copied().unwrap_or_default()
-            }
+            Greeting::Never | Greeting::Attached => personality.deaf_for.get(turn).copied().unwrap_or_default(),
         };
         let mut link = Link {
             shared,
@@ -185,15 +181,7 @@ impl Link {
             }
             self.set_alarm();
         };
-        let Link {
-            shared,
-            number,
-            id,
-            socket,
-            tcp,
-            orders,
-            ..
-        } = self;
+        let Link { shared, number, id, socket, tcp, orders, .. } = self;
         orders.close();
         while orders.try_recv().is_ok() {} // whoever waits for an order learns that it is too late
         drop((socket, tcp)); // the descriptor is gone before anybody is told
@@ -270,10 +258,7 @@ impl Link {
             Order::Throttle(rate) => {
                 if rate.is_some() {
                     // A refusal by the kernel leaves a link that is only less slow.
-                    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(
-                        &self.tcp,
-                        THROTTLED_BUFFER_BYTES,
-                    );
+                    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&self.tcp, THROTTLED_BUFFER_BYTES);
                 }
                 self.socket.get_mut().throttle(rate);
             }
@@ -292,8 +277,7 @@ impl Link {
     /// Something is due.
     fn ring(&mut self) -> Option<End> {
         let now = Instant::now();
-        if self.give_up_at.is_some_and(|at| at <= now) || self.close_by.is_some_and(|at| at <= now)
-        {
+        if self.give_up_at.is_some_and(|at| at <= now) || self.close_by.is_some_and(|at| at <= now) {
             return Some(self.reset());
         }
         if self.attach_at.is_some_and(|at| at <= now) {
@@ -311,8 +295,7 @@ impl Link {
         self.attached = true;
         if self.greeting != Greeting::Never {
             let greeting = json!({"protocol_version": "1.0", "type": "log:subscribe", "payload": {"paths": ["*"]}});
-            self.out
-                .push_back(Outgoing::Message(Message::text(greeting.to_string())));
+            self.out.push_back(Outgoing::Message(Message::text(greeting.to_string())));
         }
         self.shared.change(|state| {
             if let Some(entry) = state.links.get_mut(&self.number) {
@@ -323,23 +306,15 @@ impl Link {
     }
 
     fn set_alarm(&mut self) {
-        match [self.attach_at, self.give_up_at, self.close_by]
-            .into_iter()
-            .flatten()
-            .min()
-        {
+        match [self.attach_at, self.give_up_at, self.close_by].into_iter().flatten().min() {
             Some(at) => self.alarm.set_at(at),
             None => self.alarm = Timer::never(),
         }
     }
 
     fn close(&mut self, code: u16, reason: &str) {
-        let frame = CloseFrame {
-            code: code.into(),
-            reason: reason.into(),
-        };
-        self.out
-            .push_back(Outgoing::Message(Message::Close(Some(frame))));
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        self.out.push_back(Outgoing::Message(Message::Close(Some(frame))));
         self.close_by = Some(Instant::now() + CLOSE_PATIENCE);
     }
 
@@ -395,16 +370,13 @@ impl Link {
         });
         if heartbeat && !self.silent {
             let answer = self.native_pong();
-            self.out
-                .push_back(Outgoing::Message(Message::text(answer.to_string())));
+            self.out.push_back(Outgoing::Message(Message::text(answer.to_string())));
         }
     }
 
     /// The production console's answer to a heartbeat, in its native form.
     fn native_pong(&self) -> Value {
-        let now_ms = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis());
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         json!({
             "protocolVersion": "1.0", "channel": "heartbeat", "type": "heartbeat:pong", "data": {"ok": true},
             "ts": u64::try_from(now_ms).unwrap_or(u64::MAX), "instanceId": self.id,
@@ -440,9 +412,7 @@ impl Link {
                 return End::Finished;
             }
             Error::Io(_) => return End::Reset,
-            Error::Capacity(error @ CapacityError::MessageTooLong { .. }) => {
-                (1009_u16, error.to_string())
-            }
+            Error::Capacity(error @ CapacityError::MessageTooLong { .. }) => (1009_u16, error.to_string()),
             Error::Utf8(error) => (1007, error),
             error => (1002, error.to_string()),
         };

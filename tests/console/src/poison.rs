@@ -27,25 +27,16 @@ pub(crate) fn fatal(frame: &Value) -> Option<String> {
 }
 
 fn metrics(payload: &Value) -> Option<String> {
-    let disks = payload["disk"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let disks = payload["disk"].as_array().map(Vec::as_slice).unwrap_or_default();
     if disks.iter().any(Value::is_null) {
         return Some("a null entry in disk".to_owned());
     }
-    let groups = [&payload["memory"], &payload["network"]]
-        .into_iter()
-        .chain(disks);
-    groups
-        .filter_map(Value::as_object)
-        .flatten()
-        .find_map(|(key, value)| {
-            let counts =
-                key.ends_with("_bytes") || key.starts_with("bytes_") || key.starts_with("packets_");
-            let bad = value.is_number() && !value.is_u64();
-            (counts && bad).then(|| format!("{key} is {value}"))
-        })
+    let groups = [&payload["memory"], &payload["network"]].into_iter().chain(disks);
+    groups.filter_map(Value::as_object).flatten().find_map(|(key, value)| {
+        let counts = key.ends_with("_bytes") || key.starts_with("bytes_") || key.starts_with("packets_");
+        let bad = value.is_number() && !value.is_u64();
+        (counts && bad).then(|| format!("{key} is {value}"))
+    })
 }
 
 #[cfg(test)]

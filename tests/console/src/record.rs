@@ -111,9 +111,7 @@ impl Record {
     #[track_caller]
     pub fn request(&self) -> &Request {
         match &self.what {
-            What::Registration(request, _) | What::Other(request) | What::Upgrade(request) => {
-                request
-            }
+            What::Registration(request, _) | What::Other(request) | What::Upgrade(request) => request,
             other => panic!("not a request: {other:?}"),
         }
     }
@@ -151,11 +149,7 @@ impl Record {
                 }
                 What::Text(raw, _) | What::Unheard(raw, _) => raw.len() * 3, // the tree is about twice the text
                 What::Binary(bytes) | What::Ping(bytes) | What::Pong(bytes) => bytes.len(),
-                What::Opened
-                | What::Attached
-                | What::Closed(..)
-                | What::Ended(_)
-                | What::Poison(_) => 0,
+                What::Opened | What::Attached | What::Closed(..) | What::Ended(_) | What::Poison(_) => 0,
             }
     }
 }

@@ -56,12 +56,7 @@ struct Instance {
 
 impl Registry {
     /// Judges one registration.
-    pub(crate) fn register(
-        &mut self,
-        personality: &Personality,
-        request: &Request,
-        now: Instant,
-    ) -> Response {
+    pub(crate) fn register(&mut self, personality: &Personality, request: &Request, now: Instant) -> Response {
         if let Some(refusal) = self.rate_limit(personality, now) {
             return refusal;
         }
@@ -69,13 +64,7 @@ impl Registry {
         if !personality.production_registry {
             let id = body["instance_id"].as_str().unwrap_or_default().to_owned();
             self.forgotten.remove(&id);
-            self.instances.insert(
-                id.clone(),
-                Instance {
-                    name: id,
-                    error: false,
-                },
-            );
+            self.instances.insert(id.clone(), Instance { name: id, error: false });
             return Response::json(201, &json!({"status": "registered"}));
         }
         if let Some(complaint) = complaint(&body) {
@@ -86,40 +75,20 @@ impl Registry {
     }
 
     fn create(&mut self, body: &Value) -> Response {
-        let name = ["name", "instance_id", "hostname"]
-            .iter()
-            .find_map(|key| body[*key].as_str())
-            .unwrap_or_default();
-        if self
-            .instances
-            .values()
-            .any(|instance| instance.name == name && !instance.error)
-        {
+        let name = ["name", "instance_id", "hostname"].iter().find_map(|key| body[*key].as_str()).unwrap_or_default();
+        if self.instances.values().any(|instance| instance.name == name && !instance.error) {
             let message = format!("Instance {name} is already registered");
             return Response::json(409, &json!({"error": "Conflict", "message": message}));
         }
         self.last_id += 1;
         let id = format!("cinst{:020}", self.last_id);
-        self.instances.insert(
-            id.clone(),
-            Instance {
-                name: name.to_owned(),
-                error: false,
-            },
-        );
-        Response::json(
-            201,
-            &json!({"id": id, "name": name, "provider": body["provider"]}),
-        )
+        self.instances.insert(id.clone(), Instance { name: name.to_owned(), error: false });
+        Response::json(201, &json!({"id": id, "name": name, "provider": body["provider"]}))
     }
 
     fn rate_limit(&mut self, personality: &Personality, now: Instant) -> Option<Response> {
         const WINDOW: Duration = Duration::from_secs(60);
-        while self
-            .recent
-            .front()
-            .is_some_and(|at| now.duration_since(*at) >= WINDOW)
-        {
+        while self.recent.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
             self.recent.pop_front();
         }
         let limit = personality.registrations_per_minute? as usize;
@@ -127,30 +96,17 @@ impl Registry {
             self.recent.push_back(now);
             return None;
         }
-        let wait = self
-            .recent
-            .front()
-            .map_or(WINDOW, |at| WINDOW.saturating_sub(now.duration_since(*at)));
-        let mut response = Response::json(
-            429,
-            &json!({"error": "Too Many Requests", "message": "Rate limit exceeded"}),
-        );
-        response
-            .headers
-            .push(("Retry-After".into(), (wait.as_secs() + 1).to_string()));
+        let wait = self.recent.front().map_or(WINDOW, |at| WINDOW.saturating_sub(now.duration_since(*at)));
+        let mut response =
+            Response::json(429, &json!({"error": "Too Many Requests", "message": "Rate limit exceeded"}));
+        response.headers.push(("Retry-After".into(), (wait.as_secs() + 1).to_string()));
         Some(response)
     }
 
     /// Makes an id known, as if it had been given out long ago.
     pub(crate) fn know(&mut self, id: &str) {
         self.forgotten.remove(id);
-        self.instances.insert(
-            id.to_owned(),
-            Instance {
-                name: id.to_owned(),
-                error: false,
-            },
-        );
+        self.instances.insert(id.to_owned(), Instance { name: id.to_owned(), error: false });
     }
 
     /// Makes an id unknown; its next connection is refused with 1008.
@@ -162,8 +118,7 @@ impl Registry {
 
     /// Whether a connection of this id is welcome.
     pub(crate) fn knows(&self, personality: &Personality, id: &str) -> bool {
-        !self.forgotten.contains(id)
-            && (!personality.knows_only_its_ids || self.instances.contains_key(id))
+        !self.forgotten.contains(id) && (!personality.knows_only_its_ids || self.instances.contains_key(id))
     }
 
     /// The ids known, in order.
@@ -195,9 +150,7 @@ impl Registry {
 
     /// Whether the instance is marked ERROR.
     pub(crate) fn is_error(&self, id: &str) -> bool {
-        self.instances
-            .get(id)
-            .is_some_and(|instance| instance.error)
+        self.instances.get(id).is_some_and(|instance| instance.error)
     }
 
     /// Whether the frames of a browser reach this connection.
@@ -215,9 +168,7 @@ fn complaint(body: &Value) -> Option<String> {
     if body.get("tags").is_some_and(|tags| !tags.is_object()) {
         return Some("tags must be an object".to_owned());
     }
-    let empty = ["hostname", "instance_id", "name"]
-        .iter()
-        .find(|key| body[**key].as_str() == Some(""));
+    let empty = ["hostname", "instance_id", "name"].iter().find(|key| body[**key].as_str() == Some(""));
     empty.map(|key| format!("{key} must not be empty"))
 }
 
@@ -226,23 +177,14 @@ mod tests {
     use super::*;
 
     fn post(registry: &mut Registry, personality: &Personality, body: &Value) -> (u16, Value) {
-        let request = Request {
-            body: body.to_string().into_bytes(),
-            ..Request::default()
-        };
+        let request = Request { body: body.to_string().into_bytes(), ..Request::default() };
         let response = registry.register(personality, &request, Instant::now());
-        (
-            response.status,
-            serde_json::from_slice(&response.body).expect("a JSON body"),
-        )
+        (response.status, serde_json::from_slice(&response.body).expect("a JSON body"))
     }
 
     #[test]
     fn the_production_rules() {
-        let (mut registry, production) = (
-            Registry::default(),
-            Personality::production().without_rate_limit(),
-        );
+        let (mut registry, production) = (Registry::default(), Personality::production().without_rate_limit());
         for bad in [
             json!({"instance_id": "a"}),
             json!({"instance_id": "a", "provider": "k8s"}),
@@ -270,22 +212,14 @@ mod tests {
     fn the_eleventh_in_a_minute_waits() {
         let (mut registry, production) = (Registry::default(), Personality::production());
         let now = Instant::now();
-        let register =
-            |registry: &mut Registry, at| registry.register(&production, &Request::default(), at);
+        let register = |registry: &mut Registry, at| registry.register(&production, &Request::default(), at);
         for _ in 0..10 {
             assert_eq!(register(&mut registry, now).status, 422);
         }
         let refused = register(&mut registry, now + Duration::from_secs(20));
         assert_eq!(refused.status, 429);
-        assert!(
-            refused
-                .headers
-                .contains(&("Retry-After".to_owned(), "41".to_owned()))
-        );
-        assert_eq!(
-            register(&mut registry, now + Duration::from_secs(60)).status,
-            422
-        );
+        assert!(refused.headers.contains(&("Retry-After".to_owned(), "41".to_owned())));
+        assert_eq!(register(&mut registry, now + Duration::from_secs(60)).status, 422);
     }
 
     #[test]

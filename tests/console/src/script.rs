@@ -42,11 +42,7 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn new(status: u16) -> Response {
-        Response {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
+        Response { status, headers: Vec::new(), body: Vec::new() }
     }
 
     pub(crate) fn json(status: u16, body: &Value) -> Response {
@@ -68,10 +64,7 @@ impl Answer {
     /// A response with this status and no body.
     #[must_use]
     pub fn status(status: u16) -> Answer {
-        Answer {
-            kind: AnswerKind::Response(Response::new(status)),
-            ..Answer::default()
-        }
+        Answer { kind: AnswerKind::Response(Response::new(status)), ..Answer::default() }
     }
 
     /// 201 with this id, as the production console says it.
@@ -83,29 +76,20 @@ impl Answer {
     /// These bytes in place of a response, then the end of the stream.
     #[must_use]
     pub fn garbage(bytes: &[u8]) -> Answer {
-        Answer {
-            kind: AnswerKind::Garbage(bytes.to_vec()),
-            ..Answer::default()
-        }
+        Answer { kind: AnswerKind::Garbage(bytes.to_vec()), ..Answer::default() }
     }
 
     /// Never an answer; the connection stays open.
     #[must_use]
     pub fn never() -> Answer {
-        Answer {
-            kind: AnswerKind::Silence,
-            ..Answer::default()
-        }
+        Answer { kind: AnswerKind::Silence, ..Answer::default() }
     }
 
     /// Half of a response, then a reset.
     #[must_use]
     pub fn reset_midway() -> Answer {
         let body = serde_json::json!({"id": "never-told", "name": "x", "provider": "ssh"});
-        Answer {
-            kind: AnswerKind::ResetMidway(Response::json(201, &body)),
-            ..Answer::default()
-        }
+        Answer { kind: AnswerKind::ResetMidway(Response::json(201, &body)), ..Answer::default() }
     }
 
     /// One more header on the response.
@@ -129,8 +113,7 @@ impl Answer {
     /// The response's body as JSON, with its content type.
     #[must_use]
     pub fn json(self, body: &Value) -> Answer {
-        self.header("Content-Type", "application/json")
-            .body(body.to_string())
+        self.header("Content-Type", "application/json").body(body.to_string())
     }
 
     /// Answers this much later.
@@ -190,46 +173,31 @@ impl Upgrade {
     /// This status instead of 101.
     #[must_use]
     pub fn status(status: u16) -> Upgrade {
-        Upgrade {
-            kind: UpgradeKind::Refuse(Response::new(status)),
-            ..Upgrade::default()
-        }
+        Upgrade { kind: UpgradeKind::Refuse(Response::new(status)), ..Upgrade::default() }
     }
 
     /// Never an answer; the connection stays open.
     #[must_use]
     pub fn hang() -> Upgrade {
-        Upgrade {
-            kind: UpgradeKind::Hang,
-            ..Upgrade::default()
-        }
+        Upgrade { kind: UpgradeKind::Hang, ..Upgrade::default() }
     }
 
     /// A reset instead of an answer.
     #[must_use]
     pub fn reset() -> Upgrade {
-        Upgrade {
-            kind: UpgradeKind::Reset,
-            ..Upgrade::default()
-        }
+        Upgrade { kind: UpgradeKind::Reset, ..Upgrade::default() }
     }
 
     /// 101, then a close frame with this code and reason.
     #[must_use]
     pub fn close(code: u16, reason: &str) -> Upgrade {
-        Upgrade {
-            kind: UpgradeKind::Close(code, reason.to_owned()),
-            ..Upgrade::default()
-        }
+        Upgrade { kind: UpgradeKind::Close(code, reason.to_owned()), ..Upgrade::default() }
     }
 
     /// 101 with a wrong `Sec-WebSocket-Accept`.
     #[must_use]
     pub fn wrong_accept() -> Upgrade {
-        Upgrade {
-            kind: UpgradeKind::WrongAccept,
-            ..Upgrade::default()
-        }
+        Upgrade { kind: UpgradeKind::WrongAccept, ..Upgrade::default() }
     }
 
     /// One more header on a refusal.

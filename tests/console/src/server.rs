@@ -72,11 +72,7 @@ pub(crate) async fn run(server: Server, control: Receiver<Control>) {
     loop {
         let order = async { Turn::Control(control.recv().await.ok()) };
         let turn = match &listener {
-            Some(listener) => {
-                order
-                    .or(async { Turn::Accepted(listener.accept().await) })
-                    .await
-            }
+            Some(listener) => order.or(async { Turn::Accepted(listener.accept().await) }).await,
             None => order.await,
         };
         match turn {
@@ -91,10 +87,7 @@ pub(crate) async fn run(server: Server, control: Receiver<Control>) {
             Turn::Accepted(Ok((tcp, _))) => {
                 server.shared.change(|state| state.accepted += 1);
                 let connection = server.clone();
-                server
-                    .executor
-                    .spawn(async move { connection.serve(tcp).await })
-                    .detach();
+                server.executor.spawn(async move { connection.serve(tcp).await }).detach();
             }
             // Out of descriptors, say: waits a moment rather than spin.
             Turn::Accepted(Err(_)) => drop(Timer::after(Duration::from_millis(50)).await),
@@ -127,35 +120,18 @@ impl Server {
     }
 
     /// Answers a request that is no upgrade. An error means that the connection is over.
-    async fn answer(
-        &self,
-        wire: &mut dyn Wire,
-        tcp: &TcpStream,
-        request: Request,
-    ) -> io::Result<()> {
+    async fn answer(&self, wire: &mut dyn Wire, tcp: &TcpStream, request: Request) -> io::Result<()> {
         let personality = self.shared.look().personality.clone();
-        let path = request
-            .path
-            .strip_prefix(&personality.prefix)
-            .unwrap_or_default();
+        let path = request.path.strip_prefix(&personality.prefix).unwrap_or_default();
         if !path.starts_with("/api/v1/instances") {
-            self.shared
-                .change(|state| state.push(0, What::Other(request)));
+            self.shared.change(|state| state.push(0, What::Other(request)));
             return http::write(wire, &http::encode(&Response::new(404))).await;
         }
         let served = path == personality.registration_path && request.method == "POST";
         let answer = self.shared.change(|state| {
-            let scripted = state
-                .answers
-                .pop_front()
-                .or_else(|| state.usual_answer.clone())
-                .unwrap_or_default();
+            let scripted = state.answers.pop_front().or_else(|| state.usual_answer.clone()).unwrap_or_default();
             // A script is about registrations that the console serves; the path it does not know stays a 404.
-            if served {
-                scripted
-            } else {
-                requeue(scripted, state)
-            }
+            if served { scripted } else { requeue(scripted, state) }
         });
         Timer::after(answer.delay).await;
         let kind = match answer.kind {
@@ -169,21 +145,12 @@ impl Server {
     fn record_registration(&self, request: Request, kind: &AnswerKind) {
         let status = match kind {
             AnswerKind::Response(response) => response.status,
-            AnswerKind::Usual
-            | AnswerKind::Garbage(_)
-            | AnswerKind::Silence
-            | AnswerKind::ResetMidway(_) => 0,
+            AnswerKind::Usual | AnswerKind::Garbage(_) | AnswerKind::Silence | AnswerKind::ResetMidway(_) => 0,
         };
-        self.shared
-            .change(|state| state.push(0, What::Registration(request, status)));
+        self.shared.change(|state| state.push(0, What::Registration(request, status)));
     }
 
-    async fn write_answer(
-        &self,
-        wire: &mut dyn Wire,
-        tcp: &TcpStream,
-        kind: AnswerKind,
-    ) -> io::Result<()> {
+    async fn write_answer(&self, wire: &mut dyn Wire, tcp: &TcpStream, kind: AnswerKind) -> io::Result<()> {
         match kind {
             AnswerKind::Usual => Ok(()),
             AnswerKind::Response(response) => http::write(wire, &http::encode(&response)).await,
@@ -212,28 +179,16 @@ impl Server {
                     &serde_json::json!({"error": "Unauthorized", "message": "Invalid API key"}),
                 );
             }
-            state
-                .registry
-                .register(personality, request, Instant::now())
+            state.registry.register(personality, request, Instant::now())
         })
     }
 
     /// Answers an upgrade, and serves the link when there is one.
-    async fn upgrade(
-        self,
-        mut wire: Box<dyn Wire>,
-        tcp: TcpStream,
-        request: Request,
-        rest: Vec<u8>,
-    ) {
+    async fn upgrade(self, mut wire: Box<dyn Wire>, tcp: TcpStream, request: Request, rest: Vec<u8>) {
         let (number, personality, script) = self.shared.change(|state| {
             state.last_connection += 1;
             state.push(state.last_connection, What::Upgrade(request.clone()));
-            let script = state
-                .upgrades
-                .pop_front()
-                .or_else(|| state.usual_upgrade.clone())
-                .unwrap_or_default();
+            let script = state.upgrades.pop_front().or_else(|| state.usual_upgrade.clone()).unwrap_or_default();
             (state.last_connection, state.personality.clone(), script)
         });
         Timer::after(script.delay).await;
@@ -255,43 +210,22 @@ impl Server {
             Welcome::CloseAfterwards(reason) => Some((1008, reason)),
             Welcome::Come => None,
         };
-        for (name, value) in [
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade"),
-            ("Sec-WebSocket-Accept", &accept),
-        ] {
+        for (name, value) in [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", &accept)] {
             switching.headers.push((name.to_owned(), value.to_owned()));
         }
-        let id = request
-            .header("X-Instance-ID")
-            .filter(|id| !id.is_empty())
-            .map(str::to_owned);
+        let id = request.header("X-Instance-ID").filter(|id| !id.is_empty()).map(str::to_owned);
         let (orders, inbox) = async_channel::unbounded();
         self.open(number, id.clone().filter(|_| refusal.is_none()), orders);
-        if http::write(&mut *wire, &http::encode(&switching))
-            .await
-            .is_err()
-        {
+        if http::write(&mut *wire, &http::encode(&switching)).await.is_err() {
             return;
         }
         let config = WebSocketConfig::default()
             .max_message_size(Some(personality.message_bytes_max))
             .max_frame_size(Some(personality.message_bytes_max));
         let faults = Faults::new(wire);
-        let socket =
-            WebSocketStream::from_partially_read(faults, rest, Role::Server, Some(config)).await;
+        let socket = WebSocketStream::from_partially_read(faults, rest, Role::Server, Some(config)).await;
         let id = id.filter(|_| refusal.is_none());
-        Link::new(
-            self.shared,
-            number,
-            id,
-            (socket, tcp),
-            inbox,
-            &personality,
-            (script, refusal),
-        )
-        .run()
-        .await;
+        Link::new(self.shared, number, id, (socket, tcp), inbox, &personality, (script, refusal)).run().await;
     }
 
     /// Enters the link in the tables, just before the 101 goes out.
@@ -299,45 +233,26 @@ impl Server {
         self.shared.change(|state| {
             if let Some(id) = &id {
                 if id.chars().count() > INSTANCE_ID_CHARS_MAX && state.personality.dies_of_poison {
-                    state.poison.get_or_insert_with(|| {
-                        format!("an X-Instance-ID of {} characters", id.chars().count())
-                    });
+                    state
+                        .poison
+                        .get_or_insert_with(|| format!("an X-Instance-ID of {} characters", id.chars().count()));
                 }
-                let replaced = state
-                    .registry
-                    .connected(id, number)
-                    .and_then(|old| state.links.get(&old));
+                let replaced = state.registry.connected(id, number).and_then(|old| state.links.get(&old));
                 if let Some(old) = replaced.filter(|_| state.personality.replaces) {
-                    let _ = old
-                        .orders
-                        .try_send((Order::Close(1001, REPLACED_REASON.to_owned()), None)); // it may just have ended
+                    let _ = old.orders.try_send((Order::Close(1001, REPLACED_REASON.to_owned()), None)); // it may just have ended
                 }
             }
-            state.links.insert(
-                number,
-                LinkEntry {
-                    orders,
-                    id,
-                    attached: false,
-                },
-            );
+            state.links.insert(number, LinkEntry { orders, id, attached: false });
             state.push(number, What::Opened);
         });
     }
 
     /// What the personality makes of an upgrade.
     fn welcome(&self, personality: &Personality, request: &Request) -> Welcome {
-        let path = request
-            .path
-            .strip_prefix(&personality.prefix)
-            .unwrap_or_default();
+        let path = request.path.strip_prefix(&personality.prefix).unwrap_or_default();
         if path != "/ws/agent" {
             let slash = path.ends_with('/') && personality.refuses_after_upgrade;
-            return if slash {
-                Welcome::Destroy
-            } else {
-                Welcome::Refuse(Response::new(404))
-            };
+            return if slash { Welcome::Destroy } else { Welcome::Refuse(Response::new(404)) };
         }
         let state = self.shared.look();
         if request.header("Authorization") != Some(&format!("Bearer {}", state.key)) {
@@ -366,12 +281,7 @@ enum Welcome {
 
 /// Puts an answer back that was meant for another path.
 fn requeue(answer: Answer, state: &mut crate::store::State) -> Answer {
-    if state.usual_answer.is_none()
-        && !matches!(
-            (&answer.kind, answer.delay),
-            (AnswerKind::Usual, Duration::ZERO)
-        )
-    {
+    if state.usual_answer.is_none() && !matches!((&answer.kind, answer.delay), (AnswerKind::Usual, Duration::ZERO)) {
         state.answers.push_front(answer);
     }
     Answer::default()

@@ -92,10 +92,7 @@ impl Shared {
             accepted: 0,
             poison: None,
         };
-        Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        }
+        Shared { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// The state, to look at.
@@ -112,24 +109,14 @@ impl Shared {
     }
 
     /// Looks again after every change until the check gives something, or until the deadline (`None`).
-    pub(crate) fn wait_until<T>(
-        &self,
-        deadline: Instant,
-        mut check: impl FnMut(&State) -> Option<T>,
-    ) -> Option<T> {
+    pub(crate) fn wait_until<T>(&self, deadline: Instant, mut check: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let mut state = self.look();
         loop {
             if let Some(found) = check(&state) {
                 return Some(found);
             }
-            let left = deadline
-                .checked_duration_since(Instant::now())
-                .filter(|left| !left.is_zero())?;
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -142,13 +129,7 @@ impl State {
         }
         let at = Instant::now();
         let at_ms = u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX);
-        let record = Record {
-            seq: self.records.len(),
-            at,
-            at_ms,
-            connection,
-            what,
-        };
+        let record = Record { seq: self.records.len(), at, at_ms, connection, what };
         self.kept_bytes += record.cost();
         self.records.push(Arc::new(record));
     }
@@ -167,13 +148,7 @@ impl State {
         let keep = self.keep != Keep::Counts && !self.is_overfull();
         let stream = self.streams.entry(output.stream_name()).or_default();
         let payload = &output.payload;
-        self.kept_bytes += stream.take(
-            &payload.data,
-            payload.offset,
-            payload.replay,
-            keep,
-            Instant::now(),
-        );
+        self.kept_bytes += stream.take(&payload.data, payload.offset, payload.replay, keep, Instant::now());
         self.keep != Keep::Everything
     }
 }

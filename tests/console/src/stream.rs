@@ -91,18 +91,10 @@ impl Stream {
     }
 
     /// Takes one frame and returns by how many bytes the kept data grew.
-    pub(crate) fn take(
-        &mut self,
-        base64: &str,
-        offset: Option<u64>,
-        replay: bool,
-        keep: bool,
-        now: Instant,
-    ) -> usize {
+    pub(crate) fn take(&mut self, base64: &str, offset: Option<u64>, replay: bool, keep: bool, now: Instant) -> usize {
         self.frames += 1;
         self.replays += u64::from(replay);
-        self.first_and_last_at =
-            Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
+        self.first_and_last_at = Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
         let mut scratch = std::mem::take(&mut self.scratch);
         let grew = match decode(base64, &mut scratch) {
             Some(data) => self.take_bytes(data, offset, replay, keep),
@@ -126,15 +118,10 @@ impl Stream {
             return if keep { data.len() } else { 0 };
         };
         if offset > self.end {
-            self.gaps.push(Gap {
-                offset: self.end,
-                missing: offset - self.end,
-            });
+            self.gaps.push(Gap { offset: self.end, missing: offset - self.end });
             self.end = offset;
         }
-        let had = usize::try_from(self.end - offset)
-            .unwrap_or(usize::MAX)
-            .min(data.len());
+        let had = usize::try_from(self.end - offset).unwrap_or(usize::MAX).min(data.len());
         let (again, fresh) = data.split_at(had);
         self.repeated_bytes += again.len() as u64;
         self.bytes += fresh.len() as u64;
@@ -156,9 +143,7 @@ fn decode<'a>(base64: &str, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     if scratch.len() < len {
         scratch.resize(len, 0);
     }
-    let written = BASE64
-        .decode_mut(base64.as_bytes(), scratch.get_mut(..len)?)
-        .ok()?;
+    let written = BASE64.decode_mut(base64.as_bytes(), scratch.get_mut(..len)?).ok()?;
     scratch.get(..written)
 }
 
@@ -177,14 +162,8 @@ mod tests {
         take(&mut stream, b"lo world", Some(3));
         take(&mut stream, b"hello", Some(0));
         assert_eq!(stream.data, b"hello world");
-        assert_eq!(
-            (stream.bytes, stream.end, stream.repeated_bytes),
-            (11, 11, 8)
-        );
-        assert_eq!(
-            stream.sha256(),
-            HEXLOWER.encode(&Sha256::digest(b"hello world"))
-        );
+        assert_eq!((stream.bytes, stream.end, stream.repeated_bytes), (11, 11, 8));
+        assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"hello world")));
         assert!(stream.gaps.is_empty());
     }
 
@@ -193,13 +172,7 @@ mod tests {
         let mut stream = Stream::default();
         take(&mut stream, b"ab", Some(0));
         take(&mut stream, b"xy", Some(10));
-        assert_eq!(
-            stream.gaps,
-            [Gap {
-                offset: 2,
-                missing: 8
-            }]
-        );
+        assert_eq!(stream.gaps, [Gap { offset: 2, missing: 8 }]);
         assert_eq!((stream.bytes, stream.end), (4, 12));
         assert_eq!(stream.data, b"abxy");
     }
@@ -210,10 +183,7 @@ mod tests {
         take(&mut stream, b"\x1bc", None);
         take(&mut stream, b"x", Some(0));
         assert_eq!(stream.screen, b"\x1bcx");
-        assert_eq!(
-            (stream.data.as_slice(), stream.unnumbered_bytes),
-            (b"x".as_slice(), 2)
-        );
+        assert_eq!((stream.data.as_slice(), stream.unnumbered_bytes), (b"x".as_slice(), 2));
     }
 
     #[test]
@@ -230,15 +200,7 @@ mod tests {
     fn counting_keeps_nothing() {
         let mut stream = Stream::default();
         stream.take(&BASE64.encode(b"abc"), Some(0), true, false, Instant::now());
-        assert_eq!(
-            (
-                stream.bytes,
-                stream.replays,
-                stream.data.len(),
-                stream.screen.len()
-            ),
-            (3, 1, 0, 0)
-        );
+        assert_eq!((stream.bytes, stream.replays, stream.data.len(), stream.screen.len()), (3, 1, 0, 0));
         assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"abc")));
     }
 }

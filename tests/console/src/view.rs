@@ -26,59 +26,38 @@ pub struct View {
 
 impl View {
     pub(crate) fn new(shared: Arc<Shared>) -> View {
-        View {
-            shared,
-            from: 0,
-            connection: None,
-            patience: WAIT_MAX,
-        }
+        View { shared, from: 0, connection: None, patience: WAIT_MAX }
     }
 
     /// The same with another deadline for its waits.
     #[must_use]
     pub fn within(&self, patience: Duration) -> View {
-        View {
-            patience,
-            ..self.clone()
-        }
+        View { patience, ..self.clone() }
     }
 
     /// Only what came after this record.
     #[must_use]
     pub fn after(&self, record: &Record) -> View {
-        View {
-            from: record.seq + 1,
-            ..self.clone()
-        }
+        View { from: record.seq + 1, ..self.clone() }
     }
 
     /// Only what comes from now on.
     #[must_use]
     pub fn from_now(&self) -> View {
-        View {
-            from: self.shared.look().records.len(),
-            ..self.clone()
-        }
+        View { from: self.shared.look().records.len(), ..self.clone() }
     }
 
     /// Only what concerns this connection.
     #[must_use]
     pub fn on(&self, connection: u32) -> View {
-        View {
-            connection: Some(connection),
-            ..self.clone()
-        }
+        View { connection: Some(connection), ..self.clone() }
     }
 
     /// Everything so far that matches, in order.
     #[must_use]
     pub fn all(&self, matches: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
         let state = self.shared.look();
-        let mine = state
-            .records
-            .iter()
-            .skip(self.from)
-            .filter(|record| self.is_mine(record));
+        let mine = state.records.iter().skip(self.from).filter(|record| self.is_mine(record));
         mine.filter(|record| matches(record)).cloned().collect()
     }
 
@@ -126,10 +105,7 @@ impl View {
         let found = self.shared.wait_until(deadline, |state| {
             let fresh = state.records.get(next..).unwrap_or_default();
             next = state.records.len().max(next);
-            fresh
-                .iter()
-                .any(|record| self.is_mine(record) && matches(record))
-                .then_some(())
+            fresh.iter().any(|record| self.is_mine(record) && matches(record)).then_some(())
         });
         found.is_some()
     }
@@ -141,8 +117,7 @@ impl View {
         let deadline = Instant::now() + self.patience;
         let (from, connection) = (self.from, self.connection);
         let record = self.shared.wait_until(deadline, |state| {
-            let mine =
-                |record: &&Arc<Record>| connection.is_none_or(|number| record.connection == number);
+            let mine = |record: &&Arc<Record>| connection.is_none_or(|number| record.connection == number);
             state.records.iter().skip(from).find(mine).cloned()
         })?;
         self.from = record.seq + 1;
@@ -170,56 +145,42 @@ impl View {
     /// The first `event` with this `event_type`.
     #[track_caller]
     pub fn event(&self, event_type: &str) -> Arc<Record> {
-        let is_it = |record: &Record| {
-            record.kind() == "event" && record.payload()["event_type"] == event_type
-        };
+        let is_it = |record: &Record| record.kind() == "event" && record.payload()["event_type"] == event_type;
         self.wait(&format!("an event {event_type}"), is_it)
     }
 
     /// The payload of the first `command:result` for this id.
     #[track_caller]
     pub fn result(&self, command_id: &str) -> Value {
-        let is_it = |record: &Record| {
-            record.kind() == "command:result" && record.payload()["command_id"] == command_id
-        };
-        self.wait(&format!("the result of {command_id}"), is_it)
-            .payload()
-            .clone()
+        let is_it = |record: &Record| record.kind() == "command:result" && record.payload()["command_id"] == command_id;
+        self.wait(&format!("the result of {command_id}"), is_it).payload().clone()
     }
 
     /// The payload of the first `terminal:closed` for this session.
     #[track_caller]
     pub fn closed(&self, session_id: &str) -> Value {
-        let is_it = |record: &Record| {
-            record.kind() == "terminal:closed" && record.payload()["session_id"] == session_id
-        };
-        self.wait(&format!("the end of terminal {session_id}"), is_it)
-            .payload()
-            .clone()
+        let is_it =
+            |record: &Record| record.kind() == "terminal:closed" && record.payload()["session_id"] == session_id;
+        self.wait(&format!("the end of terminal {session_id}"), is_it).payload().clone()
     }
 
     /// The n-th registration request (from 1), on whichever path; it is recorded when it is answered.
     #[track_caller]
     pub fn registration(&self, n: usize) -> Arc<Record> {
-        self.nth(n, "a registration", |record| {
-            matches!(record.what, What::Registration(..))
-        })
+        self.nth(n, "a registration", |record| matches!(record.what, What::Registration(..)))
     }
 
     /// The n-th registration (from 1) that was answered with this status.
     #[track_caller]
     pub fn registration_answered(&self, n: usize, status: u16) -> Arc<Record> {
-        let is_it =
-            |record: &Record| matches!(record.what, What::Registration(_, said) if said == status);
+        let is_it = |record: &Record| matches!(record.what, What::Registration(_, said) if said == status);
         self.nth(n, &format!("a registration answered {status}"), is_it)
     }
 
     /// The n-th upgrade request (from 1).
     #[track_caller]
     pub fn upgrade(&self, n: usize) -> Arc<Record> {
-        self.nth(n, "an upgrade", |record| {
-            matches!(record.what, What::Upgrade(_))
-        })
+        self.nth(n, "an upgrade", |record| matches!(record.what, What::Upgrade(_)))
     }
 
     /// The n-th ping (from 1).
@@ -231,9 +192,7 @@ impl View {
     /// Waits for the agent's close frame, its own or its echo of ours.
     #[track_caller]
     pub fn close_frame(&self) -> (Option<u16>, String) {
-        let record = self.wait("a close frame", |record| {
-            matches!(record.what, What::Closed(..))
-        });
+        let record = self.wait("a close frame", |record| matches!(record.what, What::Closed(..)));
         match &record.what {
             What::Closed(code, reason) => (*code, reason.clone()),
             other => panic!("waited for a close frame, got {other:?}"),
@@ -243,9 +202,7 @@ impl View {
     /// Waits until this connection is over and says how it ended.
     #[track_caller]
     pub fn ended(&self, connection: u32) -> End {
-        let is_it = |record: &Record| {
-            record.connection == connection && matches!(record.what, What::Ended(_))
-        };
+        let is_it = |record: &Record| record.connection == connection && matches!(record.what, What::Ended(_));
         let record = self.wait(&format!("the end of connection {connection}"), is_it);
         match &record.what {
             What::Ended(end) => end.clone(),
@@ -256,23 +213,14 @@ impl View {
     /// What is known of a stream: a terminal by its session id, a command's output as `"<command id>/stdout"`.
     #[must_use]
     pub fn stream(&self, name: &str) -> Stream {
-        self.shared
-            .look()
-            .streams
-            .get(name)
-            .cloned()
-            .unwrap_or_default()
+        self.shared.look().streams.get(name).cloned().unwrap_or_default()
     }
 
     /// Waits until a stream is as wanted, and gives it.
     #[track_caller]
     pub fn wait_stream(&self, name: &str, what: &str, is_so: impl Fn(&Stream) -> bool) -> Stream {
         self.until(&format!("{what} on {name}"), |state| {
-            state
-                .streams
-                .get(name)
-                .filter(|stream| is_so(stream))
-                .cloned()
+            state.streams.get(name).filter(|stream| is_so(stream)).cloned()
         })
     }
 
@@ -289,9 +237,7 @@ impl View {
         self.until(&format!("{text:?} on {name}"), |state| {
             let stream = state.streams.get(name)?;
             let unseen = stream.screen.get(looked..).unwrap_or_default();
-            let found = unseen
-                .windows(text.len().max(1))
-                .any(|window| window == text.as_bytes());
+            let found = unseen.windows(text.len().max(1)).any(|window| window == text.as_bytes());
             looked = stream.screen.len().saturating_sub(text.len()).max(shown);
             found.then(|| stream.clone())
         })
@@ -300,11 +246,7 @@ impl View {
     /// How many bytes a terminal has shown so far.
     #[must_use]
     pub fn shown(&self, name: &str) -> usize {
-        self.shared
-            .look()
-            .streams
-            .get(name)
-            .map_or(0, |stream| stream.screen.len())
+        self.shared.look().streams.get(name).map_or(0, |stream| stream.screen.len())
     }
 
     /// How many connections of any kind were accepted so far.
@@ -328,52 +270,33 @@ impl View {
     /// Waits until the check gives something.
     #[track_caller]
     pub(crate) fn until<T>(&self, what: &str, mut check: impl FnMut(&State) -> Option<T>) -> T {
-        let found = self
-            .shared
-            .wait_until(Instant::now() + self.patience, |state| {
-                if let Some(why) = &state.poison {
-                    return Some(Err(format!("the production console would be down: {why}")));
-                }
-                if state.is_overfull() {
-                    return Some(Err(
-                        "the console keeps more than it may; use Keep::Bytes or Keep::Counts"
-                            .to_owned(),
-                    ));
-                }
-                check(state).map(Ok)
-            });
+        let found = self.shared.wait_until(Instant::now() + self.patience, |state| {
+            if let Some(why) = &state.poison {
+                return Some(Err(format!("the production console would be down: {why}")));
+            }
+            if state.is_overfull() {
+                return Some(Err("the console keeps more than it may; use Keep::Bytes or Keep::Counts".to_owned()));
+            }
+            check(state).map(Ok)
+        });
         match found {
             Some(Ok(found)) => found,
             Some(Err(why)) => panic!("waiting for {what}: {why}"),
-            None => panic!(
-                "waited {:?} for {what}; what came instead:\n{}",
-                self.patience,
-                self.story()
-            ),
+            None => panic!("waited {:?} for {what}; what came instead:\n{}", self.patience, self.story()),
         }
     }
 
     fn is_mine(&self, record: &Record) -> bool {
-        self.connection
-            .is_none_or(|connection| record.connection == connection)
+        self.connection.is_none_or(|connection| record.connection == connection)
     }
 }
 
 /// The newest records of a view, as text.
 fn story(state: &State, view: &View) -> String {
     const LINES_MAX: usize = 200;
-    let mine: Vec<_> = state
-        .records
-        .iter()
-        .skip(view.from)
-        .filter(|record| view.is_mine(record))
-        .collect();
+    let mine: Vec<_> = state.records.iter().skip(view.from).filter(|record| view.is_mine(record)).collect();
     let skipped = mine.len().saturating_sub(LINES_MAX);
-    let mut lines: Vec<String> = mine
-        .iter()
-        .skip(skipped)
-        .map(|record| record.summary())
-        .collect();
+    let mut lines: Vec<String> = mine.iter().skip(skipped).map(|record| record.summary()).collect();
     if skipped > 0 {
         lines.insert(0, format!("… {skipped} records before"));
     }

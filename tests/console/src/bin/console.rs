@@ -21,16 +21,8 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let console = Console::builder(personality)
-        .address(address)
-        .key(&key)
-        .keep(Keep::Counts)
-        .start();
-    println!(
-        "SINDRI_CONSOLE_URL={} SINDRI_CONSOLE_API_KEY={}",
-        console.url(),
-        console.key()
-    );
+    let console = Console::builder(personality).address(address).key(&key).keep(Keep::Counts).start();
+    println!("SINDRI_CONSOLE_URL={} SINDRI_CONSOLE_API_KEY={}", console.url(), console.key());
     let mut view = console.within(EVER);
     while let Some(record) = view.take_next() {
         println!("{}", record.summary());

@@ -44,9 +44,7 @@ pub(crate) fn upgrade(
     let mut request = url.into_client_request().expect("a request");
     for (name, value) in headers {
         let name: async_tungstenite::tungstenite::http::HeaderName = name.parse().expect("a name");
-        request
-            .headers_mut()
-            .insert(name, value.parse().expect("a value"));
+        request.headers_mut().insert(name, value.parse().expect("a value"));
     }
     match client(request, tcp(console)) {
         Ok((socket, _)) => Ok(socket),
@@ -58,12 +56,7 @@ pub(crate) fn upgrade(
 /// Upgrades as an agent of that id does.
 pub(crate) fn connect(console: &Console, id: &str) -> WebSocket<TcpStream> {
     let key = format!("Bearer {}", console.key());
-    upgrade(
-        console,
-        "/ws/agent",
-        &[("Authorization", &key), ("X-Instance-ID", id)],
-    )
-    .expect("upgraded")
+    upgrade(console, "/ws/agent", &[("Authorization", &key), ("X-Instance-ID", id)]).expect("upgraded")
 }
 
 /// Sends a frame.

@@ -24,24 +24,12 @@ pub(crate) fn build() -> io::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut build = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "draupnir",
-            "--bin",
-            "sindri-agent",
-        ])
+        .args(["build", "--release", "--package", "draupnir", "--bin", "sindri-agent"])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(workspace)
         .stdout(Stdio::piped())
         .spawn()?;
-    let messages = build
-        .stdout
-        .take()
-        .map(BufReader::new)
-        .into_iter()
-        .flat_map(BufRead::lines);
+    let messages = build.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
     let mut program = None;
     for message in messages.map_while(Result::ok) {
         let message: Value = serde_json::from_str(&message).unwrap_or_default();
@@ -52,8 +40,7 @@ pub(crate) fn build() -> io::Result<PathBuf> {
     if !build.wait()?.success() {
         return Err(io::Error::other("the agent does not build"));
     }
-    program
-        .ok_or_else(|| io::Error::new(ErrorKind::NotFound, "cargo did not say where the agent is"))
+    program.ok_or_else(|| io::Error::new(ErrorKind::NotFound, "cargo did not say where the agent is"))
 }
 
 /// The running agent.
@@ -68,14 +55,10 @@ impl Agent {
     /// Starts it with a state directory of its own, in a process group of its own: the terminal's Ctrl-C is the demo's
     /// to interpret.
     pub(crate) fn start(program: &Path, console: &Console) -> io::Result<Agent> {
-        let directory = tempfile::Builder::new()
-            .prefix("draupnir-demo-")
-            .tempdir()?;
+        let directory = tempfile::Builder::new().prefix("draupnir-demo-").tempdir()?;
         let log = std::fs::File::create(directory.path().join("log"))?;
         let mut command = Command::new(program);
-        for (name, _) in
-            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SINDRI_"))
-        {
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SINDRI_")) {
             command.env_remove(name);
         }
         let child = command
@@ -89,15 +72,8 @@ impl Agent {
             .stderr(log)
             .process_group(0)
             .spawn()
-            .map_err(|error| {
-                io::Error::new(error.kind(), format!("{}: {error}", program.display()))
-            })?;
-        Ok(Agent {
-            pid: Pid::from_child(&child),
-            child: Some(child),
-            directory,
-            ended: false,
-        })
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        Ok(Agent { pid: Pid::from_child(&child), child: Some(child), directory, ended: false })
     }
 
     /// Tells of the agent's end, once, from a thread that waits for it.
@@ -122,10 +98,7 @@ impl Agent {
         let log = std::fs::read(self.directory.path().join("log")).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
-        lines
-            .get(lines.len().saturating_sub(LOG_LINES)..)
-            .unwrap_or_default()
-            .join("\n")
+        lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
     }
 
     fn signal(&self, signal: Signal) {

@@ -95,17 +95,8 @@ impl Command {
                 tell(&told_id, bytes);
             });
         }
-        *self = Command {
-            id,
-            line: line.to_owned(),
-            began: Some(Instant::now()),
-            count,
-            ..Command::default()
-        };
-        console.browser().dispatch_with(
-            &self.id,
-            &json!({"command": line, "timeout_ms": 300_000, "stream": true}),
-        );
+        *self = Command { id, line: line.to_owned(), began: Some(Instant::now()), count, ..Command::default() };
+        console.browser().dispatch_with(&self.id, &json!({"command": line, "timeout_ms": 300_000, "stream": true}));
     }
 
     /// Asks the agent to cancel it, when it runs. False: nothing runs.
@@ -142,29 +133,17 @@ impl Command {
     pub(crate) fn status(&self, now: Instant) -> String {
         let Some(result) = &self.result else {
             let runs = self.began.map(|began| now.saturating_duration_since(began));
-            return runs.map_or(String::new(), |runs| {
-                format!("runs for {} s", runs.as_secs())
-            });
+            return runs.map_or(String::new(), |runs| format!("runs for {} s", runs.as_secs()));
         };
         let took = Duration::from_millis(result["duration_ms"].as_u64().unwrap_or_default());
-        format!(
-            "exit {} after {:.3} s",
-            result["exit_code"],
-            took.as_secs_f64()
-        )
+        format!("exit {} after {:.3} s", result["exit_code"], took.as_secs_f64())
     }
 
     /// The last lines of its output.
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.output);
-        let lines: Vec<String> = text
-            .lines()
-            .map(|line| line.replace('\t', "    "))
-            .collect();
-        lines
-            .get(lines.len().saturating_sub(count)..)
-            .unwrap_or_default()
-            .to_vec()
+        let lines: Vec<String> = text.lines().map(|line| line.replace('\t', "    ")).collect();
+        lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().to_vec()
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -195,10 +174,7 @@ mod tests {
 
     #[test]
     fn output_is_bounded_and_ends_last() {
-        let mut command = Command {
-            id: "c".to_owned(),
-            ..Command::default()
-        };
+        let mut command = Command { id: "c".to_owned(), ..Command::default() };
         command.take_output("other", b"no\n");
         for n in 0..100_000 {
             command.take_output("c", format!("{n}\n").as_bytes());

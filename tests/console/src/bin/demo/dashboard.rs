@@ -25,12 +25,7 @@ pub(crate) enum Prompt<'a> {
 }
 
 /// All rows, at most as many as the terminal has.
-pub(crate) fn rows(
-    model: &Model,
-    command: &Command,
-    prompt: &Prompt<'_>,
-    (rows, now): (usize, Instant),
-) -> Vec<Row> {
+pub(crate) fn rows(model: &Model, command: &Command, prompt: &Prompt<'_>, (rows, now): (usize, Instant)) -> Vec<Row> {
     let mut shown = head(model, now);
     shown.push(Row::new());
     shown.extend(measures(&model.metrics));
@@ -41,29 +36,15 @@ pub(crate) fn rows(
     if for_output > 0 {
         let status = command.status(now);
         shown.push(
-            Row::new()
-                .with(Style::Bold, "$ ")
-                .with(Style::Bold, &command.line)
-                .with(Style::Dim, format!("  {status}")),
+            Row::new().with(Style::Bold, "$ ").with(Style::Bold, &command.line).with(Style::Dim, format!("  {status}")),
         );
-        shown.extend(
-            command
-                .lines(for_output)
-                .iter()
-                .map(|line| Row::new().with(Style::Plain, line)),
-        );
+        shown.extend(command.lines(for_output).iter().map(|line| Row::new().with(Style::Plain, line)));
     }
     shown.truncate(rows.saturating_sub(1));
     shown.resize(rows.saturating_sub(1), Row::new());
     shown.push(match prompt {
-        Prompt::Keys => Row::new().with(
-            Style::Dim,
-            "t shell   : command   c cancel it   q drain and quit",
-        ),
-        Prompt::Line(line) => Row::new()
-            .with(Style::Bold, ": ")
-            .with(Style::Plain, line)
-            .with(Style::Dim, "█"),
+        Prompt::Keys => Row::new().with(Style::Dim, "t shell   : command   c cancel it   q drain and quit"),
+        Prompt::Line(line) => Row::new().with(Style::Bold, ": ").with(Style::Plain, line).with(Style::Dim, "█"),
     });
     shown
 }
@@ -79,18 +60,10 @@ fn head(model: &Model, now: Instant) -> Vec<Row> {
         Link::Exited(how) => (Style::Bad, format!("agent ended ({how})")),
     };
     let text = |key: &str| model.registration[key].as_str().unwrap_or("-").to_owned();
-    let beat = model
-        .heartbeat_at
-        .map(|at| now.saturating_duration_since(at).as_secs_f64());
+    let beat = model.heartbeat_at.map(|at| now.saturating_duration_since(at).as_secs_f64());
     vec![
-        Row::new()
-            .with(Style::Bold, "Draupnir  ")
-            .with(style, format!("● {link}")),
-        pairs(&[
-            ("instance", &model.id),
-            ("host", &text("hostname")),
-            ("version", &text("agent_version")),
-        ]),
+        Row::new().with(Style::Bold, "Draupnir  ").with(style, format!("● {link}")),
+        pairs(&[("instance", &model.id), ("host", &text("hostname")), ("version", &text("agent_version"))]),
         pairs(&[
             ("provider", &text("provider")),
             ("region", &text("region")),
@@ -98,18 +71,8 @@ fn head(model: &Model, now: Instant) -> Vec<Row> {
         ]),
         pairs(&[
             ("uptime", &model.uptime(now).map_or("-".to_owned(), long)),
-            (
-                "heartbeat",
-                &beat.map_or("-".to_owned(), |age| format!("{age:.1} s ago")),
-            ),
-            (
-                "messages",
-                &format!(
-                    "{:.1}/s, {} in all",
-                    model.messages_per_second(now),
-                    model.messages
-                ),
-            ),
+            ("heartbeat", &beat.map_or("-".to_owned(), |age| format!("{age:.1} s ago"))),
+            ("messages", &format!("{:.1}/s, {} in all", model.messages_per_second(now), model.messages)),
             ("links", &model.connections.to_string()),
         ]),
     ]
@@ -117,8 +80,7 @@ fn head(model: &Model, now: Instant) -> Vec<Row> {
 
 fn pairs(pairs: &[(&str, &String)]) -> Row {
     pairs.iter().fold(Row::new(), |row, (name, value)| {
-        row.with(Style::Dim, format!("{name} "))
-            .with(Style::Plain, format!("{value:<24} "))
+        row.with(Style::Dim, format!("{name} ")).with(Style::Plain, format!("{value:<24} "))
     })
 }
 
@@ -127,68 +89,31 @@ fn measures(metrics: &Value) -> Vec<Row> {
         return vec![Row::new().with(Style::Dim, "no metrics yet")];
     }
     let cpu = &metrics["cpu"];
-    let load =
-        ["load_avg_1", "load_avg_5", "load_avg_15"].map(|key| format!("{:.2}", number(&cpu[key])));
-    let mut rows = vec![measure(
-        "cpu",
-        number(&cpu["usage_percent"]),
-        &format!("load {}", load.join(" ")),
-    )];
-    let cores = cpu["per_core"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let load = ["load_avg_1", "load_avg_5", "load_avg_15"].map(|key| format!("{:.2}", number(&cpu[key])));
+    let mut rows = vec![measure("cpu", number(&cpu["usage_percent"]), &format!("load {}", load.join(" ")))];
+    let cores = cpu["per_core"].as_array().map(Vec::as_slice).unwrap_or_default();
     for (n, core) in cores.iter().take(CORES_MAX).enumerate() {
         rows.push(measure(&format!(" core {n}"), number(core), ""));
     }
     let memory = &metrics["memory"];
-    rows.push(measure(
-        "memory",
-        number(&memory["usage_percent"]),
-        &used_of(memory, "used_bytes", "total_bytes"),
-    ));
-    if memory["swap_total_bytes"]
-        .as_u64()
-        .is_some_and(|total| total > 0)
-    {
-        let percent =
-            100.0 * number(&memory["swap_used_bytes"]) / number(&memory["swap_total_bytes"]);
-        rows.push(measure(
-            "swap",
-            percent,
-            &used_of(memory, "swap_used_bytes", "swap_total_bytes"),
-        ));
+    rows.push(measure("memory", number(&memory["usage_percent"]), &used_of(memory, "used_bytes", "total_bytes")));
+    if memory["swap_total_bytes"].as_u64().is_some_and(|total| total > 0) {
+        let percent = 100.0 * number(&memory["swap_used_bytes"]) / number(&memory["swap_total_bytes"]);
+        rows.push(measure("swap", percent, &used_of(memory, "swap_used_bytes", "swap_total_bytes")));
     }
-    for disk in metrics["disk"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default()
-    {
-        let words = format!(
-            "{} {}",
-            used_of(disk, "used_bytes", "total_bytes"),
-            disk["mount_point"].as_str().unwrap_or("?")
-        );
+    for disk in metrics["disk"].as_array().map(Vec::as_slice).unwrap_or_default() {
+        let words =
+            format!("{} {}", used_of(disk, "used_bytes", "total_bytes"), disk["mount_point"].as_str().unwrap_or("?"));
         rows.push(measure("disk", number(&disk["usage_percent"]), &words));
     }
     let network = |key: &str| bytes(metrics["network"][key].as_u64().unwrap_or_default());
-    let words = format!(
-        "{} out, {} in",
-        network("bytes_sent"),
-        network("bytes_recv")
-    );
-    rows.push(
-        Row::new()
-            .with(Style::Dim, format!("{:<8} ", "network"))
-            .with(Style::Plain, words),
-    );
+    let words = format!("{} out, {} in", network("bytes_sent"), network("bytes_recv"));
+    rows.push(Row::new().with(Style::Dim, format!("{:<8} ", "network")).with(Style::Plain, words));
     rows
 }
 
 fn measure(name: &str, percent: f64, words: &str) -> Row {
-    let row = Row::new()
-        .with(Style::Dim, format!("{name:<8} "))
-        .with_bar(percent, BAR_CELLS);
+    let row = Row::new().with(Style::Dim, format!("{name:<8} ")).with_bar(percent, BAR_CELLS);
     row.with(Style::Plain, format!(" {percent:>5.1} %  {words}"))
 }
 

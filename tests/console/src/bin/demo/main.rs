@@ -73,11 +73,7 @@ fn demo(wanted: Wanted) -> std::io::Result<ExitCode> {
 }
 
 fn wanted(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted {
-        seconds: SECONDS,
-        plain: false,
-        agent: None,
-    };
+    let mut wanted = Wanted { seconds: SECONDS, plain: false, agent: None };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
             "--seconds" => wanted.seconds = arguments.next()?.parse().ok()?,

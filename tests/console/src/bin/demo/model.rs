@@ -67,25 +67,16 @@ impl Model {
                 self.note(record, &format!("registration answered {status}"));
             }
             What::Upgrade(request) => {
-                self.id = request
-                    .header("X-Instance-ID")
-                    .unwrap_or_default()
-                    .to_owned();
+                self.id = request.header("X-Instance-ID").unwrap_or_default().to_owned();
                 self.link = Link::Connecting;
             }
             What::Opened => {
                 self.connections += 1;
-                self.turn(
-                    record,
-                    Link::Connected,
-                    &format!("connection {} is up", record.connection),
-                );
+                self.turn(record, Link::Connected, &format!("connection {} is up", record.connection));
             }
-            What::Ended(end) => self.turn(
-                record,
-                Link::Lost(format!("{end:?}")),
-                &format!("connection ended: {end:?}"),
-            ),
+            What::Ended(end) => {
+                self.turn(record, Link::Lost(format!("{end:?}")), &format!("connection ended: {end:?}"))
+            }
             What::Closed(code, reason) => {
                 self.note(record, &format!("close {} {reason}", code.unwrap_or(1005)));
             }
@@ -103,11 +94,7 @@ impl Model {
 
     /// Messages a second, lately.
     pub(crate) fn messages_per_second(&self, now: Instant) -> f64 {
-        let lately = self
-            .recent
-            .iter()
-            .filter(|at| now.saturating_duration_since(**at) < RATE_WINDOW)
-            .count();
+        let lately = self.recent.iter().filter(|at| now.saturating_duration_since(**at) < RATE_WINDOW).count();
         u32::try_from(lately).map_or(0.0, f64::from) / RATE_WINDOW.as_secs_f64()
     }
 
@@ -135,19 +122,10 @@ impl Model {
             }
             "event" => {
                 let text = |key: &str| payload[key].as_str().unwrap_or_default().to_owned();
-                self.note(
-                    record,
-                    format!("{} {}", text("event_type"), text("message")).trim(),
-                );
+                self.note(record, format!("{} {}", text("event_type"), text("message")).trim());
             }
-            "terminal:closed" => self.note(
-                record,
-                &format!("terminal closed with {}", payload["exit_code"]),
-            ),
-            "command:result" => self.note(
-                record,
-                &format!("command ended with {}", payload["exit_code"]),
-            ),
+            "terminal:closed" => self.note(record, &format!("terminal closed with {}", payload["exit_code"])),
+            "command:result" => self.note(record, &format!("command ended with {}", payload["exit_code"])),
             _ => {}
         }
     }
@@ -170,11 +148,7 @@ impl Model {
     fn count(&mut self, record: &Record) {
         self.messages += 1;
         self.recent.push_back(record.at);
-        while self
-            .recent
-            .front()
-            .is_some_and(|at| record.at.saturating_duration_since(*at) >= RATE_WINDOW)
-        {
+        while self.recent.front().is_some_and(|at| record.at.saturating_duration_since(*at) >= RATE_WINDOW) {
             self.recent.pop_front();
         }
     }

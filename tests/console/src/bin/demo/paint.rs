@@ -41,10 +41,7 @@ impl Row {
 
     /// The same with one more piece.
     pub(crate) fn with(mut self, style: Style, text: impl AsRef<str>) -> Row {
-        let clean = text
-            .as_ref()
-            .chars()
-            .map(|c| if c.is_control() { '·' } else { c });
+        let clean = text.as_ref().chars().map(|c| if c.is_control() { '·' } else { c });
         self.0.push((style, clean.collect()));
         self
     }
@@ -59,11 +56,7 @@ impl Row {
         };
         let filled = eighths(percent, cells);
         let mut bar = "█".repeat(filled / 8);
-        bar.extend(
-            EIGHTHS
-                .get(filled % 8)
-                .filter(|_| !filled.is_multiple_of(8)),
-        );
+        bar.extend(EIGHTHS.get(filled % 8).filter(|_| !filled.is_multiple_of(8)));
         let rest = cells.saturating_sub(bar.chars().count());
         self.with(style, bar).with(Style::Dim, "·".repeat(rest))
     }
@@ -85,10 +78,7 @@ impl Row {
 /// How many eighths of a cell this share of so many cells fills.
 fn eighths(percent: f64, cells: usize) -> usize {
     let all = cells * 8;
-    (0..=all)
-        .rev()
-        .find(|n| percent.clamp(0.0, 100.0) * to_f64(all) >= to_f64(*n) * 100.0)
-        .unwrap_or(0)
+    (0..=all).rev().find(|n| percent.clamp(0.0, 100.0) * to_f64(all) >= to_f64(*n) * 100.0).unwrap_or(0)
 }
 
 fn to_f64(n: usize) -> f64 {
@@ -107,12 +97,7 @@ pub(crate) fn bytes(n: u64) -> String {
         tenths /= 1024;
         unit += 1;
     }
-    format!(
-        "{}.{} {}",
-        tenths / 10,
-        tenths % 10,
-        UNITS.get(unit).copied().unwrap_or_default()
-    )
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS.get(unit).copied().unwrap_or_default())
 }
 
 /// A duration in seconds.
@@ -136,9 +121,7 @@ mod tests {
 
     #[test]
     fn rows_are_cut_and_clean() {
-        let row = Row::new()
-            .with(Style::Bold, "ab\x1b")
-            .with(Style::Plain, "cdef");
+        let row = Row::new().with(Style::Bold, "ab\x1b").with(Style::Plain, "cdef");
         assert_eq!(row.render(5), "\x1b[0;1mab·\x1b[0mcd\x1b[0m");
         assert_eq!(row.render(1), "\x1b[0;1ma\x1b[0m\x1b[0m");
     }
@@ -155,10 +138,7 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(
-            [bytes(0), bytes(1023), bytes(1536), bytes(5 << 30)],
-            ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
-        );
+        assert_eq!([bytes(0), bytes(1023), bytes(1536), bytes(5 << 30)], ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
         assert_eq!(bytes(u64::MAX), "16383.9 PiB");
         assert_eq!(long(Duration::from_secs(3_700)), "1 h 01 min");
     }

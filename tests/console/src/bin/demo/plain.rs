@@ -48,9 +48,7 @@ pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io:
     if status.is_some() {
         agent.has_ended();
         // The last records may still be on their way through the console.
-        while let Ok(Happening::Record(record)) =
-            happenings.recv_timeout(Duration::from_millis(200))
-        {
+        while let Ok(Happening::Record(record)) = happenings.recv_timeout(Duration::from_millis(200)) {
             line(&record).map_or(Ok(()), |line| writeln!(io::stdout(), "{line}"))?;
             model.take(&record);
         }
@@ -59,16 +57,8 @@ pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io:
 }
 
 /// The last line, and the exit status.
-pub(crate) fn finish(
-    model: &Model,
-    agent: &Agent,
-    status: Option<ExitStatus>,
-    draining: bool,
-) -> io::Result<ExitCode> {
-    let how = status.map_or_else(
-        || "did not drain and was killed".to_owned(),
-        |status| format!("ended with {status}"),
-    );
+pub(crate) fn finish(model: &Model, agent: &Agent, status: Option<ExitStatus>, draining: bool) -> io::Result<ExitCode> {
+    let how = status.map_or_else(|| "did not drain and was killed".to_owned(), |status| format!("ended with {status}"));
     let good = draining && status.is_some_and(|status| status.success()) && model.is_healthy();
     writeln!(
         io::stdout(),
@@ -81,11 +71,7 @@ pub(crate) fn finish(
     if !good {
         eprintln!("the agent's last words:\n{}", agent.last_words());
     }
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The line for a record, if it gets one.
@@ -93,84 +79,34 @@ pub(crate) fn line(record: &Record) -> Option<String> {
     let (what, words) = match &record.what {
         What::Registration(request, status) => {
             let taken = matches!(status, 200..=299 | 409);
-            (
-                if taken { "registered" } else { "refused" },
-                format!("{} {status}", request.path),
-            )
+            (if taken { "registered" } else { "refused" }, format!("{} {status}", request.path))
         }
-        What::Other(request) => (
-            "request",
-            format!("{} {} 404", request.method, request.path),
-        ),
-        What::Upgrade(request) => (
-            "connecting",
-            request
-                .header("X-Instance-ID")
-                .unwrap_or("without an id")
-                .to_owned(),
-        ),
+        What::Other(request) => ("request", format!("{} {} 404", request.method, request.path)),
+        What::Upgrade(request) => ("connecting", request.header("X-Instance-ID").unwrap_or("without an id").to_owned()),
         What::Opened => ("connected", format!("link {}", record.connection)),
         What::Closed(code, reason) => ("close", format!("{} {reason}", code.unwrap_or(1005))),
         What::Ended(end) => ("ended", format!("link {}: {end:?}", record.connection)),
-        What::Unheard(raw, _) => (
-            "unheard",
-            format!("{} bytes before the console listened", raw.len()),
-        ),
+        What::Unheard(raw, _) => ("unheard", format!("{} bytes before the console listened", raw.len())),
         What::Poison(why) => ("POISON", why.clone()),
         What::Text(_, frame) => frame_words(record.kind(), &frame["payload"])?,
         What::Binary(_) | What::Ping(_) | What::Pong(_) | What::Attached => return None,
     };
-    let clean: String = words
-        .chars()
-        .map(|c| if c.is_control() { '·' } else { c })
-        .collect();
-    Some(format!(
-        "{:>8.3} s  {what:<12} {}",
-        seconds(Duration::from_millis(record.at_ms)),
-        clean.trim_end()
-    ))
+    let clean: String = words.chars().map(|c| if c.is_control() { '·' } else { c }).collect();
+    Some(format!("{:>8.3} s  {what:<12} {}", seconds(Duration::from_millis(record.at_ms)), clean.trim_end()))
 }
 
 fn frame_words(kind: &str, payload: &Value) -> Option<(&'static str, String)> {
     let text = |key: &str| payload[key].as_str().unwrap_or("-").to_owned();
     Some(match kind {
         "registration" => {
-            let fields = [
-                "instance_id",
-                "hostname",
-                "provider",
-                "region",
-                "agent_version",
-                "os",
-                "arch",
-            ];
-            (
-                "registration",
-                fields.map(|key| format!("{key}={}", text(key))).join(" "),
-            )
+            let fields = ["instance_id", "hostname", "provider", "region", "agent_version", "os", "arch"];
+            ("registration", fields.map(|key| format!("{key}={}", text(key))).join(" "))
         }
         "heartbeat" => ("heartbeat", format!("up {} s", payload["uptime_seconds"])),
         "metrics" => ("metrics", metrics_words(payload)),
-        "event" => (
-            "event",
-            format!(
-                "{} {}",
-                text("event_type"),
-                payload["message"].as_str().unwrap_or_default()
-            ),
-        ),
-        "terminal:closed" => (
-            "terminal",
-            format!(
-                "{} closed with {}",
-                text("session_id"),
-                payload["exit_code"]
-            ),
-        ),
-        "command:result" => (
-            "command",
-            format!("{} ended with {}", text("command_id"), payload["exit_code"]),
-        ),
+        "event" => ("event", format!("{} {}", text("event_type"), payload["message"].as_str().unwrap_or_default())),
+        "terminal:closed" => ("terminal", format!("{} closed with {}", text("session_id"), payload["exit_code"])),
+        "command:result" => ("command", format!("{} ended with {}", text("command_id"), payload["exit_code"])),
         _ => return None,
     })
 }
@@ -178,10 +114,7 @@ fn frame_words(kind: &str, payload: &Value) -> Option<(&'static str, String)> {
 fn metrics_words(payload: &Value) -> String {
     let number = |group: &str, key: &str| payload[group][key].as_f64().unwrap_or_default();
     let size = |group: &str, key: &str| bytes(payload[group][key].as_u64().unwrap_or_default());
-    let disks = payload["disk"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let disks = payload["disk"].as_array().map(Vec::as_slice).unwrap_or_default();
     let sum = |key: &str| bytes(disks.iter().filter_map(|disk| disk[key].as_u64()).sum());
     format!(
         "cpu {:.1} % of {} cores, load {:.2} {:.2} {:.2}, memory {} of {}, disk {} of {}, network {} out {} in",
@@ -220,13 +153,7 @@ mod tests {
     use super::*;
 
     fn record(what: What) -> Record {
-        Record {
-            seq: 0,
-            at: Instant::now(),
-            at_ms: 1234,
-            connection: 2,
-            what,
-        }
+        Record { seq: 0, at: Instant::now(), at_ms: 1234, connection: 2, what }
     }
 
     fn frame(kind: &str, payload: &Value) -> Option<String> {
@@ -242,20 +169,11 @@ mod tests {
             ..Request::default()
         };
         for (what, wanted) in [
-            (
-                What::Registration(request.clone(), 201),
-                "   1.234 s  registered   /api/v1/instances 201",
-            ),
+            (What::Registration(request.clone(), 201), "   1.234 s  registered   /api/v1/instances 201"),
             (What::Upgrade(request), "   1.234 s  connecting   cinst1"),
             (What::Opened, "   1.234 s  connected    link 2"),
-            (
-                What::Closed(Some(1000), "agent shutdown".to_owned()),
-                "   1.234 s  close        1000 agent shutdown",
-            ),
-            (
-                What::Ended(End::Closed),
-                "   1.234 s  ended        link 2: Closed",
-            ),
+            (What::Closed(Some(1000), "agent shutdown".to_owned()), "   1.234 s  close        1000 agent shutdown"),
+            (What::Ended(End::Closed), "   1.234 s  ended        link 2: Closed"),
         ] {
             assert_eq!(line(&record(what)).as_deref(), Some(wanted));
         }
@@ -265,21 +183,12 @@ mod tests {
     #[test]
     fn frames_get_a_line() {
         let wanted = "   1.234 s  heartbeat    up 61 s";
-        assert_eq!(
-            frame("heartbeat", &json!({"uptime_seconds": 61})).as_deref(),
-            Some(wanted)
-        );
+        assert_eq!(frame("heartbeat", &json!({"uptime_seconds": 61})).as_deref(), Some(wanted));
         let wanted = "   1.234 s  event        connect again";
-        assert_eq!(
-            frame(
-                "event",
-                &json!({"event_type": "connect", "message": "again"})
-            )
-            .as_deref(),
-            Some(wanted)
-        );
+        assert_eq!(frame("event", &json!({"event_type": "connect", "message": "again"})).as_deref(), Some(wanted));
         let wanted = "   1.234 s  registration instance_id=i hostname=h provider=- region=- agent_version=0.1.0 os=linux arch=amd64";
-        let payload = json!({"instance_id": "i", "hostname": "h", "agent_version": "0.1.0", "os": "linux", "arch": "amd64"});
+        let payload =
+            json!({"instance_id": "i", "hostname": "h", "agent_version": "0.1.0", "os": "linux", "arch": "amd64"});
         assert_eq!(frame("registration", &payload).as_deref(), Some(wanted));
         assert_eq!(frame("terminal:output", &json!({"data": ""})), None);
     }
@@ -300,13 +209,6 @@ mod tests {
     #[test]
     fn what_the_agent_says_cannot_drive_the_terminal() {
         let wanted = "   1.234 s  event        error ·[2J";
-        assert_eq!(
-            frame(
-                "event",
-                &json!({"event_type": "error", "message": "\u{1b}[2J"})
-            )
-            .as_deref(),
-            Some(wanted)
-        );
+        assert_eq!(frame("event", &json!({"event_type": "error", "message": "\u{1b}[2J"})).as_deref(), Some(wanted));
     }
 }

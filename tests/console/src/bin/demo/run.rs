@@ -44,15 +44,9 @@ pub(crate) enum Happening {
 }
 
 /// Reports records, signals and the agent's end.
-pub(crate) fn watch(
-    console: &Console,
-    agent: &mut Agent,
-    happens: &Sender<Happening>,
-) -> io::Result<()> {
+pub(crate) fn watch(console: &Console, agent: &mut Agent, happens: &Sender<Happening>) -> io::Result<()> {
     let tell = happens.clone();
-    follow(console, move |record| {
-        tell.send(Happening::Record(record)).is_ok()
-    });
+    follow(console, move |record| tell.send(Happening::Record(record)).is_ok());
     let tell = happens.clone();
     agent.on_exit(move |status| {
         if let Ok(status) = status {
@@ -63,11 +57,7 @@ pub(crate) fn watch(
     let tell = happens.clone();
     std::thread::spawn(move || {
         while let Some(Ok(signal)) = smol::block_on(signals.next()) {
-            let happening = if signal == Signal::Winch {
-                Happening::Resized
-            } else {
-                Happening::Interrupted
-            };
+            let happening = if signal == Signal::Winch { Happening::Resized } else { Happening::Interrupted };
             if tell.send(happening).is_err() {
                 return;
             }
@@ -151,11 +141,7 @@ impl Demo<'_> {
             }
             Happening::Output((None, bytes)) => {
                 self.shell.shown(bytes.len());
-                if self.shell.is_visited() {
-                    write(&bytes)
-                } else {
-                    Ok(())
-                }
+                if self.shell.is_visited() { write(&bytes) } else { Ok(()) }
             }
             Happening::Typed(bytes) => self.typed(&bytes),
             Happening::Resized if self.shell.is_visited() => {
@@ -182,11 +168,7 @@ impl Demo<'_> {
     fn typed(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.shell.is_visited() {
             // Without a link what is typed is lost, as it is in a browser; the key that leaves must always work.
-            let stays = if self.is_up() {
-                self.shell.typed(self.console, bytes)
-            } else {
-                !bytes.contains(&0x1d)
-            };
+            let stays = if self.is_up() { self.shell.typed(self.console, bytes) } else { !bytes.contains(&0x1d) };
             return if stays { Ok(()) } else { self.leave_shell() };
         }
         if let Some(line) = &mut self.line {
@@ -230,10 +212,9 @@ impl Demo<'_> {
         self.terminal.leave_screen()?;
         write(b"\x1b[0;2m-- a shell through the agent; Ctrl-] leaves it --\x1b[0m\r\n")?;
         let happens = self.happens.clone();
-        self.shell
-            .visit(self.console, self.terminal.size(), move |bytes| {
-                let _ = happens.send(Happening::Output((None, bytes))); // an error: the demo is over already
-            });
+        self.shell.visit(self.console, self.terminal.size(), move |bytes| {
+            let _ = happens.send(Happening::Output((None, bytes))); // an error: the demo is over already
+        });
         Ok(())
     }
 
@@ -260,16 +241,8 @@ impl Demo<'_> {
             return Ok(());
         }
         let (columns, lines) = self.terminal.size();
-        let prompt = self
-            .line
-            .as_ref()
-            .map_or(Prompt::Keys, |line| Prompt::Line(line.text()));
-        let shown = rows(
-            &self.model,
-            &self.command,
-            &prompt,
-            (lines.into(), Instant::now()),
-        );
+        let prompt = self.line.as_ref().map_or(Prompt::Keys, |line| Prompt::Line(line.text()));
+        let shown = rows(&self.model, &self.command, &prompt, (lines.into(), Instant::now()));
         let mut frame = String::from("\x1b[?2026h\x1b[H");
         for (n, row) in shown.iter().take(lines.into()).enumerate() {
             frame.push_str(if n == 0 { "" } else { "\r\n" });

@@ -26,12 +26,7 @@ pub(crate) struct Shell {
 impl Shell {
     /// None yet.
     pub(crate) fn new() -> Shell {
-        Shell {
-            session: String::new(),
-            count: 0,
-            visited: false,
-            backlog: Arc::default(),
-        }
+        Shell { session: String::new(), count: 0, visited: false, backlog: Arc::default() }
     }
 
     /// Whether the local terminal is its.
@@ -91,8 +86,7 @@ impl Shell {
 
     /// Whether this record is the session's end; the next visit then opens another one.
     pub(crate) fn ends_with(&mut self, record: &Record) -> bool {
-        let ends = record.kind() == "terminal:closed"
-            && record.payload()["session_id"] == self.session.as_str();
+        let ends = record.kind() == "terminal:closed" && record.payload()["session_id"] == self.session.as_str();
         if ends {
             self.session.clear();
         }
