@@ -259,6 +259,11 @@ impl<M> Delivery<M> {
         self.queue.replace(number, size_bytes, body, |stream, end| is_sent(streams, stream, end))
     }
 
+    /// What a message says, as long as it is unacknowledged.
+    pub fn body(&self, number: u64) -> Option<&M> {
+        self.queue.body(number)
+    }
+
     /// Is this message still unacknowledged?
     pub fn is_waiting(&self, number: u64) -> bool {
         self.queue.contains(number)

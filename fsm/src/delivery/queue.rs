@@ -428,6 +428,11 @@ impl<M> Queue<M> {
         true
     }
 
+    /// What a message says, if it is kept.
+    pub(super) fn body(&self, number: u64) -> Option<&M> {
+        self.messages.get(&number).map(|message| &message.body)
+    }
+
     /// Is a message kept?
     pub(super) fn contains(&self, number: u64) -> bool {
         self.messages.contains_key(&number)
