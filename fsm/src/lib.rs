@@ -18,11 +18,11 @@
 
 extern crate alloc;
 
-pub mod delivery;
 pub mod backoff;
 pub mod clock;
 pub mod command;
 pub mod complaint;
+pub mod delivery;
 pub mod fact;
 pub mod limits;
 pub mod machine;

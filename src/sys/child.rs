@@ -12,8 +12,7 @@ use async_signal::{Signal as Caught, Signals};
 use futures_lite::StreamExt;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid,
-    waitpid,
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid,
 };
 use std::collections::HashSet;
 use std::io;
@@ -76,10 +75,7 @@ impl Child {
                 Watch::Kqueue(filter) => filter.ready().await,
                 Watch::Signals(signals) => {
                     let mut signals = signals;
-                    signals
-                        .next()
-                        .await
-                        .map_or(Ok(()), |caught| caught.map(drop))
+                    signals.next().await.map_or(Ok(()), |caught| caught.map(drop))
                 }
             };
             // The reactor refuses nothing that it has accepted once; if it ever does, the end of this child would be
@@ -94,13 +90,7 @@ impl Child {
         match retry_on_intr(|| waitid(WaitId::Pid(self.pid), options)) {
             Ok(None) => None,
             Ok(Some(status)) => {
-                let by_signal = || {
-                    Some(
-                        status
-                            .terminating_signal()?
-                            .saturating_add(SIGNAL_CODE_BASE),
-                    )
-                };
+                let by_signal = || Some(status.terminating_signal()?.saturating_add(SIGNAL_CODE_BASE));
                 let code = status.exit_status().or_else(by_signal);
                 Some(code.unwrap_or(EXIT_CODE_UNKNOWN))
             }
@@ -184,12 +174,7 @@ impl Children {
     }
 
     fn reap_abandoned(&mut self) {
-        self.abandoned.retain(|pid| {
-            matches!(
-                retry_on_intr(|| waitpid(Some(*pid), WaitOptions::NOHANG)),
-                Ok(None)
-            )
-        });
+        self.abandoned.retain(|pid| matches!(retry_on_intr(|| waitpid(Some(*pid), WaitOptions::NOHANG)), Ok(None)));
     }
 }
 
@@ -250,13 +235,8 @@ fn is_zombie_of(pid: Pid, parent: i32) -> bool {
         return false;
     };
     // The name in parentheses may hold anything, parentheses too.
-    let mut fields = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace();
-    fields.next() == Some("Z")
-        && fields.next().and_then(|parent| parent.parse().ok()) == Some(parent)
+    let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.next() == Some("Z") && fields.next().and_then(|parent| parent.parse().ok()) == Some(parent)
 }
 
 #[cfg(test)]
@@ -267,24 +247,15 @@ mod tests {
     /// Forks without the machinery of this folder, whose children know their way to wait already.
     fn sleeper() -> Pid {
         #[expect(clippy::zombie_processes, reason = "the caller reaps it")]
-        let child = std::process::Command::new("sleep")
-            .arg("1000")
-            .spawn()
-            .expect("sleep starts");
+        let child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep starts");
         Pid::from_raw(i32::try_from(child.id()).expect("a process number")).expect("a child")
     }
 
     #[test]
     fn without_a_pidfd_the_end_is_told_by_sigchld() {
         let watch = Watch::signals().expect("a handler");
-        let child = Child {
-            pid: sleeper(),
-            watch,
-        };
-        let other = Child {
-            pid: sleeper(),
-            watch: Watch::signals().expect("a handler"),
-        };
+        let child = Child { pid: sleeper(), watch };
+        let other = Child { pid: sleeper(), watch: Watch::signals().expect("a handler") };
         assert_eq!(child.exit_code(), None);
         block_on(async {
             // The end of another child wakes this one's wait without ending it.
@@ -303,17 +274,11 @@ mod tests {
     #[test]
     fn a_child_that_is_dropped_while_it_runs_is_reaped_later() {
         let pid = sleeper();
-        let child = Child {
-            pid,
-            watch: Watch::new(pid).expect("watched"),
-        };
+        let child = Child { pid, watch: Watch::new(pid).expect("watched") };
         drop(child);
         assert!(children().abandoned.contains(&pid));
         kill_process(pid, Signal::KILL).expect("it runs");
-        let gone = waitid(
-            WaitId::Pid(pid),
-            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
-        );
+        let gone = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         assert!(gone.is_ok());
         children().reap_abandoned();
         assert!(!children().abandoned.contains(&pid));

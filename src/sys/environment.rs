@@ -16,9 +16,8 @@ pub struct Environment {
 impl Environment {
     /// What the agent itself was started with, but for the variables named in `without`.
     pub fn inherited(without: &[&str]) -> Self {
-        let variables = std::env::vars_os()
-            .filter(|(name, _)| !without.iter().any(|left_out| name == left_out))
-            .collect();
+        let variables =
+            std::env::vars_os().filter(|(name, _)| !without.iter().any(|left_out| name == left_out)).collect();
         Self { variables }
     }
 
@@ -37,16 +36,12 @@ impl Environment {
 
     /// The value of one variable.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
-        self.variables
-            .get(OsStr::new(name))
-            .map(OsString::as_os_str)
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
     /// All variables, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.variables
-            .iter()
-            .map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
     }
 }
 
@@ -89,9 +84,7 @@ unsafe fn overwrite(name: &str) {
         while !entry.is_null() && !(*entry).is_null() {
             let variable = CStr::from_ptr(*entry).to_bytes();
             let value_at = name.len() + 1;
-            let is_it = variable
-                .strip_prefix(name.as_bytes())
-                .is_some_and(|rest| rest.first() == Some(&b'='));
+            let is_it = variable.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
             if is_it {
                 let value_len = variable.len() - value_at;
                 std::ptr::write_bytes((*entry).add(value_at), 0, value_len);
@@ -139,10 +132,7 @@ mod tests {
             block.windows(11).any(|part| part == b"squeamish-o")
         };
         assert!(shows());
-        assert!(
-            matches!(scrub(SECRET), Err(ScrubError::Threads(_))),
-            "a test has threads"
-        );
+        assert!(matches!(scrub(SECRET), Err(ScrubError::Threads(_))), "a test has threads");
         // SAFETY: this is the only test of its process, and the thread that started it only waits.
         unsafe { overwrite(SECRET) };
         assert!(!shows());
@@ -155,18 +145,11 @@ mod tests {
     fn the_block_no_longer_shows_a_scrubbed_variable() {
         let this = std::env::current_exe().expect("own path");
         let status = Command::new(this)
-            .args([
-                "--exact",
-                "sys::environment::tests::scrubs_itself",
-                "--ignored",
-            ])
+            .args(["--exact", "sys::environment::tests::scrubs_itself", "--ignored"])
             .env(SECRET, "squeamish-ossifrage")
             .output()
             .expect("runs");
         let said = String::from_utf8_lossy(&status.stdout);
-        assert!(
-            status.status.success() && said.contains("1 passed"),
-            "{said}"
-        );
+        assert!(status.status.success() && said.contains("1 passed"), "{said}");
     }
 }

@@ -47,15 +47,8 @@ impl Pointers {
     /// The array for these strings.
     pub(super) fn new(strings: Vec<CString>) -> Self {
         // The bytes of a `CString` do not move with it.
-        let pointers = strings
-            .iter()
-            .map(|string| string.as_ptr())
-            .chain([std::ptr::null()])
-            .collect();
-        Self {
-            _strings: strings,
-            pointers,
-        }
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { _strings: strings, pointers }
     }
 }
 
@@ -75,9 +68,7 @@ pub(super) enum Step {
 impl Step {
     /// The step that a byte of the pipe stands for.
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Setup, Self::Terminal, Self::Directory, Self::Exec]
-            .into_iter()
-            .find(|step| *step as u8 == byte)
+        [Self::Setup, Self::Terminal, Self::Directory, Self::Exec].into_iter().find(|step| *step as u8 == byte)
     }
 }
 
@@ -189,11 +180,7 @@ unsafe fn exec(plan: &Plan) -> c_int {
     for candidate in &plan.candidates {
         // SAFETY: both arrays are null-terminated and point to strings that `plan` owns.
         unsafe {
-            libc::execve(
-                candidate.as_ptr(),
-                plan.arguments.pointers.as_ptr(),
-                plan.variables.pointers.as_ptr(),
-            );
+            libc::execve(candidate.as_ptr(), plan.arguments.pointers.as_ptr(), plan.variables.pointers.as_ptr());
         }
         match errno() {
             libc::ENOENT | libc::ENOTDIR => {}
@@ -216,13 +203,7 @@ fn reset_dispositions() {
         for signal in 1..=SIGNALS {
             // SAFETY: `DEFAULT` is larger than the kernel reads; SIGKILL and SIGSTOP are refused without effect.
             unsafe {
-                libc::syscall(
-                    libc::SYS_rt_sigaction,
-                    signal,
-                    DEFAULT.as_ptr(),
-                    std::ptr::null::<u8>(),
-                    MASK_BYTES,
-                );
+                libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u8>(), MASK_BYTES);
             }
         }
     }

@@ -27,20 +27,13 @@ static INHERITED: OnceLock<InheritedLimits> = OnceLock::new();
 pub fn harden() {
     INHERITED.get_or_init(|| {
         #[cfg(target_os = "linux")]
-        let _ =
-            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         // SAFETY: setting the default disposition installs no code. Ignored, SIGCHLD would make the kernel reap
         // children behind our back.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         InheritedLimits {
-            core: change(Resource::Core, |limit| Rlimit {
-                current: Some(0),
-                ..limit
-            }),
-            descriptors: change(Resource::Nofile, |limit| Rlimit {
-                current: raised(limit, DESCRIPTORS),
-                ..limit
-            }),
+            core: change(Resource::Core, |limit| Rlimit { current: Some(0), ..limit }),
+            descriptors: change(Resource::Nofile, |limit| Rlimit { current: raised(limit, DESCRIPTORS), ..limit }),
         }
     });
 }
@@ -60,15 +53,9 @@ pub(super) fn expose_to_oom_killer(pid: Pid) {
             let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
             let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
             // A protection of the agent is not for its children.
-            own.clamp(0, 1_000)
-                .saturating_add(OOM_SCORE_RAISE)
-                .min(1_000)
-                .to_string()
+            own.clamp(0, 1_000).saturating_add(OOM_SCORE_RAISE).min(1_000).to_string()
         });
-        let _ = std::fs::write(
-            format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()),
-            score,
-        );
+        let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = pid;
@@ -88,10 +75,7 @@ fn change(resource: Resource, to: impl FnOnce(Rlimit) -> Rlimit) -> Option<libc:
         return None;
     }
     let raw = |limit: Option<u64>| limit.map_or(libc::RLIM_INFINITY, |limit| limit as libc::rlim_t);
-    Some(libc::rlimit {
-        rlim_cur: raw(before.current),
-        rlim_max: raw(before.maximum),
-    })
+    Some(libc::rlimit { rlim_cur: raw(before.current), rlim_max: raw(before.maximum) })
 }
 
 #[cfg(test)]

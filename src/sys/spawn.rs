@@ -138,9 +138,7 @@ const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 fn candidates(program: &Program<'_>) -> Result<Vec<CString>, SpawnError> {
     let name = program.path.as_bytes();
     if name.is_empty() {
-        return Err(SpawnError::NotFound {
-            program: program.path.into(),
-        });
+        return Err(SpawnError::NotFound { program: program.path.into() });
     }
     if name.contains(&b'/') {
         return Ok(vec![c_string(program.path)?]);
@@ -232,10 +230,7 @@ fn descriptors_end() -> Option<RawFd> {
 const DESCRIPTORS_END_UNKNOWN: RawFd = 4_096;
 
 fn highest_descriptor() -> Option<RawFd> {
-    std::fs::read_dir("/dev/fd")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .max()
+    std::fs::read_dir("/dev/fd").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
 }
 
 /// What the child says of its failure; `None` when the pipe was closed by a successful exec.
@@ -251,21 +246,13 @@ fn explain(program: &Program<'_>, plan: &Plan, step: Step, error: io::Error) -> 
     match step {
         Step::Setup => SpawnError::Exhausted(error),
         Step::Terminal => SpawnError::Terminal(error),
-        Step::Directory => SpawnError::Directory {
-            directory: program.directory.into(),
-            error,
-        },
-        Step::Exec if error.raw_os_error() != Some(libc::ENOENT) => SpawnError::NotExecutable {
-            program: program.path.into(),
-            error,
-        },
+        Step::Directory => SpawnError::Directory { directory: program.directory.into(), error },
+        Step::Exec if error.raw_os_error() != Some(libc::ENOENT) => {
+            SpawnError::NotExecutable { program: program.path.into(), error }
+        }
         // The kernel says "no such file" of the interpreter in the same words as of the script.
-        Step::Exec if is_there(program, plan) => SpawnError::Interpreter {
-            program: program.path.into(),
-        },
-        Step::Exec => SpawnError::NotFound {
-            program: program.path.into(),
-        },
+        Step::Exec if is_there(program, plan) => SpawnError::Interpreter { program: program.path.into() },
+        Step::Exec => SpawnError::NotFound { program: program.path.into() },
     }
 }
 

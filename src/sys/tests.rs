@@ -110,10 +110,7 @@ fn a_dropped_child_leaves_no_zombie() {
     let (child, _output) = start("true", &[]).expect("true starts");
     let number = child.id().as_raw_nonzero();
     block_on(child.exited());
-    assert!(
-        Path::new(&format!("/proc/{number}")).exists(),
-        "its number is held"
-    );
+    assert!(Path::new(&format!("/proc/{number}")).exists(), "its number is held");
     drop(child);
     assert!(!Path::new(&format!("/proc/{number}")).exists());
 }
@@ -142,15 +139,10 @@ fn a_child_starts_with_default_signals_and_none_blocked() {
         libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, std::ptr::null_mut());
     }
     let own = fs::read_to_string("/proc/thread-self/status").expect("readable");
-    let at = |what: &str| {
-        own.lines()
-            .find(|line| line.starts_with(what))
-            .map(str::to_owned)
-    };
+    let at = |what: &str| own.lines().find(|line| line.starts_with(what)).map(str::to_owned);
     assert_ne!(at("SigIgn:"), Some("SigIgn:\t0000000000000000".to_owned()));
     assert_ne!(at("SigBlk:"), Some("SigBlk:\t0000000000000000".to_owned()));
-    let (child, mut output) =
-        start("grep", &["-E", "^Sig(Blk|Ign)", "/proc/self/status"]).expect("grep starts");
+    let (child, mut output) = start("grep", &["-E", "^Sig(Blk|Ign)", "/proc/self/status"]).expect("grep starts");
     let mut said = String::new();
     output.read_to_string(&mut said).expect("text");
     block_on(child.exited());
@@ -226,14 +218,7 @@ fn the_name_the_arguments_and_the_variables_arrive_as_they_are() {
     let child = spawn(&Program {
         path: OsStr::new("sh"),
         name: Some(OsStr::new("-named")),
-        arguments: &[
-            "-c",
-            "echo \"$0|$1|$2|$ODD|$PWD\"; echo $HOME",
-            "zero",
-            "",
-            "two words",
-        ]
-        .map(OsString::from),
+        arguments: &["-c", "echo \"$0|$1|$2|$ODD|$PWD\"; echo $HOME", "zero", "", "two words"].map(OsString::from),
         environment: &environment,
         directory: Path::new("/usr"),
         stdio: [nothing.as_fd(), writes.as_fd(), writes.as_fd()],
@@ -251,9 +236,7 @@ fn the_name_the_arguments_and_the_variables_arrive_as_they_are() {
 fn the_terminal_becomes_the_controlling_one() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&master)
-        .and_then(|()| unlockpt(&master))
-        .expect("ours");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
     let name = ptsname(&master, Vec::new()).expect("it has a name");
     let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
     let slave = rustix::fs::open(name.as_c_str(), flags, rustix::fs::Mode::empty()).expect("opens");
@@ -276,12 +259,8 @@ fn the_terminal_becomes_the_controlling_one() {
 }
 
 fn is_running(pid: Pid) -> bool {
-    let stat =
-        fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    let state = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().next());
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
     !matches!(state, None | Some("Z" | "X"))
 }
 
@@ -290,10 +269,7 @@ fn await_end(pid: Pid) {
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::{PidfdFlags, pidfd_open};
     if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) {
-        let limit = rustix::event::Timespec {
-            tv_sec: 10,
-            tv_nsec: 0,
-        };
+        let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
         let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit));
         assert_eq!(ended.ok(), Some(1), "{pid:?} still runs");
     }
@@ -309,10 +285,7 @@ fn whatever_remains_of_a_session_can_be_killed() {
     let mut said = vec![0; 64];
     let length = output.read(&mut said).expect("readable");
     let said = String::from_utf8_lossy(&said[..length]).into_owned();
-    let jobs: Vec<Pid> = said
-        .lines()
-        .filter_map(|line| Pid::from_raw(line.parse().ok()?))
-        .collect();
+    let jobs: Vec<Pid> = said.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect();
     assert_eq!(jobs.len(), 2, "{said}");
     assert!(jobs.iter().all(|job| is_running(*job)));
     let killed = kill_sessions(&[child.id()]);
@@ -328,15 +301,11 @@ fn whatever_remains_of_a_session_can_be_killed() {
 #[test]
 #[cfg(target_os = "linux")]
 fn the_group_can_be_signalled_when_its_leader_is_gone() {
-    let (child, mut output) =
-        start("sh", &["-c", "sleep 1000 & echo $!; exit 0"]).expect("sh starts");
+    let (child, mut output) = start("sh", &["-c", "sleep 1000 & echo $!; exit 0"]).expect("sh starts");
     block_on(child.exited());
     let mut said = [0; 32];
     let length = output.read(&mut said).expect("readable");
-    let number = String::from_utf8_lossy(&said[..length])
-        .trim()
-        .parse()
-        .expect("a number");
+    let number = String::from_utf8_lossy(&said[..length]).trim().parse().expect("a number");
     let job = Pid::from_raw(number).expect("a process");
     assert!(is_running(job));
     child.signal_group(Signal::KILL);
@@ -348,20 +317,12 @@ fn the_group_can_be_signalled_when_its_leader_is_gone() {
 fn in_a_process_of_its_own(test: &str) {
     let this = std::env::current_exe().expect("own path");
     let ran = std::process::Command::new(this)
-        .args([
-            "--exact",
-            &format!("sys::tests::{test}"),
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", &format!("sys::tests::{test}"), "--ignored", "--nocapture"])
         .output()
         .expect("runs");
     let said = String::from_utf8_lossy(&ran.stdout);
     let errors = String::from_utf8_lossy(&ran.stderr);
-    assert!(
-        ran.status.success() && said.contains("1 passed"),
-        "{said}{errors}"
-    );
+    assert!(ran.status.success() && said.contains("1 passed"), "{said}{errors}");
 }
 
 #[test]
@@ -410,39 +371,24 @@ fn a_hardened_process_gives_its_children_what_it_got() {
 #[cfg(target_os = "linux")]
 #[ignore = "run by a_hardened_process_gives_its_children_what_it_got"]
 fn hardens_itself() {
-    use rustix::process::{
-        DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, setrlimit,
-    };
-    let small = Rlimit {
-        current: Some(200),
-        maximum: Some(300),
-    };
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, setrlimit};
+    let small = Rlimit { current: Some(200), maximum: Some(300) };
     setrlimit(Resource::Nofile, small).expect("lower is allowed");
     // SAFETY: installs no code.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
     let limits = |of: &str| -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{of}/limits")).expect("readable");
         let wanted = ["Max core file size", "Max open files"];
-        text.lines()
-            .filter(|line| wanted.iter().any(|name| line.starts_with(name)))
-            .map(str::to_owned)
-            .collect()
+        text.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect()
     };
     let before = limits("self");
     process::harden();
-    assert_eq!(
-        dumpable_behavior().ok(),
-        Some(DumpableBehavior::NotDumpable)
-    );
+    assert_eq!(dumpable_behavior().ok(), Some(DumpableBehavior::NotDumpable));
     assert_eq!(getrlimit(Resource::Core).current, Some(0));
     assert_eq!(getrlimit(Resource::Nofile).current, Some(300));
     assert_ne!(before, limits("self"));
     let (child, _output) = start("sleep", &["1000"]).expect("sleep starts");
     assert_eq!(before, limits(&child.id().as_raw_nonzero().to_string()));
     child.signal(Signal::KILL);
-    assert_eq!(
-        block_on(child.exited()),
-        128 + 9,
-        "the status was not thrown away"
-    );
+    assert_eq!(block_on(child.exited()), 128 + 9, "the status was not thrown away");
 }

@@ -114,11 +114,7 @@ impl Budget {
     pub fn forget_scrollback(&self, session: Key) {
         let mut books = self.books.borrow_mut();
         books.cut_grant(session, 0);
-        if let Some(Scrollback {
-            detached_at: Some(at),
-            ..
-        }) = books.scrollbacks.remove(&session)
-        {
+        if let Some(Scrollback { detached_at: Some(at), .. }) = books.scrollbacks.remove(&session) {
             books.detached.remove(&(at, session));
         }
         books.to_shrink.remove(&session);
@@ -137,11 +133,7 @@ impl Budget {
     /// Somebody looks at the session again.
     pub fn attached(&self, session: Key) {
         let mut books = self.books.borrow_mut();
-        if let Some(at) = books
-            .scrollbacks
-            .get_mut(&session)
-            .and_then(|scrollback| scrollback.detached_at.take())
-        {
+        if let Some(at) = books.scrollbacks.get_mut(&session).and_then(|scrollback| scrollback.detached_at.take()) {
             books.detached.remove(&(at, session));
         }
     }
@@ -156,11 +148,7 @@ impl Budget {
 
     /// How long the scrollback of a session may be, in bytes.
     pub fn scrollback_granted(&self, session: Key) -> usize {
-        self.books
-            .borrow()
-            .scrollbacks
-            .get(&session)
-            .map_or(0, |scrollback| scrollback.granted)
+        self.books.borrow().scrollbacks.get(&session).map_or(0, |scrollback| scrollback.granted)
     }
 
     /// What is granted in all, the part set aside for the ledger included, in bytes.
@@ -177,16 +165,12 @@ impl Books {
         let Some(mut missing) = bytes.checked_sub(free).filter(|missing| *missing > 0) else {
             return true;
         };
-        let donors = || {
-            self.detached
-                .iter()
-                .filter(|(_, session)| Some(*session) != asker)
-                .map(|(_, session)| *session)
-        };
+        let donors =
+            || self.detached.iter().filter(|(_, session)| Some(*session) != asker).map(|(_, session)| *session);
         let spare = |session: Key| {
-            self.scrollbacks.get(&session).map_or(0, |scrollback| {
-                scrollback.granted.saturating_sub(SCROLLBACK_KEPT_BYTES)
-            })
+            self.scrollbacks
+                .get(&session)
+                .map_or(0, |scrollback| scrollback.granted.saturating_sub(SCROLLBACK_KEPT_BYTES))
         };
         if donors().map(spare).sum::<usize>() < missing {
             return false;

@@ -70,11 +70,7 @@ impl Dedupe {
 
     /// A new id was accepted, as the command with this key.
     pub fn accepted(&mut self, id_hash: u64, command: Key) {
-        debug_assert_eq!(
-            self.verdict(id_hash),
-            Verdict::New,
-            "only new ids are accepted"
-        );
+        debug_assert_eq!(self.verdict(id_hash), Verdict::New, "only new ids are accepted");
         self.ids.insert(id_hash, Life::Running(command));
         self.running.insert(command, id_hash);
         self.order.push_back(id_hash);
@@ -139,10 +135,7 @@ impl Dedupe {
 
     fn forget_id(&mut self, id_hash: u64) {
         if let Some(Life::Ended(_)) = self.ids.remove(&id_hash)
-            && let Some(place) = self
-                .results
-                .iter()
-                .position(|(remembered, _, _)| *remembered == id_hash)
+            && let Some(place) = self.results.iter().position(|(remembered, _, _)| *remembered == id_hash)
             && let Some((_, command, size)) = self.results.remove(place)
         {
             self.result_bytes -= size;

@@ -41,8 +41,8 @@ mod stall;
 mod stream;
 
 pub use queue::{
-    After, CUT_RESULT_BYTES, Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison,
-    PushError, Pushed, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable,
+    After, CUT_RESULT_BYTES, Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison, PushError, Pushed,
+    RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable,
 };
 pub use schedule::{Next, StateKind};
 pub use stream::{Cut, Gap, Position, StreamKey};
@@ -103,12 +103,7 @@ pub enum LinkEnd {
 impl LinkEnd {
     /// Unsupported data, invalid text, too big: the console could not take what it was sent.
     const fn blames_a_message(self) -> bool {
-        matches!(
-            self,
-            Self::Closed {
-                code: 1003 | 1007 | 1009
-            }
-        )
+        matches!(self, Self::Closed { code: 1003 | 1007 | 1009 })
     }
 }
 
@@ -171,15 +166,8 @@ struct Link<M> {
 #[derive(Clone, Copy, Debug)]
 enum Flight {
     Message(u64),
-    Bytes {
-        stream: StreamKey,
-        to: u64,
-        encoded: u64,
-    },
-    ReplayEnd {
-        stream: StreamKey,
-        encoded: u64,
-    },
+    Bytes { stream: StreamKey, to: u64, encoded: u64 },
+    ReplayEnd { stream: StreamKey, encoded: u64 },
 }
 
 impl<M> Link<M> {
@@ -206,9 +194,7 @@ impl<M> Link<M> {
     }
 
     fn window(&self, now: Time) -> u64 {
-        self.rate
-            .last_second(now)
-            .clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
+        self.rate.last_second(now).clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
     }
 
     fn has_room(&self, now: Time) -> bool {
@@ -255,23 +241,19 @@ impl<M> Delivery<M> {
     /// is dropped and counted, unless room was promised for it.
     pub fn push(&mut self, message: Reliable, body: M) -> Result<Pushed, PushError> {
         let streams = &self.streams;
-        self.queue
-            .push(message, body, |stream, end| is_sent(streams, stream, end))
+        self.queue.push(message, body, |stream, end| is_sent(streams, stream, end))
     }
 
     /// Sends a message again that the console may have missed, if it is still unacknowledged: true.
     pub fn send_again(&mut self, number: u64) -> bool {
         let streams = &self.streams;
-        self.queue
-            .send_again(number, |stream, end| is_sent(streams, stream, end))
+        self.queue.send_again(number, |stream, end| is_sent(streams, stream, end))
     }
 
     /// Puts a shorter body in place of a message's; false where that is gone or was shorter.
     pub fn replace(&mut self, number: u64, size_bytes: usize, body: M) -> bool {
         let streams = &self.streams;
-        self.queue.replace(number, size_bytes, body, |stream, end| {
-            is_sent(streams, stream, end)
-        })
+        self.queue.replace(number, size_bytes, body, |stream, end| is_sent(streams, stream, end))
     }
 
     /// Is this message still unacknowledged?
@@ -291,9 +273,7 @@ impl<M> Delivery<M> {
 
     /// What was dropped since this was last asked, once a link is ready for everything: to be told by an `error` event.
     pub fn take_drops(&mut self) -> Option<Drops> {
-        self.is_open(Gate::All)
-            .then(|| self.queue.take_drops())
-            .flatten()
+        self.is_open(Gate::All).then(|| self.queue.take_drops()).flatten()
     }
 
     /// Nothing reliable and no byte of a stream waits for the console.
@@ -389,11 +369,7 @@ impl<M> Delivery<M> {
         if !entry.attached {
             return UNLIMITED;
         }
-        let room = if link.has_room(self.now) {
-            entry.room(self.now)
-        } else {
-            entry.room_as_interactive()
-        };
+        let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
         usize::try_from(room).unwrap_or(UNLIMITED)
     }
 
@@ -413,12 +389,7 @@ impl<M> Delivery<M> {
         while let Some(stream) = self.gaps.pop_first() {
             let gap = self.streams.get_mut(&stream).and_then(Stream::take_gap);
             if let Some((from, to, lost_bytes)) = gap {
-                return Some(Gap {
-                    stream,
-                    from,
-                    to,
-                    lost_bytes,
-                });
+                return Some(Gap { stream, from, to, lost_bytes });
             }
         }
         None
@@ -443,8 +414,7 @@ impl<M> Delivery<M> {
         self.link = Some(Link::new(link));
         self.each_stream(Stream::reconnected);
         let streams = &self.streams;
-        self.queue
-            .start_over(|stream, end| is_sent(streams, stream, end));
+        self.queue.start_over(|stream, end| is_sent(streams, stream, end));
     }
 
     /// The link may carry these messages from now on. A Pong acknowledges nothing that went before.
@@ -478,35 +448,22 @@ impl<M> Delivery<M> {
 
     /// Is a link up and its gate open for these messages?
     pub fn is_open(&self, gate: Gate) -> bool {
-        self.link
-            .as_ref()
-            .is_some_and(|link| link.gate >= Some(gate))
+        self.link.as_ref().is_some_and(|link| link.gate >= Some(gate))
     }
 
     /// A Pong arrived. `None` where it answers no Ping of this link that is unanswered: it is foreign, or a repeat.
     pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) -> Option<Ack> {
         self.see(now);
-        let current = self
-            .link
-            .as_mut()
-            .filter(|current| current.number == link)?;
+        let current = self.link.as_mut().filter(|current| current.number == link)?;
         let frames = current.pings.answer(payload)?;
-        let mut ack = Ack {
-            last: current.pings.unanswered() == 0,
-            messages: 0,
-            frames: 0,
-        };
+        let mut ack = Ack { last: current.pings.unanswered() == 0, messages: 0, frames: 0 };
         while let Some(flight) = self.next_acknowledged(frames) {
             match flight {
                 Flight::Message(number) => {
                     ack.messages += 1;
                     self.queue.acknowledged(number);
                 }
-                Flight::Bytes {
-                    stream,
-                    to,
-                    encoded,
-                } => {
+                Flight::Bytes { stream, to, encoded } => {
                     ack.frames += 1;
                     self.bytes_acknowledged(stream, to, encoded);
                 }
@@ -554,10 +511,7 @@ impl<M> Delivery<M> {
     pub fn tick(&mut self, now: Time) -> Option<Attempt> {
         self.see(now);
         let link = self.link.as_mut()?;
-        let stalled = link
-            .write
-            .as_mut()
-            .is_some_and(|write| write.take_stalled(now));
+        let stalled = link.write.as_mut().is_some_and(|write| write.take_stalled(now));
         stalled.then_some(link.number)
     }
 
@@ -630,10 +584,7 @@ impl<M> Delivery<M> {
             self.refresh(stream);
             next = self
                 .streams
-                .range((
-                    core::ops::Bound::Excluded(stream),
-                    core::ops::Bound::Unbounded,
-                ))
+                .range((core::ops::Bound::Excluded(stream), core::ops::Bound::Unbounded))
                 .next()
                 .map(|(stream, _)| *stream);
         }
@@ -655,8 +606,7 @@ impl<M> Delivery<M> {
 
     fn unblock(&mut self, stream: StreamKey) {
         let streams = &self.streams;
-        self.queue
-            .unblock(stream, |stream, end| is_sent(streams, stream, end));
+        self.queue.unblock(stream, |stream, end| is_sent(streams, stream, end));
     }
 
     /// The oldest frame under way, if it is one of the first `frames` of this link.
@@ -684,11 +634,7 @@ impl<M> Delivery<M> {
 
     /// Streams that could read nothing because the link was full may do so again.
     fn feed_starved(&mut self) {
-        if self
-            .link
-            .as_ref()
-            .is_some_and(|link| link.has_room(self.now))
-        {
+        if self.link.as_ref().is_some_and(|link| link.has_room(self.now)) {
             self.allowances.append(&mut self.starved);
         }
     }
@@ -696,7 +642,5 @@ impl<M> Delivery<M> {
 
 /// Have the bytes of `stream` before `end` been sent on this link, or acknowledged, or will they never be?
 fn is_sent(streams: &BTreeMap<StreamKey, Stream>, stream: StreamKey, end: u64) -> bool {
-    streams
-        .get(&stream)
-        .is_none_or(|entry| !entry.attached || entry.at.sent >= end)
+    streams.get(&stream).is_none_or(|entry| !entry.attached || entry.at.sent >= end)
 }

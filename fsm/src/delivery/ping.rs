@@ -58,11 +58,7 @@ struct Ping {
 impl Pings {
     /// No Ping yet.
     pub(super) const fn new(link: Attempt) -> Self {
-        Self {
-            link,
-            issued: 0,
-            unanswered: VecDeque::new(),
-        }
+        Self { link, issued: 0, unanswered: VecDeque::new() }
     }
 
     /// May a marker be sent, or are too many unanswered?
@@ -78,20 +74,14 @@ impl Pings {
         if self.unanswered.len() == PINGS_MAX {
             self.unanswered.pop_front();
         }
-        self.unanswered.push_back(Ping {
-            payload,
-            frames,
-        });
+        self.unanswered.push_back(Ping { payload, frames });
         payload
     }
 
     /// Up to which frame a Pong acknowledges, if it answers a Ping of ours.
     pub(super) fn answer(&mut self, payload: &[u8]) -> Option<u64> {
         // A payload of another length equals none of ours.
-        let place = self
-            .unanswered
-            .iter()
-            .position(|ping| ping.payload == *payload)?;
+        let place = self.unanswered.iter().position(|ping| ping.payload == *payload)?;
         let frames = self.unanswered.get(place)?.frames;
         self.unanswered.drain(..=place);
         Some(frames)

@@ -45,30 +45,21 @@ pub struct After {
 
 impl After {
     /// Nothing in particular.
-    pub const NOTHING: Self = Self {
-        streams: [None, None],
-    };
+    pub const NOTHING: Self = Self { streams: [None, None] };
 
     /// The bytes of `stream` up to `end`.
     pub const fn stream(stream: StreamKey, end: u64) -> Self {
-        Self {
-            streams: [Some((stream, end)), None],
-        }
+        Self { streams: [Some((stream, end)), None] }
     }
 
     /// The bytes of two streams, as of a command that prints on both.
     pub const fn streams(one: (StreamKey, u64), other: (StreamKey, u64)) -> Self {
-        Self {
-            streams: [Some(one), Some(other)],
-        }
+        Self { streams: [Some(one), Some(other)] }
     }
 
     /// What of it is still to be sent, by the judgement of `is_sent`.
     fn waits_for(self, is_sent: impl Fn(StreamKey, u64) -> bool) -> Option<(StreamKey, u64)> {
-        self.streams
-            .into_iter()
-            .flatten()
-            .find(|(stream, end)| !is_sent(*stream, *end))
+        self.streams.into_iter().flatten().find(|(stream, end)| !is_sent(*stream, *end))
     }
 }
 
@@ -205,26 +196,16 @@ impl Load {
     }
 
     const fn with(self, other: Self) -> Self {
-        Self {
-            bytes: self.bytes + other.bytes,
-            messages: self.messages + other.messages,
-        }
+        Self { bytes: self.bytes + other.bytes, messages: self.messages + other.messages }
     }
 
     const fn without(self, other: Self) -> Self {
-        Self {
-            bytes: self.bytes - other.bytes,
-            messages: self.messages - other.messages,
-        }
+        Self { bytes: self.bytes - other.bytes, messages: self.messages - other.messages }
     }
 
     /// How long one more message may be.
     fn room(self) -> Option<usize> {
-        if self.messages < RELIABLE_MESSAGES_MAX {
-            RELIABLE_BYTES_MAX.checked_sub(self.bytes)
-        } else {
-            None
-        }
+        if self.messages < RELIABLE_MESSAGES_MAX { RELIABLE_BYTES_MAX.checked_sub(self.bytes) } else { None }
     }
 }
 
@@ -310,17 +291,11 @@ impl<M> Queue<M> {
 
     /// How long a message is, in encoded bytes.
     pub(super) fn size(&self, number: u64) -> u64 {
-        self.messages
-            .get(&number)
-            .map_or(0, |message| message.size as u64)
+        self.messages.get(&number).map_or(0, |message| message.size as u64)
     }
 
     /// Puts a message back among those to send on this link; false where it is not kept.
-    pub(super) fn send_again(
-        &mut self,
-        number: u64,
-        is_sent: impl Fn(StreamKey, u64) -> bool,
-    ) -> bool {
+    pub(super) fn send_again(&mut self, number: u64, is_sent: impl Fn(StreamKey, u64) -> bool) -> bool {
         let Some(message) = self.messages.get_mut(&number) else {
             return false;
         };
@@ -342,11 +317,7 @@ impl<M> Queue<M> {
 
     /// Lets go of the messages that waited for bytes of `stream` up to where it was sent by now.
     pub(super) fn unblock(&mut self, stream: StreamKey, is_sent: impl Fn(StreamKey, u64) -> bool) {
-        while let Some(&(_, end, number)) = self
-            .blocked
-            .range((stream, 0, 0)..=(stream, u64::MAX, u64::MAX))
-            .next()
-        {
+        while let Some(&(_, end, number)) = self.blocked.range((stream, 0, 0)..=(stream, u64::MAX, u64::MAX)).next() {
             if !is_sent(stream, end) {
                 return;
             }
@@ -489,9 +460,7 @@ impl<M> Queue<M> {
             return Ok(());
         }
         if message.promised {
-            return Err(PushError::TooLong {
-                room_bytes: room.unwrap_or(0),
-            });
+            return Err(PushError::TooLong { room_bytes: room.unwrap_or(0) });
         }
         self.drops.count(message.kind);
         Err(PushError::Dropped)

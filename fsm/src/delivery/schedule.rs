@@ -6,9 +6,7 @@
 
 use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
-use super::{
-    Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey,
-};
+use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
@@ -103,16 +101,8 @@ impl<M> Link<M> {
         self.unmarked_since.get_or_insert(now);
         self.unmarked_bytes += bytes;
         if let (
-            Some(Flight::Bytes {
-                stream: last,
-                to: last_to,
-                encoded: last_encoded,
-            }),
-            Flight::Bytes {
-                stream,
-                to,
-                encoded,
-            },
+            Some(Flight::Bytes { stream: last, to: last_to, encoded: last_encoded }),
+            Flight::Bytes { stream, to, encoded },
         ) = (self.flights.back_mut(), flight)
             && *last == stream
             && self.frames_marked < self.frames_sent
@@ -157,10 +147,7 @@ impl<M> Delivery<M> {
         self.see(now);
         let choice = self.choose()?;
         let link = self.link.as_mut()?;
-        if matches!(
-            choice,
-            Choice::Ping(_) | Choice::State(_) | Choice::Reliable(_)
-        ) {
+        if matches!(choice, Choice::Ping(_) | Choice::State(_) | Choice::Reliable(_)) {
             link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
         }
         match choice {
@@ -168,10 +155,7 @@ impl<M> Delivery<M> {
                 if purpose == Purpose::KeepAlive {
                     link.keep_alive_wanted = false;
                 }
-                Some(Next::Ping {
-                    payload: link.ping(purpose),
-                    purpose,
-                })
+                Some(Next::Ping { payload: link.ping(purpose), purpose })
             }
             Choice::State(kind) => {
                 let body = link.state.get_mut(kind as usize)?.take()?;
@@ -211,21 +195,13 @@ impl<M> Delivery<M> {
             entry.in_flight += encoded;
             link.in_flight += encoded;
             let ping = link.pings.issued();
-            let unmarked = if entry.unmarked.0 == ping {
-                entry.unmarked.1 + encoded
-            } else {
-                encoded
-            };
+            let unmarked = if entry.unmarked.0 == ping { entry.unmarked.1 + encoded } else { encoded };
             entry.unmarked = (ping, unmarked);
             // Half a window without a marker: the other half must not run out before the Pong is back.
             link.marker_wanted |= unmarked >= entry.window(now) / 2;
             let flight = match cut {
                 Cut::Modes => Flight::ReplayEnd { stream, encoded },
-                Cut::Bytes { .. } | Cut::Reset => Flight::Bytes {
-                    stream,
-                    to,
-                    encoded,
-                },
+                Cut::Bytes { .. } | Cut::Reset => Flight::Bytes { stream, to, encoded },
             };
             link.sent(now, flight, encoded);
         }
@@ -244,11 +220,7 @@ impl<M> Delivery<M> {
             return Some(Choice::Ping(Purpose::Marker));
         }
         if link.gate >= Some(Gate::State) {
-            for kind in [
-                StateKind::Registration,
-                StateKind::Heartbeat,
-                StateKind::Metrics,
-            ] {
+            for kind in [StateKind::Registration, StateKind::Heartbeat, StateKind::Metrics] {
                 if link.state[kind as usize].is_some() {
                     return Some(Choice::State(kind));
                 }
@@ -265,8 +237,7 @@ impl<M> Delivery<M> {
         if let Some(number) = self.queue.first_ready() {
             return Some(Choice::Reliable(number));
         }
-        self.choose_stream(Class::Interactive)
-            .or_else(|| self.choose_stream(Class::Bulk))
+        self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk))
     }
 
     /// The stream of a class whose turn it is, and what to cut from it.
@@ -289,9 +260,7 @@ impl<M> Delivery<M> {
                 continue;
             }
             let max = usize::try_from(entry.window(self.now) / FRAMES_IN_WINDOW)
-                .map_or(FRAME_BYTES_MAX, |max| {
-                    max.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX)
-                });
+                .map_or(FRAME_BYTES_MAX, |max| max.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX));
             let cut = entry.next_cut(max)?;
             let link = self.link.as_mut()?;
             match class {
@@ -317,8 +286,6 @@ impl<M> Delivery<M> {
             Some(StreamKey::Stderr(u32::MAX)) => None,
             Some(_) | None => self.runnable.range((start, end)).next(),
         };
-        later
-            .or_else(|| self.runnable.range((first, end)).next())
-            .map(|(_, stream)| *stream)
+        later.or_else(|| self.runnable.range((first, end)).next()).map(|(_, stream)| *stream)
     }
 }

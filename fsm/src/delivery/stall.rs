@@ -20,12 +20,7 @@ pub(super) struct Write {
 impl Write {
     /// A batch was handed over, when the socket had taken `bytes_written` bytes.
     pub(super) const fn started(now: Time, bytes_written: u64) -> Self {
-        Self {
-            bytes_written,
-            progressed_at: now,
-            check_at: now.after_ms(CHECK_MS),
-            told: false,
-        }
+        Self { bytes_written, progressed_at: now, check_at: now.after_ms(CHECK_MS), told: false }
     }
 
     /// The socket has taken `bytes_written` bytes by now.

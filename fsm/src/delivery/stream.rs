@@ -117,12 +117,7 @@ enum Stage {
 impl Stream {
     pub(super) fn new(start: u64) -> Self {
         Self {
-            at: Position {
-                end: start,
-                retained: start,
-                sent: start,
-                acked: start,
-            },
+            at: Position { end: start, retained: start, sent: start, acked: start },
             in_flight: 0,
             unmarked: (0, 0),
             rate: Rate::default(),
@@ -138,28 +133,19 @@ impl Stream {
 
     /// What may be under way, in encoded bytes.
     pub(super) fn window(&self, now: Time) -> u64 {
-        self.rate
-            .last_second(now)
-            .clamp(STREAM_WINDOW_BYTES_MIN, STREAM_WINDOW_BYTES_MAX)
+        self.rate.last_second(now).clamp(STREAM_WINDOW_BYTES_MIN, STREAM_WINDOW_BYTES_MAX)
     }
 
     /// Encoded bytes that are held and not sent.
     pub(super) fn waiting(&self) -> u64 {
         let repeat = self.replay.map_or(0, |replay| replay.to_repeat());
         let new = self.at.end - self.at.sent;
-        if repeat + new == 0 {
-            0
-        } else {
-            encoded_bytes(repeat + new)
-        }
+        if repeat + new == 0 { 0 } else { encoded_bytes(repeat + new) }
     }
 
     /// How many bytes the source may read, if its window alone decides.
     pub(super) fn room(&self, now: Time) -> u64 {
-        raw_bytes(
-            self.window(now)
-                .saturating_sub(self.in_flight + self.waiting()),
-        )
+        raw_bytes(self.window(now).saturating_sub(self.in_flight + self.waiting()))
     }
 
     /// How many bytes the source may read whatever else is under way: as long as it stays interactive.
@@ -224,11 +210,7 @@ impl Stream {
         }
         self.held_back = matches!(cut, Cut::Bytes { .. }) && bytes == 0;
         self.advance_replay();
-        if matches!(cut, Cut::Bytes { replay: false, .. }) {
-            self.at.sent
-        } else {
-            0
-        }
+        if matches!(cut, Cut::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
     }
 
     /// The source holds more, or lets go of what it held back.
@@ -270,13 +252,8 @@ impl Stream {
         self.attached = true;
         self.skip_what_is_gone();
         let from = from.max(self.at.retained).min(self.at.sent);
-        self.replay = Some(Replay {
-            from,
-            cursor: from,
-            until: self.at.sent,
-            modes_at: self.at.end,
-            stage: Stage::Reset,
-        });
+        self.replay =
+            Some(Replay { from, cursor: from, until: self.at.sent, modes_at: self.at.end, stage: Stage::Reset });
         self.held_back = false;
     }
 
@@ -292,10 +269,7 @@ impl Stream {
 
     /// The console has read the end of a replay.
     pub(super) fn replay_acknowledged(&mut self) {
-        if self
-            .replay
-            .is_some_and(|replay| replay.stage == Stage::Unconfirmed)
-        {
+        if self.replay.is_some_and(|replay| replay.stage == Stage::Unconfirmed) {
             self.replay = None;
         }
     }
