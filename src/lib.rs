@@ -8,12 +8,23 @@
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
+//! | [`ring`] | the last bytes of a stream, by offset | what they are |
+//! | [`identity`] | remembers ids across restarts | when to register |
+//! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
+pub mod agent;
+pub mod cli;
 pub mod command;
+pub mod config;
+pub mod identity;
 pub mod link;
+pub mod logging;
+pub mod metrics;
 pub mod protocol;
+pub mod replay;
 pub mod report;
+pub mod ring;
 pub mod sys;
 pub mod terminal;

@@ -246,4 +246,9 @@ pub enum CommandFact {
     EndOfOutput,
     /// The console asked to cancel it.
     CancelRequested,
+    /// Its result is written and held for repeats, with this length on the wire: old results make way by their length.
+    Answered {
+        /// Its encoded bytes.
+        bytes: u32,
+    },
 }

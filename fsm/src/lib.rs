@@ -23,6 +23,7 @@ pub mod clock;
 pub mod command;
 pub mod complaint;
 pub mod delivery;
+pub mod engine;
 pub mod fact;
 pub mod limits;
 pub mod machine;

@@ -1,6 +1,145 @@
-//! What can go wrong on the way to the console.
+//! What can go wrong on the way to the console, sorted by who must act.
+//!
+//! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
+//! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
+
+use super::race::Failed;
+use draupnir_fsm::fact::Failure;
+use std::io;
 
 /// Why the console was not reached.
 #[derive(Debug, thiserror::Error)]
-#[error("not written yet")]
-pub struct Error;
+pub enum Error {
+    /// The operator must correct the API key.
+    #[error("the API key cannot stand in an HTTP header: it is empty or holds a control character")]
+    Key,
+    /// The operator, or the console that gave it, must correct the instance id.
+    #[error("an instance id has 1 to 100 visible ASCII characters; this one has not")]
+    InstanceId,
+    /// The operator must correct the console's address, or this machine's name service.
+    #[error("the name {host} cannot be resolved: {reason}; check the console URL and this machine's DNS")]
+    Name {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// This machine's name service does not answer.
+    #[error("an earlier look-up of {earlier} has not come back, so {host} was not looked up; check this machine's DNS")]
+    NameService {
+        /// The name that was wanted.
+        host: String,
+        /// The name that is still being looked up.
+        earlier: String,
+    },
+    /// Nothing listens there, or something between blocks it.
+    #[error("{peer} cannot be connected to ({}); check that it is up, and the firewall between", attempts(failed))]
+    Network {
+        /// Name and port.
+        peer: String,
+        /// How each of its addresses failed.
+        failed: Vec<Failed>,
+    },
+    /// This machine ran out of something.
+    #[error("this machine could not {doing}: {source}")]
+    Machine {
+        /// What it could not do.
+        doing: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What answers is no console, or the connection broke on the way.
+    #[error("{peer} {fault}")]
+    Peer {
+        /// Name and port.
+        peer: String,
+        /// What it did.
+        fault: PeerFault,
+    },
+    /// The operator must set a valid key: the console refused the upgrade because of it.
+    #[error("the console refuses the API key (HTTP status {status}{}); set a valid one", colon(words))]
+    KeyRefused {
+        /// 401 or 403.
+        status: u16,
+        /// The console's own words.
+        words: String,
+        /// `Retry-After`, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The console, or what stands before it, refused the upgrade for another reason.
+    #[error("the console refused the WebSocket with HTTP status {status}{}{}", redirect(location.as_deref()), colon(words))]
+    Refused {
+        /// The status, not 101.
+        status: u16,
+        /// Where a redirect points.
+        location: Option<String>,
+        /// The console's own words.
+        words: String,
+        /// `Retry-After`, in milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+}
+
+/// What a peer did that a console would not do.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerFault {
+    /// The connection broke.
+    #[error("broke the connection off: {0}")]
+    Broke(io::Error),
+    /// The stream ended before an answer.
+    #[error("closed the connection without an answer")]
+    Silent,
+    /// It speaks TLS where clear text was expected.
+    #[error("speaks TLS on this port: the console URL should begin with https")]
+    SpeaksTls,
+    /// It speaks something else.
+    #[error("does not speak HTTP on this port")]
+    NotHttp,
+    /// Its answer's head is over the limit.
+    #[error("sent an HTTP answer whose head is over the limit")]
+    HeadTooBig,
+    /// It agreed to an upgrade in the wrong way.
+    #[error("answered the upgrade with 101 but without a valid {0} header: something between is no WebSocket proxy")]
+    BadUpgrade(&'static str),
+}
+
+impl Error {
+    /// How long the console asked to be left alone, in milliseconds.
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::KeyRefused { retry_after_ms, .. } | Self::Refused { retry_after_ms, .. } => *retry_after_ms,
+            Self::Key
+            | Self::InstanceId
+            | Self::Name { .. }
+            | Self::NameService { .. }
+            | Self::Network { .. }
+            | Self::Machine { .. }
+            | Self::Peer { .. } => None,
+        }
+    }
+
+    /// What the machine is told.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Key | Self::InstanceId | Self::Machine { .. } => Failure::Local,
+            Self::Name { .. } | Self::NameService { .. } => Failure::Resolve,
+            Self::Network { .. } => Failure::Connect,
+            Self::Peer { .. } => Failure::Protocol,
+            Self::KeyRefused { .. } => Failure::Unauthorized,
+            Self::Refused { .. } => Failure::Status,
+        }
+    }
+}
+
+fn attempts(failed: &[Failed]) -> String {
+    let texts: Vec<String> = failed.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    texts.join("; ")
+}
+
+fn colon(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
+}
+
+fn redirect(location: Option<&str>) -> String {
+    location.map(|location| format!(", pointing to {location}; correct the console URL")).unwrap_or_default()
+}

@@ -1,9 +1,177 @@
 //! Reaches the console: DNS, TCP, proxy, TLS, registration over HTTP, and the WebSocket.
+//!
+//! It decides nothing: when to register, dial, close or give up is ordered by the machine, and what messages mean is
+//! `protocol`'s. It keeps no deadline and retries nothing. Methods of [`Link`] return at once; what became of them is
+//! reported, with the number of the attempt or link that it belongs to.
+//!
+//! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
+//! descriptors closed, by the next turn of the executor at the latest; every buffer is bounded; the key is in no error,
+//! report or log.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `target` | what is to be reached, and the key |
+//! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
+//! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
+//! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
+//!
+//! Wire: part A "HTTP", part B "Registration" and "WebSocket".
 
+use crate::report::Reporter;
+use dial::Dialer;
 use draupnir_fsm::fact::{Attempt, Loss};
+use draupnir_fsm::order::RegisterPath;
+use resolve::LookUp;
+use smol::{LocalExecutor, Task};
+use socket::Line;
+use std::rc::Rc;
+use stream::Progress;
 
+mod dial;
 mod error;
-pub use error::Error;
+mod http;
+mod race;
+mod register;
+mod resolve;
+mod socket;
+mod stream;
+mod target;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod words;
+
+pub use error::{Error, PeerFault};
+pub use target::{Key, Scheme, Target};
+
+/// The way to the console, and what goes over it.
+pub struct Link {
+    dialer: Rc<Dialer>,
+    executor: Rc<LocalExecutor<'static>>,
+    reporter: Reporter,
+    registration: Option<Task<()>>,
+    current: Option<Current>,
+}
+
+/// The link that is dialled or open.
+struct Current {
+    link: Attempt,
+    line: Rc<Line>,
+    progress: Progress,
+    /// Dials, then runs the socket to its end; dropping it gives both up.
+    _task: Task<()>,
+}
+
+/// What is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A message.
+    Text(String),
+    /// A Ping with its payload, at most 125 bytes (RFC 6455, section 5.5).
+    Ping(Vec<u8>),
+}
+
+impl Link {
+    /// Prepares the way; nothing is sent or resolved yet.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the key cannot stand in a header.
+    pub fn new(target: Target, executor: Rc<LocalExecutor<'static>>, reporter: Reporter) -> Result<Self, Error> {
+        Self::with_look_up(target, executor, reporter, resolve::system())
+    }
+
+    fn with_look_up(
+        target: Target,
+        executor: Rc<LocalExecutor<'static>>,
+        reporter: Reporter,
+        look_up: LookUp,
+    ) -> Result<Self, Error> {
+        let dialer = Rc::new(Dialer::new(target, Rc::clone(&executor), look_up)?);
+        Ok(Self { dialer, executor, reporter, registration: None, current: None })
+    }
+
+    /// Registers once. Reports [`Report::RegistrationAnswered`] or [`Report::RegistrationFailed`], unless abandoned.
+    pub fn register(&mut self, attempt: Attempt, path: RegisterPath, body: String) {
+        let (dialer, reporter) = (Rc::clone(&self.dialer), self.reporter.clone());
+        self.registration = Some(self.executor.spawn(async move {
+            let report = match register::register(&dialer, path, &body).await {
+                Ok(answer) => Report::RegistrationAnswered {
+                    attempt,
+                    status: answer.status,
+                    retry_after_ms: answer.retry_after_ms,
+                    id: answer.id,
+                    words: answer.words,
+                    location: answer.location,
+                },
+                Err(error) => Report::RegistrationFailed { attempt, error },
+            };
+            reporter.report(report).await;
+        }));
+    }
+
+    /// Gives up the registration that is in flight. It reports nothing any more.
+    pub fn abandon_registration(&mut self) {
+        self.registration = None;
+    }
+
+    /// Dials once, as this instance. Reports [`Report::Opened`] and all that follows, or [`Report::DialFailed`].
+    pub fn dial(&mut self, link: Attempt, instance_id: &str) {
+        self.abandon_dial();
+        let line = Rc::new(Line::default());
+        let progress = Progress::default();
+        let (dialer, reporter, instance_id) = (Rc::clone(&self.dialer), self.reporter.clone(), instance_id.to_owned());
+        let (its_line, its_progress) = (Rc::clone(&line), progress.clone());
+        let task = self.executor.spawn(async move {
+            match upgrade::dial(&dialer, &instance_id, its_progress).await {
+                Ok(socket) => its_line.run(link, socket, &dialer.target.key, &reporter).await,
+                Err(error) => {
+                    let retry_after_ms = error.retry_after_ms();
+                    reporter.report(Report::DialFailed { link, error, retry_after_ms }).await;
+                }
+            }
+        });
+        self.current = Some(Current { link, line, progress, _task: task });
+    }
+
+    /// Gives up the dial that is in flight. It reports nothing any more, not even what it has just become.
+    pub fn abandon_dial(&mut self) {
+        if let Some(given_up) = self.current.take() {
+            given_up.line.reset();
+        }
+    }
+
+    /// Sends a close frame behind what was handed over, and waits for the console's; ends in [`Report::Closed`].
+    /// A link that is gone, or another one, is left alone.
+    pub fn close(&mut self, link: Attempt, code: u16, reason: &str) {
+        if let Some(current) = self.open(link) {
+            current.line.close(code, reason);
+        }
+    }
+
+    /// Closes the descriptor at once, with a reset; ends in [`Report::Closed`].
+    pub fn drop_now(&mut self, link: Attempt) {
+        if let Some(current) = self.open(link) {
+            current.line.reset();
+        }
+    }
+
+    /// Hands over frames, to be written in this order and flushed; then reports [`Report::Written`]. The next ones only
+    /// after that. What a link that is gone is given is dropped.
+    pub fn write(&mut self, link: Attempt, frames: Vec<Frame>) {
+        if let Some(current) = self.open(link) {
+            current.line.write(frames);
+        }
+    }
+
+    /// How many bytes of the current link, dialling included, the kernel has taken: grows as long as the socket moves.
+    pub fn bytes_written(&self) -> u64 {
+        self.current.as_ref().map_or(0, |current| current.progress.bytes())
+    }
+
+    fn open(&self, link: Attempt) -> Option<&Current> {
+        self.current.as_ref().filter(|current| current.link == link && current.line.is_open())
+    }
+}
 
 /// What the link tells the loop.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ pub mod environment;
 mod exec;
 pub mod process;
 pub mod session;
+pub mod socket;
 pub mod spawn;
 
 #[cfg(test)]

@@ -19,17 +19,16 @@
 mod life;
 #[cfg(test)]
 mod properties;
-mod seen;
 #[cfg(test)]
 mod tests;
 
+use crate::delivery::dedupe::{Dedupe, Verdict};
 use crate::fact::{CommandFact, Key};
 use crate::order::{CommandEnd, Order, Refusal};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use life::{Life, Phase};
-use seen::{Seen, Verdict};
 
 /// Commands at once. More would compete with each other, and with what the machine is for.
 pub const RUNNING_MAX: usize = 16;
@@ -72,7 +71,7 @@ pub const EXIT_KILLED: i32 = 137;
 pub struct Commands {
     running: BTreeMap<Key, Life>,
     waiting: VecDeque<Waiting>,
-    seen: Seen,
+    past: Dedupe,
     room: bool,
     draining: bool,
 }
@@ -86,7 +85,7 @@ struct Waiting {
 
 impl Default for Commands {
     fn default() -> Self {
-        Self { running: BTreeMap::new(), waiting: VecDeque::new(), seen: Seen::default(), room: true, draining: false }
+        Self { running: BTreeMap::new(), waiting: VecDeque::new(), past: Dedupe::new(), room: true, draining: false }
     }
 }
 
@@ -109,6 +108,10 @@ impl Commands {
                 self.with(command, orders, Life::output_ended);
             }
             CommandFact::CancelRequested => self.cancel(now, command, orders),
+            CommandFact::Answered { bytes } => {
+                self.past.weighed(command, usize::try_from(bytes).unwrap_or(usize::MAX));
+                self.forget_results(orders);
+            }
         }
         self.start_waiting(now, orders);
     }
@@ -123,11 +126,8 @@ impl Commands {
         self.start_waiting(now, orders);
     }
 
-    /// When the next tick is due: [`Time::START`] where it is due at once, nothing where no command runs.
+    /// When the next tick is due; `None` where no command runs.
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.can_start() && !self.waiting.is_empty() {
-            return Some(Time::START);
-        }
         self.running.values().map(Life::deadline).min()
     }
 
@@ -138,8 +138,8 @@ impl Commands {
         }
     }
 
-    /// Says whether results can be held. Where they cannot, no command is taken and none that waits is started, from
-    /// the next fact or tick on; a result is worth more than a start.
+    /// Says whether another result could be held. Where it could not, no command is taken; those that wait were taken
+    /// while there was room for theirs, and are started.
     pub fn set_room(&mut self, room: bool) {
         self.room = room;
     }
@@ -148,7 +148,7 @@ impl Commands {
     pub fn drain_begin(&mut self, orders: &mut Vec<Order>) {
         self.draining = true;
         for waiting in core::mem::take(&mut self.waiting) {
-            self.seen.abandon(waiting.command);
+            self.past.withdrawn(waiting.command);
             orders.push(Order::RefuseCommand { command: waiting.command, refusal: Refusal::Draining });
         }
     }
@@ -184,19 +184,17 @@ impl Commands {
     }
 
     fn request(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
-        if self.is_live(command) {
+        if self.contains(command) {
             return;
         }
-        // A place may have become free since the last tick.
-        self.start_waiting(now, orders);
-        match self.seen.verdict(id_hash) {
+        match self.past.verdict(id_hash) {
             Verdict::Running(_) => {}
             Verdict::Ended(of) => orders.push(Order::RepeatResult { command, of }),
             Verdict::Forgotten => orders.push(Order::RefuseCommand { command, refusal: Refusal::Forgotten }),
             Verdict::New => match self.refusal() {
                 Some(refusal) => orders.push(Order::RefuseCommand { command, refusal }),
                 None => {
-                    self.seen.begin(id_hash, command);
+                    self.past.accepted(id_hash, command);
                     self.waiting.push_back(Waiting { command, timeout_ms: clamp_timeout(timeout_ms) });
                     self.start_waiting(now, orders);
                 }
@@ -216,7 +214,7 @@ impl Commands {
     }
 
     fn can_start(&self) -> bool {
-        self.room && !self.draining && self.running.len() < RUNNING_MAX
+        !self.draining && self.running.len() < RUNNING_MAX
     }
 
     fn start_waiting(&mut self, now: Time, orders: &mut Vec<Order>) {
@@ -242,7 +240,8 @@ impl Commands {
         });
     }
 
-    fn is_live(&self, command: Key) -> bool {
+    /// Whether this command waits or runs.
+    pub fn contains(&self, command: Key) -> bool {
         self.running.contains_key(&command) || self.waiting.iter().any(|waiting| waiting.command == command)
     }
 
@@ -264,8 +263,13 @@ impl Commands {
 
     fn finish(&mut self, command: Key, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
         orders.push(Order::FinishCommand { command, end, exit_code });
-        if let Some(forgotten) = self.seen.end(command) {
-            orders.push(Order::ForgetResult { command: forgotten });
+        self.past.ended(command, 0);
+        self.forget_results(orders);
+    }
+
+    fn forget_results(&mut self, orders: &mut Vec<Order>) {
+        while let Some(command) = self.past.take_forgotten() {
+            orders.push(Order::ForgetResult { command });
         }
     }
 }

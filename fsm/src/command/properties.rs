@@ -47,6 +47,7 @@ fn fact() -> impl Strategy<Value = CommandFact> {
         (0..256).prop_map(|code| CommandFact::Exited { code }),
         Just(CommandFact::EndOfOutput),
         Just(CommandFact::CancelRequested),
+        (0..1_000_000u32).prop_map(|bytes| CommandFact::Answered { bytes }),
     ]
 }
 
@@ -197,7 +198,7 @@ impl World {
     fn check(&mut self, order: Order) {
         match order {
             Order::StartCommand { command } => {
-                assert!(self.room && !self.draining, "{order:?}");
+                assert!(!self.draining, "{order:?}");
                 assert_eq!(self.waiting.pop_front(), Some(command), "out of order");
                 assert!(self.running.insert(command));
                 let request = self.request_mut(command);

@@ -233,18 +233,33 @@ fn the_oldest_result_is_forgotten_and_its_repeat_never_runs() {
 }
 
 #[test]
-fn without_room_nothing_is_taken_and_nothing_starts() {
+fn long_results_are_forgotten_sooner() {
     let mut bench = Bench::new();
-    for command in 0..18 {
+    let bytes = 3 << 20;
+    for command in 0..3 {
+        bench.run_through(command);
+        let forgotten = bench.tell(command, CommandFact::Answered { bytes });
+        let expected = if command == 2 { vec![Order::ForgetResult { command: 0 }] } else { vec![] };
+        assert_eq!(forgotten, expected);
+    }
+    assert_eq!(bench.request_as(3, 0, 0), [refuse(3, Refusal::Forgotten)]);
+    assert_eq!(bench.request_as(4, 1, 0), [Order::RepeatResult { command: 4, of: 1 }]);
+}
+
+#[test]
+fn without_room_nothing_is_taken_and_what_was_taken_goes_on() {
+    let mut bench = Bench::new();
+    for command in 0..17 {
         bench.request(command);
     }
     bench.commands.set_room(false);
-    assert_eq!(bench.request(18), [refuse(18, Refusal::Busy)]);
-    assert_eq!(bench.exit(0, 0), [finish(0, CommandEnd::Exited, 0)]);
-    assert_eq!(bench.exit(1, 0), [finish(1, CommandEnd::Exited, 0)]);
+    assert_eq!(bench.request(17), [refuse(17, Refusal::Busy)]);
+    assert_eq!(bench.request_as(18, 0, 0), [], "a repeat needs no room");
+    let over = bench.exit(0, 0);
+    assert_eq!(over, [finish(0, CommandEnd::Exited, 0), Order::StartCommand { command: 16 }]);
     bench.commands.set_room(true);
-    assert_eq!(bench.commands.next_deadline(), Some(Time::START));
-    assert_eq!(bench.pass_ms(0), [Order::StartCommand { command: 16 }, Order::StartCommand { command: 17 },]);
+    assert_eq!(bench.request_as(19, 17, 0), []);
+    assert_eq!(bench.commands.waiting(), 1);
 }
 
 #[test]

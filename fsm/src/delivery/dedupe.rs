@@ -85,10 +85,25 @@ impl Dedupe {
         self.ids.insert(id_hash, Life::Ended(command));
         self.results.push_back((id_hash, command, size_bytes));
         self.result_bytes += size_bytes;
-        while self.results.len() > RESULTS_MAX || self.result_bytes > RESULTS_BYTES_MAX {
-            self.forget_oldest_result();
-        }
+        self.bound_results();
         self.bound_ids();
+    }
+
+    /// The result of a command that has ended is of this size after all.
+    pub fn weighed(&mut self, command: Key, size_bytes: usize) {
+        let remembered = self.results.iter_mut().rev().find(|(_, key, _)| *key == command);
+        if let Some((_, _, size)) = remembered {
+            self.result_bytes = self.result_bytes - *size + size_bytes;
+            *size = size_bytes;
+            self.bound_results();
+        }
+    }
+
+    /// A command that was accepted is not run after all: its id may come again.
+    pub fn withdrawn(&mut self, command: Key) {
+        if let Some(id_hash) = self.running.remove(&command) {
+            self.ids.remove(&id_hash);
+        }
     }
 
     /// Takes the key of one command whose result is no longer remembered.
@@ -104,6 +119,12 @@ impl Dedupe {
     /// How long the remembered results are together, in encoded bytes.
     pub const fn result_bytes(&self) -> usize {
         self.result_bytes
+    }
+
+    fn bound_results(&mut self) {
+        while self.results.len() > RESULTS_MAX || self.result_bytes > RESULTS_BYTES_MAX {
+            self.forget_oldest_result();
+        }
     }
 
     fn forget_oldest_result(&mut self) {

@@ -85,6 +85,9 @@ pub const MARKER_MS: u64 = 200;
 /// How long a write may make no progress, in milliseconds.
 pub const WRITE_STALL_MS: u64 = 10_000;
 
+/// An allowance below this is none, in bytes: a source is not read by the crumb.
+const ALLOWANCE_BYTES_MIN: usize = 1 << 10;
+
 /// What [`Delivery::may_read`] says to a source whose bytes go nowhere but into its scrollback.
 pub const UNLIMITED: usize = usize::MAX;
 
@@ -256,6 +259,11 @@ impl<M> Delivery<M> {
         self.queue.replace(number, size_bytes, body, |stream, end| is_sent(streams, stream, end))
     }
 
+    /// What a message says, as long as it is unacknowledged.
+    pub fn body(&self, number: u64) -> Option<&M> {
+        self.queue.body(number)
+    }
+
     /// Is this message still unacknowledged?
     pub fn is_waiting(&self, number: u64) -> bool {
         self.queue.contains(number)
@@ -370,7 +378,7 @@ impl<M> Delivery<M> {
             return UNLIMITED;
         }
         let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
-        usize::try_from(room).unwrap_or(UNLIMITED)
+        usize::try_from(room).ok().filter(|bytes| *bytes >= ALLOWANCE_BYTES_MIN).unwrap_or(0)
     }
 
     /// Takes one stream whose allowance may have changed, and the allowance. Asked until `None` after each turn of the
@@ -388,6 +396,7 @@ impl<M> Delivery<M> {
     pub fn take_gap(&mut self) -> Option<Gap> {
         while let Some(stream) = self.gaps.pop_first() {
             let gap = self.streams.get_mut(&stream).and_then(Stream::take_gap);
+            self.refresh(stream);
             if let Some((from, to, lost_bytes)) = gap {
                 return Some(Gap { stream, from, to, lost_bytes });
             }
@@ -410,7 +419,7 @@ impl<M> Delivery<M> {
 impl<M> Delivery<M> {
     /// A link is up. Everything unacknowledged will be sent on it, once its gate is open.
     pub fn link_opened(&mut self, now: Time, link: Attempt) {
-        self.see(now);
+        self.link_closed(now, LinkEnd::Broken);
         self.link = Some(Link::new(link));
         self.each_stream(Stream::reconnected);
         let streams = &self.streams;

@@ -277,8 +277,19 @@ impl<M> Queue<M> {
     }
 
     /// The first message to send, if any.
-    pub(super) fn first_ready(&self) -> Option<u64> {
-        self.ready.first().copied()
+    pub(super) fn first_ready(&mut self, is_sent: impl Fn(StreamKey, u64) -> bool) -> Option<u64> {
+        // Each round either returns or takes one message out of those that are ready, so this ends.
+        loop {
+            let number = self.ready.first().copied()?;
+            let message = self.messages.get_mut(&number)?;
+            let Some((stream, end)) = message.after.waits_for(&is_sent) else {
+                return Some(number);
+            };
+            // Somebody looks again at a stream whose bytes nobody had waited for.
+            self.ready.remove(&number);
+            self.blocked.insert((stream, end, number));
+            message.place = Place::Blocked(stream, end);
+        }
     }
 
     /// Takes a ready message for sending.
@@ -415,6 +426,11 @@ impl<M> Queue<M> {
             self.send_again(number, is_sent);
         }
         true
+    }
+
+    /// What a message says, if it is kept.
+    pub(super) fn body(&self, number: u64) -> Option<&M> {
+        self.messages.get(&number).map(|message| &message.body)
     }
 
     /// Is a message kept?

@@ -6,7 +6,7 @@
 
 use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
-use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey};
+use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey, is_sent};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
@@ -199,6 +199,7 @@ impl<M> Delivery<M> {
             entry.unmarked = (ping, unmarked);
             // Half a window without a marker: the other half must not run out before the Pong is back.
             link.marker_wanted |= unmarked >= entry.window(now) / 2;
+            link.marker_wanted |= link.unmarked_bytes + encoded >= link.window(now) / 2;
             let flight = match cut {
                 Cut::Modes => Flight::ReplayEnd { stream, encoded },
                 Cut::Bytes { .. } | Cut::Reset => Flight::Bytes { stream, to, encoded },
@@ -234,7 +235,8 @@ impl<M> Delivery<M> {
         {
             return Some(choice);
         }
-        if let Some(number) = self.queue.first_ready() {
+        let streams = &self.streams;
+        if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
             return Some(Choice::Reliable(number));
         }
         self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk))
@@ -282,10 +284,10 @@ impl<M> Delivery<M> {
         let first = Bound::Included((class, StreamKey::Terminal(0)));
         let end = Bound::Included((class, StreamKey::Stderr(u32::MAX)));
         let start = last.map_or(first, |last| Bound::Excluded((class, last)));
-        let later = match last {
-            Some(StreamKey::Stderr(u32::MAX)) => None,
-            Some(_) | None => self.runnable.range((start, end)).next(),
-        };
-        later.or_else(|| self.runnable.range((first, end)).next()).map(|(_, stream)| *stream)
+        self.runnable
+            .range((start, end))
+            .next()
+            .or_else(|| self.runnable.range((first, end)).next())
+            .map(|(_, stream)| *stream)
     }
 }

@@ -39,6 +39,9 @@ impl Write {
 
     /// Has there been none for too long? True once.
     pub(super) fn take_stalled(&mut self, now: Time) -> bool {
+        if now >= self.check_at {
+            self.check_at = now.after_ms(CHECK_MS);
+        }
         let stalled = !self.told && now >= self.deadline();
         self.told |= stalled;
         stalled

@@ -139,7 +139,7 @@ impl Stream {
     /// Encoded bytes that are held and not sent.
     pub(super) fn waiting(&self) -> u64 {
         let repeat = self.replay.map_or(0, |replay| replay.to_repeat());
-        let new = self.at.end - self.at.sent;
+        let new = self.at.end - self.at.sent.max(self.at.retained);
         if repeat + new == 0 { 0 } else { encoded_bytes(repeat + new) }
     }
 
@@ -189,8 +189,9 @@ impl Stream {
             Some(replay) if replay.stage == Stage::CatchUp => replay.modes_at,
             Some(_) | None => self.at.end,
         };
-        let gone = self.at.sent < self.at.retained;
-        (self.at.sent < goal && !self.held_back && !gone).then(|| Cut::Bytes {
+        // What is gone is skipped as soon as nothing is under way.
+        let is_gone = self.at.sent < self.at.retained;
+        (self.at.sent < goal && !self.held_back && !is_gone).then(|| Cut::Bytes {
             from: self.at.sent,
             max: clamp_to(max, goal - self.at.sent),
             replay: false,
@@ -209,6 +210,14 @@ impl Stream {
             }
         }
         self.held_back = matches!(cut, Cut::Bytes { .. }) && bytes == 0;
+        if self.held_back
+            && let Some(replay) = &mut self.replay
+            && replay.stage == Stage::CatchUp
+        {
+            // The stream was re-attached in the middle of a character: the modes go before that.
+            replay.modes_at = self.at.sent;
+            self.held_back = false;
+        }
         self.advance_replay();
         if matches!(cut, Cut::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
     }

@@ -189,6 +189,11 @@ impl Machine {
         self.sessions.is_orphan(session)
     }
 
+    /// Whether this command waits or runs, so that its own result will come.
+    pub fn has_command(&self, command: Key) -> bool {
+        self.commands.contains(command)
+    }
+
     /// Whether the machine believes everything to be delivered; the loop tells it when that is not so.
     pub fn believes_settled(&self) -> bool {
         self.connection.inner().settled

@@ -1,0 +1,290 @@
+//! The machine and the ledger on one tick, as the agent and the simulation use them.
+//!
+//! It holds no rule of its own but where one half must hear of the other: the ledger of links, gates and keep-alive
+//! Pings, the machine of Pongs, stalled writes and whether everything is delivered. It also notices jumps of the clock,
+//! limits complaints, and shows every step of the machine to a recorder.
+//!
+//! The contract of the loop around it: hand over what happened ([`Engine::handle`], [`Engine::pong`],
+//! [`Engine::written`], the ledger's own methods); [`tick`](Engine::tick); perform every [order](Engine::poll_order);
+//! write what the ledger has [next](Delivery::next); wait until [`next_deadline`](Engine::next_deadline).
+
+use crate::clock::{Clocks, Watch};
+use crate::complaint::Complaints;
+use crate::delivery::ping::Purpose;
+use crate::delivery::{Delivery, Kind, LinkEnd, Next, Poison};
+use crate::fact::{Attempt, CommandFact, Fact, Jump, Key};
+use crate::limits::{Policy, Schedule};
+use crate::machine::{Machine, Snapshot};
+use crate::order::Order;
+use crate::scenario::Step;
+use crate::time::Time;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::string::ToString as _;
+
+/// Pongs that leave others unanswered are told to the machine no more often than this: each gives the link ten seconds,
+/// and a terminal in use brings several a second.
+const PONG_NOTICE_MS: u64 = 1_000;
+
+/// What is shown every step of the machine.
+pub type Recorder = Box<dyn FnMut(&Step)>;
+
+/// What became of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Requested {
+    /// It waits or runs, and its own result will come.
+    Taken,
+    /// An order answers it: a refusal, or the result of an earlier one.
+    Answered,
+    /// It waits or runs already under another number; that one's result is the answer.
+    Running,
+}
+
+/// The whole of what decides; `M` is the body of a message.
+pub struct Engine<M> {
+    machine: Machine,
+    /// The ledger.
+    pub delivery: Delivery<M>,
+    watch: Watch,
+    complaints: Complaints,
+    recorder: Option<Recorder>,
+    orders: VecDeque<Order>,
+    poison: Option<Poison>,
+    room_for_results: bool,
+    pings_to_write: u32,
+    pong_told_at: Option<Time>,
+}
+
+impl<M> Engine<M> {
+    /// A new life. Its first fact is [`Fact::Started`].
+    pub fn new(policy: Policy, schedule: Schedule, seed: u64) -> Self {
+        Self {
+            machine: Machine::new(policy, schedule, seed),
+            delivery: Delivery::new(),
+            watch: Watch::default(),
+            complaints: Complaints::default(),
+            recorder: None,
+            orders: VecDeque::new(),
+            poison: None,
+            room_for_results: true,
+            pings_to_write: 0,
+            pong_told_at: None,
+        }
+    }
+
+    /// Shows every step from now on to `recorder`.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Takes in one fact.
+    pub fn handle(&mut self, now: Time, fact: Fact) {
+        let before = self.machine.snapshot().link;
+        self.machine.handle(now, &fact);
+        let first = self.orders.len();
+        self.orders.extend(core::iter::from_fn(|| self.machine.poll_order()));
+        let seen = self.machine.snapshot();
+        self.show(now, fact, first, &seen);
+        self.follow_link(now, &fact, before, seen.link);
+        for order in self.orders.range(first..) {
+            match order {
+                Order::OpenGate { gate, .. } => self.delivery.open_gate(now, *gate),
+                Order::SendPing { .. } => self.delivery.request_ping(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets time pass up to `now`; `bytes_written` is how many bytes the socket of the current link has taken.
+    pub fn tick(&mut self, now: Time, bytes_written: u64) {
+        self.delivery.write_progress(now, bytes_written);
+        if let Some(link) = self.delivery.tick(now) {
+            self.handle(now, Fact::WriteStalled { link });
+        }
+        // What is ordered may be a message: nothing is settled before that is in the ledger.
+        let settled = self.delivery.is_settled();
+        if self.orders.is_empty() && settled != self.machine.believes_settled() {
+            self.handle(now, Fact::DeliverySettled { settled });
+        }
+        if !self.room_for_results && self.delivery.promise(Kind::Result) {
+            self.delivery.break_promise(Kind::Result);
+            self.tell_room(now, true);
+        }
+        if self.machine.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.handle(now, Fact::Tick);
+        }
+    }
+
+    /// Compares the clocks with what was expected, before a tick; `entropy` is asked for only when they jumped.
+    pub fn observe(&mut self, now: Time, clocks: Clocks, entropy: impl FnOnce() -> u64) {
+        let jumped = self.watch.observe(clocks);
+        if let Some(gap_ms) = self.machine.late_by_ms(now) {
+            self.delivery.shift_ms(gap_ms);
+            self.handle(now, Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: entropy() });
+        } else if let Some((cause, gap_ms)) = jumped {
+            self.handle(now, Fact::ClockJumped { cause, gap_ms, entropy: entropy() });
+        }
+    }
+
+    /// The next thing to do. [`Order::OpenGate`] and [`Order::SendPing`] are done already; they are told to be seen.
+    pub fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// When the next tick is due; `None` only when stopped.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let machine = self.machine.next_deadline()?;
+        Some(self.delivery.next_deadline().map_or(machine, |delivery| delivery.min(machine)))
+    }
+
+    /// The next frame for the link, if any.
+    pub fn next_frame(&mut self, now: Time) -> Option<Next<'_, M>> {
+        let next = self.delivery.next(now);
+        if let Some(Next::Ping { purpose, .. }) = &next {
+            match purpose {
+                Purpose::KeepAlive | Purpose::Marker => self.pings_to_write += 1,
+            }
+        }
+        next
+    }
+
+    /// The socket has taken the whole batch of frames.
+    pub fn written(&mut self, now: Time, link: Attempt) {
+        self.delivery.written();
+        if core::mem::take(&mut self.pings_to_write) > 0 {
+            self.handle(now, Fact::PingWritten { link });
+        }
+    }
+
+    /// A Pong arrived.
+    pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) {
+        let Some(ack) = self.delivery.pong(now, link, payload) else { return };
+        let lately = self.pong_told_at.is_some_and(|at| now.ms_since(at) < PONG_NOTICE_MS);
+        if ack.last || !lately {
+            self.pong_told_at = Some(now);
+            self.handle(now, Fact::PongReceived { link, last: ack.last });
+        }
+    }
+
+    /// The console dispatched a command: room is kept for its result, or it is refused.
+    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) -> Requested {
+        let room = self.delivery.promise(Kind::Result);
+        self.tell_room(now, room);
+        let first = self.orders.len();
+        self.handle(now, Fact::Command { command, what: CommandFact::Requested { id_hash, timeout_ms } });
+        if self.machine.has_command(command) {
+            return Requested::Taken;
+        }
+        // Whatever is not taken on is answered by another's result, or by a refusal that was never promised room.
+        if room {
+            self.delivery.break_promise(Kind::Result);
+        }
+        let is_answer = |order: &Order| match order {
+            Order::RefuseCommand { command: answered, .. } | Order::RepeatResult { command: answered, .. } => {
+                *answered == command
+            }
+            _ => false,
+        };
+        if self.orders.range(first..).any(is_answer) { Requested::Answered } else { Requested::Running }
+    }
+
+    /// A message that has ended so many links that it must be the cause.
+    pub fn take_poison(&mut self) -> Option<Poison> {
+        self.poison.take()
+    }
+
+    /// Whether a complaint about `cause` may be told now; if so it counts as told.
+    pub fn may_complain(&mut self, now: Time, cause: u64) -> bool {
+        self.complaints.admit(now, cause)
+    }
+
+    /// The machine, to look at.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    fn tell_room(&mut self, now: Time, room: bool) {
+        if room != self.room_for_results {
+            self.room_for_results = room;
+            self.handle(now, Fact::RoomForResults { room });
+        }
+    }
+
+    /// Tells the ledger of links that came up or ended.
+    fn follow_link(&mut self, now: Time, fact: &Fact, before: Option<Attempt>, after: Option<Attempt>) {
+        if before == after {
+            return;
+        }
+        if before.is_some() {
+            let end = match fact {
+                Fact::CloseReceived { code, .. } => LinkEnd::Closed { code: *code },
+                _ => LinkEnd::Broken,
+            };
+            self.poison = self.delivery.link_closed(now, end).or(self.poison.take());
+            self.pings_to_write = 0;
+            self.pong_told_at = None;
+        }
+        if let Some(link) = after {
+            self.delivery.link_opened(now, link);
+        }
+    }
+
+    fn show(&mut self, at: Time, fact: Fact, first: usize, seen: &Snapshot) {
+        if let Some(recorder) = &mut self.recorder {
+            let orders = self.orders.range(first..).copied().collect();
+            recorder(&Step { at_ms: at, fact, orders, state: Some(seen.state.to_string()), next: seen.next });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{After, Reliable};
+    use alloc::vec::Vec;
+
+    /// An engine whose link is ready and whose orders are all performed.
+    fn ready() -> Engine<u32> {
+        let mut engine = Engine::new(Policy::default(), Schedule::default(), 1);
+        engine.handle(Time::START, Fact::Started { remembered: true });
+        engine.tick(Time::START, 0);
+        engine.tick(Time::START, 0);
+        engine.handle(Time::START, Fact::LinkOpened { link: 1 });
+        engine.handle(Time::START, Fact::Greeted { link: 1 });
+        orders(&mut engine);
+        engine
+    }
+
+    fn orders(engine: &mut Engine<u32>) -> Vec<Order> {
+        core::iter::from_fn(|| engine.poll_order()).collect()
+    }
+
+    #[test]
+    fn a_drain_does_not_close_before_its_last_event_is_in_the_ledger() {
+        let mut engine = ready();
+        let now = Time::from_ms(20_000);
+        engine.handle(now, Fact::ShutdownRequested);
+        engine.tick(now, 0);
+        let ordered = orders(&mut engine);
+        assert!(matches!(ordered[..], [Order::Emit { .. }]), "{ordered:?}");
+        let event = Reliable { kind: Kind::Event, size_bytes: 10, after: After::NOTHING, promised: false };
+        engine.delivery.push(event, 7).expect("there is room");
+        engine.tick(now, 0);
+        assert_eq!(orders(&mut engine), []);
+        assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
+        let marker_due = Time::from_ms(20_200);
+        let Some(Next::Ping { payload, .. }) = engine.next_frame(marker_due) else { panic!("a marker is due") };
+        engine.pong(marker_due, 1, &payload);
+        engine.tick(marker_due, 0);
+        assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
+    }
+
+    #[test]
+    fn a_dispatch_is_taken_answered_or_running_already() {
+        let mut engine = ready();
+        assert_eq!(engine.command_requested(Time::START, 1, 77, 0), Requested::Taken);
+        assert_eq!(engine.command_requested(Time::START, 2, 77, 0), Requested::Running);
+        engine.handle(Time::START, Fact::ShutdownRequested);
+        assert_eq!(engine.command_requested(Time::START, 3, 78, 0), Requested::Answered);
+    }
+}

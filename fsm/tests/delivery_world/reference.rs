@@ -1,0 +1,216 @@
+//! The ledger as it would be written if time and memory were free: lists, searched from one end to the other.
+//!
+//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the choice.
+
+use draupnir_fsm::delivery::{
+    Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX,
+    StreamKey,
+};
+use std::collections::BTreeMap;
+
+/// A reliable message that must be kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) number: u64,
+    pub(crate) kind: Kind,
+    pub(crate) size: usize,
+    pub(crate) after: Vec<(StreamKey, u64)>,
+    pub(crate) sent: bool,
+}
+
+/// A stream whose bytes must arrive.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RefStream {
+    pub(crate) end: u64,
+    pub(crate) retained: u64,
+    pub(crate) sent: u64,
+    pub(crate) acked: u64,
+    pub(crate) attached: bool,
+    pub(crate) lost_bytes: u64,
+}
+
+/// A frame that was put on this link.
+#[derive(Clone, Debug)]
+pub(crate) enum Frame {
+    Message(u64),
+    Bytes(StreamKey, u64),
+}
+
+/// What must be.
+#[derive(Default)]
+pub(crate) struct Reference {
+    pub(crate) kept: Vec<Kept>,
+    pub(crate) promised: Vec<Kind>,
+    pub(crate) streams: BTreeMap<StreamKey, RefStream>,
+    pub(crate) drops: Drops,
+    pub(crate) online: bool,
+    /// The frames of this link that are not acknowledged, in the order in which they were sent.
+    pub(crate) unacked: Vec<Frame>,
+    acked_frames: usize,
+    newest_mark: usize,
+    /// The unanswered Pings of this link, and how many frames went before each.
+    pings: Vec<(Vec<u8>, usize)>,
+}
+
+impl Reference {
+    pub(crate) fn bytes(&self) -> usize {
+        self.kept.iter().map(|kept| kept.size).sum()
+    }
+
+    /// What a push must answer; on success the message is kept, under the number that the ledger gave it.
+    pub(crate) fn push(
+        &mut self,
+        kind: Kind,
+        size: usize,
+        after: &[(StreamKey, u64)],
+        promised: bool,
+    ) -> Result<u32, PushError> {
+        if promised {
+            let place = self.promised.iter().position(|one| *one == kind);
+            self.promised.remove(place.expect("promised before"));
+        }
+        let promised_bytes: usize = self.promised.iter().map(|one| promise_bytes(*one)).sum();
+        let lasting = |kept: &&Kept| kind_lasts(kept.kind);
+        let mut bytes: usize = self.kept.iter().filter(lasting).map(|kept| kept.size).sum();
+        let mut messages = self.kept.iter().filter(lasting).count();
+        if kind_lasts(kind) {
+            bytes += promised_bytes;
+            messages += self.promised.len();
+        }
+        if messages >= RELIABLE_MESSAGES_MAX || bytes + size > RELIABLE_BYTES_MAX {
+            if promised {
+                self.promised.push(kind);
+                return Err(PushError::TooLong { room_bytes: RELIABLE_BYTES_MAX - bytes });
+            }
+            self.count_drop(kind);
+            return Err(PushError::Dropped);
+        }
+        let mut displaced = 0;
+        while self.kept.len() >= RELIABLE_MESSAGES_MAX || self.bytes() + size > RELIABLE_BYTES_MAX {
+            let oldest = self.kept.iter().position(|kept| kept.kind == Kind::Event);
+            self.kept.remove(oldest.expect("an event makes way"));
+            self.drops.events += 1;
+            displaced += 1;
+        }
+        self.kept.push(Kept { number: 0, kind, size, after: after.to_vec(), sent: false });
+        Ok(displaced)
+    }
+
+    pub(crate) fn may_promise(&self, kind: Kind) -> bool {
+        let lasting = |kept: &&Kept| kind_lasts(kept.kind);
+        let bytes: usize = self.kept.iter().filter(lasting).map(|kept| kept.size).sum();
+        let promised: usize = self.promised.iter().map(|one| promise_bytes(*one)).sum();
+        let messages = self.kept.iter().filter(lasting).count() + self.promised.len();
+        messages < RELIABLE_MESSAGES_MAX && bytes + promised + promise_bytes(kind) <= RELIABLE_BYTES_MAX
+    }
+
+    pub(crate) fn count_drop(&mut self, kind: Kind) {
+        match kind {
+            Kind::Result => self.drops.results += 1,
+            Kind::Closed => self.drops.closed += 1,
+            Kind::Event => self.drops.events += 1,
+        }
+    }
+
+    /// May this message go now? Only if all older ones are sent or wait for bytes of their own, and it does not itself.
+    pub(crate) fn sent_message(&mut self, number: u64) {
+        let place = self.kept.iter().position(|kept| kept.number == number);
+        let place = place.expect("only what is kept is sent");
+        for older in &self.kept[..place] {
+            assert!(older.sent || self.is_blocked(older), "{number} went before {older:?}");
+        }
+        let kept = &self.kept[place];
+        assert!(!kept.sent, "{number} went twice on one link");
+        assert!(!self.is_blocked(kept), "{number} went before its own bytes");
+        self.kept[place].sent = true;
+        self.unacked.push(Frame::Message(number));
+    }
+
+    pub(crate) fn is_blocked(&self, kept: &Kept) -> bool {
+        kept.after
+            .iter()
+            .any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.attached && stream.sent < *end))
+    }
+
+    pub(crate) fn pinged(&mut self, payload: &[u8]) {
+        self.newest_mark = self.acked_frames + self.unacked.len();
+        self.pings.push((payload.to_vec(), self.newest_mark));
+    }
+
+    pub(crate) fn unanswered(&self) -> usize {
+        self.pings.len()
+    }
+
+    /// Frames since the newest Ping.
+    pub(crate) fn unmarked(&self) -> usize {
+        self.acked_frames + self.unacked.len() - self.newest_mark
+    }
+
+    /// Is a Pong with this payload an answer? If it is, what went before its Ping has arrived.
+    pub(crate) fn pong(&mut self, payload: &[u8]) -> bool {
+        let Some(place) = self.pings.iter().position(|(ping, _)| ping == payload) else {
+            return false;
+        };
+        let (_, frames) = self.pings.drain(..=place).next_back().expect("found");
+        let acked = frames.saturating_sub(self.acked_frames);
+        for frame in self.unacked.drain(..acked).collect::<Vec<_>>() {
+            match frame {
+                Frame::Message(number) => self.kept.retain(|kept| kept.number != number),
+                Frame::Bytes(stream, to) => {
+                    if let Some(stream) = self.streams.get_mut(&stream) {
+                        stream.acked = stream.acked.max(to);
+                    }
+                }
+            }
+        }
+        self.acked_frames += acked;
+        true
+    }
+
+    /// What is gone from a source is passed over once nothing of the stream is under way.
+    pub(crate) fn skip_what_is_gone(&mut self) {
+        if !self.online {
+            return;
+        }
+        for (key, stream) in &mut self.streams {
+            if !stream.attached || stream.sent >= stream.retained {
+                continue;
+            }
+            let is_under_way = |frame: &Frame| matches!(frame, Frame::Bytes(of, _) if of == key);
+            if !self.unacked.iter().any(is_under_way) {
+                stream.lost_bytes += stream.retained - stream.sent;
+                stream.sent = stream.retained;
+                stream.acked = stream.retained;
+            }
+        }
+    }
+
+    /// A link is up, or gone.
+    pub(crate) fn link(&mut self, online: bool) {
+        self.online = online;
+        self.unacked.clear();
+        self.acked_frames = 0;
+        self.newest_mark = 0;
+        self.pings.clear();
+        for kept in &mut self.kept {
+            kept.sent = false;
+        }
+        for stream in self.streams.values_mut() {
+            stream.sent = stream.acked;
+        }
+    }
+}
+
+pub(crate) const fn promise_bytes(kind: Kind) -> usize {
+    match kind {
+        Kind::Result => PROMISED_RESULT_BYTES,
+        Kind::Closed | Kind::Event => PROMISED_CLOSED_BYTES,
+    }
+}
+
+fn kind_lasts(kind: Kind) -> bool {
+    match kind {
+        Kind::Result | Kind::Closed => true,
+        Kind::Event => false,
+    }
+}

@@ -1,0 +1,180 @@
+//! One output of a command: reads its pipe into what is kept of it, and paces it where somebody watches.
+//!
+//! It does not block and does not decide how much may be read. An output that nobody watches is read as it comes, since
+//! what is kept of it is bounded; one that is streamed is read no faster than [`Pipe::allow`] says, so that its command
+//! waits as it would for a slow terminal.
+
+use super::capture::{Capture, Grant, Output};
+use crate::ring::Ring;
+use async_io::Async;
+use draupnir_fsm::delivery::budget::Budget;
+use rustix::io::Errno;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// How much is read at once, in bytes: what a pipe holds.
+const READ_BYTES: usize = 64 << 10;
+
+/// What is still read of a pipe when its command is over, in bytes: what it holds, with room for larger pipes. A child
+/// that is left in the background may fill it for ever.
+const REST_BYTES_MAX: usize = 1 << 20;
+
+/// How much of a streamed output can be sent again, in bytes: as much as of a terminal.
+pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
+
+/// What is kept of a streamed output until the console has it; outlives its command.
+#[derive(Debug)]
+pub(super) struct Watched {
+    ring: Ring,
+    grant: Grant,
+    /// No byte will follow.
+    ended: bool,
+}
+
+impl Watched {
+    pub(super) fn new(budget: Rc<Budget>) -> Self {
+        Self { ring: Ring::new(0, STREAM_BYTES_MAX), grant: Grant::new(budget), ended: false }
+    }
+
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Is the beginning of a character at the end to be sent too?
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.ring.push(bytes, |step| self.grant.grow(step));
+    }
+}
+
+/// The reading end of an output.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    reads: Async<OwnedFd>,
+    capture: RefCell<Capture>,
+    watched: Option<Rc<RefCell<Watched>>>,
+    allowed: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+    closed: Cell<bool>,
+}
+
+/// What became of one attempt to read.
+enum Progress {
+    Read(usize),
+    Nothing,
+    End,
+}
+
+impl Pipe {
+    pub(super) fn new(reads: Async<OwnedFd>, budget: Rc<Budget>, watched: Option<Rc<RefCell<Watched>>>) -> Self {
+        let allowed = if watched.is_some() { 0 } else { usize::MAX };
+        Self {
+            reads,
+            capture: RefCell::new(Capture::new(budget)),
+            watched,
+            allowed: Cell::new(allowed),
+            waker: RefCell::default(),
+            closed: Cell::new(false),
+        }
+    }
+
+    /// How much may be read from now on, in bytes; of a streamed output only.
+    pub(super) fn allow(&self, bytes: usize) {
+        if self.watched.is_none() {
+            return;
+        }
+        self.allowed.set(bytes);
+        if bytes > 0
+            && let Some(waker) = self.waker.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Reads on; true if there was something, false at the end. Once in a turn of the reactor, so that a command that
+    /// prints without end leaves room for everybody else.
+    pub(super) async fn read(&self) -> bool {
+        loop {
+            self.allowance().await;
+            if self.reads.readable().await.is_err() {
+                self.end();
+                return false;
+            }
+            match self.read_now(self.allowed.get()) {
+                Progress::Read(bytes) => {
+                    if self.watched.is_some() {
+                        self.allowed.set(self.allowed.get().saturating_sub(bytes));
+                    }
+                    return true;
+                }
+                Progress::Nothing => {}
+                Progress::End => return false,
+            }
+        }
+    }
+
+    /// Reads what is in the pipe now, whether or not it was allowed: the command is over, and its result tells of this.
+    pub(super) fn read_rest(&self) {
+        let mut left = REST_BYTES_MAX;
+        while left > 0 && !self.closed.get() {
+            match self.read_now(left) {
+                Progress::Read(bytes) => left = left.saturating_sub(bytes),
+                Progress::Nothing | Progress::End => break,
+            }
+        }
+        self.end();
+    }
+
+    /// What is kept for the result.
+    pub(super) fn take(&self) -> Output {
+        self.capture.borrow_mut().take()
+    }
+
+    async fn allowance(&self) {
+        poll_fn(|context| {
+            if self.allowed.get() > 0 {
+                return Poll::Ready(());
+            }
+            self.waker.replace(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn read_now(&self, bytes_max: usize) -> Progress {
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+        let room = buffer.get_mut(..bytes_max.min(READ_BYTES)).unwrap_or_default();
+        match rustix::io::read(self.reads.as_fd(), room) {
+            Ok(([], _)) => {
+                self.end();
+                Progress::End
+            }
+            Ok((bytes, _)) => {
+                self.capture.borrow_mut().push(bytes);
+                if let Some(watched) = &self.watched {
+                    watched.borrow_mut().push(bytes);
+                }
+                Progress::Read(bytes.len())
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Progress::Nothing,
+            Err(_) => {
+                self.end();
+                Progress::End
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.closed.set(true);
+        if let Some(watched) = &self.watched {
+            watched.borrow_mut().ended = true;
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The configuration: everything that the environment says to the agent, read once and checked.
+//!
+//! It is the only reader of environment variables. It opens no file but to see whether one is there, and connects to
+//! nothing. All problems are collected and reported at once, each with its variable, the value (never one that holds
+//! the key) and what is allowed. An empty variable counts as unset.
+//!
+//! Invariants: what is in [`Config`] is legal; the key is in [`Secret`] alone. Times are in milliseconds.
+
+mod detect;
+mod problem;
+mod reader;
+mod secret;
+mod table;
+mod url;
+
+pub use detect::{Machine, host_name};
+pub use problem::{Problem, Problems};
+pub use secret::{REDACTED, Secret};
+pub use table::{Variable, help_table, markdown_table, table};
+pub use url::{ConsoleUrl, InvalidUrl};
+
+use crate::protocol::InstanceId;
+use reader::Reader;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+/// Seconds between heartbeats where nothing else is said; the console's patience ends at 30.
+pub const HEARTBEAT_SECONDS_DEFAULT: f64 = 30.0;
+
+/// Seconds between metrics where nothing else is said.
+pub const METRICS_SECONDS_DEFAULT: f64 = 60.0;
+
+/// Shortest interval that may be set, in seconds: tests want more than one beat a second, nobody more than twenty.
+pub const INTERVAL_SECONDS_MIN: f64 = 0.05;
+
+/// Longest interval that may be set, in seconds: a day.
+pub const INTERVAL_SECONDS_MAX: f64 = 86_400.0;
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the console is.
+    pub console_url: ConsoleUrl,
+    /// The key that it knows this instance by.
+    pub api_key: Secret,
+    /// The id of this instance until the console gives another.
+    pub instance_id: InstanceId,
+    /// The provider, configured or detected.
+    pub provider: Option<String>,
+    /// The region, configured or detected.
+    pub region: Option<String>,
+    /// Longest time between heartbeats, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Longest time between metrics, in milliseconds.
+    pub metrics_ms: u64,
+    /// What the operator says about this instance.
+    pub tags: BTreeMap<String, String>,
+    /// The shell of terminals that ask for none.
+    pub shell: PathBuf,
+    /// The home directory of the agent's user, if it has one: where shells and commands start.
+    pub home: Option<PathBuf>,
+    /// Where to remember ids; none where no place is known.
+    pub state_dir: Option<PathBuf>,
+    /// A private authority to trust beside the others.
+    pub ca_file: Option<PathBuf>,
+    /// Where the machine's own authorities are, if not in the usual place.
+    pub roots: Roots,
+    /// Which proxies to use.
+    pub proxies: Proxies,
+    /// Whether terminals may be opened.
+    pub terminal: TerminalPolicy,
+    /// Which commands may be run.
+    pub commands: CommandPolicy,
+    /// Where to write what was opened and run.
+    pub audit: Option<PathBuf>,
+    /// Where to write facts and orders.
+    pub record: Option<PathBuf>,
+    /// How much to log.
+    pub log_level: LogLevel,
+    /// What is legal and yet worth a warning line at the start.
+    pub warnings: Vec<String>,
+}
+
+/// What the machine's owner lets the console do with terminals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TerminalPolicy {
+    /// Open them.
+    On,
+    /// Refuse them all.
+    Off,
+}
+
+/// What the machine's owner lets the console run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandPolicy {
+    /// Everything.
+    On,
+    /// Nothing.
+    Off,
+    /// The programs that this file lists.
+    Allow(PathBuf),
+}
+
+/// How much to log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// Changes of the state of the world.
+    Info,
+    /// What somebody should look at.
+    Warn,
+    /// What somebody must act upon.
+    Error,
+}
+
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`, as they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// A file of certificates.
+    pub file: Option<PathBuf>,
+    /// A directory of certificates, or several with colons between them.
+    pub dir: Option<PathBuf>,
+}
+
+/// The proxy variables as they are: the link reads them. Of a variable in both cases the lower one counts.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// `HTTPS_PROXY`
+    pub https: Option<String>,
+    /// `HTTP_PROXY`
+    pub http: Option<String>,
+    /// `ALL_PROXY`
+    pub all: Option<String>,
+    /// `NO_PROXY`
+    pub none_for: Option<String>,
+}
+
+/// Says which are set: their URLs may hold credentials.
+impl fmt::Debug for Proxies {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Proxies")
+            .field("https", &self.https.is_some())
+            .field("http", &self.http.is_some())
+            .field("all", &self.all.is_some())
+            .field("none_for", &self.none_for)
+            .finish()
+    }
+}
+
+impl Config {
+    /// Reads the process's environment and the machine that it runs on.
+    ///
+    /// # Errors
+    /// All that is wrong; exit status 78 is due.
+    pub fn from_environment() -> Result<Self, Problems> {
+        Self::read(|name| std::env::var_os(name), &Machine::this())
+    }
+
+    /// Reads any environment on any machine.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<OsString>, machine: &Machine) -> Result<Self, Problems> {
+        let mut reader = Reader::new(&variable);
+        let api_key = reader.api_key();
+        let console_url = reader.console_url();
+        let instance_id = reader.instance_id(&machine.host_name);
+        let provider = reader.provider().or_else(|| machine.provider(&variable));
+        let region = reader.region().or_else(|| machine.region(&variable));
+        let home = reader.path("HOME");
+        let heartbeat_ms = reader.interval_ms("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS_DEFAULT);
+        let metrics_ms = reader.interval_ms("SINDRI_AGENT_METRICS", METRICS_SECONDS_DEFAULT);
+        let tags = reader.tags();
+        let shell = reader.path("SINDRI_AGENT_SHELL").unwrap_or_else(|| machine.shell(reader.path("SHELL")));
+        let state_dir = reader.state_dir(home.as_deref());
+        let ca_file = reader.path("SINDRI_AGENT_CA_FILE");
+        let roots = Roots { file: reader.path("SSL_CERT_FILE"), dir: reader.path("SSL_CERT_DIR") };
+        let proxies = reader.proxies();
+        let terminal = reader.terminal();
+        let commands = reader.commands();
+        let audit = reader.path("SINDRI_AGENT_AUDIT");
+        let record = reader.path("SINDRI_AGENT_RECORD");
+        let log_level = reader.log_level();
+        let warnings = reader.finish(api_key.as_ref())?;
+        let (Some(api_key), Some(console_url), Some(instance_id)) = (api_key, console_url, instance_id) else {
+            unreachable!("invariant: what is required and missing is a problem")
+        };
+        Ok(Self {
+            console_url,
+            api_key,
+            instance_id,
+            provider,
+            region,
+            heartbeat_ms,
+            metrics_ms,
+            tags,
+            shell,
+            home,
+            state_dir,
+            ca_file,
+            roots,
+            proxies,
+            terminal,
+            commands,
+            audit,
+            record,
+            log_level,
+            warnings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! Reads one variable after the other and collects what is wrong.
+//!
+//! Each method knows one variable: its type, its bounds, what stands in for it. None of them fails; what could not be
+//! read leaves a problem behind, and [`Reader::finish`] fails for all of them.
+
+use super::detect::is_name;
+use super::problem::{Problem, Problems};
+use super::secret::{Secret, wipe};
+use super::url::{ConsoleUrl, without_user_information};
+use super::{CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LogLevel, Proxies, TerminalPolicy};
+use crate::protocol::InstanceId;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The providers that the console was made for; others are passed on with a warning.
+const PROVIDERS: &[&str] = &["fly", "docker", "k8s", "e2b", "devpod"];
+
+const INSTANCE_ID_ALLOWED: &str = "1–100 visible ASCII characters";
+const KEY: &str = "SINDRI_CONSOLE_API_KEY";
+const KEY_ALLOWED: &str = "a key of visible ASCII characters";
+const NAME_ALLOWED: &str = "1–64 visible ASCII characters";
+const TAGS_ALLOWED: &str = "key=value pairs with commas between them, each key once";
+
+/// Collects values and problems.
+pub(super) struct Reader<'a, F> {
+    variable: &'a F,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
+    pub(super) fn new(variable: &'a F) -> Self {
+        Self { variable, problems: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// The warnings, or all that is wrong.
+    pub(super) fn finish(self, key: Option<&Secret>) -> Result<Vec<String>, Problems> {
+        let mut warnings = self.warnings;
+        if let Some(problems) = Problems::of(self.problems, key) {
+            return Err(problems);
+        }
+        // A warning quotes a value, too.
+        warnings.retain(|warning| key.is_none_or(|key| !warning.contains(key.expose())));
+        Ok(warnings)
+    }
+
+    /// The key. All copies made on the way are overwritten.
+    pub(super) fn api_key(&mut self) -> Option<Secret> {
+        let Some(raw) = self.raw(KEY) else {
+            self.problems.push(Problem::missing(KEY, KEY_ALLOWED));
+            return None;
+        };
+        let mut bytes = raw.into_encoded_bytes();
+        let key = std::str::from_utf8(&bytes).ok().map(str::trim).and_then(|text| {
+            let is_legal = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+            is_legal.then(|| Secret::new(text))
+        });
+        wipe(&mut bytes);
+        match key {
+            Some(key) if key.expose().is_empty() => {
+                self.problems.push(Problem::missing(KEY, KEY_ALLOWED));
+            }
+            Some(key) => return Some(key),
+            None => self.problems.push(Problem::new(KEY, super::secret::REDACTED, KEY_ALLOWED)),
+        }
+        None
+    }
+
+    pub(super) fn console_url(&mut self) -> Option<ConsoleUrl> {
+        const NAME: &str = "SINDRI_CONSOLE_URL";
+        let Some(raw) = self.raw(NAME) else {
+            let example = "a URL such as https://console.example.com";
+            self.problems.push(Problem::missing(NAME, example));
+            return None;
+        };
+        let text = raw.to_string_lossy();
+        let parsed = ConsoleUrl::parse(&text);
+        parsed
+            .map_err(|error| {
+                self.problem(NAME, &without_user_information(&text), &error.to_string());
+            })
+            .ok()
+    }
+
+    pub(super) fn instance_id(&mut self, host_name: &str) -> Option<InstanceId> {
+        const NAME: &str = "SINDRI_INSTANCE_ID";
+        if let Some(raw) = self.raw(NAME) {
+            let text = raw.to_string_lossy();
+            return InstanceId::new(&text).map_err(|_| self.problem(NAME, &text, INSTANCE_ID_ALLOWED)).ok();
+        }
+        let allowed = || format!("{INSTANCE_ID_ALLOWED}, and so is not the host name, which would stand in for it");
+        InstanceId::new(host_name).map_err(|_| self.problems.push(Problem::missing(NAME, allowed()))).ok()
+    }
+
+    pub(super) fn provider(&mut self) -> Option<String> {
+        let provider = self.name("SINDRI_PROVIDER")?.to_ascii_lowercase();
+        if !PROVIDERS.contains(&provider.as_str()) {
+            self.warnings.push(format!("SINDRI_PROVIDER is {provider:?}, which the console may not know"));
+        }
+        Some(provider)
+    }
+
+    pub(super) fn region(&mut self) -> Option<String> {
+        self.name("SINDRI_REGION")
+    }
+
+    /// An interval in seconds, fractions allowed, as whole milliseconds.
+    pub(super) fn interval_ms(&mut self, name: &'static str, default_seconds: f64) -> u64 {
+        let seconds = self.raw(name).map(|raw| {
+            let text = raw.to_string_lossy();
+            let seconds = text
+                .trim()
+                .parse()
+                .ok()
+                .filter(|seconds| (INTERVAL_SECONDS_MIN..=INTERVAL_SECONDS_MAX).contains(seconds));
+            seconds.unwrap_or_else(|| {
+                let allowed = format!("seconds from {INTERVAL_SECONDS_MIN} to {INTERVAL_SECONDS_MAX}");
+                self.problem(name, &text, &allowed);
+                default_seconds
+            })
+        });
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within bounds far below 2⁵³")]
+        let interval_ms = (seconds.unwrap_or(default_seconds) * 1000.0).round() as u64;
+        interval_ms
+    }
+
+    pub(super) fn tags(&mut self) -> BTreeMap<String, String> {
+        const NAME: &str = "SINDRI_AGENT_TAGS";
+        let mut tags = BTreeMap::new();
+        let Some(text) = self.text(NAME, TAGS_ALLOWED) else {
+            return tags;
+        };
+        for pair in text.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+            let legal = pair.split_once('=').filter(|(key, _)| !key.trim().is_empty());
+            let is_new =
+                legal.is_some_and(|(key, value)| tags.insert(key.trim().to_owned(), value.trim().to_owned()).is_none());
+            if !is_new {
+                self.problem(NAME, pair, TAGS_ALLOWED);
+            }
+        }
+        tags
+    }
+
+    /// A path, as it is: what it leads to shows when it is used.
+    pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.raw(name).map(PathBuf::from)
+    }
+
+    /// Where to remember ids. Relative paths are not followed where a standard says that they must be absolute.
+    pub(super) fn state_dir(&mut self, home: Option<&Path>) -> Option<PathBuf> {
+        if let Some(configured) = self.path("SINDRI_AGENT_STATE_DIR") {
+            return Some(configured);
+        }
+        let of_user = self.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
+        let of_user = of_user.or_else(|| home.map(|home| home.join(".local/state")));
+        of_user.map(|path| path.join("sindri-agent"))
+    }
+
+    pub(super) fn proxies(&mut self) -> Proxies {
+        Proxies {
+            https: self.proxy("https_proxy", "HTTPS_PROXY"),
+            http: self.proxy("http_proxy", "HTTP_PROXY"),
+            all: self.proxy("all_proxy", "ALL_PROXY"),
+            none_for: self.proxy("no_proxy", "NO_PROXY"),
+        }
+    }
+
+    pub(super) fn terminal(&mut self) -> TerminalPolicy {
+        const NAME: &str = "SINDRI_AGENT_TERMINAL";
+        match self.text(NAME, "on or off").as_deref() {
+            None | Some("on") => TerminalPolicy::On,
+            Some("off") => TerminalPolicy::Off,
+            Some(other) => {
+                self.problem(NAME, other, "on or off");
+                TerminalPolicy::Off
+            }
+        }
+    }
+
+    pub(super) fn commands(&mut self) -> CommandPolicy {
+        const NAME: &str = "SINDRI_AGENT_COMMANDS";
+        const ALLOWED: &str = "on, off or allow:<file>";
+        let Some(raw) = self.raw(NAME) else {
+            return CommandPolicy::On;
+        };
+        match raw.to_string_lossy().as_ref() {
+            "on" => CommandPolicy::On,
+            "off" => CommandPolicy::Off,
+            text => match self.text(NAME, ALLOWED).as_deref().and_then(|text| text.strip_prefix("allow:")) {
+                Some(file) if !file.is_empty() => CommandPolicy::Allow(file.into()),
+                Some(_) | None => {
+                    self.problem(NAME, text, ALLOWED);
+                    CommandPolicy::Off
+                }
+            },
+        }
+    }
+
+    pub(super) fn log_level(&mut self) -> LogLevel {
+        const NAME: &str = "SINDRI_LOG_LEVEL";
+        const ALLOWED: &str = "debug, info, warn or error";
+        match self.text(NAME, ALLOWED).map(|text| text.to_ascii_lowercase()).as_deref() {
+            Some("debug") => LogLevel::Debug,
+            None | Some("info") => LogLevel::Info,
+            Some("warn") => LogLevel::Warn,
+            Some("error") => LogLevel::Error,
+            Some(other) => {
+                self.problem(NAME, other, ALLOWED);
+                LogLevel::Info
+            }
+        }
+    }
+
+    /// What a variable holds; nothing where that is empty.
+    fn raw(&self, name: &str) -> Option<OsString> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A text; one that is not UTF-8 is a problem.
+    fn text(&mut self, name: &'static str, allowed: &str) -> Option<String> {
+        let raw = self.raw(name)?;
+        raw.into_string().map_err(|raw| self.problem(name, &raw.to_string_lossy(), allowed)).ok()
+    }
+
+    fn name(&mut self, name: &'static str) -> Option<String> {
+        let text = self.text(name, NAME_ALLOWED)?;
+        if !is_name(&text) {
+            self.problem(name, &text, NAME_ALLOWED);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// A proxy variable; the lower case counts, as it does elsewhere. What is shown of it has no password.
+    fn proxy(&mut self, lower: &'static str, upper: &'static str) -> Option<String> {
+        let name = if self.raw(lower).is_some() { lower } else { upper };
+        let raw = self.raw(name)?;
+        let shown = |raw: OsString| without_user_information(&raw.to_string_lossy());
+        raw.into_string().map_err(|raw| self.problem(name, &shown(raw), "text in UTF-8")).ok()
+    }
+
+    fn problem(&mut self, name: &'static str, value: &str, allowed: &str) {
+        self.problems.push(Problem::new(name, value, allowed));
+    }
+}

@@ -1,0 +1,73 @@
+//! A text that must not be seen: the key.
+//!
+//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped. It does not protect the pages
+//! that it lies in, nor copies that others make of [`Secret::expose`]; the one place that needs it is the header of a
+//! request.
+
+use std::fmt;
+use std::hint::black_box;
+
+/// What stands where a secret would.
+pub const REDACTED: &str = "[redacted]";
+
+/// A secret text.
+#[derive(Clone)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// Takes a text in. The caller's copy stays the caller's to overwrite.
+    pub fn new(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+
+    /// The text itself: for the header, and for looking where it must not be.
+    pub fn expose(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("invariant: it was made of a text")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(REDACTED)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(REDACTED)
+    }
+}
+
+/// Overwrites bytes in a way that the compiler cannot leave out as pointless.
+pub(super) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    black_box(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret = Secret::new("hunter2");
+        assert_eq!(
+            format!("{secret} {secret:?} {secret:#?} {:?}", Some(&secret)),
+            "[redacted] [redacted] [redacted] Some([redacted])"
+        );
+        assert_eq!(secret.clone().expose(), "hunter2");
+    }
+
+    #[test]
+    fn wiping_leaves_nothing() {
+        let mut bytes = *b"hunter2";
+        wipe(&mut bytes);
+        assert_eq!(bytes, [0; 7]);
+    }
+}

@@ -1,0 +1,219 @@
+//! What environments become.
+
+use super::*;
+use proptest::prelude::*;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const KEY: &str = "sk-0123456789abcdef";
+
+fn machine() -> Machine {
+    Machine { root: "/nonexistent".into(), host_name: "web-1".to_owned() }
+}
+
+fn read(set: &[(&str, &str)]) -> Result<Config, Problems> {
+    let required = [("SINDRI_CONSOLE_URL", "https://c.example/x/"), ("SINDRI_CONSOLE_API_KEY", KEY)];
+    Config::read(
+        |name| {
+            let found = set.iter().chain(&required).find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| OsString::from(value))
+        },
+        &machine(),
+    )
+}
+
+fn problems(set: &[(&str, &str)]) -> Vec<String> {
+    let problems = read(set).expect_err("problems");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn two_variables_are_enough() {
+    let config = read(&[]).expect("a configuration");
+    assert_eq!(config.console_url.to_string(), "https://c.example/x");
+    assert_eq!(config.api_key.expose(), KEY);
+    assert_eq!(config.instance_id.as_str(), "web-1");
+    assert_eq!((config.provider, config.region), (None, None));
+    assert_eq!((config.heartbeat_ms, config.metrics_ms), (30_000, 60_000));
+    assert_eq!(config.shell, Path::new("/bin/sh"));
+    assert_eq!((config.home, config.state_dir, config.audit), (None, None, None));
+    assert_eq!((config.terminal, config.commands), (TerminalPolicy::On, CommandPolicy::On));
+    assert_eq!(config.log_level, LogLevel::Info);
+    assert!(config.tags.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn everything_can_be_set() {
+    let config = read(&[
+        ("SINDRI_CONSOLE_API_KEY", " spaced \n"),
+        ("SINDRI_INSTANCE_ID", "db-7"),
+        ("SINDRI_PROVIDER", "Fly"),
+        ("SINDRI_REGION", "fra"),
+        ("SINDRI_AGENT_HEARTBEAT", "0.05"),
+        ("SINDRI_AGENT_METRICS", "86400"),
+        ("SINDRI_AGENT_TAGS", "team=shop, query=a=b,"),
+        ("SINDRI_AGENT_SHELL", "/bin/zsh"),
+        ("SINDRI_AGENT_STATE_DIR", "/state"),
+        ("SINDRI_AGENT_TERMINAL", "off"),
+        ("SINDRI_AGENT_COMMANDS", "allow:/etc/programs"),
+        ("SINDRI_AGENT_AUDIT", "/audit"),
+        ("SINDRI_LOG_LEVEL", "DEBUG"),
+        ("HTTPS_PROXY", "http://upper"),
+        ("https_proxy", "http://lower"),
+        ("NO_PROXY", "*"),
+        ("HOME", "/root"),
+    ])
+    .expect("a configuration");
+    assert_eq!(config.api_key.expose(), "spaced");
+    assert_eq!(config.instance_id.as_str(), "db-7");
+    assert_eq!((config.provider.as_deref(), config.region.as_deref()), (Some("fly"), Some("fra")));
+    assert_eq!((config.heartbeat_ms, config.metrics_ms), (50, 86_400_000));
+    let tags = [("query", "a=b"), ("team", "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(config.tags.into_iter().collect::<Vec<_>>(), tags);
+    assert_eq!(config.shell, Path::new("/bin/zsh"));
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/state")));
+    assert_eq!(config.terminal, TerminalPolicy::Off);
+    assert_eq!(config.commands, CommandPolicy::Allow("/etc/programs".into()));
+    assert_eq!(config.log_level, LogLevel::Debug);
+    assert_eq!(config.proxies.https.as_deref(), Some("http://lower"));
+    assert_eq!(config.proxies.none_for.as_deref(), Some("*"));
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let problems = problems(&[
+        ("SINDRI_CONSOLE_URL", "ftp://user:hunter2@c"),
+        ("SINDRI_CONSOLE_API_KEY", "new\nline"),
+        ("SINDRI_INSTANCE_ID", "two words"),
+        ("SINDRI_PROVIDER", "a b"),
+        ("SINDRI_AGENT_HEARTBEAT", "0.049"),
+        ("SINDRI_AGENT_METRICS", "NaN"),
+        ("SINDRI_AGENT_TAGS", "good=1,bad,good=2,=x"),
+        ("SINDRI_AGENT_TERMINAL", "no"),
+        ("SINDRI_AGENT_COMMANDS", "allow:"),
+        ("SINDRI_LOG_LEVEL", "trace"),
+    ]);
+    let expected = [
+        "SINDRI_CONSOLE_API_KEY is [redacted]; it must be a key of visible ASCII characters",
+        "SINDRI_CONSOLE_URL is \"ftp://…@c\"; it must be a URL that begins with http:// or https://",
+        "SINDRI_INSTANCE_ID is \"two words\"; it must be 1–100 visible ASCII characters",
+        "SINDRI_PROVIDER is \"a b\"; it must be 1–64 visible ASCII characters",
+        "SINDRI_AGENT_HEARTBEAT is \"0.049\"; it must be seconds from 0.05 to 86400",
+        "SINDRI_AGENT_METRICS is \"NaN\"; it must be seconds from 0.05 to 86400",
+        "SINDRI_AGENT_TAGS is \"bad\"; it must be key=value pairs with commas between them, each key once",
+        "SINDRI_AGENT_TAGS is \"good=2\"; it must be key=value pairs with commas between them, each key once",
+        "SINDRI_AGENT_TAGS is \"=x\"; it must be key=value pairs with commas between them, each key once",
+        "SINDRI_AGENT_TERMINAL is \"no\"; it must be on or off",
+        "SINDRI_AGENT_COMMANDS is \"allow:\"; it must be on, off or allow:<file>",
+        "SINDRI_LOG_LEVEL is \"trace\"; it must be debug, info, warn or error",
+    ];
+    assert_eq!(problems, expected);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let missing = problems(&[("SINDRI_CONSOLE_URL", ""), ("SINDRI_CONSOLE_API_KEY", " ")]);
+    let expected = [
+        "SINDRI_CONSOLE_API_KEY is not set; it must be a key of visible ASCII characters",
+        "SINDRI_CONSOLE_URL is not set; it must be a URL such as https://console.example.com",
+    ];
+    assert_eq!(missing, expected);
+    let config = read(&[("SINDRI_AGENT_HEARTBEAT", ""), ("SINDRI_LOG_LEVEL", "")]).expect("a configuration");
+    assert_eq!(config.heartbeat_ms, 30_000);
+}
+
+#[test]
+fn a_host_name_that_cannot_be_an_id_is_a_problem() {
+    let machine = Machine { host_name: String::new(), ..machine() };
+    let variable = |name: &str| match name {
+        "SINDRI_CONSOLE_URL" => Some("http://c".into()),
+        "SINDRI_CONSOLE_API_KEY" => Some(KEY.into()),
+        _ => None,
+    };
+    let problems = Config::read(variable, &machine).expect_err("a problem").to_string();
+    assert!(problems.starts_with("SINDRI_INSTANCE_ID is not set; it must be"), "{problems}");
+}
+
+#[test]
+fn an_unknown_provider_is_passed_on_with_a_warning() {
+    let config = read(&[("SINDRI_PROVIDER", "Hetzner")]).expect("a configuration");
+    assert_eq!(config.provider.as_deref(), Some("hetzner"));
+    assert_eq!(config.warnings.len(), 1);
+}
+
+#[test]
+fn the_state_directory_follows_the_standard() {
+    let state_dir = |set: &[(&str, &str)]| read(set).expect("a configuration").state_dir;
+    let at = |path: &str| Some(PathBuf::from(path));
+    assert_eq!(state_dir(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), at("/s/sindri-agent"));
+    assert_eq!(state_dir(&[("XDG_STATE_HOME", "s"), ("HOME", "/h")]), at("/h/.local/state/sindri-agent"));
+    assert_eq!(state_dir(&[]), None);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf_8_is_a_problem_where_text_is_needed() {
+    use std::os::unix::ffi::OsStringExt;
+    let broken = || OsString::from_vec(b"\xff".to_vec());
+    let result = Config::read(|_| Some(broken()), &machine());
+    let problems = result.expect_err("problems");
+    let named: BTreeSet<&str> = problems.iter().map(|problem| problem.variable).collect();
+    for name in ["SINDRI_CONSOLE_API_KEY", "SINDRI_CONSOLE_URL", "SINDRI_AGENT_TAGS", "SINDRI_LOG_LEVEL", "https_proxy"]
+    {
+        assert!(named.contains(name), "{name}");
+    }
+    let config = read(&[]).expect("a configuration");
+    let with_path = |name: &str| match name {
+        "SINDRI_AGENT_AUDIT" => Some(broken()),
+        "SINDRI_CONSOLE_URL" => Some("http://c".into()),
+        "SINDRI_CONSOLE_API_KEY" => Some(KEY.into()),
+        _ => None,
+    };
+    assert_ne!(Config::read(with_path, &machine()).expect("a path").audit, config.audit);
+}
+
+#[test]
+fn the_table_names_what_is_read() {
+    let asked = RefCell::new(BTreeSet::new());
+    let _ = Config::read(
+        |name| {
+            asked.borrow_mut().insert(name.to_uppercase());
+            None
+        },
+        &machine(),
+    );
+    let of_others = ["HOME", "SHELL", "XDG_STATE_HOME", "FLY_REGION"];
+    let mut described: BTreeSet<String> = of_others.map(str::to_owned).into();
+    for variable in table() {
+        described.extend(variable.name.split(", ").map(str::to_owned));
+    }
+    let marks = ["E2B_", "DEVPOD", "FLY_", "KUBERNETES_"];
+    asked.borrow_mut().retain(|name| name == "FLY_REGION" || !marks.iter().any(|mark| name.starts_with(mark)));
+    assert_eq!(asked.into_inner(), described);
+}
+
+proptest! {
+    #[test]
+    fn no_environment_makes_it_panic_or_tell_the_key(
+        values in proptest::collection::vec(("[A-Z_a-z]{0,3}", ".{0,12}"), 0..6),
+        key in "[!-~]{8,20}", where_else in 0_usize..18, before in "[ -~]{0,5}",
+    ) {
+        let names: Vec<&str> = table().iter().flat_map(|variable| variable.name.split(", ")).collect();
+        let misplaced = names[where_else % names.len()];
+        let variable = |name: &str| {
+            if name == "SINDRI_CONSOLE_API_KEY" {
+                return Some(OsString::from(&key));
+            }
+            if name == misplaced {
+                return Some(format!("{before}{key}").into());
+            }
+            let position = names.iter().position(|known| *known == name)?;
+            values.get(position % 6).map(|(_, value)| value.into())
+        };
+        match Config::read(variable, &machine()) {
+            Ok(config) => prop_assert!(!config.warnings.join("\n").contains(&key)),
+            Err(problems) => prop_assert!(!problems.to_string().contains(&key)),
+        }
+    }
+}

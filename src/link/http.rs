@@ -1,0 +1,276 @@
+//! The little HTTP/1.1 that an agent needs: one request, one answer, one connection.
+//!
+//! It does not keep connections alive, follow redirects, decompress or know what the answers mean. Written by hand on
+//! `httparse`, because a client library costs 110 KB of binary for one POST, one upgrade and one CONNECT.
+//!
+//! Invariants: an answer's head takes at most [`HEAD_BYTES_MAX`], its body [`BODY_BYTES_MAX`]; what is over the body's
+//! limit is left unread. Once a status is known it is never lost to a body that breaks off.
+
+use super::error::PeerFault;
+use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::time::SystemTime;
+
+/// The longest head of an answer, in bytes: what proxies and cookies add fits, a flood does not.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// The most headers in one head.
+const HEADERS_MAX: usize = 96;
+
+/// The longest body that is read, in bytes. A registration's answer has a few hundred.
+pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// How many interim answers (1xx) are skipped before the peer is called no HTTP server.
+const INTERIM_MAX: usize = 8;
+
+/// One read from the socket, in bytes.
+const READ_BYTES: usize = 4 * 1024;
+
+/// The status and the headers of an answer.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    headers: Vec<(String, String)>,
+}
+
+/// An answer, and what followed its head already.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: Head,
+    /// Bytes behind the head that were read with it.
+    pub(super) rest: Vec<u8>,
+}
+
+impl Head {
+    /// The first header of this name, in any case.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether a header that lists tokens has this one.
+    pub(super) fn lists(&self, name: &str, token: &str) -> bool {
+        let named = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        named.flat_map(|(_, value)| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
+    }
+
+    /// `Retry-After` in milliseconds: a number of seconds, or a date as against the server's own clock.
+    pub(super) fn retry_after_ms(&self) -> Option<u64> {
+        let text = self.header("retry-after")?.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(text.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1000));
+        }
+        let until = httpdate::parse_http_date(text).ok()?;
+        let now = self.date().unwrap_or_else(SystemTime::now);
+        let wait = until.duration_since(now).unwrap_or_default();
+        Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// The server's clock.
+    pub(super) fn date(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.header("date")?.trim()).ok()
+    }
+}
+
+/// Sends a request and reads the head of the final answer.
+pub(super) async fn exchange<S>(stream: &mut S, request: &[u8]) -> Result<Answer, PeerFault>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // A server may refuse before it has read everything; its answer says more than the broken write.
+    let sent = match stream.write_all(request).await {
+        Ok(()) => stream.flush().await,
+        broken => broken,
+    };
+    match (read_answer(stream).await, sent) {
+        (Err(PeerFault::Silent), Err(error)) => Err(PeerFault::Broke(error)),
+        (outcome, _) => outcome,
+    }
+}
+
+async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Answer, PeerFault> {
+    let mut buffer = Vec::new();
+    for _ in 0..INTERIM_MAX {
+        let head = read_head(stream, &mut buffer).await?;
+        // 101 is interim by number, but final: what follows is no longer HTTP.
+        if head.status >= 200 || head.status == 101 {
+            return Ok(Answer { head, rest: buffer });
+        }
+    }
+    Err(PeerFault::NotHttp)
+}
+
+async fn read_head<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Result<Head, PeerFault> {
+    loop {
+        if let Some((length, head)) = parse_head(buffer)? {
+            buffer.drain(..length);
+            return Ok(head);
+        }
+        if buffer.len() >= HEAD_BYTES_MAX {
+            return Err(PeerFault::HeadTooBig);
+        }
+        match read_some(stream, buffer).await {
+            Ok(0) if buffer.is_empty() => return Err(PeerFault::Silent),
+            Ok(0) => return Err(PeerFault::NotHttp),
+            Ok(_) => {}
+            Err(error) => return Err(PeerFault::Broke(error)),
+        }
+    }
+}
+
+fn parse_head(buffer: &[u8]) -> Result<Option<(usize, Head)>, PeerFault> {
+    if let [0x15 | 0x16, 0x03, ..] = buffer {
+        return Err(PeerFault::SpeaksTls); // The first bytes of an alert or handshake record.
+    }
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let length = match response.parse(buffer) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(PeerFault::HeadTooBig),
+        Err(_) => return Err(PeerFault::NotHttp),
+    };
+    let status = response.code.ok_or(PeerFault::NotHttp)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = response.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect();
+    Ok(Some((length, Head { status, headers })))
+}
+
+/// The body behind a head, as far as it comes and as far as the limit allows.
+pub(super) async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, rest: Vec<u8>) -> Vec<u8> {
+    if matches!(head.status, 204 | 304) {
+        return Vec::new();
+    }
+    if head.lists("transfer-encoding", "chunked") {
+        return read_chunks(stream, rest).await;
+    }
+    let announced = head.header("content-length").and_then(|text| text.trim().parse::<usize>().ok());
+    let length = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
+    let mut body = rest;
+    fill(stream, &mut body, length).await;
+    body.truncate(length);
+    body
+}
+
+async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, mut raw: Vec<u8>) -> Vec<u8> {
+    let mut body = Vec::new();
+    while body.len() < BODY_BYTES_MAX {
+        let (start, length) = match httparse::parse_chunk_size(&raw) {
+            Ok(httparse::Status::Complete((_, 0))) | Err(_) => break,
+            Ok(httparse::Status::Complete((start, length))) => (start, length),
+            Ok(httparse::Status::Partial) => {
+                let wanted = raw.len() + 1;
+                if wanted > HEAD_BYTES_MAX || !fill(stream, &mut raw, wanted).await {
+                    break;
+                }
+                continue;
+            }
+        };
+        let room = BODY_BYTES_MAX - body.len();
+        let taken = usize::try_from(length).unwrap_or(usize::MAX).min(room);
+        // The two bytes behind a chunk end its line.
+        let whole = fill(stream, &mut raw, start + taken + 2).await;
+        body.extend(raw.iter().skip(start).take(taken));
+        if !whole {
+            break;
+        }
+        raw.drain(..start + taken + 2);
+    }
+    body
+}
+
+/// Reads until the buffer holds so many bytes; false where the stream ends or breaks before.
+async fn fill<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, length: usize) -> bool {
+    while buffer.len() < length {
+        if !matches!(read_some(stream, buffer).await, Ok(1..)) {
+            return false;
+        }
+    }
+    true
+}
+
+async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut piece = [0; READ_BYTES];
+    let count = stream.read(&mut piece).await?;
+    buffer.extend(piece.iter().take(count));
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future;
+    use futures_lite::io::Cursor;
+
+    fn answer(text: &str) -> Result<(u16, Vec<u8>), PeerFault> {
+        future::block_on(async {
+            let mut stream = Cursor::new(text.as_bytes().to_vec());
+            let Answer { head, rest } = read_answer(&mut stream).await?;
+            Ok((head.status, read_body(&mut stream, &head, rest).await))
+        })
+    }
+
+    fn head(text: &str) -> Head {
+        parse_head(text.as_bytes()).expect("a head").expect("a whole one").1
+    }
+
+    #[test]
+    fn bodies_end_by_length_by_chunk_or_with_the_stream() {
+        let cases = [
+            ("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nhello", "he"),
+            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n", "hello"),
+            ("HTTP/1.1 201 Created\r\n\r\nhello", "hello"),
+            ("HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\nhello", "hello"),
+            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", "hello"),
+            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\nnonsense", ""),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\n\r\nhello",
+                "hello",
+            ),
+        ];
+        for (text, body) in cases {
+            assert_eq!(answer(text).expect("an answer"), (201, body.as_bytes().to_vec()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_endless_is_cut() {
+        let endless = "x".repeat(BODY_BYTES_MAX * 2);
+        for framing in ["", "Content-Length: 999999999999\r\n", "Content-Length: 99999999999999999999999999\r\n"] {
+            let (_, body) = answer(&format!("HTTP/1.1 500 No\r\n{framing}\r\n{endless}")).expect("an answer");
+            assert_eq!(body.len(), BODY_BYTES_MAX);
+        }
+        let chunk = format!("HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n{endless}");
+        assert_eq!(answer(&chunk).expect("an answer").1.len(), BODY_BYTES_MAX);
+        let head = format!("HTTP/1.1 200 OK\r\nX: {endless}");
+        assert!(matches!(answer(&head), Err(PeerFault::HeadTooBig)));
+        assert!(matches!(answer(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(20)), Err(PeerFault::NotHttp)));
+    }
+
+    #[test]
+    fn what_is_not_http_is_named() {
+        assert!(matches!(answer(""), Err(PeerFault::Silent)));
+        assert!(matches!(answer("SSH-2.0-OpenSSH_9.9\r\n"), Err(PeerFault::NotHttp)));
+        assert!(matches!(answer("HTTP/1.1 20"), Err(PeerFault::NotHttp)));
+        assert!(matches!(answer("\u{15}\u{3}\u{1}\0\u{2}\u{2}\u{16}"), Err(PeerFault::SpeaksTls)));
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        let wait = |headers: &str| head(&format!("HTTP/1.1 429 Slow\r\n{headers}\r\n")).retry_after_ms();
+        assert_eq!(wait("retry-after: 17\r\n"), Some(17_000));
+        assert_eq!(wait("Retry-After: 99999999999999999999999\r\n"), Some(u64::MAX));
+        let dates = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
+        assert_eq!(wait(dates), Some(30_000));
+        let past = "Date: Sun, 06 Nov 1994 08:50:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:50:07 GMT\r\n";
+        assert_eq!(wait(past), Some(0));
+        assert_eq!(wait("Retry-After: soon\r\n"), None);
+        assert_eq!(wait("Retry-After: -1\r\n"), None);
+        assert_eq!(wait(""), None);
+    }
+
+    #[test]
+    fn listed_tokens_are_found_in_any_case_and_any_header() {
+        let head = head("HTTP/1.1 101 X\r\nConnection: keep-alive, upgrade\r\nconnection: x\r\n\r\n");
+        assert!(head.lists("Connection", "Upgrade") && head.lists("connection", "X"));
+        assert!(!head.lists("connection", "up"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Turns a name into addresses, off the reactor, with never more than one look-up in flight.
+//!
+//! It does not cache and keeps no deadline. The system's resolver cannot be interrupted: a dial that is given up leaves
+//! its look-up running, and the next dial for the same name joins it instead of hanging a second thread. A dial for
+//! another name fails at once. An address that stands as such is never looked up.
+
+use super::error::Error;
+use super::target::host_and_port;
+use async_channel::Receiver;
+use futures_lite::future::Boxed;
+use smol::LocalExecutor;
+use std::cell::{OnceCell, RefCell};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+/// One question to the system's resolver; a parameter so that tests can hang it.
+pub(super) type LookUp = Rc<dyn Fn(String, u16) -> Boxed<io::Result<Vec<SocketAddr>>>>;
+
+/// Asks the system: `getaddrinfo` on the blocking pool.
+pub(super) fn system() -> LookUp {
+    Rc::new(|host, port| Box::pin(async move { async_net::resolve((host, port)).await }))
+}
+
+/// The resolver of a link.
+pub(super) struct Resolver {
+    executor: Rc<LocalExecutor<'static>>,
+    look_up: LookUp,
+    in_flight: Rc<RefCell<Option<InFlight>>>,
+}
+
+#[derive(Clone)]
+struct InFlight {
+    host: String,
+    port: u16,
+    outcome: Rc<OnceCell<Result<Vec<SocketAddr>, String>>>,
+    /// Closed when the outcome is known; nothing is ever sent.
+    done: Receiver<Infallible>,
+}
+
+impl Resolver {
+    pub(super) fn new(executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Self {
+        Self { executor, look_up, in_flight: Rc::default() }
+    }
+
+    /// The addresses of a host, at least one.
+    pub(super) async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        let in_flight = self.join(host, port)?;
+        // Fails when the outcome is there: the sending end is gone.
+        let _ = in_flight.done.recv().await;
+        let failed = |reason: &str| Error::Name { host: host.to_owned(), reason: reason.to_owned() };
+        match in_flight.outcome.get() {
+            Some(Ok(addresses)) if addresses.is_empty() => Err(failed("it has no address")),
+            Some(Ok(addresses)) => Ok(addresses.clone()),
+            Some(Err(reason)) => Err(failed(reason)),
+            None => Err(failed("the look-up was dropped")),
+        }
+    }
+
+    /// The look-up that is running if it is for this host, else a new one if none is running.
+    fn join(&self, host: &str, port: u16) -> Result<InFlight, Error> {
+        if let Some(running) = self.in_flight.borrow().as_ref() {
+            if running.host == host && running.port == port {
+                return Ok(running.clone());
+            }
+            let earlier = host_and_port(&running.host, running.port);
+            return Err(Error::NameService { host: host.to_owned(), earlier });
+        }
+        Ok(self.start(host, port))
+    }
+
+    fn start(&self, host: &str, port: u16) -> InFlight {
+        let (sender, done) = async_channel::bounded(1);
+        let started = InFlight { host: host.to_owned(), port, outcome: Rc::default(), done };
+        *self.in_flight.borrow_mut() = Some(started.clone());
+        let (outcome, slot) = (Rc::clone(&started.outcome), Rc::clone(&self.in_flight));
+        let question = (self.look_up)(host.to_owned(), port);
+        let task = async move {
+            let answer = question.await.map_err(|error| error.to_string());
+            // Set once: only this task does.
+            let _ = outcome.set(answer);
+            *slot.borrow_mut() = None;
+            drop(sender);
+        };
+        self.executor.spawn(task).detach();
+        started
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future;
+    use std::cell::Cell;
+
+    type Answers = async_channel::Sender<io::Result<Vec<SocketAddr>>>;
+
+    /// A resolver whose answers the test gives, and the number of questions asked.
+    fn scripted() -> (Rc<LocalExecutor<'static>>, Resolver, Answers, Rc<Cell<usize>>) {
+        let executor = Rc::new(LocalExecutor::new());
+        let (answers, given) = async_channel::bounded::<io::Result<Vec<SocketAddr>>>(1);
+        let asked = Rc::new(Cell::new(0));
+        let count = Rc::clone(&asked);
+        let look_up: LookUp = Rc::new(move |_, _| {
+            count.set(count.get() + 1);
+            let given = given.clone();
+            Box::pin(async move { given.recv().await.expect("the test answers") })
+        });
+        let resolver = Resolver::new(Rc::clone(&executor), look_up);
+        (executor, resolver, answers, asked)
+    }
+
+    #[test]
+    fn an_address_is_not_looked_up() {
+        let (executor, resolver, _answers, asked) = scripted();
+        for (host, expected) in [("192.0.2.1", "192.0.2.1:80"), ("2001:db8::1", "[2001:db8::1]:80")] {
+            let addresses = future::block_on(executor.run(resolver.resolve(host, 80))).expect("literal");
+            assert_eq!(addresses, [expected.parse().expect("address")]);
+        }
+        assert_eq!(asked.get(), 0);
+    }
+
+    #[test]
+    fn a_look_up_that_hangs_is_joined_and_never_doubled() {
+        let (executor, resolver, answers, asked) = scripted();
+        future::block_on(executor.run(async {
+            let first = future::poll_once(resolver.resolve("console.test", 443)).await;
+            assert!(first.is_none(), "it hangs, and is then given up");
+            let other = resolver.resolve("proxy.test", 3128).await.expect_err("another name is in flight");
+            assert_eq!(
+                other.to_string(),
+                "an earlier look-up of console.test:443 has not come back, so proxy.test was not looked up; \
+                 check this machine's DNS"
+            );
+            let joined = resolver.resolve("console.test", 443);
+            let answer = async {
+                answers.send(Ok(vec![SocketAddr::from(([192, 0, 2, 7], 443))])).await.expect("awaited");
+            };
+            let (addresses, ()) = future::zip(joined, answer).await;
+            assert_eq!(addresses.expect("resolved"), [SocketAddr::from(([192, 0, 2, 7], 443))]);
+            assert_eq!(asked.get(), 1);
+
+            let fails = resolver.resolve("proxy.test", 3128);
+            let answer = async { answers.send(Err(io::Error::other("no such name"))).await.expect("awaited") };
+            let (failed, ()) = future::zip(fails, answer).await;
+            assert!(failed.expect_err("unknown").to_string().contains("proxy.test cannot be resolved: no such name"));
+            assert_eq!(asked.get(), 2);
+        }));
+    }
+
+    #[test]
+    fn the_system_knows_localhost() {
+        let executor = Rc::new(LocalExecutor::new());
+        let resolver = Resolver::new(Rc::clone(&executor), system());
+        let addresses = future::block_on(executor.run(resolver.resolve("localhost", 80))).expect("resolved");
+        assert!(addresses.iter().all(|address| address.ip().is_loopback()));
+    }
+}

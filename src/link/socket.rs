@@ -1,0 +1,340 @@
+//! The life of an open WebSocket: frames out, messages in, and one orderly end.
+//!
+//! One task drives both directions at once, so a loop that is slow to take messages never keeps frames from leaving,
+//! nor a socket that takes nothing keep messages from arriving. It does not know what messages mean, keeps no deadline
+//! (the machine drops a link that overstays) and never reconnects.
+//!
+//! Invariants: a Ping is answered before anything else is read; at most one message waits for the loop; after
+//! [`Line::reset`] the descriptor is closed before the call returns; `Closed` is the last report, and the descriptor is
+//! gone before it is made.
+//!
+//! Wire: part B "WebSocket"; RFC 6455, sections 5.5 and 7.
+
+use super::stream::Stream;
+use super::target::Key;
+use super::{Frame, Report, words};
+use crate::report::Reporter;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::{Error as WsError, Message, protocol::CloseFrame};
+use draupnir_fsm::fact::{Attempt, Loss};
+use futures_lite::future::{self, poll_fn};
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use futures_lite::stream::Stream as _;
+use futures_sink::Sink;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+/// What a close frame without a code counts as (RFC 6455, section 7.1.5).
+const NO_STATUS: u16 = 1005;
+
+/// How much a console that broke the rules may still send while our close frame is on its way, in bytes. Unread bytes
+/// would turn the closing into a reset, and a reset destroys the close frame on the other side.
+const DISCARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The socket as the task and the [`Link`](super::Link) share it.
+#[derive(Default)]
+pub(super) struct Line {
+    inner: RefCell<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// `None` before the upgrade and after the end.
+    socket: Option<WebSocketStream<Stream>>,
+    frames: VecDeque<Message>,
+    /// A batch was handed over whose `Written` is not yet reported.
+    batch: bool,
+    close: Option<CloseFrame>,
+    /// Our close frame was handed to the socket.
+    closing: bool,
+    /// The console broke the rules and is being told so.
+    leaving: bool,
+    /// What broke the writing, until the reader tells it.
+    broken: Option<io::Error>,
+    reset: bool,
+    writer: Option<Waker>,
+    ender: Option<Waker>,
+}
+
+/// How the reading ended.
+enum End {
+    /// Both sides have said goodbye, or we had and they left.
+    Closed,
+    Lost(Loss, String, Option<CloseFrame>),
+}
+
+impl Line {
+    /// Takes a batch of frames; a socket that is gone takes none.
+    pub(super) fn write(&self, frames: Vec<Frame>) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.socket.is_none() {
+            return;
+        }
+        debug_assert!(!inner.batch, "one batch at a time");
+        inner.frames.extend(frames.into_iter().map(Message::from));
+        inner.batch = true;
+        wake(&mut inner.writer);
+    }
+
+    /// Says goodbye behind what was handed over.
+    pub(super) fn close(&self, code: u16, reason: &str) {
+        let mut inner = self.inner.borrow_mut();
+        inner.close = Some(CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() });
+        wake(&mut inner.writer);
+    }
+
+    /// Whether there is a socket.
+    pub(super) fn is_open(&self) -> bool {
+        self.inner.borrow().socket.is_some()
+    }
+
+    /// Closes the descriptor now, with a reset.
+    pub(super) fn reset(&self) {
+        let mut inner = self.inner.borrow_mut();
+        inner.reset = true;
+        if let Some(socket) = inner.socket.take() {
+            socket.into_inner().reset();
+        }
+        wake(&mut inner.ender);
+    }
+
+    /// Runs an upgraded socket to its end.
+    pub(super) async fn run(&self, link: Attempt, socket: WebSocketStream<Stream>, key: &Key, reporter: &Reporter) {
+        self.inner.borrow_mut().socket = Some(socket);
+        let life = async {
+            reporter.report(Report::Opened { link }).await;
+            let end = future::or(self.read(link, key, reporter), self.write_all(link, reporter)).await;
+            if let End::Lost(loss, error, goodbye) = end {
+                self.start_leaving(goodbye).await;
+                reporter.report(Report::Lost { link, loss, error: words::printable(&error, key) }).await;
+                self.leave().await;
+            }
+        };
+        future::or(self.until_reset(), life).await;
+        let socket = self.inner.borrow_mut().socket.take();
+        drop(socket);
+        reporter.report(Report::Closed { link }).await;
+    }
+
+    async fn until_reset(&self) {
+        poll_fn(|cx| {
+            let mut inner = self.inner.borrow_mut();
+            if inner.reset {
+                return Poll::Ready(());
+            }
+            inner.ender = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    async fn read(&self, link: Attempt, key: &Key, reporter: &Reporter) -> End {
+        loop {
+            let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
+                Ok(Message::Text(text)) => Report::Text { link, text: text.as_str().to_owned() },
+                Ok(Message::Binary(bytes)) => Report::Binary { link, bytes: bytes.len() },
+                Ok(Message::Pong(payload)) => Report::Pong { link, payload: payload.to_vec() },
+                // The answer is queued; the next read flushes it before it reads.
+                Ok(Message::Ping(_) | Message::Frame(_)) => continue,
+                Ok(Message::Close(frame)) => {
+                    // Our answer is queued. It leaves before the loop is told, if the socket takes it.
+                    future::poll_once(self.end_our_direction()).await;
+                    if !self.inner.borrow().closing {
+                        reporter.report(close_received(link, frame, key)).await;
+                    }
+                    self.finish().await;
+                    return End::Closed;
+                }
+                Err(error) => return self.inner.borrow_mut().end_of(error),
+            };
+            reporter.report(report).await;
+        }
+    }
+
+    /// After both close frames: flushes ours, ends our direction and waits until the console ends its own. The
+    /// production console forgets a connection only then, and a dial before that would be cut off (wire.md).
+    async fn finish(&self) {
+        self.end_our_direction().await;
+        // Whatever comes now, it is the end: an end of stream, an error, or data after a close frame.
+        let _ = poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await;
+    }
+
+    /// Tells a console that broke the rules so, at once if the socket still takes it.
+    async fn start_leaving(&self, goodbye: Option<CloseFrame>) {
+        if let Some(goodbye) = goodbye {
+            self.inner.borrow_mut().start_leaving(goodbye);
+            future::poll_once(self.end_our_direction()).await;
+        }
+    }
+
+    /// Gives that close frame the time to arrive: until the console ends its direction, or has sent too much.
+    async fn leave(&self) {
+        if !self.inner.borrow().leaving {
+            return;
+        }
+        self.end_our_direction().await;
+        let mut left = DISCARDED_BYTES_MAX;
+        while let Ok(count @ 1..) = poll_fn(|cx| self.inner.borrow_mut().poll_discard(cx)).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    async fn end_our_direction(&self) {
+        // A socket that is broken already needs no more ending.
+        let _ = poll_fn(|cx| self.inner.borrow_mut().poll_shutdown(cx)).await;
+    }
+
+    async fn write_all(&self, link: Attempt, reporter: &Reporter) -> End {
+        loop {
+            match poll_fn(|cx| self.inner.borrow_mut().poll_write(cx)).await {
+                Ok(()) => reporter.report(Report::Written { link }).await,
+                Err(error) => {
+                    // What the console said last may still wait to be read, and says more than the broken write.
+                    self.inner.borrow_mut().broken = Some(error);
+                    return future::pending().await;
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, WsError>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Pending;
+        };
+        let message = ready!(Pin::new(socket).poll_next(cx));
+        Poll::Ready(message.unwrap_or(Err(WsError::ConnectionClosed)))
+    }
+
+    /// Ready when a batch has left for the kernel. Flushes even where nothing waits: a Pong may.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Pending;
+        };
+        let mut socket = Pin::new(socket);
+        loop {
+            if !self.frames.is_empty() {
+                ready!(ready_to_send(socket.as_mut(), cx))?;
+                if let Some(frame) = self.frames.pop_front() {
+                    start_send(socket.as_mut(), frame)?;
+                }
+                continue;
+            }
+            ready!(flush(socket.as_mut(), cx))?;
+            if self.batch {
+                self.batch = false;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(close) = self.close.take() {
+                self.closing = true;
+                start_send(socket.as_mut(), Message::Close(Some(close)))?;
+                continue;
+            }
+            self.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Pending;
+        };
+        ready!(flush(Pin::new(socket), cx))?;
+        Pin::new(socket.get_mut()).poll_close(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Pending;
+        };
+        let mut piece = [0; 4096];
+        Pin::new(socket.get_mut()).poll_read(cx, &mut piece)
+    }
+
+    /// What waits to be written is for a console that keeps the rules.
+    fn start_leaving(&mut self, goodbye: CloseFrame) {
+        self.leaving = true;
+        self.frames.clear();
+        if let Some(socket) = &mut self.socket {
+            // Where ours is out already, or the socket broken, there is nothing to add.
+            let _ = start_send(Pin::new(socket), Message::Close(Some(goodbye)));
+        }
+    }
+
+    fn end_of(&mut self, error: WsError) -> End {
+        if self.closing {
+            return End::Closed;
+        }
+        if let Some(broken) = self.broken.take() {
+            return End::Lost(Loss::Reset, broken.to_string(), None);
+        }
+        loss_of(error)
+    }
+}
+
+impl From<Frame> for Message {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Text(text) => Self::text(text),
+            Frame::Ping(payload) => Self::Ping(payload.into()),
+        }
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+fn close_received(link: Attempt, frame: Option<CloseFrame>, key: &Key) -> Report {
+    let (code, reason) = frame
+        .map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), words::printable(frame.reason.as_str(), key)));
+    Report::CloseReceived { link, code, reason }
+}
+
+fn loss_of(error: WsError) -> End {
+    use async_tungstenite::tungstenite::error::ProtocolError;
+    let goodbye = |code, reason: &'static str| Some(CloseFrame { code, reason: reason.into() });
+    let text = error.to_string();
+    match error {
+        WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+        | WsError::ConnectionClosed
+        | WsError::AlreadyClosed => End::Lost(Loss::Eof, "the stream ended without a close frame".to_owned(), None),
+        WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => End::Lost(Loss::Eof, text, None),
+        WsError::Io(_) => End::Lost(Loss::Reset, text, None),
+        WsError::Capacity(_) => End::Lost(Loss::TooBig, text, goodbye(CloseCode::Size, "over 1 MiB")),
+        WsError::Utf8(_) => End::Lost(Loss::Protocol, text, goodbye(CloseCode::Invalid, "not UTF-8")),
+        // tungstenite's errors are not ours to enumerate: whatever else it finds is the console's breach.
+        _ => End::Lost(Loss::Protocol, text, goodbye(CloseCode::Protocol, "protocol error")),
+    }
+}
+
+type Socket<'a> = Pin<&'a mut WebSocketStream<Stream>>;
+
+fn ready_to_send(socket: Socket<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Sink::poll_ready(socket, cx).map_err(io_error)
+}
+
+fn start_send(socket: Socket<'_>, message: Message) -> io::Result<()> {
+    Sink::start_send(socket, message).map_err(io_error)
+}
+
+fn flush(socket: Socket<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    Sink::poll_flush(socket, cx).map_err(io_error)
+}
+
+fn io_error(error: WsError) -> io::Error {
+    match error {
+        WsError::Io(error) => error,
+        other => io::Error::other(other),
+    }
+}

@@ -1,0 +1,122 @@
+//! The byte stream to the console, whatever it is made of, with its progress counted where the kernel takes the bytes.
+//!
+//! It does not dial and does not know HTTP or WebSocket. Dropping it closes the descriptor at once.
+//!
+//! Unit: bytes as the kernel took them, so with TLS the encrypted ones.
+
+use crate::sys::socket;
+use async_io::Async;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use std::cell::Cell;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+/// How many bytes a link has brought into the kernel; the write-stall deadline watches it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Rc<Cell<u64>>);
+
+impl Progress {
+    /// Bytes so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn advance(&self, bytes: usize) {
+        self.0.set(self.0.get().saturating_add(bytes as u64));
+    }
+}
+
+/// A connected socket that counts what it takes.
+#[derive(Debug)]
+pub(super) struct Tcp {
+    socket: Async<TcpStream>,
+    progress: Progress,
+}
+
+impl Tcp {
+    /// Counts the bytes of this socket into `progress`.
+    pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
+        Self { socket, progress }
+    }
+
+    /// Makes the closing of this socket a reset.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        socket::reset_on_close(&self.socket)
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(count)) = &written {
+            self.progress.advance(*count);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    /// Ends our direction; the peer's stays open.
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.socket.get_ref().shutdown(Shutdown::Write) {
+            // The peer was faster: there is nothing left to end.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            outcome => Poll::Ready(outcome),
+        }
+    }
+}
+
+/// What the WebSocket and HTTP run on.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// Clear text.
+    Plain(Tcp),
+}
+
+impl Stream {
+    /// Closes the descriptor now, with a reset.
+    pub(super) fn reset(self) {
+        let tcp = match &self {
+            Self::Plain(tcp) => tcp,
+        };
+        // It fails only on what is no socket; the closing that follows is then an ordinary one.
+        let _ = tcp.reset_on_close();
+    }
+
+    fn inner(self: Pin<&mut Self>) -> Pin<&mut Tcp> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.inner().poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.inner().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner().poll_close(cx)
+    }
+}

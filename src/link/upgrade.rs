@@ -1,0 +1,90 @@
+//! Turns the byte stream into a WebSocket: one upgrade, and what the console answered instead.
+//!
+//! The exchange is ours and only the frames are tungstenite's: the same bounded reader of HTTP as everywhere, the
+//! console's whole words where it refuses, and the key in no library's trace log. It does not redirect, retry or speak
+//! of what was refused. Wire: part A "HTTP", part B "WebSocket"; RFC 6455, section 4.
+
+use super::dial::Dialer;
+use super::error::{Error, PeerFault};
+use super::http::{self, Answer, Head};
+use super::stream::{Progress, Stream};
+use super::words;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
+use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+/// The longest inbound message, in bytes; a longer one is answered with close 1009 (wire.md).
+pub(super) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// tungstenite's own buffers, in bytes. It allocates them at once and whole, and 128 KiB by default.
+const BUFFER_BYTES: usize = 4 * 1024;
+
+/// Without a trailing slash, which makes the production console destroy the socket (wire.md).
+const PATH: &str = "/ws/agent";
+
+/// Dials once, as this instance.
+pub(super) async fn dial(
+    dialer: &Dialer,
+    instance_id: &str,
+    progress: Progress,
+) -> Result<WebSocketStream<Stream>, Error> {
+    if !words::is_instance_id(instance_id) {
+        return Err(Error::InstanceId);
+    }
+    let mut stream = dialer.open(progress).await?;
+    let nonce = generate_key();
+    let request = request(dialer, instance_id, &nonce);
+    let Answer { head, rest } =
+        http::exchange(&mut stream, &request).await.map_err(|fault| dialer.peer_error(fault))?;
+    if head.status != 101 {
+        let body = http::read_body(&mut stream, &head, rest).await;
+        return Err(refusal(dialer, &head, &body));
+    }
+    verify(&head, &nonce).map_err(|fault| dialer.peer_error(fault))?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(BUFFER_BYTES)
+        .write_buffer_size(BUFFER_BYTES)
+        .max_message_size(Some(MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+    Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
+}
+
+fn request(dialer: &Dialer, instance_id: &str, nonce: &str) -> Vec<u8> {
+    let mut request = dialer.request_line_and_headers("GET", PATH);
+    let headers = format!(
+        "X-Instance-ID: {instance_id}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce}\r\n\r\n"
+    );
+    request.extend_from_slice(headers.as_bytes());
+    request
+}
+
+/// RFC 6455, section 4.1: what a client must check before it believes a 101.
+fn verify(head: &Head, nonce: &str) -> Result<(), PeerFault> {
+    if !head.lists("upgrade", "websocket") {
+        return Err(PeerFault::BadUpgrade("Upgrade"));
+    }
+    if !head.lists("connection", "upgrade") {
+        return Err(PeerFault::BadUpgrade("Connection"));
+    }
+    if head.header("sec-websocket-accept") != Some(&derive_accept_key(nonce.as_bytes())) {
+        return Err(PeerFault::BadUpgrade("Sec-WebSocket-Accept"));
+    }
+    // Nothing was offered, so nothing may be agreed to.
+    if head.header("sec-websocket-extensions").is_some_and(|listed| !listed.trim().is_empty()) {
+        return Err(PeerFault::BadUpgrade("Sec-WebSocket-Extensions"));
+    }
+    if head.header("sec-websocket-protocol").is_some() {
+        return Err(PeerFault::BadUpgrade("Sec-WebSocket-Protocol"));
+    }
+    Ok(())
+}
+
+fn refusal(dialer: &Dialer, head: &Head, body: &[u8]) -> Error {
+    let key = &dialer.target.key;
+    let (status, words, retry_after_ms) = (head.status, words::of_body(body, key), head.retry_after_ms());
+    if matches!(status, 401 | 403) {
+        return Error::KeyRefused { status, words, retry_after_ms };
+    }
+    Error::Refused { status, location: words::of_redirect(head, key), words, retry_after_ms }
+}

@@ -1,0 +1,119 @@
+//! What of a console's answer goes into a log: its own words, printable, bounded and without the key.
+//!
+//! It does not decide what the words mean, except for one field: the `id` that a registration returns.
+
+use super::http::Head;
+use super::target::Key;
+use serde_json::Value;
+
+/// How much of a console's words is kept, in bytes: enough for a sentence and its details, too little to flood a log.
+const WORDS_BYTES_MAX: usize = 512;
+
+/// The longest instance id, in characters; a longer one makes the production console fall over (wire.md).
+const INSTANCE_ID_CHARS_MAX: usize = 100;
+
+/// The fields in which consoles and their proxies explain themselves, in the order in which they are told.
+const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
+
+/// A body as one line: the explaining fields of a JSON object, or else whatever it is.
+pub(super) fn of_body(body: &[u8], key: &Key) -> String {
+    let explained = serde_json::from_slice::<Value>(body).ok().and_then(|value| explanation(&value));
+    let text = explained.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    printable(&text, key)
+}
+
+/// Where a redirect points.
+pub(super) fn of_redirect(head: &Head, key: &Key) -> Option<String> {
+    let redirects = (300..400).contains(&head.status);
+    head.header("location").filter(|_| redirects).map(|location| printable(location, key))
+}
+
+/// The identity that a registration returned (wire.md, part B), if it can be used as one.
+pub(super) fn id_of_body(body: &[u8]) -> Option<String> {
+    let value = serde_json::from_slice::<Value>(body).ok()?;
+    let id = value.get("id")?.as_str()?;
+    is_instance_id(id).then(|| id.to_owned())
+}
+
+/// Whether this may stand in `X-Instance-ID`: 1 to 100 visible ASCII characters.
+pub(super) fn is_instance_id(id: &str) -> bool {
+    (1..=INSTANCE_ID_CHARS_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// One line of printable text without the key, cut at the limit.
+pub(super) fn printable(text: &str, key: &Key) -> String {
+    let visible: String = key.redact(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = String::new();
+    for word in visible.split_whitespace() {
+        let gap = usize::from(!line.is_empty());
+        let room = WORDS_BYTES_MAX.saturating_sub(line.len() + gap);
+        if gap == 1 && room > 0 {
+            line.push(' ');
+        }
+        line.push_str(cut(word, room));
+        if word.len() > room {
+            break;
+        }
+    }
+    line
+}
+
+fn explanation(value: &Value) -> Option<String> {
+    let fields: Vec<String> = EXPLANATIONS.iter().filter_map(|name| value.get(name)).filter_map(as_text).collect();
+    (!fields.is_empty()).then(|| fields.join(": "))
+}
+
+fn as_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => Some(value.to_string()),
+    }
+}
+
+/// The longest beginning of so many bytes that ends at a character.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(body: &str) -> String {
+        of_body(body.as_bytes(), &Key::new("sk-1"))
+    }
+
+    #[test]
+    fn explanations_are_told_before_anything_else() {
+        let body = r#"{"error":"VALIDATION","message":"bad provider","details":{"provider":["unknown"]},"x":1}"#;
+        assert_eq!(words(body), r#"VALIDATION: bad provider: {"provider":["unknown"]}"#);
+        assert_eq!(words("{\"x\":1}"), "{\"x\":1}");
+        assert_eq!(words("<h1>Bad\r\n\u{1b}[2J Gateway</h1>"), "<h1>Bad [2J Gateway</h1>");
+        assert_eq!(words(""), "");
+    }
+
+    #[test]
+    fn words_are_bounded_and_never_hold_the_key() {
+        assert_eq!(words("the key sk-1 is expired"), "the key [key] is expired");
+        let long = words(&"ä".repeat(10_000));
+        assert_eq!(long.len(), WORDS_BYTES_MAX);
+        let sentence = words(&"word ".repeat(1000));
+        assert!(sentence.len() <= WORDS_BYTES_MAX && sentence.starts_with("word word"));
+    }
+
+    #[test]
+    fn an_id_is_taken_only_where_it_can_be_sent() {
+        let id = |body: &str| id_of_body(body.as_bytes());
+        assert_eq!(id(r#"{"id":"inst-1","name":"a"}"#).as_deref(), Some("inst-1"));
+        assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(100))).map(|id| id.len()), Some(100));
+        for body in [r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":"a b"}"#, r#"{"id":"ä"}"#, "[]", "", "null", "\"id\""] {
+            assert_eq!(id(body), None, "{body}");
+        }
+        assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(101))), None);
+    }
+}

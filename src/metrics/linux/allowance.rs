@@ -1,0 +1,200 @@
+//! How much processor time the instance may use, and how much it has used.
+//!
+//! Sources: for each visible group from our own up, `cpu.max` and `cpu.stat` (unified, cgroup-v2 admin guide) or
+//! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or `cpuset.effective_cpus`
+//! of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5). Compares no two points in time.
+//!
+//! Units: cores, nanoseconds.
+
+use std::path::Path;
+
+use super::super::roots::Roots;
+use super::super::scan::{CpuSet, first_number, keyed, line_of, number, words};
+use super::cgroup::{Lineage, Lineages, Version};
+use super::kept::{Kept, Scratch};
+use crate::protocol::metrics::Source;
+
+/// Whose processor time counts as the instance's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Account {
+    /// Which group it is, so that two readings of different ones are never compared.
+    pub(crate) group: usize,
+    /// What it has used since it was made, in nanoseconds.
+    pub(crate) used_ns: u64,
+    /// Which interface says so.
+    pub(crate) source: Source,
+}
+
+/// What may be used, and by whom it is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Allowance {
+    /// The smallest quota, in cores; `None` without one.
+    pub(crate) quota: Option<f64>,
+    /// The processors that may be used; `None` when nothing says so.
+    pub(crate) set: Option<CpuSet>,
+    /// The group whose quota binds or, in a container without one, the container's. `None` on a plain machine.
+    pub(crate) account: Option<Account>,
+}
+
+/// The reader of all of them.
+#[derive(Debug)]
+pub(crate) struct AllowanceReader {
+    quotas: Vec<Quota>,
+    usages: Vec<Usage>,
+    /// Whether the topmost group is a container's.
+    contained: bool,
+    set: Option<Kept>,
+    status: Kept,
+}
+
+impl AllowanceReader {
+    /// Reads below these roots, and in these groups.
+    pub(crate) fn new(roots: &Roots, lineages: &Lineages) -> Self {
+        let quotas = each(lineages.cpu.as_ref(), Quota::new);
+        let usages = each(lineages.cpu_account.as_ref(), Usage::new);
+        let set = lineages.cpu_set.as_ref().and_then(|lineage| {
+            let name = match lineage.version {
+                Version::Unified => "cpuset.cpus.effective",
+                Version::Legacy => "cpuset.effective_cpus",
+            };
+            lineage.groups.first().map(|own| Kept::new(own.join(name)))
+        });
+        let contained = lineages.cpu_account.as_ref().is_some_and(|lineage| lineage.contained);
+        Self { quotas, usages, contained, set, status: Kept::new(roots.proc.join("self/status")) }
+    }
+
+    /// What may be used and what has been, now.
+    pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Allowance {
+        let mut quota: Option<(usize, f64)> = None;
+        for (index, group) in self.quotas.iter_mut().enumerate() {
+            if let Some(cores) = group.read(scratch)
+                && quota.is_none_or(|(_, least)| cores <= least)
+            {
+                quota = Some((index, cores));
+            }
+        }
+        let account = self.account(quota.map(|(index, _)| index), scratch);
+        Allowance { quota: quota.map(|(_, cores)| cores), set: self.set(scratch), account }
+    }
+
+    /// The time used by the group that the quota is for, counted from the top: where quota and accounting are two
+    /// hierarchies their groups correspond from the root downwards.
+    fn account(&mut self, binding: Option<usize>, scratch: &mut Scratch) -> Option<Account> {
+        let top = self.usages.len().checked_sub(1)?;
+        let group = match binding {
+            Some(index) => top.saturating_sub(self.quotas.len().checked_sub(1)?.saturating_sub(index)),
+            None if self.contained => top,
+            None => return None,
+        };
+        let usage = self.usages.get_mut(group)?;
+        Some(Account { group, used_ns: usage.read(scratch)?, source: usage.version.source() })
+    }
+
+    fn set(&mut self, scratch: &mut Scratch) -> Option<CpuSet> {
+        if let Some(file) = &mut self.set
+            && let Some(set) = file.read(scratch).and_then(CpuSet::parse)
+        {
+            return Some(set);
+        }
+        self.status.read(scratch).and_then(|text| CpuSet::parse(line_of(text, b"Cpus_allowed_list")?))
+    }
+}
+
+fn each<T>(lineage: Option<&Lineage>, make: impl Fn(&Path, Version) -> T) -> Vec<T> {
+    lineage.map_or_else(Vec::new, |lineage| lineage.groups.iter().map(|place| make(place, lineage.version)).collect())
+}
+
+/// The quota of one group.
+#[derive(Debug)]
+enum Quota {
+    Unified { max: Kept },
+    Legacy { quota: Kept, period: Kept },
+}
+
+impl Quota {
+    fn new(place: &Path, version: Version) -> Self {
+        match version {
+            Version::Unified => Self::Unified { max: Kept::new(place.join("cpu.max")) },
+            Version::Legacy => Self::Legacy {
+                quota: Kept::new(place.join("cpu.cfs_quota_us")),
+                period: Kept::new(place.join("cpu.cfs_period_us")),
+            },
+        }
+    }
+
+    fn read(&mut self, scratch: &mut Scratch) -> Option<f64> {
+        match self {
+            Self::Unified { max } => unified_quota(max.read(scratch)?),
+            Self::Legacy { quota, period } => {
+                // No quota is -1, which is no number here.
+                let quota_us = quota.read(scratch).and_then(first_number)?;
+                cores(quota_us, period.read(scratch).and_then(first_number)?)
+            }
+        }
+    }
+}
+
+/// `50000 100000`, or `max 100000` for none.
+fn unified_quota(text: &[u8]) -> Option<f64> {
+    let mut fields = words(text);
+    let quota_us = number(fields.next()?)?;
+    cores(quota_us, fields.next().map_or(Some(PERIOD_DEFAULT_US), number)?)
+}
+
+/// What the kernel sets when nobody does.
+const PERIOD_DEFAULT_US: u64 = 100_000;
+
+#[allow(clippy::cast_precision_loss)] // quotas are millions at most
+fn cores(quota_us: u64, period_us: u64) -> Option<f64> {
+    (quota_us > 0 && period_us > 0).then(|| quota_us as f64 / period_us as f64)
+}
+
+/// The time that one group has used.
+#[derive(Debug)]
+struct Usage {
+    version: Version,
+    file: Kept,
+}
+
+impl Usage {
+    fn new(place: &Path, version: Version) -> Self {
+        let name = match version {
+            Version::Unified => "cpu.stat",
+            Version::Legacy => "cpuacct.usage",
+        };
+        Self { version, file: Kept::new(place.join(name)) }
+    }
+
+    fn read(&mut self, scratch: &mut Scratch) -> Option<u64> {
+        let text = self.file.read(scratch)?;
+        match self.version {
+            Version::Unified => keyed(text, b"usage_usec").map(|used_us| used_us.saturating_mul(1000)),
+            Version::Legacy => first_number(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_quota_is_cores() {
+        assert_eq!(unified_quota(b"50000 100000\n"), Some(0.5));
+        assert_eq!(unified_quota(b"250000"), Some(2.5));
+        for none in [&b"max 100000\n"[..], b"", b"0 100000", b"5 0", b"5 x", b"-1 100000"] {
+            assert_eq!(unified_quota(none), None, "{none:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_quota_is_a_positive_number_or_none(text in "[0-9a-z -]{0,40}") {
+            if let Some(cores) = unified_quota(text.as_bytes()) {
+                prop_assert!(cores > 0.0 && cores.is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What a container reads from and writes to block devices.
+//!
+//! Sources: `io.stat` of the topmost visible group (unified, cgroup-v2 admin guide), or
+//! `blkio.throttle.io_service_bytes_recursive` (legacy). Machines are told by [`super::disks`] instead.
+
+use std::time::Duration;
+
+use super::super::rate::Rate;
+use super::super::scan::{lines, number, words};
+use super::cgroup::{Lineage, Version};
+use super::diskstats::Traffic;
+use super::kept::{Kept, Scratch};
+use crate::protocol::metrics::{Count, DiskIo};
+
+/// The reader, for containers only.
+#[derive(Debug)]
+pub(crate) struct IoReader {
+    version: Version,
+    file: Kept,
+    read: Rate,
+    written: Rate,
+}
+
+impl IoReader {
+    /// Reads the container's group; `None` outside of containers.
+    pub(crate) fn new(lineage: Option<&Lineage>) -> Option<Self> {
+        let lineage = lineage.filter(|lineage| lineage.contained)?;
+        let name = match lineage.version {
+            Version::Unified => "io.stat",
+            Version::Legacy => "blkio.throttle.io_service_bytes_recursive",
+        };
+        let file = Kept::new(lineage.top()?.join(name));
+        Some(Self { version: lineage.version, file, read: Rate::default(), written: Rate::default() })
+    }
+
+    /// The traffic since the previous reading; `None` at the first.
+    pub(crate) fn read(&mut self, at: Duration, scratch: &mut Scratch) -> Option<DiskIo> {
+        let text = self.file.read(scratch)?;
+        let traffic = match self.version {
+            Version::Unified => unified(text),
+            Version::Legacy => legacy(text),
+        };
+        self.read.advance(at, traffic.read);
+        self.written.advance(at, traffic.written);
+        Some(DiskIo {
+            read_bytes_per_second: Count::new(self.read.per_second()?),
+            write_bytes_per_second: Count::new(self.written.per_second()?),
+            source: self.version.source(),
+        })
+    }
+}
+
+/// `8:16 rbytes=1459200 wbytes=314773504 rios=192 …`, a line a device.
+fn unified(text: &[u8]) -> Traffic {
+    let mut traffic = Traffic::default();
+    for word in lines(text).flat_map(words) {
+        if let Some(value) = word.strip_prefix(b"rbytes=").and_then(number) {
+            traffic.read = traffic.read.saturating_add(value);
+        } else if let Some(value) = word.strip_prefix(b"wbytes=").and_then(number) {
+            traffic.written = traffic.written.saturating_add(value);
+        }
+    }
+    traffic
+}
+
+/// `8:0 Read 4096`, a line a device and direction; `Total` repeats them.
+fn legacy(text: &[u8]) -> Traffic {
+    let mut traffic = Traffic::default();
+    for line in lines(text) {
+        let mut fields = words(line).skip(1);
+        let (Some(direction), Some(value)) = (fields.next(), fields.next().and_then(number)) else { continue };
+        match direction {
+            b"Read" => traffic.read = traffic.read.saturating_add(value),
+            b"Write" => traffic.written = traffic.written.saturating_add(value),
+            _ => {}
+        }
+    }
+    traffic
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn devices_are_added_up() {
+        let text = b"8:16 rbytes=1 wbytes=20 rios=5 wios=6 dbytes=7 dios=8\n8:0 rbytes=300 wbytes=4000\n8:1\n";
+        assert_eq!(unified(text), Traffic { read: 301, written: 4020 });
+        let text = b"8:0 Read 1\n8:0 Write 20\n8:0 Sync 5\n8:0 Total 21\n8:16 Read 300\nTotal 321\n";
+        assert_eq!(legacy(text), Traffic { read: 301, written: 20 });
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = (unified(&text), legacy(&text));
+        }
+    }
+}

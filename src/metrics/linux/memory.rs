@@ -1,0 +1,259 @@
+//! Memory against the limit that binds.
+//!
+//! Sources: `/proc/meminfo` ([`super::meminfo`]) and, for each visible group from our own up, `memory.max`, `memory.current`,
+//! `memory.stat`, `memory.swap.max`, `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`,
+//! `memory.usage_in_bytes`, `memory.stat`, `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
+//!
+//! The group with the smallest limit below the machine's memory binds, and the figures are its own: what its limit counts is
+//! what its kernel kills for. Without such a limit a container's own topmost group is reported against the machine's memory,
+//! and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl top` counts.
+//!
+//! Invariants: used and free are each at most total. Units: bytes.
+
+use std::path::Path;
+
+use super::super::roots::Roots;
+use super::super::scan::{first_number, pairs};
+use super::cgroup::{Lineage, Version};
+use super::kept::{Kept, Scratch};
+use super::meminfo::{Meminfo, meminfo};
+use crate::protocol::metrics::{Count, Memory, Percent, Source};
+
+/// The files of one group, each opened when it is first needed.
+#[derive(Debug)]
+struct Group {
+    limit: Kept,
+    usage: Kept,
+    stat: Kept,
+    swap_limit: Kept,
+    swap_usage: Option<Kept>,
+}
+
+/// What a group's files say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct GroupFigures {
+    usage: u64,
+    inactive_file: u64,
+    cached: u64,
+    swap_used: Option<u64>,
+}
+
+/// The reader of all of them.
+#[derive(Debug)]
+pub(crate) struct MemoryReader {
+    machine: Kept,
+    lineage: Option<(Version, bool)>,
+    groups: Vec<Group>,
+}
+
+impl MemoryReader {
+    /// Reads below these roots, and in these groups.
+    pub(crate) fn new(roots: &Roots, lineage: Option<&Lineage>) -> Self {
+        let groups = lineage.map_or_else(Vec::new, |lineage| {
+            lineage.groups.iter().map(|place| Group::new(place, lineage.version)).collect()
+        });
+        let lineage = lineage.map(|lineage| (lineage.version, lineage.contained));
+        Self { machine: Kept::new(roots.proc.join("meminfo")), lineage, groups }
+    }
+
+    /// The figures now; `None` when neither the machine nor a group tells.
+    pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Memory> {
+        let machine = self.machine.read(scratch).and_then(meminfo);
+        self.group(machine, scratch).or_else(|| machine.map(of_machine))
+    }
+
+    /// Which group's memory is the instance's at present: the one whose limit binds, as an index from our own up.
+    pub(crate) fn binding(&mut self, machine_total: Option<u64>, scratch: &mut Scratch) -> Option<(usize, u64)> {
+        let (version, _) = self.lineage?;
+        let mut smallest: Option<(usize, u64)> = None;
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let own = group.limit(version, scratch);
+            // A legacy group also says what its invisible ancestors allow.
+            let inherited =
+                (version == Version::Legacy && index == 0).then(|| group.hierarchical_limit(scratch)).flatten();
+            if let Some(limit) = own.into_iter().chain(inherited).min()
+                && machine_total.is_none_or(|total| limit < total)
+                // At the same limit the outer group binds: it holds more.
+                && smallest.is_none_or(|(_, least)| limit <= least)
+            {
+                smallest = Some((index, limit));
+            }
+        }
+        smallest
+    }
+
+    fn group(&mut self, machine: Option<Meminfo>, scratch: &mut Scratch) -> Option<Memory> {
+        let (version, contained) = self.lineage?;
+        let total = machine.map(|machine| machine.total);
+        let (index, limit) = match self.binding(total, scratch) {
+            Some(binding) => binding,
+            // A container without a limit: its own use, against the machine.
+            None if contained => (self.groups.len().checked_sub(1)?, total?),
+            None => return None,
+        };
+        let swap_limit = self.swap_limit(version, limit, scratch);
+        let figures = self.groups.get_mut(index)?.figures(version, scratch)?;
+        Some(of_group(figures, limit, swap_limit, machine, version.source()))
+    }
+
+    /// How much swap the groups allow together; `None` for no limit.
+    fn swap_limit(&mut self, version: Version, memory_limit: u64, scratch: &mut Scratch) -> Option<u64> {
+        self.groups
+            .iter_mut()
+            .filter_map(|group| group.swap_limit.read(scratch).and_then(first_number))
+            .map(|limit| match version {
+                Version::Unified => limit,
+                // The legacy limit is for memory and swap together.
+                Version::Legacy => limit.saturating_sub(memory_limit),
+            })
+            .min()
+    }
+}
+
+impl Group {
+    fn new(place: &Path, version: Version) -> Self {
+        let file = |name: &str| Kept::new(place.join(name));
+        match version {
+            Version::Unified => Self {
+                limit: file("memory.max"),
+                usage: file("memory.current"),
+                stat: file("memory.stat"),
+                swap_limit: file("memory.swap.max"),
+                swap_usage: Some(file("memory.swap.current")),
+            },
+            Version::Legacy => Self {
+                limit: file("memory.limit_in_bytes"),
+                usage: file("memory.usage_in_bytes"),
+                stat: file("memory.stat"),
+                swap_limit: file("memory.memsw.limit_in_bytes"),
+                swap_usage: None, // it stands in memory.stat
+            },
+        }
+    }
+
+    /// The group's own limit. `max`, and the legacy "no limit" (the largest page-aligned number), are none.
+    fn limit(&mut self, version: Version, scratch: &mut Scratch) -> Option<u64> {
+        let limit = self.limit.read(scratch).and_then(first_number)?;
+        (version == Version::Unified || limit < LEGACY_UNLIMITED).then_some(limit)
+    }
+
+    fn hierarchical_limit(&mut self, scratch: &mut Scratch) -> Option<u64> {
+        let text = self.stat.read(scratch)?;
+        let limit = pairs(text).find_map(|(key, value)| (key == b"hierarchical_memory_limit").then_some(value))?;
+        (limit < LEGACY_UNLIMITED).then_some(limit)
+    }
+
+    fn figures(&mut self, version: Version, scratch: &mut Scratch) -> Option<GroupFigures> {
+        let usage = self.usage.read(scratch).and_then(first_number)?;
+        let mut figures = self.stat.read(scratch).map(|text| stat(text, version)).unwrap_or_default();
+        figures.usage = usage;
+        if let Some(file) = &mut self.swap_usage {
+            figures.swap_used = file.read(scratch).and_then(first_number);
+        }
+        Some(figures)
+    }
+}
+
+/// Above this a legacy limit says "none": the kernel writes the largest signed number, rounded down to a page.
+const LEGACY_UNLIMITED: u64 = 1 << 62;
+
+/// Reads `memory.stat`. The legacy file has each figure twice: for the group alone, and (`total_`) with its descendants.
+fn stat(text: &[u8], version: Version) -> GroupFigures {
+    let mut own = GroupFigures::default();
+    let mut whole = None::<GroupFigures>;
+    for (key, value) in pairs(text) {
+        match (version, key) {
+            (Version::Unified | Version::Legacy, b"inactive_file") => own.inactive_file = value,
+            (Version::Unified, b"file") | (Version::Legacy, b"cache") => own.cached = value,
+            (Version::Legacy, b"swap") => own.swap_used = Some(value),
+            (Version::Legacy, b"total_inactive_file") => whole.get_or_insert_default().inactive_file = value,
+            (Version::Legacy, b"total_cache") => whole.get_or_insert_default().cached = value,
+            (Version::Legacy, b"total_swap") => whole.get_or_insert_default().swap_used = Some(value),
+            (Version::Unified | Version::Legacy, _) => {}
+        }
+    }
+    whole.unwrap_or(own)
+}
+
+fn of_group(
+    group: GroupFigures,
+    limit: u64,
+    swap_limit: Option<u64>,
+    machine: Option<Meminfo>,
+    source: Source,
+) -> Memory {
+    let total = machine.map_or(limit, |machine| limit.min(machine.total));
+    let used = group.usage.saturating_sub(group.inactive_file).min(total);
+    let unused = total.saturating_sub(group.usage);
+    // What the limit leaves is of no use where the machine itself has less.
+    let free = machine.map_or(unused, |machine| unused.min(machine.available));
+    let swap_machine = machine.map_or(0, |machine| machine.swap_total);
+    // Without swap accounting nothing is known of the group's swap, and nothing is claimed.
+    let swap_total = group.swap_used.map_or(0, |_| swap_limit.map_or(swap_machine, |limit| limit.min(swap_machine)));
+    Memory {
+        total_bytes: Count::new(total),
+        used_bytes: Count::new(used),
+        free_bytes: Count::new(free),
+        cached_bytes: Count::new(group.cached),
+        usage_percent: Percent::of(used, total),
+        swap_total_bytes: Count::new(swap_total),
+        swap_used_bytes: Count::new(group.swap_used.unwrap_or(0).min(swap_total)),
+        source,
+    }
+}
+
+fn of_machine(machine: Meminfo) -> Memory {
+    let used = machine.total.saturating_sub(machine.available);
+    Memory {
+        total_bytes: Count::new(machine.total),
+        used_bytes: Count::new(used),
+        free_bytes: Count::new(machine.free.min(machine.total)),
+        cached_bytes: Count::new(machine.cached),
+        usage_percent: Percent::of(used, machine.total),
+        swap_total_bytes: Count::new(machine.swap_total),
+        swap_used_bytes: Count::new(machine.swap_total.saturating_sub(machine.swap_free)),
+        source: Source::Host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_legacy_file_is_read_with_its_descendants() {
+        let text = b"cache 1\ninactive_file 2\nswap 3\ntotal_cache 10\ntotal_inactive_file 20\ntotal_swap 30\n";
+        let expected = GroupFigures { usage: 0, inactive_file: 20, cached: 10, swap_used: Some(30) };
+        assert_eq!(stat(text, Version::Legacy), expected);
+        let alone = GroupFigures { usage: 0, inactive_file: 2, cached: 1, swap_used: Some(3) };
+        assert_eq!(stat(b"cache 1\ninactive_file 2\nswap 3\n", Version::Legacy), alone);
+        assert_eq!(stat(b"file 5\ninactive_file 4\nswap 9\n", Version::Unified).cached, 5);
+    }
+
+    #[test]
+    fn the_machine_caps_what_a_group_is_promised() {
+        let machine = Meminfo { total: 1000, free: 10, available: 50, cached: 40, swap_total: 100, swap_free: 100 };
+        let group = GroupFigures { usage: 300, inactive_file: 100, cached: 120, swap_used: Some(7) };
+        let memory = of_group(group, 5000, Some(500), Some(machine), Source::Cgroup2);
+        assert_eq!(memory.total_bytes, Count::new(1000));
+        assert_eq!(memory.used_bytes, Count::new(200));
+        assert_eq!(memory.free_bytes, Count::new(50));
+        assert_eq!((memory.swap_total_bytes, memory.swap_used_bytes), (Count::new(100), Count::new(7)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_stat_gives_figures_within_their_total(
+            text in proptest::collection::vec(any::<u8>(), 0..300), usage: u64, limit in 1_u64.., total in 1_u64..
+        ) {
+            let group = GroupFigures { usage, ..stat(&text, Version::Legacy) };
+            let machine = Meminfo { total, ..Meminfo::default() };
+            for machine in [None, Some(machine)] {
+                let memory = of_group(group, limit, None, machine, Source::Cgroup1);
+                prop_assert!(memory.used_bytes <= memory.total_bytes && memory.free_bytes <= memory.total_bytes);
+            }
+        }
+    }
+}

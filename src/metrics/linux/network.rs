@@ -1,0 +1,235 @@
+//! The traffic of the instance's own interfaces.
+//!
+//! Source: `/proc/net/dev`, proc_pid_net(5), for the network namespace that we are in; [`super::interfaces`] says which of
+//! its lines count.
+//!
+//! Invariants: the counts begin with what the kernel says at the first reading, and never go back while the agent runs: not
+//! when an interface is replaced, not when a counter wraps or begins anew. An interface that appears later counts from then
+//! on; one whose counter began anew, too.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::super::rate::{Rate, growth};
+use super::super::roots::Roots;
+use super::super::scan::{lines, number, words};
+use super::interfaces::{Role, role};
+use super::kept::{Kept, Scratch};
+use crate::protocol::metrics::{Count, Network};
+
+/// How many interfaces are looked at: a crowded container host has a few hundred pairs.
+const INTERFACES_MAX: usize = 1024;
+
+/// After so many readings all roles are looked up again: an interface can be enslaved to another one without a new name.
+const ROLE_READINGS: u32 = 16;
+
+/// Bytes, packets, errors and drops of one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Direction {
+    bytes: u64,
+    packets: u64,
+    errors: u64,
+    drops: u64,
+}
+
+/// Both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counters {
+    received: Direction,
+    sent: Direction,
+}
+
+/// The reader, and what it remembers of its previous readings.
+#[derive(Debug)]
+pub(crate) struct NetworkReader {
+    file: Kept,
+    class_net: PathBuf,
+    interfaces: Vec<Interface>,
+    readings_left: u32,
+    total: Counters,
+    last: Option<Duration>,
+    sent: Rate,
+    received: Rate,
+}
+
+#[derive(Debug)]
+struct Interface {
+    name: String,
+    role: Role,
+    counters: Counters,
+    /// By how much they grew since the previous reading.
+    grown: Counters,
+    /// Whether the file lists it this time.
+    present: bool,
+}
+
+impl NetworkReader {
+    /// Reads below these roots.
+    pub(crate) fn new(roots: &Roots) -> Self {
+        Self {
+            file: Kept::new(roots.proc.join("net/dev")),
+            class_net: roots.sys.join("class/net"),
+            interfaces: Vec::new(),
+            readings_left: ROLE_READINGS,
+            total: Counters::default(),
+            last: None,
+            sent: Rate::default(),
+            received: Rate::default(),
+        }
+    }
+
+    /// The figures at `at`; as they were when the file cannot be read.
+    pub(crate) fn read(&mut self, at: Duration, scratch: &mut Scratch) -> Network {
+        if let Some(text) = self.file.read(scratch) {
+            update(&mut self.interfaces, &self.class_net, text, self.last.map(|last| at.saturating_sub(last)));
+            self.refresh_roles();
+            let counting = counting_role(&self.interfaces);
+            for interface in self.interfaces.iter().filter(|interface| Some(interface.role) == counting) {
+                self.total = combined(self.total, interface.grown, u64::saturating_add);
+            }
+            self.last = Some(at);
+            self.sent.advance(at, self.total.sent.bytes);
+            self.received.advance(at, self.total.received.bytes);
+        }
+        self.figures()
+    }
+
+    fn refresh_roles(&mut self) {
+        self.readings_left = self.readings_left.saturating_sub(1);
+        if self.readings_left == 0 {
+            self.readings_left = ROLE_READINGS;
+            for interface in &mut self.interfaces {
+                interface.role = role(&self.class_net, &interface.name);
+            }
+        }
+    }
+
+    fn figures(&self) -> Network {
+        let Counters { received, sent } = self.total;
+        let known = |count: u64| self.last.map(|_| Count::new(count));
+        Network {
+            bytes_sent: Count::new(sent.bytes),
+            bytes_recv: Count::new(received.bytes),
+            packets_sent: Count::new(sent.packets),
+            packets_recv: Count::new(received.packets),
+            sent_bytes_per_second: self.sent.per_second().map(Count::new),
+            recv_bytes_per_second: self.received.per_second().map(Count::new),
+            errors: known(sent.errors.saturating_add(received.errors)),
+            drops: known(sent.drops.saturating_add(received.drops)),
+            tcp_connections: None,
+        }
+    }
+}
+
+/// Takes the file's lines over; `elapsed` since the previous reading, `None` for the first.
+fn update(interfaces: &mut Vec<Interface>, class_net: &Path, text: &[u8], elapsed: Option<Duration>) {
+    for interface in interfaces.iter_mut() {
+        interface.present = false;
+    }
+    for (index, (name, now)) in lines(text).filter_map(line).take(INTERFACES_MAX).enumerate() {
+        // The file keeps its order, so that the first guess is nearly always right.
+        let is_it = |interface: &Interface| interface.name.as_bytes() == name;
+        let guess = interfaces.get(index).is_some_and(is_it).then_some(index);
+        let known = guess.or_else(|| interfaces.iter().position(is_it));
+        if let Some(interface) = known.and_then(|known| interfaces.get_mut(known)) {
+            let elapsed = elapsed.unwrap_or_default();
+            interface.grown = combined(interface.counters, now, |earlier, now| growth(earlier, now, elapsed));
+            interface.counters = now;
+            interface.present = true;
+        } else {
+            let name = String::from_utf8_lossy(name).into_owned();
+            // What was there before us is where the counts begin; what appears later counts from now on.
+            let grown = if elapsed.is_none() { now } else { Counters::default() };
+            interfaces.push(Interface { role: role(class_net, &name), name, counters: now, grown, present: true });
+        }
+    }
+    interfaces.retain(|interface| interface.present);
+}
+
+/// `  eth0: 47987978    3226    0    0 …`: eight columns received, eight sent; of each the first four count.
+fn line(line: &[u8]) -> Option<(&[u8], Counters)> {
+    // A name can hold a colon (an alias), but no space; old kernels leave none after it.
+    let end = line.iter().rposition(|byte| *byte == b':')?;
+    let (name, rest) = line.split_at_checked(end)?;
+    let mut fields = words(rest.get(1..)?).map(number);
+    let mut direction = || {
+        let direction = Direction {
+            bytes: fields.next()??,
+            packets: fields.next()??,
+            errors: fields.next()??,
+            drops: fields.next()??,
+        };
+        fields.by_ref().take(4).flatten().count();
+        Some(direction)
+    };
+    Some((name.trim_ascii(), Counters { received: direction()?, sent: direction()? }))
+}
+
+/// The role of the interfaces that count: the best that there is.
+fn counting_role(interfaces: &[Interface]) -> Option<Role> {
+    interfaces.iter().map(|interface| interface.role).filter(|role| *role != Role::Duplicate).min()
+}
+
+fn combined(one: Counters, other: Counters, by: impl Fn(u64, u64) -> u64) -> Counters {
+    let direction = |one: Direction, other: Direction| Direction {
+        bytes: by(one.bytes, other.bytes),
+        packets: by(one.packets, other.packets),
+        errors: by(one.errors, other.errors),
+        drops: by(one.drops, other.drops),
+    };
+    Counters { received: direction(one.received, other.received), sent: direction(one.sent, other.sent) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Option<Duration> = Some(Duration::from_secs(1));
+
+    fn text(lines: &[(&str, u64)]) -> String {
+        let line = |(name, bytes): &(&str, u64)| format!("{name}: {bytes} 2 3 4 0 0 0 0 {bytes} 6 7 8 0 0 0 0\n");
+        "Inter-| Receive | Transmit\n face |bytes packets\n".to_owned() + &lines.iter().map(line).collect::<String>()
+    }
+
+    fn grown(interfaces: &mut Vec<Interface>, lines: &[(&str, u64)], elapsed: Option<Duration>) -> Vec<u64> {
+        update(interfaces, Path::new("/nowhere"), text(lines).as_bytes(), elapsed);
+        interfaces.iter().map(|interface| interface.grown.sent.bytes).collect()
+    }
+
+    #[test]
+    fn columns_are_told_apart() {
+        let (name, counters) = line(b"eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16").expect("the line is whole");
+        assert_eq!(name, b"eth0");
+        assert_eq!(counters.received, Direction { bytes: 1, packets: 2, errors: 3, drops: 4 });
+        assert_eq!(counters.sent, Direction { bytes: 9, packets: 10, errors: 11, drops: 12 });
+        assert_eq!(line(b"eth0: 1 2 3"), None);
+        assert_eq!(line(b" face |bytes    packets errs"), None);
+    }
+
+    #[test]
+    fn counts_go_on_through_replacement_restart_and_arrival() {
+        let mut interfaces = Vec::new();
+        assert_eq!(grown(&mut interfaces, &[("eth0", 1000)], None), [1000]);
+        assert_eq!(grown(&mut interfaces, &[("eth0", 1500)], SECOND), [500]);
+        assert_eq!(grown(&mut interfaces, &[("eth0", 20)], SECOND), [0]);
+        assert_eq!(grown(&mut interfaces, &[("eth0", 50), ("eth1", 1 << 40)], SECOND), [30, 0]);
+        assert_eq!(grown(&mut interfaces, &[("eth1", (1 << 40) + 7)], SECOND), [7]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..300)) {
+            update(&mut Vec::new(), Path::new("/nowhere"), &text, None);
+        }
+
+        #[test]
+        fn any_line_of_the_right_form_is_read(name in "[a-z0-9:.@-]{1,15}", values in proptest::collection::vec(any::<u64>(), 16)) {
+            let values: Vec<String> = values.iter().map(u64::to_string).collect();
+            let whole = format!("{name}: {}", values.join(" "));
+            let (read, _) = line(whole.as_bytes()).expect("the line is whole");
+            prop_assert_eq!(read, name.as_bytes());
+        }
+    }
+}

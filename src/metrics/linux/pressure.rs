@@ -1,0 +1,72 @@
+//! How long work has to wait: pressure stall information.
+//!
+//! Sources: `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's topmost visible group, or of the group whose
+//! memory limit binds; else `/proc/pressure/`. The kernel's PSI guide describes both. Kernels without it answer nothing.
+
+use std::path::Path;
+
+use super::super::roots::Roots;
+use super::super::scan::{fraction, lines, words};
+use super::kept::{Kept, Scratch};
+use crate::protocol::metrics::{Percent, Pressure, Source, Stall};
+
+/// The reader of the three.
+#[derive(Debug)]
+pub(crate) struct PressureReader {
+    cpu: Kept,
+    memory: Kept,
+    io: Kept,
+    source: Source,
+}
+
+impl PressureReader {
+    /// Reads the group's files, or the machine's for `None`.
+    pub(crate) fn new(roots: &Roots, group: Option<&Path>) -> Self {
+        let file = |name: &str| match group {
+            Some(group) => Kept::new(group.join(format!("{name}.pressure"))),
+            None => Kept::new(roots.proc.join("pressure").join(name)),
+        };
+        let source = if group.is_some() { Source::Cgroup2 } else { Source::Host };
+        Self { cpu: file("cpu"), memory: file("memory"), io: file("io"), source }
+    }
+
+    /// The figures now; `None` when there are none at all.
+    pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Pressure> {
+        let mut of = |file: &mut Kept| file.read(scratch).and_then(stall);
+        let (cpu, memory, io) = (of(&mut self.cpu), of(&mut self.memory), of(&mut self.io));
+        let any = cpu.is_some() || memory.is_some() || io.is_some();
+        any.then_some(Pressure { cpu, memory, io, source: self.source })
+    }
+}
+
+/// `some avg10=0.00 avg60=0.20 avg300=0.68 total=7906251`, and a line `full` of the same form.
+fn stall(text: &[u8]) -> Option<Stall> {
+    let average = |kind: &[u8]| {
+        let line = lines(text).find(|line| words(line).next() == Some(kind))?;
+        words(line).find_map(|word| word.strip_prefix(b"avg10=")).and_then(fraction).map(Percent::new)
+    };
+    Some(Stall { some_avg10: average(b"some")?, full_avg10: average(b"full") })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn some_and_full_are_told_apart() {
+        let text = b"some avg10=1.25 avg60=0.20 avg300=0.68 total=79\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=0\n";
+        let stall = stall(text).expect("the text is whole");
+        assert_eq!((stall.some_avg10.value(), stall.full_avg10.map(Percent::value)), (1.25, Some(0.5)));
+        assert_eq!(super::stall(b"full avg10=0.50\n"), None);
+        assert_eq!(super::stall(b"some avg60=0.50\n"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = stall(&text);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The demo's command line: one line to type, and the output of the last command as it streams.
+//!
+//! It draws nothing. The output is bounded: of a long one the end is kept. Commands get an id of their own each.
+
+use std::time::{Duration, Instant};
+
+use draupnir_console::{Console, Record};
+use serde_json::{Value, json};
+
+/// Most output that is kept, in bytes.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+/// Longest line that can be typed, in characters.
+const LINE_CHARS_MAX: usize = 1000;
+
+/// What typing led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// The line goes on.
+    More,
+    /// This is to be run.
+    Run(String),
+    /// The line was given up.
+    Left,
+}
+
+/// A line being typed.
+#[derive(Debug, Default)]
+pub(crate) struct Line {
+    text: String,
+    partial: Vec<u8>,
+}
+
+impl Line {
+    /// What was typed so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Takes what was typed.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Typed {
+        for byte in bytes {
+            match byte {
+                b'\r' | b'\n' if self.text.trim().is_empty() => return Typed::Left,
+                b'\r' | b'\n' => return Typed::Run(self.text.trim().to_owned()),
+                0x03 | 0x1b => return Typed::Left,
+                0x08 | 0x7f => drop(self.text.pop()),
+                0x15 => self.text.clear(),
+                0x00..0x20 => {}
+                _ => self.take_byte(*byte),
+            }
+        }
+        Typed::More
+    }
+
+    /// A byte of a character, which may not be whole yet.
+    fn take_byte(&mut self, byte: u8) {
+        self.partial.push(byte);
+        match std::str::from_utf8(&self.partial) {
+            Ok(text) if self.text.chars().count() < LINE_CHARS_MAX => self.text.push_str(text),
+            Err(error) if error.error_len().is_none() => return,
+            Ok(_) | Err(_) => {}
+        }
+        self.partial.clear();
+    }
+}
+
+/// The last command.
+#[derive(Debug, Default)]
+pub(crate) struct Command {
+    id: String,
+    /// What was run; empty before the first.
+    pub(crate) line: String,
+    output: Vec<u8>,
+    streamed: bool,
+    result: Option<Value>,
+    began: Option<Instant>,
+    count: u32,
+}
+
+impl Command {
+    /// Runs a line through the agent; its output comes to `tell` as it streams, with the command's id.
+    pub(crate) fn run(
+        &mut self,
+        console: &Console,
+        line: &str,
+        tell: impl Fn(&str, &[u8]) + Clone + Send + Sync + 'static,
+    ) {
+        let count = self.count + 1;
+        let id = format!("demo-{}-{count}", std::process::id());
+        for stream in ["stdout", "stderr"] {
+            console.untap(&format!("{}/{stream}", self.id));
+            let (tell, told_id) = (tell.clone(), id.clone());
+            console.tap(&format!("{id}/{stream}"), move |bytes| {
+                tell(&told_id, bytes);
+            });
+        }
+        *self = Command { id, line: line.to_owned(), began: Some(Instant::now()), count, ..Command::default() };
+        console.browser().dispatch_with(&self.id, &json!({"command": line, "timeout_ms": 300_000, "stream": true}));
+    }
+
+    /// Asks the agent to cancel it, when it runs. False: nothing runs.
+    pub(crate) fn cancel(&self, console: &Console) -> bool {
+        let runs = self.began.is_some() && self.result.is_none();
+        if runs {
+            console.browser().cancel(&self.id);
+        }
+        runs
+    }
+
+    /// Output came. Late output of an earlier command is dropped.
+    pub(crate) fn take_output(&mut self, id: &str, bytes: &[u8]) {
+        if id == self.id {
+            self.streamed = true;
+            self.keep(bytes);
+        }
+    }
+
+    /// A record that may be its result. An agent that does not stream tells everything there.
+    pub(crate) fn take_record(&mut self, record: &Record) {
+        if record.kind() != "command:result" || record.payload()["command_id"] != self.id.as_str() {
+            return;
+        }
+        let payload = record.payload();
+        let texts = ["stdout", "stderr"].map(|key| payload[key].as_str().unwrap_or_default());
+        if !self.streamed {
+            texts.iter().for_each(|text| self.keep(text.as_bytes()));
+        }
+        self.result = Some(payload.clone());
+    }
+
+    /// How it stands, in words.
+    pub(crate) fn status(&self, now: Instant) -> String {
+        let Some(result) = &self.result else {
+            let runs = self.began.map(|began| now.saturating_duration_since(began));
+            return runs.map_or(String::new(), |runs| format!("runs for {} s", runs.as_secs()));
+        };
+        let took = Duration::from_millis(result["duration_ms"].as_u64().unwrap_or_default());
+        format!("exit {} after {:.3} s", result["exit_code"], took.as_secs_f64())
+    }
+
+    /// The last lines of its output.
+    pub(crate) fn lines(&self, count: usize) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.output);
+        let lines: Vec<String> = text.lines().map(|line| line.replace('\t', "    ")).collect();
+        lines.get(lines.len().saturating_sub(count)..).unwrap_or_default().to_vec()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.output.extend_from_slice(bytes);
+        if self.output.len() > 2 * OUTPUT_BYTES_MAX {
+            self.output.drain(..self.output.len() - OUTPUT_BYTES_MAX);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_edited_and_run() {
+        let mut line = Line::default();
+        assert_eq!(line.take("echo hé".as_bytes()), Typed::More);
+        assert_eq!(line.take(&[0x7f]), Typed::More);
+        let cut = "é!".as_bytes();
+        assert_eq!(line.take(&cut[..1]), Typed::More);
+        assert_eq!(line.take(&cut[1..]), Typed::More);
+        assert_eq!(line.text(), "echo hé!");
+        assert_eq!(line.take(b"\r"), Typed::Run("echo hé!".to_owned()));
+        assert_eq!(Line::default().take(b"\x1b"), Typed::Left);
+        assert_eq!(Line::default().take(b"abc\x15  \r"), Typed::Left);
+    }
+
+    #[test]
+    fn output_is_bounded_and_ends_last() {
+        let mut command = Command { id: "c".to_owned(), ..Command::default() };
+        command.take_output("other", b"no\n");
+        for n in 0..100_000 {
+            command.take_output("c", format!("{n}\n").as_bytes());
+        }
+        assert!(command.output.len() <= 2 * OUTPUT_BYTES_MAX);
+        assert_eq!(command.lines(2), ["99998", "99999"]);
+    }
+}

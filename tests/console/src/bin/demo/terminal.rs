@@ -1,0 +1,85 @@
+//! The terminal the demo runs in: raw mode, the alternate screen, and its return to what it was.
+//!
+//! It draws nothing itself. Invariant: whatever was switched on here is switched off again, by [`Drop`], or by the panic
+//! hook where a panic does not unwind.
+
+use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossterm::terminal;
+
+/// Alternate screen, no cursor, no line wrap.
+const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
+
+/// What a program in the shell may have left on (mouse, paste, cursor keys, colours), then our own.
+const RESET: &str = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[0m";
+const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+
+/// Whether there is something to restore.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The terminal, taken over.
+pub(crate) struct Terminal(());
+
+impl Terminal {
+    /// Takes it over.
+    pub(crate) fn take() -> io::Result<Terminal> {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            before(panic);
+        }));
+        terminal::enable_raw_mode()?;
+        TAKEN.store(true, Ordering::SeqCst);
+        write(ENTER.as_bytes())?;
+        Ok(Terminal(()))
+    }
+
+    /// Columns and rows.
+    pub(crate) fn size(&self) -> (u16, u16) {
+        terminal::size().unwrap_or((80, 24))
+    }
+
+    /// Back on the ordinary screen, still raw: for a shell.
+    pub(crate) fn leave_screen(&self) -> io::Result<()> {
+        write(LEAVE.as_bytes())
+    }
+
+    /// On the alternate screen again, whatever a shell left behind.
+    pub(crate) fn enter_screen(&self) -> io::Result<()> {
+        write(format!("{RESET}{ENTER}").as_bytes())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        // There is nobody left to tell of a failure.
+        let _ = write(format!("{RESET}{LEAVE}").as_bytes());
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// Writes all of it at once.
+pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+/// Reads what is typed, on a thread of its own, until nobody wants it.
+pub(crate) fn follow_keys(tell: impl Fn(Vec<u8>) -> bool + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut chunk = [0_u8; 4096];
+        while let Ok(read @ 1..) = io::stdin().lock().read(&mut chunk) {
+            if !tell(chunk.get(..read).unwrap_or_default().to_vec()) {
+                return;
+            }
+        }
+    });
+}

@@ -1,0 +1,209 @@
+//! The bytes of one terminal, or of one output of a command, put together again.
+//!
+//! It does not know what the bytes mean. Data that carries an offset is taken once, in order: what was had before is
+//! dropped, what is missing is noted as a gap. Data without an offset is the agent's own and stands apart. Units: bytes
+//! since the stream's start.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use base64_simd::{AsOut, STANDARD};
+use data_encoding::HEXLOWER;
+use sha2::{Digest, Sha256};
+
+/// Bytes that never came: the stream went on at `offset + missing`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where the missing bytes begin.
+    pub offset: u64,
+    /// How many there are.
+    pub missing: u64,
+}
+
+/// What is known of one stream.
+#[derive(Clone, Debug, Default)]
+pub struct Stream {
+    /// Frames of this stream, all of them.
+    pub frames: u64,
+    /// Frames marked `replay: true`.
+    pub replays: u64,
+    /// Where the stream stands: the offset after its last byte.
+    pub end: u64,
+    /// Bytes taken (without repeats and without gaps).
+    pub bytes: u64,
+    /// Bytes that came again.
+    pub repeated_bytes: u64,
+    /// Bytes that carried no offset: the agent's own words, or an agent that sends none.
+    pub unnumbered_bytes: u64,
+    /// What never came.
+    pub gaps: Vec<Gap>,
+    /// Frames whose data was not whole UTF-8 by itself.
+    pub ragged_frames: u64,
+    /// Frames whose data was no base64.
+    pub undecodable_frames: u64,
+    /// When the first and the last frame came.
+    pub first_and_last_at: Option<(Instant, Instant)>,
+    /// The taken bytes, unless only counted.
+    pub data: Vec<u8>,
+    /// Everything as a terminal would have shown it: in the order of arrival, repeats and the agent's own words
+    /// included; unless only counted.
+    pub screen: Vec<u8>,
+    hash: Sha256,
+    scratch: Vec<u8>,
+    tap: Option<Tap>,
+}
+
+/// Somebody who is given the bytes as they come.
+#[derive(Clone)]
+pub(crate) struct Tap(pub(crate) Arc<TapFn>);
+
+type TapFn = dyn Fn(&[u8]) + Send + Sync;
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
+impl Stream {
+    /// SHA-256 of the taken bytes, in lower-case hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        HEXLOWER.encode(&self.hash.clone().finalize())
+    }
+
+    /// What a terminal would have shown, as text.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.screen)
+    }
+
+    /// Gives the bytes to somebody as they come, or to nobody any more.
+    pub(crate) fn tap(&mut self, tap: Option<Tap>) {
+        self.tap = tap;
+    }
+
+    fn tell(&self, bytes: &[u8]) {
+        if let Some(Tap(tap)) = &self.tap {
+            tap(bytes);
+        }
+    }
+
+    /// Takes one frame and returns by how many bytes the kept data grew.
+    pub(crate) fn take(&mut self, base64: &str, offset: Option<u64>, replay: bool, keep: bool, now: Instant) -> usize {
+        self.frames += 1;
+        self.replays += u64::from(replay);
+        self.first_and_last_at = Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let grew = match decode(base64, &mut scratch) {
+            Some(data) => self.take_bytes(data, offset, replay, keep),
+            None => {
+                self.undecodable_frames += 1;
+                0
+            }
+        };
+        self.scratch = scratch;
+        grew
+    }
+
+    fn take_bytes(&mut self, data: &[u8], offset: Option<u64>, replay: bool, keep: bool) -> usize {
+        self.ragged_frames += u64::from(std::str::from_utf8(data).is_err());
+        if keep {
+            self.screen.extend_from_slice(data);
+        }
+        let Some(offset) = offset else {
+            self.unnumbered_bytes += data.len() as u64;
+            self.tell(data);
+            return if keep { data.len() } else { 0 };
+        };
+        if offset > self.end {
+            self.gaps.push(Gap { offset: self.end, missing: offset - self.end });
+            self.end = offset;
+        }
+        let had = usize::try_from(self.end - offset).unwrap_or(usize::MAX).min(data.len());
+        let (again, fresh) = data.split_at(had);
+        self.repeated_bytes += again.len() as u64;
+        self.bytes += fresh.len() as u64;
+        self.end += fresh.len() as u64;
+        self.hash.update(fresh);
+        // A replay is meant to be shown again, after the reset that came before it; any other repeat is not.
+        self.tell(if replay { data } else { fresh });
+        if !keep {
+            return 0;
+        }
+        self.data.extend_from_slice(fresh);
+        data.len() + fresh.len()
+    }
+}
+
+/// Decodes into the scratch buffer, which is reused from frame to frame.
+fn decode<'a>(base64: &str, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    let len = STANDARD.estimated_decoded_length(base64.len());
+    if scratch.len() < len {
+        scratch.resize(len, 0);
+    }
+    let decoded = STANDARD.decode(base64.as_bytes(), scratch.as_out()).ok()?;
+    Some(decoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::BASE64;
+
+    use super::*;
+
+    fn take(stream: &mut Stream, data: &[u8], offset: Option<u64>) {
+        stream.take(&BASE64.encode(data), offset, false, true, Instant::now());
+    }
+
+    #[test]
+    fn bytes_are_taken_once_and_in_order() {
+        let mut stream = Stream::default();
+        take(&mut stream, b"hello ", Some(0));
+        take(&mut stream, b"lo world", Some(3));
+        take(&mut stream, b"hello", Some(0));
+        assert_eq!(stream.data, b"hello world");
+        assert_eq!((stream.bytes, stream.end, stream.repeated_bytes), (11, 11, 8));
+        assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"hello world")));
+        assert!(stream.gaps.is_empty());
+    }
+
+    #[test]
+    fn a_gap_is_noted_and_the_stream_goes_on() {
+        let mut stream = Stream::default();
+        take(&mut stream, b"ab", Some(0));
+        take(&mut stream, b"xy", Some(10));
+        assert_eq!(stream.gaps, [Gap { offset: 2, missing: 8 }]);
+        assert_eq!((stream.bytes, stream.end), (4, 12));
+        assert_eq!(stream.data, b"abxy");
+    }
+
+    #[test]
+    fn the_agents_own_words_are_shown_and_not_counted() {
+        let mut stream = Stream::default();
+        take(&mut stream, b"\x1bc", None);
+        take(&mut stream, b"x", Some(0));
+        assert_eq!(stream.screen, b"\x1bcx");
+        assert_eq!((stream.data.as_slice(), stream.unnumbered_bytes), (b"x".as_slice(), 2));
+    }
+
+    #[test]
+    fn half_a_character_and_bad_base64_are_seen() {
+        let mut stream = Stream::default();
+        take(&mut stream, &"é".as_bytes()[..1], Some(0));
+        take(&mut stream, &"é".as_bytes()[1..], Some(1));
+        stream.take("?", Some(2), false, true, Instant::now());
+        assert_eq!((stream.ragged_frames, stream.undecodable_frames), (2, 1));
+        assert_eq!(stream.data, "é".as_bytes());
+    }
+
+    #[test]
+    fn counting_keeps_nothing() {
+        let mut stream = Stream::default();
+        stream.take(&BASE64.encode(b"abc"), Some(0), true, false, Instant::now());
+        assert_eq!((stream.bytes, stream.replays, stream.data.len(), stream.screen.len()), (3, 1, 0, 0));
+        assert_eq!(stream.sha256(), HEXLOWER.encode(&Sha256::digest(b"abc")));
+    }
+}

@@ -1,0 +1,110 @@
+//! What the agent writes to standard error: JSON lines, kept and waited for.
+//!
+//! It does not interpret them. A line that is no JSON has the value `Null`. Bounded by [`LOG_BYTES_MAX`].
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Most that is kept (64 MiB); an agent that logs more has failed the test.
+const LOG_BYTES_MAX: usize = 64 << 20;
+
+/// One line.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    /// When it was read.
+    pub(crate) at: Instant,
+    /// As it was written.
+    pub(crate) raw: String,
+    /// As JSON.
+    pub(crate) value: Value,
+}
+
+/// All lines. Clones are the same log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    shared: Arc<(Mutex<Lines>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    lines: Vec<Line>,
+    bytes: usize,
+    ended: bool,
+}
+
+impl Log {
+    /// Reads lines on a thread of its own until the end.
+    pub(crate) fn follow(source: impl Read + Send + 'static) -> Log {
+        let log = Log::default();
+        let reader = log.clone();
+        std::thread::spawn(move || {
+            let mut source = BufReader::new(source);
+            let mut line = Vec::new();
+            while matches!(source.read_until(b'\n', &mut line), Ok(1..)) {
+                reader.push(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
+            reader.lock().ended = true;
+            reader.shared.1.notify_all();
+        });
+        log
+    }
+
+    /// Waits for a line that matches, from the first one on.
+    ///
+    /// # Panics
+    /// At the deadline, or when the log has ended without it.
+    #[track_caller]
+    pub(crate) fn wait(&self, patience: Duration, matches: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + patience;
+        let (mut lines, mut next) = (self.lock(), 0);
+        loop {
+            if let Some(line) = lines.lines.iter().skip(next).find(|line| matches(&line.value)) {
+                return line.value.clone();
+            }
+            next = lines.lines.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!lines.ended, "the log ended without the line that was waited for");
+            assert!(!left.is_zero(), "no such line in the log within {patience:?}");
+            lines = self.shared.1.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until nobody can write to it any more; false at the deadline.
+    pub(crate) fn wait_end(&self, patience: Duration) -> bool {
+        let waited = self.shared.1.wait_timeout_while(self.lock(), patience, |lines| !lines.ended);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ended
+    }
+
+    /// Every line so far.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        self.lock().lines.clone()
+    }
+
+    /// How many lines so far match.
+    pub(crate) fn count(&self, matches: impl Fn(&Value) -> bool) -> usize {
+        self.lock().lines.iter().filter(|line| matches(&line.value)).count()
+    }
+
+    /// Everything so far, as it was written.
+    pub(crate) fn text(&self) -> String {
+        self.lock().lines.iter().map(|line| line.raw.as_str()).collect()
+    }
+
+    fn push(&self, raw: &str) {
+        let mut lines = self.lock();
+        lines.bytes += raw.len();
+        assert!(lines.bytes <= LOG_BYTES_MAX, "the agent logs without end");
+        let value = serde_json::from_str(raw).unwrap_or(Value::Null);
+        lines.lines.push(Line { at: Instant::now(), raw: raw.to_owned(), value });
+        self.shared.1.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        // A test that panics inside a predicate must not hide its message behind a second panic.
+        self.shared.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,285 @@
+//! The real agent, started, watched and ended by a test.
+//!
+//! It does not play the console (`draupnir-console` does) and judges nothing but one rule that holds everywhere: the key
+//! never appears in what the agent wrote. Every wait has a deadline and none sleeps. A test that includes this module
+//! (`mod support;`) reads:
+//!
+//! ```ignore
+//! let console = Console::start(Personality::production());
+//! let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
+//! console.frame("heartbeat");
+//! assert_eq!(console.browser().run("echo hi")["stdout"], "hi\n");
+//! agent.drain(); // SIGTERM, exit status 0 within the drain's time table
+//! ```
+//!
+//! Invariants: the agent sees a clean environment and a home of its own; it is dead when its [`Agent`] is dropped; when
+//! the test panics its log is printed. `DRAUPNIR_AGENT` names another build of the agent to run the same tests against.
+
+// Every end-to-end test is a crate of its own and uses a part of this module.
+#![allow(dead_code, unused_imports)]
+
+mod log;
+mod process;
+mod skip;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use draupnir_console::Console;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) use log::{Line, Log};
+pub(crate) use process::{Process, Signal};
+pub(crate) use skip::skip;
+
+/// How long a wait on the agent lasts unless a test says otherwise.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The drain's time table ends with the exit at T+4 s; the rest is for a loaded machine.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(6);
+
+/// The id that an agent is configured with unless a test says otherwise.
+pub(crate) const INSTANCE_ID: &str = "test-instance";
+
+/// A fresh home directory. Clones are the same one; it is removed with the last.
+#[derive(Clone, Debug)]
+pub(crate) struct Home(Arc<TempDir>);
+
+impl Home {
+    /// An empty one.
+    pub(crate) fn new() -> Home {
+        Home(Arc::new(tempfile::Builder::new().prefix("draupnir-").tempdir().expect("a temporary directory")))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Where the agent keeps its state.
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+}
+
+/// What an agent is started with.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    home: Home,
+    key: String,
+}
+
+impl Setup {
+    /// As for an ordinary start against this console.
+    pub(crate) fn new(console: &Console) -> Setup {
+        Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(&console.key())
+    }
+
+    /// The same without a console: for `--version`, `doctor` and faulty configurations.
+    pub(crate) fn alone() -> Setup {
+        let home = Home::new();
+        let setup =
+            Setup { program: agent_program(), arguments: vec![], environment: vec![], home, key: String::new() };
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        let home = setup.home.clone();
+        setup
+            .env("PATH", path)
+            .env("SINDRI_INSTANCE_ID", INSTANCE_ID)
+            .env("SINDRI_LOG_LEVEL", "debug") // the check for the key sees the most there
+            .home(&home)
+    }
+
+    /// Lives in this home, with the state that an earlier agent left there.
+    pub(crate) fn home(mut self, home: &Home) -> Setup {
+        self.home = home.clone();
+        self.env("HOME", home.path()).env("SINDRI_AGENT_STATE_DIR", home.state_dir())
+    }
+
+    /// Is given this key, which must never appear in what it writes.
+    pub(crate) fn key(mut self, key: &str) -> Setup {
+        key.clone_into(&mut self.key);
+        self.env("SINDRI_CONSOLE_API_KEY", key)
+    }
+
+    /// Sets a variable.
+    pub(crate) fn env(self, name: &str, value: impl AsRef<OsStr>) -> Setup {
+        let mut setup = self.without(name);
+        setup.environment.push((name.into(), value.as_ref().to_owned()));
+        setup
+    }
+
+    /// Leaves a variable unset.
+    pub(crate) fn without(mut self, name: &str) -> Setup {
+        self.environment.retain(|(set, _)| set != name);
+        self
+    }
+
+    /// One more argument.
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Setup {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Another program in the agent's place: for a wrapper (`nohup`, `unshare`, `strace`) with the agent as argument.
+    pub(crate) fn program(mut self, program: impl AsRef<Path>) -> Setup {
+        program.as_ref().clone_into(&mut self.program);
+        self
+    }
+
+    /// Starts it.
+    #[track_caller]
+    pub(crate) fn spawn(self) -> Agent {
+        let mut child = self
+            .command()
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        let log = Log::follow(child.stderr.take().expect("the standard error is a pipe"));
+        Agent { process: Process::new(child), log, home: self.home, key: self.key }
+    }
+
+    /// Runs it to its end, for what does not connect.
+    #[track_caller]
+    pub(crate) fn output(self) -> Output {
+        let output = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+        let output = output.unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        for bytes in [&output.stdout, &output.stderr] {
+            assert_secret(&self.key, bytes, "the output");
+        }
+        output
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.home.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+}
+
+/// The program under test.
+pub(crate) fn agent_program() -> PathBuf {
+    std::env::var_os("DRAUPNIR_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_sindri-agent").into(), PathBuf::from)
+}
+
+/// A running agent, or one that has ended.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    process: Process,
+    log: Log,
+    home: Home,
+    key: String,
+}
+
+impl Agent {
+    /// Starts the agent against this console, with these variables beside the usual ones.
+    #[track_caller]
+    pub(crate) fn spawn(console: &Console, environment: &[(&str, &str)]) -> Agent {
+        let with_environment = |setup: Setup, (name, value): &(&str, &str)| setup.env(name, value);
+        environment.iter().fold(Setup::new(console), with_environment).spawn()
+    }
+
+    /// Its home, to start another one in.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The process: signals, exit status, what `/proc` says.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Waits for a log line that matches and gives it.
+    #[track_caller]
+    pub(crate) fn wait_log(&self, matches: impl Fn(&Value) -> bool) -> Value {
+        self.log.wait(WAIT_MAX, matches)
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait_exit(&self, patience: Duration) -> ExitStatus {
+        let Some(status) = self.process.wait(patience) else { panic!("the agent still runs after {patience:?}") };
+        status
+    }
+
+    /// SIGTERM, and an exit with status 0 within the drain's time table.
+    #[track_caller]
+    pub(crate) fn drain(&self) {
+        self.signal(Signal::TERM);
+        let status = self.wait_exit(DRAIN_MAX);
+        assert!(status.success(), "a drain ends with status 0, this one with {status}");
+    }
+
+    /// SIGKILL, and no more agent.
+    #[track_caller]
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.process.kill();
+        // Descendants may hold the pipe open; then what came so far is what there is.
+        self.log.wait_end(Duration::from_secs(2));
+        if std::thread::panicking() {
+            eprintln!("--- what the agent logged ---\n{}---", self.log.text());
+            return;
+        }
+        assert_secret(&self.key, self.log.text().as_bytes(), "the log");
+        scan(&self.key, self.home.path());
+    }
+}
+
+/// Checks again at each heartbeat that the console hears, until it is so: for what shows only in `/proc`.
+#[track_caller]
+pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + WAIT_MAX;
+    let mut view = console.from_now();
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never so: {what}");
+        let beat = view.frame("heartbeat");
+        view = view.after(&beat);
+    }
+}
+
+/// Checks every file that the agent may have written.
+fn scan(key: &str, directory: &Path) {
+    const DEPTH_MAX: usize = 8;
+    const FILE_BYTES_MAX: u64 = 64 << 20;
+    let mut directories = vec![(directory.to_owned(), 0)];
+    while let Some((directory, depth)) = directories.pop() {
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+            let Ok(kind) = entry.metadata() else { continue }; // just removed
+            if kind.is_dir() && depth < DEPTH_MAX {
+                directories.push((entry.path(), depth + 1));
+            } else if kind.is_file() && kind.len() <= FILE_BYTES_MAX {
+                let bytes = std::fs::read(entry.path()).unwrap_or_default();
+                assert_secret(key, &bytes, &entry.path().display().to_string());
+            }
+        }
+    }
+}
+
+fn assert_secret(key: &str, bytes: &[u8], place: &str) {
+    let found = !key.is_empty() && bytes.windows(key.len()).any(|window| window == key.as_bytes());
+    assert!(!found, "the key stands in {place}");
+}
