@@ -11,6 +11,7 @@
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
+//! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
@@ -18,6 +19,7 @@ pub mod agent;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod link;
 pub mod logging;

@@ -2,7 +2,7 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::Config;
-use draupnir::{agent, logging, replay, sys};
+use draupnir::{agent, doctor, logging, replay, sys};
 use std::io::stdout;
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => print(cli::version()),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
-        Ok(Invocation::Doctor { json: _ }) => ExitCode::FAILURE,
+        Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
         Err(misused) => {
             eprintln!("{misused}");
             ExitCode::from(EXIT_USAGE)
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    sys::process::harden();
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(problems) => {
@@ -35,9 +36,16 @@ fn run() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    sys::process::harden();
+    // Before the first thread: from here on no terminal of this user can read the key in /proc.
+    if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
+        tracing::error!(%error, "the API key stays readable in this process's environment");
+    }
     match agent::run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(agent::Error::Proxy(error)) => {
+            tracing::error!(%error, "the configuration cannot be used");
+            ExitCode::from(EXIT_CONFIG)
+        }
         Err(error) => {
             tracing::error!(%error, "the agent could not begin");
             ExitCode::FAILURE

@@ -20,7 +20,8 @@ pub mod signals;
 
 use crate::config::{Config, host_name};
 use crate::identity::{Identity, Memory};
-use crate::link::{self, Link};
+use crate::link::proxy::ProxyError;
+use crate::link::{self, Link, Target};
 use crate::protocol::InstanceId;
 use crate::report::{self, Report, Reporter};
 use async_channel::Receiver;
@@ -72,6 +73,9 @@ pub enum Error {
     /// This machine must let the agent handle signals.
     #[error("the signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
+    /// The operator must correct the variable of the proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// The operator must correct what the link is made of.
     #[error(transparent)]
     Link(#[from] link::Error),
@@ -114,9 +118,13 @@ impl Agent {
         if let Some(error) = error {
             tracing::warn!(%error, "nothing is remembered across restarts");
         }
+        let target = Target::of(&config)?;
+        if target.exposes_key() {
+            tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
+        }
         let budget = Rc::new(Budget::new());
         Ok(Self {
-            link: Link::new(settings::target(&config), Rc::clone(executor), reporter.clone())?,
+            link: Link::new(target, Rc::clone(executor), reporter.clone())?,
             identity: memory.identity(),
             memory,
             registering_at: None,
