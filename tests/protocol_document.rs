@@ -1,6 +1,8 @@
 //! `PROTOCOL.md` tells the truth: its outbound examples are what the agent writes, its inbound ones what it reads.
 
-use draupnir::protocol::metrics::Live;
+use draupnir::protocol::metrics::{
+    Cpu, Disk, DiskIo, Instance, Live, Memory, Metrics, Network, Pressure, Ratio, Source, Stall, Stamped,
+};
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
     InstanceId, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed, TerminalOutput,
@@ -55,7 +57,7 @@ fn with_this_build(mut example: Value) -> Value {
 #[test]
 fn every_example_belongs_to_a_kind_that_is_checked() {
     let fences = DOCUMENT.matches("```json").count();
-    let kinds = ["http", "outbound", "metrics", "inbound", "ignored"];
+    let kinds = ["http", "outbound", "inbound", "ignored"];
     assert_eq!(fences, kinds.map(|kind| examples(kind).len()).iter().sum::<usize>());
 }
 
@@ -162,10 +164,87 @@ fn outbound() -> Vec<String> {
     vec![
         registration(instance_id, &tags()).message(),
         Heartbeat { instance_id, timestamp: timestamp(), uptime_seconds: 101, live: Some(live) }.message(),
+        Stamped { instance_id, timestamp: timestamp(), metrics: &metrics() }.message(),
         event.message(),
         output.message(),
         closed.message(),
         result.message(),
         stream.message(),
     ]
+}
+
+/// Figures with every optional field.
+fn metrics() -> Metrics {
+    let (count, percent, ratio) = (|value| Some(Count::new(value)), Percent::new, Ratio::new);
+    let stall = |some, full: Option<f64>| Some(Stall { some_avg10: percent(some), full_avg10: full.map(percent) });
+    let source = Source::Cgroup2;
+    Metrics {
+        cpu: Cpu {
+            usage_percent: percent(12.5),
+            load_avg_1: ratio(0.1),
+            load_avg_5: ratio(0.2),
+            load_avg_15: ratio(0.3),
+            core_count: 2,
+            per_core: vec![percent(10.0), percent(15.0)],
+            cores: Some(ratio(1.5)),
+            steal_percent: Some(percent(0.0)),
+            source,
+        },
+        memory: Memory {
+            total_bytes: Count::new(512 << 20),
+            used_bytes: Count::new(100 << 20),
+            free_bytes: Count::new(362 << 20),
+            cached_bytes: Count::new(50 << 20),
+            usage_percent: Percent::of(100, 512),
+            swap_total_bytes: Count::new(0),
+            swap_used_bytes: Count::new(0),
+            source,
+        },
+        disk: vec![Disk {
+            mount_point: "/".into(),
+            device: "/dev/vda1".into(),
+            fs_type: "ext4".into(),
+            total_bytes: Count::new(8 << 30),
+            used_bytes: Count::new(1 << 30),
+            free_bytes: Count::new(7 << 30),
+            usage_percent: Percent::of(1, 8),
+            inodes_total: count(524_288),
+            inodes_used: count(4096),
+            read_bytes_per_second: count(0),
+            write_bytes_per_second: count(4096),
+        }],
+        network: Network {
+            bytes_sent: Count::new(7),
+            bytes_recv: Count::new(8),
+            packets_sent: Count::new(9),
+            packets_recv: Count::new(10),
+            sent_bytes_per_second: count(1),
+            recv_bytes_per_second: count(2),
+            errors: count(0),
+            drops: count(0),
+            tcp_connections: count(3),
+        },
+        disk_io: Some(DiskIo {
+            read_bytes_per_second: Count::new(0),
+            write_bytes_per_second: Count::new(4096),
+            source,
+        }),
+        pressure: Some(Pressure {
+            cpu: stall(0.5, None),
+            memory: stall(0.0, Some(0.0)),
+            io: stall(1.25, Some(0.75)),
+            source,
+        }),
+        instance: Instance {
+            uptime_seconds: count(3600),
+            process_count: count(12),
+            task_count: count(40),
+            task_limit: count(4096),
+            oom_kill_count: count(0),
+            open_descriptors: count(11),
+            descriptor_limit: count(1024),
+            machine_open_descriptors: count(1504),
+            machine_descriptor_limit: count(100_000),
+        },
+    }
 }

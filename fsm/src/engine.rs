@@ -101,8 +101,9 @@ impl<M> Engine<M> {
         if let Some(link) = self.delivery.tick(now) {
             self.handle(now, Fact::WriteStalled { link });
         }
+        // What is ordered may be a message: nothing is settled before that is in the ledger.
         let settled = self.delivery.is_settled();
-        if settled != self.machine.believes_settled() {
+        if self.orders.is_empty() && settled != self.machine.believes_settled() {
             self.handle(now, Fact::DeliverySettled { settled });
         }
         if !self.room_for_results && self.delivery.promise(Kind::Result) {
@@ -233,5 +234,57 @@ impl<M> Engine<M> {
             let orders = self.orders.range(first..).copied().collect();
             recorder(&Step { at_ms: at, fact, orders, state: Some(seen.state.to_string()), next: seen.next });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delivery::{After, Reliable};
+    use alloc::vec::Vec;
+
+    /// An engine whose link is ready and whose orders are all performed.
+    fn ready() -> Engine<u32> {
+        let mut engine = Engine::new(Policy::default(), Schedule::default(), 1);
+        engine.handle(Time::START, Fact::Started { remembered: true });
+        engine.tick(Time::START, 0);
+        engine.tick(Time::START, 0);
+        engine.handle(Time::START, Fact::LinkOpened { link: 1 });
+        engine.handle(Time::START, Fact::Greeted { link: 1 });
+        orders(&mut engine);
+        engine
+    }
+
+    fn orders(engine: &mut Engine<u32>) -> Vec<Order> {
+        core::iter::from_fn(|| engine.poll_order()).collect()
+    }
+
+    #[test]
+    fn a_drain_does_not_close_before_its_last_event_is_in_the_ledger() {
+        let mut engine = ready();
+        let now = Time::from_ms(20_000);
+        engine.handle(now, Fact::ShutdownRequested);
+        engine.tick(now, 0);
+        let ordered = orders(&mut engine);
+        assert!(matches!(ordered[..], [Order::Emit { .. }]), "{ordered:?}");
+        let event = Reliable { kind: Kind::Event, size_bytes: 10, after: After::NOTHING, promised: false };
+        engine.delivery.push(event, 7).expect("there is room");
+        engine.tick(now, 0);
+        assert_eq!(orders(&mut engine), []);
+        assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
+        let marker_due = Time::from_ms(20_200);
+        let Some(Next::Ping { payload, .. }) = engine.next_frame(marker_due) else { panic!("a marker is due") };
+        engine.pong(marker_due, 1, &payload);
+        engine.tick(marker_due, 0);
+        assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
+    }
+
+    #[test]
+    fn a_dispatch_is_taken_answered_or_running_already() {
+        let mut engine = ready();
+        assert_eq!(engine.command_requested(Time::START, 1, 77, 0), Requested::Taken);
+        assert_eq!(engine.command_requested(Time::START, 2, 77, 0), Requested::Running);
+        engine.handle(Time::START, Fact::ShutdownRequested);
+        assert_eq!(engine.command_requested(Time::START, 3, 78, 0), Requested::Answered);
     }
 }

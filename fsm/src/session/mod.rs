@@ -4,6 +4,8 @@ use crate::order::Order;
 use crate::time::Time;
 use alloc::vec::Vec;
 /// stub
+pub const SESSIONS_MAX: usize = 256;
+/// stub
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {}
 #[allow(missing_docs, clippy::unused_self)]
