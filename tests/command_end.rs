@@ -91,7 +91,8 @@ fn a_timeout_of_nothing_is_thirty_seconds_and_others_are_clamped() {
 fn a_child_in_the_background_that_keeps_the_pipes_delays_the_result_by_half_a_second() {
     let (console, agent) = start();
     // A double fork, in a session of its own, with both pipes open.
-    let line = "mkfifo ~/go; (setsid sh -c 'echo $$ > ~/pid; read go < ~/go; echo alive > ~/lives' &) & wait; echo early";
+    let line =
+        "mkfifo ~/go; (setsid sh -c 'echo $$ > ~/pid; read go < ~/go; echo alive > ~/lives' &) & wait; echo early";
     let before = std::time::Instant::now();
     let result = console.browser().run(line);
     let took = before.elapsed();

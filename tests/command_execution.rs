@@ -96,9 +96,14 @@ fn variables_are_those_of_the_agent_without_its_secrets_and_those_of_the_payload
 #[test]
 fn a_variable_named_like_the_key_is_the_payloads() {
     let (console, agent) = start();
-    let fields = json!({"command": "echo \"$SINDRI_CONSOLE_API_KEY\"", "env": ["SINDRI_CONSOLE_API_KEY=from the payload"]});
+    let fields =
+        json!({"command": "echo \"$SINDRI_CONSOLE_API_KEY\"", "env": ["SINDRI_CONSOLE_API_KEY=from the payload"]});
     assert_eq!(run(&console, "named", &fields)["stdout"], "from the payload\n");
-    assert_eq!(console.browser().run("echo \"[$SINDRI_CONSOLE_API_KEY]\"")["stdout"], "[]\n", "it is that command's only");
+    assert_eq!(
+        console.browser().run("echo \"[$SINDRI_CONSOLE_API_KEY]\"")["stdout"],
+        "[]\n",
+        "it is that command's only"
+    );
     agent.drain();
 }
 

@@ -108,7 +108,10 @@ fn a_thousand_dispatches_of_three_hundred_commands_across_three_reconnects_run_t
     }
     // What was on its way when a link broke never came; the console asks again for what it has no answer to.
     for id in &ids {
-        if !console.within(Duration::from_secs(5)).comes(|record| is_result(record) && record.payload()["command_id"] == *id) {
+        if !console
+            .within(Duration::from_secs(5))
+            .comes(|record| is_result(record) && record.payload()["command_id"] == *id)
+        {
             console.browser().dispatch(id, &format!("echo '{id}' >> ~/ran"));
         }
     }
@@ -131,7 +134,9 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
     let home = agent.home().path().to_owned();
     std::fs::create_dir(home.join("up")).expect("the home is writable");
     let line = |number: usize| {
-        format!("echo {number} >> ~/started; touch ~/up/{number}; while [ ! -e ~/go ]; do sleep 0.05; done; rm ~/up/{number}")
+        format!(
+            "echo {number} >> ~/started; touch ~/up/{number}; while [ ! -e ~/go ]; do sleep 0.05; done; rm ~/up/{number}"
+        )
     };
     for number in 0..300 {
         browser.dispatch_with(&number.to_string(), &json!({"command": line(number), "timeout_ms": 120_000}));
@@ -155,7 +160,8 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
     assert_eq!(started.len(), 271);
     let in_turn = started.iter().enumerate().all(|(place, number)| place.abs_diff(*number) <= 17);
     assert!(in_turn, "they are started in order: {started:?}");
-    let refused: Vec<Value> = (272..300).map(|number: usize| console.result(&number.to_string())["reason"].clone()).collect();
+    let refused: Vec<Value> =
+        (272..300).map(|number: usize| console.result(&number.to_string())["reason"].clone()).collect();
     assert!(refused.iter().all(|reason| reason == "busy"), "{refused:?}");
     assert!(!home.join("again").exists());
     agent.drain();
@@ -166,7 +172,9 @@ fn results_of_commands_that_end_while_the_link_is_down_come_after_the_reconnect(
     let (console, agent) = start();
     let home = agent.home().path().to_owned();
     for number in 0..5 {
-        let line = format!("touch ~/up{number}; while [ ! -e ~/go ]; do sleep 0.05; done; echo out {number}; touch ~/end{number}");
+        let line = format!(
+            "touch ~/up{number}; while [ ! -e ~/go ]; do sleep 0.05; done; echo out {number}; touch ~/end{number}"
+        );
         console.browser().dispatch(&number.to_string(), &line);
     }
     support::settles(&console, "all are up", || (0..5).all(|number| home.join(format!("up{number}")).exists()));
