@@ -9,7 +9,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Run) => run(),
-        Ok(Invocation::Version) => print(cli::version()),
+        Ok(Invocation::Version) => print(&format!("{}\n", cli::version())),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
         Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
