@@ -11,17 +11,21 @@
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
+//! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
 //! | [`sys`] | the only `unsafe` | policy |
 
+pub mod agent;
 pub mod cli;
 pub mod command;
 pub mod config;
+pub mod doctor;
 pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod protocol;
+pub mod replay;
 pub mod report;
 pub mod ring;
 pub mod sys;

@@ -1,2 +1,61 @@
-//! x
-fn main() {}
+//! The agent's process: flags, configuration, logging, exit status; nothing else.
+
+use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
+use draupnir::config::Config;
+use draupnir::{agent, doctor, logging, replay, sys};
+use std::io::stdout;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Invocation::Run) => run(),
+        Ok(Invocation::Version) => print(cli::version()),
+        Ok(Invocation::Help) => print(&cli::help()),
+        Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
+        Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
+        Err(misused) => {
+            eprintln!("{misused}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run() -> ExitCode {
+    sys::process::harden();
+    let config = match Config::from_environment() {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if let Err(error) = logging::start(config.log_level, &config.api_key) {
+        eprintln!("sindri-agent: logging cannot be started: {error}");
+        return ExitCode::FAILURE;
+    }
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before the first thread: from here on no terminal of this user can read the key in /proc.
+    if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
+        tracing::error!(%error, "the API key stays readable in this process's environment");
+    }
+    match agent::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(agent::Error::Proxy(error)) => {
+            tracing::error!(%error, "the configuration cannot be used");
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the agent could not begin");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    // A reader that has gone away is no failure of ours.
+    let _ = stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

@@ -3,6 +3,7 @@
 //! It is bounded: a module that has more to tell than the loop can take waits, and with it whatever it reads from. The
 //! loop never waits for a module, so nothing can lock up. It does not interpret.
 
+use crate::agent::{sampling, signals};
 use crate::{command, link, terminal};
 use async_channel::{Receiver, Sender};
 
@@ -18,6 +19,22 @@ pub enum Report {
     Terminal(terminal::Report),
     /// From a command.
     Command(command::Report),
+    /// From the sampler.
+    Sample(sampling::Report),
+    /// From the signal handlers.
+    Signal(signals::Report),
+}
+
+impl From<sampling::Report> for Report {
+    fn from(report: sampling::Report) -> Self {
+        Self::Sample(report)
+    }
+}
+
+impl From<signals::Report> for Report {
+    fn from(report: signals::Report) -> Self {
+        Self::Signal(report)
+    }
 }
 
 impl From<link::Report> for Report {

@@ -8,8 +8,12 @@ use super::race::{self, Failed};
 use super::resolve::{LookUp, Resolver};
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
+use super::tls::{Tls, Trusted};
+use super::{USER_AGENT, proxy};
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
+use futures_lite::future;
+use futures_rustls::client::TlsStream;
 use http::HeaderValue;
 use rustix::io::Errno;
 use smol::LocalExecutor;
@@ -28,21 +32,20 @@ const TCP: TcpOptions = TcpOptions {
     not_sent_low_water_bytes: 16 * 1024,
 };
 
-/// Who speaks, for the console's log.
-const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
-
 /// Knows the way to the console.
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
     authorization: HeaderValue,
     resolver: Resolver,
+    pub(super) tls: Tls,
 }
 
 impl Dialer {
     pub(super) fn new(target: Target, executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Result<Self, Error> {
-        let authorization = target.key.authorization().ok_or(Error::Key)?;
-        Ok(Self { target, authorization, resolver: Resolver::new(executor, look_up) })
+        let authorization = target.authorization().ok_or(Error::Key)?;
+        let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
+        Ok(Self { target, authorization, resolver, tls })
     }
 
     /// What the console did wrong, with its name.
@@ -53,9 +56,9 @@ impl Dialer {
     /// The beginning of any request to the console: the first line and the headers that all have in common.
     pub(super) fn request_line_and_headers(&self, method: &str, path: &str) -> Vec<u8> {
         let mut head = format!(
-            "{method} {prefix}{path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
-            prefix = self.target.prefix,
-            host = self.target.authority(),
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
+            path = self.target.url.path(path),
+            host = self.target.url.authority(),
         )
         .into_bytes();
         head.extend_from_slice(self.authorization.as_bytes());
@@ -63,15 +66,57 @@ impl Dialer {
         head
     }
 
-    fn peer(&self) -> String {
-        host_and_port(&self.target.host, self.target.port)
+    /// The console's name and port, for error texts.
+    pub(super) fn peer(&self) -> String {
+        host_and_port(self.target.url.host(), self.target.url.port())
     }
 
     /// A byte stream to the console, on which nothing has been said yet.
     pub(super) async fn open(&self, progress: Progress) -> Result<Stream, Error> {
-        let addresses = self.resolver.resolve(&self.target.host, self.target.port).await?;
-        let socket = connect(&self.peer(), &addresses).await?;
-        Ok(Stream::Plain(Tcp::new(socket, progress)))
+        let reached = async {
+            let addresses = self.resolve().await?;
+            let mut tcp = self.connect(&addresses, progress).await?;
+            self.tunnel(&mut tcp).await?;
+            Ok(tcp)
+        };
+        if !self.target.url.is_tls() {
+            return Ok(Stream::Plain(reached.await?));
+        }
+        // The roots are read while the network is waited for.
+        let (tcp, trusted) = future::try_zip(reached, self.tls.trusted()).await?;
+        Ok(Stream::Tls(Box::new(self.secure(&trusted, tcp).await?)))
+    }
+
+    /// Whom a connection is opened to: the proxy, if there is one, or else the console.
+    pub(super) fn next_hop(&self) -> (&str, u16) {
+        match &self.target.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (self.target.url.host(), self.target.url.port()),
+        }
+    }
+
+    /// The addresses of the next hop.
+    pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
+        let (host, port) = self.next_hop();
+        self.resolver.resolve(host, port).await
+    }
+
+    /// A connection to the first of these addresses that answers.
+    pub(super) async fn connect(&self, addresses: &[SocketAddr], progress: Progress) -> Result<Tcp, Error> {
+        let (host, port) = self.next_hop();
+        Ok(Tcp::new(connect(&host_and_port(host, port), addresses).await?, progress))
+    }
+
+    /// Lets the proxy, if there is one, lead a connection on to the console.
+    pub(super) async fn tunnel(&self, tcp: &mut Tcp) -> Result<(), Error> {
+        let Some(proxy) = &self.target.proxy else { return Ok(()) };
+        let asked = proxy::tunnel(tcp, proxy, self.target.url.host(), self.target.url.port()).await;
+        asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })
+    }
+
+    /// TLS with the console on a connection that ends there.
+    pub(super) async fn secure(&self, trusted: &Trusted, tcp: Tcp) -> Result<TlsStream<Tcp>, Error> {
+        self.tls.handshake(trusted, self.target.url.host(), &self.peer(), tcp).await
     }
 }
 

@@ -3,7 +3,10 @@
 //! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
 //! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
 
+use super::proxy::ProxyFault;
 use super::race::Failed;
+use super::tls::{RootsFault, TlsFault};
+use crate::protocol::InvalidInstanceId;
 use draupnir_fsm::fact::Failure;
 use std::io;
 
@@ -14,8 +17,8 @@ pub enum Error {
     #[error("the API key cannot stand in an HTTP header: it is empty or holds a control character")]
     Key,
     /// The operator, or the console that gave it, must correct the instance id.
-    #[error("an instance id has 1 to 100 visible ASCII characters; this one has not")]
-    InstanceId,
+    #[error("{0}; this one has not")]
+    InstanceId(InvalidInstanceId),
     /// The operator must correct the console's address, or this machine's name service.
     #[error("the name {host} cannot be resolved: {reason}; check the console URL and this machine's DNS")]
     Name {
@@ -47,6 +50,25 @@ pub enum Error {
         doing: &'static str,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The operator must correct the files of trusted certificates.
+    #[error("{0}")]
+    Roots(RootsFault),
+    /// The proxy, or its settings, must be corrected.
+    #[error("the proxy {proxy} failed: {fault}")]
+    Proxy {
+        /// Name and port of the proxy.
+        proxy: String,
+        /// What it did.
+        fault: ProxyFault,
+    },
+    /// The console's certificate, its port or this machine's trust must be corrected.
+    #[error("no TLS with {peer}: {fault}")]
+    Tls {
+        /// Name and port of the console.
+        peer: String,
+        /// What went wrong.
+        fault: TlsFault,
     },
     /// What answers is no console, or the connection broke on the way.
     #[error("{peer} {fault}")]
@@ -109,11 +131,14 @@ impl Error {
         match self {
             Self::KeyRefused { retry_after_ms, .. } | Self::Refused { retry_after_ms, .. } => *retry_after_ms,
             Self::Key
-            | Self::InstanceId
+            | Self::InstanceId(_)
             | Self::Name { .. }
             | Self::NameService { .. }
             | Self::Network { .. }
             | Self::Machine { .. }
+            | Self::Roots(_)
+            | Self::Proxy { .. }
+            | Self::Tls { .. }
             | Self::Peer { .. } => None,
         }
     }
@@ -121,9 +146,11 @@ impl Error {
     /// What the machine is told.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Key | Self::InstanceId | Self::Machine { .. } => Failure::Local,
+            Self::Key | Self::InstanceId(_) | Self::Machine { .. } => Failure::Local,
             Self::Name { .. } | Self::NameService { .. } => Failure::Resolve,
             Self::Network { .. } => Failure::Connect,
+            Self::Proxy { .. } => Failure::Proxy,
+            Self::Roots(_) | Self::Tls { .. } => Failure::Tls,
             Self::Peer { .. } => Failure::Protocol,
             Self::KeyRefused { .. } => Failure::Unauthorized,
             Self::Refused { .. } => Failure::Status,

@@ -12,7 +12,9 @@
 //! |---|---|
 //! | `target` | what is to be reached, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
+//! | `proxy`, `tls` | what may stand between, and what must |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
+//! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
 //!
 //! Wire: part A "HTTP", part B "Registration" and "WebSocket".
@@ -30,6 +32,8 @@ use stream::Progress;
 mod dial;
 mod error;
 mod http;
+pub mod probe;
+pub mod proxy;
 mod race;
 mod register;
 mod resolve;
@@ -38,11 +42,16 @@ mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
-pub use target::{Key, Scheme, Target};
+pub use target::{Target, Trust};
+pub use tls::{RootsFault, RootsFrom, TlsFault};
+
+/// Who speaks, for the logs of consoles and proxies.
+const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
 
 /// The way to the console, and what goes over it.
 pub struct Link {

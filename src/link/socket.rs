@@ -11,8 +11,8 @@
 //! Wire: part B "WebSocket"; RFC 6455, sections 5.5 and 7.
 
 use super::stream::Stream;
-use super::target::Key;
 use super::{Frame, Report, words};
+use crate::config::Secret;
 use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -103,7 +103,7 @@ impl Line {
     }
 
     /// Runs an upgraded socket to its end.
-    pub(super) async fn run(&self, link: Attempt, socket: WebSocketStream<Stream>, key: &Key, reporter: &Reporter) {
+    pub(super) async fn run(&self, link: Attempt, socket: WebSocketStream<Stream>, key: &Secret, reporter: &Reporter) {
         self.inner.borrow_mut().socket = Some(socket);
         let life = async {
             reporter.report(Report::Opened { link }).await;
@@ -132,7 +132,7 @@ impl Line {
         .await;
     }
 
-    async fn read(&self, link: Attempt, key: &Key, reporter: &Reporter) -> End {
+    async fn read(&self, link: Attempt, key: &Secret, reporter: &Reporter) -> End {
         loop {
             let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
                 Ok(Message::Text(text)) => Report::Text { link, text: text.as_str().to_owned() },
@@ -295,7 +295,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-fn close_received(link: Attempt, frame: Option<CloseFrame>, key: &Key) -> Report {
+fn close_received(link: Attempt, frame: Option<CloseFrame>, key: &Secret) -> Report {
     let (code, reason) = frame
         .map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), words::printable(frame.reason.as_str(), key)));
     Report::CloseReceived { link, code, reason }

@@ -7,6 +7,7 @@
 use crate::sys::socket;
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
+use futures_rustls::client::TlsStream;
 use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -82,6 +83,8 @@ impl AsyncWrite for Tcp {
 pub(super) enum Stream {
     /// Clear text.
     Plain(Tcp),
+    /// TLS; boxed, because its state is 1 KiB and there is one at a time.
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 impl Stream {
@@ -89,34 +92,41 @@ impl Stream {
     pub(super) fn reset(self) {
         let tcp = match &self {
             Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
         };
         // It fails only on what is no socket; the closing that follows is then an ordinary one.
         let _ = tcp.reset_on_close();
-    }
-
-    fn inner(self: Pin<&mut Self>) -> Pin<&mut Tcp> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp),
-        }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.inner().poll_read(cx, buffer)
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buffer),
+        }
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.inner().poll_write(cx, bytes)
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_flush(cx)
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_close(cx)
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_close(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_close(cx),
+        }
     }
 }

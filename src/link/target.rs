@@ -1,104 +1,93 @@
-//! What is to be reached: the console's address and the key that opens it.
+//! What is to be reached: the console's address, the key that opens it, and whom to trust on the way.
 //!
-//! It does not read the environment and does not parse URLs: `config` does. A [`Key`] never shows itself.
+//! It does not read the environment and does not parse URLs: `config` does.
 
+use super::proxy::{self, Proxy, ProxyError};
+use crate::config::{Config, ConsoleUrl, Secret};
 use http::HeaderValue;
-use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::rc::Rc;
-
-/// What stands where the key would have stood.
-const REDACTED: &str = "[key]";
-
-/// Whether the console is spoken to in clear text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// `http` and `ws`.
-    Plain,
-    /// `https` and `wss`.
-    Tls,
-}
-
-impl Scheme {
-    /// The port that a URL need not name.
-    pub const fn default_port(self) -> u16 {
-        match self {
-            Self::Plain => 80,
-            Self::Tls => 443,
-        }
-    }
-}
-
-/// The API key. It is never shown, whatever formats it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Key(Rc<str>);
-
-impl Key {
-    /// Takes a key as configured, without surrounding white space.
-    pub fn new(key: &str) -> Self {
-        Self(key.into())
-    }
-
-    /// The `Authorization` header, if the key can stand in one.
-    pub(super) fn authorization(&self) -> Option<HeaderValue> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0)).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    }
-
-    /// The text without the key: what a console says may quote what it was sent.
-    pub(super) fn redact(&self, text: &str) -> String {
-        if self.0.is_empty() {
-            return text.to_owned();
-        }
-        text.replace(&*self.0, REDACTED)
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(REDACTED)
-    }
-}
 
 /// The console and the way to it.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Clear text or TLS.
-    pub scheme: Scheme,
-    /// A name or an address; an IPv6 address stands without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// What stands before every path: empty, or `/…` without a trailing slash.
-    pub prefix: String,
+    /// The console.
+    pub url: ConsoleUrl,
     /// The API key.
-    pub key: Key,
-    /// Certificates to trust beside the system's, in PEM.
+    pub key: Secret,
+    /// Whose certificates are trusted.
+    pub trust: Trust,
+    /// The proxy that leads there, as [`choose`](super::proxy::choose) found it.
+    pub proxy: Option<Proxy>,
+}
+
+/// Whose certificates are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct Trust {
+    /// Authorities to trust beside the roots, in PEM: `SINDRI_AGENT_CA_FILE`.
     pub ca_file: Option<PathBuf>,
+    /// Roots to trust instead of the system's, in PEM: `SSL_CERT_FILE`.
+    pub cert_file: Option<PathBuf>,
+    /// Directories of such files: `SSL_CERT_DIR`, which separates them by colons.
+    pub cert_dirs: Vec<PathBuf>,
 }
 
 impl Target {
-    /// What the `Host` header says: the port only where the scheme does not imply it.
-    pub fn authority(&self) -> String {
-        if self.port == self.scheme.default_port() {
-            bracketed(&self.host)
-        } else {
-            host_and_port(&self.host, self.port)
+    /// What a configuration says about the console.
+    ///
+    /// # Errors
+    /// Where the variable of the proxy that counts holds no proxy's URL.
+    pub fn of(config: &Config) -> Result<Self, ProxyError> {
+        let url = &config.console_url;
+        let dirs = config.roots.dir.iter().flat_map(std::env::split_paths).collect();
+        Ok(Self {
+            url: url.clone(),
+            key: config.api_key.clone(),
+            trust: Trust { ca_file: config.ca_file.clone(), cert_file: config.roots.file.clone(), cert_dirs: dirs },
+            proxy: proxy::choose(&config.proxies, url.is_tls(), url.host(), url.port())?,
+        })
+    }
+
+    /// The `Authorization` header, if the key can stand in one.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let key = self.key.expose();
+        let mut value = HeaderValue::from_str(&format!("Bearer {key}")).ok().filter(|_| !key.is_empty())?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Whether the key travels where strangers can read it: in clear text, to a host that is neither this machine nor
+    /// on a private network as far as its name or address tells.
+    pub fn exposes_key(&self) -> bool {
+        !self.url.is_tls() && !is_private(self.url.host())
+    }
+}
+
+/// Suffixes that no public name has (RFC 6761, 6762, 8375, and ICANN's reservation of `internal`).
+const PRIVATE_SUFFIXES: [&str; 4] = [".localhost", ".local", ".internal", ".home.arpa"];
+
+fn is_private(host: &str) -> bool {
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) => is_private_v4(address),
+        Ok(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
+            Some(mapped) => is_private_v4(mapped),
+            None => address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local(),
+        },
+        Err(_) => {
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            // A name without a dot is one that only the local network can resolve.
+            !name.contains('.') || PRIVATE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
         }
     }
 }
 
-/// `host:port`, with brackets around an IPv6 address.
-pub(super) fn host_and_port(host: &str, port: u16) -> String {
-    format!("{}:{port}", bracketed(host))
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    address.is_loopback() || address.is_private() || address.is_link_local() || address.is_unspecified()
 }
 
-fn bracketed(host: &str) -> String {
-    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+/// `host:port`, with brackets around an IPv6 address.
+pub(super) fn host_and_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 #[cfg(test)]
@@ -106,35 +95,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_shows_itself_to_nobody() {
-        let key = Key::new("sk-secret");
-        assert_eq!(format!("{key:?}"), "[key]");
-        let header = key.authorization().expect("legal");
+    fn the_header_of_the_key_shows_itself_to_nobody() {
+        let url = ConsoleUrl::parse("https://console.test").expect("a URL");
+        let with = |key: &str| Target { url: url.clone(), key: Secret::new(key), trust: Trust::default(), proxy: None };
+        let header = with("sk-secret").authorization().expect("legal");
         assert_eq!(format!("{header:?}"), "Sensitive");
         assert_eq!(header.as_bytes(), b"Bearer sk-secret");
-        assert_eq!(key.redact("your key sk-secret has expired"), "your key [key] has expired");
-    }
-
-    #[test]
-    fn a_key_that_cannot_stand_in_a_header_is_refused() {
+        assert!(!format!("{:?}", with("sk-secret")).contains("sk-secret"));
         for key in ["", "a\nb", "a\0b", "a\rX-Forged: 1"] {
-            assert!(Key::new(key).authorization().is_none(), "{key:?}");
+            assert!(with(key).authorization().is_none(), "{key:?}");
         }
     }
 
     #[test]
-    fn the_authority_names_the_port_where_it_is_not_implied() {
-        let target = |scheme, host: &str, port| Target {
-            scheme,
-            host: host.to_owned(),
-            port,
-            prefix: String::new(),
-            key: Key::new("k"),
-            ca_file: None,
-        };
-        assert_eq!(target(Scheme::Plain, "console.test", 80).authority(), "console.test");
-        assert_eq!(target(Scheme::Tls, "console.test", 80).authority(), "console.test:80");
-        assert_eq!(target(Scheme::Tls, "::1", 443).authority(), "[::1]");
-        assert_eq!(target(Scheme::Plain, "::1", 8080).authority(), "[::1]:8080");
+    fn a_key_is_exposed_in_clear_text_outside_private_networks() {
+        for host in ["localhost", "console", "a.localhost", "mimir.internal", "127.0.0.1", "10.1.2.3", "192.168.0.1"] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in ["::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "172.31.0.1", "MIMIR.Local."] {
+            assert!(is_private(host), "{host}");
+        }
+        for host in ["console.test", "localhost.evil.test", "8.8.8.8", "2001:db8::1", "172.32.0.1", "::ffff:8.8.8.8"] {
+            assert!(!is_private(host), "{host}");
+        }
     }
 }

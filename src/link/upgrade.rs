@@ -9,6 +9,7 @@ use super::error::{Error, PeerFault};
 use super::http::{self, Answer, Head};
 use super::stream::{Progress, Stream};
 use super::words;
+use crate::protocol::InstanceId;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
@@ -28,10 +29,16 @@ pub(super) async fn dial(
     instance_id: &str,
     progress: Progress,
 ) -> Result<WebSocketStream<Stream>, Error> {
-    if !words::is_instance_id(instance_id) {
-        return Err(Error::InstanceId);
-    }
-    let mut stream = dialer.open(progress).await?;
+    let instance_id = InstanceId::new(instance_id).map_err(Error::InstanceId)?;
+    upgrade(dialer, dialer.open(progress).await?, &instance_id).await
+}
+
+/// Asks for a WebSocket on a fresh stream.
+pub(super) async fn upgrade(
+    dialer: &Dialer,
+    mut stream: Stream,
+    instance_id: &InstanceId,
+) -> Result<WebSocketStream<Stream>, Error> {
     let nonce = generate_key();
     let request = request(dialer, instance_id, &nonce);
     let Answer { head, rest } =
@@ -49,7 +56,7 @@ pub(super) async fn dial(
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
 }
 
-fn request(dialer: &Dialer, instance_id: &str, nonce: &str) -> Vec<u8> {
+fn request(dialer: &Dialer, instance_id: &InstanceId, nonce: &str) -> Vec<u8> {
     let mut request = dialer.request_line_and_headers("GET", PATH);
     let headers = format!(
         "X-Instance-ID: {instance_id}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

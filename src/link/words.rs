@@ -3,27 +3,25 @@
 //! It does not decide what the words mean, except for one field: the `id` that a registration returns.
 
 use super::http::Head;
-use super::target::Key;
+use crate::config::{REDACTED, Secret};
+use crate::protocol::InstanceId;
 use serde_json::Value;
 
 /// How much of a console's words is kept, in bytes: enough for a sentence and its details, too little to flood a log.
 const WORDS_BYTES_MAX: usize = 512;
 
-/// The longest instance id, in characters; a longer one makes the production console fall over (wire.md).
-const INSTANCE_ID_CHARS_MAX: usize = 100;
-
 /// The fields in which consoles and their proxies explain themselves, in the order in which they are told.
 const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 
 /// A body as one line: the explaining fields of a JSON object, or else whatever it is.
-pub(super) fn of_body(body: &[u8], key: &Key) -> String {
+pub(super) fn of_body(body: &[u8], key: &Secret) -> String {
     let explained = serde_json::from_slice::<Value>(body).ok().and_then(|value| explanation(&value));
     let text = explained.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
     printable(&text, key)
 }
 
 /// Where a redirect points.
-pub(super) fn of_redirect(head: &Head, key: &Key) -> Option<String> {
+pub(super) fn of_redirect(head: &Head, key: &Secret) -> Option<String> {
     let redirects = (300..400).contains(&head.status);
     head.header("location").filter(|_| redirects).map(|location| printable(location, key))
 }
@@ -32,17 +30,12 @@ pub(super) fn of_redirect(head: &Head, key: &Key) -> Option<String> {
 pub(super) fn id_of_body(body: &[u8]) -> Option<String> {
     let value = serde_json::from_slice::<Value>(body).ok()?;
     let id = value.get("id")?.as_str()?;
-    is_instance_id(id).then(|| id.to_owned())
-}
-
-/// Whether this may stand in `X-Instance-ID`: 1 to 100 visible ASCII characters.
-pub(super) fn is_instance_id(id: &str) -> bool {
-    (1..=INSTANCE_ID_CHARS_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+    InstanceId::new(id).ok().map(|_| id.to_owned())
 }
 
 /// One line of printable text without the key, cut at the limit.
-pub(super) fn printable(text: &str, key: &Key) -> String {
-    let visible: String = key.redact(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+pub(super) fn printable(text: &str, key: &Secret) -> String {
+    let visible: String = without(text, key).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut line = String::new();
     for word in visible.split_whitespace() {
         let gap = usize::from(!line.is_empty());
@@ -56,6 +49,12 @@ pub(super) fn printable(text: &str, key: &Key) -> String {
         }
     }
     line
+}
+
+/// What a console says may quote what it was sent.
+fn without(text: &str, key: &Secret) -> String {
+    let key = key.expose();
+    if key.is_empty() { text.to_owned() } else { text.replace(key, REDACTED) }
 }
 
 fn explanation(value: &Value) -> Option<String> {
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     fn words(body: &str) -> String {
-        of_body(body.as_bytes(), &Key::new("sk-1"))
+        of_body(body.as_bytes(), &Secret::new("sk-1"))
     }
 
     #[test]
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn words_are_bounded_and_never_hold_the_key() {
-        assert_eq!(words("the key sk-1 is expired"), "the key [key] is expired");
+        assert_eq!(words("the key sk-1 is expired"), "the key [redacted] is expired");
         let long = words(&"ä".repeat(10_000));
         assert_eq!(long.len(), WORDS_BYTES_MAX);
         let sentence = words(&"word ".repeat(1000));

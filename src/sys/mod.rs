@@ -8,12 +8,13 @@
 //! | [`spawn`] | starts a program in a session of its own, with nothing of the agent in it |
 //! | [`child`] | a started program: waits for it on the reactor, signals it, reaps it, and the orphans left to PID 1 |
 //! | [`session`] | kills whatever remains of sessions |
-//! | [`socket`] | the options of a socket that no safe crate has |
+//! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`environment`] | the variables that children get, and the erasure of those that nobody may read |
 //! | [`process`] | what the agent does to itself at its start: no core, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
 pub mod child;
+pub mod descriptor;
 pub mod environment;
 mod exec;
 pub mod process;

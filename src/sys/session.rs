@@ -4,8 +4,12 @@
 //! its own is not found. Costly (it looks at every process of the machine), so it is for the end of a session only, and
 //! for many sessions at once.
 
+#[cfg(target_os = "linux")]
+use async_io::Async;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashSet;
+#[cfg(target_os = "linux")]
+use std::os::fd::OwnedFd;
 
 /// How often to look again for what was forked meanwhile. A process that forks faster than it is killed needs few rounds
 /// to lose, since each takes all of its kind; beyond that the machine has another problem.
@@ -33,6 +37,53 @@ pub fn kill_sessions(sessions: &[Pid]) -> usize {
     killed.len()
 }
 
+/// A process that was found in a session.
+#[derive(Debug)]
+pub struct Member {
+    session: Pid,
+    #[cfg(target_os = "linux")]
+    process: Option<Async<OwnedFd>>,
+}
+
+impl Member {
+    /// The session.
+    pub fn session(&self) -> Pid {
+        self.session
+    }
+
+    /// Waits until it is gone; false, at once, where that cannot be known.
+    pub async fn gone(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Some(process) = &self.process {
+            return process.readable().await.is_ok();
+        }
+        false
+    }
+}
+
+/// The processes of these sessions that run and are not their leaders.
+pub fn members(sessions: &[Pid]) -> Vec<Member> {
+    let is_member = |pid: &Pid| !sessions.contains(pid);
+    processes().into_iter().filter(is_member).filter_map(|pid| member(pid, sessions)).collect()
+}
+
+fn member(pid: Pid, sessions: &[Pid]) -> Option<Member> {
+    let session = *sessions.iter().find(|session| is_in(pid, &[**session]))?;
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{PidfdFlags, pidfd_open};
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return None,
+            // Nobody has reaped it, but it is gone.
+            Ok(process) if has_ended(&process) => return None,
+            process => process.ok(),
+        };
+        Some(Member { session, process: process.and_then(|process| Async::new_nonblocking(process).ok()) })
+    }
+    #[cfg(not(target_os = "linux"))]
+    Some(Member { session })
+}
+
 fn is_in(pid: Pid, sessions: &[Pid]) -> bool {
     // SAFETY: a plain system call. It answers 0 for threads of the kernel, which the safe wrapper does not allow for.
     let session = unsafe { libc::getsid(pid.as_raw_nonzero().get()) };
@@ -50,6 +101,13 @@ fn kill(pid: Pid, sessions: &[Pid]) -> bool {
         }
     }
     is_in(pid, sessions) && kill_process(pid, Signal::KILL).is_ok()
+}
+
+#[cfg(target_os = "linux")]
+fn has_ended(process: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)) == Ok(1)
 }
 
 #[cfg(target_os = "linux")]

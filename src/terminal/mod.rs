@@ -1,6 +1,64 @@
-//! Terminal sessions: a PTY and its shell each, on the reactor.
+//! Terminal sessions: a pseudo-terminal and its shell each, on the reactor.
+//!
+//! It does not know the link, who looks at a session, or when one should end: [`Terminals`] does what the loop orders
+//! and reports what happened. What a session prints is kept in a scrollback with offsets since its start, from which
+//! the loop cuts frames; how much may be read is its to say, and a terminal that may not be read makes its program
+//! wait.
+//!
+//! Invariants:
+//! - No call blocks, and no session holds up another: reading goes in turns, input that is not taken waits.
+//! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
+//! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (wire.md, part B).
+//! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
+//! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
+//!
+//! Units: offsets and sizes are bytes of terminal output. Wire: `terminal:*` (wire.md, part A and B).
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `session` | the two tasks of a live session, and what can be done to it |
+//! | `pty`, `shell` | the terminal; the shell in it and its surroundings |
+//! | `output`, `scrollback` | what was printed: kept, cut, replayed |
+//! | `modes`, `utf8` | what must be known of the bytes for that |
+//! | `input` | what was typed and waits |
+//! | `sweep` | what remains when the shell is gone |
 
+mod input;
+mod modes;
+mod output;
+mod pty;
+mod scrollback;
+mod session;
+mod shell;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod utf8;
+
+pub use crate::sys::spawn::SpawnError;
+pub use input::{INPUT_BYTES_MAX, InputRefused};
+pub use scrollback::SCROLLBACK_BYTES_MAX;
+
+use crate::report::Reporter;
+use crate::sys::spawn::{Program, spawn};
+use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::fact::Key;
+use input::Input;
+use output::Output;
+use pty::{Pty, Size};
+use scrollback::Scrollback;
+use session::{ReadBuffer, Session, read_buffer};
+use shell::Shell;
+use smol::{LocalExecutor, Task};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::rc::Rc;
+use sweep::Sweeper;
 
 /// What a terminal tells the loop.
 #[derive(Debug)]
@@ -22,9 +80,263 @@ pub enum Report {
         /// The exit code; 128 + N for signal N.
         code: i32,
     },
-    /// Nothing of the session is left.
+    /// No process of a session that was told to end is left. Not told where the system does not let it be known.
     Reaped {
         /// The session.
         session: Key,
     },
+}
+
+/// What is the same for all sessions.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The shell where a session asks for none; `None` for the one that the agent's own environment or system has.
+    pub shell: Option<OsString>,
+    /// Variables of the agent that no shell may see.
+    pub secrets: Vec<String>,
+}
+
+/// What a session starts with.
+#[derive(Clone, Copy, Debug)]
+pub struct Open<'a> {
+    /// The shell that was asked for.
+    pub shell: Option<&'a str>,
+    /// The width, at least 1.
+    pub cols: u16,
+    /// The height, at least 1.
+    pub rows: u16,
+}
+
+/// Output that may go into one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// Where its first byte stands; later than was asked for where the beginning is gone.
+    pub from: u64,
+    /// The bytes; none where there is only the beginning of a character.
+    pub bytes: &'a [u8],
+}
+
+/// What somebody who re-attaches is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// What resets the terminal and sets the modes that hold at `from`; bytes of the agent's own.
+    pub prelude: Vec<u8>,
+    /// Where to begin: at the beginning of a line or sequence, never within a character.
+    pub from: u64,
+    /// What sets the modes that hold now; bytes of the agent's own, never none.
+    pub epilogue: Vec<u8>,
+}
+
+/// All sessions.
+pub struct Terminals {
+    settings: Settings,
+    executor: Rc<LocalExecutor<'static>>,
+    reports: Reporter,
+    budget: Rc<Budget>,
+    sweeper: Sweeper,
+    sessions: BTreeMap<Key, Entry>,
+    buffer: ReadBuffer,
+    chunk: Vec<u8>,
+}
+
+struct Entry {
+    output: Rc<RefCell<Output>>,
+    live: Option<Live>,
+}
+
+struct Live {
+    session: Rc<Session>,
+    exit: Task<()>,
+    /// Ends when it is dropped.
+    _carry: Task<()>,
+}
+
+impl fmt::Debug for Terminals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terminals").field("sessions", &self.sessions.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Opening and ending.
+impl Terminals {
+    /// No session yet.
+    pub fn new(
+        settings: Settings,
+        executor: Rc<LocalExecutor<'static>>,
+        reports: Reporter,
+        budget: Rc<Budget>,
+    ) -> Self {
+        let sweeper = Sweeper::new(executor.clone(), reports.clone());
+        Self {
+            settings,
+            executor,
+            reports,
+            budget,
+            sweeper,
+            sessions: BTreeMap::new(),
+            buffer: read_buffer(),
+            chunk: Vec::new(),
+        }
+    }
+
+    /// Starts a shell in a terminal of its own. Where that fails there is a session all the same, already at its end,
+    /// whose only output is a line that says why: it is sent and [finished](Self::finish) as any other.
+    ///
+    /// The key must be new.
+    pub fn open(&mut self, key: Key, open: Open<'_>) -> Result<(), SpawnError> {
+        let scrollback = Scrollback::new(key, self.budget.clone());
+        let output = Rc::new(RefCell::new(Output::new(scrollback)));
+        let started = self.start(key, open, &output);
+        if let Err(error) = &started {
+            let mut output = output.borrow_mut();
+            output.scrollback.append(format!("{error}\r\n").as_bytes());
+            output.ended = true;
+        }
+        let (live, result) = started.map_or_else(|error| (None, Err(error)), |live| (Some(live), Ok(())));
+        self.sessions.insert(key, Entry { output, live });
+        result
+    }
+
+    /// SIGHUP and SIGCONT to the process group in the foreground and to that of the shell.
+    pub fn hang_up(&mut self, key: Key) {
+        if let Some(session) = self.live(key) {
+            session.hang_up(&self.sweeper);
+        }
+    }
+
+    /// SIGKILL to whatever is left of the session.
+    pub fn kill(&mut self, key: Key) {
+        if let Some(session) = self.live(key) {
+            session.kill(&self.sweeper);
+        }
+    }
+
+    /// Reads no more, closes the terminal and lets the shell's number go; what was printed stays until
+    /// [`finish`](Self::finish). Returns where the output ends.
+    pub fn end(&mut self, key: Key) -> u64 {
+        let Some(entry) = self.sessions.get_mut(&key) else {
+            return 0;
+        };
+        entry.output.borrow_mut().ended = true;
+        if let Some(live) = entry.live.take() {
+            // A shell that hangs in the kernel is reaped when it comes out.
+            live.exit.detach();
+        }
+        let held = entry.output.borrow_mut().tell();
+        held.end
+    }
+
+    /// Frees everything.
+    pub fn finish(&mut self, key: Key) {
+        self.end(key);
+        self.sessions.remove(&key);
+    }
+
+    fn start(&self, key: Key, open: Open<'_>, output: &Rc<RefCell<Output>>) -> Result<Live, SpawnError> {
+        let size = Size { cols: open.cols, rows: open.rows };
+        let (pty, slave) = Pty::open(size).map_err(SpawnError::Exhausted)?;
+        let shell = Shell::new(open.shell, &self.settings);
+        let at = |directory: &Path| {
+            spawn(&Program {
+                path: &shell.path,
+                name: Some(&shell.name),
+                arguments: &[],
+                environment: &shell.environment,
+                directory,
+                stdio: [slave.as_fd(), slave.as_fd(), slave.as_fd()],
+                controlling_terminal: true,
+            })
+        };
+        let child = match at(&shell.home) {
+            // A home that is gone is no reason to refuse the shell in which it can be made again.
+            Err(SpawnError::Directory { .. }) => at(Path::new("/")),
+            started => started,
+        }?;
+        let input = Input::new(self.budget.clone());
+        let session = Session::new(key, pty, child, size, output.clone(), input, self.buffer.clone());
+        let session = Rc::new(session);
+        let exit = session.await_exit(self.reports.clone(), self.sweeper.clone());
+        let carry = session.clone().carry(self.reports.clone());
+        Ok(Live { session, exit: self.executor.spawn(exit), _carry: self.executor.spawn(carry) })
+    }
+
+    fn live(&self, key: Key) -> Option<&Session> {
+        Some(&*self.sessions.get(&key)?.live.as_ref()?.session)
+    }
+}
+
+/// Input.
+impl Terminals {
+    /// Types. What the program does not read waits, up to [`INPUT_BYTES_MAX`]; input beyond it is refused as a whole.
+    pub fn input(&mut self, key: Key, bytes: &[u8]) -> Result<(), InputRefused> {
+        self.live(key).ok_or(InputRefused::Gone)?.input(bytes)
+    }
+
+    /// Sets the size; neither may be 0.
+    pub fn resize(&mut self, key: Key, cols: u16, rows: u16) {
+        if let Some(session) = self.live(key) {
+            session.resize(Size { cols, rows });
+        }
+    }
+
+    /// Makes a program that uses the whole screen draw it again, for somebody who has re-attached.
+    pub fn redraw(&mut self, key: Key) {
+        if let Some(session) = self.live(key) {
+            session.redraw();
+        }
+    }
+}
+
+/// Output.
+impl Terminals {
+    /// Says how many bytes more than [`held`](Self::held) last told may be read, and from where on everything is to be
+    /// kept: what the console may still need. `None` where nobody waits for it, and the oldest makes room.
+    pub fn allow(&mut self, key: Key, bytes: usize, keep_from: Option<u64>) {
+        let Some(entry) = self.sessions.get(&key) else {
+            return;
+        };
+        let may_read = {
+            let mut output = entry.output.borrow_mut();
+            output.allow(bytes, keep_from);
+            output.room(1) > 0
+        };
+        if let Some(live) = entry.live.as_ref().filter(|_| may_read) {
+            live.session.wake();
+        }
+    }
+
+    /// The offsets of what there is; to be asked at each [`Report::Output`], since the next one waits for it.
+    pub fn held(&mut self, key: Key) -> Range<u64> {
+        self.sessions.get(&key).map_or(0..0, |entry| entry.output.borrow_mut().tell())
+    }
+
+    /// Output from an offset on, at most `max` bytes of it, whole characters.
+    pub fn chunk(&mut self, key: Key, from: u64, max: usize) -> Chunk<'_> {
+        self.chunk.clear();
+        let from = match self.sessions.get(&key) {
+            Some(entry) => entry.output.borrow().chunk(from, max, &mut self.chunk),
+            None => from,
+        };
+        Chunk { from, bytes: &self.chunk }
+    }
+
+    /// What to show somebody who re-attaches.
+    pub fn replay(&self, key: Key) -> Replay {
+        /// Everything to its initial state, both screens cleared.
+        const RESET: &[u8] = b"\x1bc";
+        let Some(entry) = self.sessions.get(&key) else {
+            return Replay { prelude: RESET.to_vec(), from: 0, epilogue: Vec::new() };
+        };
+        let output = entry.output.borrow();
+        let start = output.scrollback.safe_start();
+        let prelude = [RESET, &start.modes.sequences()].concat();
+        Replay { prelude, from: start.offset, epilogue: output.scrollback.modes().sequences() }
+    }
+
+    /// Shortens a scrollback to this many bytes, as the budget orders.
+    pub fn shrink(&mut self, key: Key, to_bytes: usize) {
+        if let Some(entry) = self.sessions.get(&key) {
+            entry.output.borrow_mut().scrollback.shrink(to_bytes);
+        }
+    }
 }

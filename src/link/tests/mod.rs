@@ -1,6 +1,7 @@
 //! The link against real sockets on loopback: what it says, and what it reports of what it is told.
 
 use super::*;
+use crate::config::{ConsoleUrl, Secret};
 use crate::report::{self, Reporter};
 use async_channel::Receiver;
 use async_io::{Async, Timer};
@@ -10,7 +11,7 @@ use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use draupnir_fsm::fact::Failure;
 use futures_lite::future::{self, block_on};
-use futures_lite::io::{AsyncReadExt, AsyncWriteExt};
+use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_lite::stream::StreamExt;
 use futures_sink::Sink;
 use std::future::{Future, poll_fn};
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 mod life;
 mod reach;
+mod tls;
+mod tunnel;
 
 /// Nothing on loopback takes this long; a test that waits for it has failed.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -33,20 +36,20 @@ struct Rig {
     listener: Async<TcpListener>,
 }
 
-type Console = WebSocketStream<Async<TcpStream>>;
+type Console<S = Async<TcpStream>> = WebSocketStream<S>;
 
 impl Rig {
     fn new(executor: &Rc<LocalExecutor<'static>>) -> Self {
+        Self::aimed(executor, |_| {})
+    }
+
+    /// A link whose target the test has changed.
+    fn aimed(executor: &Rc<LocalExecutor<'static>>, aim: impl FnOnce(&mut Target)) -> Self {
         let listener = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).expect("loopback");
         let port = listener.get_ref().local_addr().expect("an address").port();
-        let target = Target {
-            scheme: Scheme::Plain,
-            host: "127.0.0.1".to_owned(),
-            port,
-            prefix: "/mimir".to_owned(),
-            key: Key::new(KEY),
-            ca_file: None,
-        };
+        let mut target =
+            Target { url: url("http", "127.0.0.1", port), key: Secret::new(KEY), trust: Trust::default(), proxy: None };
+        aim(&mut target);
         let (reporter, reports): (Reporter, _) = report::channel();
         let link = Link::new(target, Rc::clone(executor), reporter).expect("a legal key");
         Self { link, reports, listener }
@@ -81,6 +84,15 @@ impl Rig {
     }
 }
 
+fn url(scheme: &str, host: &str, port: u16) -> ConsoleUrl {
+    ConsoleUrl::parse(&format!("{scheme}://{host}:{port}/mimir/")).expect("a URL")
+}
+
+/// The same console over TLS.
+fn with_tls(target: &mut Target) {
+    target.url = url("https", "127.0.0.1", target.url.port());
+}
+
 async fn within<T>(event: impl Future<Output = T>) -> T {
     let late = async {
         Timer::after(DEADLINE).await;
@@ -90,13 +102,17 @@ async fn within<T>(event: impl Future<Output = T>) -> T {
 }
 
 fn run(story: impl AsyncFnOnce(Rig)) {
+    run_aimed(|_| {}, story);
+}
+
+fn run_aimed(aim: impl FnOnce(&mut Target), story: impl AsyncFnOnce(Rig)) {
     let executor = Rc::new(LocalExecutor::new());
-    let rig = Rig::new(&executor);
+    let rig = Rig::aimed(&executor, aim);
     block_on(executor.run(story(rig)));
 }
 
 #[allow(clippy::result_large_err)] // The signature is the library's.
-async fn accept_websocket(stream: Async<TcpStream>) -> Console {
+async fn accept_websocket<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Console<S> {
     let check = |request: &Request, response: Response| {
         assert_eq!(request.uri().path(), "/mimir/ws/agent");
         assert_eq!(request.headers()["authorization"], format!("Bearer {KEY}"));
@@ -107,7 +123,7 @@ async fn accept_websocket(stream: Async<TcpStream>) -> Console {
     within(async_tungstenite::accept_hdr_async(stream, check)).await.expect("an upgrade")
 }
 
-async fn read_request(stream: &mut Async<TcpStream>) -> String {
+async fn read_request<S: AsyncRead + Unpin>(stream: &mut S) -> String {
     let mut request = Vec::new();
     let mut byte = [0];
     let mut left = usize::MAX;
@@ -123,11 +139,11 @@ async fn read_request(stream: &mut Async<TcpStream>) -> String {
     String::from_utf8(request).expect("text")
 }
 
-async fn say(console: &mut Console, message: Message) {
+async fn say<S: AsyncRead + AsyncWrite + Unpin>(console: &mut Console<S>, message: Message) {
     within(console.send(message)).await.expect("sent");
 }
 
-async fn hear(console: &mut Console) -> Message {
+async fn hear<S: AsyncRead + AsyncWrite + Unpin>(console: &mut Console<S>) -> Message {
     within(console.next()).await.expect("a message").expect("a whole one")
 }
 

@@ -6,7 +6,7 @@
 use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::Value;
 
-use crate::link::Order;
+use crate::order::Order;
 use crate::record::What;
 use crate::script::Pongs;
 use crate::store::LinkEntry;

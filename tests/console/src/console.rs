@@ -14,7 +14,7 @@ use smol::LocalExecutor;
 
 use crate::browser::Browser;
 use crate::connection::Connection;
-use crate::link::Order;
+use crate::order::Order;
 use crate::personality::Personality;
 use crate::script::{Answer, Upgrade};
 use crate::server::{self, Acceptor, Control, Plain, Server};

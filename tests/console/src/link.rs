@@ -8,66 +8,37 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use async_channel::{Receiver, Sender};
+use async_channel::Receiver;
 use async_net::TcpStream;
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::{Error, Message};
-use futures_lite::{AsyncReadExt, AsyncWrite, FutureExt, Stream};
+use futures_lite::{AsyncWrite, FutureExt, Stream};
 use futures_util::Sink;
-use serde_json::{Value, json};
+use serde_json::Value;
 use smol::Timer;
 
-use crate::fault::{Faults, is_cut};
+use crate::ending;
+use crate::fault::Faults;
+use crate::order::{Order, Ordered};
 use crate::personality::{Greeting, Personality};
 use crate::poison;
 use crate::record::{End, What};
 use crate::script::{Pongs, Upgrade, UpgradeKind};
 use crate::server::Wire;
+use crate::speech;
 use crate::store::Shared;
 
 /// How long the agent has to answer our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long what the agent still sends is read away after we ended the stream.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The kernel's receive buffer of a throttled connection, in bytes: a slow link has no megabytes in flight.
 const THROTTLED_BUFFER_BYTES: usize = 16 << 10;
 
 /// The WebSocket over whatever the acceptor made of the TCP connection.
 pub(crate) type Socket = WebSocketStream<Faults<Box<dyn Wire>>>;
-
-/// What a test can order.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Send one message.
-    Send(Message),
-    /// Write these bytes as they are, between two frames.
-    Raw(Vec<u8>),
-    /// Begin the close handshake.
-    Close(u16, String),
-    /// End the stream without a close frame.
-    Finish,
-    /// Reset the connection.
-    Reset,
-    /// Neither read nor write (true), or do so again.
-    Stall(bool),
-    /// Read this many bytes a second; `None`: as they come.
-    Throttle(Option<u64>),
-    /// Reset after this many more bytes were read.
-    CutAfter(u64),
-    /// Answer pings like this.
-    Pongs(Pongs),
-    /// Read, but say nothing of one's own (true).
-    Silence(bool),
-}
-
-/// An order, and whom to tell that it was taken.
-pub(crate) type Ordered = (Order, Option<Sender<()>>);
 
 /// What is to be written, in order.
 enum Outgoing {
@@ -172,7 +143,10 @@ impl Link {
                     None
                 }
                 Step::Alarm => self.ring(),
-                Step::Finished => Some(self.finish().await),
+                Step::Finished => {
+                    ending::finish(&mut self.tcp).await;
+                    Some(End::Ours)
+                }
                 Step::Failed(error) => Some(self.fail(error).await),
                 Step::Over => Some(End::Closed),
             };
@@ -294,7 +268,7 @@ impl Link {
     fn attach(&mut self) {
         self.attached = true;
         if self.greeting != Greeting::Never {
-            let greeting = json!({"protocol_version": "1.0", "type": "log:subscribe", "payload": {"paths": ["*"]}});
+            let greeting = speech::greeting();
             self.out.push_back(Outgoing::Message(Message::text(greeting.to_string())));
         }
         self.shared.change(|state| {
@@ -327,7 +301,7 @@ impl Link {
                 if self.pongs == Pongs::Twice {
                     // The library's own pong for this ping goes out with the next flush, this one after it.
                     self.out.push_back(Outgoing::Raw(Vec::new()));
-                    self.out.push_back(Outgoing::Raw(pong(&payload)));
+                    self.out.push_back(Outgoing::Raw(speech::pong_frame(&payload)));
                 }
                 What::Ping(payload.to_vec())
             }
@@ -369,63 +343,33 @@ impl Link {
             is_heartbeat && state.personality.answers_heartbeats
         });
         if heartbeat && !self.silent {
-            let answer = self.native_pong();
+            let answer = speech::heartbeat_pong(self.id.as_deref());
             self.out.push_back(Outgoing::Message(Message::text(answer.to_string())));
         }
     }
 
-    /// The production console's answer to a heartbeat, in its native form.
-    fn native_pong(&self) -> Value {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-        json!({
-            "protocolVersion": "1.0", "channel": "heartbeat", "type": "heartbeat:pong", "data": {"ok": true},
-            "ts": u64::try_from(now_ms).unwrap_or(u64::MAX), "instanceId": self.id,
-        })
-    }
-
     /// Makes the coming drop of the socket a reset.
     fn reset(&mut self) -> End {
-        // Where the option is refused the socket still closes, only more politely.
-        let _ = rustix::net::sockopt::set_socket_linger(&self.tcp, Some(Duration::ZERO));
-        End::Ours
-    }
-
-    /// Ends our half of the stream, then reads away what still comes.
-    async fn finish(&mut self) -> End {
-        let _ = self.tcp.shutdown(std::net::Shutdown::Write); // the agent may have been faster
-        let mut rest = vec![0_u8; 16 << 10];
-        let read_away = async { while matches!(self.tcp.read(&mut rest).await, Ok(1..)) {} };
-        let give_up = async {
-            Timer::after(LINGER).await;
-        };
-        read_away.or(give_up).await;
+        ending::reset(&self.tcp);
         End::Ours
     }
 
     /// The link broke: says how, and tells the agent where the protocol has a code for it.
     async fn fail(&mut self, error: Error) -> End {
-        let (code, text) = match error {
-            Error::ConnectionClosed | Error::AlreadyClosed => return End::Closed,
-            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => return End::Finished,
-            Error::Io(error) if is_cut(&error) => return self.reset(),
-            Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                return End::Finished;
-            }
-            Error::Io(_) => return End::Reset,
-            Error::Capacity(error @ CapacityError::MessageTooLong { .. }) => (1009_u16, error.to_string()),
-            Error::Utf8(error) => (1007, error),
-            error => (1002, error.to_string()),
-        };
-        let mut frame = vec![0x88, 2];
-        frame.extend_from_slice(&code.to_be_bytes());
-        self.out = VecDeque::from([Outgoing::Raw(frame)]);
-        let written = poll_fn(|cx| self.poll_raw(cx));
-        let give_up = async {
-            Timer::after(CLOSE_PATIENCE).await;
-        };
-        written.or(give_up).await;
-        self.finish().await;
-        End::Broken(text)
+        let (code, end) = ending::verdict(error);
+        if end == End::Ours {
+            ending::reset(&self.tcp);
+        }
+        if let Some(code) = code {
+            self.out = VecDeque::from([Outgoing::Raw(speech::close_frame(code))]);
+            let written = poll_fn(|cx| self.poll_raw(cx));
+            let give_up = async {
+                Timer::after(CLOSE_PATIENCE).await;
+            };
+            written.or(give_up).await;
+            ending::finish(&mut self.tcp).await;
+        }
+        end
     }
 
     /// Writes what is raw, past a WebSocket that has failed.
@@ -439,11 +383,4 @@ impl Link {
         }
         Poll::Ready(())
     }
-}
-
-/// A pong as a server writes it.
-fn pong(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x8A, u8::try_from(payload.len()).unwrap_or(0)];
-    frame.extend_from_slice(payload);
-    frame
 }

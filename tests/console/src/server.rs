@@ -17,9 +17,11 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use futures_lite::{AsyncRead, AsyncWrite, FutureExt};
 use smol::{LocalExecutor, Timer};
 
+use crate::ending::reset;
 use crate::fault::Faults;
 use crate::http::{self, Request};
-use crate::link::{Link, Order, Ordered};
+use crate::link::Link;
+use crate::order::{Order, Ordered};
 use crate::personality::Personality;
 use crate::poison::INSTANCE_ID_CHARS_MAX;
 use crate::record::What;
@@ -285,11 +287,6 @@ fn requeue(answer: Answer, state: &mut crate::store::State) -> Answer {
         state.answers.push_front(answer);
     }
     Answer::default()
-}
-
-fn reset(tcp: &TcpStream) {
-    // Where the option is refused the socket still closes, only more politely.
-    let _ = rustix::net::sockopt::set_socket_linger(tcp, Some(Duration::ZERO));
 }
 
 /// Says nothing until the other side is gone.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use async_channel::Sender;
 use serde::Deserialize;
 
-use crate::link::Ordered;
+use crate::order::Ordered;
 use crate::personality::Personality;
 use crate::record::{Record, What};
 use crate::registry::Registry;

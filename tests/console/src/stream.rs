@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use data_encoding::{BASE64, HEXLOWER};
+use base64_simd::{AsOut, STANDARD};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// Bytes that never came: the stream went on at `offset + missing`.
@@ -139,16 +140,18 @@ impl Stream {
 
 /// Decodes into the scratch buffer, which is reused from frame to frame.
 fn decode<'a>(base64: &str, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    let len = BASE64.decode_len(base64.len()).ok()?;
+    let len = STANDARD.estimated_decoded_length(base64.len());
     if scratch.len() < len {
         scratch.resize(len, 0);
     }
-    let written = BASE64.decode_mut(base64.as_bytes(), scratch.get_mut(..len)?).ok()?;
-    scratch.get(..written)
+    let decoded = STANDARD.decode(base64.as_bytes(), scratch.as_out()).ok()?;
+    Some(decoded)
 }
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::BASE64;
+
     use super::*;
 
     fn take(stream: &mut Stream, data: &[u8], offset: Option<u64>) {

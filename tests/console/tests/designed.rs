@@ -283,3 +283,19 @@ fn poison_fails_every_wait() {
     send(&mut socket, "heartbeat", &json!(null));
     console.nth_frame(2, "heartbeat");
 }
+
+#[test]
+fn an_acceptor_stands_in_front_of_every_connection() {
+    struct Greeter;
+    impl draupnir_console::Acceptor for Greeter {
+        fn accept(&self, mut tcp: async_net::TcpStream) -> draupnir_console::Accepting {
+            Box::pin(async move {
+                futures_lite::AsyncWriteExt::write_all(&mut tcp, b"hello first\n").await?;
+                Ok(Box::new(tcp) as Box<dyn draupnir_console::Wire>)
+            })
+        }
+    }
+    let console = Console::builder(Personality::designed()).acceptor(std::sync::Arc::new(Greeter), "https").start();
+    assert!(console.url().starts_with("https://127.0.0.1:"));
+    assert!(post(&console, REGISTER, &json!({"instance_id": "i"})).starts_with("hello first\nHTTP/1.1 201 "));
+}

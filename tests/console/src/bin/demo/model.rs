@@ -75,7 +75,7 @@ impl Model {
                 self.turn(record, Link::Connected, &format!("connection {} is up", record.connection));
             }
             What::Ended(end) => {
-                self.turn(record, Link::Lost(format!("{end:?}")), &format!("connection ended: {end:?}"))
+                self.turn(record, Link::Lost(format!("{end:?}")), &format!("connection ended: {end:?}"));
             }
             What::Closed(code, reason) => {
                 self.note(record, &format!("close {} {reason}", code.unwrap_or(1005)));

@@ -1,0 +1,97 @@
+//! Events of the agent's own: builds them, each with an id by which a receiver knows it again.
+//!
+//! It does not decide when an event is due; the machine does, and for capabilities that fail whoever noticed.
+
+use crate::protocol::{Event, EventType, InstanceId, MessageId, Metadata, Timestamp};
+use draupnir_fsm::order::{Disconnect, Event as Told, Problem};
+
+/// Builds events.
+#[derive(Debug)]
+pub(super) struct Events {
+    process: u64,
+    number: u64,
+}
+
+impl Events {
+    /// Events whose ids begin with `process`, drawn at random.
+    pub(super) fn new(process: u64) -> Self {
+        Self { process, number: 0 }
+    }
+
+    /// The id of the next message that may arrive twice.
+    pub(super) fn next_id(&mut self) -> MessageId {
+        self.number += 1;
+        MessageId { process: self.process, number: self.number }
+    }
+
+    /// An event that the machine ordered, as a message.
+    pub(super) fn told(&mut self, told: Told, instance_id: &InstanceId) -> String {
+        match told {
+            Told::Deploy => self.build(EventType::Deploy, "agent started", Metadata::new(), instance_id),
+            Told::Connect { attempts, offline_ms } => {
+                let metadata = Metadata::new().with("attempts", attempts).with("offline_ms", offline_ms);
+                self.build(EventType::Connect, "connected", metadata, instance_id)
+            }
+            Told::Disconnect { cause, code } => {
+                let metadata = Metadata::new().with("cause", cause_name(cause));
+                let metadata = code.into_iter().fold(metadata, |metadata, code| metadata.with("close_code", code));
+                self.build(EventType::Disconnect, cause_text(cause), metadata, instance_id)
+            }
+            Told::Error { problem } => {
+                self.error("connection", &problem_text(problem, instance_id.as_str()), Metadata::new(), instance_id)
+            }
+        }
+    }
+
+    /// An `error` event about a capability that failed, as a message.
+    pub(super) fn error(&mut self, source: &str, text: &str, metadata: Metadata, instance_id: &InstanceId) -> String {
+        self.build(EventType::Error, text, metadata.with("source", source), instance_id)
+    }
+
+    fn build(&mut self, event_type: EventType, text: &str, metadata: Metadata, instance_id: &InstanceId) -> String {
+        let id = self.next_id();
+        Event { instance_id, event_type, id, message: Some(text), metadata, timestamp: Timestamp::now() }.message()
+    }
+}
+
+/// What a problem means and who must act.
+pub(super) fn problem_text(problem: Problem, instance_id: &str) -> String {
+    match problem {
+        Problem::KeyRefused => {
+            "the console refuses the API key: set a valid one in SINDRI_CONSOLE_API_KEY; trying on, slowly".into()
+        }
+        Problem::RegistrationRejected => {
+            format!("the console rejects the registration: going on with the configured id {instance_id}")
+        }
+        Problem::Redirected => {
+            "the console answers with a redirect, which is not followed: correct SINDRI_CONSOLE_URL".into()
+        }
+        Problem::UnknownInstance => format!("the console does not know the instance {instance_id}: registering anew"),
+        Problem::SharedInstanceId => format!(
+            "the instance id {instance_id} was taken over by another connection three times in 15 minutes: two agents \
+             share it; give each its own SINDRI_INSTANCE_ID"
+        ),
+    }
+}
+
+fn cause_name(cause: Disconnect) -> &'static str {
+    match cause {
+        Disconnect::Closed => "closed",
+        Disconnect::Lost => "lost",
+        Disconnect::PongTimeout => "pong_timeout",
+        Disconnect::WriteStalled => "write_stalled",
+        Disconnect::Resync => "resync",
+        Disconnect::Shutdown => "shutdown",
+    }
+}
+
+fn cause_text(cause: Disconnect) -> &'static str {
+    match cause {
+        Disconnect::Closed => "the console closed the connection",
+        Disconnect::Lost => "the connection broke",
+        Disconnect::PongTimeout => "the console did not answer in time",
+        Disconnect::WriteStalled => "the connection took no more data",
+        Disconnect::Resync => "reconnecting once to refresh the console's routing",
+        Disconnect::Shutdown => "the agent stops",
+    }
+}

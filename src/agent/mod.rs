@@ -1,0 +1,225 @@
+//! The loop: reports in, facts to the machine, orders out, frames to the link.
+//!
+//! It owns everything and decides nothing. What a report means stands in `inbound`, how an order is performed in
+//! `orders`, what is written in `outbound`; `sessions` and `commands` know which of the console's ids is which number.
+//! All of it runs on one executor on the main thread, and no part of it ever waits but the loop itself, for the next
+//! report or deadline.
+
+mod clocks;
+mod commands;
+mod events;
+mod inbound;
+mod orders;
+mod outbound;
+mod policy;
+mod recorder;
+pub mod sampling;
+mod sessions;
+mod settings;
+pub mod signals;
+
+use crate::config::{Config, host_name};
+use crate::identity::{Identity, Memory};
+use crate::link::proxy::ProxyError;
+use crate::link::{self, Link, Target};
+use crate::protocol::InstanceId;
+use crate::report::{self, Report, Reporter};
+use async_channel::Receiver;
+use clocks::Start;
+use draupnir_fsm::delivery::budget::Budget;
+use draupnir_fsm::engine::Engine;
+use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::limits::{Policy, Schedule};
+use draupnir_fsm::order::RegisterPath;
+use futures_lite::FutureExt as _;
+use smol::{LocalExecutor, Timer};
+use std::rc::Rc;
+
+/// How many reports are taken in before time is allowed to pass: a flood must not keep deadlines from firing.
+const REPORTS_PER_TURN_MAX: usize = 64;
+
+/// Everything that lives as long as the process.
+pub struct Agent {
+    config: Rc<Config>,
+    start: Start,
+    engine: Engine<String>,
+    link: Link,
+    /// Which id and path are known, as long as the process lives.
+    identity: Identity,
+    /// The same, across restarts.
+    memory: Memory,
+    /// The path of the registration in flight: the one that worked is remembered.
+    registering_at: Option<RegisterPath>,
+    hostname: String,
+    events: events::Events,
+    sampling: sampling::Sampling,
+    sessions: sessions::Sessions,
+    commands: commands::Commands,
+    /// What was noticed on the current link.
+    seen: LinkNotes,
+    reports: Receiver<Report>,
+}
+
+/// What is noticed once for each link.
+#[derive(Debug, Default)]
+struct LinkNotes {
+    greeted: bool,
+    versions_warned: Vec<String>,
+}
+
+/// Why the agent could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This machine must let the agent handle signals.
+    #[error("the signal handlers cannot be installed: {0}")]
+    Signals(std::io::Error),
+    /// The operator must correct the variable of the proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The operator must correct what the link is made of.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+}
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// It could not begin. Once it runs, nothing ends it but a signal.
+pub fn run(config: Config) -> Result<(), Error> {
+    let executor = Rc::new(LocalExecutor::new());
+    let start = Start::now();
+    let spawner = Rc::clone(&executor);
+    futures_lite::future::block_on(executor.run(async move {
+        let (reporter, reports) = report::channel();
+        let listening = signals::listen(reporter.clone()).map_err(Error::Signals)?;
+        spawner.spawn(listening).detach();
+        Agent::new(config, start, &spawner, &reporter, reports)?.live().await;
+        Ok(())
+    }))
+}
+
+impl Agent {
+    fn new(
+        config: Config,
+        start: Start,
+        executor: &Rc<LocalExecutor<'static>>,
+        reporter: &Reporter,
+        reports: Receiver<Report>,
+    ) -> Result<Self, Error> {
+        let config = Rc::new(config);
+        let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
+        let seed = entropy();
+        let mut engine = Engine::new(Policy::default(), schedule, seed);
+        if let Some(path) = &config.record {
+            recorder::begin(&mut engine, path, seed, schedule);
+        }
+        let console = config.console_url.to_string();
+        let (memory, error) = Memory::open(config.state_dir.as_deref(), &console, &config.instance_id);
+        if let Some(error) = error {
+            tracing::warn!(%error, "nothing is remembered across restarts");
+        }
+        let target = Target::of(&config)?;
+        if target.exposes_key() {
+            tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
+        }
+        let budget = Rc::new(Budget::new());
+        Ok(Self {
+            link: Link::new(target, Rc::clone(executor), reporter.clone())?,
+            identity: memory.identity(),
+            memory,
+            registering_at: None,
+            hostname: host_name(),
+            events: events::Events::new(entropy()),
+            sampling: sampling::Sampling::begin(executor, reporter.clone()),
+            sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
+            commands: commands::Commands::new(&config, executor, reporter, &budget),
+            seen: LinkNotes::default(),
+            config,
+            start,
+            engine,
+            reports,
+        })
+    }
+
+    async fn live(mut self) {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            instance_id = %self.instance_id(),
+            console = %self.config.console_url,
+            "started"
+        );
+        self.tell(Fact::Started { remembered: self.identity.id.is_some() });
+        loop {
+            self.turn();
+            if self.engine.machine().is_stopped() {
+                tracing::info!("stopped");
+                return;
+            }
+            let Some(report) = self.wait().await else { continue };
+            self.take_in(report);
+            for _ in 1..REPORTS_PER_TURN_MAX {
+                let Ok(report) = self.reports.try_recv() else { break };
+                self.take_in(report);
+            }
+        }
+    }
+
+    /// The next report, or nothing once the next deadline is there.
+    async fn wait(&self) -> Option<Report> {
+        let due = self.engine.next_deadline().and_then(|deadline| self.start.instant(deadline));
+        let report = async { self.reports.recv().await.ok() };
+        match due {
+            Some(due) => {
+                let deadline = async {
+                    Timer::at(due).await;
+                    None
+                };
+                report.or(deadline).await
+            }
+            None => report.await,
+        }
+    }
+
+    /// Lets time pass and does all that is to be done, until nothing more is.
+    fn turn(&mut self) {
+        let now = self.start.elapsed();
+        self.engine.observe(now, clocks::read(), entropy);
+        loop {
+            self.engine.tick(now, self.link.bytes_written());
+            let mut performed = false;
+            while let Some(order) = self.engine.poll_order() {
+                performed = true;
+                self.perform(order);
+            }
+            self.follow_deliveries();
+            if !performed {
+                break;
+            }
+        }
+        self.feed_link(now);
+        self.feed_sources();
+    }
+
+    /// Hands one fact to the machine, now.
+    fn tell(&mut self, fact: Fact) {
+        let now = self.start.elapsed();
+        self.engine.handle(now, fact);
+    }
+
+    /// The id by which the console knows this instance: the one it gave, else the configured one.
+    fn instance_id(&self) -> &InstanceId {
+        self.identity.id.as_ref().unwrap_or(&self.config.instance_id)
+    }
+
+    /// The link that is up, if one is.
+    fn live_link(&self) -> Option<Attempt> {
+        self.engine.machine().snapshot().link
+    }
+}
+
+/// 64 bits that nobody can foresee.
+fn entropy() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    // The standard library seeds each of these from the operating system, and it is linked already.
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,70 @@
+//! The local lock on commands: what the machine's owner lets the console run, which no message can change.
+//!
+//! It knows programs by their exact absolute paths and nothing of shell lines: a prefix of a line is no boundary.
+
+use crate::config::{CommandPolicy, Config};
+use crate::protocol::Dispatch;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The longest list that is read, in bytes.
+const LIST_BYTES_MAX: u64 = 1 << 20;
+
+/// What may run.
+#[derive(Debug)]
+pub(super) enum Policy {
+    Everything,
+    Nothing,
+    /// These programs, dispatched with arguments.
+    Listed(BTreeSet<String>),
+}
+
+impl Policy {
+    /// Reads the list, if one is configured. A list that cannot be read lets nothing run.
+    pub(super) fn new(config: &Config) -> Self {
+        match &config.commands {
+            CommandPolicy::On => Self::Everything,
+            CommandPolicy::Off => Self::Nothing,
+            CommandPolicy::Allow(file) => Self::Listed(read(file).unwrap_or_else(|error| {
+                let file = file.display();
+                tracing::error!(%file, %error, "the list of allowed programs cannot be read: no command will be run");
+                BTreeSet::new()
+            })),
+        }
+    }
+
+    /// Why this instance does not run such a command, whatever the console says.
+    pub(super) fn refuses(&self, dispatch: &Dispatch) -> Option<&'static str> {
+        match self {
+            Self::Everything => None,
+            Self::Nothing => Some("this instance runs no commands (SINDRI_AGENT_COMMANDS=off)"),
+            Self::Listed(_) if dispatch.args.is_empty() => {
+                Some("this instance runs no shell lines, only listed programs with args (SINDRI_AGENT_COMMANDS=allow)")
+            }
+            Self::Listed(programs) => (!programs.contains(&dispatch.command))
+                .then_some("this program is not on this instance's list (SINDRI_AGENT_COMMANDS=allow)"),
+        }
+    }
+}
+
+/// One absolute path a line; blank lines and lines that begin with `#` are passed over.
+fn read(file: &Path) -> io::Result<BTreeSet<String>> {
+    let mut text = String::new();
+    File::open(file)?.take(LIST_BYTES_MAX).read_to_string(&mut text)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (programs, others): (BTreeSet<&str>, Vec<&str>) = lines.fold(Default::default(), |(mut yes, mut no), line| {
+        if line.starts_with('/') {
+            yes.insert(line);
+        } else {
+            no.push(line);
+        }
+        (yes, no)
+    });
+    if !others.is_empty() {
+        let ignored = others.len();
+        tracing::warn!(file = %file.display(), ignored, "lines that are no absolute path were ignored");
+    }
+    Ok(programs.into_iter().map(str::to_owned).collect())
+}

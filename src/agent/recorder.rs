@@ -1,0 +1,108 @@
+//! Writes the life of the machine down, as a scenario that anyone can replay (`SINDRI_AGENT_RECORD`).
+//!
+//! Facts and orders hold no secret, no terminal byte and no command text, so neither does the file. It is bounded, and
+//! whatever goes wrong with it ends the recording and never the agent.
+
+use draupnir_fsm::engine::Engine;
+use draupnir_fsm::limits::Schedule;
+use draupnir_fsm::scenario::{End, Header, Step, VERSION};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// The longest recording, in bytes: days of ordinary life.
+const RECORDING_BYTES_MAX: u64 = 64 << 20;
+
+/// Begins to record `engine`, or says in the log why not.
+pub(super) fn begin<M>(engine: &mut Engine<M>, path: &Path, seed: u64, config: Schedule) {
+    let about = format!("recorded by sindri-agent {}", env!("CARGO_PKG_VERSION"));
+    let header = Header { scenario: VERSION, about, seed, config };
+    match Recording::create(path, &header, RECORDING_BYTES_MAX) {
+        Ok(mut recording) => engine.record(Box::new(move |step| recording.write(step))),
+        Err(error) => tracing::warn!(path = %path.display(), %error, "nothing is recorded"),
+    }
+}
+
+struct Recording {
+    /// None once it has ended.
+    file: Option<File>,
+    bytes_left: u64,
+}
+
+impl Recording {
+    fn create(path: &Path, header: &Header, bytes_max: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut recording = Self { file: Some(file), bytes_left: bytes_max };
+        recording.append(&header.to_line())?;
+        Ok(recording)
+    }
+
+    fn write(&mut self, step: &Step) {
+        if self.file.is_none() {
+            return;
+        }
+        let end = End { ended: format!("the recording is {} MiB long", RECORDING_BYTES_MAX >> 20) }.to_line();
+        let line = step.to_line();
+        let full = (line.len() + end.len() + 2) as u64 > self.bytes_left;
+        let written = self.append(if full { &end } else { &line });
+        if let Err(error) = &written {
+            tracing::warn!(%error, "the recording ends here");
+        }
+        if full || written.is_err() {
+            self.file = None;
+        }
+    }
+
+    /// One write for each line, so that a crash leaves whole lines.
+    fn append(&mut self, line: &str) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let mut bytes = Vec::with_capacity(line.len() + 1);
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+        file.write_all(&bytes)?;
+        self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use draupnir_fsm::fact::Fact;
+    use draupnir_fsm::scenario::parse;
+    use draupnir_fsm::time::Time;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn header() -> Header {
+        Header { scenario: VERSION, about: "a test".into(), seed: 1, config: Schedule::default() }
+    }
+
+    fn tick() -> Step {
+        Step { at_ms: Time::START, fact: Fact::Tick, orders: Vec::new(), state: None, next: None }
+    }
+
+    #[test]
+    fn a_recording_that_is_full_says_so_and_stays_within_its_bound() {
+        let path = std::env::temp_dir().join(format!("draupnir-recording-{}", std::process::id()));
+        let mut recording = Recording::create(&path, &header(), 1_000).expect("a temporary file");
+        for _ in 0..100 {
+            recording.write(&tick());
+        }
+        let text = std::fs::read_to_string(&path).expect("it was written");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        std::fs::remove_file(&path).expect("it is ours");
+        assert!(text.len() <= 1_000 && text.len() > 900, "{} bytes", text.len());
+        assert!(parse(&text).expect("a scenario").end.is_some());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_ends_the_recording_and_nothing_else() {
+        let Ok(file) = OpenOptions::new().write(true).open("/dev/full") else { return };
+        let mut recording = Recording { file: Some(file), bytes_left: u64::MAX };
+        recording.write(&tick());
+        assert!(recording.file.is_none());
+        recording.write(&tick());
+    }
+}

@@ -1,0 +1,105 @@
+//! Takes samples beside the loop: a file system that hangs may delay metrics, and nothing else.
+//!
+//! It does not decide when; the machine orders each heartbeat and each sample. At most one request of each kind waits.
+
+use super::Agent;
+use crate::metrics::{CPU_INTERVAL_MIN, Roots, Sampler};
+use crate::protocol::metrics::{Live, Metrics, Stamped};
+use crate::protocol::{Heartbeat, Timestamp};
+use crate::report::Reporter;
+use async_channel::{Receiver, Sender};
+use draupnir_fsm::delivery::StateKind;
+use futures_lite::FutureExt as _;
+use smol::{LocalExecutor, Timer};
+use std::rc::Rc;
+
+/// How many requests may wait: one of each kind. The same figures are not wanted twice.
+const WANTS_MAX: usize = 2;
+
+/// What was measured.
+#[derive(Debug)]
+pub enum Report {
+    /// The live figures of a heartbeat.
+    Heartbeat(Live),
+    /// Everything.
+    Metrics(Box<Metrics>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Want {
+    Heartbeat,
+    Metrics,
+}
+
+/// The requests to the task that samples.
+#[derive(Debug)]
+pub(super) struct Sampling {
+    wants: Sender<Want>,
+}
+
+impl Sampling {
+    /// Starts the task.
+    pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter) -> Self {
+        let (wants, requests) = async_channel::bounded(WANTS_MAX);
+        executor.spawn(sample(requests, reporter)).detach();
+        Self { wants }
+    }
+
+    pub(super) fn want_heartbeat(&self) {
+        // Full: one waits already, and its figures will be as new.
+        let _ = self.wants.try_send(Want::Heartbeat);
+    }
+
+    pub(super) fn want_metrics(&self) {
+        let _ = self.wants.try_send(Want::Metrics);
+    }
+}
+
+async fn sample(wants: Receiver<Want>, reporter: Reporter) {
+    let mut sampler = Sampler::new(Roots::default());
+    let mut metrics_wanted = false;
+    loop {
+        // The first metrics wait for a figure for the processors; heartbeats do not wait for them.
+        let early = metrics_wanted && !sampler.has_cpu_sample();
+        let ready = async {
+            match (metrics_wanted, early) {
+                (false, _) => std::future::pending().await,
+                (true, true) => drop(Timer::after(CPU_INTERVAL_MIN).await),
+                (true, false) => {}
+            }
+            Some(Want::Metrics)
+        };
+        match (async { wants.recv().await.ok() }).or(ready).await {
+            Some(Want::Heartbeat) => reporter.report(Report::Heartbeat(sampler.live())).await,
+            Some(Want::Metrics) if metrics_wanted && sampler.has_cpu_sample() => {
+                metrics_wanted = false;
+                let metrics = Box::new(sampler.sample().await);
+                reporter.report(Report::Metrics(metrics)).await;
+            }
+            Some(Want::Metrics) => {
+                metrics_wanted = true;
+                sampler.prime();
+            }
+            None => return,
+        }
+    }
+}
+
+impl Agent {
+    /// Turns what was measured into a state message. A link that has gone meanwhile gets nothing: its successor asks anew.
+    pub(super) fn sample_reports(&mut self, report: Report) {
+        let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+        let timestamp = Timestamp::now();
+        match report {
+            Report::Heartbeat(live) => {
+                let uptime_seconds = self.start.elapsed().as_ms() / 1_000;
+                let message = Heartbeat { instance_id, timestamp, uptime_seconds, live: Some(live) }.message();
+                self.engine.delivery.set_state(StateKind::Heartbeat, message);
+            }
+            Report::Metrics(metrics) => {
+                let message = Stamped { instance_id, timestamp, metrics: &metrics }.message();
+                self.engine.delivery.set_state(StateKind::Metrics, message);
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! What each module is told of the configuration.
+
+use crate::command;
+use crate::config::Config;
+use crate::sys::environment::Environment;
+use crate::terminal;
+use std::path::PathBuf;
+
+/// The variables of the agent that no child may see.
+pub(super) const SECRETS: &[&str] = &["SINDRI_CONSOLE_API_KEY"];
+
+pub(super) fn terminals(config: &Config) -> terminal::Settings {
+    terminal::Settings {
+        shell: Some(config.shell.clone().into_os_string()),
+        secrets: SECRETS.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+pub(super) fn commands(config: &Config) -> command::Settings {
+    command::Settings {
+        environment: Environment::inherited(SECRETS),
+        home: config.home.clone().unwrap_or_else(|| PathBuf::from("/")),
+    }
+}

@@ -1,0 +1,342 @@
+//! The way to the console, checked from this machine outwards: each step only when the one before has succeeded.
+//!
+//! The deadlines are those of the machine's policy. Nothing is registered: the paths of registration are asked for with
+//! a GET, and the WebSocket is opened under the id [`VISITOR`], which no instance has.
+
+use super::finding::Sheet;
+use crate::link::probe::{Asked, Greeting, Handshake, Probe, Ready};
+use crate::link::{Error, RootsFrom, Target};
+use crate::protocol::{InstanceId, close};
+use async_io::Timer;
+use draupnir_fsm::fact::CloseReason;
+use draupnir_fsm::limits::Policy;
+use futures_lite::future;
+use smol::LocalExecutor;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Under which id the console is visited.
+const VISITOR: &str = "sindri-agent-doctor";
+
+/// How many addresses of a name are tried one by one.
+const ADDRESSES_MAX: usize = 8;
+
+/// How long one address has to accept a connection.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A certificate that ends sooner than this should be renewed by now: those that live shortest live 6 days, and are
+/// renewed after 4; the usual 90 days are renewed after 60.
+const EXPIRY_WARNING: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
+/// A clock that is off by more is wrong for certain; the network alone makes it seconds.
+const SKEW_MAX: Duration = Duration::from_secs(60);
+
+/// How long a console has for its greeting: as long as the agent holds everything back for it.
+fn greeting_patience(policy: &Policy) -> Duration {
+    Duration::from_millis(policy.all_gate_ms)
+}
+
+/// The checks in their order, for those that are not reached.
+const ORDER: [&str; 8] = ["dns", "tcp", "proxy", "tls", "registration", "clock", "websocket", "key"];
+
+/// All checks of the way.
+pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, sheet: &mut Sheet) {
+    let (tls, proxied) = (target.url.is_tls(), target.proxy.is_some());
+    let probe = match Probe::new(target, executor) {
+        Ok(probe) => probe,
+        Err(error) => {
+            sheet.fail("key", error.to_string());
+            return sheet.skip(&ORDER[..7], "the key cannot be sent");
+        }
+    };
+    let visit = Visit { probe, policy: Policy::default(), tls, proxied };
+    if let Err(Stopped { at, because }) = visit.walk(sheet).await {
+        let rest: Vec<&str> = ORDER.iter().copied().skip_while(|check| *check != at).skip(1).collect();
+        let applicable = |check: &&str| match *check {
+            "proxy" => proxied,
+            "tls" => tls,
+            _ => true,
+        };
+        sheet.skip(&rest.into_iter().filter(applicable).collect::<Vec<_>>(), because);
+    }
+}
+
+/// Where the way ended.
+struct Stopped {
+    at: &'static str,
+    because: &'static str,
+}
+
+struct Visit {
+    probe: Probe,
+    policy: Policy,
+    tls: bool,
+    proxied: bool,
+}
+
+impl Visit {
+    async fn walk(&self, sheet: &mut Sheet) -> Result<(), Stopped> {
+        if self.tls {
+            self.roots(sheet).await;
+        }
+        let addresses = self.resolve(sheet).await?;
+        self.connect(&addresses, sheet).await?;
+        if self.proxied {
+            self.tunnel(&addresses, sheet).await?;
+        }
+        if self.tls {
+            self.secure(&addresses, sheet).await?;
+        }
+        let asked = self.ask(&addresses, sheet).await?;
+        clock(asked.date, SystemTime::now(), sheet);
+        self.greet(&addresses, &asked, sheet).await
+    }
+
+    async fn roots(&self, sheet: &mut Sheet) {
+        match self.probe.roots().await {
+            Ok(trusting) => {
+                let from = match trusting.from {
+                    RootsFrom::Variables => "named by SSL_CERT_FILE or SSL_CERT_DIR",
+                    RootsFrom::System => "of this machine",
+                    RootsFrom::Bundled => "of Mozilla, bundled with the agent because this machine has none",
+                };
+                let private = match trusting.private {
+                    0 => String::new(),
+                    count => format!(", {count} of them from SINDRI_AGENT_CA_FILE"),
+                };
+                sheet.ok("roots", format!("{} trusted roots {from}{private}", trusting.roots));
+            }
+            Err(error) => sheet.fail("roots", error.to_string()),
+        }
+    }
+
+    async fn resolve(&self, sheet: &mut Sheet) -> Result<Vec<SocketAddr>, Stopped> {
+        let (hop, began) = (self.probe.next_hop(), Instant::now());
+        match self.in_time("resolve the name", self.probe.resolve()).await {
+            Ok(addresses) => {
+                let list: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+                sheet.ok("dns", format!("{hop} is {} ({} ms)", list.join(", "), began.elapsed().as_millis()));
+                Ok(addresses)
+            }
+            Err(error) => {
+                sheet.fail("dns", error);
+                Err(Stopped { at: "dns", because: "no address is known" })
+            }
+        }
+    }
+
+    /// Tries the addresses one by one: a race would hide those that do not work.
+    async fn connect(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
+        let (mut works, mut fails) = (Vec::new(), Vec::new());
+        for address in addresses.iter().take(ADDRESSES_MAX) {
+            let began = Instant::now();
+            match within(ADDRESS_PATIENCE, self.probe.connect(&[*address])).await {
+                Some(Ok(_)) => works.push(format!("{address} ({} ms)", began.elapsed().as_millis())),
+                Some(Err(error)) => fails.push(error.to_string()),
+                None => fails.push(format!("{address} does not answer within {} s", ADDRESS_PATIENCE.as_secs())),
+            }
+        }
+        if works.is_empty() {
+            sheet.fail("tcp", fails.join("; "));
+            return Err(Stopped { at: "tcp", because: "there is no connection" });
+        }
+        if fails.is_empty() {
+            sheet.ok("tcp", format!("connected to {}", works.join(", ")));
+        } else {
+            let text = format!("connected to {}, but not everywhere: {}", works.join(", "), fails.join("; "));
+            sheet.warn("tcp", text);
+        }
+        Ok(())
+    }
+
+    async fn tunnel(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
+        let asked = async {
+            let mut connected = self.probe.connect(addresses).await?;
+            self.probe.tunnel(&mut connected).await
+        };
+        match self.in_time("make a tunnel", asked).await {
+            Ok(()) => {
+                sheet.ok("proxy", format!("{} leads on to the console", self.probe.next_hop()));
+                Ok(())
+            }
+            Err(error) => {
+                sheet.fail("proxy", error);
+                Err(Stopped { at: "proxy", because: "there is no way through the proxy" })
+            }
+        }
+    }
+
+    async fn secure(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
+        match self.in_time("shake hands", self.open(addresses)).await {
+            Ok((_, Some(handshake))) => certificate(&handshake, sheet),
+            Ok((_, None)) => {}
+            // A file of certificates that cannot be used has been told already.
+            Err(error) if error.is_empty() => return Err(Stopped { at: "tls", because: "no root is trusted" }),
+            Err(error) => {
+                sheet.fail("tls", error);
+                return Err(Stopped { at: "tls", because: "there is no TLS" });
+            }
+        }
+        Ok(())
+    }
+
+    async fn open(&self, addresses: &[SocketAddr]) -> Result<(Ready, Option<Handshake>), Error> {
+        let mut connected = self.probe.connect(addresses).await?;
+        self.probe.tunnel(&mut connected).await?;
+        self.probe.secure(connected, EXPIRY_WARNING).await
+    }
+
+    async fn ask(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<Asked, Stopped> {
+        let open = async || self.open(addresses).await.map(|(ready, _)| ready);
+        let answered = within(Duration::from_millis(self.policy.registration_ms), self.probe.ask(open)).await;
+        let (text, because) = match answered {
+            None => ("the console accepts a request, and does not answer it".to_owned(), "the console is silent"),
+            Some(Err(error)) => (error.to_string(), "what answers is no console"),
+            Some(Ok(asked)) => match asked.status {
+                300..=399 => (redirect(&asked), "the console is elsewhere"),
+                500..=599 => {
+                    (format!("{}: look into its log{}", status(&asked), words(&asked)), "the console is out of order")
+                }
+                429 => {
+                    sheet.warn("registration", format!("{}: too many requests come from this address", status(&asked)));
+                    return Ok(asked);
+                }
+                _ => {
+                    sheet.ok("registration", status(&asked));
+                    return Ok(asked);
+                }
+            },
+        };
+        sheet.fail("registration", text);
+        Err(Stopped { at: "registration", because })
+    }
+
+    async fn greet(&self, addresses: &[SocketAddr], asked: &Asked, sheet: &mut Sheet) -> Result<(), Stopped> {
+        let id = InstanceId::new(VISITOR).expect("the visitor's id is a legal one");
+        let visited = async {
+            let (ready, _) = self.open(addresses).await?;
+            self.probe.greet(ready, &id, greeting_patience(&self.policy)).await
+        };
+        let patience = Duration::from_millis(self.policy.dial_ms) + greeting_patience(&self.policy);
+        let refused_before = matches!(asked.status, 401 | 403).then(|| asked.words.clone());
+        let greeting = match within(patience, visited).await {
+            Some(Ok(greeting)) => greeting,
+            Some(Err(Error::KeyRefused { status, words, .. })) => {
+                sheet.ok("websocket", format!("the console looks at the key first (HTTP status {status})"));
+                key(Some(words), sheet);
+                return Ok(());
+            }
+            Some(Err(error)) => {
+                sheet.fail("websocket", error.to_string());
+                return Err(Stopped { at: "websocket", because: "there is no WebSocket" });
+            }
+            None => {
+                sheet.fail("websocket", "the console accepts the upgrade's request, and does not answer it");
+                return Err(Stopped { at: "websocket", because: "there is no WebSocket" });
+            }
+        };
+        let refused = websocket(greeting, sheet)?;
+        key(refused.or(refused_before), sheet);
+        Ok(())
+    }
+
+    /// The outcome of one step of a dial, or its error as a text; an empty one where it was told before.
+    async fn in_time<T>(&self, doing: &str, step: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+        match within(Duration::from_millis(self.policy.dial_ms), step).await {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(Error::Roots(_))) => Err(String::new()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err(format!("could not {doing} within {} s: nobody answered", self.policy.dial_ms / 1000)),
+        }
+    }
+}
+
+fn certificate(handshake: &Handshake, sheet: &mut Sheet) {
+    let version = handshake.version.replace("TLSv1_", "TLS 1.");
+    let until = handshake.valid_until.map(|at| format!(", valid until {}", humantime::format_rfc3339_seconds(at)));
+    let told = format!("{version}, the certificate is trusted{}", until.unwrap_or_default());
+    match &handshake.soon {
+        None => sheet.ok("tls", told),
+        Some(_) => sheet.warn("tls", format!("{told}: it, or one of its issuers, ends within two days; renew it")),
+    }
+}
+
+/// What the WebSocket's reception says; a refusal of the key is handed on, since it has a line of its own.
+fn websocket(greeting: Greeting, sheet: &mut Sheet) -> Result<Option<String>, Stopped> {
+    match greeting {
+        Greeting::Message => sheet.ok("websocket", "upgraded, and greeted at once"),
+        Greeting::Silence => sheet.ok("websocket", "upgraded; the console greets nobody, which it may"),
+        Greeting::Lost { error } => {
+            sheet.fail("websocket", format!("upgraded, and then lost ({error}): something between ends WebSockets"));
+            return Err(Stopped { at: "websocket", because: "the WebSocket does not last" });
+        }
+        Greeting::Close { code, reason } => match close::reason(code, &reason) {
+            CloseReason::UnknownInstance => {
+                sheet.ok("websocket", "upgraded; the console does not know the id of this check, as it should not");
+            }
+            CloseReason::Authentication => {
+                sheet.ok("websocket", "upgraded");
+                return Ok(Some(reason));
+            }
+            CloseReason::Replaced | CloseReason::Other => {
+                sheet.warn("websocket", format!("upgraded, and closed by the console with {code} {reason:?}"));
+            }
+        },
+    }
+    Ok(None)
+}
+
+fn key(refused: Option<String>, sheet: &mut Sheet) {
+    match refused {
+        None => sheet.ok("key", "the console accepts it"),
+        Some(words) => {
+            let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+            sheet.fail("key", format!("the console refuses it{words}: set a valid one in SINDRI_CONSOLE_API_KEY"));
+        }
+    }
+}
+
+fn clock(date: Option<SystemTime>, now: SystemTime, sheet: &mut Sheet) {
+    let Some(date) = date else {
+        return sheet.skip(&["clock"], "the console does not tell its time");
+    };
+    let (skew, ahead) = match now.duration_since(date) {
+        Ok(ahead) => (ahead, true),
+        Err(error) => (error.duration(), false),
+    };
+    if skew <= SKEW_MAX {
+        return sheet.ok("clock", format!("within {} s of the console's", skew.as_secs()));
+    }
+    let shown = |time| humantime::format_rfc3339_seconds(time).to_string();
+    let direction = if ahead { "ahead of" } else { "behind" };
+    let skew = humantime::format_duration(Duration::from_secs(skew.as_secs()));
+    let text = format!(
+        "this machine's clock ({}) is {skew} {direction} the console's ({}): set it right, or run NTP",
+        shown(now),
+        shown(date)
+    );
+    sheet.warn("clock", text);
+}
+
+fn status(asked: &Asked) -> String {
+    format!("{} answers a GET with HTTP status {}", asked.path, asked.status)
+}
+
+fn words(asked: &Asked) -> String {
+    if asked.words.is_empty() { String::new() } else { format!(" (it says: {})", asked.words) }
+}
+
+fn redirect(asked: &Asked) -> String {
+    let location = asked.location.as_deref().unwrap_or("nowhere");
+    format!("{}, pointing to {location}: redirects are not followed; correct SINDRI_CONSOLE_URL", status(asked))
+}
+
+async fn within<T>(patience: Duration, step: impl Future<Output = T>) -> Option<T> {
+    let late = async {
+        Timer::after(patience).await;
+        None
+    };
+    future::or(async { Some(step.await) }, late).await
+}

@@ -1,0 +1,101 @@
+//! What a check has found, and how it is printed.
+//!
+//! It judges nothing. Lines are printed as soon as they are known, JSON as one object at the end.
+
+use serde::Serialize;
+use std::io::Write;
+
+/// The width of the column of names.
+const NAME_WIDTH: usize = 14;
+
+/// What became of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// Nothing to do.
+    Ok,
+    /// The agent works, but somebody should look at this.
+    Warn,
+    /// The agent cannot do its work, or not all of it.
+    Fail,
+    /// Not looked at, because something else has failed.
+    Skip,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    text: String,
+}
+
+/// All that was found.
+pub(super) struct Sheet {
+    json: bool,
+    output: Box<dyn Write>,
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    version: &'static str,
+    healthy: bool,
+    checks: &'a [Finding],
+}
+
+impl Sheet {
+    pub(super) fn new(json: bool, output: impl Write + 'static) -> Self {
+        Self { json, output: Box::new(output), findings: Vec::new() }
+    }
+
+    pub(super) fn ok(&mut self, check: &'static str, text: impl Into<String>) {
+        self.add(check, Verdict::Ok, text.into());
+    }
+
+    pub(super) fn warn(&mut self, check: &'static str, text: impl Into<String>) {
+        self.add(check, Verdict::Warn, text.into());
+    }
+
+    pub(super) fn fail(&mut self, check: &'static str, text: impl Into<String>) {
+        self.add(check, Verdict::Fail, text.into());
+    }
+
+    /// These checks were not made, because of that one.
+    pub(super) fn skip(&mut self, checks: &[&'static str], because: &str) {
+        for check in checks {
+            self.add(check, Verdict::Skip, format!("not checked: {because}"));
+        }
+    }
+
+    /// Prints what is left to print; true where nothing has failed.
+    pub(super) fn finish(mut self) -> bool {
+        let healthy = !self.findings.iter().any(|finding| finding.verdict == Verdict::Fail);
+        if self.json {
+            let summary = Summary { version: env!("CARGO_PKG_VERSION"), healthy, checks: &self.findings };
+            let text = serde_json::to_string_pretty(&summary).expect("texts and numbers can be written as JSON");
+            self.print(&text);
+        }
+        healthy
+    }
+
+    fn add(&mut self, check: &'static str, verdict: Verdict, text: String) {
+        // One line is one line, whatever a console or a file name puts into it.
+        let text = text.replace(char::is_control, " ");
+        if !self.json {
+            let word = match verdict {
+                Verdict::Ok => "ok",
+                Verdict::Warn => "warn",
+                Verdict::Fail => "fail",
+                Verdict::Skip => "skip",
+            };
+            self.print(&format!("{word:<5} {check:<NAME_WIDTH$} {text}"));
+        }
+        self.findings.push(Finding { check, verdict, text });
+    }
+
+    fn print(&mut self, line: &str) {
+        // Who has closed our standard output does not want to know; the exit status still tells.
+        let _ = writeln!(self.output, "{line}").and_then(|()| self.output.flush());
+    }
+}

@@ -1,0 +1,223 @@
+//! What this machine gives to the agent: a shell on a terminal, a place for its state, descriptors, disk and memory.
+//!
+//! It starts one shell, which ends at once, and writes nothing.
+
+use super::finding::Sheet;
+use crate::config::{Config, TerminalPolicy};
+use crate::identity::Memory;
+use crate::metrics::{Roots, Sampler, Space};
+use crate::protocol::metrics::Source;
+use crate::sys::environment::Environment;
+use crate::sys::spawn::{Program, SpawnError, spawn};
+use async_io::Timer;
+use futures_lite::future;
+use rustix::fs::{Access, access};
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// A shell that was only asked to end has this long for it.
+const SHELL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Fewer descriptors than these are soon used up: each session takes four, the link and the agent itself some twenty.
+const DESCRIPTORS_MIN: u64 = 256;
+
+/// Less room than this on a disk is soon used up, in bytes.
+const DISK_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Less memory than this is too little for the agent's buffers (32 MiB) and one shell, in bytes.
+const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
+
+/// Fewer processes than these leave no room for sessions and commands.
+const TASKS_MIN: u64 = 64;
+
+/// All checks of the machine.
+pub(super) async fn check(config: &Config, sheet: &mut Sheet) {
+    state(config, sheet);
+    home(config, sheet);
+    terminal(config, sheet).await;
+    limits(sheet).await;
+    disk(config, sheet);
+}
+
+fn state(config: &Config, sheet: &mut Sheet) {
+    let console = config.console_url.to_string();
+    let (memory, error) = Memory::open(config.state_dir.as_deref(), &console, &config.instance_id);
+    if let Some(error) = error {
+        return sheet.warn("state", format!("{error}; until then the agent registers again at every start"));
+    }
+    let Some(directory) = config.state_dir.as_deref() else { return };
+    let shown = directory.display();
+    if let Err(error) = writable(directory) {
+        let text = format!("{shown} cannot be written ({error}): the agent will register again at every start");
+        return sheet.warn("state", text);
+    }
+    match memory.identity().id {
+        Some(id) => sheet.ok("state", format!("{shown}: this console has given the id {id}")),
+        None => sheet.ok("state", format!("{shown}: nothing is remembered yet for this console")),
+    }
+}
+
+/// Whether a directory can be written to, or made; it is neither.
+fn writable(directory: &Path) -> io::Result<()> {
+    let nearest = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    if !nearest.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(access(nearest, Access::WRITE_OK | Access::EXEC_OK)?)
+}
+
+fn home(config: &Config, sheet: &mut Sheet) {
+    match config.home.as_deref() {
+        None => sheet.warn("home", "HOME is not set: terminals and commands start in /"),
+        Some(home) if home.is_dir() => sheet.ok("home", home.display().to_string()),
+        Some(home) => sheet.warn("home", format!("{} is no directory: set HOME, or make it", home.display())),
+    }
+}
+
+async fn terminal(config: &Config, sheet: &mut Sheet) {
+    if config.terminal == TerminalPolicy::Off {
+        return sheet.ok("terminal", "terminals are off: SINDRI_AGENT_TERMINAL");
+    }
+    let (master, slave) = match open_terminal() {
+        Ok(ends) => ends,
+        Err(error) => {
+            sheet.fail(
+                "pty",
+                format!("no terminal can be opened ({error}): mount devpts at /dev/pts, or raise its limit"),
+            );
+            return sheet.skip(&["shell"], "there is no terminal");
+        }
+    };
+    sheet.ok("pty", "a terminal can be opened");
+    let shell = config.shell.display();
+    match run_shell(config, &slave).await {
+        Ok(Some(0)) => sheet.ok("shell", format!("{shell} runs")),
+        Ok(Some(code)) => sheet.fail("shell", format!("{shell} was told to exit with 0, and did so with {code}")),
+        Ok(None) => sheet.fail("shell", format!("{shell} was told to exit, and did not within 5 s")),
+        Err(error) => sheet.fail("shell", format!("{error}; name another one in SINDRI_AGENT_SHELL")),
+    }
+    drop(master);
+}
+
+fn open_terminal() -> io::Result<(OwnedFd, File)> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = OsString::from_vec(ptsname(&master, Vec::new())?.into_bytes());
+    let no_controlling_terminal = i32::try_from(rustix::fs::OFlags::NOCTTY.bits()).unwrap_or_default();
+    let slave = OpenOptions::new().read(true).write(true).custom_flags(no_controlling_terminal).open(name)?;
+    Ok((master, slave))
+}
+
+/// Starts the shell as a session would, and waits for its end; `None` where that does not come.
+async fn run_shell(config: &Config, terminal: &File) -> Result<Option<i32>, SpawnError> {
+    let home = config.home.as_deref().filter(|home| home.is_dir());
+    let terminal = terminal.as_fd();
+    let shell = spawn(&Program {
+        path: config.shell.as_os_str(),
+        name: None,
+        arguments: &["-c".into(), "exit 0".into()],
+        environment: &Environment::inherited(&["SINDRI_CONSOLE_API_KEY"]),
+        directory: home.unwrap_or(Path::new("/")),
+        stdio: [terminal, terminal, terminal],
+        controlling_terminal: true,
+    })?;
+    let late = async {
+        Timer::after(SHELL_PATIENCE).await;
+        None
+    };
+    let code = future::or(async { Some(shell.exited().await) }, late).await;
+    if code.is_none() {
+        shell.signal_group(Signal::KILL);
+    }
+    Ok(code)
+}
+
+async fn limits(sheet: &mut Sheet) {
+    let metrics = Sampler::new(Roots::default()).sample().await;
+    match metrics.instance.descriptor_limit.map(|limit| limit.value()) {
+        Some(limit) if limit < DESCRIPTORS_MIN => {
+            sheet.warn("descriptors", format!("only {limit} may be open: raise the limit (ulimit -n) to 4096"));
+        }
+        Some(limit) => sheet.ok("descriptors", format!("{limit} may be open")),
+        None => sheet.ok("descriptors", "not bounded, as far as can be told"),
+    }
+    let scope = match metrics.memory.source {
+        Source::Cgroup1 | Source::Cgroup2 => "by a control group",
+        Source::Host => "by the machine",
+    };
+    let total = metrics.memory.total_bytes.value();
+    let tasks = metrics.instance.task_limit.map(|limit| limit.value());
+    let told = format!("{} of memory, {scope}", bytes(total));
+    if total > 0 && total < MEMORY_BYTES_MIN {
+        sheet.warn("limits", format!("{told}: too little for the agent and a shell"));
+    } else if let Some(limit) = tasks.filter(|limit| *limit < TASKS_MIN) {
+        sheet.warn("limits", format!("{told}; only {limit} processes: too few for sessions and commands"));
+    } else {
+        sheet.ok("limits", tasks.map_or(told.clone(), |limit| format!("{told}; {limit} processes")));
+    }
+}
+
+fn disk(config: &Config, sheet: &mut Sheet) {
+    let state = config.state_dir.as_deref().and_then(|dir| dir.ancestors().find(|ancestor| ancestor.exists()));
+    let temporary = std::env::temp_dir();
+    let places = [state, config.home.as_deref(), Some(temporary.as_path())];
+    let mut seen = Vec::new();
+    for place in places.into_iter().flatten() {
+        let Ok(space) = Space::of(place) else { continue };
+        // Two places of one file system are told once.
+        let file_system = (space.id, space.total_bytes);
+        if space.total_bytes == 0 || seen.contains(&file_system) {
+            continue;
+        }
+        seen.push(file_system);
+        let told = format!("{} has {} free", place.display(), bytes(space.available_bytes));
+        if space.available_bytes < DISK_BYTES_MIN {
+            sheet.warn("disk", format!("{told}: make room"));
+        } else if space.inodes_total > 0 && space.inodes_free == 0 {
+            sheet.warn("disk", format!("{told}, but no inode: remove files"));
+        } else {
+            sheet.ok("disk", told);
+        }
+    }
+}
+
+/// Bytes for people: in the unit that leaves one to four digits.
+fn bytes(count: u64) -> String {
+    let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let (mut amount, mut unit) = (count, 0);
+    while amount >= 10_000 && unit + 1 < units.len() {
+        (amount, unit) = (amount / 1024, unit + 1);
+    }
+    format!("{amount} {}", units.get(unit).copied().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_told_in_a_fitting_unit() {
+        for (count, told) in [(0, "0 bytes"), (9_999, "9999 bytes"), (10_240, "10 KiB"), (64 << 20, "64 MiB")] {
+            assert_eq!(bytes(count), told);
+        }
+        assert_eq!(bytes(u64::MAX), "16777215 TiB");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_can_be_made_where_its_parent_can_be_written() {
+        let home = tempfile::tempdir().expect("a directory");
+        assert!(writable(&home.path().join("a/b/c")).is_ok());
+        std::fs::write(home.path().join("file"), "").expect("a file");
+        let error = writable(&home.path().join("file/state")).expect_err("no directory");
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    }
+}

@@ -1,0 +1,231 @@
+//! The way to the console one step at a time, for whoever looks for a fault on it.
+//!
+//! It uses the very steps that [`Link`](super::Link) takes and adds none. It registers nothing and never claims to be an
+//! instance that exists: a second connection under one id would throw out the first (wire.md, part B). It keeps no
+//! deadline but one, for the first message: who asks, gives up by dropping the future.
+
+use super::dial::Dialer;
+use super::error::Error;
+use super::http::{self, Answer};
+use super::stream::{Progress, Stream, Tcp};
+use super::target::{Target, host_and_port};
+use super::tls::{RootsFrom, TlsFault};
+use super::{resolve, upgrade, words};
+use crate::protocol::InstanceId;
+use async_io::Timer;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+use futures_lite::future;
+use futures_lite::stream::StreamExt;
+use smol::LocalExecutor;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+/// The path of a registration, asked for without registering.
+const REGISTRATION_PATHS: [&str; 2] = ["/api/v1/instances/register", "/api/v1/instances"];
+
+/// A time by which every certificate has expired: the year 9000.
+const FAR_FUTURE: Duration = Duration::from_secs(221_845_392_000);
+
+/// The way to one console.
+pub struct Probe {
+    dialer: Dialer,
+}
+
+/// A connection to the next hop.
+#[derive(Debug)]
+pub struct Connected(Tcp);
+
+/// A connection to the console, with TLS where the URL demands it.
+#[derive(Debug)]
+pub struct Ready(Stream);
+
+/// Who is trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusting {
+    /// How many roots.
+    pub roots: usize,
+    /// Where they come from.
+    pub from: RootsFrom,
+    /// How many of them the operator has added.
+    pub private: usize,
+}
+
+/// A handshake that succeeded.
+#[derive(Debug)]
+pub struct Handshake {
+    /// `TLSv1_3`, say.
+    pub version: String,
+    /// Until when the console's certificate is valid, as far as that can be told.
+    pub valid_until: Option<SystemTime>,
+    /// How the chain fails when it is looked at in the future, if it does.
+    pub soon: Option<TlsFault>,
+}
+
+/// What the console answered to a harmless request.
+#[derive(Debug)]
+pub struct Asked {
+    /// The path that was asked for, prefix included.
+    pub path: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// Where a redirect points.
+    pub location: Option<String>,
+    /// The console's clock, from its `Date` header.
+    pub date: Option<SystemTime>,
+    /// The console's own words.
+    pub words: String,
+}
+
+/// How the console received a WebSocket.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// With a message.
+    Message,
+    /// With nothing, for as long as was waited.
+    Silence,
+    /// With a close frame.
+    Close {
+        /// The code; 1005 where there was none.
+        code: u16,
+        /// The reason, printable.
+        reason: String,
+    },
+    /// It broke the connection.
+    Lost {
+        /// What was noticed.
+        error: String,
+    },
+}
+
+impl Probe {
+    /// Prepares the way.
+    ///
+    /// # Errors
+    /// [`Error::Key`] where the key cannot stand in a header.
+    pub fn new(target: Target, executor: Rc<LocalExecutor<'static>>) -> Result<Self, Error> {
+        Ok(Self { dialer: Dialer::new(target, executor, resolve::system())? })
+    }
+
+    /// Name and port of what a connection is opened to: the proxy, or else the console.
+    pub fn next_hop(&self) -> String {
+        let (host, port) = self.dialer.next_hop();
+        host_and_port(host, port)
+    }
+
+    /// Looks the next hop up.
+    ///
+    /// # Errors
+    /// It has no address, or nobody tells.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
+        self.dialer.resolve().await
+    }
+
+    /// Connects to the next hop at one of these addresses.
+    ///
+    /// # Errors
+    /// None of them accepts.
+    pub async fn connect(&self, addresses: &[SocketAddr]) -> Result<Connected, Error> {
+        self.dialer.connect(addresses, Progress::default()).await.map(Connected)
+    }
+
+    /// Has the proxy lead on to the console; without a proxy it does nothing.
+    ///
+    /// # Errors
+    /// The proxy does not.
+    pub async fn tunnel(&self, connected: &mut Connected) -> Result<(), Error> {
+        self.dialer.tunnel(&mut connected.0).await
+    }
+
+    /// Reads the roots of this machine.
+    ///
+    /// # Errors
+    /// A file that the operator has named cannot be used.
+    pub async fn roots(&self) -> Result<Trusting, Error> {
+        let trusted = self.dialer.tls.trusted().await?;
+        let roots = &trusted.roots;
+        Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private })
+    }
+
+    /// Shakes hands where the URL demands TLS, and looks `ahead` into the future of the certificates.
+    ///
+    /// # Errors
+    /// The handshake fails.
+    pub async fn secure(&self, connected: Connected, ahead: Duration) -> Result<(Ready, Option<Handshake>), Error> {
+        let url = &self.dialer.target.url;
+        if !url.is_tls() {
+            return Ok((Ready(Stream::Plain(connected.0)), None));
+        }
+        let trusted = self.dialer.tls.trusted().await?;
+        let stream = self.dialer.secure(&trusted, connected.0).await?;
+        let version = stream.get_ref().1.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
+        let far = trusted.accepts_at(&stream, url.host(), SystemTime::UNIX_EPOCH + FAR_FUTURE);
+        let valid_until = match far {
+            Err(TlsFault::Expired { not_after, .. }) => Some(not_after),
+            Ok(()) | Err(_) => None,
+        };
+        let soon = trusted.accepts_at(&stream, url.host(), SystemTime::now() + ahead).err();
+        Ok((Ready(Stream::Tls(Box::new(stream))), Some(Handshake { version, valid_until, soon })))
+    }
+
+    /// Asks for the paths of registration, without registering: the first answer that is no 404, or the last one.
+    ///
+    /// # Errors
+    /// What answers does not speak HTTP. Each path takes a connection of its own, which `open` makes.
+    pub async fn ask(&self, mut open: impl AsyncFnMut() -> Result<Ready, Error>) -> Result<Asked, Error> {
+        let [designed, observed] = REGISTRATION_PATHS;
+        let asked = self.ask_for(designed, open().await?).await?;
+        if asked.status == 404 { self.ask_for(observed, open().await?).await } else { Ok(asked) }
+    }
+
+    async fn ask_for(&self, path: &str, mut ready: Ready) -> Result<Asked, Error> {
+        let mut request = self.dialer.request_line_and_headers("GET", path);
+        request.extend_from_slice(b"Accept: application/json\r\nConnection: close\r\n\r\n");
+        let exchanged = http::exchange(&mut ready.0, &request).await;
+        let Answer { head, rest } = exchanged.map_err(|fault| self.dialer.peer_error(fault))?;
+        let body = http::read_body(&mut ready.0, &head, rest).await;
+        let key = &self.dialer.target.key;
+        Ok(Asked {
+            path: self.dialer.target.url.path(path),
+            status: head.status,
+            location: words::of_redirect(&head, key),
+            date: head.date(),
+            words: words::of_body(&body, key),
+        })
+    }
+
+    /// Upgrades to a WebSocket under this id, waits so long for a first message, and closes again.
+    ///
+    /// # Errors
+    /// The upgrade is refused.
+    pub async fn greet(&self, ready: Ready, id: &InstanceId, patience: Duration) -> Result<Greeting, Error> {
+        let mut socket = upgrade::upgrade(&self.dialer, ready.0, id).await?;
+        let silence = async {
+            Timer::after(patience).await;
+            Greeting::Silence
+        };
+        let greeting = future::or(self.first_message(&mut socket), silence).await;
+        let goodbye = CloseFrame { code: CloseCode::Normal, reason: "check".into() };
+        // A console that has closed already needs no goodbye.
+        let _ = socket.close(Some(goodbye)).await;
+        Ok(greeting)
+    }
+
+    async fn first_message(&self, socket: &mut WebSocketStream<Stream>) -> Greeting {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Text(_) | Message::Binary(_))) => return Greeting::Message,
+                Some(Ok(Message::Close(frame))) => {
+                    let (code, reason) =
+                        frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                    return Greeting::Close { code, reason: words::printable(&reason, &self.dialer.target.key) };
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(error)) => return Greeting::Lost { error: error.to_string() },
+                None => return Greeting::Lost { error: "the stream ended".to_owned() },
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Which modes a program has set in the terminal, read from its output.
+//!
+//! It is no terminal: it knows no screen, no cursor and no colours, and recognises sequences only as far as is needed
+//! to find `ESC [ ? … h/l`, the keypad's `ESC =` and `ESC >`, and the two resets. It takes bytes as they come, cut
+//! anywhere, and never needs more than its few bytes of state, whatever the input.
+
+use memchr::{memchr, memchr3};
+use std::io::Write;
+
+/// The modes that are remembered, as bits: those whose loss a user would notice after a re-attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Modes(u16);
+
+/// A private mode: its number and its bit.
+const PRIVATE: [(u16, u16); 14] = [
+    (47, 1),         // alternate screen
+    (1047, 1 << 1),  // the same, cleared on leaving
+    (1049, 1 << 2),  // the same, with the cursor saved
+    (1, 1 << 3),     // cursor keys for applications
+    (7, 1 << 4),     // lines wrap
+    (25, 1 << 5),    // cursor is seen
+    (1000, 1 << 6),  // mouse: buttons
+    (1002, 1 << 7),  // mouse: drags
+    (1003, 1 << 8),  // mouse: every movement
+    (1004, 1 << 9),  // focus
+    (1006, 1 << 10), // mouse coordinates as text
+    (1015, 1 << 11), // the same, older
+    (1005, 1 << 12), // the same, as UTF-8
+    (2004, 1 << 13), // bracketed paste
+];
+const KEYPAD: u16 = 1 << 14;
+const ALTERNATE: u16 = 0b111;
+const WRAP: u16 = 1 << 4;
+const CURSOR_SEEN: u16 = 1 << 5;
+const CURSOR_KEYS: u16 = 1 << 3;
+
+impl Default for Modes {
+    /// As a terminal is after a reset.
+    fn default() -> Self {
+        Self(WRAP | CURSOR_SEEN)
+    }
+}
+
+impl Modes {
+    /// Does the program use the whole screen?
+    pub(super) const fn is_full_screen(self) -> bool {
+        self.0 & ALTERNATE != 0
+    }
+
+    /// What sets these modes in a terminal that was just reset. Never empty: whether the cursor is seen is always said.
+    pub(super) fn sequences(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (number, bit) in PRIVATE {
+            let differs = (self.0 ^ Self::default().0) & bit != 0;
+            if differs || bit == CURSOR_SEEN {
+                let set = if self.0 & bit != 0 { 'h' } else { 'l' };
+                write!(out, "\x1b[?{number}{set}").expect("a vector takes everything");
+            }
+        }
+        if self.0 & KEYPAD != 0 {
+            out.extend_from_slice(b"\x1b=");
+        }
+        out
+    }
+
+    fn set(&mut self, bits: u16, on: bool) {
+        if on {
+            self.0 |= bits;
+        } else {
+            self.0 &= !bits;
+        }
+    }
+
+    fn set_private(&mut self, number: u16, on: bool) {
+        let Some((_, bit)) = PRIVATE.iter().find(|(known, _)| *known == number) else {
+            return;
+        };
+        // Leaving the alternate screen by any of its numbers leaves it.
+        let bits = if bit & ALTERNATE != 0 && !on { ALTERNATE } else { *bit };
+        self.set(bits, on);
+    }
+}
+
+/// How many numbers of one sequence are kept; more are legal and never seen.
+const NUMBERS_MAX: usize = 16;
+
+/// Reads output and keeps the modes. `Default` is a terminal after a reset.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scanner {
+    modes: Modes,
+    state: State,
+    numbers: [u16; NUMBERS_MAX],
+    /// Index of the number that is being read.
+    at: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Text.
+    #[default]
+    Ground,
+    /// Behind ESC.
+    Escape,
+    /// Behind ESC and something that wants one more character, such as the name of a character set.
+    Designation,
+    /// Behind `ESC [`.
+    Control(Control),
+    /// In a title, a device string or the like, until BEL or ESC.
+    String,
+}
+
+/// What marks a control sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    Plain,
+    /// `?`
+    Private,
+    /// `!`, of which only the soft reset is known.
+    Soft,
+    /// Any other mark: none of ours.
+    Foreign,
+}
+
+const ESC: u8 = 0x1b;
+const BEL: u8 = 0x07;
+const CANCEL: u8 = 0x18;
+const SUBSTITUTE: u8 = 0x1a;
+
+impl Scanner {
+    /// The modes as they are behind the last byte.
+    pub(super) const fn modes(&self) -> Modes {
+        self.modes
+    }
+
+    /// Is the last byte the end of a sequence, or text?
+    pub(super) fn is_between_sequences(&self) -> bool {
+        self.state == State::Ground
+    }
+
+    /// Reads more output.
+    pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some((first, rest)) = bytes.split_first() {
+            // Text and strings are most of all output: go over them at once.
+            let skip = match self.state {
+                State::Ground => memchr(ESC, bytes).unwrap_or(bytes.len()),
+                State::String => memchr3(ESC, BEL, CANCEL, bytes).unwrap_or(bytes.len()),
+                State::Escape | State::Designation | State::Control(_) => 0,
+            };
+            if skip > 0 {
+                bytes = bytes.get(skip..).unwrap_or_default();
+            } else {
+                self.step(*first);
+                bytes = rest;
+            }
+        }
+    }
+
+    /// Reads one byte.
+    pub(super) fn step(&mut self, byte: u8) {
+        if byte == ESC {
+            self.state = State::Escape;
+            return;
+        }
+        if byte == CANCEL || byte == SUBSTITUTE {
+            self.state = State::Ground;
+            return;
+        }
+        self.state = match self.state {
+            State::Ground => State::Ground,
+            State::Escape => self.escape(byte),
+            State::Designation if byte < 0x20 => State::Designation,
+            State::Designation => State::Ground,
+            State::Control(control) => self.control(control, byte),
+            State::String if byte == BEL => State::Ground,
+            State::String => State::String,
+        };
+    }
+
+    fn escape(&mut self, byte: u8) -> State {
+        match byte {
+            b'[' => {
+                self.numbers = [0; NUMBERS_MAX];
+                self.at = 0;
+                State::Control(Control::Plain)
+            }
+            b']' | b'P' | b'X' | b'^' | b'_' => State::String,
+            b' '..=b'/' => State::Designation,
+            b'=' | b'>' => {
+                self.modes.set(KEYPAD, byte == b'=');
+                State::Ground
+            }
+            b'c' => {
+                self.modes = Modes::default();
+                State::Ground
+            }
+            // Control characters take effect within a sequence and do not end it.
+            0..0x20 => State::Escape,
+            _ => State::Ground,
+        }
+    }
+
+    fn control(&mut self, control: Control, byte: u8) -> State {
+        match byte {
+            b'0'..=b'9' => {
+                if let Some(number) = self.numbers.get_mut(self.at) {
+                    *number = number.saturating_mul(10).saturating_add(u16::from(byte - b'0'));
+                }
+                State::Control(control)
+            }
+            b';' | b':' => {
+                self.at = self.at.saturating_add(1);
+                State::Control(control)
+            }
+            b'?' => State::Control(Control::Private),
+            b'!' => State::Control(Control::Soft),
+            b'<'..=b'>' | b' '..=b'/' => State::Control(Control::Foreign),
+            0..0x20 => State::Control(control),
+            0x40..=0x7e => {
+                self.finish(control, byte);
+                State::Ground
+            }
+            0x7f.. => State::Control(control),
+        }
+    }
+
+    fn finish(&mut self, control: Control, last: u8) {
+        match (control, last) {
+            (Control::Private, b'h' | b'l') => {
+                let count = self.at.saturating_add(1).min(NUMBERS_MAX);
+                for number in self.numbers.iter().take(count) {
+                    self.modes.set_private(*number, last == b'h');
+                }
+            }
+            (Control::Soft, b'p') => {
+                self.modes.set(CURSOR_SEEN | WRAP, true);
+                self.modes.set(CURSOR_KEYS | KEYPAD, false);
+            }
+            (Control::Private | Control::Soft | Control::Plain | Control::Foreign, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(output: &[u8]) -> String {
+        let mut scanner = Scanner::default();
+        scanner.feed(output);
+        String::from_utf8(scanner.modes().sequences()).expect("text")
+    }
+
+    const RESET: &str = "\x1b[?25h";
+
+    #[test]
+    fn modes_are_set_and_reset() {
+        assert_eq!(after(b"hello"), RESET);
+        assert_eq!(after(b"\x1b[?2004h$ "), "\x1b[?25h\x1b[?2004h");
+        assert_eq!(after(b"\x1b[?2004h$ \x1b[?2004l"), RESET);
+        assert_eq!(after(b"\x1b[?25l"), "\x1b[?25l");
+        assert_eq!(after(b"\x1b[?7l"), "\x1b[?7l\x1b[?25h");
+        assert_eq!(after(b"\x1b[?1000;1006h"), "\x1b[?25h\x1b[?1000h\x1b[?1006h");
+        assert_eq!(after(b"\x1b[?1h\x1b="), "\x1b[?1h\x1b[?25h\x1b=");
+        assert_eq!(after(b"\x1b[?1h\x1b=\x1b[?1l\x1b>"), RESET);
+    }
+
+    #[test]
+    fn the_alternate_screen_is_left_by_any_of_its_numbers() {
+        assert_eq!(after(b"\x1b[?1049h"), "\x1b[?1049h\x1b[?25h");
+        assert_eq!(after(b"\x1b[?47h"), "\x1b[?47h\x1b[?25h");
+        assert_eq!(after(b"\x1b[?1049h\x1b[?47l"), RESET);
+        let mut scanner = Scanner::default();
+        scanner.feed(b"\x1b[?1047h");
+        assert!(scanner.modes().is_full_screen());
+        scanner.feed(b"\x1b[?1047l");
+        assert!(!scanner.modes().is_full_screen());
+    }
+
+    #[test]
+    fn resets_reset() {
+        assert_eq!(after(b"\x1b[?1049;25;2004l\x1b[?1003h\x1bc"), RESET);
+        assert_eq!(after(b"\x1b[?25l\x1b[?1h\x1b[?2004h\x1b[!p"), "\x1b[?25h\x1b[?2004h");
+    }
+
+    #[test]
+    fn what_looks_alike_is_no_mode() {
+        for other in [
+            b"\x1b[25l".as_slice(),
+            b"\x1b[>25l",
+            b"\x1b[?25$l",
+            b"\x1b[?25x",
+            b"[?25l",
+            b"\x1b]0;\x07[?25l",
+            b"\x1b[?2\x18 5l",
+            b"\x1b[?99999999925l",
+        ] {
+            assert_eq!(after(other), RESET, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn strings_hide_what_is_in_them_until_their_end() {
+        assert_eq!(after(b"\x1b]0;title[?25l\x07\x1b[?25l"), "\x1b[?25l");
+        assert_eq!(after(b"\x1bPdevice\x1b\\\x1b[?25l"), "\x1b[?25l");
+        assert_eq!(after(b"\x1b(0\x1b[?25l"), "\x1b[?25l");
+    }
+
+    #[test]
+    fn a_cut_anywhere_changes_nothing() {
+        let output = b"a\x1b[?1049h\x1b[2J\x1b]0;t\x1b\\\x1b[?1;1000;1006h\xe2\x82\xac\x1b=\x1b[?25l\x1b[?2004hz";
+        let whole = after(output);
+        assert!(whole.contains("1049"));
+        for cut in 0..=output.len() {
+            let (front, back) = output.split_at(cut);
+            let mut scanner = Scanner::default();
+            scanner.feed(front);
+            scanner.feed(back);
+            assert_eq!(scanner.modes().sequences(), whole.as_bytes(), "cut at {cut}");
+        }
+        let mut scanner = Scanner::default();
+        for byte in output {
+            scanner.step(*byte);
+        }
+        assert_eq!(scanner.modes().sequences(), whole.as_bytes());
+    }
+}

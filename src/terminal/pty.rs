@@ -1,0 +1,118 @@
+//! One pseudo-terminal: its master end on the reactor, its size, and the process groups behind it.
+//!
+//! It does not spawn: the slave end goes to whoever does, once. `portable-pty` opens and sizes; reading and writing is
+//! on a duplicate of its descriptor, non-blocking.
+
+use crate::sys::descriptor::duplicate;
+use async_io::Async;
+use portable_pty::{MasterPty, PtySize, native_pty_system};
+use rustix::process::{Pid, Signal, getsid, kill_process_group};
+use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// Columns and rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) cols: u16,
+    pub(super) rows: u16,
+}
+
+impl Size {
+    fn to_pty(self) -> PtySize {
+        PtySize { rows: self.rows, cols: self.cols, pixel_width: 0, pixel_height: 0 }
+    }
+}
+
+/// The master end.
+pub(super) struct Pty {
+    master: Box<dyn MasterPty + Send>,
+    io: Async<OwnedFd>,
+}
+
+impl fmt::Debug for Pty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pty").field("descriptor", &self.io.as_raw_fd()).finish_non_exhaustive()
+    }
+}
+
+impl Pty {
+    /// A new terminal of this size, and its slave end.
+    pub(super) fn open(size: Size) -> io::Result<(Self, OwnedFd)> {
+        let pair = native_pty_system().openpty(size.to_pty()).map_err(in_words)?;
+        let master = pair.master;
+        let descriptor = master.as_raw_fd().ok_or_else(|| io::Error::other("a terminal without a descriptor"))?;
+        let io = duplicate(descriptor)?;
+        let slave = open_slave(&io, master.as_ref())?;
+        // With it the kernel erases whole characters where it edits lines.
+        if let Ok(mut attributes) = tcgetattr(&slave) {
+            attributes.input_modes |= InputModes::IUTF8;
+            let _ = tcsetattr(&slave, OptionalActions::Now, &attributes);
+        }
+        Ok((Self { master, io: Async::new(io)? }, slave))
+    }
+
+    /// Its descriptor, on the reactor.
+    pub(super) const fn io(&self) -> &Async<OwnedFd> {
+        &self.io
+    }
+
+    /// Reads what is there now. No bytes mean the end: nobody has the slave end open any more.
+    pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match rustix::io::retry_on_intr(|| rustix::io::read(&self.io, &mut *into)) {
+            // So Linux tells the end of a terminal.
+            Err(rustix::io::Errno::IO) => Ok(0),
+            read => Ok(read?),
+        }
+    }
+
+    /// Writes what is taken now.
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::retry_on_intr(|| rustix::io::write(&self.io, bytes))?)
+    }
+
+    /// Tells the programs another size. The kernel sends SIGWINCH where it differs.
+    pub(super) fn resize(&self, size: Size) {
+        // It fails only for a terminal that is gone.
+        let _ = self.master.resize(size.to_pty());
+    }
+
+    /// Signals the process group in the foreground, if it is of this session.
+    pub(super) fn signal_foreground(&self, session: Pid, signals: &[Signal]) {
+        let Ok(group) = tcgetpgrp(self.io.as_fd()) else {
+            return;
+        };
+        // A group whose leader is gone cannot be asked; one whose number went to a stranger says so.
+        if getsid(Some(group)).is_ok_and(|of| of != session) {
+            return;
+        }
+        for signal in signals {
+            let _ = kill_process_group(group, *signal);
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_slave(master: &OwnedFd, pty: &dyn MasterPty) -> io::Result<OwnedFd> {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
+    // It works where the file system of terminals is another one than that of the agent.
+    ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .or_else(|_| open_slave_by_name(pty))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_slave(_master: &OwnedFd, pty: &dyn MasterPty) -> io::Result<OwnedFd> {
+    open_slave_by_name(pty)
+}
+
+fn open_slave_by_name(pty: &dyn MasterPty) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let name = pty.tty_name().ok_or_else(|| io::Error::other("a terminal without a name"))?;
+    Ok(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// What the library says in a type of its own.
+fn in_words(error: impl fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
+}

@@ -1,0 +1,328 @@
+//! The last output of one session, with offsets since its start.
+//!
+//! It does not read or send. It grows as it fills, from nothing to [`SCROLLBACK_BYTES_MAX`], as far as the budget
+//! grants it; beyond that its oldest bytes make room. It knows the modes of the terminal at both its ends, so that a
+//! replay can begin anywhere in it as if the beginning had been seen.
+//!
+//! Invariant: it holds the bytes from `start` to `end`, no more than it has capacity, no more than it was granted.
+
+use super::modes::{Modes, Scanner};
+use super::utf8;
+use draupnir_fsm::delivery::budget::Budget;
+use draupnir_fsm::fact::Key;
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The most output that one session keeps, in bytes: some thousand lines.
+pub const SCROLLBACK_BYTES_MAX: usize = 256 << 10;
+
+/// The least that is allocated at once, in bytes: a prompt and a few commands. So much a session has even where the
+/// budget is used up, since a session that can hold nothing can show nothing.
+const SCROLLBACK_BYTES_MIN: usize = 1 << 10;
+
+/// How far to look for the beginning of a line to start a replay with, in bytes: a line is rarely longer.
+const LINE_BYTES_MAX: usize = 8 << 10;
+
+/// The output that a session keeps.
+#[derive(Debug)]
+pub(super) struct Scrollback {
+    session: Key,
+    budget: Rc<Budget>,
+    bytes: VecDeque<u8>,
+    start: u64,
+    /// The modes at `start`: what was discarded has gone through it.
+    discarded: Scanner,
+    /// The modes at the end.
+    appended: Scanner,
+}
+
+/// Where a replay begins, and in which modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SafeStart {
+    pub(super) offset: u64,
+    pub(super) modes: Modes,
+}
+
+impl Scrollback {
+    pub(super) fn new(session: Key, budget: Rc<Budget>) -> Self {
+        Self {
+            session,
+            budget,
+            bytes: VecDeque::new(),
+            start: 0,
+            discarded: Scanner::default(),
+            appended: Scanner::default(),
+        }
+    }
+
+    /// The offsets of what is held.
+    pub(super) fn held(&self) -> Range<u64> {
+        self.start..self.start.saturating_add(self.bytes.len() as u64)
+    }
+
+    /// The modes behind the last byte.
+    pub(super) fn modes(&self) -> Modes {
+        self.appended.modes()
+    }
+
+    /// How many more bytes fit, up to `wanted`, with all that is held from `keep` on kept. Grows for them if it may.
+    pub(super) fn room(&mut self, keep: u64, wanted: usize) -> usize {
+        let kept = self.held().end.saturating_sub(keep.max(self.start));
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        self.grow_to_hold(self.bytes.len().saturating_add(wanted));
+        self.capacity().saturating_sub(kept).min(wanted)
+    }
+
+    /// Takes new output; what it has no room for pushes out the oldest.
+    pub(super) fn append(&mut self, output: &[u8]) {
+        self.appended.feed(output);
+        self.grow_to_hold(self.bytes.len().saturating_add(output.len()));
+        let capacity = self.capacity();
+        // More than it can ever hold passes through.
+        let (through, kept) = output.split_at(output.len().saturating_sub(capacity));
+        self.discard(self.bytes.len().saturating_add(kept.len()).saturating_sub(capacity));
+        if !through.is_empty() {
+            self.discard(self.bytes.len());
+            self.discarded.feed(through);
+            self.start = self.start.saturating_add(through.len() as u64);
+        }
+        self.bytes.extend(kept);
+    }
+
+    /// Copies what is held from an offset on, at most `max` bytes, into `into`; the result is the offset of the first,
+    /// which is later where the beginning is gone.
+    pub(super) fn copy(&self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
+        let held = self.held();
+        let from = from.clamp(held.start, held.end);
+        let skip = usize::try_from(from - held.start).unwrap_or(usize::MAX);
+        let (front, back) = self.bytes.as_slices();
+        let of_front = front.get(skip..).unwrap_or_default();
+        let of_back = back.get(skip.saturating_sub(front.len())..).unwrap_or_default();
+        let of_front = of_front.get(..max).unwrap_or(of_front);
+        let of_back = of_back.get(..max - of_front.len()).unwrap_or(of_back);
+        into.extend_from_slice(of_front);
+        into.extend_from_slice(of_back);
+        from
+    }
+
+    /// How many bytes at the end are the beginning of a character.
+    pub(super) fn incomplete_tail(&self) -> usize {
+        let mut tail = [0; 3];
+        let mut length = 0;
+        for byte in self.bytes.iter().rev().take(tail.len()) {
+            tail.rotate_right(1);
+            tail[0] = *byte;
+            length += 1;
+        }
+        utf8::incomplete_tail(tail.get(..length).unwrap_or_default())
+    }
+
+    /// Where a replay may begin: at the start of everything; else at the first line, at the first sequence where no
+    /// line begins soon, or at the first character where there is neither.
+    pub(super) fn safe_start(&self) -> SafeStart {
+        let mut scanner = self.discarded.clone();
+        let mut previous_ends_line = self.start == 0;
+        let mut fallback: Option<(SafeStart, bool)> = None;
+        for (index, byte) in self.bytes.iter().enumerate() {
+            let here = SafeStart { offset: self.start.saturating_add(index as u64), modes: scanner.modes() };
+            let between = scanner.is_between_sequences() && !utf8::is_continuation(*byte);
+            if between && previous_ends_line {
+                return here;
+            }
+            let is_sequence = *byte == b'\x1b';
+            let is_better = fallback.is_none_or(|(_, sequence)| is_sequence && !sequence);
+            if between && is_better {
+                fallback = Some((here, is_sequence));
+            }
+            if let Some((found, _)) = fallback.filter(|_| index >= LINE_BYTES_MAX) {
+                return found;
+            }
+            previous_ends_line = *byte == b'\n';
+            scanner.step(*byte);
+        }
+        fallback.map_or(SafeStart { offset: self.held().end, modes: self.modes() }, |(found, _)| found)
+    }
+
+    /// Keeps no more than this many bytes, the newest, until the budget grants more again.
+    pub(super) fn shrink(&mut self, to_bytes: usize) {
+        let to_bytes = to_bytes.max(SCROLLBACK_BYTES_MIN);
+        self.discard(self.bytes.len().saturating_sub(to_bytes));
+        self.bytes.shrink_to(to_bytes);
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.capacity().min(SCROLLBACK_BYTES_MAX)
+    }
+
+    fn grow_to_hold(&mut self, wanted: usize) {
+        let capacity = self.capacity();
+        if wanted <= capacity || capacity == SCROLLBACK_BYTES_MAX {
+            return;
+        }
+        let wanted = wanted.next_power_of_two();
+        let wanted = wanted.clamp(SCROLLBACK_BYTES_MIN, SCROLLBACK_BYTES_MAX);
+        let granted = self.budget.grant_scrollback(self.session, wanted.saturating_sub(capacity));
+        if granted {
+            self.bytes.reserve_exact(wanted.saturating_sub(self.bytes.len()));
+        } else if capacity < SCROLLBACK_BYTES_MIN {
+            self.bytes.reserve_exact(SCROLLBACK_BYTES_MIN.saturating_sub(self.bytes.len()));
+        }
+    }
+
+    fn discard(&mut self, count: usize) {
+        let count = count.min(self.bytes.len());
+        let (front, back) = self.bytes.as_slices();
+        let of_front = count.min(front.len());
+        self.discarded.feed(front.get(..of_front).unwrap_or_default());
+        self.discarded.feed(back.get(..count - of_front).unwrap_or_default());
+        self.bytes.drain(..count);
+        self.start = self.start.saturating_add(count as u64);
+    }
+}
+
+impl Drop for Scrollback {
+    fn drop(&mut self) {
+        self.budget.forget_scrollback(self.session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Use};
+    use proptest::prelude::*;
+
+    fn scrollback() -> Scrollback {
+        Scrollback::new(1, Rc::new(Budget::new()))
+    }
+
+    fn all(scrollback: &Scrollback) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        assert_eq!(scrollback.copy(0, usize::MAX, &mut bytes), scrollback.held().start);
+        bytes
+    }
+
+    #[test]
+    fn it_allocates_as_it_fills() {
+        let mut scrollback = scrollback();
+        assert_eq!(scrollback.bytes.capacity(), 0);
+        scrollback.append(b"$ ");
+        assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MIN);
+        assert_eq!(scrollback.budget.scrollback_granted(1), SCROLLBACK_BYTES_MIN);
+        scrollback.append(&[b'x'; 5_000]);
+        assert_eq!(scrollback.bytes.capacity(), 8_192);
+        scrollback.append(&vec![b'y'; 1 << 20]);
+        assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MAX);
+        assert_eq!(scrollback.budget.scrollback_granted(1), SCROLLBACK_BYTES_MAX);
+        assert_eq!(scrollback.held(), 5_002 + (1 << 20) - 262_144..5_002 + (1 << 20));
+        let budget = scrollback.budget.clone();
+        drop(scrollback);
+        assert_eq!(budget.scrollback_granted(1), 0);
+    }
+
+    #[test]
+    fn without_a_grant_the_oldest_makes_room() {
+        let mut scrollback = scrollback();
+        let budget = scrollback.budget.clone();
+        let all_of_it = BUDGET_BYTES - budget.granted();
+        assert!(budget.grant(Use::Captured, all_of_it));
+        scrollback.append(&[b'a'; 1_000]);
+        scrollback.append(&[b'b'; 1_000]);
+        assert_eq!(scrollback.held(), 2_000 - SCROLLBACK_BYTES_MIN as u64..2_000);
+        assert_eq!(scrollback.room(1_900, 5_000), SCROLLBACK_BYTES_MIN - 100);
+        assert_eq!(scrollback.room(0, 5_000), 0, "nothing that is to be kept is pushed out");
+        budget.release(Use::Captured, all_of_it);
+        assert_eq!(scrollback.room(0, 5_000), 5_000);
+    }
+
+    #[test]
+    fn shrinking_keeps_the_newest() {
+        let mut scrollback = scrollback();
+        scrollback.append(&[b'a'; 40_000]);
+        scrollback.append(b"end");
+        scrollback.shrink(16 << 10);
+        assert!(scrollback.bytes.capacity() <= 16 << 10);
+        assert_eq!(scrollback.held(), 40_003 - 16_384..40_003);
+        assert!(all(&scrollback).ends_with(b"aend"));
+    }
+
+    #[test]
+    fn a_replay_of_everything_starts_at_the_start() {
+        let mut scrollback = scrollback();
+        scrollback.append("é\x1b[1mx".as_bytes());
+        assert_eq!(scrollback.safe_start(), SafeStart { offset: 0, modes: Modes::default() });
+    }
+
+    /// What a replay starts with when the scrollback has lost its first `lost` bytes.
+    fn start_after(lost: usize, output: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let mut scrollback = scrollback();
+        scrollback.append(output);
+        scrollback.discard(lost);
+        let start = scrollback.safe_start();
+        let mut bytes = Vec::new();
+        scrollback.copy(start.offset, usize::MAX, &mut bytes);
+        (bytes, start.modes.sequences())
+    }
+
+    #[test]
+    fn a_replay_starts_with_a_line() {
+        assert_eq!(start_after(2, b"first\nsecond\n").0, b"second\n");
+        // The line feed within the title is no line.
+        assert_eq!(start_after(2, b"\x1b]0;a\nb\x07c\nd\n").0, b"d\n");
+    }
+
+    #[test]
+    fn without_a_line_a_replay_starts_with_a_sequence_or_a_character() {
+        assert_eq!(start_after(1, b"abc\x1b[1mdef").0, b"\x1b[1mdef");
+        assert_eq!(start_after(2, b"\x1b[1;31mdef").0, b"def");
+        assert_eq!(start_after(2, "€uro".as_bytes()).0, b"uro");
+        assert_eq!(start_after(4, b"\x1b]0;title").0, b"");
+        let mut long = vec![b'x'; LINE_BYTES_MAX * 2];
+        long.extend_from_slice(b"\nline");
+        assert_eq!(start_after(1, &long).0.len(), long.len() - 1, "a line that begins late is not waited for");
+    }
+
+    #[test]
+    fn the_modes_are_those_of_the_place() {
+        let output = b"\x1b[?1049h\x1b[?25lscreen\nmore\x1b[?1049l\x1b[?25hdone";
+        let (bytes, modes) = start_after(16, output);
+        assert!(bytes.starts_with(b"more"));
+        assert_eq!(modes, b"\x1b[?1049h\x1b[?25l");
+        let mut scrollback = scrollback();
+        scrollback.append(output);
+        assert_eq!(scrollback.modes(), Modes::default());
+    }
+
+    #[test]
+    fn an_incomplete_character_at_the_end_is_seen_across_the_seam() {
+        let mut scrollback = scrollback();
+        scrollback.append(b"x");
+        assert_eq!(scrollback.incomplete_tail(), 0);
+        scrollback.append(b"\xf0");
+        scrollback.append(b"\x9f");
+        assert_eq!(scrollback.incomplete_tail(), 2);
+        scrollback.append(b"\xa6");
+        assert_eq!(scrollback.incomplete_tail(), 3);
+        scrollback.append(b"\x80");
+        assert_eq!(scrollback.incomplete_tail(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_the_newest_bytes_whatever_comes(parts in prop::collection::vec((0_usize..60_000, any::<u8>()), 1..30)) {
+            let mut scrollback = scrollback();
+            let mut model = Vec::new();
+            for (length, byte) in parts {
+                let part = vec![byte; length];
+                scrollback.append(&part);
+                model.extend_from_slice(&part);
+                let held = scrollback.held();
+                prop_assert_eq!(held.end, model.len() as u64);
+                prop_assert!(held.end - held.start <= SCROLLBACK_BYTES_MAX as u64);
+                prop_assert!(model.len() > SCROLLBACK_BYTES_MAX || held.start == 0);
+                prop_assert_eq!(all(&scrollback), &model[usize::try_from(held.start).expect("small")..]);
+            }
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! One session that lives: its terminal, its shell, and the two tasks that carry bytes and await the end.
+//!
+//! It decides nothing about its life: it does what it is told and reports. One task reads and writes the terminal, the
+//! other waits for the shell; neither ever blocks, and a session that does not get on stops nobody but itself.
+
+use super::Report;
+use super::input::{Input, InputRefused};
+use super::output::{Output, TAIL_MS};
+use super::pty::{Pty, Size};
+use super::sweep::Sweeper;
+use crate::report::Reporter;
+use crate::sys::child::Child;
+use async_io::Timer;
+use draupnir_fsm::fact::Key;
+use futures_lite::future::{poll_fn, yield_now};
+use rustix::process::Signal;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// The most that is read in one turn before others have theirs, in bytes.
+const TURN_BYTES: usize = 64 << 10;
+
+/// The most that is read at once, in bytes: twice what a terminal of Linux gives.
+const READ_BYTES: usize = 8 << 10;
+
+/// The buffer that all sessions read into, one after the other.
+pub(super) type ReadBuffer = Rc<RefCell<Box<[u8]>>>;
+
+/// One such buffer.
+pub(super) fn read_buffer() -> ReadBuffer {
+    Rc::new(RefCell::new(vec![0; READ_BYTES].into_boxed_slice()))
+}
+
+/// A session with a shell.
+#[derive(Debug)]
+pub(super) struct Session {
+    key: Key,
+    pty: Pty,
+    shell: Rc<Leader>,
+    output: Rc<RefCell<Output>>,
+    input: RefCell<Input>,
+    size: Cell<Size>,
+    /// Another size was set to make the program redraw; the right one follows when it has noticed.
+    nudged: Cell<bool>,
+    /// The last read found nothing.
+    drained: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+    buffer: ReadBuffer,
+}
+
+/// The shell of a session, and what is known of its end.
+#[derive(Debug)]
+struct Leader {
+    child: Child,
+    /// The session was told to end, so what remains of it matters.
+    ending: Cell<bool>,
+    gone: Cell<bool>,
+}
+
+/// What there is to do for the terminal.
+enum Turn {
+    Read,
+    Write,
+    ReleaseTail,
+}
+
+impl Session {
+    pub(super) fn new(
+        key: Key,
+        pty: Pty,
+        child: Child,
+        size: Size,
+        output: Rc<RefCell<Output>>,
+        input: Input,
+        buffer: ReadBuffer,
+    ) -> Self {
+        Self {
+            key,
+            pty,
+            shell: Rc::new(Leader { child, ending: Cell::new(false), gone: Cell::new(false) }),
+            output,
+            input: RefCell::new(input),
+            size: Cell::new(size),
+            nudged: Cell::new(false),
+            drained: Cell::new(false),
+            waker: RefCell::new(None),
+            buffer,
+        }
+    }
+
+    /// Writes what was typed, and queues what the terminal does not take at once.
+    pub(super) fn input(&self, bytes: &[u8]) -> Result<(), InputRefused> {
+        self.restore_size();
+        let mut input = self.input.borrow_mut();
+        let written = if input.is_empty() { self.pty.write(bytes).unwrap_or(0) } else { 0 };
+        let rest = bytes.get(written..).unwrap_or_default();
+        if !rest.is_empty() {
+            input.push(rest)?;
+            self.wake();
+        }
+        Ok(())
+    }
+
+    /// Sets another size.
+    pub(super) fn resize(&self, size: Size) {
+        self.nudged.set(false);
+        self.size.set(size);
+        self.pty.resize(size);
+    }
+
+    /// Makes a program that uses the whole screen draw it again, by a change of the size and back. The way back waits
+    /// until the program has answered: two changes at once would cancel each other out.
+    pub(super) fn redraw(&self) {
+        if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get() {
+            return;
+        }
+        // What the program had printed before is no answer.
+        self.read();
+        self.wake();
+        let size = self.size.get();
+        let rows = if size.rows > 1 { size.rows - 1 } else { 2 };
+        self.nudged.set(true);
+        self.pty.resize(Size { rows, ..size });
+    }
+
+    /// SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, without which a stopped one would
+    /// not notice.
+    pub(super) fn hang_up(&self, sweeper: &Sweeper) {
+        self.signal(&[Signal::HUP, Signal::CONT], sweeper);
+    }
+
+    /// SIGKILL to the same groups at once, and to all that is left in this turn of the executor.
+    pub(super) fn kill(&self, sweeper: &Sweeper) {
+        self.signal(&[Signal::KILL], sweeper);
+        sweeper.kill(self.shell.child.id());
+    }
+
+    fn signal(&self, signals: &[Signal], sweeper: &Sweeper) {
+        let child = &self.shell.child;
+        self.pty.signal_foreground(child.id(), signals);
+        for signal in signals {
+            child.signal_group(*signal);
+        }
+        // A shell that was gone before has nobody else to ask what is left of it.
+        if !self.shell.ending.replace(true) && self.shell.gone.get() {
+            sweeper.report_when_gone(self.key, child.id());
+        }
+    }
+
+    /// Lets the task look again at what there is to do.
+    pub(super) fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Waits for the shell, and then, if the session was told to end, for whatever else is in it. It holds nothing of
+    /// the session but the shell.
+    pub(super) fn await_exit(&self, reports: Reporter, sweeper: Sweeper) -> impl Future<Output = ()> + use<> {
+        let (key, shell) = (self.key, self.shell.clone());
+        async move {
+            let code = shell.child.exited().await;
+            shell.gone.set(true);
+            let asks = shell.ending.get();
+            reports.report(Report::Exited { session: key, code }).await;
+            if asks {
+                sweeper.report_when_gone(key, shell.child.id());
+            }
+        }
+    }
+
+    /// Carries bytes until the terminal ends.
+    pub(super) async fn carry(self: Rc<Self>, reports: Reporter) {
+        let mut tail: Option<Timer> = None;
+        loop {
+            match poll_fn(|cx| self.poll_turn(cx, &mut tail)).await {
+                Turn::Read => {
+                    self.read();
+                    let waits = self.output.borrow().waits_for_rest();
+                    tail = waits.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                }
+                Turn::Write => self.write(),
+                Turn::ReleaseTail => {
+                    tail = None;
+                    self.output.borrow_mut().release();
+                }
+            }
+            self.report_news(&reports).await;
+            if self.output.borrow().ended {
+                reports.report(Report::EndOfOutput { session: self.key }).await;
+                return;
+            }
+            yield_now().await;
+        }
+    }
+
+    async fn report_news(&self, reports: &Reporter) {
+        let report = {
+            let mut output = self.output.borrow_mut();
+            let report = output.has_news() && !output.report_waits;
+            output.report_waits |= report;
+            report
+        };
+        if report {
+            reports.report(Report::Output { session: self.key }).await;
+        }
+    }
+
+    fn poll_turn(&self, cx: &mut Context<'_>, tail: &mut Option<Timer>) -> Poll<Turn> {
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
+        if !self.input.borrow().is_empty() && self.pty.io().poll_writable(cx).is_ready() {
+            return Poll::Ready(Turn::Write);
+        }
+        if self.output.borrow_mut().room(1) > 0 && (!self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
+            return Poll::Ready(Turn::Read);
+        }
+        if let Some(timer) = tail {
+            return Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail);
+        }
+        Poll::Pending
+    }
+
+    /// Reads what is there, as far as it may.
+    fn read(&self) {
+        let mut output = self.output.borrow_mut();
+        let mut buffer = self.buffer.borrow_mut();
+        let mut read = 0;
+        self.drained.set(false);
+        while read < TURN_BYTES {
+            let room = output.room(buffer.len());
+            let Some(into) = buffer.get_mut(..room).filter(|into| !into.is_empty()) else {
+                break;
+            };
+            match self.pty.read(into) {
+                Ok(0) => output.ended = true,
+                Ok(count) => {
+                    output.scrollback.append(into.get(..count).unwrap_or_default());
+                    read += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.drained.set(true);
+                    break;
+                }
+                // A terminal that cannot be read will not be readable later.
+                Err(_) => output.ended = true,
+            }
+        }
+        if read > 0 {
+            self.restore_size();
+        }
+    }
+
+    fn write(&self) {
+        let mut input = self.input.borrow_mut();
+        match self.pty.write(input.front()) {
+            Ok(count) => input.taken(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Nobody is there to read it.
+            Err(_) => input.clear(),
+        }
+    }
+
+    fn restore_size(&self) {
+        if self.nudged.replace(false) {
+            self.pty.resize(self.size.get());
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Which shell a session runs, and in which surroundings.
+//!
+//! It starts nothing. The variables are the agent's own but for its secrets and what would mislead a terminal.
+
+use super::Settings;
+use crate::sys::environment::Environment;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// A shell to start.
+#[derive(Debug)]
+pub(super) struct Shell {
+    /// Its path, or a name to look for.
+    pub(super) path: OsString,
+    /// What it finds as its own name; a dash in front makes it a login shell.
+    pub(super) name: OsString,
+    pub(super) environment: Environment,
+    pub(super) home: PathBuf,
+}
+
+/// Variables of the agent's own surroundings that are not true of a session: the size of another terminal, and the
+/// means by which a service speaks to whatever started it.
+const NOT_INHERITED: [&str; 10] = [
+    "COLUMNS",
+    "LINES",
+    "TERMCAP",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "JOURNAL_STREAM",
+    "INVOCATION_ID",
+];
+
+/// The directories of programs where the agent itself was given none.
+const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+impl Shell {
+    /// The shell that was asked for, or the default one as a login shell.
+    pub(super) fn new(asked_for: Option<&str>, settings: &Settings) -> Self {
+        let user = User::current();
+        let (path, name) = match asked_for.filter(|shell| !shell.is_empty()) {
+            Some(shell) => (OsString::from(shell), OsString::from(shell)),
+            None => {
+                let path = default_shell(settings);
+                let mut name = OsString::from("-");
+                name.push(Path::new(&path).file_name().unwrap_or(&path));
+                (path, name)
+            }
+        };
+        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+        let home = home.or_else(|| Some(user.as_ref()?.home.clone().into()));
+        let home = PathBuf::from(home.unwrap_or_else(|| OsString::from("/")));
+        let environment = environment(settings, user.as_ref(), &path, &home);
+        Self { path, name, environment, home }
+    }
+}
+
+fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &Path) -> Environment {
+    let mut environment = Environment::inherited(&NOT_INHERITED);
+    for secret in &settings.secrets {
+        environment.remove(secret);
+    }
+    environment.set("TERM", "xterm-256color");
+    environment.set("COLORTERM", "truecolor");
+    environment.set("SHELL", shell);
+    environment.set("HOME", home);
+    let mut set_if_missing = |name: &str, value: &str| {
+        if environment.value(name).is_none() {
+            environment.set(name, value);
+        }
+    };
+    set_if_missing("PATH", PATH_DEFAULT);
+    if let Some(user) = user {
+        set_if_missing("USER", &user.name);
+        set_if_missing("LOGNAME", &user.name);
+    }
+    environment
+}
+
+/// The configured one, else `$SHELL`, else `/bin/bash`, else `/bin/sh`.
+fn default_shell(settings: &Settings) -> OsString {
+    let of_agent = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    let bash = || Path::new("/bin/bash").exists().then(|| OsString::from("/bin/bash"));
+    settings.shell.clone().or_else(of_agent).or_else(bash).unwrap_or_else(|| OsString::from("/bin/sh"))
+}
+
+/// An entry of `/etc/passwd`.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    name: String,
+    home: String,
+}
+
+impl User {
+    /// Read by hand: the C library's way loads plug-ins, which a static binary cannot.
+    fn current() -> Option<Self> {
+        let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+        Self::find(&passwd, rustix::process::geteuid().as_raw())
+    }
+
+    fn find(passwd: &str, number: u32) -> Option<Self> {
+        passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            let is_it = fields.nth(1)?.parse() == Ok(number);
+            let home = fields.nth(2)?;
+            is_it.then(|| Self { name: name.to_owned(), home: home.to_owned() })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings { shell: Some("/usr/bin/fish".into()), secrets: vec!["PATH".to_owned()] }
+    }
+
+    #[test]
+    fn the_default_shell_is_a_login_shell_and_another_is_not() {
+        let shell = Shell::new(None, &settings());
+        assert_eq!((shell.path.to_str(), shell.name.to_str()), (Some("/usr/bin/fish"), Some("-fish")));
+        let shell = Shell::new(Some(""), &settings());
+        assert_eq!(shell.name, "-fish");
+        let shell = Shell::new(Some("/bin/dash"), &settings());
+        assert_eq!((shell.path.to_str(), shell.name.to_str()), (Some("/bin/dash"), Some("/bin/dash")));
+        assert_eq!(shell.environment.value("SHELL"), Some(OsStr::new("/bin/dash")));
+    }
+
+    #[test]
+    fn the_surroundings_are_those_of_a_terminal_and_have_no_secret() {
+        let shell = Shell::new(None, &settings());
+        let value = |name| shell.environment.value(name).and_then(OsStr::to_str);
+        assert_eq!(value("TERM"), Some("xterm-256color"));
+        assert_eq!(value("COLORTERM"), Some("truecolor"));
+        assert_eq!(value("PATH"), Some(PATH_DEFAULT), "the agent's own value counts as a secret here");
+        assert_eq!(value("HOME"), shell.home.to_str());
+        for name in NOT_INHERITED {
+            assert_eq!(value(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_found_by_number() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nbroken\na:x:7:7::/home/a:/bin/sh\n";
+        let user = |name: &str, home: &str| Some(User { name: name.to_owned(), home: home.to_owned() });
+        assert_eq!(User::find(passwd, 0), user("root", "/root"));
+        assert_eq!(User::find(passwd, 7), user("a", "/home/a"));
+        assert_eq!(User::find(passwd, 8), None);
+    }
+}

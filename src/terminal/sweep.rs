@@ -1,0 +1,116 @@
+//! What remains of sessions whose shell is gone: one look at the machine's processes for all who ask in one turn.
+//!
+//! It knows no grace: what to kill and when is ordered. Where the system cannot tell of the end of a process that is no
+//! child, nothing is reported, and the killing settles it.
+
+use super::Report;
+use crate::report::Reporter;
+use crate::sys::session::{Member, kill_sessions, members};
+use draupnir_fsm::fact::Key;
+use futures_lite::future::yield_now;
+use rustix::process::Pid;
+use smol::LocalExecutor;
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+
+/// How many leftovers of one session are waited for. Each takes a descriptor; a session with more is rare, and its end
+/// is then told only after the killing.
+const MEMBERS_WATCHED_MAX: usize = 8;
+
+/// How often to look for what the leftovers have started themselves.
+const LOOKS_MAX: usize = 4;
+
+/// Collects what is asked in one turn.
+#[derive(Clone)]
+pub(super) struct Sweeper {
+    executor: Rc<LocalExecutor<'static>>,
+    reports: Reporter,
+    asked: Rc<RefCell<Asked>>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    kill: Vec<Pid>,
+    report: Vec<(Key, Pid)>,
+    sweeps: bool,
+}
+
+impl fmt::Debug for Sweeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sweeper").field("asked", &self.asked).finish_non_exhaustive()
+    }
+}
+
+impl Sweeper {
+    pub(super) fn new(executor: Rc<LocalExecutor<'static>>, reports: Reporter) -> Self {
+        Self { executor, reports, asked: Rc::default() }
+    }
+
+    /// Kills every process of this session, soon.
+    pub(super) fn kill(&self, session: Pid) {
+        self.asked.borrow_mut().kill.push(session);
+        self.start();
+    }
+
+    /// Reports when no process of this session is left but its leader.
+    pub(super) fn report_when_gone(&self, key: Key, session: Pid) {
+        self.asked.borrow_mut().report.push((key, session));
+        self.start();
+    }
+
+    fn start(&self) {
+        if self.asked.borrow_mut().sweeps {
+            return;
+        }
+        self.asked.borrow_mut().sweeps = true;
+        let sweeper = self.clone();
+        self.executor.spawn(async move { sweeper.sweep().await }).detach();
+    }
+
+    async fn sweep(self) {
+        // Whoever has the same question in this turn shares the answer.
+        yield_now().await;
+        let Asked { kill, report, .. } = self.asked.take();
+        kill_sessions(&kill);
+        if report.is_empty() {
+            return;
+        }
+        let sessions: Vec<Pid> = report.iter().map(|(_, session)| *session).collect();
+        let mut found = members(&sessions);
+        for (key, session) in report {
+            let of_it = take_those_of(session, &mut found);
+            if of_it.is_empty() {
+                self.reports.report(Report::Reaped { session: key }).await;
+            } else if of_it.len() <= MEMBERS_WATCHED_MAX {
+                let reports = self.reports.clone();
+                self.executor.spawn(report_after(of_it, key, session, reports)).detach();
+            }
+        }
+    }
+}
+
+fn take_those_of(session: Pid, found: &mut Vec<Member>) -> Vec<Member> {
+    let (those, others) = std::mem::take(found).into_iter().partition(|member| member.session() == session);
+    *found = others;
+    those
+}
+
+/// Waits for these, and for what they have started meanwhile.
+async fn report_after(mut found: Vec<Member>, key: Key, session: Pid, reports: Reporter) {
+    for _ in 0..LOOKS_MAX {
+        for member in found {
+            if !member.gone().await {
+                return; // Nobody can tell.
+            }
+        }
+        found = members(&[session]);
+        if found.is_empty() {
+            reports.report(Report::Reaped { session: key }).await;
+            return;
+        }
+        if found.len() > MEMBERS_WATCHED_MAX {
+            return;
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Where output may be cut without splitting a character (wire.md, part B: each frame is decoded on its own).
+//!
+//! It does not validate: what is no UTF-8 passes as it is.
+
+/// The longest beginning of a character that is not a whole one, in bytes.
+const BEGINNING_BYTES_MAX: usize = 3;
+
+/// How many bytes at the end are the beginning of a character whose rest may still come: 0 to 3.
+pub(super) fn incomplete_tail(bytes: &[u8]) -> usize {
+    let tails = (1..=BEGINNING_BYTES_MAX).map_while(|length| {
+        let start = bytes.len().checked_sub(length)?;
+        Some((length, bytes.get(start..)?))
+    });
+    for (length, tail) in tails {
+        match tail.first() {
+            // A continuation: the character began further in front, if anywhere.
+            Some(0x80..=0xBF) => {}
+            Some(_) => {
+                let error = std::str::from_utf8(tail).err();
+                let incomplete = error.is_some_and(|e| e.valid_up_to() == 0 && e.error_len().is_none());
+                return if incomplete { length } else { 0 };
+            }
+            None => return 0,
+        }
+    }
+    0
+}
+
+/// Does this byte continue a character?
+pub(super) const fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_characters_have_no_tail() {
+        for text in ["", "a", "é", "€", "🦀", "aé€🦀"] {
+            assert_eq!(incomplete_tail(text.as_bytes()), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_beginning_is_found() {
+        for text in ["é", "€", "🦀"] {
+            let bytes = text.as_bytes();
+            for cut in 1..bytes.len() {
+                let part = bytes.get(..cut).expect("within");
+                assert_eq!(incomplete_tail(part), cut);
+                let behind = [b"x".as_slice(), "ü".as_bytes(), part].concat();
+                assert_eq!(incomplete_tail(&behind), cut);
+            }
+        }
+    }
+
+    #[test]
+    fn what_can_become_no_character_passes() {
+        for garbage in [
+            b"\xff".as_slice(),
+            b"\x80",
+            b"\x80\x80\x80\x80",
+            b"\xc0",
+            b"\xc3\xa9\xa9",
+            b"\xe2\x28",
+            b"\xed\xa0",     // a surrogate
+            b"\xf4\x90\x80", // beyond the last character
+            b"\xf8\x88",
+        ] {
+            assert_eq!(incomplete_tail(garbage), 0, "{garbage:?}");
+        }
+        assert_eq!(incomplete_tail(b"\xff\xf0\x9f"), 2);
+    }
+}
