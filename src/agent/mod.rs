@@ -162,7 +162,10 @@ impl Agent {
                 tracing::info!("stopped");
                 return;
             }
-            let Some(report) = self.wait().await else { continue };
+            let report = self.wait().await;
+            // First of all, or what waits to be told would count as lived through after a freeze.
+            self.engine.observe(self.start.elapsed(), clocks::read(), entropy);
+            let Some(report) = report else { continue };
             self.take_in(report);
             for _ in 1..REPORTS_PER_TURN_MAX {
                 let Ok(report) = self.reports.try_recv() else { break };
@@ -190,7 +193,6 @@ impl Agent {
     /// Lets time pass and does all that is to be done, until nothing more is.
     fn turn(&mut self) {
         let now = self.start.elapsed();
-        self.engine.observe(now, clocks::read(), entropy);
         loop {
             self.engine.tick(now, self.link.bytes_written());
             let mut performed = false;
