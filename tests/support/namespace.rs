@@ -2,6 +2,9 @@
 //!
 //! A test that wants it says `#[path = "support/namespace.rs"] mod namespace;`.
 
+// Each test that wants it wants a part of it.
+#![allow(dead_code)]
+
 use crate::support::Setup;
 use std::process::{Command, Stdio};
 
