@@ -31,12 +31,12 @@ impl Agent {
                 self.tell(Fact::RegistrationAnswered { attempt, status, retry_after_ms });
             }
             LinkReport::RegistrationFailed { attempt, error } => {
-                tracing::warn!(attempt, %error, "registration failed");
+                self.warn_once("registration failed", &error.to_string());
                 self.tell(Fact::RegistrationFailed { attempt, cause: error.failure() });
             }
             LinkReport::Opened { link } => self.tell(Fact::LinkOpened { link }),
             LinkReport::DialFailed { link, error, retry_after_ms } => {
-                tracing::warn!(link, %error, "the console was not reached");
+                self.warn_once("the console was not reached", &error.to_string());
                 self.tell(Fact::DialFailed { link, cause: error.failure(), retry_after_ms });
             }
             LinkReport::Text { link, text } => self.text(link, &text),
@@ -83,8 +83,18 @@ impl Agent {
                 tracing::info!(attempt, status, instance_id = %self.instance_id(), "registered");
             }
             300..=399 => tracing::error!(attempt, status, location, "the console answers with a redirect"),
-            _ => tracing::warn!(attempt, status, words, "the console did not register this instance"),
+            _ => self.warn_once("the console did not register this instance", &format!("status {status}: {words}")),
         }
+    }
+
+    /// Says what keeps the console from being reached: once, and again only when it is something else.
+    pub(super) fn warn_once(&mut self, what: &'static str, error: &str) {
+        let trouble = format!("{what}: {error}");
+        if self.trouble.as_ref() == Some(&trouble) {
+            return tracing::debug!(error, "{what}, as before");
+        }
+        tracing::warn!(error, "{what}");
+        self.trouble = Some(trouble);
     }
 
     /// Tells the machine of the first message of a link: the console listens.

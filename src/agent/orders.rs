@@ -15,8 +15,9 @@ impl Agent {
         match order {
             Order::Register { attempt, path, provider } => self.register(attempt, path, provider),
             Order::AbandonRegistration { attempt } => {
-                tracing::warn!(attempt, "the console did not answer the registration in time");
+                tracing::debug!(attempt, "giving up the registration");
                 self.link.abandon_registration();
+                self.warn_of_silence("registration failed");
             }
             Order::Dial { link } => {
                 tracing::debug!(link, instance_id = %self.instance_id(), "dialling");
@@ -25,8 +26,9 @@ impl Agent {
                 self.link.dial(link, instance_id.as_str());
             }
             Order::AbandonDial { link } => {
-                tracing::warn!(link, "the console was not reached in time");
+                tracing::debug!(link, "giving up the dial");
                 self.link.abandon_dial();
+                self.warn_of_silence("the console was not reached");
             }
             Order::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
             Order::DropLink { link } => self.link.drop_now(link),
@@ -86,6 +88,7 @@ impl Agent {
             Event::Deploy => {}
             Event::Connect { attempts, offline_ms } => {
                 tracing::info!(instance_id = %self.instance_id(), attempts, offline_ms, "connected");
+                self.trouble = None;
             }
             Event::Disconnect { cause, code } => {
                 tracing::info!(?cause, code, "disconnected");
@@ -96,6 +99,13 @@ impl Agent {
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         let message = self.events.told(event, instance_id);
         self.push_event(message);
+    }
+
+    /// An attempt ran out of time; one that is given up because the agent stops did not.
+    fn warn_of_silence(&mut self, what: &'static str) {
+        if !self.engine.machine().is_draining() {
+            self.warn_once(what, "the console did not answer in time");
+        }
     }
 
     fn report_problem(&mut self, problem: Problem) {
