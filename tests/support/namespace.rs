@@ -2,6 +2,9 @@
 //!
 //! A test that wants it says `#[path = "support/namespace.rs"] mod namespace;`.
 
+// Every test that includes this is a crate of its own and uses a part of it.
+#![allow(dead_code)]
+
 use crate::support::Setup;
 use std::process::{Command, Stdio};
 
