@@ -9,6 +9,7 @@
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
+//! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
@@ -16,6 +17,7 @@
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod command;
 pub mod config;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Run) => run(),
-        Ok(Invocation::Version) => print(cli::version()),
+        Ok(Invocation::Version) => print(&format!("{}\n", cli::version())),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
         Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> ExitCode {
+    sys::process::harden();
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(problems) => {
@@ -35,7 +36,10 @@ fn run() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    sys::process::harden();
+    // Before the first thread: from here on no terminal of this user can read the key in /proc.
+    if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
+        tracing::error!(%error, "the API key stays readable in this process's environment");
+    }
     match agent::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::Error::Proxy(error)) => {

@@ -4,7 +4,8 @@
 //! Pings, the machine of Pongs, stalled writes and whether everything is delivered. It also notices jumps of the clock,
 //! limits complaints, and shows every step of the machine to a recorder.
 //!
-//! The contract of the loop around it: hand over what happened ([`Engine::handle`], [`Engine::pong`],
+//! The contract of the loop around it: compare the clocks ([`Engine::observe`]) right after waking up, before anything is
+//! handed over, so that a freeze is noticed first; hand over what happened ([`Engine::handle`], [`Engine::pong`],
 //! [`Engine::written`], the ledger's own methods); [`tick`](Engine::tick); perform every [order](Engine::poll_order);
 //! write what the ledger has [next](Delivery::next); wait until [`next_deadline`](Engine::next_deadline).
 

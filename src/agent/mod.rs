@@ -18,6 +18,7 @@ mod sessions;
 mod settings;
 pub mod signals;
 
+use crate::audit::Audit;
 use crate::config::{Config, host_name};
 use crate::identity::{Identity, Memory};
 use crate::link::proxy::ProxyError;
@@ -55,6 +56,7 @@ pub struct Agent {
     sampling: sampling::Sampling,
     sessions: sessions::Sessions,
     commands: commands::Commands,
+    audit: Audit,
     /// What was noticed on the current link.
     seen: LinkNotes,
     reports: Receiver<Report>,
@@ -122,6 +124,10 @@ impl Agent {
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
+        let (audit, problem) = Audit::open(config.audit.clone());
+        if let Some(problem) = problem {
+            tracing::error!(%problem, "no terminal is opened and no command run until it can");
+        }
         let budget = Rc::new(Budget::new());
         Ok(Self {
             link: Link::new(target, Rc::clone(executor), reporter.clone())?,
@@ -133,6 +139,7 @@ impl Agent {
             sampling: sampling::Sampling::begin(executor, reporter.clone()),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
+            audit,
             seen: LinkNotes::default(),
             config,
             start,
@@ -155,7 +162,10 @@ impl Agent {
                 tracing::info!("stopped");
                 return;
             }
-            let Some(report) = self.wait().await else { continue };
+            let report = self.wait().await;
+            // First of all, or what waits to be told would count as lived through after a freeze.
+            self.engine.observe(self.start.elapsed(), clocks::read(), entropy);
+            let Some(report) = report else { continue };
             self.take_in(report);
             for _ in 1..REPORTS_PER_TURN_MAX {
                 let Ok(report) = self.reports.try_recv() else { break };
@@ -183,7 +193,6 @@ impl Agent {
     /// Lets time pass and does all that is to be done, until nothing more is.
     fn turn(&mut self) {
         let now = self.start.elapsed();
-        self.engine.observe(now, clocks::read(), entropy);
         loop {
             self.engine.tick(now, self.link.bytes_written());
             let mut performed = false;

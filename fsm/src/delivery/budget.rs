@@ -200,3 +200,97 @@ impl Books {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SHARED: usize = BUDGET_BYTES - RELIABLE_BYTES_MAX;
+
+    #[test]
+    fn what_is_granted_is_never_more_than_there_is() {
+        let budget = Budget::new();
+        assert_eq!(budget.granted(), RELIABLE_BYTES_MAX);
+        assert!(budget.grant(Use::Captured, SHARED - 10));
+        assert!(!budget.grant(Use::Input, 11));
+        assert!(budget.grant(Use::Input, 10));
+        assert!(!budget.grant_scrollback(1, 1));
+        budget.release(Use::Captured, 1_000);
+        assert!(budget.grant_scrollback(1, 1_000));
+        assert_eq!(budget.granted(), BUDGET_BYTES);
+        assert_eq!(budget.take_shrink(), None, "an attached scrollback shrinks for nobody");
+    }
+
+    #[test]
+    fn the_oldest_detached_scrollback_shrinks_first() {
+        let budget = Budget::new();
+        let (old, young, attached) = (7, 3, 1);
+        for session in [attached, young, old] {
+            assert!(budget.grant_scrollback(session, 256 << 10));
+        }
+        budget.detached(young, Time::from_ms(20));
+        budget.detached(old, Time::from_ms(10));
+        budget.detached(old, Time::from_ms(30));
+        assert!(budget.grant(Use::Captured, SHARED - (768 << 10)));
+        assert!(budget.grant(Use::Input, 100 << 10));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: old, to_bytes: 156 << 10 }));
+        assert_eq!(budget.take_shrink(), None);
+        // The old one keeps its last screens, the rest comes from the next.
+        assert!(budget.grant(Use::Input, 200 << 10));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: young, to_bytes: 196 << 10 }));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: old, to_bytes: SCROLLBACK_KEPT_BYTES }));
+        assert!(!budget.grant(Use::Input, 181 << 10), "all or nothing");
+        assert_eq!(budget.scrollback_granted(young), 196 << 10);
+        budget.attached(young);
+        assert!(!budget.grant(Use::Input, 1));
+        budget.forget_scrollback(young);
+        assert!(budget.grant(Use::Input, 196 << 10));
+        assert_eq!(budget.granted(), BUDGET_BYTES);
+    }
+
+    #[test]
+    fn a_scrollback_does_not_shrink_for_itself() {
+        let budget = Budget::new();
+        assert!(budget.grant_scrollback(1, SHARED));
+        budget.detached(1, Time::START);
+        assert!(!budget.grant_scrollback(1, 1));
+        assert!(budget.grant_scrollback(2, 1));
+        budget.scrollback_is(1, 5);
+        assert_eq!(budget.scrollback_granted(1), 5);
+        assert_eq!(budget.granted(), RELIABLE_BYTES_MAX + 6);
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_balance(steps in prop::collection::vec((0u8..6, 0u32..4, 0usize..(9 << 20)), 1..200)) {
+            let budget = Budget::new();
+            let (mut used, mut held) = (0, [0usize; 4]);
+            for (at, (step, session, bytes)) in steps.into_iter().enumerate() {
+                match step {
+                    0 => used += if budget.grant(Use::Remembered, bytes) { bytes } else { 0 },
+                    1 => {
+                        let released = bytes.min(used);
+                        used -= released;
+                        budget.release(Use::Remembered, released);
+                    }
+                    2 => held[session as usize] += if budget.grant_scrollback(session, bytes) { bytes } else { 0 },
+                    3 => budget.detached(session, Time::from_ms(at as u64)),
+                    4 => budget.attached(session),
+                    _ => {
+                        budget.forget_scrollback(session);
+                        held[session as usize] = 0;
+                    }
+                }
+                while let Some(shrink) = budget.take_shrink() {
+                    let session = &mut held[shrink.session as usize];
+                    prop_assert!(shrink.to_bytes < *session && shrink.to_bytes >= SCROLLBACK_KEPT_BYTES);
+                    *session = shrink.to_bytes;
+                }
+                let sum = used + held.iter().sum::<usize>();
+                prop_assert_eq!(budget.granted(), sum + RELIABLE_BYTES_MAX);
+                prop_assert!(sum <= SHARED);
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@
 //! Sizes are encoded bytes. A *promise* keeps room for one message that is sure to come (the result of an accepted
 //! command, the `closed` of a session), so that it need not be refused when it does.
 
+use super::message::{After, Drops, Kind, Poison, PushError, Pushed, Reliable, promised_bytes};
 use super::stream::StreamKey;
 use alloc::collections::{BTreeMap, BTreeSet};
 
@@ -14,132 +15,11 @@ pub const RELIABLE_BYTES_MAX: usize = 4 << 20;
 /// The most messages that are kept.
 pub const RELIABLE_MESSAGES_MAX: usize = 4_096;
 
-/// What a promise keeps free for a result: 16 running and 256 waiting commands take half of the bound.
-pub const PROMISED_RESULT_BYTES: usize = 8 << 10;
-
-/// What a promise keeps free for a `closed`: ids, an exit code and a short reason.
-pub const PROMISED_CLOSED_BYTES: usize = 1 << 10;
-
 /// To what a result is cut that the console seems unable to take.
 pub const CUT_RESULT_BYTES: usize = 16 << 10;
 
 /// How many links in a row must end over the same message before it is taken for the cause.
 const POISONED_LINKS: u32 = 3;
-
-/// What a reliable message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `command:result`
-    Result,
-    /// `terminal:closed`
-    Closed,
-    /// `event`
-    Event,
-}
-
-/// What must have been sent before a message: the bytes of its own streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct After {
-    streams: [Option<(StreamKey, u64)>; 2],
-}
-
-impl After {
-    /// Nothing in particular.
-    pub const NOTHING: Self = Self { streams: [None, None] };
-
-    /// The bytes of `stream` up to `end`.
-    pub const fn stream(stream: StreamKey, end: u64) -> Self {
-        Self { streams: [Some((stream, end)), None] }
-    }
-
-    /// The bytes of two streams, as of a command that prints on both.
-    pub const fn streams(one: (StreamKey, u64), other: (StreamKey, u64)) -> Self {
-        Self { streams: [Some(one), Some(other)] }
-    }
-
-    /// What of it is still to be sent, by the judgement of `is_sent`.
-    fn waits_for(self, is_sent: impl Fn(StreamKey, u64) -> bool) -> Option<(StreamKey, u64)> {
-        self.streams.into_iter().flatten().find(|(stream, end)| !is_sent(*stream, *end))
-    }
-}
-
-/// A reliable message, but for its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reliable {
-    /// What it is.
-    pub kind: Kind,
-    /// Its length on the wire, in bytes.
-    pub size_bytes: usize,
-    /// What must be sent first.
-    pub after: After,
-    /// Room was [promised](super::Delivery::promise) for it; the promise is used up with it.
-    pub promised: bool,
-}
-
-/// A message was taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pushed {
-    /// Its number, by which it is known from now on.
-    pub number: u64,
-    /// How many older events had to go.
-    pub displaced: u32,
-}
-
-/// A message was not taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushError {
-    /// A promised message is longer than what can be held: cut it to `room_bytes` (never less than was promised) and
-    /// push it again. The promise still stands.
-    TooLong {
-        /// How long it may be.
-        room_bytes: usize,
-    },
-    /// There is no room; the message is counted as dropped.
-    Dropped,
-}
-
-/// How many messages were dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Drops {
-    /// Results that nobody had promised room for, or that the console could not take even when cut.
-    pub results: u64,
-    /// `closed` of sessions, likewise.
-    pub closed: u64,
-    /// Events.
-    pub events: u64,
-}
-
-impl Drops {
-    /// All of them together.
-    pub const fn total(&self) -> u64 {
-        self.results + self.closed + self.events
-    }
-
-    fn count(&mut self, kind: Kind) {
-        match kind {
-            Kind::Result => self.results += 1,
-            Kind::Closed => self.closed += 1,
-            Kind::Event => self.events += 1,
-        }
-    }
-}
-
-/// What is done about a message that the console seems unable to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Poison {
-    /// Cut this result to [`CUT_RESULT_BYTES`] and [replace](super::Delivery::replace) it; it is held back until then.
-    CutResult {
-        /// Its number.
-        number: u64,
-    },
-    /// It was dropped, and counted as such.
-    Dropped {
-        /// Its number.
-        number: u64,
-        /// What it was.
-        kind: Kind,
-    },
-}
 
 /// The messages.
 #[derive(Clone, Debug)]
@@ -388,9 +268,16 @@ impl<M> Queue<M> {
             return Some(Poison::CutResult { number });
         }
         let kind = message.kind;
-        self.remove(number);
-        self.drops.count(kind);
+        self.give_up(number);
         Some(Poison::Dropped { number, kind })
+    }
+
+    /// Drops a message for good, and counts it.
+    pub(super) fn give_up(&mut self, number: u64) {
+        if let Some(kind) = self.messages.get(&number).map(|message| message.kind) {
+            self.remove(number);
+            self.drops.count(kind);
+        }
     }
 
     /// A link ended in another way: nothing is blamed.
@@ -517,12 +404,5 @@ impl<M> Queue<M> {
             }
             Place::Sent | Place::Held => {}
         }
-    }
-}
-
-const fn promised_bytes(kind: Kind) -> usize {
-    match kind {
-        Kind::Result => PROMISED_RESULT_BYTES,
-        Kind::Closed | Kind::Event => PROMISED_CLOSED_BYTES,
     }
 }

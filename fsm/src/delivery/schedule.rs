@@ -4,9 +4,11 @@
 //! after [`OTHERS_BEFORE_BULK`] others even when those never end. A `closed` or a final result waits for the bytes of its
 //! own stream, in the queue.
 
+use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
-use super::{Class, Cut, Delivery, FRAME_BYTES_MAX, Flight, Link, MARKER_BYTES, MARKER_MS, StreamKey, is_sent};
+use super::stream::{Class, Cut, StreamKey};
+use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, is_sent};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;

@@ -90,6 +90,10 @@ pub(super) struct Stream {
     /// Where it stands in the queue for the writer.
     pub(super) queued: Option<Class>,
     pub(super) unsettled: bool,
+    /// Its allowance is to be told.
+    pub(super) allowance_due: bool,
+    /// It was told to read less because the link as a whole was full.
+    pub(super) starved: bool,
     gap: Option<(u64, u64, u64)>,
 }
 
@@ -127,6 +131,8 @@ impl Stream {
             replay: None,
             queued: None,
             unsettled: false,
+            allowance_due: false,
+            starved: false,
             gap: None,
         }
     }
@@ -230,7 +236,9 @@ impl Stream {
 
     /// The source no longer holds what is before `offset`.
     pub(super) fn discarded(&mut self, offset: u64, online: bool) {
-        self.at.retained = self.at.retained.max(offset.min(self.at.end));
+        // What is discarded was there: a source may say so before it says how far it has come.
+        self.at.end = self.at.end.max(offset);
+        self.at.retained = self.at.retained.max(offset);
         if online && self.attached {
             self.skip_what_is_gone();
         }
@@ -254,6 +262,7 @@ impl Stream {
         self.unmarked = (0, 0);
         self.rate = Rate::default();
         self.held_back = false;
+        self.starved = false;
     }
 
     /// Repeats what is held from `from` on for somebody who re-attached, and goes on from there.

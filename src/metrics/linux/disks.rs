@@ -10,6 +10,7 @@
 //!
 //! Invariant: nothing here waits, but for the bounded wait in [`DiskReader::refresh`].
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ const TWIN_INODES_MAX: u64 = 512;
 pub(crate) struct DiskReader {
     table: Kept,
     readings_left: u32,
+    /// What the table said last, so that one that says the same is not taken apart again.
+    table_digest: Option<u64>,
     traffic: Kept,
     measure: Measure,
     remote: Remote,
@@ -66,6 +69,7 @@ impl DiskReader {
         Self {
             table: Kept::new(roots.proc.join("self/mountinfo")),
             readings_left: 0,
+            table_digest: None,
             traffic: Kept::new(roots.proc.join("diskstats")),
             measure: roots.measure.clone(),
             remote: Remote::default(),
@@ -81,6 +85,13 @@ impl DiskReader {
         }
         self.readings_left = TABLE_READINGS;
         let text = self.table.read(scratch).unwrap_or_default();
+        let mut digest = DefaultHasher::new();
+        text.hash(&mut digest);
+        let digest = Some(digest.finish());
+        if self.table_digest == digest {
+            return None;
+        }
+        self.table_digest = digest;
         self.replace(candidates(text));
         Some(text)
     }
@@ -88,6 +99,7 @@ impl DiskReader {
     /// The table must be read again: what else depends on it has changed.
     pub(crate) fn expect_change(&mut self) {
         self.readings_left = 0;
+        self.table_digest = None;
     }
 
     /// Asks the file systems that may hang, for a bounded time.

@@ -63,7 +63,7 @@ impl MemoryReader {
     }
 
     /// Which group's memory is the instance's at present: the one whose limit binds, as an index from our own up.
-    pub(crate) fn binding(&mut self, machine_total: Option<u64>, scratch: &mut Scratch) -> Option<(usize, u64)> {
+    fn binding(&mut self, machine_total: Option<u64>, scratch: &mut Scratch) -> Option<(usize, u64)> {
         let (version, _) = self.lineage?;
         let mut smallest: Option<(usize, u64)> = None;
         for (index, group) in self.groups.iter_mut().enumerate() {

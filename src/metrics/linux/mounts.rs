@@ -127,7 +127,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let _ = mounts(&text).map(|mount| mount.path().to_path_buf()).count();
+            for mount in mounts(&text) {
+                let _ = mount.path();
+            }
         }
 
         #[test]

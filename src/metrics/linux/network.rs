@@ -21,7 +21,7 @@ use crate::protocol::metrics::{Count, Network};
 const INTERFACES_MAX: usize = 1024;
 
 /// After so many readings all roles are looked up again: an interface can be enslaved to another one without a new name.
-const ROLE_READINGS: u32 = 16;
+const ROLE_READINGS: u32 = 64;
 
 /// Bytes, packets, errors and drops of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

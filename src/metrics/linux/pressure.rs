@@ -1,7 +1,7 @@
 //! How long work has to wait: pressure stall information.
 //!
-//! Sources: `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's topmost visible group, or of the group whose
-//! memory limit binds; else `/proc/pressure/`. The kernel's PSI guide describes both. Kernels without it answer nothing.
+//! Sources: `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's topmost visible group in the unified
+//! hierarchy, else `/proc/pressure/`. The kernel's PSI guide describes both. Kernels without it answer nothing.
 
 use std::path::Path;
 

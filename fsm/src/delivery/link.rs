@@ -1,0 +1,277 @@
+//! The link that is up: its gate, its Pings, what is under way on it, and what a Pong does to that.
+//!
+//! It does not choose frames. Whatever it knows ends with it.
+
+use super::ping::Pings;
+use super::rate::Rate;
+use super::schedule::{STATE_KINDS, Turns};
+use super::stall::Write;
+use super::stream::{Cut, Stream, StreamKey};
+use super::{Delivery, LINK_WINDOW_BYTES_MAX, LINK_WINDOW_BYTES_MIN, Poison, is_sent};
+use crate::fact::Attempt;
+use crate::order::Gate;
+use crate::time::Time;
+use alloc::collections::VecDeque;
+
+/// The most that should be handed to the socket at once, in bytes: as much as keeps it busy while the loop turns.
+const BATCH_BYTES_MAX: usize = 64 << 10;
+
+/// A batch is this part of the link's window, that is, of what it took in the last second.
+const BATCHES_IN_WINDOW: u64 = 8;
+
+/// How a link ended, as far as what was sent on it may be to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnd {
+    /// The console closed it with this code.
+    Closed {
+        /// The close code.
+        code: u16,
+    },
+    /// In any other way.
+    Broken,
+}
+
+impl LinkEnd {
+    /// Unsupported data, invalid text, too big: the console could not take what it was sent.
+    const fn blames_a_message(self) -> bool {
+        matches!(self, Self::Closed { code: 1003 | 1007 | 1009 })
+    }
+}
+
+/// What a Pong acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// No other Ping of this link is unanswered.
+    pub last: bool,
+    /// How many reliable messages the console is now known to have.
+    pub messages: u32,
+    /// How many frames of streams.
+    pub frames: u32,
+}
+
+/// What is known of the link that is up.
+#[derive(Clone, Debug)]
+pub(super) struct Link<M> {
+    pub(super) number: Attempt,
+    pub(super) gate: Option<Gate>,
+    pub(super) pings: Pings,
+    pub(super) state: [Option<M>; STATE_KINDS],
+    pub(super) keep_alive_wanted: bool,
+    /// What was sent and is not acknowledged, in the order in which it was.
+    pub(super) flights: VecDeque<Flight>,
+    pub(super) frames_sent: u64,
+    pub(super) frames_acked: u64,
+    /// Frames sent when the newest Ping was.
+    pub(super) frames_marked: u64,
+    pub(super) unmarked_bytes: u64,
+    pub(super) unmarked_since: Option<Time>,
+    pub(super) marker_wanted: bool,
+    /// Encoded bytes of streams under way.
+    pub(super) in_flight: u64,
+    pub(super) rate: Rate,
+    pub(super) turns: Turns,
+    /// The stream frame that was handed out and not yet cut.
+    pub(super) uncut: Option<(StreamKey, Cut)>,
+    pub(super) write: Option<Write>,
+}
+
+/// One frame that an acknowledgement will be for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flight {
+    Message(u64),
+    Bytes { stream: StreamKey, to: u64, encoded: u64 },
+    ReplayEnd { stream: StreamKey, encoded: u64 },
+}
+
+impl<M> Link<M> {
+    fn new(number: Attempt) -> Self {
+        Self {
+            number,
+            gate: None,
+            pings: Pings::new(number),
+            state: [const { None }; STATE_KINDS],
+            keep_alive_wanted: false,
+            flights: VecDeque::new(),
+            frames_sent: 0,
+            frames_acked: 0,
+            frames_marked: 0,
+            unmarked_bytes: 0,
+            unmarked_since: None,
+            marker_wanted: false,
+            in_flight: 0,
+            rate: Rate::default(),
+            turns: Turns::default(),
+            uncut: None,
+            write: None,
+        }
+    }
+
+    pub(super) fn window(&self, now: Time) -> u64 {
+        self.rate.last_second(now).clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
+    }
+
+    pub(super) fn has_room(&self, now: Time) -> bool {
+        self.in_flight < self.window(now)
+    }
+}
+
+/// The link.
+impl<M> Delivery<M> {
+    /// A link is up. Everything unacknowledged will be sent on it, once its gate is open.
+    pub fn link_opened(&mut self, now: Time, link: Attempt) {
+        self.link_closed(now, LinkEnd::Broken);
+        self.link = Some(Link::new(link));
+        self.each_stream(Stream::reconnected);
+        let streams = &self.streams;
+        self.queue.start_over(|stream, end| is_sent(streams, stream, end));
+    }
+
+    /// The link may carry these messages from now on. A Pong acknowledges nothing that went before.
+    pub fn open_gate(&mut self, now: Time, gate: Gate) {
+        self.see(now);
+        if let Some(link) = &mut self.link {
+            link.gate = link.gate.max(Some(gate));
+        }
+    }
+
+    /// The link is gone, and with it the state messages and every Ping. Tells of a message that has now ended so many
+    /// links that it must be the cause.
+    pub fn link_closed(&mut self, now: Time, end: LinkEnd) -> Option<Poison> {
+        self.see(now);
+        let link = self.link.take()?;
+        self.each_stream(Stream::forget_link);
+        self.starved.clear();
+        if !end.blames_a_message() {
+            self.queue.absolve();
+            return None;
+        }
+        let oldest = link
+            .flights
+            .iter()
+            .filter_map(|flight| match flight {
+                Flight::Message(number) if self.queue.contains(*number) => Some(*number),
+                Flight::Message(_) | Flight::Bytes { .. } | Flight::ReplayEnd { .. } => None,
+            })
+            .min();
+        self.queue.blame(oldest)
+    }
+
+    /// Is a link up and its gate open for these messages?
+    pub fn is_open(&self, gate: Gate) -> bool {
+        self.link.as_ref().is_some_and(|link| link.gate >= Some(gate))
+    }
+
+    /// A Pong arrived. `None` where it answers no Ping of this link that is unanswered: it is foreign, or a repeat.
+    pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) -> Option<Ack> {
+        self.see(now);
+        let current = self.link.as_mut().filter(|current| current.number == link)?;
+        let frames = current.pings.answer(payload)?;
+        let mut ack = Ack { last: current.pings.unanswered() == 0, messages: 0, frames: 0 };
+        while let Some(flight) = self.next_acknowledged(frames) {
+            match flight {
+                Flight::Message(number) => {
+                    ack.messages += 1;
+                    self.queue.acknowledged(number);
+                }
+                Flight::Bytes { stream, to, encoded } => {
+                    ack.frames += 1;
+                    self.bytes_acknowledged(stream, to, encoded);
+                }
+                Flight::ReplayEnd { stream, encoded } => {
+                    ack.frames += 1;
+                    if let Some(entry) = self.streams.get_mut(&stream) {
+                        entry.replay_acknowledged();
+                    }
+                    self.bytes_acknowledged(stream, 0, encoded);
+                }
+            }
+        }
+        self.feed_starved();
+        Some(ack)
+    }
+
+    /// A batch of frames was handed to the socket, which has taken `bytes_written` bytes of this link so far.
+    pub fn write_started(&mut self, now: Time, bytes_written: u64) {
+        self.see(now);
+        if let Some(link) = &mut self.link {
+            link.write = Some(Write::started(now, bytes_written));
+        }
+    }
+
+    /// How many bytes the socket has taken by now; to be told before every [`tick`](Self::tick).
+    pub fn write_progress(&mut self, now: Time, bytes_written: u64) {
+        if let Some(write) = self.link.as_mut().and_then(|link| link.write.as_mut()) {
+            write.progress(now, bytes_written);
+        }
+    }
+
+    /// The socket has taken the whole batch.
+    pub fn written(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.write = None;
+        }
+    }
+
+    /// How many bytes of frames should go to the socket at once: what comes later cannot overtake them, so that on a slow
+    /// link they are few.
+    pub fn batch_bytes(&self) -> usize {
+        let window = self.link.as_ref().map_or(0, |link| link.window(self.now));
+        usize::try_from(window / BATCHES_IN_WINDOW).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
+    }
+
+    /// Is a batch under way?
+    pub fn is_writing(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.write.is_some())
+    }
+
+    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
+    pub fn tick(&mut self, now: Time) -> Option<Attempt> {
+        self.see(now);
+        let link = self.link.as_mut()?;
+        let stalled = link.write.as_mut().is_some_and(|write| write.take_stalled(now));
+        stalled.then_some(link.number)
+    }
+
+    /// When [`tick`](Self::tick) and [`next`](Self::next) should be asked again at the latest.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let link = self.link.as_ref()?;
+        let check = link.write.as_ref().and_then(Write::next_check);
+        let marker = (check.is_none()).then(|| link.marker_due()).flatten();
+        check.into_iter().chain(marker).min()
+    }
+
+    /// Moves every deadline `ms` later: time that the process did not live through does not count.
+    pub fn shift_ms(&mut self, ms: u64) {
+        if let Some(link) = &mut self.link {
+            link.unmarked_since = link.unmarked_since.map(|since| since.after_ms(ms));
+            if let Some(write) = &mut link.write {
+                write.shift_ms(ms);
+            }
+        }
+    }
+}
+
+impl<M> Delivery<M> {
+    /// The oldest frame under way, if it is one of the first `frames` of this link.
+    fn next_acknowledged(&mut self, frames: u64) -> Option<Flight> {
+        let link = self.link.as_mut()?;
+        if link.frames_acked >= frames {
+            return None;
+        }
+        let flight = link.flights.pop_front()?;
+        link.frames_acked += 1;
+        Some(flight)
+    }
+
+    fn bytes_acknowledged(&mut self, stream: StreamKey, to: u64, encoded: u64) {
+        if let Some(link) = &mut self.link {
+            link.in_flight = link.in_flight.saturating_sub(encoded);
+            link.rate.acknowledged(self.now, encoded);
+        }
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.acknowledged(self.now, to, encoded);
+            self.refresh(stream);
+            self.unblock(stream);
+        }
+    }
+}

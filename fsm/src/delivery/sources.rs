@@ -1,0 +1,226 @@
+//! The streams as their sources see them: they grow, forget, end, are looked at, and are told how much to read.
+//!
+//! It does not hold bytes. The rules of one stream are in `stream`; here are the books about all of them.
+
+use super::stream::{Gap, Position, Stream, StreamKey};
+use super::{Delivery, UNLIMITED, is_sent};
+use core::ops::Bound;
+
+/// An allowance below this is none, in bytes: a source is not read by the crumb.
+const ALLOWANCE_BYTES_MIN: usize = 1 << 10;
+
+/// Streams.
+impl<M> Delivery<M> {
+    /// A new stream, whose first byte has the offset 0. A key that is known is left as it is.
+    pub fn open_stream(&mut self, stream: StreamKey) {
+        self.streams.entry(stream).or_insert_with(|| Stream::new(0));
+        self.refresh(stream);
+    }
+
+    /// The source holds bytes up to `end`. Also called with the same `end` when it lets go of the beginning of a
+    /// character that it held back.
+    pub fn grew(&mut self, stream: StreamKey, end: u64) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.grew(end);
+            self.refresh(stream);
+        }
+    }
+
+    /// The source no longer holds the bytes before `offset`.
+    pub fn discarded(&mut self, stream: StreamKey, offset: u64) {
+        let online = self.link.is_some();
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.discarded(offset, online);
+            self.refresh(stream);
+            self.unblock(stream);
+        }
+    }
+
+    /// No byte will follow. The source keeps what it holds until the stream is [finished](Delivery::take_finished).
+    pub fn end_stream(&mut self, stream: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.ended = true;
+            self.refresh(stream);
+        }
+    }
+
+    /// Nobody looks at it: its bytes stay in the scrollback, and nothing waits for them.
+    pub fn detach(&mut self, stream: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.attached = false;
+            entry.replay = None;
+            self.refresh(stream);
+            self.unblock(stream);
+        }
+    }
+
+    /// Somebody looks at it again, and has seen what came before.
+    pub fn attach(&mut self, stream: StreamKey) {
+        let online = self.link.is_some();
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.attached = true;
+            entry.discarded(0, online);
+            self.refresh(stream);
+        }
+    }
+
+    /// Somebody re-attached who has seen nothing: repeats what the source holds from `from` on, between a reset and the
+    /// modes, then goes on. A replay that a link cut off starts over on the next one.
+    pub fn replay(&mut self, stream: StreamKey, from: u64) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.begin_replay(from);
+            self.refresh(stream);
+        }
+    }
+
+    /// Forgets a stream whatever became of its bytes.
+    pub fn forget_stream(&mut self, stream: StreamKey) {
+        self.remove_stream(stream);
+        self.unblock(stream);
+    }
+
+    /// Takes one stream that has ended and of which the console has every byte: its source may be freed.
+    pub fn take_finished(&mut self) -> Option<StreamKey> {
+        self.finished.pop_front()
+    }
+
+    /// How many bytes of its source may be read now: what fits into the windows beside that which is under way or read
+    /// already. Without a link everything: it goes to the scrollback.
+    pub fn may_read(&self, stream: StreamKey) -> usize {
+        let Some(entry) = self.streams.get(&stream) else {
+            return 0;
+        };
+        let Some(link) = &self.link else {
+            return UNLIMITED;
+        };
+        if !entry.attached {
+            return UNLIMITED;
+        }
+        let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
+        usize::try_from(room).ok().filter(|bytes| *bytes >= ALLOWANCE_BYTES_MIN).unwrap_or(0)
+    }
+
+    /// Takes one stream whose allowance may have changed, and the allowance. Asked until `None` after each turn of the
+    /// loop, it keeps the sources running without a look at all of them.
+    pub fn take_allowance(&mut self) -> Option<(StreamKey, usize)> {
+        // A stream that is gone is passed over; the list is as long as there were changes.
+        loop {
+            let stream = self.allowances.pop_front()?;
+            let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.allowance_due) else {
+                continue;
+            };
+            entry.allowance_due = false;
+            let link_is_full = self.link.as_ref().is_some_and(|link| !link.has_room(self.now));
+            if link_is_full && !entry.starved && entry.room(self.now) > entry.room_as_interactive() {
+                entry.starved = true;
+                self.starved.push_back(stream);
+            }
+            return Some((stream, self.may_read(stream)));
+        }
+    }
+
+    /// Takes one gap that has not been told of.
+    pub fn take_gap(&mut self) -> Option<Gap> {
+        while let Some(stream) = self.gaps.pop_first() {
+            let gap = self.streams.get_mut(&stream).and_then(Stream::take_gap);
+            self.refresh(stream);
+            if let Some((from, to, lost_bytes)) = gap {
+                return Some(Gap { stream, from, to, lost_bytes });
+            }
+        }
+        None
+    }
+
+    /// How far a stream has come.
+    pub fn position(&self, stream: StreamKey) -> Option<Position> {
+        self.streams.get(&stream).map(|entry| entry.at)
+    }
+
+    /// Encoded bytes of streams that are under way.
+    pub fn stream_bytes_in_flight(&self) -> u64 {
+        self.link.as_ref().map_or(0, |link| link.in_flight)
+    }
+}
+
+impl<M> Delivery<M> {
+    /// Brings the books about one stream up to date: whether it may run, is settled, is finished, what it may read.
+    pub(super) fn refresh(&mut self, stream: StreamKey) {
+        let Some(entry) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        let class = entry.class(self.now);
+        if class != entry.queued {
+            if let Some(old) = entry.queued {
+                self.runnable.remove(&(old, stream));
+            }
+            if let Some(new) = class {
+                self.runnable.insert((new, stream));
+            }
+            entry.queued = class;
+        }
+        let unsettled = !entry.is_settled();
+        if unsettled != entry.unsettled {
+            if unsettled {
+                self.unsettled_streams += 1;
+            } else {
+                self.unsettled_streams -= 1;
+            }
+            entry.unsettled = unsettled;
+        }
+        if entry.has_gap() {
+            self.gaps.insert(stream);
+        }
+        if entry.ended && !unsettled && !entry.has_gap() {
+            self.remove_stream(stream);
+            self.finished.push_back(stream);
+            self.unblock(stream);
+        } else if !entry.allowance_due {
+            entry.allowance_due = true;
+            self.allowances.push_back(stream);
+        }
+    }
+
+    pub(super) fn each_stream(&mut self, change: impl Fn(&mut Stream)) {
+        let mut next = self.streams.keys().next().copied();
+        while let Some(stream) = next {
+            if let Some(entry) = self.streams.get_mut(&stream) {
+                change(entry);
+            }
+            self.refresh(stream);
+            next = self.streams.range((Bound::Excluded(stream), Bound::Unbounded)).next().map(|(stream, _)| *stream);
+        }
+    }
+
+    fn remove_stream(&mut self, stream: StreamKey) {
+        if let Some(entry) = self.streams.remove(&stream) {
+            if let Some(class) = entry.queued {
+                self.runnable.remove(&(class, stream));
+            }
+            if entry.unsettled {
+                self.unsettled_streams -= 1;
+            }
+        }
+        self.gaps.remove(&stream);
+    }
+
+    pub(super) fn unblock(&mut self, stream: StreamKey) {
+        let streams = &self.streams;
+        self.queue.unblock(stream, |stream, end| is_sent(streams, stream, end));
+    }
+
+    /// Streams that could read nothing because the link was full may do so again.
+    pub(super) fn feed_starved(&mut self) {
+        if !self.link.as_ref().is_some_and(|link| link.has_room(self.now)) {
+            return;
+        }
+        while let Some(stream) = self.starved.pop_front() {
+            if let Some(entry) = self.streams.get_mut(&stream) {
+                entry.starved = false;
+                if !entry.allowance_due {
+                    entry.allowance_due = true;
+                    self.allowances.push_back(stream);
+                }
+            }
+        }
+    }
+}

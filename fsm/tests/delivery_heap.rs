@@ -1,0 +1,176 @@
+//! What the ledger holds on to: nothing beyond its bound, however long the console is away.
+//!
+//! A counting allocator stands in for the system's, so the figures are those of the heap, not of the ledger's own books.
+#![allow(unsafe_code)] // an allocator cannot be written without; it only counts and passes on
+
+use draupnir_fsm::delivery::dedupe::{Dedupe, Verdict};
+use draupnir_fsm::delivery::{
+    After, Cut, Delivery, Kind, LinkEnd, Next, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable,
+    StreamKey,
+};
+use draupnir_fsm::order::Gate;
+use draupnir_fsm::random::Random;
+use draupnir_fsm::time::Time;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+/// Counts the bytes that this thread has allocated and not freed, and how often it allocated.
+struct Counting;
+
+thread_local! {
+    static BYTES: Cell<isize> = const { Cell::new(0) };
+    static TIMES: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(bytes: isize, times: usize) {
+    // A thread that is being torn down is no longer counted.
+    let _ = BYTES.try_with(|counted| counted.set(counted.get() + bytes));
+    let _ = TIMES.try_with(|counted| counted.set(counted.get() + times));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size().cast_signed(), 1);
+        // SAFETY: the caller's promise about the layout is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-layout.size().cast_signed(), 0);
+        // SAFETY: the block came from the system's allocator, with this layout.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+fn bytes_on_heap() -> isize {
+    BYTES.with(Cell::get)
+}
+
+fn allocations() -> usize {
+    TIMES.with(Cell::get)
+}
+
+/// What the books of a message cost beside its body: entries in four ordered tables.
+const BOOKS_BYTES_PER_MESSAGE: usize = 400;
+
+const SECOND_MS: u64 = 1_000;
+
+#[test]
+fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
+    let mut ledger: Delivery<Vec<u8>> = Delivery::new();
+    let mut past = Dedupe::new();
+    let mut random = Random::new(3);
+    let before = bytes_on_heap();
+    let mut most = 0;
+    let mut after_ten_minutes = 0;
+    let (mut refused, mut accepted, mut displaced) = (0, 0, 0);
+    // Commands that were accepted before the link broke end one by one, a session prints, events never cease. Now and
+    // then a link comes up and breaks before anything is acknowledged.
+    ledger.open_stream(StreamKey::Terminal(1));
+    for second in 0..3_600u32 {
+        let now = Time::from_ms(u64::from(second) * SECOND_MS);
+        for part in 0..5u32 {
+            let key = second * 5 + part;
+            let id_hash = random.next_u64();
+            assert_eq!(past.verdict(id_hash), Verdict::New);
+            if ledger.promise(Kind::Result) {
+                past.accepted(id_hash, key);
+                accepted += 1;
+                let size = usize::try_from(random.between(100, 20_000)).expect("small");
+                push_result(&mut ledger, size);
+                past.ended(key, size);
+            } else {
+                refused += 1;
+            }
+            while past.take_forgotten().is_some() {}
+            let size = usize::try_from(random.between(200, 600)).expect("small");
+            let event = Reliable { kind: Kind::Event, size_bytes: size, after: After::NOTHING, promised: false };
+            displaced += ledger.push(event, vec![0; size]).map_or(0, |pushed| pushed.displaced);
+        }
+        ledger.grew(StreamKey::Terminal(1), u64::from(second + 1) << 20);
+        ledger.discarded(StreamKey::Terminal(1), (u64::from(second + 1) << 20) - (256 << 10));
+        while ledger.take_allowance().is_some() {}
+        if second.is_multiple_of(60) {
+            break_a_link(&mut ledger, now, second / 60 + 1);
+        }
+        let held = bytes_on_heap() - before;
+        most = most.max(held);
+        if second == 600 {
+            after_ten_minutes = most;
+        }
+    }
+    assert!(ledger.message_bytes() <= RELIABLE_BYTES_MAX);
+    println!("{accepted} accepted, {refused} refused, {displaced} events displaced, most on the heap {most}");
+    assert!(refused > 1_000 && displaced > 1_000, "the bound was reached");
+    let bound = RELIABLE_BYTES_MAX + RELIABLE_MESSAGES_MAX * BOOKS_BYTES_PER_MESSAGE;
+    assert!(most < bound.cast_signed(), "{most} over {bound}");
+    // Lists that keep their room may round it up once more; a leak would be fifty times that.
+    let growth = most - after_ten_minutes;
+    assert!(growth < 64 << 10, "grew by {growth} in 50 minutes at the bound");
+}
+
+fn push_result(ledger: &mut Delivery<Vec<u8>>, size: usize) {
+    let mut message = Reliable { kind: Kind::Result, size_bytes: size, after: After::NOTHING, promised: true };
+    match ledger.push(message, vec![1; size]) {
+        Ok(_) => {}
+        Err(PushError::TooLong { room_bytes }) => {
+            message.size_bytes = room_bytes;
+            ledger.push(message, vec![1; room_bytes]).expect("what was promised fits");
+        }
+        Err(PushError::Dropped) => panic!("a promised result was dropped"),
+    }
+}
+
+fn break_a_link(ledger: &mut Delivery<Vec<u8>>, now: Time, link: u32) {
+    ledger.link_opened(now, link);
+    ledger.open_gate(now, Gate::All);
+    while let Some(next) = ledger.next(now) {
+        if let Next::Stream { cut: Cut::Bytes { max, .. }, .. } = next {
+            ledger.cut(max);
+        }
+    }
+    while ledger.take_gap().is_some() {}
+    assert_eq!(ledger.link_closed(now, LinkEnd::Broken), None);
+}
+
+#[test]
+fn frames_of_running_streams_cost_no_allocation_each() {
+    const STREAMS: u32 = 256;
+    const ROUNDS: u64 = 2_000;
+    let mut ledger: Delivery<()> = Delivery::new();
+    ledger.link_opened(Time::START, 1);
+    ledger.open_gate(Time::START, Gate::All);
+    for key in 0..STREAMS {
+        ledger.open_stream(StreamKey::Terminal(key));
+        ledger.grew(StreamKey::Terminal(key), 1 << 40);
+    }
+    let mut frames = 0u64;
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        if round == ROUNDS / 10 {
+            // The lists have found their length.
+            (frames, before) = (0, allocations());
+        }
+        let now = Time::from_ms(round);
+        let mut newest = None;
+        while let Some(next) = ledger.next(now) {
+            match next {
+                Next::Ping { payload, .. } => newest = Some(payload),
+                Next::Stream { cut: Cut::Bytes { max, .. }, .. } => {
+                    ledger.cut(max);
+                    frames += 1;
+                }
+                other => panic!("{other:?} was not expected"),
+            }
+        }
+        ledger.pong(now, 1, &newest.expect("a marker")).expect("an answer");
+        while ledger.take_allowance().is_some() {}
+    }
+    let allocations = allocations() - before;
+    println!("{frames} frames of {STREAMS} streams, {allocations} allocations");
+    assert!((allocations as u64) < frames / 100, "{allocations} allocations for {frames} frames");
+}

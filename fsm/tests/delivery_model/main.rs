@@ -1,0 +1,50 @@
+//! The ledger beside a model of it that is too slow to be wrong, over millions of steps.
+//!
+//! Whatever breaks and whenever: every message that was not told of as dropped is delivered, in order, within the bounds,
+//! nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
+
+mod world;
+
+use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
+use draupnir_fsm::random::Random;
+use proptest::prelude::*;
+use world::{Tally, World};
+
+/// Steps of the long run: millions where the compiler has optimised, enough to notice a slip where it has not.
+const STEPS: u64 = if cfg!(debug_assertions) { 100_000 } else { 3_000_000 };
+
+/// How many steps each world lives before it heals.
+const STEPS_IN_LIFE: u64 = 5_000;
+
+#[test]
+fn millions_of_steps_agree_with_the_model() {
+    let mut all = Tally::default();
+    for seed in 0..STEPS / STEPS_IN_LIFE {
+        let mut choices = Random::new(seed);
+        let mut world = World::new(seed);
+        for _ in 0..STEPS_IN_LIFE {
+            world.step(u16::try_from(choices.between(0, 65_535)).expect("16 bits"));
+        }
+        world.heal();
+        all.add(&world.tally);
+    }
+    println!("{STEPS} steps: {all:?}");
+    // Every rule was put to the test.
+    assert!(all.links > STEPS / 500 && all.acknowledged > STEPS / 20, "{all:?}");
+    assert!(all.duplicates > 0 && all.gaps > 0 && all.finished > 0 && all.replays > 0, "{all:?}");
+    assert!(all.displaced > 0 && all.too_long > 0 && all.dropped > 0, "{all:?}");
+    assert_eq!(all.most_messages, RELIABLE_MESSAGES_MAX as u64, "{all:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_steps_agree_with_the_model(seed: u64, choices in prop::collection::vec(any::<u16>(), 0..400)) {
+        let mut world = World::new(seed);
+        for choice in choices {
+            world.step(choice);
+        }
+        world.heal();
+    }
+}

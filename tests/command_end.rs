@@ -1,0 +1,179 @@
+//! How a command is made to end: by its time-out, by a cancel, by the end of the agent; and what it leaves behind.
+
+mod support;
+
+use draupnir_console::{Console, Personality};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use support::{Agent, DRAIN_MAX, Setup, Signal};
+
+fn start() -> (Console, Agent) {
+    let console = Console::start(Personality::designed());
+    let agent = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.1").spawn();
+    (console, agent)
+}
+
+#[track_caller]
+fn run(console: &Console, id: &str, line: &str, timeout_ms: u64) -> Value {
+    console.browser().dispatch_with(id, &json!({"command": line, "timeout_ms": timeout_ms}));
+    console.result(id)
+}
+
+/// How long a command ran, by its own account.
+fn duration_ms(result: &Value) -> u64 {
+    result["duration_ms"].as_u64().expect("a number")
+}
+
+/// Whether the process whose number a command left in this file is gone.
+fn is_gone(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).expect("the command wrote its number");
+    let pid = rustix::process::Pid::from_raw(text.trim().parse().expect("a number")).expect("not 0");
+    // One that nobody has reaped yet, since its parent went first, is gone too.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    rustix::process::test_kill_process(pid).is_err() || stat.contains(") Z ")
+}
+
+/// Waits for it, looking at each heartbeat.
+#[track_caller]
+fn goes(console: &Console, file: &Path) {
+    support::settles(console, &format!("the process of {} is gone", file.display()), || is_gone(file));
+}
+
+#[test]
+fn a_timeout_ends_the_group_and_tells_what_was_printed() {
+    let (console, agent) = start();
+    let result = run(&console, "t", "echo $$ > ~/pid; echo early; sleep 60 & sleep 60; echo late", 300);
+    assert_eq!(result["exit_code"], 124);
+    assert_eq!((&result["timed_out"], &result["cancelled"]), (&json!(true), &Value::Null));
+    assert_eq!(result["stdout"], "early\n");
+    assert!((300..2_000).contains(&duration_ms(&result)), "{result}");
+    goes(&console, &agent.home().path().join("pid"));
+    agent.drain();
+}
+
+#[test]
+fn what_ignores_sigterm_is_killed_two_seconds_later() {
+    let (console, agent) = start();
+    let line = "trap '' TERM; echo $$ > ~/pid; echo still; while :; do sleep 0.1; done";
+    let result = run(&console, "t", line, 200);
+    assert_eq!((&result["exit_code"], &result["timed_out"]), (&json!(124), &json!(true)));
+    assert_eq!(result["stdout"], "still\n");
+    assert!((2_200..4_000).contains(&duration_ms(&result)), "{result}");
+    goes(&console, &agent.home().path().join("pid"));
+    agent.drain();
+}
+
+#[test]
+fn what_cleans_up_at_sigterm_has_the_time_to() {
+    let (console, agent) = start();
+    let line = "trap 'sleep 0.5; echo clean; exit 0' TERM; echo up; sleep 60 & wait";
+    let result = run(&console, "t", line, 300);
+    assert_eq!((&result["exit_code"], &result["stdout"]), (&json!(124), &json!("up\nclean\n")));
+    agent.drain();
+}
+
+#[test]
+fn a_timeout_of_nothing_is_thirty_seconds_and_others_are_clamped() {
+    let (console, agent) = start();
+    // What is clamped to an hour is seen in the machine's own tests; here it must at least not end at once.
+    for timeout_ms in [json!(0), json!(-1), json!(null), json!(9e18), json!(3_600_001)] {
+        let id = format!("t {timeout_ms}");
+        console.browser().dispatch_with(&id, &json!({"command": "sleep 0.2; echo done", "timeout_ms": timeout_ms}));
+        assert_eq!(console.result(&id)["stdout"], "done\n");
+    }
+    let result = run(&console, "shortest", "sleep 60", 1);
+    assert_eq!(result["exit_code"], 124);
+    agent.drain();
+}
+
+#[test]
+fn a_child_in_the_background_that_keeps_the_pipes_delays_the_result_by_half_a_second() {
+    let (console, agent) = start();
+    // A double fork, in a session of its own, with both pipes open.
+    let line =
+        "mkfifo ~/go; (setsid sh -c 'echo $$ > ~/pid; read go < ~/go; echo alive > ~/lives' &) & wait; echo early";
+    let before = std::time::Instant::now();
+    let result = console.browser().run(line);
+    let took = before.elapsed();
+    assert_eq!((&result["exit_code"], &result["stdout"]), (&json!(0), &json!("early\n")));
+    assert!(took < Duration::from_millis(1_500), "{took:?}");
+    assert!(took >= Duration::from_millis(500), "it holds the pipes: {took:?}");
+    // It was not killed: it goes on when it is let.
+    let home = agent.home().path().to_owned();
+    std::fs::write(home.join("go"), "go\n").expect("it reads");
+    support::settles(&console, "the child lives", || home.join("lives").exists());
+    goes(&console, &home.join("pid"));
+    agent.drain();
+}
+
+#[test]
+fn a_child_in_the_background_is_killed_with_the_group_of_a_command_that_timed_out() {
+    let (console, agent) = start();
+    let line = "(trap '' TERM; echo $BASHPID > ~/pid; while :; do sleep 0.1; done) & sleep 60";
+    let fields = json!({"command": "/bin/bash", "args": ["-c", line], "timeout_ms": 500});
+    let before = std::time::Instant::now();
+    console.browser().dispatch_with("t", &fields);
+    let result = console.result("t");
+    assert_eq!(result["exit_code"], 124);
+    let took = before.elapsed();
+    assert!(took < Duration::from_millis(2_900), "the command itself ended at once: {took:?}");
+    goes(&console, &agent.home().path().join("pid"));
+    agent.drain();
+}
+
+#[test]
+fn a_cancel_ends_it_like_a_timeout() {
+    let (console, agent) = start();
+    console.browser().dispatch_with("c", &json!({"command": "echo up; sleep 60", "stream": true}));
+    console.wait_text("c/stdout", "up");
+    console.browser().cancel("c");
+    let result = console.result("c");
+    assert_eq!((&result["exit_code"], &result["cancelled"]), (&json!(130), &json!(true)));
+    assert_eq!((&result["stdout"], &result["timed_out"]), (&json!("up\n"), &Value::Null));
+    // Of what is over, or was never there, nothing comes.
+    console.browser().cancel("c").cancel("nobody");
+    for id in [json!(null), json!(5), json!("")] {
+        let payload = json!({"command_id": id});
+        console.browser().send(&json!({"protocol_version": "1.0", "type": "command:cancel", "payload": payload}));
+    }
+    console.browser().run("true");
+    assert_eq!(console.count(|record| record.kind() == "command:result"), 2);
+    agent.drain();
+}
+
+#[test]
+fn a_drain_ends_commands_and_delivers_their_results_before_the_close_frame() {
+    let (console, agent) = start();
+    let browser = console.browser();
+    let lines = [
+        ("quick", "echo up; sleep 0.5; echo done; exit 7"),
+        ("yields", "echo up; sleep 60"),
+        ("stubborn", "trap '' TERM; echo up; while :; do sleep 0.1; done"),
+    ];
+    for (id, line) in lines {
+        browser.dispatch_with(id, &json!({"command": line, "stream": true}));
+        console.wait_text(&format!("{id}/stdout"), "up");
+    }
+    for number in 0..13 {
+        browser.dispatch(&format!("filler {number}"), "sleep 60");
+    }
+    browser.dispatch("waits", "touch ~/ran");
+    // The answer to what cannot run comes when everything before it was taken in.
+    browser.dispatch_with("malformed", &json!({"command": 1}));
+    console.result("malformed");
+    agent.signal(Signal::TERM);
+    let told = |id: &str| {
+        let result = console.result(id);
+        (result["exit_code"].clone(), result["cancelled"].clone(), result["stdout"].clone())
+    };
+    assert_eq!(told("quick"), (json!(7), Value::Null, json!("up\ndone\n")), "what ends by itself is not stopped");
+    assert_eq!(told("yields"), (json!(143), json!(true), json!("up\n")));
+    assert_eq!(told("stubborn"), (json!(137), json!(true), json!("up\n")));
+    assert_eq!(console.result("waits")["reason"], "draining");
+    assert!(agent.wait_exit(DRAIN_MAX).success());
+    let (code, _) = console.close_frame();
+    assert_eq!(code, Some(1000));
+    assert!(!agent.home().path().join("ran").exists());
+    assert_eq!(console.count(|record| record.kind() == "command:result"), 18);
+}
