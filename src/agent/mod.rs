@@ -57,6 +57,10 @@ pub struct Agent {
     commands: commands::Commands,
     /// What was noticed on the current link.
     seen: LinkNotes,
+    /// What keeps the agent from the console, as it was last told: the same is not worth a line at each retry.
+    trouble: Option<String>,
+    /// How the console put its last refusal, until a problem is reported with it.
+    words: Option<String>,
     reports: Receiver<Report>,
 }
 
@@ -134,6 +138,8 @@ impl Agent {
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
             seen: LinkNotes::default(),
+            trouble: None,
+            words: None,
             config,
             start,
             engine,
