@@ -60,8 +60,10 @@ pub struct Agent {
     audit: Audit,
     /// What was noticed on the current link.
     seen: LinkNotes,
-    /// Why the console was last not reached, which is said once and not at every retry.
+    /// What keeps the agent from the console, as it was last told: the same is not worth a line at each retry.
     trouble: Option<String>,
+    /// How the console put its last refusal, until a problem is reported with it.
+    words: Option<String>,
     reports: Receiver<Report>,
 }
 
@@ -148,6 +150,7 @@ impl Agent {
             audit,
             seen: LinkNotes::default(),
             trouble: None,
+            words: None,
             config,
             start,
             engine,

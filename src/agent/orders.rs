@@ -14,10 +14,11 @@ impl Agent {
     pub(super) fn perform(&mut self, order: Order) {
         match order {
             Order::Register { attempt, path, provider } => self.register(attempt, path, provider),
-            Order::AbandonRegistration { attempt } => {
-                tracing::debug!(attempt, "giving up the registration");
+            Order::AbandonRegistration { attempt: _ } => {
+                if !self.engine.machine().is_draining() {
+                    self.trouble("the console did not answer the registration in time".to_owned());
+                }
                 self.link.abandon_registration();
-                self.warn_of_silence("registration failed");
             }
             Order::Dial { link } => {
                 tracing::debug!(link, instance_id = %self.instance_id(), "dialling");
@@ -25,10 +26,11 @@ impl Agent {
                 self.seen = LinkNotes::default();
                 self.link.dial(link, instance_id.as_str());
             }
-            Order::AbandonDial { link } => {
-                tracing::debug!(link, "giving up the dial");
+            Order::AbandonDial { link: _ } => {
+                if !self.engine.machine().is_draining() {
+                    self.trouble("the console was not reached in time".to_owned());
+                }
                 self.link.abandon_dial();
-                self.warn_of_silence("the console was not reached");
             }
             Order::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
             Order::DropLink { link } => self.link.drop_now(link),
@@ -88,7 +90,6 @@ impl Agent {
             Event::Deploy => {}
             Event::Connect { attempts, offline_ms } => {
                 tracing::info!(instance_id = %self.instance_id(), attempts, offline_ms, "connected");
-                self.trouble = None;
             }
             Event::Disconnect { cause, code } => {
                 tracing::info!(?cause, code, "disconnected");
@@ -101,16 +102,10 @@ impl Agent {
         self.push_event(message);
     }
 
-    /// An attempt ran out of time; one that is given up because the agent stops did not.
-    fn warn_of_silence(&mut self, what: &'static str) {
-        if !self.engine.machine().is_draining() {
-            self.warn_once(what, "the console did not answer in time");
-        }
-    }
-
     fn report_problem(&mut self, problem: Problem) {
         let text = super::events::problem_text(problem, self.instance_id().as_str());
-        tracing::error!("{text}");
+        // Nothing where the console said nothing.
+        tracing::error!(words = self.words.take(), "{text}");
     }
 
     /// Gives an event to the ledger.
