@@ -51,7 +51,7 @@ mod linux {
     }
 
     fn failures(agent: &Agent) -> usize {
-        agent.log().count(|line| line["message"] == "registration failed")
+        agent.log().count(|line| line["message"].as_str().is_some_and(|text| text.contains("registration failed")))
     }
 
     #[test]
@@ -75,15 +75,16 @@ mod linux {
     #[test]
     fn a_family_that_swallows_everything_costs_no_attempt() {
         const TEST: &str = "linux::a_family_that_swallows_everything_costs_no_attempt";
-        // The neighbour is known and silent: no router ever says that it cannot be reached.
+        // The neighbour is known, and is nobody: no router ever says that it cannot be reached.
         let network = [
-            "ip link add black type dummy",
+            "ip link add black type veth peer name void",
             "ip addr add 2001:db8::1/64 dev black nodad",
             "ip link set black up",
+            "ip link set void up",
             "ip neigh add 2001:db8::dead lladdr 02:00:00:00:00:01 dev black nud permanent",
         ];
         if !run_apart("linux::with_a_black_hole", &network) {
-            skip(TEST, "no network namespace with a dummy interface can be had here");
+            skip(TEST, "no network namespace can be had here");
         }
     }
 

@@ -13,6 +13,7 @@ use rustls::{ServerConfig, SupportedProtocolVersion};
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tempfile::NamedTempFile;
 
 /// The versions of TLS that a console may be limited to.
@@ -47,10 +48,21 @@ impl Authority {
 
     /// A console's side of TLS, with a certificate for these names and from the one year to the other.
     pub(crate) fn server(&self, names: &[&str], years: (i32, i32), versions: Versions<'_>) -> TlsAcceptor {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
+        let mut params = params(names);
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        self.sign(&params, versions)
+    }
+
+    /// The same with a certificate that is valid for one more day.
+    pub(crate) fn ending_tomorrow(&self, names: &[&str]) -> TlsAcceptor {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
+        let mut params = params(names);
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(24 * 60 * 60);
+        self.sign(&params, rustls::DEFAULT_VERSIONS)
+    }
+
+    fn sign(&self, params: &CertificateParams, versions: Versions<'_>) -> TlsAcceptor {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         acceptor(certificate.der().clone(), &key, versions)
@@ -64,9 +76,8 @@ impl Authority {
 
 /// A console's side of TLS whose certificate nobody has signed but itself.
 pub(crate) fn self_signed(names: &[&str]) -> TlsAcceptor {
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let key = KeyPair::generate().expect("a key");
-    let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("signed");
+    let certificate = params(names).self_signed(&key).expect("signed");
     acceptor(certificate.der().clone(), &key, rustls::DEFAULT_VERSIONS)
 }
 
@@ -75,6 +86,11 @@ pub(crate) fn pem_file(text: &str) -> NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".pem").tempfile().expect("a temporary file");
     file.write_all(text.as_bytes()).expect("written");
     file
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).expect("names")
 }
 
 fn acceptor(certificate: CertificateDer<'static>, key: &KeyPair, versions: Versions<'_>) -> TlsAcceptor {

@@ -2,7 +2,7 @@
 //!
 //! A test that wants it says `#[path = "support/namespace.rs"] mod namespace;`.
 
-// Each test that wants it wants a part of it.
+// Every test that includes this is a crate of its own and uses a part of it.
 #![allow(dead_code)]
 
 use crate::support::Setup;
