@@ -121,8 +121,13 @@ fn a_thousand_dispatches_of_three_hundred_commands_across_three_reconnects_run_t
     ran.sort_unstable();
     let expected: Vec<&str> = ids.iter().map(String::as_str).collect();
     assert_eq!(ran, expected, "each side effect once");
+    let mut answered = BTreeSet::new();
     for record in console.all(is_result) {
-        assert_eq!(record.payload()["exit_code"], 0, "{}", record.payload());
+        let (id, code) = (&record.payload()["command_id"], &record.payload()["exit_code"]);
+        let is_first = answered.insert(id.as_str().expect("an id").to_owned());
+        // A late repeat finds no more than that it ran; the first answer is always the result.
+        let forgotten = !is_first && record.payload()["reason"] == "forgotten";
+        assert!(*code == 0 || forgotten, "{}", record.payload());
     }
     agent.drain();
 }

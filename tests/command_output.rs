@@ -37,7 +37,8 @@ fn long_output_keeps_its_beginning_and_its_end() {
     let (head, left_out, tail) = parts(&result["stdout"]);
     assert!(head.starts_with("1\n2\n3\n") && tail.ends_with("\n999999\n1000000\n"));
     assert_eq!(head.len() as u64 + left_out + tail.len() as u64, 6_888_896);
-    assert!(head.len().abs_diff(tail.len()) < 64, "{} and {}", head.len(), tail.len());
+    // Each end has half of the message, in which a line break takes two bytes.
+    assert!(head.len().abs_diff(tail.len()) < head.len() / 20, "{} and {}", head.len(), tail.len());
     agent.drain();
 }
 

@@ -11,7 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The shell of command lines. POSIX knows it by this name only, and every system has it there.
 const SHELL: &str = "/bin/sh";
@@ -86,7 +86,10 @@ pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnErr
     };
     let directory = working_directory(&settings.home, directory);
     let mut environment = settings.environment.clone();
-    environment.set("PWD", &directory);
+    match plain(&directory) {
+        Some(directory) => environment.set("PWD", directory),
+        None => environment.remove("PWD"),
+    }
     for (name, value) in env {
         environment.set(name, value);
     }
@@ -109,6 +112,12 @@ pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnErr
 fn working_directory(home: &Path, named: Option<PathBuf>) -> PathBuf {
     let home = if home.is_dir() { home } else { Path::new("/") };
     named.map_or_else(|| home.to_owned(), |named| home.join(named))
+}
+
+/// The directory as a shell would name it in `PWD`: absolute and without detours; else the shell finds out by itself.
+fn plain(directory: &Path) -> Option<PathBuf> {
+    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    (directory.is_absolute() && directory.components().all(is_plain)).then(|| directory.components().collect())
 }
 
 fn standard_input(script: Option<Vec<u8>>) -> io::Result<(OwnedFd, Option<Feed>)> {

@@ -135,7 +135,7 @@ pub enum TlsFault {
     #[error("the handshake failed: {0}")]
     Handshake(String),
     /// The connection broke during the handshake.
-    #[error("it broke off the handshake: {0}")]
+    #[error("it broke off the handshake ({0}); perhaps it speaks no TLS on this port")]
     Broke(io::Error),
 }
 

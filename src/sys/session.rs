@@ -61,7 +61,7 @@ impl Member {
     }
 }
 
-/// The processes of these sessions that are not their leaders.
+/// The processes of these sessions that run and are not their leaders.
 pub fn members(sessions: &[Pid]) -> Vec<Member> {
     let is_member = |pid: &Pid| !sessions.contains(pid);
     processes().into_iter().filter(is_member).filter_map(|pid| member(pid, sessions)).collect()
@@ -72,11 +72,13 @@ fn member(pid: Pid, sessions: &[Pid]) -> Option<Member> {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{PidfdFlags, pidfd_open};
-        let process = pidfd_open(pid, PidfdFlags::empty());
-        if matches!(process, Err(rustix::io::Errno::SRCH)) {
-            return None;
-        }
-        Some(Member { session, process: process.ok().and_then(|process| Async::new_nonblocking(process).ok()) })
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return None,
+            // Nobody has reaped it, but it is gone.
+            Ok(process) if has_ended(&process) => return None,
+            process => process.ok(),
+        };
+        Some(Member { session, process: process.and_then(|process| Async::new_nonblocking(process).ok()) })
     }
     #[cfg(not(target_os = "linux"))]
     Some(Member { session })
@@ -99,6 +101,13 @@ fn kill(pid: Pid, sessions: &[Pid]) -> bool {
         }
     }
     is_in(pid, sessions) && kill_process(pid, Signal::KILL).is_ok()
+}
+
+#[cfg(target_os = "linux")]
+fn has_ended(process: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&at_once)) == Ok(1)
 }
 
 #[cfg(target_os = "linux")]

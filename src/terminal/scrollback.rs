@@ -135,10 +135,8 @@ impl Scrollback {
             if between && is_better {
                 fallback = Some((here, is_sequence));
             }
-            if index >= LINE_BYTES_MAX {
-                if let Some((found, _)) = fallback {
-                    return found;
-                }
+            if let Some((found, _)) = fallback.filter(|_| index >= LINE_BYTES_MAX) {
+                return found;
             }
             previous_ends_line = *byte == b'\n';
             scanner.step(*byte);

@@ -163,8 +163,9 @@ fn a_shell_answers_and_ends() {
 #[test]
 fn the_size_is_set_and_changes_arrive() {
     on_stage(|mut stage| async move {
-        stage.open_sized(1, "trap 'stty size' WINCH; stty size", 100, 30).await;
-        stage.until_text(1, "30 100").await;
+        // The shell has the terminal back when it prints by itself.
+        stage.open_sized(1, "trap 'stty size' WINCH; stty size; echo back", 100, 30).await;
+        stage.until_text(1, "30 100\r\nback").await;
         stage.terminals.resize(1, 132, 43);
         stage.type_line(1, ":");
         stage.until_text(1, "43 132").await;
@@ -174,7 +175,7 @@ fn the_size_is_set_and_changes_arrive() {
 #[test]
 fn control_characters_do_what_they_do() {
     on_stage(|mut stage| async move {
-        stage.open(1, "echo ready; sleep 1000").await;
+        stage.open(1, "echo ready; sleep 100").await;
         stage.until_text(1, "ready").await;
         stage.terminals.input(1, b"\x03").expect("there is room");
         stage.type_line(1, "echo \"was $?\"");
@@ -235,7 +236,7 @@ fn everything_that_was_printed_comes_before_the_end() {
 fn a_background_job_holds_the_terminal_open() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
-        let job = stage.process_of(1, "sleep 1000 &").await;
+        let job = stage.process_of(1, "sleep 100 &").await;
         stage.type_line(1, "exit 5");
         stage.until(1, |seen| seen.code == Some(5)).await;
         assert!(!stage.seen(1).ended);
@@ -248,8 +249,8 @@ fn a_background_job_holds_the_terminal_open() {
 #[test]
 fn a_hang_up_ends_the_shell_and_its_jobs() {
     on_stage(|mut stage| async move {
-        stage.open(1, "").await;
-        let job = stage.process_of(1, "sleep 1000 &").await;
+        stage.open(1, "PS1= exec bash --norc --noediting -i").await;
+        let job = stage.process_of(1, "sleep 100 &").await;
         assert!(is_running(job));
         stage.terminals.hang_up(1);
         stage.until(1, |seen| seen.is_over() && seen.reaped).await;
@@ -262,7 +263,7 @@ fn a_hang_up_ends_the_shell_and_its_jobs() {
 fn what_ignores_the_hang_up_is_reported_only_when_it_is_killed() {
     on_stage(|mut stage| async move {
         stage.open(1, "trap '' HUP").await;
-        let job = stage.process_of(1, "(trap '' HUP; exec sleep 1000 <&- >&- 2>&-) &").await;
+        let job = stage.process_of(1, "(trap '' HUP; exec sleep 100 <&- >&- 2>&-) &").await;
         stage.terminals.hang_up(1);
         stage.type_line(1, "echo st''ill here");
         stage.until_text(1, "still here").await;
@@ -278,7 +279,7 @@ fn what_ignores_the_hang_up_is_reported_only_when_it_is_killed() {
 #[test]
 fn a_program_that_never_reads_stops_nobody() {
     on_stage(|mut stage| async move {
-        stage.open(1, "stty raw; echo ready; exec sleep 1000").await;
+        stage.open(1, "stty raw; echo ready; exec sleep 100").await;
         stage.until_text(1, "ready").await;
         let paste = vec![b'x'; 64 << 10];
         let mut taken = 0;
@@ -314,17 +315,18 @@ fn a_large_paste_arrives_whole() {
 #[test]
 fn a_terminal_that_may_not_be_read_makes_its_program_wait() {
     on_stage(|mut stage| async move {
-        stage.held_up.push(1);
         stage.open(1, "").await;
+        stage.held_up.push(1);
         stage.terminals.allow(1, 0, Some(0));
         stage.type_line(1, "yes | head -c 3000000; echo; echo done");
         stage.open(2, "echo $((6 * 7))").await;
         stage.until_text(2, "42").await;
-        assert!(stage.seen(1).output.is_empty());
+        let before = stage.seen(1).output.len();
+        assert!(stage.seen(1).text().is_empty());
         stage.terminals.allow(1, 1_000, Some(0));
-        stage.until(1, |seen| seen.output.len() == 1_000).await;
+        stage.until(1, |seen| seen.output.len() == before + 1_000).await;
         stage.held_up.clear();
-        stage.terminals.allow(1, 1_000, Some(1_000));
+        stage.terminals.allow(1, 1_000, Some(before as u64 + 1_000));
         stage.until_text(1, "done").await;
         assert_eq!(stage.seen(1).text().matches('y').count(), 1_500_000);
     });
@@ -354,7 +356,7 @@ fn no_character_is_split_however_it_arrives() {
 #[test]
 fn a_character_that_stays_incomplete_goes_after_a_moment() {
     on_stage(|mut stage| async move {
-        stage.open(1, "printf 'x\\342\\202'; sleep 1000").await;
+        stage.open(1, "printf 'x\\342\\202'; sleep 100").await;
         stage.until(1, |seen| seen.output.ends_with(b"x\xe2\x82")).await;
         assert_eq!(stage.seen(1).frames.last().map(Vec::as_slice), Some(b"\xe2\x82".as_slice()));
     });
@@ -399,15 +401,16 @@ fn a_session_that_nobody_watches_keeps_the_last_of_its_output() {
 #[test]
 fn a_full_screen_program_is_made_to_draw_again() {
     on_stage(|mut stage| async move {
-        stage.open(1, "trap 'echo \"now $(stty size)\"' WINCH; printf '\\033[?1049h\\033[?2004h'; echo ready").await;
+        let program = "trap 'echo \"now $(stty size)\"' WINCH; printf '\\033[?1049h\\033[?2004h'; echo ready; \
+                       while :; do sleep 0.01; done";
+        stage.open(1, &format!("exec sh -c '{}'", program.replace('\'', "'\\''"))).await;
         stage.until_text(1, "ready").await;
         let replay = stage.terminals.replay(1);
         assert_eq!(replay.epilogue, b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
-        // A program that waits for the signal, as those in full screen do.
-        stage.type_line(1, "while :; do sleep 0.01; done");
         stage.terminals.redraw(1);
         stage.until_text(1, "now 23 80").await;
         stage.until_text(1, "now 24 80").await;
+        stage.terminals.kill(1);
     });
 }
 

@@ -155,6 +155,10 @@ impl Machine {
         }
         self.note_link(now, was_linked);
         if self.connection.state().is_draining() {
+            // What was just ordered waits to be delivered, which the loop has yet to tell.
+            if self.connection.inner().settled && self.batch.iter().any(Order::is_message) {
+                self.dispatch(now, &Event::Fact(&Fact::DeliverySettled { settled: false }));
+            }
             self.dispatch(now, &Event::Reconsider);
         }
         self.orders.extend(self.batch.drain(..));

@@ -1,8 +1,8 @@
 //! One test for each row of the policy table, through the machine.
 
 use super::{Driver, is_dial, is_register};
-use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
-use crate::order::{CloseText, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
+use crate::fact::{CloseReason, CommandFact, Fact, Failure, Jump, Loss};
+use crate::order::{CloseText, CommandEnd, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
 use alloc::vec::Vec;
 
 const SEEDS: u64 = 300;
@@ -391,6 +391,24 @@ fn the_drain_follows_its_time_table() {
     assert_eq!(driver.until(|order| *order == close), 3_500);
     assert_eq!(driver.until(|order| *order == Order::Exit), 500);
     assert!(driver.machine.next_deadline().is_none());
+}
+
+#[test]
+fn the_result_of_the_last_command_is_delivered_before_the_close_frame() {
+    let mut driver = Driver::ready(11);
+    let tell = |driver: &mut Driver, what| driver.fact(Fact::Command { command: 1, what });
+    tell(&mut driver, CommandFact::Requested { id_hash: 1, timeout_ms: 0 });
+    tell(&mut driver, CommandFact::Started);
+    driver.fact(Fact::ShutdownRequested);
+    driver.fact(Fact::DeliverySettled { settled: false });
+    assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [], "a command runs");
+    driver.until(|order| *order == Order::TerminateCommand { command: 1 });
+    tell(&mut driver, CommandFact::EndOfOutput);
+    let finish = Order::FinishCommand { command: 1, end: CommandEnd::Drained, exit_code: 143 };
+    let over = tell(&mut driver, CommandFact::Exited { code: 143 });
+    assert_eq!(over, [Order::KillCommand { command: 1 }, finish], "its result is still to be delivered");
+    let close = Order::CloseLink { link: 1, code: 1000, reason: CloseText::Shutdown };
+    assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [close]);
 }
 
 #[test]
