@@ -3,7 +3,7 @@
 //!
 //! No socket and no clock: the engine is driven from deadline to deadline. Units: bytes, virtual milliseconds.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::System;
 
 use draupnir_fsm::delivery::{After, Kind, Reliable};
 use draupnir_fsm::engine::Engine;

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use draupnir_console::{Console, End, Personality, Record, Upgrade, What};
+use draupnir_console::{Console, End, Greeting, Personality, Record, Upgrade, What};
 use serde_json::{Value, json};
 use support::{Agent, Home, Setup};
 
@@ -29,6 +29,23 @@ fn upgrades(console: &Console) -> usize {
 
 fn registrations(console: &Console) -> usize {
     console.count(|record| matches!(record.what, What::Registration(..)))
+}
+
+/// An agent in this home whose life is recorded.
+fn recorded(console: &Console, home: &Home) -> Setup {
+    Setup::new(console).home(home).env("SINDRI_AGENT_RECORD", home.path().join("life.jsonl"))
+}
+
+/// The steps of that life.
+#[track_caller]
+fn life(home: &Home) -> Vec<Value> {
+    let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
+    life.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[track_caller]
+fn at_ms(step: &Value) -> u64 {
+    step["at_ms"].as_u64().expect("a time")
 }
 
 /// Closes the first link like this and waits for the second; the milliseconds between.
@@ -137,7 +154,7 @@ fn a_close_with_1008_for_the_key_is_one_error_and_a_long_wait() {
 
 #[test]
 fn a_link_that_was_taken_over_waits_before_it_takes_back() {
-    let (console, agent) = connected(Personality::designed().greeting(draupnir_console::Greeting::Attached));
+    let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
     console.connection(1).close(1001, "Replaced by new connection");
     let ended = console.on(1).wait("the end", |record| matches!(record.what, What::Ended(_)));
     let dialled = console.upgrade(2);
@@ -147,10 +164,26 @@ fn a_link_that_was_taken_over_waits_before_it_takes_back() {
 }
 
 #[test]
+fn an_id_that_two_agents_share_is_said_at_the_third_replacement() {
+    let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
+    for number in 1..=3 {
+        console.within(RETRIES_MAX).on(number).frame("heartbeat");
+        console.connection(number).close(1001, "Replaced by new connection");
+    }
+    let names_the_id = |text: &Value| text.as_str().is_some_and(|text| text.contains(support::INSTANCE_ID));
+    agent.wait_log(|line| line["level"] == "ERROR" && names_the_id(&line["message"]));
+    let event = console.within(RETRIES_MAX).event("error"); // after 5, 10 and 20 s
+    assert!(names_the_id(&event.payload()["message"]), "{}", event.raw());
+    assert_eq!(agent.log().count(|line| line["level"] == "ERROR"), 1);
+    agent.drain();
+}
+
+#[test]
 fn a_stall_is_noticed_and_cured_by_one_resync() {
-    let (console, agent) = connected(Personality::production());
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let agent = recorded(&console, &home).env(FAST.0, FAST.1).spawn();
+    console.event("connect");
     console.connection(1).stall();
-    // A ping within 10 s, its pong missed after 10 more; then a first retry within 2 s.
     let told = console.within(RETRIES_MAX).on(2).event("disconnect");
     let cause = told.payload()["metadata"]["cause"].as_str().expect("text").to_owned();
     assert!(["pong_timeout", "write_stalled"].contains(&cause.as_str()), "{cause}");
@@ -161,6 +194,14 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
     assert_eq!(console.browser().run("echo routed")["stdout"], "routed\n");
     assert_eq!(upgrades(&console), 3);
     agent.drain();
+    // A ping comes within 10 s and its pong is missed after 10 more: by the machine's own clock, since the last it heard.
+    let steps = life(&home);
+    let dropped =
+        steps.iter().position(|step| step.to_string().contains(r#""kind":"drop_link""#)).expect("it was dropped");
+    let heard = |step: &&Value| ["greeted", "pong_received"].iter().any(|kind| step["fact"]["kind"] == *kind);
+    let last = steps[..dropped].iter().rfind(heard).expect("it was heard of");
+    let noticed_ms = at_ms(&steps[dropped]) - at_ms(last);
+    assert!(noticed_ms <= 20_000 + 2_000, "{noticed_ms} ms"); // the two seconds are for a loaded machine
 }
 
 #[test]
@@ -179,12 +220,10 @@ fn a_console_that_was_killed_and_comes_back() {
 #[test]
 fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
-    let record = home.path().join("life.jsonl");
     for _ in 0..2 {
         console.answer_upgrade(Upgrade::status(503));
     }
-    let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_RECORD", &record);
-    let agent = setup.env("SINDRI_AGENT_HEARTBEAT", "4").spawn();
+    let agent = recorded(&console, &home).env("SINDRI_AGENT_HEARTBEAT", "4").spawn();
     let first = console.within(RETRIES_MAX).on(3).frame("heartbeat");
     let settled = |record: &Record| record.kind() == "heartbeat" && record.at_ms > first.at_ms + 32_000;
     console.within(RETRIES_MAX).wait("a heartbeat after more than 30 s", settled);
@@ -192,11 +231,10 @@ fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
     console.on(4).frame("heartbeat");
     agent.drain();
     // What the machine decided does not depend on how fast this machine is: the recording says when the retry was due.
-    let life = std::fs::read_to_string(record).expect("it was recorded");
-    let steps: Vec<Value> = life.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let steps = life(&home);
     let lost = steps.iter().find(|step| step["fact"]["kind"] == json!("link_lost")).expect("it was lost");
     let closed = steps.iter().find(|step| step["fact"]["kind"] == json!("link_closed")).expect("its socket went");
-    let wait_ms = closed["next"].as_u64().expect("a deadline") - lost["at_ms"].as_u64().expect("a time");
+    let wait_ms = closed["next"].as_u64().expect("a deadline") - at_ms(lost);
     assert!(wait_ms <= 2_000 + 1_000, "a first retry comes within 2 s, not in {wait_ms} ms");
 }
 
