@@ -14,6 +14,7 @@
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
+//! | [`restart`] | starts the program anew after a panic | what panicked |
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod agent;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod replay;
 pub mod report;
+pub mod restart;
 pub mod ring;
 pub mod sys;
 pub mod terminal;

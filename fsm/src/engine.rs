@@ -4,7 +4,8 @@
 //! Pings, the machine of Pongs, stalled writes and whether everything is delivered. It also notices jumps of the clock,
 //! limits complaints, and shows every step of the machine to a recorder.
 //!
-//! The contract of the loop around it: hand over what happened ([`Engine::handle`], [`Engine::pong`],
+//! The contract of the loop around it: compare the clocks ([`Engine::observe`]) right after waking up, before anything is
+//! handed over, so that a freeze is noticed first; hand over what happened ([`Engine::handle`], [`Engine::pong`],
 //! [`Engine::written`], the ledger's own methods); [`tick`](Engine::tick); perform every [order](Engine::poll_order);
 //! write what the ledger has [next](Delivery::next); wait until [`next_deadline`](Engine::next_deadline).
 
@@ -86,6 +87,9 @@ impl<M> Engine<M> {
         let seen = self.machine.snapshot();
         self.show(now, fact, first, &seen);
         self.follow_link(now, &fact, before, seen.link);
+        if matches!(fact, Fact::ShutdownRequested) {
+            self.delivery.hurry();
+        }
         for order in self.orders.range(first..) {
             match order {
                 Order::OpenGate { gate, .. } => self.delivery.open_gate(now, *gate),
@@ -272,10 +276,9 @@ mod tests {
         engine.tick(now, 0);
         assert_eq!(orders(&mut engine), []);
         assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
-        let marker_due = Time::from_ms(20_200);
-        let Some(Next::Ping { payload, .. }) = engine.next_frame(marker_due) else { panic!("a marker is due") };
-        engine.pong(marker_due, 1, &payload);
-        engine.tick(marker_due, 0);
+        let Some(Next::Ping { payload, .. }) = engine.next_frame(now) else { panic!("a marker follows at once") };
+        engine.pong(now, 1, &payload);
+        engine.tick(now, 0);
         assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
     }
 
