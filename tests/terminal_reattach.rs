@@ -4,7 +4,6 @@ mod support;
 
 use draupnir_console::{Console, Personality, Pongs, Record};
 use serde_json::json;
-use std::path::Path;
 use support::Agent;
 
 fn desk() -> (Console, Agent) {
@@ -81,40 +80,30 @@ fn whoever_comes_back_sees_what_was_there() {
     agent.drain();
 }
 
-/// `less` where there is one, else as much of it as this needs.
-fn full_screen_program(text: &Path) -> String {
-    let text = text.display();
-    if Path::new("/usr/bin/less").exists() {
-        return format!("less {text}");
-    }
-    let draw = format!("draw() {{ printf '\\033[H'; head -n 23 {text}; }}; trap draw WINCH");
-    format!("{draw}; printf '\\033[?1049h'; draw; while ! read -r key; do :; done; printf '\\033[?1049l'; trap - WINCH")
-}
-
 #[test]
-fn a_full_screen_program_is_shown_again() {
+fn a_full_screen_program_is_shown_again_and_draws_again() {
     let (console, agent) = desk();
-    let text = agent.home().path().join("text");
-    let lines: String = (0..500).map(|i| format!("text line {i}\n")).collect();
-    std::fs::write(&text, lines).expect("writable");
     open_quiet(&console, "s");
-    line(&console, "s", &full_screen_program(&text));
-    console.wait_text("s", "text line 22");
-    assert!(console.stream("s").text().contains("\u{1b}[?1049h"), "it uses the alternate screen");
+    let program = "draw() { printf '\\033[H\\033[2J'; echo \"screen of $(stty size)\"; }; trap draw WINCH; \
+                   printf '\\033[?1049h\\033[?25l\\033[?2004h'; draw; until [ -e over ]; do sleep 0.01; done; \
+                   printf '\\033[?1049l\\033[?25h\\033[?2004l'";
+    line(&console, "s", &format!("sh -c '{}'", program.replace('\'', "'\\''")));
+    console.wait_text("s", "screen of 24 80\r\n");
     let shown = console.shown("s");
     console.browser().create("s", 80, 24);
-    // The replay has the screen once, the redrawn program once more.
-    let stream = console.wait_stream("s", "the redrawn screen", |stream| {
-        let again = String::from_utf8_lossy(stream.screen.get(shown..).unwrap_or_default()).into_owned();
-        again.matches("text line 10").count() >= 3
-    });
-    let again = String::from_utf8_lossy(&stream.screen[shown..]).into_owned();
-    assert!(again.starts_with("\u{1b}c"));
-    assert!(again.matches("\u{1b}[?1049h").count() >= 2, "in the replay, and among the modes");
-    // It has its whole size back.
-    console.browser().input("s", b"q");
-    line(&console, "s", "stty size");
-    console.wait_text_after("s", shown, "24 80\r\n");
+    // The replay has the screen as it was; then comes what it draws at each of the two changes.
+    console.wait_text_after("s", shown, "screen of 23 80\r\n");
+    let drawn_again = |screen: &[u8]| {
+        let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
+        text.split("screen of 23 80\r\n").nth(1).is_some_and(|rest| rest.contains("screen of 24 80\r\n"))
+    };
+    let stream = console.wait_stream("s", "the whole screen again", |stream| drawn_again(&stream.screen));
+    let again = String::from_utf8_lossy(stream.screen.get(shown..).unwrap_or_default()).into_owned();
+    assert!(again.starts_with("\u{1b}c"), "{again:?}");
+    assert!(again.contains("\u{1b}[?1049h\u{1b}[?25l\u{1b}[?2004h"), "its modes are set at the end: {again:?}");
+    std::fs::write(agent.home().path().join("over"), "").expect("writable");
+    line(&console, "s", "stty size; echo at the pro''mpt");
+    console.wait_text_after("s", shown, "24 80\r\nat the prompt\r\n");
     agent.drain();
 }
 

@@ -3,8 +3,9 @@
 //! It does not connect sockets and has no switch that turns verification off. One client configuration serves
 //! registration and WebSocket, so the second handshake of a start resumes the first one's session.
 //!
-//! Invariants: roots are read once, off the reactor, when they are first needed; after a certificate was not trusted
-//! they are read again, because an agent may outlive its machine's bundle.
+//! Invariants: roots are read once, off the reactor, when they are first needed: the machine's bundle, which holds what its
+//! directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are read
+//! again, directories and all: an agent may outlive its machine's bundle, and a root may stand in a directory alone.
 
 use super::error::Error;
 use super::stream::Tcp;
@@ -17,7 +18,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, RootCertStore};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -143,7 +144,17 @@ pub enum TlsFault {
 #[derive(Debug)]
 pub(super) struct Tls {
     trust: Trust,
+    extent: Cell<Extent>,
     trusted: RefCell<Option<Rc<Trusted>>>,
+}
+
+/// How much of the machine's own store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The bundle, if there is one.
+    Bundle,
+    /// Everything.
+    Whole,
 }
 
 /// Whom this machine trusts, and the client's side of every handshake that follows from it.
@@ -155,7 +166,13 @@ pub(super) struct Trusted {
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, trusted: RefCell::new(None) }
+        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::new(None) }
+    }
+
+    /// Forgets whom this machine trusts, and reads more of it the next time.
+    pub(super) fn doubt(&self) {
+        self.extent.set(Extent::Whole);
+        *self.trusted.borrow_mut() = None;
     }
 
     /// Whom this machine trusts, read on first use.
@@ -163,9 +180,9 @@ impl Tls {
         if let Some(known) = self.trusted.borrow().as_ref() {
             return Ok(Rc::clone(known));
         }
-        let trust = self.trust.clone();
-        // Reading and parsing some 140 certificates takes 10 ms.
-        let roots = blocking::unblock(move || load_roots(&trust)).await.map_err(Error::Roots)?;
+        let (trust, extent) = (self.trust.clone(), self.extent.get());
+        // Reading and parsing some 140 certificates takes a few milliseconds.
+        let roots = blocking::unblock(move || load_roots(&trust, extent)).await.map_err(Error::Roots)?;
         tracing::debug!(roots = roots.store.len(), from = ?roots.from, private = roots.private, "trusted roots read");
         let config = client_config(Arc::clone(&roots.store));
         let trusted = Rc::new(Trusted { roots, config });
@@ -187,7 +204,7 @@ impl Tls {
         outcome.map_err(|error| {
             let fault = TlsFault::from(error);
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
-                *self.trusted.borrow_mut() = None;
+                self.doubt();
             }
             fail(fault)
         })
@@ -220,13 +237,13 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
 }
 
 /// Reads the roots that are to be trusted. Blocks.
-pub(super) fn load_roots(trust: &Trust) -> Result<Roots, RootsFault> {
+fn load_roots(trust: &Trust, extent: Extent) -> Result<Roots, RootsFault> {
     let mut store = RootCertStore::empty();
     let mut from = if trust.cert_file.is_some() || !trust.cert_dirs.is_empty() {
         store.add_parsable_certificates(given_certificates(trust)?);
         RootsFrom::Variables
     } else {
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        store.add_parsable_certificates(system_certificates(extent));
         RootsFrom::System
     };
     if store.is_empty() {
@@ -239,6 +256,26 @@ pub(super) fn load_roots(trust: &Trust) -> Result<Roots, RootsFault> {
     }
     let private = trust.ca_file.as_deref().map_or(Ok(0), |path| add_private(&mut store, path))?;
     Ok(Roots { store: Arc::new(store), from, private })
+}
+
+/// The machine's own. The library's function for this is not used: it would read variables, and both places always.
+#[cfg(not(target_os = "macos"))]
+fn system_certificates(extent: Extent) -> Vec<CertificateDer<'static>> {
+    let bundle = openssl_probe::probe().cert_file.filter(|file| !file.as_os_str().is_empty());
+    let mut certificates = rustls_native_certs::load_certs_from_paths(bundle.as_deref(), None).certs;
+    if extent == Extent::Whole || certificates.is_empty() {
+        for directory in openssl_probe::candidate_cert_dirs() {
+            certificates.append(&mut rustls_native_certs::load_certs_from_paths(None, Some(directory)).certs);
+        }
+        certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other));
+        certificates.dedup();
+    }
+    certificates
+}
+
+#[cfg(target_os = "macos")]
+fn system_certificates(_extent: Extent) -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
 }
 
 fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
@@ -339,4 +376,16 @@ fn named(presented: &[String]) -> String {
 
 fn because(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_holds_what_the_directories_hold_where_a_machine_has_both() {
+        let count = |extent| load_roots(&Trust::default(), extent).expect("nothing was named").store.len();
+        let (bundle, whole) = (count(Extent::Bundle), count(Extent::Whole));
+        assert!(bundle > 0 && bundle <= whole, "{bundle} of {whole}");
+    }
 }

@@ -28,6 +28,10 @@ const TURN_BYTES: usize = 64 << 10;
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
 
+/// How long a program has the wrong size that makes it draw again, in milliseconds. Programs look at their size some
+/// time after they were told that it changed; one that is given its own size back too soon sees no change.
+const NUDGE_MS: u64 = 100;
+
 /// The buffer that all sessions read into, one after the other.
 pub(super) type ReadBuffer = Rc<RefCell<Box<[u8]>>>;
 
@@ -45,7 +49,7 @@ pub(super) struct Session {
     output: Rc<RefCell<Output>>,
     input: RefCell<Input>,
     size: Cell<Size>,
-    /// Another size was set to make the program redraw; the right one follows when it has noticed.
+    /// Another size was set to make the program redraw; the right one follows.
     nudged: Cell<bool>,
     /// The last read found nothing.
     drained: Cell<bool>,
@@ -67,6 +71,16 @@ enum Turn {
     Read,
     Write,
     ReleaseTail,
+    RestoreSize,
+}
+
+/// What the task waits for besides the terminal.
+#[derive(Debug, Default)]
+struct Waits {
+    /// An incomplete character goes.
+    tail: Option<Timer>,
+    /// The size goes back to what it was.
+    nudge: Option<Timer>,
 }
 
 impl Session {
@@ -113,19 +127,16 @@ impl Session {
         self.pty.resize(size);
     }
 
-    /// Makes a program that uses the whole screen draw it again, by a change of the size and back. The way back waits
-    /// until the program has answered: two changes at once would cancel each other out.
+    /// Makes a program that uses the whole screen draw it again, by a change of the size and back.
     pub(super) fn redraw(&self) {
         if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get() {
             return;
         }
-        // What the program had printed before is no answer.
-        self.read();
-        self.wake();
         let size = self.size.get();
         let rows = if size.rows > 1 { size.rows - 1 } else { 2 };
         self.nudged.set(true);
         self.pty.resize(Size { rows, ..size });
+        self.wake();
     }
 
     /// SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, without which a stopped one would
@@ -176,19 +187,20 @@ impl Session {
 
     /// Carries bytes until the terminal ends.
     pub(super) async fn carry(self: Rc<Self>, reports: Reporter) {
-        let mut tail: Option<Timer> = None;
+        let mut waits = Waits::default();
         loop {
-            match poll_fn(|cx| self.poll_turn(cx, &mut tail)).await {
+            match poll_fn(|cx| self.poll_turn(cx, &mut waits)).await {
                 Turn::Read => {
                     self.read();
-                    let waits = self.output.borrow().waits_for_rest();
-                    tail = waits.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                    let waits_for_rest = self.output.borrow().waits_for_rest();
+                    waits.tail = waits_for_rest.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
                 }
                 Turn::Write => self.write(),
                 Turn::ReleaseTail => {
-                    tail = None;
+                    waits.tail = None;
                     self.output.borrow_mut().release();
                 }
+                Turn::RestoreSize => self.restore_size(),
             }
             self.report_news(&reports).await;
             if self.output.borrow().ended {
@@ -211,7 +223,7 @@ impl Session {
         }
     }
 
-    fn poll_turn(&self, cx: &mut Context<'_>, tail: &mut Option<Timer>) -> Poll<Turn> {
+    fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if !self.input.borrow().is_empty() && self.pty.io().poll_writable(cx).is_ready() {
             return Poll::Ready(Turn::Write);
@@ -219,10 +231,18 @@ impl Session {
         if self.output.borrow_mut().room(1) > 0 && (!self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
-        if let Some(timer) = tail {
-            return Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail);
+        if !self.nudged.get() {
+            waits.nudge = None;
+        } else if Pin::new(waits.nudge.get_or_insert_with(|| Timer::after(Duration::from_millis(NUDGE_MS))))
+            .poll(cx)
+            .is_ready()
+        {
+            return Poll::Ready(Turn::RestoreSize);
         }
-        Poll::Pending
+        match &mut waits.tail {
+            Some(timer) => Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail),
+            None => Poll::Pending,
+        }
     }
 
     /// Reads what is there, as far as it may.
@@ -249,9 +269,6 @@ impl Session {
                 // A terminal that cannot be read will not be readable later.
                 Err(_) => output.ended = true,
             }
-        }
-        if read > 0 {
-            self.restore_size();
         }
     }
 

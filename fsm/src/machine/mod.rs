@@ -1,7 +1,7 @@
 //! The machine: facts and a time in, orders out.
 //!
-//! [`chart`] is the state chart of the README in code, one function a state; the handlers of the four active states
-//! have a file each ([`registering`], [`connecting`], [`connected`], [`draining`]). This file holds what is around the chart: the timers,
+//! `chart.rs` is the state chart of the README in code, one function a state; the handlers of the four active states
+//! have a file each. This file holds what is around the chart: the timers,
 //! the jitter, the lifecycles of sessions and commands, and the tick.
 //!
 //! It does not carry bytes and does not know what messages look like. Invariants, checked by the exhaustive and the
