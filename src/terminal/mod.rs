@@ -36,6 +36,7 @@ mod shell;
 mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod utf8;
 
 pub use crate::sys::spawn::SpawnError;
