@@ -78,7 +78,6 @@ impl Day {
     }
 }
 
-#[test]
 fn memory_is_flat_dials_are_few_and_nothing_spins() {
     let everything = Region::new(ALLOCATOR);
     let held_bytes = || {
@@ -98,7 +97,13 @@ fn memory_is_flat_dials_are_few_and_nothing_spins() {
     assert!(day.ticks <= 3 * reasons, "{} turns for {reasons} reasons", day.ticks);
 }
 
+// One test at a time: the allocations of all threads are counted.
 #[test]
+fn a_day_without_a_network() {
+    memory_is_flat_dials_are_few_and_nothing_spins();
+    an_hour_without_dials_is_an_hour_asleep();
+}
+
 fn an_hour_without_dials_is_an_hour_asleep() {
     // A refused key waits for minutes: the loop has nothing to do in between.
     let mut engine: Engine<String> = Engine::new(Policy::default(), Schedule::default(), 7);

@@ -136,7 +136,32 @@ fn a_close_with_1008_for_an_unknown_instance_registers_again() {
     agent.drain();
 }
 
+/// They wait and do nothing else: all at the same time, however few tests run at once.
 #[test]
+fn what_waits_for_long_constants() {
+    let stories: [(&str, fn()); 4] = [
+        (
+            "a_close_with_1008_for_the_key_is_one_error_and_a_long_wait",
+            a_close_with_1008_for_the_key_is_one_error_and_a_long_wait,
+        ),
+        (
+            "an_id_that_two_agents_share_is_said_at_the_third_replacement",
+            an_id_that_two_agents_share_is_said_at_the_third_replacement,
+        ),
+        ("a_stall_is_noticed_and_cured_by_one_resync", a_stall_is_noticed_and_cured_by_one_resync),
+        (
+            "thirty_seconds_of_a_good_connection_forget_the_failures_before",
+            thirty_seconds_of_a_good_connection_forget_the_failures_before,
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (name, story) in stories {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn_scoped(scope, story).expect("a thread");
+        }
+    });
+}
+
 fn a_close_with_1008_for_the_key_is_one_error_and_a_long_wait() {
     let (console, agent) = connected(Personality::production());
     let registered = registrations(&console);
@@ -163,7 +188,6 @@ fn a_link_that_was_taken_over_waits_before_it_takes_back() {
     agent.drain();
 }
 
-#[test]
 fn an_id_that_two_agents_share_is_said_at_the_third_replacement() {
     let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
     for number in 1..=3 {
@@ -178,7 +202,6 @@ fn an_id_that_two_agents_share_is_said_at_the_third_replacement() {
     agent.drain();
 }
 
-#[test]
 fn a_stall_is_noticed_and_cured_by_one_resync() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let agent = recorded(&console, &home).env(FAST.0, FAST.1).spawn();
@@ -217,7 +240,6 @@ fn a_console_that_was_killed_and_comes_back() {
     agent.drain();
 }
 
-#[test]
 fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     for _ in 0..2 {

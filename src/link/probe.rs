@@ -7,9 +7,10 @@
 use super::dial::Dialer;
 use super::error::Error;
 use super::http::{self, Answer};
+use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
-use super::tls::{RootsFrom, TlsFault};
+use super::tls::TlsFault;
 use super::{resolve, upgrade, words};
 use crate::protocol::InstanceId;
 use async_io::Timer;
