@@ -161,10 +161,13 @@ fn heartbeats_and_results_pass_a_flood_on_a_slow_link() {
 #[test]
 fn a_half_open_link_is_noticed_and_what_was_sent_on_it_comes_again() {
     let (console, agent) = start("1");
+    let home = agent.home().path().to_owned();
+    let line = "mkfifo ~/go; read go < ~/go; echo $go";
+    console.browser().dispatch_with("waits", &json!({"command": line, "timeout_ms": 120_000}));
+    support::settles(&console, "it waits", || home.join("go").exists());
     let link = console.link();
-    console.browser().run("true");
     link.stall();
-    // Dispatched by a second console would be better; the agent's own events must do: its disconnect is told later.
+    std::fs::write(home.join("go"), "went\n").expect("it waits");
     let from_now = console.within(NOTICED).from_now();
     let attached = from_now.wait("the next link", |record| matches!(record.what, What::Attached));
     assert_ne!(attached.connection, link.number());
@@ -174,5 +177,7 @@ fn a_half_open_link_is_noticed_and_what_was_sent_on_it_comes_again() {
             && record.payload()["metadata"]["cause"] == "pong_timeout"
     };
     from_now.wait("why", is_disconnect);
+    // Its result was written to the half-open link, where nobody read it.
+    assert_eq!(console.on(attached.connection).result("waits")["stdout"], "went\n");
     agent.drain();
 }

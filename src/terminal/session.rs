@@ -22,8 +22,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// The most that is read in one turn before others have theirs, in bytes.
-const TURN_BYTES: usize = 64 << 10;
+/// The most that is read in one turn before others have theirs, in bytes: a frame.
+const TURN_BYTES: usize = 32 << 10;
 
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
@@ -189,11 +189,18 @@ impl Session {
     pub(super) async fn carry(self: Rc<Self>, reports: Reporter) {
         let mut waits = Waits::default();
         loop {
-            match poll_fn(|cx| self.poll_turn(cx, &mut waits)).await {
+            let mut woken = false;
+            let turn = poll_fn(|cx| {
+                let turn = self.poll_turn(cx, &mut waits, woken);
+                woken = true;
+                turn
+            });
+            match turn.await {
                 Turn::Read => {
-                    self.read();
-                    let waits_for_rest = self.output.borrow().waits_for_rest();
-                    waits.tail = waits_for_rest.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                    if self.read() > 0 {
+                        let waits_for_rest = self.output.borrow().waits_for_rest();
+                        waits.tail = waits_for_rest.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                    }
                 }
                 Turn::Write => self.write(),
                 Turn::ReleaseTail => {
@@ -223,12 +230,16 @@ impl Session {
         }
     }
 
-    fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits) -> Poll<Turn> {
+    /// What there is to do; `woken` says that this is not the first look since the last turn. Then the terminal itself is
+    /// asked: with the reactor on another thread, its readiness alone may be told again and again for the moment before
+    /// it was asked for, and never for the one after.
+    fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
-        if !self.input.borrow().is_empty() && self.pty.io().poll_writable(cx).is_ready() {
+        if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
             return Poll::Ready(Turn::Write);
         }
-        if self.output.borrow_mut().room(1) > 0 && (!self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
+        let may_read = self.output.borrow_mut().room(1) > 0;
+        if may_read && (woken || !self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
         if !self.nudged.get() {
@@ -245,8 +256,8 @@ impl Session {
         }
     }
 
-    /// Reads what is there, as far as it may.
-    fn read(&self) {
+    /// Reads what is there, as far as it may; the result is how many bytes that were.
+    fn read(&self) -> usize {
         let mut output = self.output.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();
         let mut read = 0;
@@ -263,13 +274,16 @@ impl Session {
                     read += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.drained.set(true);
+                    // The kernel hands over a terminal's output in small parts, one upon the other. The next is there
+                    // by the time that others had their turn; the way through the reactor would take longer than that.
+                    self.drained.set(read == 0);
                     break;
                 }
                 // A terminal that cannot be read will not be readable later.
                 Err(_) => output.ended = true,
             }
         }
+        read
     }
 
     fn write(&self) {

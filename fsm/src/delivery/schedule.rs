@@ -171,6 +171,9 @@ impl<M> Delivery<M> {
             Choice::Reliable(number) => {
                 let size = self.queue.size(number);
                 link.sent(self.now, Flight::Message(number), size);
+                // After a link that ended over a message each is marked by itself, so that the next such end blames the
+                // right one: what went before it is acknowledged by then.
+                link.marker_wanted |= self.queue.is_suspicious();
                 let body = self.queue.send(number)?;
                 Some(Next::Reliable { number, body })
             }

@@ -142,6 +142,8 @@ impl Machine {
         let was_linked = self.has_link();
         let lived_until = core::mem::replace(&mut self.lived_until, now);
         match fact {
+            // Nothing more is ordered, by the lifecycles either: whatever is still told is counted.
+            fact if self.is_stopped() => self.dispatch(now, &Event::Fact(fact)),
             Fact::Tick => self.tick(now),
             Fact::Session { session, what } => self.sessions.handle(now, *session, what, &mut self.batch),
             Fact::Command { command, what } => self.commands.handle(now, *command, what, &mut self.batch),
