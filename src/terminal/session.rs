@@ -22,8 +22,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// The most that is read in one turn before others have theirs, in bytes.
-const TURN_BYTES: usize = 64 << 10;
+/// The most that is read in one turn before others have theirs, in bytes: a frame.
+const TURN_BYTES: usize = 32 << 10;
 
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
@@ -274,7 +274,9 @@ impl Session {
                     read += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.drained.set(true);
+                    // The kernel hands over a terminal's output in small parts, one upon the other. The next is there
+                    // by the time that others had their turn; the way through the reactor would take longer than that.
+                    self.drained.set(read == 0);
                     break;
                 }
                 // A terminal that cannot be read will not be readable later.
