@@ -8,7 +8,7 @@ use crate::planted::Planted;
 use crate::rules::Rules;
 use crate::watcher::Watcher;
 use crate::work::SCHEDULE;
-use crate::world::{Event, World};
+use crate::world::{Event, REPORTS_PER_TURN_MAX, World};
 use draupnir_fsm::clock::Clocks;
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::engine::Engine;
@@ -197,13 +197,11 @@ impl World {
         self.tell(|| "the process runs again".to_owned());
         self.wake();
         // What waited is there at once, before anything new; the loop takes it in as it would.
-        for event in std::mem::take(&mut self.host.pending) {
-            self.hand(event);
-            self.host.stirred += 1;
-            if self.host.stirred % 64 == 0 {
+        for (place, event) in std::mem::take(&mut self.host.pending).into_iter().enumerate() {
+            if place > 0 && place.is_multiple_of(REPORTS_PER_TURN_MAX) {
                 self.turn();
-                self.host.stirred = 1;
             }
+            self.hand(event);
         }
     }
 

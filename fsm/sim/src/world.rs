@@ -19,7 +19,7 @@ use draupnir_fsm::fact::{Attempt, Failure, Key};
 use draupnir_fsm::random::Random;
 
 /// How many reports the loop takes in before it lets time pass, as the agent's does.
-const REPORTS_PER_TURN_MAX: usize = 64;
+pub(crate) const REPORTS_PER_TURN_MAX: usize = 64;
 
 /// A world that has seen more than this is one that does not end.
 const EVENTS_MAX: u64 = 2_000_000;

@@ -19,10 +19,11 @@ use draupnir_fsm::limits::Policy;
 use draupnir_fsm::random::Random;
 use member::{Member, Wish};
 
-/// How long the fleet lives before the story begins: long enough for every backoff to be forgotten.
-const WARM_UP_MS: u64 = 100_000;
+/// How long the fleet lives on before the story begins, once all are started: long enough for every backoff to be
+/// forgotten.
+const WARM_UP_MS: u64 = 60_000;
 
-/// Within which the agents of a fleet are started.
+/// Within which the agents of a fleet are started, at least; a large one at half the pace that its console can take.
 const STARTED_WITHIN_MS: u64 = 40_000;
 
 /// A fleet that is not back by then is not waited for.
@@ -142,7 +143,9 @@ impl World {
         let mut random = Random::new(fleet.seed);
         let mut agenda = Agenda::new();
         let cold = story == Story::ColdStart;
-        let (within_ms, began_ms) = if cold { (1_000, 0) } else { (STARTED_WITHIN_MS, WARM_UP_MS) };
+        let pace_ms = 2_000 * fleet.agents as u64 / fleet.accepts_per_second.max(1);
+        let warm_ms = pace_ms.max(STARTED_WITHIN_MS);
+        let (within_ms, began_ms) = if cold { (1_000, 0) } else { (warm_ms, warm_ms + WARM_UP_MS) };
         let members = (0..fleet.agents).map(|number| Member::new(number, &fleet.policy, &mut random)).collect();
         for member in 0..fleet.agents {
             agenda.note(random.between(0, within_ms), Event::Starts { member });
