@@ -51,7 +51,8 @@ pub(crate) struct Calm {
     pub(crate) steady_since_ms: Option<u64>,
     pub(crate) resyncs: u32,
     links_then: u64,
-    probe: Option<(u32, u64)>,
+    /// The dispatch, when it was sent, and how many links there had been.
+    probe: Option<(u32, u64, u64)>,
     drains: bool,
     /// When the console last heard a state message.
     pub(crate) heard_ms: u64,
@@ -91,7 +92,7 @@ impl World {
         match (self.calm.steady_since_ms, self.calm.probe) {
             (None, _) => self.wait_until_delivered(since_ms),
             (Some(steady_ms), None) => self.watch_steady(steady_ms),
-            (Some(_), Some((dispatch, sent_ms))) => self.wait_for_probe(dispatch, sent_ms),
+            (Some(_), Some((dispatch, sent_ms, links))) => self.wait_for_probe(dispatch, sent_ms, links),
         }
     }
 
@@ -217,18 +218,24 @@ impl World {
         if let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) {
             (asked.lasts_ms, asked.fails, asked.timeout_ms) = (20, false, 30_000);
         }
-        self.calm.probe = Some((dispatch, self.now_ms));
+        self.calm.probe = Some((dispatch, self.now_ms, self.tally.links));
         self.send_down(link, Down::Dispatch(dispatch));
     }
 
-    fn wait_for_probe(&mut self, dispatch: u32, sent_ms: u64) {
+    fn wait_for_probe(&mut self, dispatch: u32, sent_ms: u64, links: u64) {
         let answered = self.work.dispatches.get(dispatch as usize).is_some_and(|asked| asked.answered);
         if answered && self.host.engine.delivery.is_settled() {
             return self.end();
         }
-        if self.now_ms > sent_ms + PROBE_MS {
-            self.fail(Breach::Unreachable);
+        if self.now_ms <= sent_ms + PROBE_MS {
+            return;
         }
+        if links == self.tally.links {
+            return self.fail(Breach::Unreachable);
+        }
+        // It was on its way when the agent closed that link: what the console sends is not delivered for certain.
+        self.calm.probe = None;
+        self.probe();
     }
 
     /// All is well; at the end the process may have to show how it leaves.

@@ -149,7 +149,8 @@ impl World {
 
     pub(crate) fn console_closes(&mut self, link: Attempt, code: u16, reason: CloseReason) {
         let Some(wire) = self.wire(link).filter(|wire| wire.console_open) else { return };
-        wire.console_open = false;
+        // Until its close frame has arrived, nothing is answered.
+        (wire.console_open, wire.harmed) = (false, true);
         self.console.table.take_if(|current| *current == link);
         self.send_down(link, Down::Close(code, reason));
     }

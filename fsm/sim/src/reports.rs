@@ -115,6 +115,8 @@ impl World {
             }
             Down::Lost(cause) => {
                 self.tell(|| format!("link {link}: lost ({cause:?})"));
+                // A socket that breaks while it closes is gone like any other: nobody can tell that it was not answered.
+                self.console.lost_routing_unseen |= !live;
                 self.host.rules.broke(own_ms, link);
                 self.handle(Fact::LinkLost { link, cause });
                 self.socket_ends(link);

@@ -24,6 +24,9 @@ pub(crate) const REPORTS_PER_TURN_MAX: usize = 64;
 /// A world that has seen more than this is one that does not end.
 const EVENTS_MAX: u64 = 2_000_000;
 
+/// A world that is older than this is one that does not end, either: two days.
+const WORLD_MS_MAX: u64 = 172_800_000;
+
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -133,7 +136,7 @@ impl World {
     /// Lives until all is checked, or something is broken.
     pub(crate) fn run(&mut self) {
         while self.breach.is_none() && !self.calm.over {
-            if self.tally.events > EVENTS_MAX {
+            if self.tally.events > EVENTS_MAX || self.now_ms > WORLD_MS_MAX {
                 return self.fail(Breach::Endless);
             }
             self.step();

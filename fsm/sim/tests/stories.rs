@@ -1,0 +1,23 @@
+//! The stories of `tests/scenarios`, beside the simulation: so that the mutation check, which does not build the agent,
+//! has them too.
+//!
+//! Whether each is well told is checked there.
+
+use draupnir_fsm::scenario::{parse, replay};
+use std::path::Path;
+
+#[test]
+fn every_story_is_true() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+    let mut stories = 0;
+    for entry in std::fs::read_dir(&folder).expect("tests/scenarios can be read") {
+        let path = entry.expect("tests/scenarios can be read").path();
+        let text = std::fs::read_to_string(&path).expect("a story can be read");
+        let scenario = parse(&text).unwrap_or_else(|error| panic!("{}, {error}", path.display()));
+        if let Err(difference) = replay(&scenario) {
+            panic!("{}, {difference}", path.display());
+        }
+        stories += 1;
+    }
+    assert!(stories >= 80, "only {stories} stories are left");
+}
