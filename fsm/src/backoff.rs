@@ -146,6 +146,8 @@ mod tests {
         assert_fills(range(|b, p, r| b.after_request_ms(7_000, p, r)), 7_000, 14_000);
         assert_fills(range(|b, p, r| b.after_request_ms(u64::MAX, p, r)), 600_000, 1_200_000);
         assert_fills(range(|b, p, r| b.after_request_ms(0, p, r)), 0, 10_000);
+        assert_fills(range(|b, p, r| b.after_request_ms(999, p, r)), 0, 10_000);
+        assert_fills(range(|b, p, r| b.after_request_ms(1_000, p, r)), 1_000, 2_000);
     }
 
     #[test]
