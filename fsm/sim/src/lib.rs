@@ -7,12 +7,13 @@
 //! |---|---|
 //! | [`plan`] | what a seed makes of the world; the list of faults |
 //! | `world` | time, and who hears of what |
-//! | `host`, `reports`, `orders` | the process around the engine |
+//! | `host`, `turn`, `reports`, `orders` | the process around the engine |
 //! | `network`, `wire`, `console` | what is on the other side |
 //! | `work`, `storm`, `calm` | what is asked, what goes wrong, what must hold after it |
 //! | [`breach`], `rules`, `watcher`, `messages` | the checks |
 //! | [`run`], [`batch`] | one seed, and many |
 //! | [`failure`] | the story and the scenario of a seed that fails |
+//! | [`fleet`] | many machines and one console: how all come back |
 //! | [`planted`] | deliberate faults, to test the checks |
 
 mod agenda;
@@ -21,6 +22,7 @@ pub mod breach;
 mod calm;
 mod console;
 pub mod failure;
+pub mod fleet;
 mod host;
 mod messages;
 mod network;
@@ -31,6 +33,7 @@ mod reports;
 mod rules;
 pub mod run;
 mod storm;
+mod turn;
 mod watcher;
 mod wire;
 mod work;

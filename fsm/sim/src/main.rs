@@ -2,6 +2,8 @@
 //!
 //! It holds no rule; see the library. Exit status 0 where nothing failed, 1 where something did, 64 for bad usage.
 
+mod fleet_command;
+
 use draupnir_sim::batch::{Progress, run_all};
 use draupnir_sim::failure;
 use std::io::{IsTerminal as _, Write as _};
@@ -11,7 +13,9 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet]
        draupnir-sim --seed S                                    tells the story of one seed, as it is
-       draupnir-sim fleet [--agents N] [--out FOLDER]           the figures of a fleet, and plots of them
+       draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
+                          [--out FOLDER] [--check]
+                                                                how fleets come back, with plots; whether the bounds hold
 
   --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
   --from S    the first of them (0)         --quiet    only the last line, and what fails
@@ -36,16 +40,18 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.first().is_some_and(|first| first == "fleet") {
         arguments.remove(0);
-        return ExitCode::from(64);
+        return fleet_command::run(&arguments).unwrap_or_else(misused);
     }
     match parse(&arguments) {
         Some(Options { one: Some(seed), .. }) => tell_one(seed),
         Some(options) => run_seeds(&options),
-        None => {
-            eprint!("{USAGE}");
-            ExitCode::from(64)
-        }
+        None => misused(),
     }
+}
+
+fn misused() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(64)
 }
 
 fn parse(arguments: &[String]) -> Option<Options> {
