@@ -200,7 +200,7 @@ impl World {
         for event in std::mem::take(&mut self.host.pending) {
             self.hand(event);
             self.host.stirred += 1;
-            if self.host.stirred % 64 == 0 {
+            if self.host.stirred.is_multiple_of(64) {
                 self.turn();
                 self.host.stirred = 1;
             }

@@ -141,9 +141,8 @@ impl Messages {
 
     /// Is everything of this life with the console, or told to be dropped?
     pub(crate) fn missing(&self) -> Option<u32> {
-        let all = self.all.iter().enumerate().skip(self.first as usize);
-        let missing =
-            all.map(|(place, message)| (place, message)).find(|(_, message)| !message.stored && !message.dropped);
+        let mut all = self.all.iter().enumerate().skip(self.first as usize);
+        let missing = all.find(|(_, message)| !message.stored && !message.dropped);
         missing.and_then(|(place, _)| u32::try_from(place).ok())
     }
 

@@ -47,7 +47,7 @@ impl World {
             Order::SendPing { .. } => {}
             Order::SendRegistration { .. } => self.set_state(StateKind::Registration),
             Order::SendHeartbeat { .. } => {
-                if self.planted != Some(Planted::SkipsHeartbeats) || own_ms % 2 == 0 {
+                if self.planted != Some(Planted::SkipsHeartbeats) || own_ms.is_multiple_of(2) {
                     self.host.rules.beat_ms = Some(own_ms);
                     self.set_state(StateKind::Heartbeat);
                 }
