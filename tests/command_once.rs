@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::{Agent, Setup};
 
 fn start() -> (Console, Agent) {
-    let console = Console::start(Personality::designed());
+    let console = Console::builder(Personality::designed()).own_address().start();
     let agent = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.1").spawn();
     (console, agent)
 }

@@ -17,7 +17,7 @@ const RETRIES_MAX: Duration = Duration::from_secs(60);
 /// An agent that is connected and has said hello.
 #[track_caller]
 fn connected(personality: Personality) -> (Console, Agent) {
-    let console = Console::start(personality);
+    let console = Console::builder(personality).own_address().start();
     let agent = Agent::spawn(&console, &[FAST]);
     console.event("connect");
     (console, agent)
@@ -68,7 +68,7 @@ fn closed_with(code: u16, reason: &str) -> u64 {
 
 #[test]
 fn a_console_that_is_not_up_yet_is_found_when_it_is() {
-    let console = Console::start(Personality::production());
+    let console = Console::builder(Personality::production()).own_address().start();
     console.stop_listening();
     let agent = Agent::spawn(&console, &[FAST]);
     agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains(&console.address().to_string()));

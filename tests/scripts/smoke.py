@@ -33,6 +33,8 @@ class Resolver:
 
     def __enter__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # The one before may linger for a moment in a child that has not closed what it inherited.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind((RESOLVER, 53))
         self.thread = threading.Thread(target=self.serve, daemon=True)
         self.thread.start()
