@@ -107,7 +107,11 @@ impl Pipe {
                 self.end();
                 return false;
             }
-            match self.read_now(self.allowed.get()) {
+            let allowed = self.allowed.get();
+            if allowed == 0 {
+                continue; // It was taken back meanwhile; and a read of nothing would look like the end.
+            }
+            match self.read_now(allowed) {
                 Progress::Read(bytes) => {
                     if self.watched.is_some() {
                         self.allowed.set(self.allowed.get().saturating_sub(bytes));
