@@ -70,9 +70,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
     }
 }
 
-/// What `--version` prints.
+/// What `--version` prints, but for the end of the line: the version and, where it is known, the commit.
 pub fn version() -> &'static str {
-    concat!("sindri-agent ", env!("CARGO_PKG_VERSION"))
+    concat!("sindri-agent ", env!("DRAUPNIR_VERSION"))
 }
 
 /// What `--help` prints.

@@ -9,13 +9,16 @@
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
+//! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
+//! | [`restart`] | starts the program anew after a panic | what panicked |
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod command;
 pub mod config;
@@ -27,6 +30,7 @@ pub mod metrics;
 pub mod protocol;
 pub mod replay;
 pub mod report;
+pub mod restart;
 pub mod ring;
 pub mod sys;
 pub mod terminal;

@@ -2,14 +2,14 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::Config;
-use draupnir::{agent, doctor, logging, replay, sys};
+use draupnir::{agent, doctor, logging, replay, restart, sys};
 use std::io::stdout;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Run) => run(),
-        Ok(Invocation::Version) => print(cli::version()),
+        Ok(Invocation::Version) => print(&format!("{}\n", cli::version())),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
         Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     sys::process::harden();
+    let past = restart::Past::take();
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(problems) => {
@@ -40,7 +41,8 @@ fn run() -> ExitCode {
     if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
         tracing::error!(%error, "the API key stays readable in this process's environment");
     }
-    match agent::run(config) {
+    restart::on_panic(past, config.api_key.clone());
+    match agent::run(config, past) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::Error::Proxy(error)) => {
             tracing::error!(%error, "the configuration cannot be used");
@@ -56,6 +58,6 @@ fn run() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     // A reader that has gone away is no failure of ours.
-    let _ = stdout().write_all(text.as_bytes());
+    let _ = writeln!(stdout(), "{}", text.trim_end());
     ExitCode::SUCCESS
 }

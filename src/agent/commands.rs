@@ -7,7 +7,8 @@
 use super::Agent;
 use super::policy::Policy;
 use super::sessions::Source;
-use crate::command::{self, Report, Spec};
+use crate::audit::Entry;
+use crate::command::{self, Line, Report, Spec};
 use crate::config::Config;
 use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Faults, Metadata, OutputStream, ResultReason,
@@ -33,6 +34,8 @@ pub(super) struct Commands {
     live: BTreeMap<Key, Live>,
     keys: HashMap<CommandId, Key>,
     answered: BTreeMap<Key, Answered>,
+    /// The commands whose streamed output the console does not have yet, and how many of their streams.
+    streaming: BTreeMap<Key, (CommandId, usize)>,
     next_key: Key,
     hasher: RandomState,
 }
@@ -42,6 +45,8 @@ struct Live {
     /// What to start, until it is.
     spec: Option<Spec>,
     streams: bool,
+    /// Why it was not started, where the audit could not be written.
+    unaudited: Option<String>,
 }
 
 /// A result that may be asked for again.
@@ -66,6 +71,7 @@ impl Commands {
             live: BTreeMap::new(),
             keys: HashMap::new(),
             answered: BTreeMap::new(),
+            streaming: BTreeMap::new(),
             next_key: 1,
             hasher: RandomState::new(),
         }
@@ -73,7 +79,7 @@ impl Commands {
 
     /// The console's id of a command.
     pub(super) fn id(&self, command: Key) -> Option<&CommandId> {
-        self.live.get(&command).map(|live| &live.id).or(self.answered.get(&command).map(|answered| &answered.id))
+        self.live.get(&command).map(|live| &live.id).or(self.streaming.get(&command).map(|(id, _)| id))
     }
 
     pub(super) fn terminate(&mut self, command: Key) {
@@ -98,6 +104,10 @@ impl Commands {
     pub(super) fn free(&mut self, stream: StreamKey) {
         if let Some((command, stream)) = part(stream) {
             self.runner.release(command, stream);
+            if let Some((_, streams)) = self.streaming.get_mut(&command) {
+                *streams -= 1;
+            }
+            self.streaming.retain(|_, (_, streams)| *streams > 0);
         }
     }
 
@@ -162,7 +172,9 @@ impl Agent {
         self.commands.next_key = command.wrapping_add(1);
         let (id, timeout_ms) = (dispatch.command_id.clone(), dispatch.timeout_ms);
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
-        self.commands.live.insert(command, Live { id: id.clone(), spec: Some(Spec::from(dispatch)), streams });
+        self.commands
+            .live
+            .insert(command, Live { id: id.clone(), spec: Some(Spec::from(dispatch)), streams, unaudited: None });
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),
@@ -178,10 +190,22 @@ impl Agent {
         let Some(live) = self.commands.live.get_mut(&command) else { return };
         let Some(spec) = live.spec.take() else { return };
         let streams_output = live.streams;
+        let (program, args) = match &spec.line {
+            Line::Shell(line) => (line, &[][..]),
+            Line::Program { program, arguments } => (program, arguments.as_slice()),
+        };
+        let entry = Entry::CommandStarted { command_id: live.id.as_str(), program, args };
+        if let Err(problem) = self.audit.write(entry) {
+            live.unaudited = Some(format!("{problem}\n"));
+            live.streams = false;
+            self.unaudited(&problem);
+            return self.tell_command(command, CommandFact::Failed);
+        }
         match self.commands.runner.start(command, spec) {
             Ok(()) => {
                 tracing::info!(command, "command started");
                 if streams_output {
+                    self.commands.streaming.insert(command, (live.id.clone(), 2));
                     streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.open_stream(key));
                 }
                 self.tell_command(command, CommandFact::Started);
@@ -195,6 +219,7 @@ impl Agent {
     }
 
     pub(super) fn finish_command(&mut self, command: Key, end: CommandEnd, exit_code: i32) {
+        let mut captured = self.commands.runner.finish(command);
         self.note_command_output(command);
         let Some(live) = self.commands.take_live(command) else { return };
         let mut after = After::NOTHING;
@@ -203,19 +228,30 @@ impl Agent {
             let ends = (self.commands.runner.held(command, one).end, self.commands.runner.held(command, other).end);
             after = After::streams((stdout, ends.0), (stderr, ends.1));
         }
-        let mut captured = self.commands.runner.finish(command);
-        let exit_code = captured.exit_code(exit_code);
+        let (exit_code, reason) = match live.unaudited {
+            Some(_) => (EXIT_REFUSED, Some(ResultReason::AuditUnavailable)),
+            None => (captured.exit_code(exit_code), captured.not_started.map(|_| ResultReason::SpawnFailed)),
+        };
+        let unaudited = live.unaudited.as_ref().map(|text| Captured::all(text.as_bytes()));
         let message = CommandResult {
             command_id: &live.id,
             stdout: captured.stdout.kept(),
-            stderr: captured.stderr.kept(),
+            stderr: unaudited.unwrap_or_else(|| captured.stderr.kept()),
             exit_code,
             duration_ms: captured.duration_ms,
             timed_out: end == CommandEnd::TimedOut,
             cancelled: matches!(end, CommandEnd::Cancelled | CommandEnd::Drained),
-            reason: captured.not_started.map(|_| ResultReason::SpawnFailed),
+            reason,
         }
         .message();
+        if live.unaudited.is_none() {
+            let (stdout_bytes, stderr_bytes) = (captured.stdout.bytes(), captured.stderr.bytes());
+            let command_id = live.id.as_str();
+            let entry = Entry::CommandEnded { command_id, exit_code, stdout_bytes, stderr_bytes };
+            if let Err(problem) = self.audit.write(entry) {
+                self.unaudited(&problem);
+            }
+        }
         tracing::info!(command, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
         let number = self.push_result(&message, after, true);
         if live.streams {

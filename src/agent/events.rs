@@ -2,6 +2,7 @@
 //!
 //! It does not decide when an event is due; the machine does, and for capabilities that fail whoever noticed.
 
+use crate::metrics::facts;
 use crate::protocol::{Event, EventType, InstanceId, MessageId, Metadata, Timestamp};
 use draupnir_fsm::order::{Disconnect, Event as Told, Problem};
 
@@ -27,7 +28,14 @@ impl Events {
     /// An event that the machine ordered, as a message.
     pub(super) fn told(&mut self, told: Told, instance_id: &InstanceId) -> String {
         match told {
-            Told::Deploy => self.build(EventType::Deploy, "agent started", Metadata::new(), instance_id),
+            Told::Deploy => {
+                let machine = facts();
+                let metadata = Metadata::new()
+                    .with("agent_version", env!("CARGO_PKG_VERSION"))
+                    .with("os_version", machine.os_version.as_str())
+                    .with("kernel_version", machine.kernel_version.as_str());
+                self.build(EventType::Deploy, "agent started", metadata, instance_id)
+            }
             Told::Connect { attempts, offline_ms } => {
                 let metadata = Metadata::new().with("attempts", attempts).with("offline_ms", offline_ms);
                 self.build(EventType::Connect, "connected", metadata, instance_id)

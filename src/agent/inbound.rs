@@ -31,12 +31,15 @@ impl Agent {
                 self.tell(Fact::RegistrationAnswered { attempt, status, retry_after_ms });
             }
             LinkReport::RegistrationFailed { attempt, error } => {
-                tracing::warn!(attempt, %error, "registration failed");
+                self.trouble(format!("registration failed: {error}"));
                 self.tell(Fact::RegistrationFailed { attempt, cause: error.failure() });
             }
-            LinkReport::Opened { link } => self.tell(Fact::LinkOpened { link }),
+            LinkReport::Opened { link } => {
+                self.trouble = None;
+                self.tell(Fact::LinkOpened { link });
+            }
             LinkReport::DialFailed { link, error, retry_after_ms } => {
-                tracing::warn!(link, %error, "the console was not reached");
+                self.trouble(format!("the console was not reached: {error}"));
                 self.tell(Fact::DialFailed { link, cause: error.failure(), retry_after_ms });
             }
             LinkReport::Text { link, text } => self.text(link, &text),
@@ -83,8 +86,26 @@ impl Agent {
                 tracing::info!(attempt, status, instance_id = %self.instance_id(), "registered");
             }
             300..=399 => tracing::error!(attempt, status, location, "the console answers with a redirect"),
-            _ => tracing::warn!(attempt, status, words, "the console did not register this instance"),
+            // Which of the two paths a console serves is found out by trying.
+            404 | 405 => {
+                self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
+                tracing::debug!(attempt, status, words, "the console does not register instances on this path");
+            }
+            _ => {
+                self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
+                let colon = if words.is_empty() { "" } else { ": " };
+                self.trouble(format!("the console answers the registration with status {status}{colon}{words}"));
+            }
         }
+    }
+
+    /// Says what keeps the agent from the console, once for each cause and not for each retry.
+    pub(super) fn trouble(&mut self, trouble: String) {
+        if self.trouble.as_ref() == Some(&trouble) {
+            return tracing::debug!("again: {trouble}");
+        }
+        tracing::warn!("{trouble}");
+        self.trouble = Some(trouble);
     }
 
     /// Tells the machine of the first message of a link: the console listens.

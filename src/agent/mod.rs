@@ -18,12 +18,14 @@ mod sessions;
 mod settings;
 pub mod signals;
 
+use crate::audit::Audit;
 use crate::config::{Config, host_name};
 use crate::identity::{Identity, Memory};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
-use crate::protocol::InstanceId;
+use crate::protocol::{InstanceId, Metadata};
 use crate::report::{self, Report, Reporter};
+use crate::restart::Past;
 use async_channel::Receiver;
 use clocks::Start;
 use draupnir_fsm::delivery::budget::Budget;
@@ -55,8 +57,13 @@ pub struct Agent {
     sampling: sampling::Sampling,
     sessions: sessions::Sessions,
     commands: commands::Commands,
+    audit: Audit,
     /// What was noticed on the current link.
     seen: LinkNotes,
+    /// What keeps the agent from the console, as it was last told: the same is not worth a line at each retry.
+    trouble: Option<String>,
+    /// How the console put its last refusal, until a problem is reported with it.
+    words: Option<String>,
     reports: Receiver<Report>,
 }
 
@@ -85,7 +92,7 @@ pub enum Error {
 ///
 /// # Errors
 /// It could not begin. Once it runs, nothing ends it but a signal.
-pub fn run(config: Config) -> Result<(), Error> {
+pub fn run(config: Config, past: Past) -> Result<(), Error> {
     let executor = Rc::new(LocalExecutor::new());
     let start = Start::now();
     let spawner = Rc::clone(&executor);
@@ -93,7 +100,10 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (reporter, reports) = report::channel();
         let listening = signals::listen(reporter.clone()).map_err(Error::Signals)?;
         spawner.spawn(listening).detach();
-        Agent::new(config, start, &spawner, &reporter, reports)?.live().await;
+        if let Some(reaping) = signals::reap_orphans(past).map_err(Error::Signals)? {
+            spawner.spawn(reaping).detach();
+        }
+        Agent::new(config, start, &spawner, &reporter, reports)?.live(past).await;
         Ok(())
     }))
 }
@@ -122,6 +132,10 @@ impl Agent {
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
+        let (audit, problem) = Audit::open(config.audit.clone());
+        if let Some(problem) = problem {
+            tracing::error!(%problem, "no terminal is opened and no command run until it can");
+        }
         let budget = Rc::new(Budget::new());
         Ok(Self {
             link: Link::new(target, Rc::clone(executor), reporter.clone())?,
@@ -133,7 +147,10 @@ impl Agent {
             sampling: sampling::Sampling::begin(executor, reporter.clone()),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
+            audit,
             seen: LinkNotes::default(),
+            trouble: None,
+            words: None,
             config,
             start,
             engine,
@@ -141,13 +158,16 @@ impl Agent {
         })
     }
 
-    async fn live(mut self) {
+    async fn live(mut self, past: Past) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             instance_id = %self.instance_id(),
             console = %self.config.console_url,
             "started"
         );
+        if past.is_restart() {
+            self.error_event("agent", "the agent panicked and was started anew", Metadata::new());
+        }
         self.tell(Fact::Started { remembered: self.identity.id.is_some() });
         loop {
             self.turn();
@@ -155,7 +175,10 @@ impl Agent {
                 tracing::info!("stopped");
                 return;
             }
-            let Some(report) = self.wait().await else { continue };
+            let report = self.wait().await;
+            // First of all, or what waits to be told would count as lived through after a freeze.
+            self.engine.observe(self.start.elapsed(), clocks::read(), entropy);
+            let Some(report) = report else { continue };
             self.take_in(report);
             for _ in 1..REPORTS_PER_TURN_MAX {
                 let Ok(report) = self.reports.try_recv() else { break };
@@ -183,7 +206,6 @@ impl Agent {
     /// Lets time pass and does all that is to be done, until nothing more is.
     fn turn(&mut self) {
         let now = self.start.elapsed();
-        self.engine.observe(now, clocks::read(), entropy);
         loop {
             self.engine.tick(now, self.link.bytes_written());
             let mut performed = false;

@@ -14,8 +14,10 @@ impl Agent {
     pub(super) fn perform(&mut self, order: Order) {
         match order {
             Order::Register { attempt, path, provider } => self.register(attempt, path, provider),
-            Order::AbandonRegistration { attempt } => {
-                tracing::warn!(attempt, "the console did not answer the registration in time");
+            Order::AbandonRegistration { attempt: _ } => {
+                if !self.engine.machine().is_draining() {
+                    self.trouble("the console did not answer the registration in time".to_owned());
+                }
                 self.link.abandon_registration();
             }
             Order::Dial { link } => {
@@ -24,8 +26,10 @@ impl Agent {
                 self.seen = LinkNotes::default();
                 self.link.dial(link, instance_id.as_str());
             }
-            Order::AbandonDial { link } => {
-                tracing::warn!(link, "the console was not reached in time");
+            Order::AbandonDial { link: _ } => {
+                if !self.engine.machine().is_draining() {
+                    self.trouble("the console was not reached in time".to_owned());
+                }
                 self.link.abandon_dial();
             }
             Order::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
@@ -100,7 +104,8 @@ impl Agent {
 
     fn report_problem(&mut self, problem: Problem) {
         let text = super::events::problem_text(problem, self.instance_id().as_str());
-        tracing::error!("{text}");
+        // Nothing where the console said nothing.
+        tracing::error!(words = self.words.take(), "{text}");
     }
 
     /// Gives an event to the ledger.

@@ -5,6 +5,7 @@
 //! `closed` again.
 
 use super::Agent;
+use crate::audit::{Entry, Unavailable};
 use crate::config::{Config, TerminalPolicy};
 use crate::protocol::{ClosedReason, Faults, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
@@ -41,6 +42,8 @@ struct Session {
     id: SessionId,
     /// The number of its `closed` in the ledger, once it is over.
     closed: Option<u64>,
+    /// How much was typed.
+    input_bytes: u64,
 }
 
 impl Sessions {
@@ -111,7 +114,7 @@ impl Sessions {
         let key = self.next_key;
         self.next_key = self.next_key.wrapping_add(1);
         self.keys.insert(id.clone(), key);
-        self.sessions.insert(key, Session { id, closed: None });
+        self.sessions.insert(key, Session { id, closed: None, input_bytes: 0 });
         key
     }
 
@@ -189,6 +192,11 @@ impl Agent {
             let text = format!("{SESSIONS_MAX} sessions are open, or too much waits for the console");
             return self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
         }
+        if let Err(problem) = self.audit.write(Entry::TerminalOpened { session_id: id.as_str(), shell }) {
+            self.engine.delivery.break_promise(Kind::Closed);
+            let text = self.unaudited(&problem);
+            return self.close_unopened(&id, ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(&text));
+        }
         let key = self.sessions.add(id);
         let opened = self.sessions.terminals.open(key, Open { shell, cols, rows });
         self.engine.delivery.open_stream(StreamKey::Terminal(key));
@@ -243,6 +251,9 @@ impl Agent {
         }
         let Some(key) = self.live_session(id) else { return };
         self.note_use(key);
+        if let Some(session) = self.sessions.sessions.get_mut(&key) {
+            session.input_bytes += data.len() as u64;
+        }
         if let Err(refused) = self.sessions.terminals.input(key, &data) {
             let text = refused.to_string();
             tracing::warn!(session = key, text);
@@ -294,6 +305,12 @@ impl Agent {
         let stream = StreamKey::Terminal(key);
         let ends_at = self.sessions.terminals.end(key);
         self.note_output(key);
+        let input_bytes = self.sessions.sessions.get(&key).map_or(0, |session| session.input_bytes);
+        let session_text = session_id.as_str();
+        let entry = Entry::TerminalClosed { session_id: session_text, exit_code, output_bytes: ends_at, input_bytes };
+        if let Err(problem) = self.audit.write(entry) {
+            self.unaudited(&problem);
+        }
         let id = self.events.next_id();
         let message = TerminalClosed { session_id: &session_id, exit_code, reason, message: text, id }.message();
         let after = After::stream(stream, ends_at);
@@ -314,6 +331,14 @@ impl Agent {
         let over: Vec<Key> =
             self.sessions.sessions.iter().filter(|(_, session)| !known(session)).map(|(key, _)| *key).collect();
         over.into_iter().for_each(|key| self.sessions.forget(key));
+    }
+
+    /// Says that the audit cannot be written; the text for whoever is refused because of it.
+    pub(super) fn unaudited(&mut self, problem: &Unavailable) -> String {
+        let text = problem.to_string();
+        tracing::error!("{text}");
+        self.error_event("audit", &text, Metadata::new());
+        text
     }
 
     fn tell_session(&mut self, session: Key, what: SessionFact) {

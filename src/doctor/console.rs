@@ -229,7 +229,11 @@ impl Visit {
                 return Ok(());
             }
             Some(Err(error)) => {
-                sheet.fail("websocket", error.to_string());
+                let hint = match error {
+                    Error::Refused { status: 404, .. } => "; is the path in SINDRI_CONSOLE_URL right?",
+                    _ => "",
+                };
+                sheet.fail("websocket", format!("{error}{hint}"));
                 return Err(Stopped { at: "websocket", because: "there is no WebSocket" });
             }
             None => {

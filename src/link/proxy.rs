@@ -113,7 +113,8 @@ where
     match head.status {
         200..=299 if rest.is_empty() => Ok(()),
         200..=299 => Err(ProxyFault::Chatter),
-        407 if credentials.is_some() => Err(ProxyFault::CredentialsRefused(proxy.variable)),
+        // tinyproxy answers 401 to wrong credentials, others 407.
+        401 | 407 if credentials.is_some() => Err(ProxyFault::CredentialsRefused(proxy.variable)),
         407 => Err(ProxyFault::CredentialsMissing(proxy.variable)),
         status => {
             // A proxy explains itself in a page of HTML; its reason phrase would do, but the status says as much.

@@ -27,12 +27,6 @@ pub fn facts() -> &'static Facts {
     })
 }
 
-/// The machine's name, which changes when a snapshot is resumed as another instance: read at each call.
-#[must_use]
-pub fn host_name() -> Option<String> {
-    System::host_name().ok().filter(|name| !name.is_empty())
-}
-
 /// How many processors the standard library sees; `sysinfo` lists them only together with their use.
 pub(crate) fn core_count() -> u32 {
     std::thread::available_parallelism().map_or(0, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
@@ -45,6 +39,5 @@ mod tests {
     #[test]
     fn this_machine_has_a_kernel_and_processors() {
         assert!(!facts().kernel_version.is_empty() && facts().core_count >= 1);
-        assert!(host_name().is_some());
     }
 }

@@ -25,7 +25,7 @@ mod scan;
 use std::fmt;
 use std::time::Duration;
 
-pub use self::facts::{Facts, facts, host_name};
+pub use self::facts::{Facts, facts};
 pub use self::roots::{Clock, Measure, Roots, Space};
 use crate::protocol::metrics::{Live, Metrics};
 

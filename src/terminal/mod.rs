@@ -12,6 +12,9 @@
 //! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
 //! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
 //!
+//! Two times are its own, and decide nothing but when bytes and sizes go: the 20 ms above, and the 100 ms for which a
+//! program has another size that makes it draw again.
+//!
 //! Units: offsets and sizes are bytes of terminal output. Wire: `terminal:*` (wire.md, part A and B).
 //!
 //! | file | what it does |
@@ -22,6 +25,7 @@
 //! | `modes`, `utf8` | what must be known of the bytes for that |
 //! | `input` | what was typed and waits |
 //! | `sweep` | what remains when the shell is gone |
+//! | [`trial`] | a terminal and a shell for whoever looks for faults |
 
 mod input;
 mod modes;
@@ -33,6 +37,7 @@ mod shell;
 mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod utf8;
 
 pub use crate::sys::spawn::SpawnError;

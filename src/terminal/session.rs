@@ -22,11 +22,15 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// The most that is read in one turn before others have theirs, in bytes.
-const TURN_BYTES: usize = 64 << 10;
+/// The most that is read in one turn before others have theirs, in bytes: a frame.
+const TURN_BYTES: usize = 32 << 10;
 
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
+
+/// How long a program has the wrong size that makes it draw again, in milliseconds. Programs look at their size some
+/// time after they were told that it changed; one that is given its own size back too soon sees no change.
+const NUDGE_MS: u64 = 100;
 
 /// The buffer that all sessions read into, one after the other.
 pub(super) type ReadBuffer = Rc<RefCell<Box<[u8]>>>;
@@ -45,7 +49,7 @@ pub(super) struct Session {
     output: Rc<RefCell<Output>>,
     input: RefCell<Input>,
     size: Cell<Size>,
-    /// Another size was set to make the program redraw; the right one follows when it has noticed.
+    /// Another size was set to make the program redraw; the right one follows.
     nudged: Cell<bool>,
     /// The last read found nothing.
     drained: Cell<bool>,
@@ -67,6 +71,16 @@ enum Turn {
     Read,
     Write,
     ReleaseTail,
+    RestoreSize,
+}
+
+/// What the task waits for besides the terminal.
+#[derive(Debug, Default)]
+struct Waits {
+    /// An incomplete character goes.
+    tail: Option<Timer>,
+    /// The size goes back to what it was.
+    nudge: Option<Timer>,
 }
 
 impl Session {
@@ -113,19 +127,16 @@ impl Session {
         self.pty.resize(size);
     }
 
-    /// Makes a program that uses the whole screen draw it again, by a change of the size and back. The way back waits
-    /// until the program has answered: two changes at once would cancel each other out.
+    /// Makes a program that uses the whole screen draw it again, by a change of the size and back.
     pub(super) fn redraw(&self) {
         if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get() {
             return;
         }
-        // What the program had printed before is no answer.
-        self.read();
-        self.wake();
         let size = self.size.get();
         let rows = if size.rows > 1 { size.rows - 1 } else { 2 };
         self.nudged.set(true);
         self.pty.resize(Size { rows, ..size });
+        self.wake();
     }
 
     /// SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, without which a stopped one would
@@ -176,19 +187,27 @@ impl Session {
 
     /// Carries bytes until the terminal ends.
     pub(super) async fn carry(self: Rc<Self>, reports: Reporter) {
-        let mut tail: Option<Timer> = None;
+        let mut waits = Waits::default();
         loop {
-            match poll_fn(|cx| self.poll_turn(cx, &mut tail)).await {
+            let mut woken = false;
+            let turn = poll_fn(|cx| {
+                let turn = self.poll_turn(cx, &mut waits, woken);
+                woken = true;
+                turn
+            });
+            match turn.await {
                 Turn::Read => {
-                    self.read();
-                    let waits = self.output.borrow().waits_for_rest();
-                    tail = waits.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                    if self.read() > 0 {
+                        let waits_for_rest = self.output.borrow().waits_for_rest();
+                        waits.tail = waits_for_rest.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                    }
                 }
                 Turn::Write => self.write(),
                 Turn::ReleaseTail => {
-                    tail = None;
+                    waits.tail = None;
                     self.output.borrow_mut().release();
                 }
+                Turn::RestoreSize => self.restore_size(),
             }
             self.report_news(&reports).await;
             if self.output.borrow().ended {
@@ -211,22 +230,34 @@ impl Session {
         }
     }
 
-    fn poll_turn(&self, cx: &mut Context<'_>, tail: &mut Option<Timer>) -> Poll<Turn> {
+    /// What there is to do; `woken` says that this is not the first look since the last turn. Then the terminal itself is
+    /// asked: with the reactor on another thread, its readiness alone may be told again and again for the moment before
+    /// it was asked for, and never for the one after.
+    fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
-        if !self.input.borrow().is_empty() && self.pty.io().poll_writable(cx).is_ready() {
+        if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
             return Poll::Ready(Turn::Write);
         }
-        if self.output.borrow_mut().room(1) > 0 && (!self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
+        let may_read = self.output.borrow_mut().room(1) > 0;
+        if may_read && (woken || !self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
-        if let Some(timer) = tail {
-            return Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail);
+        if !self.nudged.get() {
+            waits.nudge = None;
+        } else if Pin::new(waits.nudge.get_or_insert_with(|| Timer::after(Duration::from_millis(NUDGE_MS))))
+            .poll(cx)
+            .is_ready()
+        {
+            return Poll::Ready(Turn::RestoreSize);
         }
-        Poll::Pending
+        match &mut waits.tail {
+            Some(timer) => Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail),
+            None => Poll::Pending,
+        }
     }
 
-    /// Reads what is there, as far as it may.
-    fn read(&self) {
+    /// Reads what is there, as far as it may; the result is how many bytes that were.
+    fn read(&self) -> usize {
         let mut output = self.output.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();
         let mut read = 0;
@@ -243,16 +274,16 @@ impl Session {
                     read += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.drained.set(true);
+                    // The kernel hands over a terminal's output in small parts, one upon the other. The next is there
+                    // by the time that others had their turn; the way through the reactor would take longer than that.
+                    self.drained.set(read == 0);
                     break;
                 }
                 // A terminal that cannot be read will not be readable later.
                 Err(_) => output.ended = true,
             }
         }
-        if read > 0 {
-            self.restore_size();
-        }
+        read
     }
 
     fn write(&self) {

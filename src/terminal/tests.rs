@@ -175,7 +175,8 @@ fn the_size_is_set_and_changes_arrive() {
 #[test]
 fn control_characters_do_what_they_do() {
     on_stage(|mut stage| async move {
-        stage.open(1, "echo ready; sleep 100").await;
+        // Whoever prints it has the terminal.
+        stage.open(1, "sh -c 'echo ready; exec sleep 100'").await;
         stage.until_text(1, "ready").await;
         stage.terminals.input(1, b"\x03").expect("there is room");
         stage.type_line(1, "echo \"was $?\"");

@@ -1,4 +1,5 @@
-"""Tests the scripts beside it that can be wrong without anybody noticing: the list of skips and the adding-up.
+"""Tests the scripts beside it that can be wrong without anybody noticing: the list of skips, the adding-up, the
+release notes and the rules for workflows.
 
 Its last line is `N passed, N failed`, alone.
 """
@@ -7,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import unittest
 
 from plain_runner import run_and_report
@@ -57,6 +59,88 @@ class Total(unittest.TestCase):
             "noise: 99 passed, 99 failed\n"
         )
         self.assertEqual(run("total.py", log), (0, "14 passed, 3 failed\n"))
+
+
+class ReleaseNotes(unittest.TestCase):
+    CHANGELOG = (
+        "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-02\n\n### Fixed\n\n- It works.\n\n"
+        "## [1.2.2] - 2026-01-01\n\n- It does not.\n\n[1.2.3]: https://example.org\n"
+    )
+
+    def notes(self, tag, cargo="1.2.3", extension="1.2.3", changelog=CHANGELOG):
+        with tempfile.TemporaryDirectory() as top:
+            os.mkdir(os.path.join(top, "extension"))
+            for path, content in (
+                ("Cargo.toml", f'[workspace]\nversion = "0"\n[workspace.package]\nversion = "{cargo}"\n'),
+                ("extension/extension.yaml", f"metadata:\n  name: draupnir\n  version: {extension}\n"),
+                ("CHANGELOG.md", changelog),
+            ):
+                with open(os.path.join(top, path), "w", encoding="utf-8") as file:
+                    file.write(content)
+            command = [sys.executable, os.path.join(HERE, "..", "..", ".github", "release-notes"), tag, top]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            return done.returncode, done.stdout + done.stderr
+
+    def test_they_are_the_section_of_the_version(self):
+        self.assertEqual(self.notes("v1.2.3"), (0, "### Fixed\n\n- It works.\n"))
+
+    def test_the_last_section_ends_before_the_links(self):
+        self.assertEqual(self.notes("v1.2.2", cargo="1.2.2", extension="1.2.2"), (0, "- It does not.\n"))
+
+    def test_a_tag_of_another_version_is_refused(self):
+        self.assertEqual(self.notes("v1.2.4")[0], 1)
+        self.assertIn("extension.yaml says 1.2.2", self.notes("v1.2.3", extension="1.2.2")[1])
+
+    def test_a_version_without_a_section_is_refused(self):
+        self.assertIn("says nothing", self.notes("v2.0.0", cargo="2.0.0", extension="2.0.0")[1])
+
+    def test_what_is_no_version_is_refused(self):
+        for tag in ("1.2.3", "v1.2", "vnext", "v1.2.3\n"):
+            self.assertEqual(self.notes(tag)[0], 1, tag)
+
+    def test_the_project_itself_could_be_released(self):
+        with open(os.path.join(HERE, "..", "..", "Cargo.toml"), "rb") as file:
+            version = tomllib.load(file)["workspace"]["package"]["version"]
+        command = [sys.executable, os.path.join(HERE, "..", "..", ".github", "release-notes"), f"v{version}"]
+        self.assertEqual(subprocess.run(command, capture_output=True, check=False).returncode, 0)
+
+
+class Workflows(unittest.TestCase):
+    GOOD = """
+permissions:
+  contents: read
+jobs:
+  one:
+    timeout-minutes: 5
+    steps:
+      - uses: actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8 # v5.0.0
+        with:
+          persist-credentials: false
+      - env:
+          TITLE: ${{ github.event.title }}
+        run: echo "$TITLE"
+"""
+
+    def findings(self, old="", new=""):
+        return run("check_workflows.py", self.GOOD.replace(old, new))
+
+    def test_a_good_one_passes(self):
+        self.assertEqual(self.findings()[0], 0, self.findings()[1])
+
+    def test_each_rule_is_held(self):
+        for old, new, what in (
+            ("08c6903cd8c0fde910a37f88322edcfb5dd907a8", "v5", "not pinned"),
+            (" # v5.0.0", "", "no commit and version"),
+            ("contents: read", "contents: write", "permissions"),
+            ("permissions:\n  contents: read\n", "", "permissions"),
+            ("    timeout-minutes: 5\n", "", "timeout-minutes"),
+            ("persist-credentials: false", "fetch-depth: 0", "keeps its credentials"),
+            ('echo "$TITLE"', "echo ${{ github.event.title }}", "expression inside a script"),
+            ('echo "$TITLE"', "echo $TITLE", "SC2086"),
+        ):
+            status, output = self.findings(old, new)
+            self.assertEqual(status, 1, what)
+            self.assertIn(what, output)
 
 
 if __name__ == "__main__":

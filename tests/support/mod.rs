@@ -133,6 +133,17 @@ impl Setup {
         self
     }
 
+    /// Arguments in front of those that it has, for a wrapper.
+    pub(crate) fn args_before<const N: usize>(mut self, arguments: [OsString; N]) -> Setup {
+        self.arguments.splice(..0, arguments);
+        self
+    }
+
+    /// What will be started.
+    pub(crate) fn program_path(&self) -> &Path {
+        &self.program
+    }
+
     /// Starts it.
     #[track_caller]
     pub(crate) fn spawn(self) -> Agent {

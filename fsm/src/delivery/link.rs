@@ -224,7 +224,7 @@ impl<M> Delivery<M> {
         self.link.as_ref().is_some_and(|link| link.write.is_some())
     }
 
-    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for [`WRITE_STALL_MS`].
+    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
     pub fn tick(&mut self, now: Time) -> Option<Attempt> {
         self.see(now);
         let link = self.link.as_mut()?;

@@ -1,87 +1,14 @@
 //! TLS as it should be, and every certificate that is none.
 
 use super::*;
+use authority::{Authority, pem_file, self_signed};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use rustls::HandshakeKind;
+use std::path::{Path, PathBuf};
 
-/// A certificate authority of the test's own, with its file.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: Scratch,
-}
-
-impl Authority {
-    fn new() -> Self {
-        Self::named("the operator's own")
-    }
-
-    fn named(name: &str) -> Self {
-        let mut params = CertificateParams::new([]).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        let file = Scratch::new(&issuer.pem());
-        Self { issuer, file }
-    }
-
-    /// A console's side of TLS, with a certificate for these names and years.
-    fn server(&self, names: &[&str], years: (i32, i32), versions: &[&'static SupportedProtocolVersion]) -> TlsAcceptor {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names");
-        params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
-        params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        acceptor(certificate.der().clone(), &key, versions)
-    }
-
-    fn valid(&self) -> TlsAcceptor {
-        self.server(&["127.0.0.1"], (2000, 4000), rustls::DEFAULT_VERSIONS)
-    }
-}
-
-fn acceptor(
-    certificate: CertificateDer<'static>,
-    key: &KeyPair,
-    versions: &[&'static SupportedProtocolVersion],
-) -> TlsAcceptor {
-    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(versions)
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("a certificate");
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    TlsAcceptor::from(Arc::new(config))
-}
-
-/// A file of the test's own, gone with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(text: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("draupnir-{}-{number}.pem", std::process::id()));
-        std::fs::write(&path, text).expect("a scratch file");
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
+#[path = "../../../tests/support/authority.rs"]
+mod authority;
 
 async fn accept_tls(rig: &Rig, server: &TlsAcceptor) -> TlsStream<Async<TcpStream>> {
     let stream = rig.accept().await;
@@ -99,8 +26,8 @@ async fn refusal(rig: &mut Rig, server: &TlsAcceptor) -> String {
     error.to_string()
 }
 
-fn trusting(file: &Scratch) -> impl FnOnce(&mut Target) {
-    let ca_file = Some(file.0.clone());
+fn trusting(file: &Path) -> impl FnOnce(&mut Target) {
+    let ca_file = Some(file.to_owned());
     move |target| {
         with_tls(target);
         target.trust = Trust { ca_file, ..Trust::default() };
@@ -112,7 +39,7 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let authority = Authority::new();
         let server = authority.server(&["127.0.0.1"], (2000, 4000), &[version]);
-        run_aimed(trusting(&authority.file), async |mut rig| {
+        run_aimed(trusting(authority.file()), async |mut rig| {
             rig.link.register(1, RegisterPath::Designed, "{}".to_owned());
             let mut stream = accept_tls(&rig, &server).await;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -149,15 +76,10 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
 fn a_certificate_that_cannot_be_trusted_is_named() {
     let (authority, stranger, impostor) = (Authority::new(), Authority::named("a stranger"), Authority::new());
     let both = rustls::DEFAULT_VERSIONS;
-    let self_signed = {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("names");
-        acceptor(params.self_signed(&key).expect("signed").der().clone(), &key, both)
-    };
     let cases = [
-        (stranger.valid(), "signed by an issuer that this machine does not trust"),
-        (impostor.valid(), "does not fit the trusted authority of that name"),
-        (self_signed, "signed by an issuer that this machine does not trust"),
+        (stranger.valid(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),
+        (impostor.valid(&["127.0.0.1"]), "does not fit the trusted authority of that name"),
+        (self_signed(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),
         (
             authority.server(&["127.0.0.1"], (2000, 2001), both),
             "expired at 2001-01-01T00:00:00Z, and this machine's clock says 2",
@@ -168,7 +90,7 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
         ),
         (authority.server(&["a.test", "b.test"], (2000, 4000), both), "is for a.test, b.test, not for 127.0.0.1;"),
     ];
-    run_aimed(trusting(&authority.file), async |mut rig| {
+    run_aimed(trusting(authority.file()), async |mut rig| {
         for (server, words) in cases {
             let text = refusal(&mut rig, &server).await;
             assert!(text.contains(words), "{text}\nlacks: {words}");
@@ -176,7 +98,7 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
         }
         // And the one that is right is still believed.
         rig.link.dial(2, "inst-1");
-        accept_websocket(accept_tls(&rig, &authority.valid()).await).await;
+        accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
         assert!(matches!(rig.report().await, Report::Opened { link: 2 }));
     });
 }
@@ -185,7 +107,7 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
 fn a_system_without_the_private_authority_does_not_trust_it() {
     let authority = Authority::new();
     run_aimed(with_tls, async |mut rig| {
-        let text = refusal(&mut rig, &authority.valid()).await;
+        let text = refusal(&mut rig, &authority.valid(&["127.0.0.1"])).await;
         assert!(text.contains("SINDRI_AGENT_CA_FILE"), "{text}");
     });
 }
@@ -193,14 +115,14 @@ fn a_system_without_the_private_authority_does_not_trust_it() {
 #[test]
 fn the_variables_of_openssl_replace_the_roots() {
     let authority = Authority::new();
-    let file = authority.file.0.clone();
+    let file = authority.file().to_owned();
     let trust = |target: &mut Target| {
         with_tls(target);
         target.trust = Trust { cert_file: Some(file), ..Trust::default() };
     };
     run_aimed(trust, async |mut rig| {
         rig.link.dial(1, "inst-1");
-        accept_websocket(accept_tls(&rig, &authority.valid()).await).await;
+        accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
         assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
     });
 }
@@ -208,17 +130,17 @@ fn the_variables_of_openssl_replace_the_roots() {
 #[test]
 fn files_that_hold_no_certificate_are_named_with_their_variable() {
     let (empty, garbage) =
-        (Scratch::new("nothing\n"), Scratch::new("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"));
+        (pem_file("nothing\n"), pem_file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"));
     let missing = PathBuf::from("/nonexistent/ca.pem");
-    let ca = |path: &PathBuf| Trust { ca_file: Some(path.clone()), ..Trust::default() };
-    let roots = |path: &PathBuf| Trust { cert_file: Some(path.clone()), ..Trust::default() };
+    let ca = |path: &Path| Trust { ca_file: Some(path.to_owned()), ..Trust::default() };
+    let roots = |path: &Path| Trust { cert_file: Some(path.to_owned()), ..Trust::default() };
     let dirs = Trust { cert_dirs: vec![missing.clone()], ..Trust::default() };
     let cases = [
         (ca(&missing), "SINDRI_AGENT_CA_FILE: /nonexistent/ca.pem cannot be used: No such file"),
-        (ca(&empty.0), "it holds no PEM certificate"),
-        (ca(&garbage.0), "cannot be used: invalid peer certificate"),
+        (ca(empty.path()), "it holds no PEM certificate"),
+        (ca(garbage.path()), "cannot be used: invalid peer certificate"),
         (roots(&missing), "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate: "),
-        (roots(&empty.0), "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate"),
+        (roots(empty.path()), "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate"),
         (dirs, "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate: "),
     ];
     for (trust, words) in cases {
@@ -254,7 +176,7 @@ fn clear_text_and_tls_are_told_apart_from_either_side() {
     run(async |mut rig| {
         rig.link.dial(1, "inst-1");
         let stream = rig.accept().await;
-        let (shaken, report) = future::zip(within(authority.valid().accept(stream)), rig.report()).await;
+        let (shaken, report) = future::zip(within(authority.valid(&["127.0.0.1"]).accept(stream)), rig.report()).await;
         assert!(shaken.is_err());
         let Report::DialFailed { error, .. } = report else { panic!("{report:?}") };
         assert!(error.to_string().contains("speaks TLS on this port"), "{error}");
@@ -264,8 +186,8 @@ fn clear_text_and_tls_are_told_apart_from_either_side() {
 #[test]
 fn a_tls_link_is_lost_and_dropped_like_any_other() {
     let authority = Authority::new();
-    let server = authority.valid();
-    run_aimed(trusting(&authority.file), async |mut rig| {
+    let server = authority.valid(&["127.0.0.1"]);
+    run_aimed(trusting(authority.file()), async |mut rig| {
         // The stream ends without TLS's own goodbye, as it does when a console dies.
         rig.link.dial(1, "inst-1");
         let console = accept_websocket(accept_tls(&rig, &server).await).await;

@@ -224,6 +224,19 @@ impl View {
         })
     }
 
+    /// Waits until a stream has come to this offset: true. False when the view's connection is over before that.
+    ///
+    /// # Panics
+    /// As [`View::wait`]; and for a view that is not [of one connection](View::on).
+    #[track_caller]
+    pub fn reaches(&self, name: &str, offset: u64) -> bool {
+        let connection = self.connection.expect("a view of one connection");
+        self.until(&format!("offset {offset} of {name}"), |state| {
+            let has = state.streams.get(name).is_some_and(|stream| stream.end >= offset);
+            (has || !state.links.contains_key(&connection)).then_some(has)
+        })
+    }
+
     /// Waits until a terminal has shown this text, anywhere.
     #[track_caller]
     pub fn wait_text(&self, name: &str, text: &str) -> Stream {

@@ -1,0 +1,226 @@
+//! One rule a test.
+
+use super::*;
+use SessionFact::{Attached, CloseRequested, EndOfOutput, Exited, Opened, Reaped};
+
+const HANG_UP: Order = Order::HangUpSession { session: 1 };
+const KILL: Order = Order::KillSession { session: 1 };
+
+fn finish(reason: SessionEnd, exit_code: i32) -> Order {
+    Order::FinishSession { session: 1, reason, exit_code }
+}
+
+/// Session 1, with a link.
+struct Stage {
+    sessions: Sessions,
+    now: Time,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut sessions = Sessions::new();
+        sessions.link_up(Time::START);
+        let mut stage = Self { sessions, now: Time::START };
+        assert_eq!(stage.tell(Opened), []);
+        stage
+    }
+
+    fn tell(&mut self, fact: SessionFact) -> Vec<Order> {
+        let mut orders = Vec::new();
+        self.sessions.handle(self.now, 1, &fact, &mut orders);
+        orders
+    }
+
+    /// Lets time pass; the orders of every deadline in it.
+    fn pass(&mut self, ms: u64) -> Vec<Order> {
+        let until = self.now.after_ms(ms);
+        let mut orders = Vec::new();
+        while let Some(next) = self.sessions.next_deadline().filter(|next| *next <= until) {
+            self.now = self.now.max(next);
+            self.sessions.tick(self.now, &mut orders);
+        }
+        self.now = until;
+        orders
+    }
+}
+
+#[test]
+fn a_shell_that_exits_is_told_when_its_output_has_ended() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.pass(1_000_000_000), []);
+    assert_eq!(stage.tell(Exited { code: 3 }), []);
+    assert_eq!(stage.tell(EndOfOutput), [finish(SessionEnd::Exited, 3)]);
+    assert!(stage.sessions.is_empty());
+    let mut stage = Stage::new();
+    assert_eq!(stage.tell(EndOfOutput), []);
+    assert_eq!(stage.tell(Exited { code: 4 }), [finish(SessionEnd::Exited, 4)]);
+}
+
+#[test]
+fn a_background_process_may_hold_the_terminal_for_half_a_second() {
+    let mut stage = Stage::new();
+    stage.tell(Exited { code: 0 });
+    assert_eq!(stage.pass(LINGER_MS - 1), []);
+    assert_eq!(stage.pass(1), [finish(SessionEnd::Exited, 0)]);
+}
+
+#[test]
+fn a_close_hangs_up_at_once_and_kills_after_two_seconds() {
+    let mut stage = Stage::new();
+    assert_eq!(stage.tell(CloseRequested), [HANG_UP]);
+    assert_eq!(stage.tell(CloseRequested), []);
+    assert_eq!(stage.pass(KILL_AFTER_MS - 1), []);
+    assert_eq!(stage.pass(1), [KILL]);
+    assert_eq!(stage.tell(Exited { code: 137 }), []);
+    assert_eq!(stage.tell(EndOfOutput), [finish(SessionEnd::Closed, 137)]);
+}
+
+#[test]
+fn a_close_is_over_as_soon_as_nothing_is_left() {
+    let mut stage = Stage::new();
+    stage.tell(CloseRequested);
+    assert_eq!(stage.tell(Exited { code: 129 }), []);
+    assert_eq!(stage.tell(EndOfOutput), []);
+    assert_eq!(stage.tell(Reaped), [finish(SessionEnd::Closed, 129)]);
+    // A stranger's process may hold the terminal.
+    let mut stage = Stage::new();
+    stage.tell(CloseRequested);
+    stage.tell(Exited { code: 129 });
+    assert_eq!(stage.tell(Reaped), []);
+    assert_eq!(stage.pass(LINGER_MS), [finish(SessionEnd::Closed, 129)]);
+}
+
+#[test]
+fn what_survives_the_shell_of_a_closed_session_is_killed() {
+    let mut stage = Stage::new();
+    stage.tell(CloseRequested);
+    stage.tell(Exited { code: 129 });
+    stage.tell(EndOfOutput);
+    assert_eq!(stage.pass(KILL_AFTER_MS), [KILL, finish(SessionEnd::Closed, 129)]);
+}
+
+#[test]
+fn what_cannot_be_killed_is_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.tell(CloseRequested);
+    assert_eq!(stage.pass(KILL_AFTER_MS + KILL_PATIENCE_MS), [KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
+}
+
+#[test]
+fn a_close_after_the_exit_kills_nothing() {
+    let mut stage = Stage::new();
+    stage.tell(Exited { code: 0 });
+    assert_eq!(stage.tell(CloseRequested), []);
+    assert_eq!(stage.pass(1_000_000), [finish(SessionEnd::Exited, 0)]);
+}
+
+#[test]
+fn a_shell_that_lets_go_of_its_terminal_is_hung_up_and_left_alone() {
+    let mut stage = Stage::new();
+    stage.tell(EndOfOutput);
+    assert_eq!(stage.pass(MUTE_MS), [HANG_UP]);
+    assert_eq!(stage.pass(KILL_AFTER_MS), [finish(SessionEnd::Exited, EXIT_HUNG_UP)]);
+    let mut stage = Stage::new();
+    stage.tell(EndOfOutput);
+    stage.pass(MUTE_MS);
+    assert_eq!(stage.tell(Exited { code: 129 }), [finish(SessionEnd::Exited, 129)]);
+    let mut stage = Stage::new();
+    stage.tell(EndOfOutput);
+    stage.pass(MUTE_MS);
+    assert_eq!(stage.tell(CloseRequested), [], "it was hung up already");
+    assert_eq!(stage.pass(KILL_AFTER_MS), [KILL]);
+}
+
+#[test]
+fn ten_minutes_without_a_link_make_an_orphan() {
+    let mut stage = Stage::new();
+    assert!(!stage.sessions.is_orphan(1));
+    stage.sessions.link_down(stage.now);
+    assert!(stage.sessions.is_orphan(1));
+    assert_eq!(stage.pass(ORPHAN_MS - 1), []);
+    assert_eq!(stage.pass(1), [HANG_UP]);
+    stage.tell(Exited { code: 129 });
+    stage.tell(EndOfOutput);
+    assert_eq!(stage.tell(Reaped), [finish(SessionEnd::Orphaned, 129)]);
+}
+
+#[test]
+fn a_link_alone_does_not_stop_the_clock_but_somebody_who_comes_back_does() {
+    let mut stage = Stage::new();
+    stage.sessions.link_down(stage.now);
+    stage.pass(ORPHAN_MS / 2);
+    stage.sessions.link_up(stage.now);
+    assert!(stage.sessions.is_orphan(1));
+    stage.sessions.link_down(stage.now);
+    assert_eq!(stage.pass(ORPHAN_MS / 2), [HANG_UP], "from when it was first left alone");
+    let mut stage = Stage::new();
+    stage.sessions.link_down(stage.now);
+    stage.pass(ORPHAN_MS - 1);
+    stage.sessions.link_up(stage.now);
+    assert_eq!(stage.tell(Attached), []);
+    assert!(!stage.sessions.is_orphan(1));
+    assert_eq!(stage.sessions.next_deadline(), None);
+}
+
+#[test]
+fn a_session_that_is_opened_or_used_without_a_link_has_its_clock() {
+    let mut stage = Stage::new();
+    stage.sessions.link_down(stage.now);
+    stage.pass(1_000);
+    stage.tell(Attached);
+    assert_eq!(stage.sessions.next_deadline(), Some(Time::from_ms(1_000 + ORPHAN_MS)));
+    let mut orders = Vec::new();
+    stage.sessions.handle(stage.now, 2, &Opened, &mut orders);
+    assert!(stage.sessions.is_orphan(2));
+}
+
+#[test]
+fn time_that_was_not_lived_through_does_not_count() {
+    let mut stage = Stage::new();
+    stage.sessions.link_down(stage.now);
+    stage.sessions.shift_ms(1_000);
+    assert_eq!(stage.sessions.next_deadline(), Some(Time::from_ms(ORPHAN_MS + 1_000)));
+    stage.sessions.link_up(stage.now);
+    stage.tell(CloseRequested);
+    stage.sessions.shift_ms(1_000);
+    assert_eq!(stage.sessions.next_deadline(), Some(Time::from_ms(KILL_AFTER_MS + 1_000)));
+}
+
+#[test]
+fn a_drain_hangs_up_and_then_kills() {
+    let mut stage = Stage::new();
+    let mut orders = Vec::new();
+    stage.sessions.drain_hang_up(stage.now, &mut orders);
+    assert_eq!(orders, [HANG_UP]);
+    stage.now = Time::from_ms(1_500);
+    stage.sessions.drain_kill(stage.now, &mut orders);
+    assert_eq!(orders, [HANG_UP, KILL]);
+    assert_eq!(stage.pass(KILL_PATIENCE_MS), [finish(SessionEnd::Drained, EXIT_KILLED)]);
+    orders.clear();
+    stage.sessions.handle(stage.now, 2, &Opened, &mut orders);
+    assert_eq!(orders, [Order::HangUpSession { session: 2 }], "it came too late");
+}
+
+#[test]
+fn a_drain_leaves_alone_what_a_shell_left_behind() {
+    let mut stage = Stage::new();
+    stage.tell(Exited { code: 0 });
+    let mut orders = Vec::new();
+    stage.sessions.drain_hang_up(stage.now, &mut orders);
+    stage.sessions.drain_kill(stage.now, &mut orders);
+    assert_eq!(orders, []);
+    assert_eq!(stage.pass(LINGER_MS), [finish(SessionEnd::Exited, 0)]);
+}
+
+#[test]
+fn one_session_too_many_ends_at_once() {
+    let mut sessions = Sessions::new();
+    let mut orders = Vec::new();
+    for session in (2..).take(SESSIONS_MAX) {
+        sessions.handle(Time::START, session, &Opened, &mut orders);
+    }
+    assert_eq!((orders.as_slice(), sessions.live()), ([].as_slice(), SESSIONS_MAX));
+    sessions.handle(Time::START, 1, &Opened, &mut orders);
+    assert_eq!(orders, [HANG_UP, KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
+    assert_eq!(sessions.live(), SESSIONS_MAX);
+}

@@ -1,0 +1,74 @@
+//! The audit: a line for each terminal and command that begins or ends, and nothing begins that cannot be written down.
+
+mod support;
+
+use draupnir_console::{Console, Personality};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt as _;
+use support::Agent;
+
+fn lines(path: &std::path::Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).expect("the audit is there");
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+#[test]
+fn what_begins_and_ends_is_written_down_without_output_or_environment() {
+    let console = Console::start(Personality::production());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("audit.jsonl");
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", &path.display().to_string())]);
+    let browser = console.browser();
+    browser.dispatch_with(
+        "c1",
+        &json!({"command": "/bin/sh", "args": ["-c", "echo se''cret-output; exit 3"], "env": ["PASSWORD=se-cret"]}),
+    );
+    assert_eq!(console.result("c1")["exit_code"], 3);
+    browser.dispatch("c1", "/bin/false");
+    browser.create("s1", 80, 24).input("s1", b"echo se''cret-typing; exit 4\n");
+    assert_eq!(console.closed("s1")["exit_code"], 4);
+    let entries = lines(&path);
+    let what: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
+    assert_eq!(
+        what,
+        ["command_started", "command_ended", "terminal_opened", "terminal_closed"],
+        "a repeat runs nothing"
+    );
+    assert_eq!(entries[0]["program"], "/bin/sh");
+    assert_eq!(entries[0]["args"][1], "echo se''cret-output; exit 3");
+    assert_eq!(entries[1]["exit_code"], 3);
+    assert_eq!(entries[1]["stdout_bytes"], "secret-output\n".len());
+    assert_eq!(entries[3]["session_id"], "s1");
+    assert_eq!(entries[3]["exit_code"], 4);
+    assert_eq!(entries[3]["input_bytes"], "echo se''cret-typing; exit 4\n".len());
+    assert!(entries[3]["output_bytes"].as_u64().is_some_and(|bytes| bytes > 0));
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    for secret in ["secret-output", "secret-typing", "se-cret", "PASSWORD"] {
+        assert!(!text.contains(secret), "{secret} is in the audit");
+    }
+    assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    agent.drain();
+}
+
+#[test]
+fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
+    if !std::path::Path::new("/dev/full").exists() {
+        return support::skip("a_full_disk_lets_nothing_begin_and_stops_no_heartbeat", "there is no /dev/full");
+    }
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", "/dev/full"), ("SINDRI_AGENT_HEARTBEAT", "0.2")]);
+    console.browser().dispatch("c", "touch ~/ran");
+    let result = console.result("c");
+    assert_eq!(result["reason"], "audit_unavailable", "{result}");
+    assert_eq!(result["exit_code"], 126);
+    assert!(result["stderr"].as_str().is_some_and(|text| text.contains("/dev/full")), "{result}");
+    console.browser().create("s", 80, 24);
+    let closed = console.closed("s");
+    assert_eq!(closed["reason"], "audit_unavailable", "{closed}");
+    let told = console.event("error");
+    assert_eq!(told.payload()["metadata"]["source"], "audit");
+    let beats = console.frames("heartbeat").len();
+    console.nth_frame(beats + 3, "heartbeat");
+    assert!(!agent.home().path().join("ran").exists());
+    agent.drain();
+}

@@ -1,0 +1,336 @@
+//! What a terminal costs on its way through the agent: throughput, keystroke echo, memory, the time to open one.
+//!
+//! `cargo bench --bench terminal`. Each figure stands beside what the machine gives without the agent, measured in the
+//! same run and in turns with it, since the machine is shared. The console is this process and only counts. Fails when a
+//! bar is missed.
+
+#[path = "terminal/console.rs"]
+mod console;
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use console::{Console, Listener};
+
+/// Bytes through the terminal in one run.
+const BULK_BYTES: u64 = 64 << 20;
+/// Runs of it, of which the median counts.
+const BULK_RUNS: usize = 5;
+/// Keystrokes of one measurement.
+const STROKES: usize = 1_000;
+/// Keystrokes while another session floods.
+const STROKES_IN_FLOOD: usize = 300;
+/// Sessions that lie idle while their memory is measured.
+const IDLE_SESSIONS: u64 = 200;
+
+/// The share of the plain read loop's throughput that must arrive, and the one that should.
+const SHARE_MIN: f64 = 0.6;
+const SHARE_GOAL: f64 = 0.8;
+/// How much later than from a local terminal an echo may come, in the middle.
+const ECHO_EXTRA_MAX: Duration = Duration::from_micros(150);
+/// How late an echo may come while another session floods, 99 of 100.
+const ECHO_IN_FLOOD_MAX: Duration = Duration::from_millis(10);
+/// What an idle session may cost the agent.
+const SESSION_BYTES_MAX: u64 = 24 << 10;
+
+fn main() {
+    let scratch = std::env::temp_dir().join(format!("draupnir-bench-{}", std::process::id()));
+    fs::create_dir_all(&scratch).expect("a temporary directory");
+    let mut missed = Vec::new();
+    throughput(&scratch, &mut missed);
+    echo(&scratch, &mut missed);
+    memory(&scratch, &mut missed);
+    fs::remove_dir_all(&scratch).expect("ours");
+    assert!(missed.is_empty(), "missed: {}", missed.join("; "));
+}
+
+/// The agent, ended with this value.
+struct Agent {
+    child: std::process::Child,
+    console: Console,
+}
+
+impl Agent {
+    fn start(home: &Path) -> Agent {
+        let listener = Listener::new();
+        let child = Command::new(env!("CARGO_BIN_EXE_sindri-agent"))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", home)
+            .env("SINDRI_AGENT_STATE_DIR", home.join("state"))
+            .env("SINDRI_CONSOLE_URL", listener.url())
+            .env("SINDRI_CONSOLE_API_KEY", "bench")
+            .env("SINDRI_INSTANCE_ID", "bench")
+            .env("SINDRI_LOG_LEVEL", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the agent starts");
+        let console = listener.accept();
+        Agent { child, console }
+    }
+
+    /// Opens a terminal without echo that is ready to run a line.
+    fn quiet(&mut self, session: &str) {
+        self.console.create(session, "/bin/sh");
+        self.console.input(session, b"stty -echo; PS1=; PS2=; echo; echo\n");
+        let mut seen = 0;
+        self.console.until("a quiet shell", |heard| {
+            seen += if heard.is_of(session) { heard.output_bytes() } else { 0 };
+            seen > 40
+        });
+        // Whatever of that comes late is not to be counted.
+        while self.console.hear(Duration::from_millis(200)).is_some() {}
+    }
+
+    /// A figure of `/proc/<pid>/smaps_rollup`, in bytes.
+    fn private_dirty_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("readable");
+        let line = text.lines().find(|line| line.starts_with("Private_Dirty:")).expect("listed");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib << 10
+    }
+
+    /// Its processor time so far.
+    fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("readable");
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        Duration::from_millis(10 * fields.map(|field| field.parse::<u64>().expect("a number")).sum::<u64>())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn throughput(scratch: &Path, missed: &mut Vec<String>) {
+    let file = scratch.join("bulk");
+    let text: Vec<u8> = b"the quick brown fox jumps over the lazy dog, and then it rests for a while.\n".to_vec();
+    let mut out = File::create(&file).expect("writable");
+    let lines = BULK_BYTES / text.len() as u64;
+    // The terminal ends each line with one more byte.
+    let (size, shown) = (lines * text.len() as u64, lines * (text.len() as u64 + 1));
+    let chunk = text.repeat(1_000);
+    let mut left = usize::try_from(size).expect("fits");
+    while left > 0 {
+        let part = left.min(chunk.len());
+        out.write_all(&chunk[..part]).expect("written");
+        left -= part;
+    }
+    drop(out);
+    let mut agent = Agent::start(scratch);
+    let (mut raw, mut through, mut used, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for run in 0..BULK_RUNS {
+        await_quiet(&mut agent.console);
+        raw.push(raw_seconds(&file, shown));
+        let session = format!("bulk{run}");
+        agent.quiet(&session);
+        let before = agent.processor_time();
+        let start = Instant::now();
+        agent.console.input(&session, format!("exec cat {}\n", file.display()).as_bytes());
+        let (mut bytes, mut frames) = (0, 0);
+        agent.console.until("the end", |heard| {
+            bytes += heard.output_bytes();
+            frames += 1;
+            heard.is_end()
+        });
+        sizes.push(bytes as f64 / f64::from(frames));
+        through.push(start.elapsed().as_secs_f64());
+        used.push((agent.processor_time() - before).as_secs_f64());
+        assert_eq!(bytes, shown, "everything arrives");
+    }
+    let speed = |seconds: f64| size as f64 / 1e6 / seconds;
+    // Pairs that were measured one right after the other, so that what else the machine did matters least.
+    let shares: Vec<f64> = raw.iter().zip(&through).map(|(raw, through)| raw / through).collect();
+    let list: Vec<String> = shares.iter().map(|share| format!("{share:.2}")).collect();
+    let (raw, through, share) = (median(raw), median(through), median(shares));
+    println!("64 MiB, plain read loop   {:>8.1} MB/s", speed(raw));
+    println!(
+        "64 MiB through the agent  {:>8.1} MB/s, {share:.2} of it; {:.2} s of a processor",
+        speed(through),
+        median(used)
+    );
+    println!("                          pair by pair: {}", list.join(" "));
+    println!("                          in frames of {:.1} KiB", median(sizes) / 1024.0);
+    if share < SHARE_GOAL {
+        println!("                          short of the goal of {SHARE_GOAL}");
+    }
+    if share < SHARE_MIN {
+        missed.push(format!("throughput is {share:.2} of a plain read loop"));
+    }
+}
+
+/// The same `cat` in a terminal that is read as plainly as can be.
+fn raw_seconds(file: &Path, shown: u64) -> f64 {
+    let (mut master, slave) = terminal();
+    let start = Instant::now();
+    let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
+    let mut child =
+        Command::new("cat").arg(file).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("cat starts");
+    drop(slave);
+    let (mut buffer, mut bytes) = (vec![0; 64 << 10], 0);
+    // The end of a terminal is an error.
+    while let Ok(length @ 1..) = master.read(&mut buffer) {
+        bytes += length as u64;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    child.wait().expect("it ran");
+    assert_eq!(bytes, shown);
+    seconds
+}
+
+fn echo(scratch: &Path, missed: &mut Vec<String>) {
+    let mut agent = Agent::start(scratch);
+    await_quiet(&mut agent.console);
+    let (mut master, slave) = terminal();
+    let local = strokes(STROKES, || {
+        master.write_all(b"x").expect("written");
+        master.read_exact(&mut [0]).expect("echoed");
+    });
+    drop(slave);
+    // `cat` leaves the echo to the terminal, as the local one does.
+    agent.console.create("idle", "/bin/cat");
+    let console = &mut agent.console;
+    let mut stroke = || {
+        console.input("idle", b"x");
+        console.until("an echo", |heard| heard.is_of("idle") && heard.output_bytes() > 0);
+    };
+    stroke();
+    let idle = strokes(STROKES, stroke);
+    agent.quiet("flood");
+    agent.console.input("flood", b"exec yes 'a flood of lines that nobody reads'\n");
+    let console = &mut agent.console;
+    let mut flooded = 0;
+    let mut in_flood = Vec::new();
+    for _ in 0..STROKES_IN_FLOOD {
+        // The flood goes on between two keystrokes.
+        let pause = Instant::now() + Duration::from_millis(5);
+        while let Some(left) = pause.checked_duration_since(Instant::now()) {
+            flooded += console.hear(left).map_or(0, |heard| heard.output_bytes());
+        }
+        let start = Instant::now();
+        console.input("idle", b"x");
+        console.until("an echo", |heard| {
+            flooded += heard.output_bytes();
+            heard.is_of("idle")
+        });
+        in_flood.push(start.elapsed());
+    }
+    in_flood.sort_unstable();
+    println!("echo, a local terminal    {}", quantiles(&local));
+    println!("echo through the agent    {}", quantiles(&idle));
+    println!("echo beside a flood       {}; {} MB of flood meanwhile", quantiles(&in_flood), flooded / 1_000_000);
+    let extra = at(&idle, 50).saturating_sub(at(&local, 50));
+    if extra > ECHO_EXTRA_MAX {
+        missed.push(format!("an echo comes {extra:?} later than from a local terminal"));
+    }
+    if at(&in_flood, 99) > ECHO_IN_FLOOD_MAX {
+        missed.push(format!("an echo beside a flood takes {:?} in one of a hundred cases", at(&in_flood, 99)));
+    }
+}
+
+fn memory(scratch: &Path, missed: &mut Vec<String>) {
+    let mut agent = Agent::start(scratch);
+    // The first session pays for what all share.
+    agent.console.create("first", "/bin/sh");
+    agent.console.until("a prompt", |heard| heard.output_bytes() > 0);
+    let before = agent.private_dirty_bytes();
+    let start = Instant::now();
+    let names: Vec<String> = (0..IDLE_SESSIONS).map(|number| format!("s{number}-")).collect();
+    for name in &names {
+        agent.console.create(name, "/bin/sh");
+    }
+    for name in &names {
+        // Every one is asked for its prompt, so that all have been seen to live.
+        agent.console.input(name, b"\n");
+    }
+    let mut quiet: std::collections::BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    agent.console.until("all prompts", |heard| {
+        quiet.retain(|name| !heard.is_of(name));
+        quiet.is_empty()
+    });
+    let opened = start.elapsed();
+    while agent.console.hear(Duration::from_millis(500)).is_some() {}
+    let each = agent.private_dirty_bytes().saturating_sub(before) / IDLE_SESSIONS;
+    println!("{IDLE_SESSIONS} sessions opened       {:>8.0} ms", opened.as_secs_f64() * 1e3);
+    println!("memory, an idle session   {:>8.1} KiB", each as f64 / 1024.0);
+    for name in &names {
+        agent.console.close(name);
+    }
+    if each > SESSION_BYTES_MAX {
+        missed.push(format!("an idle session costs {each} bytes"));
+    }
+}
+
+/// How much of the machine must lie idle before something is measured, how long it is watched, and for how long one
+/// waits for that at most.
+const IDLE_SHARE: f64 = 0.8;
+const IDLE_WATCH: Duration = Duration::from_millis(300);
+const IDLE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until nobody else uses the machine, and says so where somebody always does.
+fn await_quiet(console: &mut Console) {
+    let times = || -> Option<(f64, f64)> {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        let fields: Vec<f64> = stat.lines().next()?.split(' ').filter_map(|field| field.parse().ok()).collect();
+        Some((*fields.get(3)?, fields.iter().sum()))
+    };
+    let deadline = Instant::now() + IDLE_PATIENCE;
+    while Instant::now() < deadline {
+        let Some((idle, all)) = times() else { return };
+        // The link stays alive meanwhile.
+        let watched = Instant::now() + IDLE_WATCH;
+        while let Some(left) = watched.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            console.hear(left);
+        }
+        let Some((idle_now, all_now)) = times() else { return };
+        if idle_now - idle >= IDLE_SHARE * (all_now - all) {
+            return;
+        }
+    }
+    println!("(the machine is busy with something else)");
+}
+
+/// A terminal of this process's own.
+fn terminal() -> (File, OwnedFd) {
+    use rustix::fs::{Mode, OFlags};
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
+    let name: PathBuf = ptsname(&master, Vec::new()).expect("a name").to_str().expect("text").into();
+    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("opens");
+    rustix::io::fcntl_setfd(slave.as_fd(), rustix::io::FdFlags::CLOEXEC).expect("a descriptor");
+    rustix::io::fcntl_setfd(master.as_fd(), rustix::io::FdFlags::CLOEXEC).expect("a descriptor");
+    (File::from(master), slave)
+}
+
+fn strokes(count: usize, mut stroke: impl FnMut()) -> Vec<Duration> {
+    let mut times: Vec<Duration> = (0..count)
+        .map(|_| {
+            let start = Instant::now();
+            stroke();
+            start.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times
+}
+
+fn at(sorted: &[Duration], percent: usize) -> Duration {
+    sorted.get(sorted.len() * percent / 100).copied().unwrap_or_default()
+}
+
+fn quantiles(sorted: &[Duration]) -> String {
+    format!("p50 {:>6.0} µs, p99 {:>6.0} µs", at(sorted, 50).as_secs_f64() * 1e6, at(sorted, 99).as_secs_f64() * 1e6)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

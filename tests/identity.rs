@@ -1,0 +1,146 @@
+//! Which id the agent goes by, across reconnects and restarts, with and without its state (wire, part B, registration).
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use draupnir_console::{Console, Personality, What};
+use serde_json::Value;
+use support::{Agent, Home, INSTANCE_ID, Setup};
+
+const FLY: (&str, &str) = ("SINDRI_PROVIDER", "fly");
+
+/// Starts an agent in this home and waits for its heartbeat; which id it goes by.
+#[track_caller]
+fn lives(console: &Console, home: &Home) -> (Agent, String) {
+    let view = console.from_now();
+    let agent = Setup::new(console).home(home).env(FLY.0, FLY.1).spawn();
+    let id = view.frame("heartbeat").payload()["instance_id"].as_str().expect("an id").to_owned();
+    (agent, id)
+}
+
+fn registrations(console: &Console) -> usize {
+    console.count(|record| matches!(record.what, What::Registration(..)))
+}
+
+fn is_memory_warning(line: &Value) -> bool {
+    line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| text.contains("remembered"))
+}
+
+#[test]
+fn a_restart_with_the_state_dials_the_remembered_id_and_makes_no_ghost() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, id) = lives(&console, &home);
+    agent.drain();
+    console.ended(1);
+    assert!(console.is_error(&id), "registering now would make a second instance");
+    let registered = registrations(&console);
+    let (agent, again) = lives(&console, &home);
+    assert_eq!(again, id);
+    assert_eq!(console.upgrade(2).request().header("X-Instance-ID"), Some(id.as_str()));
+    assert_eq!((registrations(&console), console.instance_ids()), (registered, vec![id]));
+    agent.drain();
+}
+
+#[test]
+fn a_restart_without_the_state_registers_again() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, id) = lives(&console, &home);
+    agent.drain();
+    console.ended(1);
+    std::fs::remove_dir_all(home.state_dir()).expect("it was there");
+    let (agent, another) = lives(&console, &home);
+    assert_ne!(another, id);
+    assert_eq!(console.instance_ids(), [id, another]);
+    agent.drain();
+}
+
+#[test]
+fn a_killed_agent_remembers_as_well() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, id) = lives(&console, &home);
+    agent.kill();
+    console.ended(1);
+    let (agent, again) = lives(&console, &home);
+    assert_eq!((again, console.instance_ids().len()), (id, 1));
+    agent.drain();
+}
+
+#[test]
+fn a_reconnect_does_not_register() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, id) = lives(&console, &home);
+    let registered = registrations(&console);
+    console.connection(1).reset();
+    assert_eq!(console.on(2).frame("heartbeat").payload()["instance_id"], id.as_str());
+    assert_eq!(registrations(&console), registered);
+    agent.drain();
+}
+
+#[test]
+fn an_id_that_the_console_forgot_is_replaced_and_the_new_one_remembered() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, id) = lives(&console, &home);
+    agent.drain();
+    console.ended(1);
+    console.forget(&id);
+    let (agent, another) = lives(&console, &home); // refused with 1008, registered within five seconds
+    assert_ne!(another, id);
+    agent.wait_log(|line| line["level"] == "ERROR" && line.to_string().contains(&id));
+    agent.drain();
+    let (agent, again) = lives(&console, &home);
+    assert_eq!(again, another);
+    agent.drain();
+}
+
+#[test]
+fn what_one_console_gave_is_not_told_to_another() {
+    let (first, second, home) =
+        (Console::start(Personality::production()), Console::start(Personality::designed()), Home::new());
+    let (agent, id) = lives(&first, &home);
+    agent.drain();
+    let (agent, other) = lives(&second, &home);
+    assert_eq!(other, INSTANCE_ID);
+    agent.drain();
+    let (agent, again) = lives(&first, &home);
+    assert_eq!(again, id);
+    agent.drain();
+}
+
+#[test]
+fn the_state_is_for_its_owner_alone() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, _) = lives(&console, &home);
+    agent.drain();
+    let files: Vec<_> = std::fs::read_dir(home.state_dir()).expect("it was made").flatten().collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let mode = files[0].metadata().expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_damaged_state_is_one_warning_and_is_mended() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let (agent, _) = lives(&console, &home);
+    agent.drain();
+    let file = std::fs::read_dir(home.state_dir()).expect("it was made").flatten().next().expect("a file").path();
+    std::fs::write(&file, b"{\"version\":1,\"identities\":[{\"cons").expect("written");
+    let (agent, id) = lives(&console, &home);
+    assert_eq!(agent.log().count(is_memory_warning), 1);
+    agent.drain();
+    let (agent, again) = lives(&console, &home);
+    assert_eq!((again, agent.log().count(is_memory_warning)), (id, 0));
+    agent.drain();
+}
+
+#[test]
+fn a_state_that_cannot_be_kept_is_one_warning_and_the_agent_goes_on() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[FLY, ("SINDRI_AGENT_STATE_DIR", "/dev/null/state")]);
+    console.frame("heartbeat");
+    console.connection(1).reset();
+    console.on(2).frame("heartbeat");
+    assert_eq!(agent.log().count(is_memory_warning), 1);
+    assert_eq!(console.instance_ids().len(), 1);
+    agent.drain();
+}

@@ -1,0 +1,172 @@
+//! The agent looks a name up and connects: IPv6, several addresses, one that swallows everything, a resolver that hangs.
+
+#[cfg(target_os = "linux")]
+#[path = "support/namespace.rs"]
+mod namespace;
+mod support;
+
+use draupnir_console::{Console, Personality};
+use std::net::{SocketAddr, TcpListener};
+use support::{Setup, skip};
+
+#[test]
+fn a_console_with_an_ipv6_address_is_reached() {
+    let address: SocketAddr = "[::1]:0".parse().expect("an address");
+    if TcpListener::bind(address).is_err() {
+        return skip("a_console_with_an_ipv6_address_is_reached", "no IPv6 here");
+    }
+    let console = Console::builder(Personality::production()).address(address).start();
+    assert!(console.url().starts_with("http://[::1]:"));
+    let agent = Setup::new(&console).spawn();
+    console.frame("heartbeat");
+    agent.drain();
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use super::*;
+    use crate::namespace::{is_possible, mounted, run_apart};
+    use draupnir_console::Builder;
+    use std::net::UdpSocket;
+    use std::path::{Path, PathBuf};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+    use support::{Agent, Home};
+
+    const NAME: &str = "console.test";
+
+    fn named() -> Builder {
+        Console::builder(Personality::production()).host(NAME)
+    }
+
+    /// A file in this home.
+    fn file(home: &Home, name: &str, text: &str) -> PathBuf {
+        let path = home.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path
+    }
+
+    fn instead_of(path: &str, file: &Path) -> String {
+        format!("mount --bind {} {path}", file.display())
+    }
+
+    fn failures(agent: &Agent) -> usize {
+        agent.log().count(|line| line["message"].as_str().is_some_and(|text| text.contains("registration failed")))
+    }
+
+    #[test]
+    fn one_address_of_several_works() {
+        if !is_possible() {
+            return skip("linux::one_address_of_several_works", "no mount namespace can be had here");
+        }
+        let (home, console) = (Home::new(), named().start());
+        // Nobody listens on the others, and the one that works comes last.
+        let hosts = file(
+            &home,
+            "hosts",
+            "::1 console.test\n127.0.0.7 console.test\n127.0.0.8 console.test\n127.0.0.1 console.test\n",
+        );
+        let agent = mounted(Setup::new(&console).home(&home), &[&instead_of("/etc/hosts", &hosts)]).spawn();
+        console.frame("heartbeat");
+        assert_eq!(failures(&agent), 0);
+        agent.drain();
+    }
+
+    #[test]
+    fn a_family_that_swallows_everything_costs_no_attempt() {
+        const TEST: &str = "linux::a_family_that_swallows_everything_costs_no_attempt";
+        // The neighbour is known, and is nobody: no router ever says that it cannot be reached.
+        let network = [
+            "ip link add black type veth peer name void",
+            "ip addr add 2001:db8::1/64 dev black nodad",
+            "ip link set black up",
+            "ip link set void up",
+            "ip neigh add 2001:db8::dead lladdr 02:00:00:00:00:01 dev black nud permanent",
+        ];
+        if !run_apart("linux::with_a_black_hole", &network) {
+            skip(TEST, "no network namespace can be had here");
+        }
+    }
+
+    #[test]
+    #[ignore = "on a network of its own"]
+    fn with_a_black_hole() {
+        let (home, console) = (Home::new(), named().start());
+        let hosts = file(&home, "hosts", "2001:db8::dead console.test\n127.0.0.1 console.test\n");
+        let agent = mounted(Setup::new(&console).home(&home), &[&instead_of("/etc/hosts", &hosts)]).spawn();
+        console.frame("heartbeat");
+        assert_eq!(failures(&agent), 0, "the first attempt found the address that works");
+        agent.drain();
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_is_asked_once() {
+        const TEST: &str = "linux::a_resolver_that_hangs_is_asked_once";
+        if std::env::var_os("DRAUPNIR_QUICK").is_some() {
+            return skip(TEST, "quick: it waits until an attempt is given up");
+        }
+        if !run_apart("linux::with_a_resolver_that_hangs", &[]) {
+            skip(TEST, "no network namespace can be had here");
+        }
+    }
+
+    #[test]
+    #[ignore = "on a network of its own"]
+    fn with_a_resolver_that_hangs() {
+        let (home, console) = (Home::new(), named().start());
+        let socket = UdpSocket::bind("127.0.0.53:53").expect("the name server's port");
+        let resolv_conf = file(&home, "resolv.conf", "nameserver 127.0.0.53\noptions timeout:60 attempts:1\n");
+        let (let_go, held) = channel();
+        let asked = serve_names(socket, held);
+        let commands = [instead_of("/etc/resolv.conf", &resolv_conf)];
+        let agent = mounted(Setup::new(&console).home(&home), &commands.each_ref().map(String::as_str)).spawn();
+        // The first attempt is given up, and the second one joins the look-up that the first has left.
+        let second = |line: &serde_json::Value| line["message"] == "registering" && line["attempt"] == 2;
+        agent.log().wait(Duration::from_secs(40), second);
+        let threads = agent.process().threads();
+        let_go.send(()).expect("the name server still serves");
+        console.frame("heartbeat");
+        let registered = agent.wait_log(|line| line["message"] == "registered");
+        assert!(registered["attempt"].as_u64().is_some_and(|attempt| attempt <= 3), "{registered}");
+        assert!(threads <= 3, "the loop, the reactor and one look-up, but there were {threads} threads");
+        // One question for each family, for the look-up that hung; a later one may have followed it.
+        assert_eq!(asked.try_iter().take_while(|late| !late).count(), 2);
+        agent.drain();
+    }
+
+    /// Answers no question until it is let go, then all of them: 127.0.0.1. Tells of each whether it came after that.
+    fn serve_names(socket: UdpSocket, held: Receiver<()>) -> Receiver<bool> {
+        let (tell, asked): (Sender<bool>, _) = channel();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
+        std::thread::spawn(move || {
+            let (mut waiting, mut late, mut packet) = (Vec::new(), false, [0; 512]);
+            loop {
+                if let Ok((length, from)) = socket.recv_from(&mut packet) {
+                    waiting.push((packet[..length].to_vec(), from));
+                    // The test may be over.
+                    let _ = tell.send(late);
+                }
+                late = late || held.try_recv().is_ok();
+                if late {
+                    for (question, from) in waiting.drain(..) {
+                        socket.send_to(&answer(&question), from).expect("answered");
+                    }
+                }
+            }
+        });
+        asked
+    }
+
+    /// RFC 1035, section 4.1: the question again, and for an address of IPv4 one record.
+    fn answer(question: &[u8]) -> Vec<u8> {
+        let end = 12 + question[12..].iter().position(|byte| *byte == 0).expect("a name ends") + 5;
+        let is_v4 = question[end - 4..end - 2] == [0, 1];
+        let mut answer = question[..end].to_vec();
+        answer[2..4].copy_from_slice(&[0x81, 0x80]);
+        answer[6..12].copy_from_slice(&[0, u8::from(is_v4), 0, 0, 0, 0]);
+        if is_v4 {
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+        }
+        answer
+    }
+}

@@ -1,0 +1,120 @@
+//! The locks of the machine's owner, which the console cannot lift: no terminal, no command, or only listed programs.
+
+mod support;
+
+use draupnir_console::{Console, Personality};
+use serde_json::{Value, json};
+use support::Agent;
+
+/// What a refused request is answered with, whichever it was.
+#[track_caller]
+fn assert_refused(answer: &Value) {
+    assert_eq!(answer["reason"], "refused_by_policy", "{answer}");
+    assert_eq!(answer["exit_code"], 126, "{answer}");
+}
+
+#[test]
+fn terminals_can_be_locked_and_commands_go_on() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_TERMINAL", "off")]);
+    console.browser().create("locked", 80, 24);
+    assert_refused(&console.closed("locked"));
+    assert_eq!(console.event("error").payload()["metadata"]["session_id"], "locked");
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    agent.drain();
+}
+
+#[test]
+fn commands_can_be_locked_and_terminals_go_on() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", "off")]);
+    console.browser().dispatch("locked", "touch ~/ran");
+    let result = console.result("locked");
+    assert_refused(&result);
+    assert!(result["stderr"].as_str().is_some_and(|text| text.contains("SINDRI_AGENT_COMMANDS")), "{result}");
+    assert_eq!(console.event("error").payload()["metadata"]["command_id"], "locked");
+    assert!(!agent.home().path().join("ran").exists());
+    console.browser().create("open", 80, 24).input("open", b"echo o''n\n");
+    console.wait_text("open", "on");
+    agent.drain();
+}
+
+#[test]
+fn only_listed_programs_run_and_never_a_shell_line() {
+    let console = Console::start(Personality::production());
+    let list = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(list.path(), "# what may run\n\n/bin/echo\n  /usr/bin/env  \nrelative/path\n").expect("writable");
+    let allow = format!("allow:{}", list.path().display());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", &allow)]);
+    let browser = console.browser();
+    browser.dispatch_with("listed", &json!({"command": "/bin/echo", "args": ["$HOME; id"]}));
+    assert_eq!(console.result("listed")["stdout"], "$HOME; id\n");
+    let refused = [
+        ("a shell line", json!({"command": "/bin/echo hello"})),
+        ("a listed program without arguments is a shell line", json!({"command": "/bin/echo"})),
+        ("empty arguments too", json!({"command": "/bin/echo", "args": []})),
+        ("another program", json!({"command": "/bin/sh", "args": ["-c", "touch ~/ran"]})),
+        ("by its name alone", json!({"command": "echo", "args": ["x"]})),
+        ("another spelling", json!({"command": "/bin/../bin/echo", "args": ["x"]})),
+        ("a line of the list that is no absolute path", json!({"command": "relative/path", "args": ["x"]})),
+    ];
+    for (id, fields) in &refused {
+        browser.dispatch_with(id, fields);
+        assert_refused(&console.result(id));
+    }
+    assert!(!agent.home().path().join("ran").exists());
+    agent.drain();
+}
+
+#[test]
+fn a_list_that_cannot_be_read_lets_nothing_run() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", "allow:/no/such/list")]);
+    console.browser().dispatch_with("c", &json!({"command": "/bin/echo", "args": ["x"]}));
+    assert_refused(&console.result("c"));
+    agent.drain();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn with_both_locked_nothing_is_ever_executed_whatever_the_console_sends() {
+    const NAME: &str = "with_both_locked_nothing_is_ever_executed_whatever_the_console_sends";
+    let Some(strace) = ["/usr/bin/strace", "/bin/strace"].iter().find(|path| std::path::Path::new(path).exists())
+    else {
+        return support::skip(NAME, "there is no strace");
+    };
+    let console = Console::start(Personality::production());
+    let trace = tempfile::NamedTempFile::new().expect("a temporary file");
+    let agent = support::Setup::new(&console)
+        .env("SINDRI_AGENT_TERMINAL", "off")
+        .env("SINDRI_AGENT_COMMANDS", "off")
+        .program(strace)
+        // Traced from a process beside it, so that signals reach the agent itself.
+        .arg("-D")
+        .arg("-fqq")
+        .arg("-etrace=execve,execveat")
+        .arg("-o")
+        .arg(trace.path())
+        .arg(support::agent_program())
+        .spawn();
+    let browser = console.browser();
+    browser.create("s", 80, 24).create_with("t", &json!({"cols": 1, "rows": 1, "shell": "/bin/sh"}));
+    browser.input("s", b"id\n").resize("s", 1, 1).close("s");
+    browser.dispatch("shell", "id").dispatch_with("program", &json!({"command": "/bin/id", "args": ["-u"]}));
+    browser
+        .dispatch_with("script", &json!({"command": "/bin/bash", "args": ["-s"], "env": ["SINDRI_SCRIPT_B64=aWQ="]}));
+    browser.cancel("shell");
+    let native = json!({"protocolVersion": "1.0", "channel": "commands", "type": "command:dispatch", "data": {},
+        "protocol_version": "1.0", "payload": {"command_id": "forged", "command": "id"}});
+    browser.send(&native);
+    for id in ["shell", "program", "script"] {
+        assert_refused(&console.result(id));
+    }
+    for id in ["s", "t"] {
+        assert_refused(&console.closed(id));
+    }
+    agent.drain();
+    let calls = std::fs::read_to_string(trace.path()).expect("strace wrote it");
+    let executed: Vec<&str> = calls.lines().filter(|line| line.contains("exec")).collect();
+    assert_eq!(executed.len(), 1, "more than the agent itself was executed: {executed:?}");
+}

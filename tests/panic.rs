@@ -1,0 +1,64 @@
+//! A panic costs a life and not the agent: it is logged, and the program beats again in the same process.
+//!
+//! The agent here is this very test program, which panics when it is told to; nothing of that is in the agent itself.
+
+mod support;
+
+use draupnir::config::Config;
+use draupnir::{agent, logging, restart};
+use draupnir_console::{Console, Personality};
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
+/// Set for the program that plays the agent.
+const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
+
+#[test]
+#[ignore = "plays the agent for the test below"]
+fn planted() {
+    assert!(std::env::var_os(PLAY).is_some(), "only to be run by the other test");
+    let past = restart::Past::take();
+    let config = Config::from_environment().expect("the test configures it");
+    logging::start(config.log_level, &config.api_key).expect("the first in this process");
+    restart::on_panic(past, config.api_key.clone());
+    if !past.is_restart() {
+        std::thread::spawn(|| {
+            // Told by the end of standard input.
+            let _ = std::io::stdin().read_to_end(&mut Vec::new());
+            panic!("planted");
+        });
+    }
+    agent::run(config, past).expect("it can begin");
+}
+
+#[test]
+fn the_agent_beats_again_after_a_panic() {
+    let console = Console::start(Personality::production());
+    let home = support::Home::new();
+    let mut child = Command::new(std::env::current_exe().expect("this test program"))
+        .args(["--exact", "planted", "--ignored", "--nocapture"])
+        .env(PLAY, "1")
+        .env("HOME", home.path())
+        .env("SINDRI_CONSOLE_URL", console.url())
+        .env("SINDRI_CONSOLE_API_KEY", console.key())
+        .env("SINDRI_AGENT_HEARTBEAT", "0.2")
+        .env("SINDRI_AGENT_STATE_DIR", home.state_dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let pid = child.id();
+    console.on(1).frame("heartbeat");
+    drop(child.stdin.take());
+    console.on(2).frame("heartbeat");
+    let told = console.on(2).event("error");
+    assert_eq!(told.payload()["message"], "the agent panicked and was started anew");
+    let result = console.browser().run("echo $PPID");
+    assert_eq!(result["stdout"].as_str().map(str::trim), Some(pid.to_string().as_str()), "it is another process");
+    child.kill().expect("it runs");
+    let output = child.wait_with_output().expect("it ended");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.contains("planted"), "{log}");
+    assert!(!log.contains(&console.key()), "the key is in the log");
+}

@@ -1,0 +1,214 @@
+//! How the agent registers: paths, body, aliases, refusals, and what it makes of each answer (wire, part B).
+
+mod support;
+
+use std::time::Duration;
+
+use draupnir_console::{Answer, Console, Personality, What};
+use serde_json::{Value, json};
+use support::{Agent, INSTANCE_ID, Setup, WAIT_MAX};
+
+/// The path of the protocol as designed.
+const DESIGNED: &str = "/api/v1/instances/register";
+
+/// The path that the production console serves.
+const OBSERVED: &str = "/api/v1/instances";
+
+/// Retries spread over 10 s the first time and 20 s the second.
+const RETRIES_MAX: Duration = Duration::from_secs(50);
+
+fn is_error(line: &Value) -> bool {
+    line["level"] == "ERROR"
+}
+
+#[test]
+fn the_designed_path_carries_everything_that_is_known() {
+    let console = Console::start(Personality::designed());
+    let tags = "team=core,formula=a=b";
+    let environment = [("SINDRI_PROVIDER", "fly"), ("SINDRI_REGION", "fra"), ("SINDRI_AGENT_TAGS", tags)];
+    let agent = Agent::spawn(&console, &environment);
+    let registration = console.registration(1);
+    let request = registration.request();
+    assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", DESIGNED));
+    assert_eq!(request.header("Authorization"), Some(format!("Bearer {}", console.key()).as_str()));
+    assert_eq!(request.header("Content-Type"), Some("application/json"));
+    let body = request.json();
+    assert_eq!(body["instance_id"], INSTANCE_ID);
+    assert_eq!((&body["provider"], &body["region"]), (&json!("fly"), &json!("fra")));
+    assert_eq!(body["tags"], json!({"team": "core", "formula": "a=b"}));
+    assert_eq!(body["agent_version"], env!("CARGO_PKG_VERSION"));
+    assert!(["linux", "darwin"].contains(&body["os"].as_str().expect("text")));
+    assert!(!["x86_64", "aarch64"].contains(&body["arch"].as_str().expect("text")));
+    assert!(body["hostname"].as_str().is_some_and(|name| !name.is_empty()));
+    assert!(body["timestamp"].as_str().is_some_and(|text| text.ends_with('Z') && text.contains('T')));
+    assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(INSTANCE_ID));
+    agent.drain();
+}
+
+#[test]
+fn what_is_not_known_is_left_out_and_tags_are_an_object() {
+    let console = Console::start(Personality::designed());
+    let agent = Agent::spawn(&console, &[]);
+    let body = console.registration(1).request().json();
+    assert_eq!(body["tags"], json!({}));
+    for field in ["provider", "region"] {
+        assert!(body.get(field).is_none_or(|value| value.as_str().is_some_and(|text| !text.is_empty())), "{body}");
+    }
+    assert!(body.get("eventType").is_none(), "that belongs to the message: {body}");
+    agent.drain();
+}
+
+#[test]
+fn the_other_path_is_tried_on_404_and_the_id_it_gives_is_dialled() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_PROVIDER", "docker")]);
+    assert_eq!(console.registration_answered(1, 404).request().path, DESIGNED);
+    assert_eq!(console.registration_answered(1, 201).request().path, OBSERVED);
+    let given = console.instance_ids().pop().expect("one was given");
+    assert_ne!(given, INSTANCE_ID);
+    assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(given.as_str()));
+    assert_eq!(console.connection(1).hello()["payload"]["instance_id"], given.as_str());
+    assert_eq!(console.frame("heartbeat").payload()["instance_id"], given.as_str());
+    agent.drain();
+}
+
+#[test]
+fn the_other_path_is_tried_on_405_and_without_either_the_configured_id_is_dialled() {
+    let console = Console::start(Personality::designed());
+    console.answer_registration(Answer::status(405));
+    let agent = Agent::spawn(&console, &[]);
+    let first = console.registration_answered(1, 405);
+    assert_eq!(first.request().path, DESIGNED);
+    assert_eq!(console.after(&first).registration_answered(1, 404).request().path, OBSERVED);
+    assert_eq!(console.connection(1).instance_id(), Some(INSTANCE_ID));
+    agent.drain();
+}
+
+#[test]
+fn a_provider_that_is_refused_goes_by_its_alias() {
+    for (ours, theirs) in [("k8s", "kubernetes"), ("somewhere-else", "ssh")] {
+        let console = Console::start(Personality::production());
+        let agent = Agent::spawn(&console, &[("SINDRI_PROVIDER", ours)]);
+        assert_eq!(console.registration_answered(1, 422).request().json()["provider"], ours);
+        assert_eq!(console.registration_answered(1, 201).request().json()["provider"], theirs);
+        console.frame("heartbeat");
+        agent.drain();
+    }
+}
+
+#[test]
+fn a_conflict_is_success_and_the_configured_id_stays() {
+    let console = Console::start(Personality::production());
+    console.know(INSTANCE_ID);
+    let agent = Agent::spawn(&console, &[("SINDRI_PROVIDER", "fly")]);
+    console.registration_answered(1, 409);
+    assert_eq!(console.connection(1).instance_id(), Some(INSTANCE_ID));
+    console.frame("heartbeat");
+    assert_eq!(agent.log().count(is_error), 0);
+    agent.drain();
+}
+
+#[test]
+fn a_success_without_a_usable_id_keeps_the_configured_one() {
+    let too_long = "x".repeat(101);
+    for body in
+        ["", "no JSON", "[]", r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":"a\nb"}"#, &format!(r#"{{"id":"{too_long}"}}"#)]
+    {
+        let console = Console::start(Personality::designed());
+        console.answer_registration(Answer::status(201).body(body));
+        let agent = Agent::spawn(&console, &[]);
+        assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(INSTANCE_ID), "{body}");
+        agent.drain();
+    }
+}
+
+#[test]
+fn a_wait_that_the_console_asks_for_is_kept() {
+    for status in [429, 503] {
+        let console = Console::start(Personality::designed());
+        console.answer_registration(Answer::status(status).header("Retry-After", "1"));
+        let agent = Agent::spawn(&console, &[]);
+        let refused = console.registration_answered(1, status);
+        let taken = console.registration_answered(1, 201);
+        assert!(taken.at_ms >= refused.at_ms + 1_000, "{} ms", taken.at_ms - refused.at_ms);
+        agent.drain();
+    }
+}
+
+#[test]
+fn answers_that_are_none_are_tried_again() {
+    let console = Console::start(Personality::designed());
+    console.answer_registration(Answer::garbage(b"SSH-2.0-OpenSSH_9.6\r\n"));
+    console.answer_registration(Answer::reset_midway());
+    let agent = Agent::spawn(&console, &[]);
+    console.within(RETRIES_MAX).registration_answered(1, 201);
+    assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(INSTANCE_ID));
+    agent.drain();
+}
+
+#[test]
+fn a_rejection_is_one_error_with_the_consoles_words_and_the_configured_id_is_dialled() {
+    let console = Console::start(Personality::designed());
+    let rejection = Answer::status(400).json(&json!({"error": "Bad Request", "message": "no such fleet"}));
+    console.answer_registrations(Some(rejection));
+    let agent = Agent::spawn(&console, &[]);
+    assert_eq!(console.connection(1).instance_id(), Some(INSTANCE_ID));
+    console.frame("heartbeat");
+    let errors: Vec<Value> = agent.log().lines().into_iter().map(|line| line.value).filter(is_error).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].to_string().contains("no such fleet"), "{errors:?}");
+    agent.drain();
+}
+
+#[test]
+fn a_refused_key_is_one_error_and_no_end() {
+    for status in [401, 403] {
+        let console = Console::start(Personality::designed());
+        console.answer_registrations(Some(Answer::status(status)));
+        let agent = Agent::spawn(&console, &[]);
+        let line = agent.wait_log(is_error);
+        assert!(line["message"].as_str().is_some_and(|text| text.contains("SINDRI_CONSOLE_API_KEY")), "{line}");
+        agent.drain();
+        assert_eq!(agent.log().count(is_error), 1);
+        // The next attempt is half a minute away at least.
+        assert_eq!(console.count(|record| matches!(record.what, What::Registration(..) | What::Upgrade(_))), 1);
+    }
+}
+
+#[test]
+fn a_redirect_is_said_and_not_followed() {
+    let (console, elsewhere) = (Console::start(Personality::designed()), Console::start(Personality::designed()));
+    let location = format!("{}{DESIGNED}", elsewhere.url());
+    console.answer_registration(Answer::status(308).header("Location", &location));
+    let agent = Agent::spawn(&console, &[]);
+    agent.wait_log(|line| is_error(line) && line.to_string().contains(&location));
+    agent.wait_log(|line| is_error(line) && line.to_string().contains("SINDRI_CONSOLE_URL"));
+    console.within(RETRIES_MAX).registration_answered(1, 201);
+    agent.drain();
+    assert_eq!(elsewhere.accepted(), 0);
+}
+
+#[test]
+fn an_answer_that_never_comes_is_given_up_and_one_that_takes_seconds_is_not() {
+    let console = Console::start(Personality::designed());
+    console.answer_registration(Answer::never());
+    console.answer_registration(Answer::usual().delay(Duration::from_secs(4)));
+    let agent = Agent::spawn(&console, &[]);
+    // 15 s without an answer, then a first retry within 10 s.
+    let accepted = console.within(RETRIES_MAX + WAIT_MAX).registration_answered(1, 201);
+    assert!(console.after(&accepted).upgrade(1).seq > accepted.seq);
+    assert_eq!(console.count(|record| matches!(record.what, What::Registration(..))), 2);
+    agent.drain();
+}
+
+#[test]
+fn a_prefix_in_the_url_is_kept_and_its_trailing_slashes_are_dropped() {
+    let console = Console::start(Personality::production().under("/fleet/console"));
+    let setup = Setup::new(&console).env("SINDRI_CONSOLE_URL", format!("{}//", console.url()));
+    let agent = setup.env("SINDRI_PROVIDER", "fly").spawn();
+    let taken = console.registration_answered(1, 201);
+    assert_eq!(taken.request().path, format!("/fleet/console{OBSERVED}"));
+    assert_eq!(console.upgrade(1).request().path, "/fleet/console/ws/agent");
+    console.frame("heartbeat");
+    agent.drain();
+}

@@ -1,0 +1,43 @@
+//! The agent on a machine whose files are others: in a mount namespace of its own.
+//!
+//! A test that wants it says `#[path = "support/namespace.rs"] mod namespace;`.
+
+// Every test that includes this is a crate of its own and uses a part of it.
+#![allow(dead_code)]
+
+use crate::support::Setup;
+use std::process::{Command, Stdio};
+
+/// Whether this user may have one here.
+pub(crate) fn is_possible() -> bool {
+    let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
+}
+
+/// The same agent, after these shell commands have changed what it sees of the file systems.
+pub(crate) fn mounted(setup: Setup, commands: &[&str]) -> Setup {
+    let agent = setup.program_path().to_owned();
+    let script = format!("{} && exec \"$0\" \"$@\"", commands.join(" && "));
+    setup.program("unshare").args_before(["--mount".into(), "sh".into(), "-c".into(), script.into(), agent.into()])
+}
+
+/// Runs another test of this program, one marked `#[ignore]`, on a machine with a network of its own: loopback, and what
+/// these shell commands make. False where such a machine cannot be had.
+pub(crate) fn run_apart(test: &str, commands: &[&str]) -> bool {
+    let apart = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--net", "sh", "-ec", script]);
+        command
+    };
+    let prepare = format!("ip link set lo up\n{}\n", commands.join("\n"));
+    let possible = apart(&prepare).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !possible.is_ok_and(|status| status.success()) {
+        return false;
+    }
+    let this = std::env::current_exe().expect("this program has a path");
+    let script = format!("{prepare}exec \"$0\" --exact --ignored --nocapture {test}");
+    let output = apart(&script).arg(this).output().expect("it could be started a moment ago");
+    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("1 passed"), "{told}\n{errors}");
+    true
+}

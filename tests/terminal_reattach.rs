@@ -1,0 +1,148 @@
+//! A session outlives its connection: nothing is lost over a reconnect, and whoever comes back sees what was there.
+
+mod support;
+
+use draupnir_console::{Console, Personality, Pongs, Record};
+use serde_json::json;
+use support::Agent;
+
+fn desk() -> (Console, Agent) {
+    let console = Console::builder(Personality::production()).own_address().start();
+    let agent = Agent::spawn(&console, &[]);
+    (console, agent)
+}
+
+fn open_quiet(console: &Console, session: &str) {
+    console.browser().create_with(session, &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+    console.browser().input(session, b"stty -echo; PS1=; PS2=; echo set''tled\n");
+    console.wait_text(session, "settled\r\n");
+}
+
+fn line(console: &Console, session: &str, line: &str) {
+    console.browser().input(session, format!("{line}\n").as_bytes());
+}
+
+#[test]
+fn output_goes_on_over_a_reconnect_without_a_gap() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    line(&console, "s", "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); sleep 0.01; done; echo o''ver");
+    for number in 1..=2 {
+        console.wait_text("s", &format!("line {}\r\n", number * 20));
+        console.connection(number).reset();
+        console.ended(number);
+    }
+    let stream = console.wait_text("s", "over\r\n");
+    assert!(stream.gaps.is_empty(), "{:?}", stream.gaps);
+    let text = String::from_utf8_lossy(&stream.data).into_owned();
+    let wanted: String = (0..400).map(|i| format!("line {i}\r\n")).collect();
+    assert!(text.ends_with(&format!("{wanted}over\r\n")), "{text}");
+    agent.drain();
+}
+
+#[test]
+fn an_end_without_a_link_is_told_after_its_last_byte() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    let go = agent.home().path().join("go");
+    line(&console, "s", &format!("until [ -e {} ]; do sleep 0.01; done; echo last words; exit 9", go.display()));
+    let number = console.link().number();
+    console.crash();
+    std::fs::write(&go, "").expect("writable");
+    agent.wait_log(|line| line["message"] == "terminal closed");
+    console.listen();
+    let closed = console.on(number + 1).closed("s");
+    assert_eq!((&closed["exit_code"], &closed["reason"]), (&json!(9), &json!("exited")));
+    let stream = console.stream("s");
+    assert!(stream.gaps.is_empty() && stream.text().ends_with("last words\r\n"), "{}", stream.text());
+}
+
+#[test]
+fn whoever_comes_back_sees_what_was_there() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    line(&console, "s", "seq 1 60000; echo rea''dy");
+    console.wait_text("s", "ready\r\n");
+    let before = console.stream("s");
+    let shown = console.shown("s");
+    console.browser().create("s", 80, 24);
+    line(&console, "s", "echo aft''er");
+    let stream = console.wait_text_after("s", shown, "after\r\n");
+    let replay = String::from_utf8_lossy(stream.screen.get(shown..).expect("more was shown")).into_owned();
+    assert!(replay.starts_with("\u{1b}c"), "a reset comes first");
+    assert!(replay.contains("59999\r\n60000\r\nready\r\n"), "the newest is there");
+    // The scrollback is as long as it may be, and begins with a whole line.
+    let repeated = stream.repeated_bytes - before.repeated_bytes;
+    assert!(repeated > (256 << 10) - 8_192 && repeated <= 256 << 10, "{repeated}");
+    assert!(stream.gaps.is_empty());
+    let numbers: Vec<u32> = replay.lines().filter_map(|line| line.trim().parse().ok()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "no line is cut or lost");
+    agent.drain();
+}
+
+#[test]
+fn a_full_screen_program_is_shown_again_and_draws_again() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    let program = "draw() { printf '\\033[H\\033[2J'; echo \"screen of $(stty size)\"; }; trap draw WINCH; \
+                   printf '\\033[?1049h\\033[?25l\\033[?2004h'; draw; until [ -e over ]; do sleep 0.01; done; \
+                   printf '\\033[?1049l\\033[?25h\\033[?2004l'";
+    line(&console, "s", &format!("sh -c '{}'", program.replace('\'', "'\\''")));
+    console.wait_text("s", "screen of 24 80\r\n");
+    let shown = console.shown("s");
+    console.browser().create("s", 80, 24);
+    // The replay has the screen as it was; then comes what it draws at each of the two changes.
+    console.wait_text_after("s", shown, "screen of 23 80\r\n");
+    let drawn_again = |screen: &[u8]| {
+        let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
+        text.split("screen of 23 80\r\n").nth(1).is_some_and(|rest| rest.contains("screen of 24 80\r\n"))
+    };
+    let stream = console.wait_stream("s", "the whole screen again", |stream| drawn_again(&stream.screen));
+    let again = String::from_utf8_lossy(stream.screen.get(shown..).unwrap_or_default()).into_owned();
+    assert!(again.starts_with("\u{1b}c"), "{again:?}");
+    assert!(again.contains("\u{1b}[?1049h\u{1b}[?25l\u{1b}[?2004h"), "its modes are set at the end: {again:?}");
+    std::fs::write(agent.home().path().join("over"), "").expect("writable");
+    line(&console, "s", "stty size; echo at the pro''mpt");
+    console.wait_text_after("s", shown, "24 80\r\nat the prompt\r\n");
+    agent.drain();
+}
+
+#[test]
+fn the_size_of_whoever_comes_back_counts() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    console.browser().create("s", 120, 50);
+    line(&console, "s", "stty size");
+    console.wait_text("s", "50 120\r\n");
+    agent.drain();
+}
+
+#[test]
+fn an_end_that_was_not_acknowledged_is_told_again() {
+    let (console, _agent) = desk();
+    console.link().pongs(Pongs::Withheld);
+    open_quiet(&console, "s");
+    line(&console, "s", "exit 6");
+    let is_end = |record: &Record| record.kind() == "terminal:closed";
+    let first = console.wait("the end", is_end);
+    console.browser().create("s", 80, 24);
+    let again = console.after(&first).wait("the end again", is_end);
+    assert_eq!(again.payload(), first.payload());
+}
+
+#[test]
+fn the_id_of_an_end_that_was_acknowledged_is_free() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    line(&console, "s", "exit 6");
+    let first = console.wait("the end", |record| record.kind() == "terminal:closed");
+    assert_eq!(first.payload()["exit_code"], 6);
+    let later = console.after(&first);
+    later.ping(1);
+    // Frames keep their order: the agent has the pong before this.
+    console.browser().run("true");
+    console.browser().create_with("s", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+    line(&console, "s", "exit 5");
+    assert_eq!(later.closed("s")["exit_code"], 5);
+    agent.drain();
+}
