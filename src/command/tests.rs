@@ -312,6 +312,26 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
 }
 
 #[test]
+fn what_was_allowed_can_be_taken_back() {
+    let mut bench = Bench::new("taken-back");
+    let fifo = bench.home.join("fifo");
+    let line = format!("mkfifo {0}; echo up >&2; read go < {0}; echo late; echo done >&2", fifo.display());
+    bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
+    bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
+    bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
+    bench.until(is_output);
+    bench.commands.allow(COMMAND, OutputStream::Stdout, 0);
+    fs::write(&fifo, "go\n").expect("it reads");
+    while bench.commands.held(COMMAND, OutputStream::Stderr).end < 8 {
+        bench.until(is_output);
+    }
+    assert_eq!(bench.commands.held(COMMAND, OutputStream::Stdout), 0..0);
+    bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
+    bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"late\n");
+}
+
+#[test]
 fn what_was_not_allowed_is_in_the_result_and_the_stream_at_the_end() {
     let mut bench = Bench::new("rest");
     bench.commands.start(COMMAND, Spec { stream: true, ..shell("echo one; echo two >&2") }).expect("it starts");

@@ -2,6 +2,9 @@
 //!
 //! One thread, blocking sockets, no JSON: what is measured with it is the agent. It is for one agent and one connection.
 
+// Each benchmark is a crate of its own and uses a part of this module.
+#![allow(dead_code)]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -108,6 +111,15 @@ impl Console {
         ));
     }
 
+    /// Runs a command: a line for the shell, or a program where there are arguments.
+    pub(crate) fn dispatch(&mut self, command: &str, line: &str, args: &[&str]) {
+        let args: Vec<String> = args.iter().map(|argument| format!("\"{argument}\"")).collect();
+        let args = args.join(",");
+        self.send(&format!(
+            r#"{{"protocol_version":"1.0","type":"command:dispatch","payload":{{"command_id":"{command}","command":"{line}","args":[{args}]}}}}"#
+        ));
+    }
+
     fn send(&mut self, text: &str) {
         self.frame(0x81, text.as_bytes());
     }
@@ -129,13 +141,13 @@ impl Console {
         self.stream.write_all(&frame).expect("the agent reads");
     }
 
-    /// The next message of a terminal within this time; pings are answered on the way.
+    /// The next message of a terminal or a command within this time; pings are answered on the way.
     pub(crate) fn hear(&mut self, within: Duration) -> Option<Heard<'_>> {
         let deadline = Instant::now() + within;
         let (kind, payload) = loop {
             let (kind, payload) = self.next_frame(deadline)?;
             match kind {
-                0x81 if find(&self.buffer[payload.clone()], b"\"terminal:").is_some() => break (kind, payload),
+                0x81 if is_wanted(&self.buffer[payload.clone()]) => break (kind, payload),
                 0x89 => {
                     let answer = self.buffer[payload].to_vec();
                     self.frame(0x8a, &answer);
@@ -184,13 +196,23 @@ impl Console {
     }
 }
 
-/// A message of a terminal.
+fn is_wanted(message: &[u8]) -> bool {
+    [&b"\"terminal:"[..], b"\"command:"].iter().any(|kind| find(message, kind).is_some())
+}
+
+/// A message of a terminal or a command.
 pub(crate) struct Heard<'a>(&'a [u8]);
 
 impl Heard<'_> {
     /// Is it of this session?
     pub(crate) fn is_of(&self, session: &str) -> bool {
         find(self.0, format!("\"session_id\":\"{session}\"").as_bytes()).is_some()
+    }
+
+    /// Is it the result of this command, which ended well?
+    pub(crate) fn is_success_of(&self, command: &str) -> bool {
+        find(self.0, format!("\"command_id\":\"{command}\"").as_bytes()).is_some()
+            && find(self.0, b"\"exit_code\":0,").is_some()
     }
 
     /// Does it tell of an end?
