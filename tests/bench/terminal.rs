@@ -270,9 +270,9 @@ fn memory(scratch: &Path, missed: &mut Vec<String>) {
 
 /// How much of the machine must lie idle before something is measured, how long it is watched, and for how long one
 /// waits for that at most.
-const IDLE_SHARE: f64 = 0.8;
+const IDLE_SHARE: f64 = 0.7;
 const IDLE_WATCH: Duration = Duration::from_millis(300);
-const IDLE_PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until nobody else uses the machine, and says so where somebody always does.
 fn await_quiet(console: &mut Console) {
