@@ -58,6 +58,6 @@ fn run() -> ExitCode {
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
     // A reader that has gone away is no failure of ours.
-    let _ = stdout().write_all(text.as_bytes());
+    let _ = writeln!(stdout(), "{}", text.trim_end());
     ExitCode::SUCCESS
 }

@@ -29,7 +29,7 @@ fn has_proxy(test: &str) -> bool {
 }
 
 fn says(line: &Value, words: &str) -> bool {
-    line["error"].as_str().is_some_and(|text| text.contains(words))
+    ["message", "error"].iter().any(|field| line[field].as_str().is_some_and(|text| text.contains(words)))
 }
 
 /// Waits until the agent has said why it comes to nothing, and sees that no password is in its log.

@@ -112,3 +112,24 @@ fn a_machine_without_roots_trusts_mozillas_and_the_private_authority() {
     console.frame("heartbeat");
     agent.drain();
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_root_that_stands_in_a_directory_alone_is_found_at_the_second_attempt() {
+    const NAME: &str = "a_root_that_stands_in_a_directory_alone_is_found_at_the_second_attempt";
+    if !namespace::is_possible() {
+        return skip(NAME, "no mount namespace can be had here");
+    }
+    let (authority, other) = (Authority::new(), Authority::named("a stranger"));
+    let console = tls::valid_console(&authority);
+    let commands = [
+        "mount -t tmpfs none /etc/ssl".to_owned(),
+        "mkdir /etc/ssl/certs".to_owned(),
+        format!("cp {} /etc/ssl/certs/ca-certificates.crt", other.file().display()),
+        format!("cp {} /etc/ssl/certs/ours.pem", authority.file().display()),
+    ];
+    let agent = namespace::mounted(Setup::new(&console), &commands.each_ref().map(String::as_str)).spawn();
+    agent.wait_log(|line| says(line, "does not trust"));
+    console.frame("heartbeat");
+    agent.drain();
+}

@@ -43,6 +43,12 @@ fn reason(closed: &Value) -> (&Value, i64) {
     (&closed["reason"], closed["exit_code"].as_i64().expect("an exit code"))
 }
 
+/// Whether this process waits for something; a process that is gone does not.
+fn sleeps(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+}
+
 #[test]
 fn a_close_hangs_up_the_shell_and_what_runs_in_it() {
     let (console, agent) = desk();
@@ -93,6 +99,8 @@ fn a_drain_ends_every_session() {
     line(&console, "soft", "echo shell=$$=");
     line(&console, "hard", "trap '' HUP TERM; echo shell=$$=; while :; do sleep 0.1; done");
     let (soft, hard) = (number(&console, "soft", "shell"), number(&console, "hard", "shell"));
+    // A shell that is still busy with its last line may put the signal off until it reads the next.
+    settles(&console, "the shell waits for its next line", || sleeps(soft));
     agent.drain();
     assert_eq!(reason(&console.closed("soft")), (&json!("drained"), 129));
     assert_eq!(reason(&console.closed("hard")), (&json!("drained"), 137));

@@ -7,7 +7,7 @@ use serde_json::json;
 use support::Agent;
 
 fn desk() -> (Console, Agent) {
-    let console = Console::start(Personality::production());
+    let console = Console::builder(Personality::production()).own_address().start();
     let agent = Agent::spawn(&console, &[]);
     (console, agent)
 }

@@ -30,6 +30,9 @@ const PONG_NOTICE_MS: u64 = 1_000;
 /// What is shown every step of the machine.
 pub type Recorder = Box<dyn FnMut(&Step)>;
 
+/// What is shown the same without a copy being made: when, what happened, what was ordered, how the machine looks.
+pub type Watcher = Box<dyn FnMut(Time, &Fact, &[Order], &Snapshot)>;
+
 /// What became of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
@@ -48,7 +51,7 @@ pub struct Engine<M> {
     pub delivery: Delivery<M>,
     watch: Watch,
     complaints: Complaints,
-    recorder: Option<Recorder>,
+    watcher: Option<Watcher>,
     orders: VecDeque<Order>,
     poison: Option<Poison>,
     room_for_results: bool,
@@ -64,7 +67,7 @@ impl<M> Engine<M> {
             delivery: Delivery::new(),
             watch: Watch::default(),
             complaints: Complaints::default(),
-            recorder: None,
+            watcher: None,
             orders: VecDeque::new(),
             poison: None,
             room_for_results: true,
@@ -74,8 +77,16 @@ impl<M> Engine<M> {
     }
 
     /// Shows every step from now on to `recorder`.
-    pub fn record(&mut self, recorder: Recorder) {
-        self.recorder = Some(recorder);
+    pub fn record(&mut self, mut recorder: Recorder) {
+        self.watch(Box::new(move |at_ms, fact, orders, seen| {
+            let (orders, state) = (orders.to_vec(), Some(seen.state.to_string()));
+            recorder(&Step { at_ms, fact: *fact, orders, state, next: seen.next });
+        }));
+    }
+
+    /// Shows every step from now on to `watcher`, in the place of whoever watched before.
+    pub fn watch(&mut self, watcher: Watcher) {
+        self.watcher = Some(watcher);
     }
 
     /// Takes in one fact.
@@ -85,8 +96,11 @@ impl<M> Engine<M> {
         let first = self.orders.len();
         self.orders.extend(core::iter::from_fn(|| self.machine.poll_order()));
         let seen = self.machine.snapshot();
-        self.show(now, fact, first, &seen);
+        self.show(now, &fact, first, &seen);
         self.follow_link(now, &fact, before, seen.link);
+        if matches!(fact, Fact::ShutdownRequested) {
+            self.delivery.hurry();
+        }
         for order in self.orders.range(first..) {
             match order {
                 Order::OpenGate { gate, .. } => self.delivery.open_gate(now, *gate),
@@ -230,10 +244,10 @@ impl<M> Engine<M> {
         }
     }
 
-    fn show(&mut self, at: Time, fact: Fact, first: usize, seen: &Snapshot) {
-        if let Some(recorder) = &mut self.recorder {
-            let orders = self.orders.range(first..).copied().collect();
-            recorder(&Step { at_ms: at, fact, orders, state: Some(seen.state.to_string()), next: seen.next });
+    fn show(&mut self, at: Time, fact: &Fact, first: usize, seen: &Snapshot) {
+        if let Some(watcher) = &mut self.watcher {
+            let orders = self.orders.make_contiguous().get(first..).unwrap_or_default();
+            watcher(at, fact, orders, seen);
         }
     }
 }
@@ -273,10 +287,9 @@ mod tests {
         engine.tick(now, 0);
         assert_eq!(orders(&mut engine), []);
         assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
-        let marker_due = Time::from_ms(20_200);
-        let Some(Next::Ping { payload, .. }) = engine.next_frame(marker_due) else { panic!("a marker is due") };
-        engine.pong(marker_due, 1, &payload);
-        engine.tick(marker_due, 0);
+        let Some(Next::Ping { payload, .. }) = engine.next_frame(now) else { panic!("a marker follows at once") };
+        engine.pong(now, 1, &payload);
+        engine.tick(now, 0);
         assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
     }
 

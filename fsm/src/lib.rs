@@ -9,7 +9,9 @@
 //! | [`machine`] | the connection: registration, dialling, greeting, keep-alive, resync, drain |
 //! | [`session`], [`command`] | the lifecycles of terminal sessions and one-off commands |
 //! | [`delivery`] | what is sent when, what is known to have arrived, what is held for how long |
-//! | [`agent`] | all of these on one tick, as the agent and the simulation use them |
+//! | [`engine`] | the machine and the ledger on one tick, as the agent and the simulation use them |
+//! | [`clock`], [`complaint`] | that time did not pass as usual; how often a trouble is told |
+//! | [`scenario`] | recorded lives of the machine, and their replay |
 //! | [`fact`], [`order`] | what goes in and what comes out; the vocabulary of recordings |
 //! | [`limits`] | every number: one table, each with its reason |
 #![no_std]

@@ -59,11 +59,15 @@ pub struct Policy {
     /// A console that has not greeted gets everything after this.
     pub all_gate_ms: u64,
     /// A resync comes this long after the link became ready: the production console forgets a broken socket after 30 s.
+    /// A loss that is so long past has been forgotten.
     pub resync_ms: u64,
     /// A resync waits until nobody has typed for this long.
     pub resync_quiet_ms: u64,
     /// A resync that had to wait looks again after this.
     pub resync_poll_ms: u64,
+    /// A resync whose close is not answered is due again, so often in a row: on a way that takes longer than the close
+    /// handshake it never is.
+    pub resync_tries_max: u8,
     /// A tick later than this is a jump of the clock.
     pub late_tick_ms: u64,
     /// Heartbeats and metrics come after a share of their interval drawn from this range, in percent: strictly more often than promised.
@@ -109,6 +113,7 @@ impl Default for Policy {
             resync_ms: 40_000,
             resync_quiet_ms: 5_000,
             resync_poll_ms: 1_000,
+            resync_tries_max: 3,
             late_tick_ms: 2_000,
             interval_percent: (80, 95),
             drain_terminate_ms: 1_500,

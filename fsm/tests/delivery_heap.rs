@@ -1,7 +1,6 @@
 //! What the ledger holds on to: nothing beyond its bound, however long the console is away.
 //!
 //! A counting allocator stands in for the system's, so the figures are those of the heap, not of the ledger's own books.
-#![allow(unsafe_code)] // an allocator cannot be written without; it only counts and passes on
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, Verdict};
 use draupnir_fsm::delivery::{
@@ -11,47 +10,23 @@ use draupnir_fsm::delivery::{
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::random::Random;
 use draupnir_fsm::time::Time;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
-/// Counts the bytes that this thread has allocated and not freed, and how often it allocated.
-struct Counting;
-
-thread_local! {
-    static BYTES: Cell<isize> = const { Cell::new(0) };
-    static TIMES: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count(bytes: isize, times: usize) {
-    // A thread that is being torn down is no longer counted.
-    let _ = BYTES.try_with(|counted| counted.set(counted.get() + bytes));
-    let _ = TIMES.try_with(|counted| counted.set(counted.get() + times));
-}
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size().cast_signed(), 1);
-        // SAFETY: the caller's promise about the layout is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        count(-layout.size().cast_signed(), 0);
-        // SAFETY: the block came from the system's allocator, with this layout.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use std::alloc::System;
+use std::sync::{Mutex, PoisonError};
 
 #[global_allocator]
-static HEAP: Counting = Counting;
+static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The allocator counts for the whole process: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn bytes_on_heap() -> isize {
-    BYTES.with(Cell::get)
+    let stats = HEAP.stats();
+    stats.bytes_allocated.cast_signed() - stats.bytes_deallocated.cast_signed()
 }
 
 fn allocations() -> usize {
-    TIMES.with(Cell::get)
+    HEAP.stats().allocations
 }
 
 /// What the books of a message cost beside its body: entries in four ordered tables.
@@ -61,6 +36,7 @@ const SECOND_MS: u64 = 1_000;
 
 #[test]
 fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ledger: Delivery<Vec<u8>> = Delivery::new();
     let mut past = Dedupe::new();
     let mut random = Random::new(3);
@@ -141,6 +117,7 @@ fn break_a_link(ledger: &mut Delivery<Vec<u8>>, now: Time, link: u32) {
 fn frames_of_running_streams_cost_no_allocation_each() {
     const STREAMS: u32 = 256;
     const ROUNDS: u64 = 2_000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ledger: Delivery<()> = Delivery::new();
     ledger.link_opened(Time::START, 1);
     ledger.open_gate(Time::START, Gate::All);

@@ -65,7 +65,6 @@ mod tests {
         let start = Start::now();
         let begins = start.instant(Time::from_ms(5)).expect("near");
         assert_eq!(begins.duration_since(start.0), Duration::from_millis(5));
-        assert!(start.instant(Time::from_ms(u64::MAX)).is_none());
     }
 
     #[test]

@@ -10,10 +10,6 @@ use crate::protocol::{Metadata, shortened};
 use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Next, Poison, StateKind, StreamKey, UNLIMITED};
 use draupnir_fsm::time::Time;
 
-/// How many bytes of frames make a batch: as much as keeps the socket busy while the loop turns, and no more, since what
-/// comes later cannot overtake it.
-const BATCH_BYTES: usize = 64 * 1024;
-
 /// How many frames make a batch, however small: the bound of the list.
 const BATCH_FRAMES_MAX: usize = 256;
 
@@ -24,8 +20,9 @@ impl Agent {
         if self.engine.delivery.is_writing() {
             return;
         }
+        let batch_bytes = self.engine.delivery.batch_bytes();
         let (mut frames, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH_BYTES && frames.len() < BATCH_FRAMES_MAX {
+        while bytes < batch_bytes && frames.len() < BATCH_FRAMES_MAX {
             let Some(frame) = self.next_frame(now) else { break };
             bytes += frame.as_ref().map_or(0, length);
             frames.extend(frame);
@@ -90,7 +87,8 @@ impl Agent {
             let (results, closed, events) = (drops.results, drops.closed, drops.events);
             tracing::error!(results, closed, events, "messages were dropped: the console was away for too long");
             let metadata = Metadata::new().with("results", results).with("closed", closed).with("events", events);
-            self.error_event("delivery", "messages were dropped while the console was away", metadata);
+            // Never one too many: each count is told once, and the next comes after the next reconnect.
+            self.push_error("delivery", "messages were dropped while the console was away", metadata);
         }
         match self.engine.take_poison() {
             Some(Poison::CutResult { number }) => self.cut_result(number),
@@ -105,8 +103,9 @@ impl Agent {
     fn cut_result(&mut self, number: u64) {
         tracing::error!(number, "a result that the console cannot take is cut to {CUT_RESULT_BYTES} bytes");
         let shorter = self.engine.delivery.body(number).and_then(|body| shortened(body, CUT_RESULT_BYTES));
-        if let Some(shorter) = shorter {
-            self.engine.delivery.replace(number, shorter.len(), shorter);
+        let replaced = shorter.is_some_and(|text| self.engine.delivery.replace(number, text.len(), text));
+        if !replaced {
+            self.engine.delivery.give_up(number);
         }
     }
 
@@ -121,6 +120,10 @@ impl Agent {
         if !self.engine.may_complain(now, super::commands::hash_of(&(source, text))) {
             return;
         }
+        self.push_error(source, text, metadata);
+    }
+
+    fn push_error(&mut self, source: &'static str, text: &str, metadata: Metadata) {
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         let message = self.events.error(source, text, metadata, instance_id);
         self.push_event(message);

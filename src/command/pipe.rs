@@ -107,7 +107,12 @@ impl Pipe {
                 self.end();
                 return false;
             }
-            match self.read_now(self.allowed.get()) {
+            // Taken back while it was waited for: to read nothing would look like the end.
+            let allowed = self.allowed.get();
+            if allowed == 0 {
+                continue;
+            }
+            match self.read_now(allowed) {
                 Progress::Read(bytes) => {
                     if self.watched.is_some() {
                         self.allowed.set(self.allowed.get().saturating_sub(bytes));
@@ -176,5 +181,31 @@ impl Pipe {
         if let Some(watched) = &self.watched {
             watched.borrow_mut().ended = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future::{block_on, poll_once};
+    use std::io::Write as _;
+
+    #[test]
+    fn an_allowance_that_is_taken_back_is_not_the_end() {
+        let (reads, mut writes) = std::io::pipe().expect("a pipe");
+        let budget = Rc::new(Budget::new());
+        let watched = Rc::new(RefCell::new(Watched::new(Rc::clone(&budget))));
+        let reads = Async::new(OwnedFd::from(reads)).expect("it can be watched");
+        let pipe = Pipe::new(reads, budget, Some(watched));
+        pipe.allow(10);
+        let mut read = Box::pin(pipe.read());
+        assert_eq!(block_on(poll_once(&mut read)), None, "there is nothing yet");
+        pipe.allow(0);
+        writes.write_all(b"more").expect("there is room");
+        block_on(pipe.reads.readable()).expect("it is readable");
+        assert_eq!(block_on(poll_once(&mut read)), None, "nothing may be read");
+        pipe.allow(10);
+        assert!(block_on(read), "it has not ended");
+        assert!(!pipe.closed.get());
     }
 }

@@ -7,19 +7,14 @@ use crate::config::{Config, TerminalPolicy};
 use crate::identity::Memory;
 use crate::metrics::{Roots, Sampler, Space};
 use crate::protocol::metrics::Source;
-use crate::sys::environment::Environment;
-use crate::sys::spawn::{Program, SpawnError, spawn};
+use crate::sys::spawn::SpawnError;
+use crate::terminal::Settings;
+use crate::terminal::trial::Trial;
 use async_io::Timer;
 use futures_lite::future;
 use rustix::fs::{Access, access};
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -86,50 +81,29 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
     if config.terminal == TerminalPolicy::Off {
         return sheet.ok("terminal", "terminals are off: SINDRI_AGENT_TERMINAL");
     }
-    let (master, slave) = match open_terminal() {
-        Ok(ends) => ends,
+    let trial = match Trial::open() {
+        Ok(trial) => trial,
         Err(error) => {
-            sheet.fail(
-                "pty",
-                format!("no terminal can be opened ({error}): mount devpts at /dev/pts, or raise its limit"),
-            );
+            let text = format!("no terminal can be opened ({error}): mount devpts at /dev/pts, or raise its limit");
+            sheet.fail("pty", text);
             return sheet.skip(&["shell"], "there is no terminal");
         }
     };
     sheet.ok("pty", "a terminal can be opened");
     let shell = config.shell.display();
-    match run_shell(config, &slave).await {
+    match run_shell(config, &trial).await {
         Ok(Some(0)) => sheet.ok("shell", format!("{shell} runs")),
         Ok(Some(code)) => sheet.fail("shell", format!("{shell} was told to exit with 0, and did so with {code}")),
         Ok(None) => sheet.fail("shell", format!("{shell} was told to exit, and did not within 5 s")),
         Err(error) => sheet.fail("shell", format!("{error}; name another one in SINDRI_AGENT_SHELL")),
     }
-    drop(master);
-}
-
-fn open_terminal() -> io::Result<(OwnedFd, File)> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    grantpt(&master)?;
-    unlockpt(&master)?;
-    let name = OsString::from_vec(ptsname(&master, Vec::new())?.into_bytes());
-    let no_controlling_terminal = i32::try_from(rustix::fs::OFlags::NOCTTY.bits()).unwrap_or_default();
-    let slave = OpenOptions::new().read(true).write(true).custom_flags(no_controlling_terminal).open(name)?;
-    Ok((master, slave))
 }
 
 /// Starts the shell as a session would, and waits for its end; `None` where that does not come.
-async fn run_shell(config: &Config, terminal: &File) -> Result<Option<i32>, SpawnError> {
-    let home = config.home.as_deref().filter(|home| home.is_dir());
-    let terminal = terminal.as_fd();
-    let shell = spawn(&Program {
-        path: config.shell.as_os_str(),
-        name: None,
-        arguments: &["-c".into(), "exit 0".into()],
-        environment: &Environment::inherited(&["SINDRI_CONSOLE_API_KEY"]),
-        directory: home.unwrap_or(Path::new("/")),
-        stdio: [terminal, terminal, terminal],
-        controlling_terminal: true,
-    })?;
+async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
+    let shell = Some(config.shell.clone().into_os_string());
+    let settings = Settings { shell, secrets: vec!["SINDRI_CONSOLE_API_KEY".to_owned()] };
+    let shell = trial.start(&settings)?;
     let late = async {
         Timer::after(SHELL_PATIENCE).await;
         None

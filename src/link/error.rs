@@ -5,7 +5,8 @@
 
 use super::proxy::ProxyFault;
 use super::race::Failed;
-use super::tls::{RootsFault, TlsFault};
+use super::roots::RootsFault;
+use super::tls::TlsFault;
 use crate::protocol::InvalidInstanceId;
 use draupnir_fsm::fact::Failure;
 use std::io;

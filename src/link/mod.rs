@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `target` | what is to be reached, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
-//! | `proxy`, `tls` | what may stand between, and what must |
+//! | `proxy`, `tls`, `roots` | what may stand between, what must, and who is trusted |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
@@ -37,6 +37,7 @@ pub mod proxy;
 mod race;
 mod register;
 mod resolve;
+mod roots;
 mod socket;
 mod stream;
 mod target;
@@ -47,8 +48,9 @@ mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
+pub use roots::{RootsFault, RootsFrom};
 pub use target::{Target, Trust};
-pub use tls::{RootsFault, RootsFrom, TlsFault};
+pub use tls::TlsFault;
 
 /// Who speaks, for the logs of consoles and proxies.
 const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));

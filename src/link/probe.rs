@@ -7,9 +7,10 @@
 use super::dial::Dialer;
 use super::error::Error;
 use super::http::{self, Answer};
+use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
-use super::tls::{RootsFrom, TlsFault};
+use super::tls::TlsFault;
 use super::{resolve, upgrade, words};
 use crate::protocol::InstanceId;
 use async_io::Timer;
@@ -106,7 +107,10 @@ impl Probe {
     /// # Errors
     /// [`Error::Key`] where the key cannot stand in a header.
     pub fn new(target: Target, executor: Rc<LocalExecutor<'static>>) -> Result<Self, Error> {
-        Ok(Self { dialer: Dialer::new(target, executor, resolve::system())? })
+        let dialer = Dialer::new(target, executor, resolve::system())?;
+        // What a second attempt of the agent would see, so that no fault is told that mends itself.
+        dialer.tls.doubt();
+        Ok(Self { dialer })
     }
 
     /// Name and port of what a connection is opened to: the proxy, or else the console.

@@ -3,10 +3,12 @@
 //! It does not connect sockets and has no switch that turns verification off. One client configuration serves
 //! registration and WebSocket, so the second handshake of a start resumes the first one's session.
 //!
-//! Invariants: roots are read once, off the reactor, when they are first needed; after a certificate was not trusted
-//! they are read again, because an agent may outlive its machine's bundle.
+//! Invariants: roots are read once, off the reactor, when they are first needed: the machine's bundle, which holds what its
+//! directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are read
+//! again, directories and all: an agent may outlive its machine's bundle, and a root may stand in a directory alone.
 
 use super::error::Error;
+use super::roots::{self, Extent, Roots};
 use super::stream::Tcp;
 use super::target::Trust;
 use futures_rustls::TlsConnector;
@@ -14,12 +16,10 @@ use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, RootCertStore};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -32,46 +32,6 @@ const NAMES_TOLD_MAX: usize = 5;
 
 /// The only protocol that is spoken inside.
 const ALPN: &[u8] = b"http/1.1";
-
-/// Where the trusted roots come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RootsFrom {
-    /// `SSL_CERT_FILE` or `SSL_CERT_DIR`.
-    Variables,
-    /// This machine's own store.
-    System,
-    /// Mozilla's, bundled with the agent, because the machine has none.
-    Bundled,
-}
-
-/// The roots that are trusted, and how many came from where.
-#[derive(Debug)]
-pub(super) struct Roots {
-    pub(super) store: Arc<RootCertStore>,
-    pub(super) from: RootsFrom,
-    pub(super) private: usize,
-}
-
-/// What is wrong with the machine's certificates: the operator must correct a file or its variable.
-#[derive(Debug, thiserror::Error)]
-pub enum RootsFault {
-    /// A file that the operator named cannot be used.
-    #[error("{variable}: {} cannot be used: {reason}", path.display())]
-    File {
-        /// The variable that names it.
-        variable: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The operator named places for roots, and there is none in them.
-    #[error("SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate{}", because(reason))]
-    None {
-        /// The first thing that went wrong with them, if anything.
-        reason: String,
-    },
-}
 
 /// Why a TLS handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +103,7 @@ pub enum TlsFault {
 #[derive(Debug)]
 pub(super) struct Tls {
     trust: Trust,
+    extent: Cell<Extent>,
     trusted: RefCell<Option<Rc<Trusted>>>,
 }
 
@@ -155,7 +116,13 @@ pub(super) struct Trusted {
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, trusted: RefCell::new(None) }
+        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::new(None) }
+    }
+
+    /// Forgets whom this machine trusts, and reads more of it the next time.
+    pub(super) fn doubt(&self) {
+        self.extent.set(Extent::Whole);
+        *self.trusted.borrow_mut() = None;
     }
 
     /// Whom this machine trusts, read on first use.
@@ -163,9 +130,9 @@ impl Tls {
         if let Some(known) = self.trusted.borrow().as_ref() {
             return Ok(Rc::clone(known));
         }
-        let trust = self.trust.clone();
-        // Reading and parsing some 140 certificates takes 10 ms.
-        let roots = blocking::unblock(move || load_roots(&trust)).await.map_err(Error::Roots)?;
+        let (trust, extent) = (self.trust.clone(), self.extent.get());
+        // Reading and parsing some 140 certificates takes a few milliseconds.
+        let roots = blocking::unblock(move || roots::load_roots(&trust, extent)).await.map_err(Error::Roots)?;
         tracing::debug!(roots = roots.store.len(), from = ?roots.from, private = roots.private, "trusted roots read");
         let config = client_config(Arc::clone(&roots.store));
         let trusted = Rc::new(Trusted { roots, config });
@@ -187,7 +154,7 @@ impl Tls {
         outcome.map_err(|error| {
             let fault = TlsFault::from(error);
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
-                *self.trusted.borrow_mut() = None;
+                self.doubt();
             }
             fail(fault)
         })
@@ -217,63 +184,6 @@ impl Trusted {
 
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
-}
-
-/// Reads the roots that are to be trusted. Blocks.
-pub(super) fn load_roots(trust: &Trust) -> Result<Roots, RootsFault> {
-    let mut store = RootCertStore::empty();
-    let mut from = if trust.cert_file.is_some() || !trust.cert_dirs.is_empty() {
-        store.add_parsable_certificates(given_certificates(trust)?);
-        RootsFrom::Variables
-    } else {
-        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        RootsFrom::System
-    };
-    if store.is_empty() {
-        // Roots that the operator has chosen are never widened; a machine without any gets Mozilla's.
-        if from == RootsFrom::Variables {
-            return Err(RootsFault::None { reason: String::new() });
-        }
-        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        from = RootsFrom::Bundled;
-    }
-    let private = trust.ca_file.as_deref().map_or(Ok(0), |path| add_private(&mut store, path))?;
-    Ok(Roots { store: Arc::new(store), from, private })
-}
-
-fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
-    let file = trust.cert_file.iter().map(|file| (Some(file.as_path()), None));
-    let dirs = trust.cert_dirs.iter().map(|dir| (None, Some(dir.as_path())));
-    let loaded = file.chain(dirs).map(|(file, dir)| rustls_native_certs::load_certs_from_paths(file, dir));
-    let (mut certificates, mut reason) = (Vec::new(), None);
-    for mut result in loaded {
-        certificates.append(&mut result.certs);
-        reason = reason.or_else(|| result.errors.first().map(ToString::to_string));
-    }
-    if certificates.is_empty() {
-        return Err(RootsFault::None { reason: reason.unwrap_or_default() });
-    }
-    Ok(certificates)
-}
-
-/// Adds the operator's own authorities; unlike a system's store, this file must be right in whole.
-fn add_private(store: &mut RootCertStore, path: &Path) -> Result<usize, RootsFault> {
-    let fail = |reason: String| RootsFault::File { variable: "SINDRI_AGENT_CA_FILE", path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fail(pem_reason(error)))?;
-    let mut added = 0;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| fail(pem_reason(error)))?;
-        store.add(certificate).map_err(|error| fail(error.to_string()))?;
-        added += 1;
-    }
-    if added == 0 { Err(fail("it holds no PEM certificate".to_owned())) } else { Ok(added) }
-}
-
-fn pem_reason(error: rustls::pki_types::pem::Error) -> String {
-    match error {
-        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
-    }
 }
 
 fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
@@ -335,8 +245,4 @@ fn named(presented: &[String]) -> String {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }
-}
-
-fn because(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }

@@ -3,7 +3,7 @@
 //! It knows no socket, no clock and no state: text goes in and messages come out, or the other way round. Decoding
 //! ([`decode`]) is strict about the envelope, which decides whether a frame may act at all, and lenient about
 //! everything it does not need. Encoding makes the frames that would take the production console down impossible:
-//! each message is a type of its own, and [`encode`] is the only way out.
+//! each message is a type of its own, and [`encode()`] is the only way out.
 //!
 //! Invariants: a native or hybrid frame never becomes an action (the type that actions are read from cannot be made
 //! of one); no outbound frame holds a NUL, a null payload, or a number that is not finite; decoding takes time linear

@@ -25,6 +25,7 @@
 //! | `modes`, `utf8` | what must be known of the bytes for that |
 //! | `input` | what was typed and waits |
 //! | `sweep` | what remains when the shell is gone |
+//! | [`trial`] | a terminal and a shell for whoever looks for faults |
 
 mod input;
 mod modes;
@@ -36,6 +37,7 @@ mod shell;
 mod sweep;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 mod utf8;
 
 pub use crate::sys::spawn::SpawnError;

@@ -33,17 +33,25 @@ class Resolver:
 
     def __enter__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # The one before may linger for a moment in a child that has not closed what it inherited.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind((RESOLVER, 53))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.thread = threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
         return self
 
     def __exit__(self, *_):
+        # The thread is waiting for a query: this one, which has no name, ends it.
+        self.socket.sendto(b"", (RESOLVER, 53))
+        self.thread.join()
         self.socket.close()
 
     def serve(self):
-        with contextlib.suppress(OSError):
-            while True:
-                query, asker = self.socket.recvfrom(512)
+        while True:
+            query, asker = self.socket.recvfrom(512)
+            if not query:
+                return
+            with contextlib.suppress(ValueError, OSError):
                 end = query.index(b"\0", 12) + 5
                 wanted = query[end - 4 : end - 2] == b"\0\1"
                 header = query[:2] + b"\x85\x80\0\1" + (b"\0\1" if wanted else b"\0\0") + b"\0\0\0\0"

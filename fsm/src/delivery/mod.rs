@@ -104,6 +104,8 @@ pub struct Delivery<M> {
     starved: VecDeque<StreamKey>,
     gaps: BTreeSet<StreamKey>,
     finished: VecDeque<StreamKey>,
+    /// The agent stops: what is unacknowledged is asked for as soon as nothing is left to send.
+    hurried: bool,
     link: Option<Link<M>>,
 }
 
@@ -127,6 +129,7 @@ impl<M> Delivery<M> {
             starved: VecDeque::new(),
             gaps: BTreeSet::new(),
             finished: VecDeque::new(),
+            hurried: false,
             link: None,
         }
     }

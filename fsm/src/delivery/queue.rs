@@ -280,6 +280,11 @@ impl<M> Queue<M> {
         }
     }
 
+    /// Did the last link end over some message?
+    pub(super) const fn is_suspicious(&self) -> bool {
+        self.suspect.is_some()
+    }
+
     /// A link ended in another way: nothing is blamed.
     pub(super) fn absolve(&mut self) {
         self.suspect = None;

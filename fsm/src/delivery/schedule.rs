@@ -144,6 +144,11 @@ impl<M> Delivery<M> {
         }
     }
 
+    /// The agent stops, and waits for nothing but acknowledgements: from now on a marker follows the last frame at once.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
+    }
+
     /// The next frame for the link, in the order in which they must be written; `None` while there is none to send.
     pub fn next(&mut self, now: Time) -> Option<Next<'_, M>> {
         self.see(now);
@@ -166,6 +171,9 @@ impl<M> Delivery<M> {
             Choice::Reliable(number) => {
                 let size = self.queue.size(number);
                 link.sent(self.now, Flight::Message(number), size);
+                // After a link that ended over a message each is marked by itself, so that the next such end blames the
+                // right one: what went before it is acknowledged by then.
+                link.marker_wanted |= self.queue.is_suspicious();
                 let body = self.queue.send(number)?;
                 Some(Next::Reliable { number, body })
             }
@@ -241,7 +249,11 @@ impl<M> Delivery<M> {
         if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
             return Some(Choice::Reliable(number));
         }
-        self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk))
+        self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk)).or_else(|| {
+            let link = self.link.as_ref()?;
+            let asked = self.hurried && link.unmarked_since.is_some() && link.pings.room_for_marker();
+            asked.then_some(Choice::Ping(Purpose::Marker))
+        })
     }
 
     /// The stream of a class whose turn it is, and what to cut from it.

@@ -69,8 +69,14 @@ pub(crate) struct Connection {
     pub(super) gate: Option<Gate>,
     /// The link answers for a jump of the clock.
     pub(super) probing: bool,
-    /// The last loss was unclean, and the console must be cured of it.
+    /// A loss was unclean, and the console must be cured of it.
     pub(super) resync_due: bool,
+    /// When the last unclean loss was.
+    pub(super) unclean_at: Time,
+    /// The link that is closing was closed for a resync.
+    pub(super) resyncing: bool,
+    /// Resyncs in a row whose close was not answered.
+    pub(super) resyncs_unanswered: u8,
     /// When somebody last typed, as far as that was asked for.
     pub(super) typed_at: Option<Time>,
     /// Everything sent is acknowledged.
@@ -111,6 +117,9 @@ impl Default for Connection {
             gate: None,
             probing: false,
             resync_due: false,
+            unclean_at: Time::START,
+            resyncing: false,
+            resyncs_unanswered: 0,
             typed_at: None,
             settled: true,
             heartbeat_at: Time::START,

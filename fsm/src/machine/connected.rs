@@ -120,7 +120,8 @@ impl Connection {
         context: &mut Context<'_>,
     ) -> Outcome<State> {
         self.ended(Disconnect::Closed, Some(code), context);
-        self.resync_due = false;
+        // A clean close cures nothing while the console has yet to forget a socket that broke before it.
+        self.resync_due &= context.now.ms_since(self.unclean_at) < context.policy.resync_ms;
         match (code, reason) {
             (1008, CloseReason::Authentication) => {
                 context.order(Order::Report { problem: Problem::KeyRefused });
@@ -145,14 +146,14 @@ impl Connection {
 
     pub(super) fn link_lost(&mut self, context: &mut Context<'_>) -> Outcome<State> {
         self.ended(Disconnect::Lost, None, context);
-        self.resync_due = true;
+        self.unclean(context);
         self.retry_after_loss(false, context)
     }
 
     /// The socket is gone without a word before: nothing is left to close.
     pub(super) fn link_vanished(&mut self, context: &mut Context<'_>) -> Outcome<State> {
         self.ended(Disconnect::Lost, None, context);
-        self.resync_due = true;
+        self.unclean(context);
         self.socket_gone(context);
         self.retry_after_loss(false, context)
     }
@@ -170,7 +171,7 @@ impl Connection {
         context.order(Order::DropLink { link: self.link });
         self.ended(cause, None, context);
         self.dropped = true;
-        self.resync_due = true;
+        self.unclean(context);
         self.retry_after_loss(false, context)
     }
 
@@ -183,8 +184,15 @@ impl Connection {
         }
         self.ended(Disconnect::Resync, Some(1000), context);
         self.resync_due = false;
+        self.resyncing = true;
         context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Resync });
         Transition(State::Waiting { wait_ms: 0 })
+    }
+
+    /// The console will hear of the end of this link late, and then forget the next one with it.
+    pub(super) fn unclean(&mut self, context: &Context<'_>) {
+        self.resync_due = true;
+        self.unclean_at = context.now;
     }
 
     pub(super) fn forget_replacements(&mut self) {
@@ -198,6 +206,7 @@ impl Connection {
         context.order(Order::Emit { event: Told::Disconnect { cause, code } });
         self.closing = Some(self.link);
         self.dropped = false;
+        self.resyncing = false;
         context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
     }
 

@@ -57,6 +57,9 @@ impl Connection {
 
     /// The socket of the link that ended is gone.
     pub(super) fn socket_gone(&mut self, context: &mut Context<'_>) {
+        if self.resyncing && !self.dropped {
+            self.resyncs_unanswered = 0;
+        }
         self.closing = None;
         self.gone_at = Some(context.now);
         context.timers.disarm(Timer::CloseDeadline);
@@ -69,9 +72,22 @@ impl Connection {
             Some(link) if !self.dropped => {
                 self.dropped = true;
                 context.order(Order::DropLink { link });
+                self.resync_failed(context);
                 context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
             }
             Some(_) | None => self.socket_gone(context),
+        }
+    }
+
+    /// A resync was not heard: what it should have cured is as it was, and the reset may not be heard either.
+    fn resync_failed(&mut self, context: &Context<'_>) {
+        if self.resyncing {
+            self.resyncs_unanswered = self.resyncs_unanswered.saturating_add(1);
+            if self.resyncs_unanswered < context.policy.resync_tries_max {
+                self.unclean(context);
+            } else {
+                self.resyncs_unanswered = 0;
+            }
         }
     }
 

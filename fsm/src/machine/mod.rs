@@ -1,7 +1,7 @@
 //! The machine: facts and a time in, orders out.
 //!
-//! [`chart`] is the state chart of the README in code, one function a state; the handlers of the four active states
-//! have a file each ([`registering`], [`connecting`], [`connected`], [`draining`]). This file holds what is around the chart: the timers,
+//! `chart.rs` is the state chart of the README in code, one function a state; the handlers of the four active states
+//! have a file each. This file holds what is around the chart: the timers,
 //! the jitter, the lifecycles of sessions and commands, and the tick.
 //!
 //! It does not carry bytes and does not know what messages look like. Invariants, checked by the exhaustive and the
@@ -142,6 +142,8 @@ impl Machine {
         let was_linked = self.has_link();
         let lived_until = core::mem::replace(&mut self.lived_until, now);
         match fact {
+            // Nothing more is ordered, by the lifecycles either: whatever is still told is counted.
+            fact if self.is_stopped() => self.dispatch(now, &Event::Fact(fact)),
             Fact::Tick => self.tick(now),
             Fact::Session { session, what } => self.sessions.handle(now, *session, what, &mut self.batch),
             Fact::Command { command, what } => self.commands.handle(now, *command, what, &mut self.batch),

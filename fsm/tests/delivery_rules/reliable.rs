@@ -190,3 +190,30 @@ fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
     assert!(bench.ledger.is_settled());
     assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 1, closed: 0, events: 0 }));
 }
+
+#[test]
+fn after_an_end_over_a_message_each_is_marked_so_that_the_right_one_is_blamed() {
+    let mut bench = Bench::offline();
+    bench.push(Kind::Event, "harmless");
+    let culprit = bench.push(Kind::Event, "culprit");
+    bench.connect();
+    bench.drain();
+    // The console read neither Ping nor message behind the culprit: the harmless one seems to blame.
+    let end = LinkEnd::Closed { code: 1007 };
+    assert_eq!(bench.ledger.link_closed(bench.now, end), None);
+    for expected in [None, None, Some(Poison::Dropped { number: culprit, kind: Kind::Event })] {
+        bench.connect();
+        let mut last_ping = None;
+        loop {
+            match bench.next().expect("the culprit at least") {
+                Sent::Ping(_, payload) => last_ping = Some(payload),
+                Sent::Message("culprit") => break,
+                _ => {}
+            }
+        }
+        if let Some(payload) = last_ping {
+            assert!(bench.pong(&payload).is_some());
+        }
+        assert_eq!(bench.ledger.link_closed(bench.now, end), expected);
+    }
+}

@@ -1,6 +1,6 @@
 //! The use of the processors, as a share of what the instance may use, between two readings.
 //!
-//! Sources: [`super::stat`], [`super::allowance`], [`super::loadavg`] and `/sys/devices/system/cpu/online`.
+//! Sources: [`super::stat`], [`super::allowance`], [`mod@super::loadavg`] and `/sys/devices/system/cpu/online`.
 //!
 //! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report, for
 //! the cores are shared. In a container without one the time is the container's. Else it is the busy share of the processors

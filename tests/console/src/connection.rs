@@ -1,7 +1,7 @@
 //! One WebSocket, as a test handles it.
 //!
 //! Each call returns when the server's thread has taken the order: a fault is in force then, what is to be written is
-//! queued, in the order of the calls. What follows from it is waited for with a [`View`](crate::View).
+//! queued, in the order of the calls. What follows from it is waited for with a [`View`].
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::Value;

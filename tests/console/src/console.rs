@@ -60,6 +60,18 @@ impl Builder {
         self
     }
 
+    /// Listens on a loopback address that no other console has, for tests that close the port for a while: on the usual
+    /// address another console could be given it meanwhile. Linux alone has such addresses; elsewhere nothing changes.
+    #[must_use]
+    pub fn own_address(self) -> Builder {
+        static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(2);
+        if cfg!(not(target_os = "linux")) {
+            return self;
+        }
+        let last = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed).clamp(2, 254);
+        self.address(([127, 77, 0, last], 0).into())
+    }
+
     /// Accepts this key alone.
     #[must_use]
     pub fn key(mut self, key: &str) -> Builder {

@@ -342,7 +342,8 @@ impl Link {
             state.push(self.number, What::Text(text.to_owned(), value));
             is_heartbeat && state.personality.answers_heartbeats
         });
-        if heartbeat && !self.silent {
+        // Nothing follows a close frame.
+        if heartbeat && !self.silent && self.close_by.is_none() {
             let answer = speech::heartbeat_pong(self.id.as_deref());
             self.out.push_back(Outgoing::Message(Message::text(answer.to_string())));
         }

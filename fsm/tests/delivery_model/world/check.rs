@@ -18,6 +18,9 @@ impl World {
         let interactive = STREAMS_MAX as u64 * INTERACTIVE_BYTES_MAX;
         let frame = FRAME_BYTES_MAX as u64 * 2;
         assert!(ledger.stream_bytes_in_flight() <= LINK_WINDOW_BYTES_MAX + interactive + frame);
+        if self.random.next_u64().is_multiple_of(8) {
+            assert_eq!(ledger.stream_bytes_in_flight(), self.reference.stream_bytes_in_flight());
+        }
         for (stream, expected) in &self.reference.streams {
             let at = ledger.position(*stream).expect("known");
             assert_eq!(

@@ -6,6 +6,9 @@ use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{Cut, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, Next, StateKind, StreamKey};
 use draupnir_fsm::order::Gate;
 
+/// What the frame around the bytes counts.
+const FRAME_OVERHEAD_BYTES: u64 = 192;
+
 /// How many markers may be unanswered.
 const MARKERS_MAX: usize = 32;
 
@@ -92,7 +95,8 @@ impl World {
             }
             return true;
         }
-        self.reference.unacked.push(Frame::Bytes(stream, to));
+        let encoded = bytes.div_ceil(3) * 4 + FRAME_OVERHEAD_BYTES;
+        self.reference.unacked.push(Frame::Bytes(stream, to, encoded));
         self.unmarked_since.get_or_insert(self.now);
         self.wire.push_back(travelling);
         true

@@ -33,7 +33,8 @@ pub(crate) struct RefStream {
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     Message(u64),
-    Bytes(StreamKey, u64),
+    /// Up to where, and how many bytes on the wire.
+    Bytes(StreamKey, u64, u64),
 }
 
 /// What must be.
@@ -112,6 +113,15 @@ impl Reference {
         }
     }
 
+    /// What of streams is under way, in bytes on the wire.
+    pub(crate) fn stream_bytes_in_flight(&self) -> u64 {
+        let bytes = |frame: &Frame| match frame {
+            Frame::Bytes(_, _, encoded) => *encoded,
+            Frame::Message(_) => 0,
+        };
+        self.unacked.iter().map(bytes).sum()
+    }
+
     /// May this message go now? Only if all older ones are sent or wait for bytes of their own, and it does not itself.
     pub(crate) fn sent_message(&mut self, number: u64) {
         let place = self.kept.iter().position(|kept| kept.number == number);
@@ -156,7 +166,7 @@ impl Reference {
         for frame in self.unacked.drain(..acked).collect::<Vec<_>>() {
             match frame {
                 Frame::Message(number) => self.kept.retain(|kept| kept.number != number),
-                Frame::Bytes(stream, to) => {
+                Frame::Bytes(stream, to, _) => {
                     if let Some(stream) = self.streams.get_mut(&stream) {
                         stream.acked = stream.acked.max(to);
                     }
@@ -176,7 +186,7 @@ impl Reference {
             if !stream.attached || stream.sent >= stream.retained {
                 continue;
             }
-            let is_under_way = |frame: &Frame| matches!(frame, Frame::Bytes(of, _) if of == key);
+            let is_under_way = |frame: &Frame| matches!(frame, Frame::Bytes(of, ..) if of == key);
             if !self.unacked.iter().any(is_under_way) {
                 stream.lost_bytes += stream.retained - stream.sent;
                 stream.sent = stream.retained;

@@ -1,0 +1,108 @@
+//! Many seeds, on as many threads as there are cores.
+//!
+//! It prints nothing: what there is to see is told to whoever watches, about four times a second.
+
+use crate::breach::Breach;
+use crate::plan::Plan;
+use crate::planted::Planted;
+use crate::run::{Tally, run};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How many seeds a thread takes at a time.
+const CHUNK: u64 = 64;
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// How far a batch has come, or how it ended.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Seeds that were lived through.
+    pub seeds: u64,
+    /// What was counted in them, all together.
+    pub tally: Tally,
+    /// Those that failed.
+    pub failures: Vec<(u64, Breach)>,
+    /// How long it took.
+    pub took: Duration,
+    /// How long it took all threads together.
+    pub worked: Duration,
+}
+
+impl Progress {
+    /// Events in a second of one core.
+    pub fn events_per_second(&self) -> f64 {
+        per_second(self.tally.events, self.worked)
+    }
+
+    /// Seeds in a second, by all threads.
+    pub fn seeds_per_second(&self) -> f64 {
+        per_second(self.seeds, self.took)
+    }
+
+    fn add(&mut self, seed: u64, tally: &Tally, breach: Option<Breach>) {
+        self.seeds += 1;
+        self.tally.add(tally);
+        self.failures.extend(breach.map(|breach| (seed, breach)));
+    }
+}
+
+fn per_second(count: u64, took: Duration) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for a reader")]
+    let count = count as f64;
+    count / took.as_secs_f64().max(f64::EPSILON)
+}
+
+/// Lives through `seeds` on `jobs` threads; ends early once `failures_max` of them have failed.
+pub fn run_all(
+    seeds: Range<u64>,
+    planted: Option<Planted>,
+    jobs: usize,
+    failures_max: usize,
+    watch: impl Fn(&Progress) + Sync,
+) -> Progress {
+    let began = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let shared = Mutex::new((Progress::default(), began));
+    let work = || {
+        loop {
+            let from = next.fetch_add(CHUNK, Ordering::Relaxed);
+            if from >= seeds.end {
+                return;
+            }
+            let mut mine = Progress::default();
+            let started = Instant::now();
+            for seed in from..(from + CHUNK).min(seeds.end) {
+                let outcome = run(Plan::of(seed), planted, false);
+                mine.add(seed, &outcome.tally, outcome.breach);
+            }
+            mine.worked = started.elapsed();
+            let mut shared = shared.lock().expect("no thread has panicked");
+            let (progress, told) = &mut *shared;
+            merge(progress, mine);
+            progress.took = began.elapsed();
+            if progress.failures.len() >= failures_max {
+                next.store(seeds.end, Ordering::Relaxed);
+            }
+            if told.elapsed() >= TELL_EVERY {
+                *told = Instant::now();
+                watch(progress);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..jobs.max(1)).for_each(|_| drop(scope.spawn(work))));
+    let (mut progress, _) = shared.into_inner().expect("no thread has panicked");
+    progress.took = began.elapsed();
+    progress.failures.sort_by_key(|(seed, _)| *seed);
+    progress
+}
+
+fn merge(all: &mut Progress, mut part: Progress) {
+    all.seeds += part.seeds;
+    all.tally.add(&part.tally);
+    all.worked += part.worked;
+    all.failures.append(&mut part.failures);
+}

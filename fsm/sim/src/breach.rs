@@ -1,0 +1,85 @@
+//! The rules that every world must keep, and how a breach of one reads.
+//!
+//! It checks nothing; the checks stand where what they look at happens.
+
+use draupnir_fsm::delivery::StreamKey;
+use draupnir_fsm::fact::Attempt;
+use draupnir_fsm::machine::invariants::Violation;
+use std::fmt;
+
+/// A rule that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// The machine did what it must never do.
+    Machine(Violation),
+    /// A frame was written to a link that was not up.
+    WrittenToNoLink(Attempt),
+    /// A frame was written before its gate was open.
+    WrittenBeforeItsGate(Attempt),
+    /// A gate opened before the first message and before its time.
+    GateTooEarly(Attempt),
+    /// A message counts as delivered that the console does not have.
+    AcknowledgedUnread(u32),
+    /// Bytes of a stream count as delivered that the console does not have.
+    BytesAcknowledgedUnread(StreamKey),
+    /// A message is no longer kept though nobody has it and no loss was told.
+    Forgotten(u32),
+    /// A message arrived for the first time after one that was pushed later.
+    OutOfOrder(u32),
+    /// A message was sent twice on one link though nobody asked.
+    SentTwice(u32),
+    /// The end of a stream was told before its last bytes.
+    EndBeforeBytes(u32),
+    /// Bytes of a stream are missing and no gap was told.
+    Hole(StreamKey),
+    /// More is kept or under way than its bound permits.
+    OverItsBound(&'static str),
+    /// A message was dropped as poison before three links in a row had ended over it.
+    InnocentMessage(u32),
+    /// More dials or registrations in a minute than any policy would make.
+    TooManyAttempts(&'static str),
+    /// A registration although the console had given an id and not taken it back.
+    NeedlessRegistration,
+    /// An attempt sooner than the console had asked, or than its row of the policy permits.
+    TooSoon(&'static str),
+    /// A dial while the world still has an open socket of ours.
+    SecondSocket(Attempt),
+    /// A link was dead for longer than a Ping and its answer may take.
+    DeadLinkKept(Attempt),
+    /// A link that nothing was wrong with was dropped.
+    HealthyLinkDropped(Attempt),
+    /// A deadline fired on time that the process had not lived through.
+    DeadlineOnJump(&'static str),
+    /// A resync that nothing had made necessary.
+    NeedlessResync,
+    /// The loop would run on without time passing.
+    Spins,
+    /// The loop woke too often for nothing.
+    Busy,
+    /// A heartbeat came later than promised.
+    HeartbeatLate,
+    /// A command was started twice.
+    StartedTwice(u32),
+    /// A dispatch was never answered.
+    Unanswered(u32),
+    /// The network was calm, and no link was ready in time.
+    NotReady,
+    /// The link was ready, and what waited was not delivered in time.
+    NotDelivered,
+    /// The link was ready, and the console could not reach the agent through it.
+    Unreachable,
+    /// A calm link did not last.
+    CalmLinkLost,
+    /// The process did not leave in time.
+    ExitOverdue,
+    /// A drain over a good link lost something, or did not say goodbye.
+    UncleanExit,
+    /// The world did not come to an end.
+    Endless,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

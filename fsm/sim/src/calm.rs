@@ -1,0 +1,258 @@
+//! After the storm: within a stated time the agent must be back, everything delivered, and the link stay.
+//!
+//! The bound follows from the policy's table and from which faults the world knew: only a refused key, a forgotten or
+//! replaced instance and a `Retry-After` may make an agent wait for minutes. Times are milliseconds of the world.
+
+use crate::breach::Breach;
+use crate::plan::{Fault, Faults};
+use crate::wire::Down;
+use crate::world::{Event, World};
+
+/// What may pass until a link is ready: the dead link is noticed (21 s), the longest ordinary wait (30 s), the time-outs
+/// of a registration and a dial that were in flight (15 s, 10 s), a jump's jitter, sockets going, gates.
+const READY_MS: u64 = 100_000;
+
+/// What the slow rows of the policy may add.
+const REFUSED_MS: u64 = 900_000;
+const FORGOTTEN_MS: u64 = 600_000;
+const REPLACED_MS: u64 = 600_000;
+const RETRY_AFTER_MS: u64 = 1_200_000;
+
+/// What may pass from there until everything is delivered: a full ledger and full scrollbacks over a calm network, the
+/// longest command with its kill, and a write that began on a slow link.
+const DELIVERED_MS: u64 = 120_000;
+
+/// How long the calm link is watched: longer than a resync takes to come.
+const STEADY_MS: u64 = 55_000;
+
+/// How many resyncs a calm link may see: with the ways of a storm still under it, two may go unheard.
+const RESYNCS_MAX: u32 = 3;
+
+/// When the console must reach the agent at the latest: two resyncs that were not heard and one that was.
+const REACHABLE_MS: u64 = 150_000;
+
+/// How long a console waits for the answer to the last dispatch.
+const PROBE_MS: u64 = 10_000;
+
+/// How long a process may take to leave, and the slack of its last tick.
+const EXIT_MS: u64 = 4_010;
+
+/// A way through the network on which a Ping, its Pong and a close frame fit into the time of a drain.
+const FAREWELL_WAY_MS_MAX: u64 = 400;
+
+/// What is known of the calm.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Calm {
+    pub(crate) since_ms: Option<u64>,
+    /// The storm ended between two lives.
+    pub(crate) waits_for_life: bool,
+    ready_ms: Option<u64>,
+    /// Since when all is delivered and the link has to stay.
+    pub(crate) steady_since_ms: Option<u64>,
+    pub(crate) resyncs: u32,
+    links_then: u64,
+    probe: Option<(u32, u64)>,
+    drains: bool,
+    /// When the console last heard a state message.
+    pub(crate) heard_ms: u64,
+    pub(crate) over: bool,
+}
+
+/// Until when a link must be ready after the storm: one wait of each row that this world may have grown.
+fn ready_within_ms(faults: Faults) -> u64 {
+    use Fault::{
+        DialBusy, DialUnauthorized, Forgotten, KeyRefused, RegisterBroken, RegisterElsewhere, RegisterLimited,
+        RegisterRefused, RegisterRejected, RegisterUnprocessable, Replaced,
+    };
+    let refusing = [DialUnauthorized, RegisterRefused, KeyRefused];
+    let forgetting = [Forgotten, RegisterRejected, RegisterUnprocessable, RegisterElsewhere];
+    let rows: [(&[Fault], u64); 4] = [
+        (&refusing, REFUSED_MS),
+        (&forgetting, FORGOTTEN_MS),
+        (&[Replaced], REPLACED_MS),
+        (&[RegisterLimited, RegisterBroken, DialBusy], RETRY_AFTER_MS),
+    ];
+    let known = rows.into_iter().filter(|(row, _)| row.iter().any(|fault| faults.has(*fault)));
+    READY_MS + known.map(|(_, ms)| ms).sum::<u64>()
+}
+
+impl World {
+    /// Looks at how far the calm has come, after every step.
+    pub(crate) fn check_calm(&mut self) {
+        self.check_exit();
+        let Some(since_ms) = self.calm.since_ms else { return };
+        if self.calm.drains || self.calm.over || self.host.stirred > 0 {
+            return;
+        }
+        if self.calm.waits_for_life {
+            self.wait_for_life();
+            return;
+        }
+        match (self.calm.steady_since_ms, self.calm.probe) {
+            (None, _) => self.wait_until_delivered(since_ms),
+            (Some(steady_ms), None) => self.watch_steady(steady_ms),
+            (Some(_), Some((dispatch, sent_ms))) => self.wait_for_probe(dispatch, sent_ms),
+        }
+    }
+
+    /// The process must be gone in time once it was told to.
+    fn check_exit(&mut self) {
+        let Some(since_ms) = self.host.rules.drains_since_ms else { return };
+        let own_ms = self.own_now().as_ms();
+        if self.host.running && !self.host.frozen && self.host.stirred == 0 && own_ms > since_ms + EXIT_MS {
+            self.fail(Breach::ExitOverdue);
+        }
+    }
+
+    /// The storm ended while no process ran, or on its way out: the next one is what the calm is about.
+    fn wait_for_life(&mut self) {
+        if !self.host.running {
+            self.calm.waits_for_life = false;
+            let remembered = self.host.knows_id;
+            self.begin_life(remembered);
+            self.calm.since_ms = Some(self.now_ms);
+        } else if self.host.stop_asked_ms.is_none() {
+            self.calm.waits_for_life = false;
+            self.calm.since_ms = Some(self.now_ms);
+        }
+    }
+
+    fn wait_until_delivered(&mut self, since_ms: u64) {
+        let ready = self.is_ready();
+        let within_ms = ready_within_ms(self.plan.faults);
+        if ready {
+            self.calm.ready_ms.get_or_insert(self.now_ms);
+        }
+        let delivered = ready && self.is_delivered();
+        match self.calm.ready_ms {
+            None if self.now_ms > since_ms + within_ms => self.fail(Breach::NotReady),
+            None => {}
+            Some(_) if delivered => {
+                self.calm.steady_since_ms = Some(self.now_ms);
+                self.calm.links_then = self.tally.links;
+                self.tell(|| "all is delivered".to_owned());
+                self.note_in(STEADY_MS, Event::Probes);
+            }
+            Some(ready_ms) if self.now_ms > ready_ms + DELIVERED_MS => {
+                let ledger = &self.host.engine.delivery;
+                let (settled, messages) = (ledger.is_settled(), ledger.messages());
+                let left = format!("settled: {settled}, messages: {messages}, commands: {:?}", self.work.jobs);
+                self.tell(|| left);
+                self.fail(Breach::NotDelivered);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Does the console have everything that this process had to say?
+    fn is_delivered(&mut self) -> bool {
+        if !self.host.engine.delivery.is_settled() || !self.work.jobs.is_empty() || self.any_unread() {
+            return false;
+        }
+        if let Some(place) = self.messages.missing() {
+            self.fail(Breach::Forgotten(place));
+            return false;
+        }
+        let life = self.host.life;
+        let unanswered = |asked: &crate::work::Dispatch| asked.taken_in_life == Some(life) && !asked.answered;
+        if let Some(place) = self.work.dispatches.iter().position(unanswered) {
+            self.fail(Breach::Unanswered(u32::try_from(place).unwrap_or(u32::MAX)));
+            return false;
+        }
+        let hole = self
+            .work
+            .sources
+            .iter()
+            .find(|(_, source)| source.received < source.end && !source.is_told(source.received, source.end));
+        if let Some((stream, _)) = hole {
+            let stream = *stream;
+            self.fail(Breach::Hole(stream));
+        }
+        true
+    }
+
+    /// Is a link ready that will last?
+    fn is_ready(&self) -> bool {
+        let sound = |link| self.wires.iter().any(|wire| wire.link == link && wire.is_sound(self.now_ms));
+        self.host.engine.machine().snapshot().state == "connected.ready" && self.host.rules.live.is_some_and(sound)
+    }
+
+    fn any_unread(&self) -> bool {
+        self.work.sources.values().any(|source| source.unread > 0 || source.reading)
+    }
+
+    /// A calm link stays, but for the resyncs that an earlier loss may have made necessary.
+    fn watch_steady(&mut self, steady_ms: u64) {
+        let live = self.host.rules.live.is_some();
+        let links = self.tally.links - self.calm.links_then;
+        let lost =
+            !live && self.calm.resyncs == 0 || links > u64::from(self.calm.resyncs) || self.calm.resyncs > RESYNCS_MAX;
+        if lost {
+            self.fail(Breach::CalmLinkLost);
+        }
+        let quiet_since_ms = self.calm.heard_ms.max(steady_ms);
+        if live && self.calm.resyncs == 0 && self.now_ms > quiet_since_ms + 31_000 {
+            self.fail(Breach::HeartbeatLate);
+        }
+    }
+
+    /// The console asks for one thing more.
+    pub(crate) fn probe(&mut self) {
+        if !self.is_ready() {
+            // A resync is under way.
+            return self.note_in(1_000, Event::Probes);
+        }
+        let Some(link) = self.routed() else {
+            if self.console.lost_routing_unseen || self.host.rules.gave_up_resync {
+                return self.end();
+            }
+            // A resync that was not heard is tried again.
+            let since_ms = self.calm.steady_since_ms.unwrap_or(self.now_ms);
+            if self.host.rules.wants_resync() && self.now_ms < since_ms + REACHABLE_MS {
+                return self.note_in(1_000, Event::Probes);
+            }
+            return self.fail(Breach::Unreachable);
+        };
+        let dispatch = self.new_dispatch();
+        if let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) {
+            (asked.lasts_ms, asked.fails, asked.timeout_ms) = (20, false, 30_000);
+        }
+        self.calm.probe = Some((dispatch, self.now_ms));
+        self.send_down(link, Down::Dispatch(dispatch));
+    }
+
+    fn wait_for_probe(&mut self, dispatch: u32, sent_ms: u64) {
+        let answered = self.work.dispatches.get(dispatch as usize).is_some_and(|asked| asked.answered);
+        if answered && self.host.engine.delivery.is_settled() {
+            return self.end();
+        }
+        if self.now_ms > sent_ms + PROBE_MS {
+            self.fail(Breach::Unreachable);
+        }
+    }
+
+    /// All is well; at the end the process may have to show how it leaves.
+    fn end(&mut self) {
+        if !self.plan.drains {
+            self.calm.over = true;
+            return;
+        }
+        self.calm.drains = true;
+        self.shut_down();
+    }
+
+    /// The process has left in the calm: nothing may be missing.
+    pub(crate) fn check_farewell(&mut self) {
+        if !self.calm.drains {
+            return;
+        }
+        self.calm.over = true;
+        // On a slow way the goodbye is still under way when the time is up.
+        if self.wires.iter().any(|wire| wire.latency_ms > FAREWELL_WAY_MS_MAX) {
+            return;
+        }
+        if self.messages.missing().is_some() || !self.console.goodbye {
+            self.fail(Breach::UncleanExit);
+        }
+    }
+}

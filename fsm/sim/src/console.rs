@@ -1,0 +1,264 @@
+//! The console: what it answers, what it stores, and the ways of the production one (wire.md, part B).
+//!
+//! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver can
+//! see: order, holes, ends that come before their bytes.
+
+use crate::breach::Breach;
+use crate::plan::Fault;
+use crate::wire::{Down, Up, Wire};
+use crate::world::{Event, World};
+use draupnir_fsm::delivery::ping::Payload;
+use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Cut};
+use draupnir_fsm::fact::{Attempt, CloseReason, Failure};
+use draupnir_fsm::order::{ProviderName, RegisterPath};
+
+/// A console that greets nobody listens at the latest when the gate opens for everything.
+const LISTENS_MS_MAX: u64 = 4_900;
+
+/// What the console knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Console {
+    /// It knows the instance.
+    pub(crate) knows: bool,
+    /// It is not there until then.
+    pub(crate) away_until_ms: u64,
+    pub(crate) key_refused_until_ms: u64,
+    /// The link by which it reaches the agent.
+    pub(crate) table: Option<Attempt>,
+    /// Its routing was lost in a way that the agent could not have noticed.
+    pub(crate) lost_routing_unseen: bool,
+    /// The agent has closed its last link with a close frame.
+    pub(crate) goodbye: bool,
+    old_pong: Option<Payload>,
+    last_pong: Option<Payload>,
+}
+
+impl Console {
+    pub(crate) fn new(knows: bool) -> Self {
+        Self {
+            knows,
+            away_until_ms: 0,
+            key_refused_until_ms: 0,
+            table: None,
+            lost_routing_unseen: false,
+            goodbye: false,
+            old_pong: None,
+            last_pong: None,
+        }
+    }
+}
+
+impl World {
+    /// A process of the agent is new: no connection of an older one reaches it.
+    pub(crate) fn forget_connections(&mut self) {
+        self.wires.clear();
+        self.console.table = None;
+        (self.console.old_pong, self.console.last_pong) = (None, None);
+    }
+
+    /// A registration over HTTP.
+    pub(crate) fn register(&mut self, attempt: Attempt, path: RegisterPath, provider: ProviderName) {
+        let life = self.host.life;
+        let in_ms = 2 * self.plan.latency_ms + self.between(1, 300);
+        let (status, retry_after_ms) = match self.meets_one_of(&Fault::REGISTRATIONS) {
+            Some(Fault::RegisterHangs) => return,
+            _ if self.now_ms < self.console.away_until_ms => {
+                return self.note_in(in_ms, Event::RegistrationFailed { life, attempt, cause: Failure::Connect });
+            }
+            Some(Fault::RegisterReset) => {
+                return self.note_in(in_ms, Event::RegistrationFailed { life, attempt, cause: Failure::Protocol });
+            }
+            _ if self.now_ms < self.console.key_refused_until_ms => (401, None),
+            Some(Fault::RegisterRefused) => (self.one_of(&[401, 403]), None),
+            Some(Fault::RegisterElsewhere) => (self.one_of(&[404, 405]), None),
+            Some(Fault::RegisterUnprocessable) if provider == ProviderName::Configured => (422, None),
+            Some(Fault::RegisterRejected) => (self.one_of(&[400, 402, 410, 422]), None),
+            Some(Fault::RegisterLimited) => (429, self.retry_after_ms()),
+            Some(Fault::RegisterBroken) => (self.one_of(&[500, 502, 503, 408]), self.retry_after_ms()),
+            Some(Fault::RegisterRedirected) => (self.one_of(&[301, 302, 308]), None),
+            known => {
+                if self.plan.production && path == RegisterPath::Designed {
+                    (404, None)
+                } else {
+                    self.console.knows = true;
+                    (if known == Some(Fault::RegisterKnown) { 409 } else { self.one_of(&[200, 201]) }, None)
+                }
+            }
+        };
+        self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms });
+    }
+
+    fn one_of(&mut self, statuses: &[u16]) -> u16 {
+        let place = crate::plan::pick(&mut self.random, statuses.len());
+        statuses.get(place).copied().unwrap_or(500)
+    }
+
+    /// What a console in trouble asks for, silly values among it.
+    pub(crate) fn retry_after_ms(&mut self) -> Option<u64> {
+        match self.between(0, 9) {
+            0..=3 => None,
+            4 => Some(0),
+            5 => Some(u64::MAX),
+            _ => Some(self.between(1, 60) * 1_000),
+        }
+    }
+
+    /// When the console listens on a new connection, and when it greets.
+    pub(crate) fn greeting_of(&mut self, wire: &mut Wire) {
+        let now_ms = self.now_ms;
+        if self.meets(Fault::GreetsNever) {
+            wire.listens_ms = now_ms + self.between(5, LISTENS_MS_MAX);
+            return;
+        }
+        let late = self.meets(Fault::GreetsLate);
+        let in_ms = if late { self.between(500, LISTENS_MS_MAX) } else { self.between(5, 20) };
+        wire.listens_ms = now_ms + in_ms;
+        wire.greets_ms = Some(wire.listens_ms);
+    }
+
+    /// One connection an instance: a new one takes the place of the one before.
+    pub(crate) fn console_accepts(&mut self, link: Attempt) {
+        if let Some(old) = self.console.table.replace(link)
+            && self.wire(old).is_some_and(|wire| wire.console_open)
+        {
+            self.console_closes(old, 1001, CloseReason::Replaced);
+        }
+        self.console.goodbye = false;
+        self.console.old_pong = self.console.last_pong.take();
+    }
+
+    pub(crate) fn greet(&mut self, life: u32, link: Attempt) {
+        if life == self.host.life && self.wire(link).is_some_and(|wire| wire.console_open) {
+            self.send_down(link, Down::Text);
+        }
+    }
+
+    /// The upgrade is always answered 101; what is wrong is said after it.
+    pub(crate) fn refuse_link(&mut self, life: u32, link: Attempt) {
+        if life != self.host.life || self.wire(link).is_none_or(|wire| !wire.console_open) {
+            return;
+        }
+        if self.now_ms < self.console.key_refused_until_ms {
+            self.console_closes(link, 1008, CloseReason::Authentication);
+        } else if !self.console.knows {
+            self.console_closes(link, 1008, CloseReason::UnknownInstance);
+        } else {
+            self.send_down(link, Down::Text);
+        }
+    }
+
+    pub(crate) fn console_closes(&mut self, link: Attempt, code: u16, reason: CloseReason) {
+        let Some(wire) = self.wire(link).filter(|wire| wire.console_open) else { return };
+        wire.console_open = false;
+        self.console.table.take_if(|current| *current == link);
+        self.send_down(link, Down::Close(code, reason));
+    }
+
+    /// The console hears that a connection is over. The production one then forgets whichever is current.
+    pub(crate) fn console_notices_end(&mut self, life: u32, link: Attempt) {
+        let production = self.plan.production;
+        if life != self.host.life {
+            if production {
+                // A process of its own could not know of that socket.
+                self.console.lost_routing_unseen = true;
+                self.console.table = None;
+            }
+            return;
+        }
+        // It may have closed that socket long ago, and hears only now that it is gone.
+        let Some(wire) = self.wires.iter_mut().find(|wire| wire.link == link && !wire.end_noticed) else { return };
+        (wire.console_open, wire.end_noticed) = (false, true);
+        if production {
+            self.console.table = None;
+        } else {
+            self.console.table.take_if(|current| *current == link);
+        }
+    }
+
+    pub(crate) fn console_reads(&mut self, link: Attempt, frame: Up) {
+        let now_ms = self.now_ms;
+        let listens = self.wire(link).is_some_and(|wire| wire.listens_ms <= now_ms);
+        let life = self.host.life;
+        match frame {
+            Up::Ping(payload) => self.answer_ping(link, payload),
+            Up::Close(code) => {
+                self.console.goodbye = code == 1000;
+                self.console_notices_end(life, link);
+                self.send_down(link, Down::CloseAnswered);
+            }
+            Up::Reset => self.console_notices_end(life, link),
+            _ if !listens => {}
+            Up::State(_) => self.calm.heard_ms = now_ms,
+            Up::Message(place) => self.store(link, place),
+            Up::Stream { life, stream, cut, bytes } => {
+                if life == self.host.life
+                    && let Cut::Bytes { from, replay: false, .. } = cut
+                    && let Some(source) = self.work.sources.get_mut(&stream)
+                    && !source.receive(from, bytes)
+                    && !source.unsure
+                {
+                    let gaps = self.work.sources.get(&stream).map(|source| source.gaps.clone());
+                    self.tell(|| {
+                        format!("link {link}: {bytes} bytes of {stream:?} from {from} on; told to be lost: {gaps:?}")
+                    });
+                    self.fail(Breach::Hole(stream));
+                }
+            }
+        }
+    }
+
+    fn answer_ping(&mut self, link: Attempt, payload: Payload) {
+        let skips = self.meets(Fault::PongsSkipped);
+        let Some(wire) = self.wire(link).filter(|wire| wire.answers_pings) else { return };
+        // Of several Pings only the newest need be answered (RFC 6455, section 5.5.3).
+        if skips && wire.up.iter().any(|(_, frame)| matches!(frame, Up::Ping(_))) {
+            // With a long way on top of it, that is too late for a probe.
+            wire.harmed |= wire.latency_ms > 400;
+            return;
+        }
+        if self.meets(Fault::PongsOfOldLinks)
+            && let Some(old) = self.console.old_pong
+        {
+            self.send_down(link, Down::Pong(old));
+        }
+        self.send_down(link, Down::Pong(payload));
+        self.console.last_pong = Some(payload);
+        if self.meets(Fault::PongsRepeated) {
+            self.send_down(link, Down::Pong(payload));
+        }
+    }
+
+    /// A dispatch needs no other answer than the one it has now.
+    pub(crate) fn answered(&mut self, dispatch: Option<u32>) {
+        if let Some(asked) = dispatch.and_then(|dispatch| self.work.dispatches.get_mut(dispatch as usize)) {
+            asked.answered = true;
+        }
+    }
+
+    fn store(&mut self, link: Attempt, place: u32) {
+        let Some(message) = self.messages.message(place).copied() else { return };
+        if message.dispatch.is_some() && message.size_bytes > CUT_RESULT_BYTES && self.meets(Fault::Poison) {
+            self.tell(|| format!("link {link}: the console cannot take message {place}"));
+            return self.console_closes(link, 1009, CloseReason::Other);
+        }
+        self.tell(|| format!("link {link}: message {place} answers {:?} after {:?}", message.dispatch, message.after));
+        match self.messages.store(place) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(breach) => return self.fail(breach),
+        }
+        self.tally.messages += 1;
+        self.answered(message.dispatch);
+        if message.life != self.host.life {
+            return;
+        }
+        for (stream, end) in message.after.into_iter().flatten() {
+            let whole = |source: &crate::work::Source| {
+                source.received >= end || source.unsure || source.is_told(source.received, end)
+            };
+            if self.work.sources.get(&stream).is_some_and(|source| !whole(source)) {
+                self.fail(Breach::EndBeforeBytes(place));
+            }
+        }
+    }
+}

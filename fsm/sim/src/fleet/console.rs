@@ -1,0 +1,96 @@
+//! The console of a fleet: how many connections it accepts, and how many registrations from one address.
+//!
+//! Connections queue; one that was waited for too long was accepted for nothing. Registrations are limited as the
+//! production console does it: so many a minute for each address, and `Retry-After` says when the minute is over.
+
+use super::Fleet;
+use std::collections::BTreeMap;
+
+/// Registrations that one address may send in a minute (wire.md, part B).
+pub(super) const REGISTRATIONS_PER_MINUTE: u32 = 10;
+
+/// Connections that may wait to be accepted; the next one is refused. As deep as Linux lets a listening socket be.
+const BACKLOG: u64 = 4_096;
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Nobody listens.
+    Absent,
+    /// Too many wait already.
+    Refused,
+    /// TLS fails.
+    BadCertificate,
+    /// It is accepted after this.
+    After {
+        /// How long it waits, in milliseconds.
+        wait_ms: u64,
+    },
+}
+
+/// What the console knows, and how busy it is.
+pub(super) struct Console {
+    pub(super) away_until_ms: u64,
+    pub(super) bad_certificate_until_ms: u64,
+    unknown: Vec<bool>,
+    accept_us: u64,
+    free_us: u64,
+    /// Registrations of each address in the minute that began then.
+    windows: BTreeMap<usize, (u64, u32)>,
+}
+
+impl Console {
+    pub(super) fn new(fleet: &Fleet, knows_nobody: Option<u64>) -> Self {
+        Self {
+            away_until_ms: 0,
+            bad_certificate_until_ms: 0,
+            unknown: vec![knows_nobody.is_some(); fleet.agents],
+            accept_us: 1_000_000 / fleet.accepts_per_second.max(1),
+            free_us: 0,
+            windows: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn admit(&mut self, at_ms: u64) -> Admission {
+        if at_ms < self.away_until_ms {
+            return Admission::Absent;
+        }
+        let at_us = at_ms * 1_000;
+        let waits_us = self.free_us.saturating_sub(at_us);
+        if waits_us / self.accept_us > BACKLOG {
+            return Admission::Refused;
+        }
+        self.free_us = self.free_us.max(at_us) + self.accept_us;
+        if at_ms < self.bad_certificate_until_ms {
+            return Admission::BadCertificate;
+        }
+        Admission::After { wait_ms: waits_us / 1_000 }
+    }
+
+    pub(super) fn knows(&self, member: usize) -> bool {
+        self.unknown.get(member) != Some(&true)
+    }
+
+    /// It is away until then, and has lost its memory after that.
+    pub(super) fn forget_all(&mut self, until_ms: u64) {
+        self.away_until_ms = until_ms;
+        self.unknown.fill(true);
+    }
+
+    /// The answer to a registration.
+    pub(super) fn register(&mut self, now_ms: u64, member: usize, address: usize) -> (u16, Option<u64>) {
+        let (since_ms, count) = self.windows.entry(address).or_insert((now_ms, 0));
+        if now_ms >= *since_ms + 60_000 {
+            (*since_ms, *count) = (now_ms, 0);
+        }
+        if *count >= REGISTRATIONS_PER_MINUTE {
+            let left_ms = *since_ms + 60_000 - now_ms;
+            return (429, Some(left_ms.div_ceil(1_000) * 1_000));
+        }
+        *count += 1;
+        if let Some(unknown) = self.unknown.get_mut(member) {
+            *unknown = false;
+        }
+        (201, None)
+    }
+}

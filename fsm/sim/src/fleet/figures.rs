@@ -1,0 +1,225 @@
+//! What is measured of a fleet's return: rates by the second, and when how many were back.
+//!
+//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back.
+
+use super::console::REGISTRATIONS_PER_MINUTE;
+use std::collections::BTreeMap;
+
+/// The columns of [`Figures::row`].
+pub const HEADINGS: [&str; 11] = [
+    "50 % back (s)",
+    "99 % (s)",
+    "100 % (s)",
+    "dials",
+    "peak dials/s",
+    "peak arrivals/s",
+    "peak/mean",
+    "peak links/s",
+    "peak/mean",
+    "most dials of one",
+    "registrations/min and address",
+];
+
+/// The figures of one story.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    agents: usize,
+    began_ms: u64,
+    trouble_ms: u64,
+    /// Dials, those of them that found somebody listening, links that came up, and returns, in each second.
+    pub(super) dials: Vec<u32>,
+    pub(super) arrivals: Vec<u32>,
+    pub(super) links: Vec<u32>,
+    pub(super) returns: Vec<u32>,
+    back_at_ms: Vec<u64>,
+    dials_of: Vec<u32>,
+    registrations: BTreeMap<usize, Vec<u64>>,
+}
+
+impl Figures {
+    pub(super) fn new(agents: usize, began_ms: u64, trouble_ms: u64) -> Self {
+        Self {
+            agents,
+            began_ms,
+            trouble_ms,
+            dials: Vec::new(),
+            arrivals: Vec::new(),
+            links: Vec::new(),
+            returns: Vec::new(),
+            back_at_ms: Vec::new(),
+            dials_of: vec![0; agents],
+            registrations: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn dialled(&mut self, now_ms: u64, member: usize) {
+        if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
+            count(&mut self.dials, since_ms);
+            if let Some(dials) = self.dials_of.get_mut(member) {
+                *dials += 1;
+            }
+        }
+    }
+
+    /// A dial reached a console that listens, whatever became of it.
+    pub(super) fn arrived(&mut self, now_ms: u64) {
+        if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
+            count(&mut self.arrivals, since_ms);
+        }
+    }
+
+    pub(super) fn opened(&mut self, now_ms: u64) {
+        if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
+            count(&mut self.links, since_ms);
+        }
+    }
+
+    pub(super) fn is_back(&mut self, now_ms: u64) {
+        let since_ms = now_ms.saturating_sub(self.began_ms);
+        count(&mut self.returns, since_ms);
+        self.back_at_ms.push(since_ms);
+    }
+
+    pub(super) fn registered(&mut self, now_ms: u64, address: usize) {
+        if now_ms >= self.began_ms {
+            self.registrations.entry(address).or_default().push(now_ms);
+        }
+    }
+
+    pub(super) fn conclude(&mut self) {
+        self.back_at_ms.sort_unstable();
+    }
+
+    pub(super) fn agents(&self) -> usize {
+        self.agents
+    }
+
+    /// How many came back; one that did so twice counts twice.
+    pub fn back(&self) -> usize {
+        self.back_at_ms.len()
+    }
+
+    /// Dials from the beginning of the story on.
+    pub fn dials(&self) -> u32 {
+        self.dials.iter().sum()
+    }
+
+    /// When so many percent were back, in milliseconds; none where they never were.
+    pub fn back_ms(&self, percent: usize) -> Option<u64> {
+        let place = (self.agents * percent).div_ceil(100).max(1) - 1;
+        self.back_at_ms.get(place).copied()
+    }
+
+    /// The greatest number of dials in one second, whether or not anybody listened.
+    pub fn peak_dials(&self) -> u32 {
+        self.dials.iter().copied().max().unwrap_or(0)
+    }
+
+    /// The most dials in one second that found somebody listening, and that against their mean.
+    pub fn arrivals(&self) -> (u32, f64) {
+        self.peak(&self.arrivals)
+    }
+
+    /// The most links that came up in one second, and that against their mean.
+    pub fn links(&self) -> (u32, f64) {
+        self.peak(&self.links)
+    }
+
+    /// A peak against the mean over the time until 99 % were back.
+    fn peak(&self, counts: &[u32]) -> (u32, f64) {
+        let seconds = self.back_ms(99).unwrap_or(0).div_ceil(1_000).max(1);
+        let total: u32 = counts.iter().take(usize::try_from(seconds).unwrap_or(usize::MAX)).sum();
+        let peak = counts.iter().copied().max().unwrap_or(0);
+        let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
+        (peak, f64::from(peak) * seconds / f64::from(total.max(1)))
+    }
+
+    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair.
+    pub fn last_to_median(&self) -> f64 {
+        let after =
+            |ms: Option<u64>| u32::try_from(ms.unwrap_or(0).saturating_sub(self.trouble_ms)).unwrap_or(u32::MAX);
+        f64::from(after(self.back_ms(100))) / f64::from(after(self.back_ms(50)).max(1))
+    }
+
+    /// The most dials that one agent needed.
+    pub fn most_dials(&self) -> u32 {
+        self.dials_of.iter().copied().max().unwrap_or(0)
+    }
+
+    /// The most registrations that one address sent in any minute.
+    pub fn registrations_per_minute(&self) -> usize {
+        self.registrations.values().map(|times| busiest_minute(times)).max().unwrap_or(0)
+    }
+
+    /// That against what the console allows an address.
+    pub fn registrations_to_limit(&self) -> f64 {
+        let most = u32::try_from(self.registrations_per_minute()).unwrap_or(u32::MAX);
+        f64::from(most) / f64::from(REGISTRATIONS_PER_MINUTE)
+    }
+
+    /// One row of the table, under [`HEADINGS`].
+    pub fn row(&self) -> Vec<String> {
+        let seconds = |percent| match self.back_ms(percent) {
+            Some(ms) => format!("{}.{}", ms / 1_000, ms % 1_000 / 100),
+            None => "never".to_owned(),
+        };
+        let ((arrivals, arrivals_to_mean), (links, links_to_mean)) = (self.arrivals(), self.links());
+        vec![
+            seconds(50),
+            seconds(99),
+            seconds(100),
+            self.dials().to_string(),
+            self.peak_dials().to_string(),
+            arrivals.to_string(),
+            format!("{arrivals_to_mean:.1}"),
+            links.to_string(),
+            format!("{links_to_mean:.1}"),
+            self.most_dials().to_string(),
+            self.registrations_per_minute().to_string(),
+        ]
+    }
+}
+
+fn count(seconds: &mut Vec<u32>, since_ms: u64) {
+    let second = usize::try_from(since_ms / 1_000).unwrap_or(0);
+    if seconds.len() <= second {
+        seconds.resize(second + 1, 0);
+    }
+    if let Some(count) = seconds.get_mut(second) {
+        *count += 1;
+    }
+}
+
+/// The most entries of a rising list that lie within one minute.
+fn busiest_minute(times: &[u64]) -> usize {
+    let in_minute_from =
+        |(place, from): (usize, &u64)| times.iter().skip(place).take_while(|time| **time < from + 60_000).count();
+    times.iter().enumerate().map(in_minute_from).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_that_of_the_time_until_nearly_all_are_back() {
+        let mut figures = Figures::new(4, 10_000, 0);
+        for (at_ms, member) in [(10_100, 0), (10_200, 1), (10_300, 2), (13_000, 3)] {
+            figures.dialled(at_ms, member);
+            figures.arrived(at_ms);
+            figures.is_back(at_ms + 50);
+        }
+        figures.conclude();
+        assert_eq!(figures.back_ms(50), Some(250));
+        assert_eq!(figures.back_ms(99), Some(3_050));
+        let (peak, to_mean) = figures.arrivals();
+        assert_eq!(peak, 3);
+        assert!((to_mean - 3.0).abs() < 1e-9, "{figures:?}");
+    }
+
+    #[test]
+    fn a_minute_may_begin_anywhere() {
+        assert_eq!(busiest_minute(&[0, 50_000, 59_000, 61_000, 109_000]), 4);
+        assert_eq!(busiest_minute(&[]), 0);
+    }
+}

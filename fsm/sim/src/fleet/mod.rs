@@ -1,0 +1,371 @@
+//! A fleet: many machines, one console with a limited accept rate, and the stories after which all come back at once.
+//!
+//! It is the machine alone that is under test here, not the ledger: a link carries Pings and nothing else. Nothing is
+//! checked on the way; what is measured is reported, and judged against the bounds of the README. Times are
+//! milliseconds.
+
+mod console;
+mod figures;
+mod member;
+mod plot;
+
+pub use figures::{Figures, HEADINGS};
+pub use plot::svg;
+
+use crate::agenda::Agenda;
+use console::{Admission, Console};
+use draupnir_fsm::fact::{CloseReason, Failure, Loss};
+use draupnir_fsm::limits::Policy;
+use draupnir_fsm::random::Random;
+use member::{Member, Wish};
+
+/// How long the fleet lives before the story begins: long enough for every backoff to be forgotten.
+const WARM_UP_MS: u64 = 100_000;
+
+/// Within which the agents of a fleet are started.
+const STARTED_WITHIN_MS: u64 = 40_000;
+
+/// A fleet that is not back by then is not waited for.
+const PATIENCE_MS: u64 = 3_600_000;
+
+/// What happens to a fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Story {
+    /// The console says that it restarts (close 1012) and is away for five seconds.
+    Restart,
+    /// The console vanishes without a word, every link with it, and is away for five seconds.
+    Crash,
+    /// Nothing passes between the agents and the console for two minutes.
+    Partition,
+    /// Four nodes behind one address restart one after the other, half a minute apart (close 1001).
+    Rolling,
+    /// The console restarts with a certificate that nobody accepts, for ten minutes.
+    Certificate,
+    /// The console restarts and does not know a single instance any more.
+    Forgets,
+    /// Nobody has an id, and all are started within a second.
+    ColdStart,
+}
+
+impl Story {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Restart, Self::Crash, Self::Partition, Self::Rolling, Self::Certificate, Self::Forgets, Self::ColdStart];
+
+    /// Its name, as in file names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Crash => "crash",
+            Self::Partition => "partition",
+            Self::Rolling => "rolling",
+            Self::Certificate => "certificate",
+            Self::Forgets => "forgets",
+            Self::ColdStart => "cold_start",
+        }
+    }
+
+    /// From the beginning of the story until the last agent can be back.
+    const fn trouble_ms(self) -> u64 {
+        match self {
+            Self::Restart | Self::Crash | Self::Forgets => AWAY_MS,
+            Self::Partition => 120_000,
+            Self::Rolling => 90_000,
+            Self::Certificate => 600_000,
+            Self::ColdStart => 0,
+        }
+    }
+}
+
+/// How long a console takes to restart.
+const AWAY_MS: u64 = 5_000;
+
+/// How many nodes a rolling restart goes through, and how far apart.
+const NODES: usize = 4;
+const NODE_EVERY_MS: u64 = 30_000;
+
+/// A fleet before its story.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// What all of its agents go by.
+    pub policy: Policy,
+    /// How many agents.
+    pub agents: usize,
+    /// How many connections the console can accept in a second.
+    pub accepts_per_second: u64,
+    /// How many agents share one address, and with it one limit of registrations.
+    pub behind_one_address: usize,
+    /// What all chances follow from.
+    pub seed: u64,
+}
+
+/// What happens to one agent, or to all.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Starts { member: usize },
+    Wakes { member: usize },
+    Dialled { member: usize, link: u32 },
+    Greeted { member: usize, link: u32 },
+    Failed { member: usize, link: u32, cause: Failure },
+    Refused { member: usize, link: u32 },
+    Ponged { member: usize, link: u32 },
+    Gone { member: usize, link: u32 },
+    Registered { member: usize, attempt: u32, status: u16, retry_after_ms: Option<u64> },
+    Trouble { node: Option<usize> },
+}
+
+struct World {
+    fleet: Fleet,
+    story: Story,
+    random: Random,
+    now_ms: u64,
+    agenda: Agenda<Event>,
+    members: Vec<Member>,
+    console: Console,
+    figures: Figures,
+    began_ms: u64,
+    away: usize,
+}
+
+impl Fleet {
+    /// Lives through a story until all are back.
+    pub fn live(self, story: Story) -> Figures {
+        let mut world = World::new(self, story);
+        world.run();
+        world.figures.conclude();
+        world.figures
+    }
+}
+
+impl World {
+    fn new(fleet: Fleet, story: Story) -> Self {
+        let mut random = Random::new(fleet.seed);
+        let mut agenda = Agenda::new();
+        let cold = story == Story::ColdStart;
+        let (within_ms, began_ms) = if cold { (1_000, 0) } else { (STARTED_WITHIN_MS, WARM_UP_MS) };
+        let members = (0..fleet.agents).map(|number| Member::new(number, &fleet.policy, &mut random)).collect();
+        for member in 0..fleet.agents {
+            agenda.note(random.between(0, within_ms), Event::Starts { member });
+        }
+        agenda.note(began_ms, Event::Trouble { node: None });
+        Self {
+            console: Console::new(&fleet, if cold { Some(began_ms) } else { None }),
+            figures: Figures::new(fleet.agents, began_ms, story.trouble_ms()),
+            away: if cold { fleet.agents } else { 0 },
+            fleet,
+            story,
+            random,
+            now_ms: 0,
+            agenda,
+            members,
+            began_ms,
+        }
+    }
+
+    fn run(&mut self) {
+        while let Some((at_ms, event)) = self.agenda.take() {
+            self.now_ms = at_ms;
+            self.happen(event);
+            let trouble_over = self.now_ms > self.began_ms + self.story.trouble_ms();
+            if trouble_over && self.away == 0 || self.now_ms > self.began_ms + PATIENCE_MS {
+                return;
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Starts { member } => {
+                let remembered = self.story != Story::ColdStart;
+                self.tell(member, |machine, now| machine.start(now, remembered));
+            }
+            Event::Wakes { member } => {
+                if self.members.get(member).is_some_and(|machine| machine.wake_ms() == Some(self.now_ms)) {
+                    self.tell(member, Member::tick);
+                }
+            }
+            Event::Dialled { member, link } => self.arrive(member, link),
+            Event::Greeted { member, link } => {
+                if self.tell(member, |machine, now| machine.greeted(now, link)) {
+                    self.is_back(member);
+                }
+            }
+            Event::Failed { member, link, cause } => {
+                self.tell(member, |machine, now| machine.dial_failed(now, link, cause));
+            }
+            Event::Refused { member, link } => {
+                self.tell(member, |machine, now| machine.closed(now, link, 1008, CloseReason::UnknownInstance));
+                self.socket_goes(member, link);
+            }
+            Event::Ponged { member, link } => {
+                self.tell(member, |machine, now| machine.ponged(now, link));
+            }
+            Event::Gone { member, link } => {
+                self.tell(member, |machine, now| machine.gone(now, link));
+            }
+            Event::Registered { member, attempt, status, retry_after_ms } => {
+                self.tell(member, |machine, now| machine.registered(now, attempt, status, retry_after_ms));
+            }
+            Event::Trouble { node } => self.trouble(node),
+        }
+    }
+
+    /// Lets a machine hear something and does what it wants; whether it became ready.
+    fn tell(&mut self, member: usize, hear: impl FnOnce(&mut Member, u64)) -> bool {
+        let now_ms = self.now_ms;
+        let Some(machine) = self.members.get_mut(member) else { return false };
+        let was_ready = machine.is_ready();
+        hear(machine, now_ms);
+        while let Some(wish) = self.members.get_mut(member).and_then(|machine| machine.next_wish(now_ms)) {
+            self.grant(member, wish);
+        }
+        let Some(machine) = self.members.get_mut(member) else { return false };
+        if let Some(at_ms) = machine.plan_wake() {
+            self.agenda.note(at_ms, Event::Wakes { member });
+        }
+        !was_ready && machine.is_ready()
+    }
+
+    fn grant(&mut self, member: usize, wish: Wish) {
+        let way_ms = self.members.get(member).map_or(0, |machine| machine.way_ms);
+        let cut_off = self.is_cut_off();
+        match wish {
+            Wish::Dial { link } => {
+                self.figures.dialled(self.now_ms, member);
+                if cut_off {
+                    return;
+                }
+                let admission = self.console.admit(self.now_ms + way_ms);
+                if admission != Admission::Absent {
+                    self.figures.arrived(self.now_ms);
+                }
+                let (at_ms, event) = match admission {
+                    Admission::Absent | Admission::Refused => {
+                        (way_ms * 2, Event::Failed { member, link, cause: Failure::Connect })
+                    }
+                    Admission::BadCertificate => (way_ms * 4, Event::Failed { member, link, cause: Failure::Tls }),
+                    Admission::After { wait_ms } => (way_ms * 4 + wait_ms, Event::Dialled { member, link }),
+                };
+                self.agenda.note(self.now_ms + at_ms, event);
+            }
+            Wish::Ping { link } => {
+                if !cut_off {
+                    self.agenda.note(self.now_ms + 2 * way_ms, Event::Ponged { member, link });
+                }
+            }
+            Wish::Drop { link } | Wish::Close { link } => {
+                self.agenda.note(self.now_ms + 2 * way_ms, Event::Gone { member, link });
+            }
+            Wish::Register { attempt } => self.register(member, attempt, way_ms),
+        }
+    }
+
+    /// Nothing passes.
+    fn is_cut_off(&self) -> bool {
+        let since_ms = self.now_ms.checked_sub(self.began_ms);
+        self.story == Story::Partition && since_ms.is_some_and(|since_ms| since_ms < self.story.trouble_ms())
+    }
+
+    fn arrive(&mut self, member: usize, link: u32) {
+        let way_ms = self.members.get(member).map_or(0, |machine| machine.way_ms);
+        if !self.members.get(member).is_some_and(|machine| machine.dials(link)) {
+            return;
+        }
+        self.figures.opened(self.now_ms);
+        self.tell(member, |machine, now| machine.opened(now, link));
+        let knows = self.console.knows(member);
+        let event = if knows { Event::Greeted { member, link } } else { Event::Refused { member, link } };
+        self.agenda.note(self.now_ms + way_ms + 15, event);
+    }
+
+    fn register(&mut self, member: usize, attempt: u32, way_ms: u64) {
+        let address = member / self.fleet.behind_one_address.max(1);
+        self.figures.registered(self.now_ms, address);
+        let (status, retry_after_ms) = self.console.register(self.now_ms, member, address);
+        let in_ms = 2 * way_ms + self.random.between(5, 200);
+        self.agenda.note(self.now_ms + in_ms, Event::Registered { member, attempt, status, retry_after_ms });
+    }
+
+    fn socket_goes(&mut self, member: usize, link: u32) {
+        let in_ms = self.random.between(1, 30);
+        self.agenda.note(self.now_ms + in_ms, Event::Gone { member, link });
+    }
+
+    /// The story begins, or goes on with the next node.
+    fn trouble(&mut self, node: Option<usize>) {
+        let until_ms = self.began_ms + self.story.trouble_ms();
+        match self.story {
+            Story::ColdStart => {}
+            Story::Partition => {
+                self.away = self.fleet.agents;
+                self.members.iter_mut().for_each(|machine| machine.back = false);
+            }
+            Story::Rolling => {
+                let node = node.unwrap_or(0);
+                if node + 1 < NODES {
+                    self.agenda.note(self.now_ms + NODE_EVERY_MS, Event::Trouble { node: Some(node + 1) });
+                }
+                self.cut_all(|member| member % NODES == node, Some(1001));
+            }
+            Story::Restart | Story::Crash | Story::Certificate | Story::Forgets => {
+                match self.story {
+                    Story::Certificate => self.console.bad_certificate_until_ms = until_ms,
+                    Story::Forgets => self.console.forget_all(until_ms),
+                    _ => self.console.away_until_ms = until_ms,
+                }
+                let code = (self.story != Story::Crash).then_some(1012);
+                self.cut_all(|_| true, code);
+            }
+        }
+    }
+
+    /// Ends the links of some members, with a close frame or without.
+    fn cut_all(&mut self, is_hit: impl Fn(usize) -> bool, code: Option<u16>) {
+        for member in (0..self.fleet.agents).filter(|member| is_hit(*member)) {
+            let Some(link) = self.members.get(member).and_then(Member::link) else { continue };
+            if self.members.get_mut(member).is_some_and(|machine| std::mem::replace(&mut machine.back, false)) {
+                self.away += 1;
+            }
+            self.tell(member, |machine, now| match code {
+                Some(code) => machine.closed(now, link, code, CloseReason::Other),
+                None => machine.lost(now, link, Loss::Reset),
+            });
+            self.socket_goes(member, link);
+        }
+    }
+
+    fn is_back(&mut self, member: usize) {
+        let Some(machine) = self.members.get_mut(member) else { return };
+        if std::mem::replace(&mut machine.back, true) {
+            return;
+        }
+        if self.now_ms >= self.began_ms {
+            self.away = self.away.saturating_sub(1);
+            self.figures.is_back(self.now_ms);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fleet of the bounds, and of the README's table.
+    fn fleet(agents: usize) -> Fleet {
+        Fleet { policy: Policy::default(), agents, accepts_per_second: 1_000, behind_one_address: 1, seed: 1 }
+    }
+
+    #[test]
+    fn everybody_is_back_after_every_story() {
+        for story in Story::ALL {
+            let figures = fleet(200).live(story);
+            assert_eq!(figures.back(), 200, "{story:?}");
+        }
+    }
+
+    #[test]
+    fn a_fleet_lives_the_same_story_twice() {
+        let (one, other) = (fleet(50).live(Story::Crash), fleet(50).live(Story::Crash));
+        assert_eq!(one.row(), other.row());
+    }
+}

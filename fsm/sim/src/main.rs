@@ -1,0 +1,152 @@
+//! `draupnir-sim`: lives through seeds, tells of those that fail, and lets a fleet come back.
+//!
+//! It holds no rule; see the library. Exit status 0 where nothing failed, 1 where something did, 64 for bad usage.
+
+mod fleet_command;
+
+use draupnir_sim::batch::{Progress, run_all};
+use draupnir_sim::failure;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet]
+       draupnir-sim --seed S                                    tells the story of one seed, as it is
+       draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
+                          [--out FOLDER] [--check]
+                                                                how fleets come back, with plots; whether the bounds hold
+
+  --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
+  --from S    the first of them (0)         --quiet    only the last line, and what fails
+";
+
+/// Where the scenarios of failing seeds are put.
+const FAILURES_FOLDER: &str = "target/sim";
+
+/// A run ends early when so many seeds have failed: they are likely to fail alike.
+const FAILURES_MAX: usize = 10;
+
+/// What was asked for.
+struct Options {
+    seeds: u64,
+    from: u64,
+    jobs: usize,
+    quiet: bool,
+    one: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "fleet") {
+        arguments.remove(0);
+        return fleet_command::run(&arguments).unwrap_or_else(misused);
+    }
+    match parse(&arguments) {
+        Some(Options { one: Some(seed), .. }) => tell_one(seed),
+        Some(options) => run_seeds(&options),
+        None => misused(),
+    }
+}
+
+fn misused() -> ExitCode {
+    eprint!("{USAGE}");
+    ExitCode::from(64)
+}
+
+fn parse(arguments: &[String]) -> Option<Options> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut options = Options { seeds: 10_000, from: 0, jobs, quiet: false, one: None };
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--seeds" => options.seeds = arguments.next()?.parse().ok()?,
+            "--from" => options.from = arguments.next()?.parse().ok()?,
+            "--jobs" => options.jobs = arguments.next()?.parse().ok()?,
+            "--seed" => options.one = Some(arguments.next()?.parse().ok()?),
+            "--quiet" => options.quiet = true,
+            _ => return None,
+        }
+    }
+    Some(options)
+}
+
+fn tell_one(seed: u64) -> ExitCode {
+    let outcome = draupnir_sim::run::run(draupnir_sim::plan::Plan::of(seed), None, true);
+    println!("{:?}", outcome.plan);
+    outcome.story.iter().for_each(|line| println!("{line}"));
+    println!("{:?}", outcome.tally);
+    if outcome.breach.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn run_seeds(options: &Options) -> ExitCode {
+    let seeds = options.from..options.from.saturating_add(options.seeds);
+    let shows = !options.quiet && std::io::stderr().is_terminal();
+    let watch = |progress: &Progress| {
+        if shows {
+            eprint!("\r{}", bar(progress, options.seeds));
+        } else if !options.quiet {
+            eprintln!("{}", bar(progress, options.seeds));
+        }
+    };
+    let progress = run_all(seeds, None, options.jobs, FAILURES_MAX, watch);
+    if shows {
+        eprintln!();
+    }
+    for (seed, breach) in &progress.failures {
+        println!("seed {seed} fails: {breach}");
+    }
+    if let Some((seed, _)) = progress.failures.first() {
+        tell_failure(*seed);
+    }
+    println!("{}", summary(&progress));
+    if progress.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The story of a failing seed, and its scenario in a file.
+fn tell_failure(seed: u64) {
+    let Some(failure) = failure::tell(seed, None) else { return };
+    print!("\n{}", failure.story());
+    let path = Path::new(FAILURES_FOLDER).join(format!("seed_{seed}.jsonl"));
+    let write = std::fs::create_dir_all(FAILURES_FOLDER)
+        .and_then(|()| std::fs::File::create(&path))
+        .and_then(|mut file| write!(file, "{}", failure.scenario));
+    match write {
+        Ok(()) => println!("its scenario: {}\n", path.display()),
+        Err(error) => println!("its scenario could not be written to {}: {error}\n", path.display()),
+    }
+}
+
+fn bar(progress: &Progress, seeds: u64) -> String {
+    const CELLS: u64 = 40;
+    let full = usize::try_from(progress.seeds * CELLS / seeds.max(1)).unwrap_or(0);
+    let empty = usize::try_from(CELLS).unwrap_or(0).saturating_sub(full);
+    format!(
+        "[{}{}] {}/{seeds} seeds, {:.0} a second, {} failed ",
+        "#".repeat(full),
+        " ".repeat(empty),
+        progress.seeds,
+        progress.seeds_per_second(),
+        progress.failures.len()
+    )
+}
+
+fn summary(progress: &Progress) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "figures for a reader")]
+    let mean = |total: u64| total as f64 / progress.seeds.max(1) as f64;
+    let tally = &progress.tally;
+    format!(
+        "{} seeds, {} failed; a seed has on average {:.0} events, {:.0} facts, {:.1} links, {:.1} virtual minutes, {:.0} \
+         messages; {:.1} s, {:.0} seeds a second, {:.2} million events a second and core",
+        progress.seeds,
+        progress.failures.len(),
+        mean(tally.events),
+        mean(tally.facts),
+        mean(tally.links),
+        mean(tally.ms) / 60_000.0,
+        mean(tally.messages),
+        progress.took.as_secs_f64(),
+        progress.seeds_per_second(),
+        progress.events_per_second() / 1e6,
+    )
+}

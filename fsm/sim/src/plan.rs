@@ -1,0 +1,332 @@
+//! What a seed makes of the world: which faults it knows, how often they strike, how fast its network is.
+//!
+//! It applies nothing. Each seed switches some faults off entirely (a swarm), because faults hide each other: a link
+//! that is reset every ten seconds never lives long enough for a stall to be noticed. All durations are milliseconds.
+
+use draupnir_fsm::random::Random;
+
+/// What may go wrong, one line each that says what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    /// Nobody listens: the dial is refused at once.
+    DialRefused,
+    /// The name cannot be resolved, after a while.
+    DialUnresolved,
+    /// The proxy refuses.
+    DialProxy,
+    /// The certificate is no good.
+    DialTls,
+    /// Whoever answers does not speak HTTP.
+    DialProtocol,
+    /// The answer to the dial takes seconds.
+    DialSlow,
+    /// The dial is never answered.
+    DialHangs,
+    /// The upgrade is answered 503, perhaps with `Retry-After`.
+    DialBusy,
+    /// The upgrade is answered 401.
+    DialUnauthorized,
+    /// A registration is answered 401 or 403.
+    RegisterRefused,
+    /// The path of a registration is not served.
+    RegisterElsewhere,
+    /// A registration is answered 409: known already.
+    RegisterKnown,
+    /// A registration is answered 422.
+    RegisterUnprocessable,
+    /// A registration is answered 400 or another refusal.
+    RegisterRejected,
+    /// A registration is answered 429 with `Retry-After`.
+    RegisterLimited,
+    /// A registration is answered 500 or 503.
+    RegisterBroken,
+    /// A registration is answered with a redirect.
+    RegisterRedirected,
+    /// A registration is never answered.
+    RegisterHangs,
+    /// A registration breaks off.
+    RegisterReset,
+    /// The link is reset, in the middle of whatever is under way.
+    Reset,
+    /// The link ends without a close frame.
+    Eof,
+    /// The console breaks the protocol, or sends what is too big.
+    Garbage,
+    /// The agent's socket breaks and the console hears nothing of it.
+    OneSidedReset,
+    /// Nothing passes any more, either way, and nobody is told.
+    StallForEver,
+    /// Nothing passes for some seconds.
+    StallBriefly,
+    /// The link takes a few bytes a millisecond.
+    SlowLink,
+    /// Everything takes up to two seconds to arrive.
+    LongDelay,
+    /// The console closes with any code.
+    CloseCodes,
+    /// Another connection takes our place.
+    Replaced,
+    /// The console forgets the instance: close 1008.
+    Forgotten,
+    /// The key is refused after the upgrade: close 1008.
+    KeyRefused,
+    /// The console restarts: it closes, or breaks, everything and is away for a while.
+    Restart,
+    /// The console greets seconds after the upgrade.
+    GreetsLate,
+    /// The console never greets.
+    GreetsNever,
+    /// The console answers only the newest of several Pings.
+    PongsSkipped,
+    /// The console answers a Ping twice.
+    PongsRepeated,
+    /// The console sends Pongs that answer nothing.
+    PongsForeign,
+    /// The console repeats Pongs of the link before.
+    PongsOfOldLinks,
+    /// The console stops answering Pings.
+    PongsSwallowed,
+    /// The console cannot take a long result: close 1009 each time.
+    Poison,
+    /// The socket is gone late, or nobody says so.
+    ClosesLate,
+    /// The process is stopped for a while.
+    Freeze,
+    /// The machine sleeps.
+    Suspend,
+    /// The real-time clock is set.
+    ClockStep,
+    /// The process is told to stop and started again.
+    Shutdown,
+    /// The process vanishes and is started again.
+    Crash,
+    /// Much is printed.
+    BulkOutput,
+    /// The console dispatches the same command again.
+    RepeatedDispatch,
+    /// Commands do not end when they are told to.
+    StubbornCommands,
+    /// Somebody re-attaches to a session.
+    Reattach,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 50] = [
+        Self::DialRefused,
+        Self::DialUnresolved,
+        Self::DialProxy,
+        Self::DialTls,
+        Self::DialProtocol,
+        Self::DialSlow,
+        Self::DialHangs,
+        Self::DialBusy,
+        Self::DialUnauthorized,
+        Self::RegisterRefused,
+        Self::RegisterElsewhere,
+        Self::RegisterKnown,
+        Self::RegisterUnprocessable,
+        Self::RegisterRejected,
+        Self::RegisterLimited,
+        Self::RegisterBroken,
+        Self::RegisterRedirected,
+        Self::RegisterHangs,
+        Self::RegisterReset,
+        Self::Reset,
+        Self::Eof,
+        Self::Garbage,
+        Self::OneSidedReset,
+        Self::StallForEver,
+        Self::StallBriefly,
+        Self::SlowLink,
+        Self::LongDelay,
+        Self::CloseCodes,
+        Self::Replaced,
+        Self::Forgotten,
+        Self::KeyRefused,
+        Self::Restart,
+        Self::GreetsLate,
+        Self::GreetsNever,
+        Self::PongsSkipped,
+        Self::PongsRepeated,
+        Self::PongsForeign,
+        Self::PongsOfOldLinks,
+        Self::PongsSwallowed,
+        Self::Poison,
+        Self::ClosesLate,
+        Self::Freeze,
+        Self::Suspend,
+        Self::ClockStep,
+        Self::Shutdown,
+        Self::Crash,
+        Self::BulkOutput,
+        Self::RepeatedDispatch,
+        Self::StubbornCommands,
+        Self::Reattach,
+    ];
+
+    /// What a dial may meet.
+    pub(crate) const DIALS: [Self; 9] = [
+        Self::DialRefused,
+        Self::DialUnresolved,
+        Self::DialProxy,
+        Self::DialTls,
+        Self::DialProtocol,
+        Self::DialSlow,
+        Self::DialHangs,
+        Self::DialBusy,
+        Self::DialUnauthorized,
+    ];
+
+    /// What a registration may meet.
+    pub(crate) const REGISTRATIONS: [Self; 10] = [
+        Self::RegisterRefused,
+        Self::RegisterElsewhere,
+        Self::RegisterKnown,
+        Self::RegisterUnprocessable,
+        Self::RegisterRejected,
+        Self::RegisterLimited,
+        Self::RegisterBroken,
+        Self::RegisterRedirected,
+        Self::RegisterHangs,
+        Self::RegisterReset,
+    ];
+
+    /// What strikes by itself, at a moment of the storm.
+    pub(crate) const STRIKES: [Self; 19] = [
+        Self::Reset,
+        Self::Eof,
+        Self::Garbage,
+        Self::OneSidedReset,
+        Self::StallForEver,
+        Self::StallBriefly,
+        Self::SlowLink,
+        Self::CloseCodes,
+        Self::Replaced,
+        Self::Forgotten,
+        Self::KeyRefused,
+        Self::Restart,
+        Self::PongsSwallowed,
+        Self::PongsForeign,
+        Self::Freeze,
+        Self::Suspend,
+        Self::ClockStep,
+        Self::Shutdown,
+        Self::Crash,
+    ];
+}
+
+/// A set of faults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults(u64);
+
+impl Faults {
+    /// Is this one of them?
+    pub const fn has(self, fault: Fault) -> bool {
+        self.0 & (1 << fault as u8) != 0
+    }
+
+    /// Adds one.
+    pub const fn add(&mut self, fault: Fault) {
+        self.0 |= 1 << fault as u8;
+    }
+
+    /// The set without one.
+    #[must_use]
+    pub const fn without(self, fault: Fault) -> Self {
+        Self(self.0 & !(1 << fault as u8))
+    }
+
+    /// One by one.
+    pub fn iter(self) -> impl Iterator<Item = Fault> {
+        Fault::ALL.into_iter().filter(move |fault| self.has(*fault))
+    }
+}
+
+/// One world, as its seed has it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What all of it follows from.
+    pub seed: u64,
+    /// The faults that this world knows.
+    pub faults: Faults,
+    /// How long the storm lasts.
+    pub storm_ms: u64,
+    /// A fault strikes within this, each time anew.
+    pub strike_ms: u64,
+    /// How often, in percent, a dial, a registration or a frame meets a fault that waits for it.
+    pub percent: u64,
+    /// One way through the network, at least.
+    pub latency_ms: u64,
+    /// What the network takes in a millisecond.
+    pub bytes_per_ms: u64,
+    /// The agent knows its id when it starts.
+    pub remembered: bool,
+    /// The console serves the second path only, greets, and loses the routing of a socket that broke (wire.md, part B).
+    pub production: bool,
+    /// Something is dispatched within this, each time anew.
+    pub work_ms: u64,
+    /// At the end the agent is told to stop, and the way out is checked.
+    pub drains: bool,
+}
+
+impl Plan {
+    /// The world of a seed.
+    pub fn of(seed: u64) -> Self {
+        // Neighbouring seeds must not be neighbouring worlds.
+        let mut random = Random::new(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5EED);
+        let mut faults = Faults::default();
+        let share = [8, 25, 50, 75][pick(&mut random, 4)];
+        for fault in Fault::ALL {
+            if random.between(1, 100) <= share {
+                faults.add(fault);
+            }
+        }
+        Self {
+            seed,
+            faults,
+            storm_ms: random.between(300_000, 780_000),
+            strike_ms: [8_000, 30_000, 60_000, 120_000][pick(&mut random, 4)],
+            percent: [5, 20, 50][pick(&mut random, 3)],
+            latency_ms: [0, 1, 20, 150][pick(&mut random, 4)],
+            bytes_per_ms: [50_000, 5_000, 500][pick(&mut random, 3)],
+            remembered: random.between(0, 1) == 0,
+            production: random.between(0, 1) == 0,
+            work_ms: [4_000, 20_000, 60_000][pick(&mut random, 3)],
+            drains: random.between(0, 3) == 0,
+        }
+    }
+}
+
+/// A place in a list of `length` entries.
+pub(crate) fn pick(random: &mut Random, length: usize) -> usize {
+    let last = u64::try_from(length).unwrap_or(1).saturating_sub(1);
+    usize::try_from(random.between(0, last)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_is_listed_once() {
+        let mut all = Faults::default();
+        for (place, fault) in Fault::ALL.into_iter().enumerate() {
+            assert_eq!(fault as usize, place);
+            assert!(!all.has(fault));
+            all.add(fault);
+        }
+        assert_eq!(all.iter().count(), Fault::ALL.len());
+        assert!(!all.without(Fault::Reset).has(Fault::Reset));
+    }
+
+    #[test]
+    fn a_seed_always_has_the_same_world_and_others_have_other_ones() {
+        assert_eq!(format!("{:?}", Plan::of(7)), format!("{:?}", Plan::of(7)));
+        assert_ne!(Plan::of(7).faults, Plan::of(8).faults);
+        let kinds: std::collections::BTreeSet<u32> =
+            (0..200).map(|seed| Plan::of(seed).faults.0.count_ones()).collect();
+        assert!(kinds.len() > 20, "{kinds:?}");
+    }
+}

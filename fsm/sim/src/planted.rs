@@ -1,0 +1,116 @@
+//! Deliberate faults, to test the simulation: what a broken agent would do, put between a sound one and the world.
+//!
+//! Nothing of it is in the agent. Each is either another policy, or a fact, an order or a call of the ledger that is
+//! altered on its way; the host asks at the place where that happens.
+
+use draupnir_fsm::limits::Policy;
+
+/// A fault of the agent's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// All failures are forgotten as soon as a link is ready.
+    BackoffResetAtOnce,
+    /// The gates open without waiting for a sign that the console listens.
+    GatesOpenAtOnce,
+    /// The way out has no deadline.
+    DrainWithoutDeadline,
+    /// The next dial does not wait for the old socket's end to settle.
+    RedialsAtOnce,
+    /// A dead link is given a minute.
+    PatientWithDeadLinks,
+    /// Heartbeats come later than promised.
+    BeatsTooLate,
+    /// The console is never cured of a broken socket.
+    NeverResyncs,
+    /// A dial that is not answered is waited for.
+    DialWithoutDeadline,
+    /// The id is not remembered across restarts.
+    RegistersAtEveryStart,
+    /// `Retry-After` is not believed.
+    DoesNotWait,
+    /// A Pong of the link before counts.
+    AcceptsPongsOfOldLinks,
+    /// A Pong acknowledges what was sent after its Ping.
+    AcknowledgesPastThePing,
+    /// A jump of the clock is not noticed.
+    DoesNotSeeJumps,
+    /// A socket that takes nothing is not noticed.
+    DoesNotSeeStalledWrites,
+    /// Heartbeats are ordered and not sent.
+    SkipsHeartbeats,
+    /// A dead link's socket is not dropped.
+    KeepsDeadSockets,
+    /// The link is left without a close frame.
+    LeavesWithoutGoodbye,
+    /// The result of a command is not kept for delivery.
+    LosesResults,
+    /// A batch is written in the wrong order.
+    ReversesBatches,
+    /// The ledger is told that more was cut than was.
+    CountsBytesThatWereNotSent,
+    /// A command that is dispatched again runs again.
+    RunsRepeats,
+    /// Output that is thrown away is not told of.
+    HidesGaps,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::BackoffResetAtOnce,
+        Self::GatesOpenAtOnce,
+        Self::DrainWithoutDeadline,
+        Self::RedialsAtOnce,
+        Self::PatientWithDeadLinks,
+        Self::BeatsTooLate,
+        Self::NeverResyncs,
+        Self::DialWithoutDeadline,
+        Self::RegistersAtEveryStart,
+        Self::DoesNotWait,
+        Self::AcceptsPongsOfOldLinks,
+        Self::AcknowledgesPastThePing,
+        Self::DoesNotSeeJumps,
+        Self::DoesNotSeeStalledWrites,
+        Self::SkipsHeartbeats,
+        Self::KeepsDeadSockets,
+        Self::LeavesWithoutGoodbye,
+        Self::LosesResults,
+        Self::ReversesBatches,
+        Self::CountsBytesThatWereNotSent,
+        Self::RunsRepeats,
+        Self::HidesGaps,
+    ];
+
+    /// The policy of an agent with this fault.
+    pub(crate) fn policy(fault: Option<Self>) -> Policy {
+        /// Longer than any world lasts, and small enough to be added to.
+        const NEVER_MS: u64 = 1 << 40;
+        let mut policy = Policy::default();
+        match fault {
+            Some(Self::BackoffResetAtOnce) => policy.stable_ms = 0,
+            Some(Self::GatesOpenAtOnce) => (policy.state_gate_ms, policy.all_gate_ms) = (0, 0),
+            Some(Self::DrainWithoutDeadline) => {
+                (policy.drain_close_ms, policy.drain_exit_ms) = (NEVER_MS, NEVER_MS);
+            }
+            Some(Self::RedialsAtOnce) => policy.redial_gap_ms = 0,
+            Some(Self::PatientWithDeadLinks) => policy.pong_ms = 60_000,
+            Some(Self::BeatsTooLate) => policy.interval_percent = (100, 110),
+            Some(Self::NeverResyncs) => policy.resync_ms = NEVER_MS,
+            Some(Self::DialWithoutDeadline) => policy.dial_ms = NEVER_MS,
+            Some(Self::DoesNotWait) => policy.retry_after_max_ms = 1_000,
+            Some(_) | None => {}
+        }
+        policy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sound_agent_has_the_production_policy() {
+        assert_eq!(Planted::policy(None), Policy::default());
+        assert_ne!(Planted::policy(Some(Planted::RedialsAtOnce)), Policy::default());
+    }
+}

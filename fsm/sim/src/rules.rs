@@ -1,0 +1,244 @@
+//! What an agent may do when, told a second time: the reference beside the machine.
+//!
+//! It knows facts, orders and the policy's table, not the machine. It says only what must never be: an attempt before
+//! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
+
+use crate::breach::Breach;
+use draupnir_fsm::fact::{Attempt, CloseReason, Failure};
+use draupnir_fsm::limits::Policy;
+use draupnir_fsm::order::Gate;
+use std::collections::VecDeque;
+
+/// More attempts than this in a minute, of either kind, are a flood: by chance alone the waits of the policy, which are
+/// 15 s on average once they have grown, give so many once in 10¹⁰ minutes.
+const ATTEMPTS_PER_MINUTE_MAX: usize = 20;
+
+/// What is remembered of one process, and of the link that is up.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    policy: Policy,
+    may_register: bool,
+    not_before: Option<(u64, &'static str)>,
+    refusals: u32,
+    replacements: u32,
+    dials: VecDeque<u64>,
+    registrations: VecDeque<u64>,
+    /// The link that is up.
+    pub(crate) live: Option<Attempt>,
+    opened_ms: u64,
+    greeted: bool,
+    pub(crate) gate: Option<Gate>,
+    ready_ms: Option<u64>,
+    /// When a link last ended without a close handshake, where no resync has cured the console of it.
+    unclean_ms: Option<u64>,
+    /// The link that is closing was closed for a resync.
+    resyncing: bool,
+    /// Resyncs in a row that were not answered; at the policy's bound the agent gives up curing the console.
+    resyncs_unheard: u8,
+    pub(crate) gave_up_resync: bool,
+    pub(crate) beat_ms: Option<u64>,
+    /// When the clock last jumped.
+    pub(crate) jumped_ms: u64,
+    /// When it was told to stop.
+    pub(crate) drains_since_ms: Option<u64>,
+    /// Links in a row that ended with a code that blames a message.
+    pub(crate) blamed_links: u32,
+}
+
+impl Rules {
+    pub(crate) fn new(remembered: bool) -> Self {
+        Self {
+            policy: Policy::default(),
+            may_register: !remembered,
+            not_before: None,
+            refusals: 0,
+            replacements: 0,
+            dials: VecDeque::new(),
+            registrations: VecDeque::new(),
+            live: None,
+            opened_ms: 0,
+            greeted: false,
+            gate: None,
+            ready_ms: None,
+            unclean_ms: None,
+            resyncing: false,
+            resyncs_unheard: 0,
+            gave_up_resync: false,
+            beat_ms: None,
+            jumped_ms: 0,
+            drains_since_ms: None,
+            blamed_links: 0,
+        }
+    }
+
+    pub(crate) fn registers(&mut self, now_ms: u64) -> Result<(), Breach> {
+        if !self.may_register {
+            return Err(Breach::NeedlessRegistration);
+        }
+        self.attempt(now_ms, "registrations", |rules| &mut rules.registrations)
+    }
+
+    pub(crate) fn dials(&mut self, now_ms: u64) -> Result<(), Breach> {
+        self.attempt(now_ms, "dials", |rules| &mut rules.dials)
+    }
+
+    fn attempt(
+        &mut self,
+        now_ms: u64,
+        what: &'static str,
+        list: impl Fn(&mut Self) -> &mut VecDeque<u64>,
+    ) -> Result<(), Breach> {
+        if let Some((_, row)) = self.not_before.take_if(|(not_before_ms, _)| now_ms < *not_before_ms) {
+            return Err(Breach::TooSoon(row));
+        }
+        self.not_before = None;
+        let list = list(self);
+        list.push_back(now_ms);
+        while list.front().is_some_and(|first| now_ms - first > 60_000) {
+            list.pop_front();
+        }
+        if list.len() > ATTEMPTS_PER_MINUTE_MAX { Err(Breach::TooManyAttempts(what)) } else { Ok(()) }
+    }
+
+    pub(crate) fn answered(&mut self, now_ms: u64, status: u16, retry_after_ms: Option<u64>) {
+        match status {
+            200..=299 | 409 => self.may_register = false,
+            401 | 403 => self.refused(now_ms),
+            300..=399 | 408 | 425 | 429 | 500..=599 => self.asked_to_wait(now_ms, retry_after_ms),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn dial_failed(&mut self, now_ms: u64, cause: Failure, retry_after_ms: Option<u64>) {
+        if cause == Failure::Unauthorized {
+            self.refused(now_ms);
+        } else {
+            self.asked_to_wait(now_ms, retry_after_ms);
+        }
+    }
+
+    fn refused(&mut self, now_ms: u64) {
+        let wait_ms = doubled(self.policy.refused_base_ms, self.refusals, self.policy.slow_cap_ms);
+        self.refusals += 1;
+        self.not_before = Some((now_ms + wait_ms / 2, "refused key"));
+    }
+
+    fn asked_to_wait(&mut self, now_ms: u64, retry_after_ms: Option<u64>) {
+        let asked_ms = retry_after_ms.unwrap_or(0).min(self.policy.retry_after_max_ms);
+        if asked_ms >= self.policy.retry_after_min_ms {
+            self.not_before = Some((now_ms + asked_ms, "Retry-After"));
+        }
+    }
+
+    pub(crate) fn opened(&mut self, now_ms: u64, link: Attempt) {
+        self.live = Some(link);
+        self.resyncing = false;
+        self.opened_ms = now_ms;
+        self.greeted = false;
+        self.gate = None;
+        self.ready_ms = None;
+        self.beat_ms = None;
+    }
+
+    pub(crate) fn greeted(&mut self) {
+        self.greeted = true;
+    }
+
+    pub(crate) fn closed_by_console(&mut self, now_ms: u64, link: Attempt, code: u16, reason: CloseReason) {
+        if self.live != Some(link) {
+            return;
+        }
+        self.ended(now_ms);
+        let forgets_ms = self.policy.resync_ms;
+        self.unclean_ms.take_if(|unclean_ms| now_ms - *unclean_ms >= forgets_ms);
+        self.blamed_links = if matches!(code, 1003 | 1007 | 1009) { self.blamed_links + 1 } else { 0 };
+        match (code, reason) {
+            (1008, CloseReason::Authentication) => self.refused(now_ms),
+            (1001, CloseReason::Replaced) => {
+                let wait_ms = doubled(self.policy.replaced_base_ms, self.replacements, self.policy.slow_cap_ms);
+                self.replacements += 1;
+                self.not_before = Some((now_ms + wait_ms, "replaced"));
+            }
+            _ => {}
+        }
+    }
+
+    /// The link broke, or the agent dropped it.
+    pub(crate) fn broke(&mut self, now_ms: u64, link: Attempt) {
+        if self.live == Some(link) {
+            self.ended(now_ms);
+            self.unclean_ms = Some(now_ms);
+            self.blamed_links = 0;
+        }
+    }
+
+    /// The agent resets a socket; the close handshake of a resync was not answered then.
+    pub(crate) fn drops(&mut self, now_ms: u64, link: Attempt) {
+        if std::mem::take(&mut self.resyncing) {
+            self.resyncs_unheard += 1;
+            if self.resyncs_unheard < self.policy.resync_tries_max {
+                self.unclean_ms = Some(now_ms);
+            } else {
+                self.resyncs_unheard = 0;
+                self.gave_up_resync = true;
+            }
+        }
+        self.broke(now_ms, link);
+    }
+
+    /// The socket of a link is gone.
+    pub(crate) fn gone(&mut self, now_ms: u64, link: Attempt) {
+        if std::mem::take(&mut self.resyncing) {
+            self.resyncs_unheard = 0;
+        }
+        self.broke(now_ms, link);
+    }
+
+    /// A resync is due.
+    pub(crate) fn wants_resync(&self) -> bool {
+        self.unclean_ms.is_some()
+    }
+
+    /// The agent closes a link that is up, to cure the console or to leave.
+    pub(crate) fn closes(&mut self, now_ms: u64) -> Result<(), Breach> {
+        let needless = self.drains_since_ms.is_none() && self.unclean_ms.is_none();
+        self.ended(now_ms);
+        self.unclean_ms = None;
+        self.resyncing = true;
+        self.blamed_links = 0;
+        if needless { Err(Breach::NeedlessResync) } else { Ok(()) }
+    }
+
+    fn ended(&mut self, now_ms: u64) {
+        self.live = None;
+        // Generous where the machine's own timer stood still for a jump: then its waits are longer, never shorter.
+        let ready_ms = self.ready_ms.take().map_or(0, |since_ms| now_ms - since_ms);
+        if ready_ms >= self.policy.stable_ms {
+            self.refusals = 0;
+        }
+        if ready_ms >= self.policy.replaced_reset_ms {
+            self.replacements = 0;
+        }
+    }
+
+    pub(crate) fn gate_opens(&mut self, now_ms: u64, link: Attempt, gate: Gate) -> Result<(), Breach> {
+        let wait_ms = match gate {
+            Gate::All if self.drains_since_ms.is_none() => self.policy.all_gate_ms,
+            Gate::State | Gate::All => self.policy.state_gate_ms,
+        };
+        self.gate = self.gate.max(Some(gate));
+        if gate == Gate::All && self.drains_since_ms.is_none() {
+            self.ready_ms = Some(now_ms);
+        }
+        let too_early = !self.greeted && now_ms < self.opened_ms + wait_ms;
+        if too_early { Err(Breach::GateTooEarly(link)) } else { Ok(()) }
+    }
+
+    pub(crate) fn forgets_identity(&mut self) {
+        self.may_register = true;
+    }
+}
+
+fn doubled(base_ms: u64, times: u32, cap_ms: u64) -> u64 {
+    base_ms.saturating_mul(1 << times.min(32)).min(cap_ms)
+}

@@ -1,0 +1,270 @@
+//! One world: an agent, a network and a console on one virtual clock that jumps to the earliest event.
+//!
+//! It moves time and hands events to those whom they concern. What the agent's process does with them stands in `host`,
+//! what the network and the console do in `network` and `console`, what goes wrong in `storm`, what must hold at the end
+//! in `calm`. Times are milliseconds of the world unless they are called the agent's own.
+
+use crate::agenda::Agenda;
+use crate::breach::Breach;
+use crate::calm::Calm;
+use crate::console::Console;
+use crate::host::Host;
+use crate::messages::Messages;
+use crate::plan::{Fault, Plan};
+use crate::planted::Planted;
+use crate::wire::Wire;
+use crate::work::Work;
+use draupnir_fsm::delivery::StreamKey;
+use draupnir_fsm::fact::{Attempt, Failure, Key};
+use draupnir_fsm::random::Random;
+
+/// How many reports the loop takes in before it lets time pass, as the agent's does.
+const REPORTS_PER_TURN_MAX: usize = 64;
+
+/// A world that has seen more than this is one that does not end.
+const EVENTS_MAX: u64 = 2_000_000;
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    // What the process hears.
+    Answered { life: u32, attempt: Attempt, status: u16, retry_after_ms: Option<u64> },
+    RegistrationFailed { life: u32, attempt: Attempt, cause: Failure },
+    Opened { life: u32, link: Attempt },
+    DialFailed { life: u32, link: Attempt, cause: Failure, retry_after_ms: Option<u64> },
+    Arrives { life: u32, link: Attempt },
+    Written { life: u32, link: Attempt },
+    Closed { life: u32, link: Attempt },
+    Read { life: u32, stream: StreamKey },
+    CommandEnds { life: u32, command: Key, code: i32 },
+    OutputEnds { life: u32, command: Key },
+    SessionEnds { life: u32, session: Key, code: i32 },
+    Stop,
+    // What happens to the process.
+    Thaws { life: u32 },
+    Begins { remembered: bool },
+    // What happens elsewhere.
+    Prints { life: u32, stream: StreamKey },
+    Accepts { life: u32, link: Attempt },
+    Reaches { life: u32, link: Attempt },
+    Greets { life: u32, link: Attempt },
+    Heals { life: u32, link: Attempt },
+    GivesUp { life: u32, link: Attempt },
+    RefusesLink { life: u32, link: Attempt },
+    Works,
+    Strikes,
+    Calms,
+    Probes,
+}
+
+/// What was counted on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Events of the world and wake-ups of the agent.
+    pub events: u64,
+    /// Links that came up.
+    pub links: u64,
+    /// Milliseconds of the world.
+    pub ms: u64,
+    /// Facts that the machine took in.
+    pub facts: u64,
+    /// Reliable messages that reached the console.
+    pub messages: u64,
+}
+
+impl Tally {
+    /// Counts what was counted elsewhere too.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.links += other.links;
+        self.ms += other.ms;
+        self.facts += other.facts;
+        self.messages += other.messages;
+    }
+}
+
+/// All of it.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) random: Random,
+    pub(crate) now_ms: u64,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) storm: bool,
+    pub(crate) host: Host,
+    pub(crate) console: Console,
+    pub(crate) wires: Vec<Wire>,
+    pub(crate) work: Work,
+    pub(crate) messages: Messages,
+    pub(crate) calm: Calm,
+    pub(crate) breach: Option<Breach>,
+    pub(crate) tally: Tally,
+    pub(crate) story: Option<Vec<String>>,
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, planted: Option<Planted>, tells: bool) -> Self {
+        let mut random = Random::new(plan.seed);
+        let host = Host::absent(random.next_u64(), tells);
+        let mut world = Self {
+            console: Console::new(plan.remembered),
+            calm: Calm::default(),
+            planted,
+            random,
+            now_ms: 0,
+            agenda: Agenda::new(),
+            storm: true,
+            host,
+            wires: Vec::new(),
+            work: Work::default(),
+            messages: Messages::default(),
+            breach: None,
+            tally: Tally::default(),
+            story: tells.then(Vec::new),
+            plan,
+        };
+        world.begin_life(world.plan.remembered);
+        world.note_in(world.plan.storm_ms, Event::Calms);
+        world.next_strike();
+        world.next_work();
+        world
+    }
+
+    /// Lives until all is checked, or something is broken.
+    pub(crate) fn run(&mut self) {
+        while self.breach.is_none() && !self.calm.over {
+            if self.tally.events > EVENTS_MAX {
+                return self.fail(Breach::Endless);
+            }
+            self.step();
+        }
+        self.tally.ms = self.now_ms;
+        self.tally.facts += self.host.facts();
+    }
+
+    fn step(&mut self) {
+        self.tally.events += 1;
+        let event_at = self.agenda.next_at();
+        if self.host.stirred > 0 && (self.host.stirred >= REPORTS_PER_TURN_MAX || event_at != Some(self.now_ms)) {
+            return self.turn();
+        }
+        let wake_at = self.host.wake_ms();
+        match (event_at, wake_at) {
+            (None, None) => self.fail(Breach::Endless),
+            (event_at, Some(wake_at)) if event_at.is_none_or(|event_at| wake_at < event_at) => {
+                self.now_ms = self.now_ms.max(wake_at);
+                self.host.count_wake(self.now_ms);
+                self.wake();
+                self.turn();
+            }
+            _ => {
+                let Some((at_ms, event)) = self.agenda.take() else { return };
+                self.now_ms = at_ms;
+                self.happen(event);
+            }
+        }
+        self.check_calm();
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Answered { life, .. }
+            | Event::RegistrationFailed { life, .. }
+            | Event::Opened { life, .. }
+            | Event::DialFailed { life, .. }
+            | Event::Arrives { life, .. }
+            | Event::Written { life, .. }
+            | Event::Closed { life, .. }
+            | Event::Read { life, .. }
+            | Event::CommandEnds { life, .. }
+            | Event::OutputEnds { life, .. }
+            | Event::SessionEnds { life, .. } => {
+                if life == self.host.life {
+                    self.hand(event);
+                }
+            }
+            Event::Stop => self.hand(event),
+            Event::Thaws { life } => self.thaw(life),
+            Event::Begins { remembered } => {
+                if !self.host.running {
+                    self.begin_life(remembered);
+                }
+            }
+            Event::Prints { life, stream } => {
+                if life == self.host.life {
+                    self.print(stream);
+                }
+            }
+            Event::Accepts { life, link } => self.accept(life, link),
+            Event::Reaches { life, link } => self.reach_console(life, link),
+            Event::Greets { life, link } => self.greet(life, link),
+            Event::Heals { life, link } => self.heal(life, link),
+            Event::GivesUp { life, link } => self.console_notices_end(life, link),
+            Event::RefusesLink { life, link } => self.refuse_link(life, link),
+            Event::Works => self.do_work(),
+            Event::Strikes => self.strike(),
+            Event::Calms => self.become_calm(),
+            Event::Probes => self.probe(),
+        }
+    }
+
+    pub(crate) fn note_in(&mut self, in_ms: u64, event: Event) {
+        self.agenda.note(self.now_ms + in_ms, event);
+    }
+
+    pub(crate) fn note_at(&mut self, at_ms: u64, event: Event) {
+        self.agenda.note(at_ms.max(self.now_ms), event);
+    }
+
+    /// Notes the first breach; what follows it means nothing.
+    pub(crate) fn fail(&mut self, breach: Breach) {
+        if self.breach.is_none() {
+            self.tell(|| format!("BROKEN: {breach}"));
+            self.breach = Some(breach);
+        }
+    }
+
+    pub(crate) fn check(&mut self, result: Result<(), Breach>) {
+        if let Err(breach) = result {
+            self.fail(breach);
+        }
+    }
+
+    /// Adds a line to the story, if one is told.
+    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(story) = &mut self.story {
+            story.push(format!("{:>9.3} s  {}", std::time::Duration::from_millis(self.now_ms).as_secs_f64(), line()));
+        }
+    }
+
+    /// Does a fault that waits for its moment act now?
+    pub(crate) fn meets(&mut self, fault: Fault) -> bool {
+        self.storm && self.plan.faults.has(fault) && self.random.between(1, 100) <= self.plan.percent
+    }
+
+    /// One of those that act now, if any.
+    pub(crate) fn meets_one_of(&mut self, faults: &[Fault]) -> Option<Fault> {
+        if !self.storm {
+            return None;
+        }
+        let known = faults.iter().filter(|fault| self.plan.faults.has(**fault)).count();
+        if known == 0 || self.random.between(1, 100) > self.plan.percent {
+            return None;
+        }
+        let place = crate::plan::pick(&mut self.random, known);
+        faults.iter().copied().filter(|fault| self.plan.faults.has(*fault)).nth(place)
+    }
+
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        self.random.between(low, high)
+    }
+
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.random.between(1, 100) <= percent
+    }
+
+    /// The connection of a link of this life.
+    pub(crate) fn wire(&mut self, link: Attempt) -> Option<&mut Wire> {
+        self.wires.iter_mut().find(|wire| wire.link == link)
+    }
+}

@@ -1,0 +1,29 @@
+//! The simulation finds what it is for: each deliberate fault is caught by one of the seeds that every run of the tests
+//! lives through.
+
+use draupnir_sim::plan::Plan;
+use draupnir_sim::planted::Planted;
+use draupnir_sim::run::run;
+
+/// As many seeds as `tests/run` lives through.
+const SEEDS: u64 = 20_000;
+
+/// The first seed that catches a fault, and how it does.
+fn caught(fault: Planted) -> Option<(u64, String)> {
+    (0..SEEDS).find_map(|seed| {
+        let breach = run(Plan::of(seed), Some(fault), false).breach?;
+        Some((seed, breach.to_string()))
+    })
+}
+
+#[test]
+fn every_planted_fault_is_caught() {
+    let mut missed = Vec::new();
+    for fault in Planted::ALL {
+        match caught(fault) {
+            Some((seed, breach)) => println!("{fault:?}: seed {seed}, {breach}"),
+            None => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "not caught by {SEEDS} seeds: {missed:?}");
+}

@@ -1,0 +1,153 @@
+//! Whom this machine trusts: the operator's choice, its own store, or Mozilla's list where it has none.
+//!
+//! It reads files and verifies nothing. It blocks, and is called off the reactor. Roots that the operator has chosen are
+//! never widened: a named file that cannot be used is a fault, not a reason to look elsewhere.
+
+use super::target::Trust;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where the trusted roots come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RootsFrom {
+    /// `SSL_CERT_FILE` or `SSL_CERT_DIR`.
+    Variables,
+    /// This machine's own store.
+    System,
+    /// Mozilla's, bundled with the agent, because the machine has none.
+    Bundled,
+}
+
+/// The roots that are trusted, and how many came from where.
+#[derive(Debug)]
+pub(super) struct Roots {
+    pub(super) store: Arc<RootCertStore>,
+    pub(super) from: RootsFrom,
+    pub(super) private: usize,
+}
+
+/// What is wrong with the machine's certificates: the operator must correct a file or its variable.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsFault {
+    /// A file that the operator named cannot be used.
+    #[error("{variable}: {} cannot be used: {reason}", path.display())]
+    File {
+        /// The variable that names it.
+        variable: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The operator named places for roots, and there is none in them.
+    #[error("SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate{}", because(reason))]
+    None {
+        /// The first thing that went wrong with them, if anything.
+        reason: String,
+    },
+}
+
+/// How much of the machine's own store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The bundle, if there is one.
+    Bundle,
+    /// Everything.
+    Whole,
+}
+
+/// Reads the roots that are to be trusted. Blocks.
+pub(super) fn load_roots(trust: &Trust, extent: Extent) -> Result<Roots, RootsFault> {
+    let mut store = RootCertStore::empty();
+    let mut from = if trust.cert_file.is_some() || !trust.cert_dirs.is_empty() {
+        store.add_parsable_certificates(given_certificates(trust)?);
+        RootsFrom::Variables
+    } else {
+        store.add_parsable_certificates(system_certificates(extent));
+        RootsFrom::System
+    };
+    if store.is_empty() {
+        // Roots that the operator has chosen are never widened; a machine without any gets Mozilla's.
+        if from == RootsFrom::Variables {
+            return Err(RootsFault::None { reason: String::new() });
+        }
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        from = RootsFrom::Bundled;
+    }
+    let private = trust.ca_file.as_deref().map_or(Ok(0), |path| add_private(&mut store, path))?;
+    Ok(Roots { store: Arc::new(store), from, private })
+}
+
+/// The machine's own. The library's function for this is not used: it would read variables, and both places always.
+#[cfg(not(target_os = "macos"))]
+fn system_certificates(extent: Extent) -> Vec<CertificateDer<'static>> {
+    let bundle = openssl_probe::probe().cert_file.filter(|file| !file.as_os_str().is_empty());
+    let mut certificates = rustls_native_certs::load_certs_from_paths(bundle.as_deref(), None).certs;
+    if extent == Extent::Whole || certificates.is_empty() {
+        for directory in openssl_probe::candidate_cert_dirs() {
+            certificates.append(&mut rustls_native_certs::load_certs_from_paths(None, Some(directory)).certs);
+        }
+        certificates.sort_unstable_by(|one, other| one.as_ref().cmp(other));
+        certificates.dedup();
+    }
+    certificates
+}
+
+#[cfg(target_os = "macos")]
+fn system_certificates(_extent: Extent) -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
+    let file = trust.cert_file.iter().map(|file| (Some(file.as_path()), None));
+    let dirs = trust.cert_dirs.iter().map(|dir| (None, Some(dir.as_path())));
+    let loaded = file.chain(dirs).map(|(file, dir)| rustls_native_certs::load_certs_from_paths(file, dir));
+    let (mut certificates, mut reason) = (Vec::new(), None);
+    for mut result in loaded {
+        certificates.append(&mut result.certs);
+        reason = reason.or_else(|| result.errors.first().map(ToString::to_string));
+    }
+    if certificates.is_empty() {
+        return Err(RootsFault::None { reason: reason.unwrap_or_default() });
+    }
+    Ok(certificates)
+}
+
+/// Adds the operator's own authorities; unlike a system's store, this file must be right in whole.
+fn add_private(store: &mut RootCertStore, path: &Path) -> Result<usize, RootsFault> {
+    let fail = |reason: String| RootsFault::File { variable: "SINDRI_AGENT_CA_FILE", path: path.to_owned(), reason };
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fail(pem_reason(error)))?;
+    let mut added = 0;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| fail(pem_reason(error)))?;
+        store.add(certificate).map_err(|error| fail(error.to_string()))?;
+        added += 1;
+    }
+    if added == 0 { Err(fail("it holds no PEM certificate".to_owned())) } else { Ok(added) }
+}
+
+fn pem_reason(error: PemError) -> String {
+    match error {
+        PemError::Io(error) => error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bundle_holds_what_the_directories_hold_where_a_machine_has_both() {
+        let count = |extent| load_roots(&Trust::default(), extent).expect("nothing was named").store.len();
+        let (bundle, whole) = (count(Extent::Bundle), count(Extent::Whole));
+        assert!(bundle > 0 && bundle <= whole, "{bundle} of {whole}");
+    }
+}

@@ -1,0 +1,183 @@
+//! A console that reads slowly or not at all slows a flood down, and nothing else: the agent's memory stays where it is,
+//! Ctrl-C takes effect, heartbeats and other sessions go on as soon as the link does.
+
+mod support;
+
+use draupnir_console::{Console, Greeting, Keep, Personality, Record, Upgrade, What};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use support::{Agent, skip};
+
+/// By how much the agent may grow while nobody reads.
+const GROWTH_BYTES_MAX: u64 = 4 << 20;
+
+/// How long a half-open link may go unnoticed, from a loaded machine's point of view.
+const NOTICED: Duration = Duration::from_secs(30);
+
+fn start(heartbeat: &str) -> (Console, Agent) {
+    let console = Console::start(Personality::designed().greeting(Greeting::Attached));
+    console.keep(Keep::Bytes);
+    let agent = Agent::spawn(&console, &[("SINDRI_LOG_LEVEL", "info"), ("SINDRI_AGENT_HEARTBEAT", heartbeat)]);
+    (console, agent)
+}
+
+/// A terminal with a shell that shows when it is ready for the next line.
+fn open(console: &Console, session: &str) {
+    console.browser().create_with(session, &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+    console.wait_stream(session, "a prompt", |stream| stream.end > 0);
+    console.browser().input(session, b"PS1='rea''dy> '\r");
+    console.wait_text(session, "ready> ");
+}
+
+/// Types a line and waits for what it prints.
+fn echo(console: &Console, session: &str, word: &str) {
+    let shown = console.shown(session);
+    let (head, tail) = word.split_at(1);
+    console.browser().input(session, format!("echo {head}''{tail}\r").as_bytes());
+    console.wait_text_after(session, shown, word);
+}
+
+fn flood(console: &Console, session: &str) {
+    let shown = console.stream(session).end;
+    console.browser().input(session, b"yes 'some sixty characters of text, or so, over and over and over'\r");
+    console.wait_stream(session, "a flood", |stream| stream.end > shown + 200_000);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_console_that_reads_nothing_for_a_minute_costs_no_memory() {
+    const NAME: &str = "a_console_that_reads_nothing_for_a_minute_costs_no_memory";
+    if std::env::var_os("DRAUPNIR_QUICK").is_some() {
+        return skip(NAME, "quick: it takes the minute that it speaks of");
+    }
+    let (console, agent) = start("1");
+    open(&console, "quiet");
+    open(&console, "flood");
+    flood(&console, "flood");
+    let before = agent.process().resident_bytes();
+    // Whatever the agent does about it, nobody answers for a minute.
+    console.answer_upgrades(Some(Upgrade::hang()));
+    let link = console.link();
+    link.stall();
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut most = before;
+    // While the link counts as up the flood stands still; without one it runs on into the scrollback.
+    let _ = console.within(Duration::from_secs(1)).from_now().comes(|_| false);
+    let cpu_before = agent.process().cpu_time();
+    let _ = console.within(Duration::from_secs(5)).from_now().comes(|_| false);
+    let cpu = agent.process().cpu_time() - cpu_before;
+    assert!(cpu < Duration::from_millis(500), "{cpu:?} of CPU in five seconds of standing still");
+    while Instant::now() < until {
+        // A moment between two looks; a stalled console sees nothing.
+        let _ = console.within(Duration::from_millis(250)).from_now().comes(|_| false);
+        most = most.max(agent.process().resident_bytes());
+    }
+    println!("{} KiB more at most, {cpu:?} of CPU while the link was up", (most - before) >> 10);
+    assert!(most - before < GROWTH_BYTES_MAX, "{before} bytes resident, then {most}");
+    assert_eq!(agent.log().count(|line| line.to_string().contains("PongTimeout")), 1, "noticed by its deadline, once");
+    let from_now = console.within(Duration::from_secs(60)).from_now();
+    console.answer_upgrades(None);
+    let attached = from_now.wait("the next link", |record| matches!(record.what, What::Attached));
+    from_now.after(&attached).frame("heartbeat");
+    echo(&console, "quiet", "alive");
+    console.browser().input("flood", b"\x03");
+    console.wait_text_after("flood", console.shown("flood"), "ready> ");
+    agent.drain();
+}
+
+#[test]
+fn after_a_short_stall_everything_goes_on_at_once() {
+    let (console, agent) = start("1");
+    open(&console, "quiet");
+    open(&console, "flood");
+    flood(&console, "flood");
+    let link = console.link();
+    let marked = console.stream("flood").end;
+    link.stall();
+    let _ = console.within(Duration::from_secs(4)).from_now().comes(|_| false);
+    let from_now = console.from_now();
+    let resumed = Instant::now();
+    link.resume();
+    from_now.frame("heartbeat");
+    echo(&console, "quiet", "alive");
+    let took = resumed.elapsed();
+    assert!(took < Duration::from_secs(3), "a heartbeat and an echo took {took:?}");
+    console.wait_stream("flood", "more", |stream| stream.end > marked + 1_000_000);
+    assert!(console.stream("flood").gaps.is_empty());
+    assert_eq!(console.count(|record| matches!(record.what, What::Attached)), 1, "the same link");
+    console.browser().input("flood", b"\x03");
+    agent.drain();
+}
+
+#[test]
+fn control_c_under_a_flood_takes_effect_within_three_seconds_on_a_slow_link() {
+    let (console, agent) = start("1");
+    open(&console, "quiet");
+    open(&console, "flood");
+    console.link().throttle(Some(100_000));
+    console.browser().input("flood", b"yes 'some sixty characters of text, or so, over and over and over'\r");
+    let begun = console.stream("flood").end;
+    // Long enough for every buffer on the way to fill up.
+    let long = console.within(Duration::from_secs(30));
+    long.wait_stream("flood", "a slow flood", |stream| stream.end > begun + 700_000);
+    // Somebody else is heard meanwhile.
+    let typed = Instant::now();
+    echo(&console, "quiet", "other");
+    let other = typed.elapsed();
+    let shown = console.shown("flood");
+    let interrupted = Instant::now();
+    console.browser().input("flood", b"\x03");
+    console.wait_text_after("flood", shown, "ready> ");
+    let took = interrupted.elapsed();
+    println!("Ctrl-C took {took:?}, another session's echo {other:?}");
+    assert!(took < Duration::from_secs(3), "Ctrl-C took {took:?}");
+    assert!(other < Duration::from_secs(3), "another session's echo took {other:?}");
+    agent.drain();
+}
+
+#[test]
+fn heartbeats_and_results_pass_a_flood_on_a_slow_link() {
+    let (console, agent) = start("0.5");
+    open(&console, "flood");
+    console.link().throttle(Some(100_000));
+    let begun = console.stream("flood").end;
+    console.browser().input("flood", b"yes 'some sixty characters of text, or so, over and over and over'\r");
+    let long = console.within(Duration::from_secs(30));
+    long.wait_stream("flood", "a slow flood", |stream| stream.end > begun + 300_000);
+    let mut slowest = Duration::ZERO;
+    for number in 0..5 {
+        let typed = Instant::now();
+        assert_eq!(console.browser().run(&format!("echo {number}"))["exit_code"], 0);
+        slowest = slowest.max(typed.elapsed());
+    }
+    println!("the slowest result took {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "a result took {slowest:?}");
+    let beats: Vec<_> = console.frames("heartbeat").iter().map(|beat| beat.at).collect();
+    let longest = beats.windows(2).filter_map(|pair| Some(pair.last()?.duration_since(*pair.first()?))).max();
+    assert!(longest < Some(Duration::from_secs(3)), "no heartbeat for {longest:?}");
+    agent.drain();
+}
+
+#[test]
+fn a_half_open_link_is_noticed_and_what_was_sent_on_it_comes_again() {
+    let (console, agent) = start("1");
+    let home = agent.home().path().to_owned();
+    let line = "mkfifo ~/go; read go < ~/go; echo $go";
+    console.browser().dispatch_with("waits", &json!({"command": line, "timeout_ms": 120_000}));
+    support::settles(&console, "it waits", || home.join("go").exists());
+    let link = console.link();
+    link.stall();
+    std::fs::write(home.join("go"), "went\n").expect("it waits");
+    let from_now = console.within(NOTICED).from_now();
+    let attached = from_now.wait("the next link", |record| matches!(record.what, What::Attached));
+    assert_ne!(attached.connection, link.number());
+    let is_disconnect = |record: &Record| {
+        record.kind() == "event"
+            && record.payload()["event_type"] == "disconnect"
+            && record.payload()["metadata"]["cause"] == "pong_timeout"
+    };
+    from_now.wait("why", is_disconnect);
+    // Its result was written to the half-open link, where nobody read it.
+    assert_eq!(console.on(attached.connection).result("waits")["stdout"], "went\n");
+    agent.drain();
+}

@@ -1,0 +1,210 @@
+//! What the console can do to an acknowledgement, and what the agent keeps while there is nobody to tell: repeats and
+//! forgeries count for nothing, withheld ones mean that everything comes again, and a message that brings the console's
+//! connection down does so three times at most.
+
+mod support;
+
+use draupnir_console::{Answer, Console, Greeting, Personality, Pongs, Record, Upgrade, What};
+use serde_json::json;
+use std::time::Duration;
+use support::Agent;
+
+/// The longest wait for the next link: more than the longest of the policy's.
+const NEXT_LINK: Duration = Duration::from_secs(60);
+
+fn start() -> (Console, Agent) {
+    let console = Console::start(Personality::designed().greeting(Greeting::Attached));
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.5")]);
+    (console, agent)
+}
+
+fn is_result_of(record: &Record, id: &str) -> bool {
+    record.kind() == "command:result" && record.payload()["command_id"] == id
+}
+
+fn results_of(console: &Console, id: &str) -> usize {
+    console.count(|record| is_result_of(record, id))
+}
+
+/// Waits for a marker behind the record: everything up to that is acknowledged as soon as its Pong has arrived.
+fn wait_marker(console: &Console, record: &Record) {
+    let is_marker = |ping: &Record| matches!(&ping.what, What::Ping(payload) if payload.get(1) == Some(&0x12));
+    console.on(record.connection).after(record).wait("a marker", is_marker);
+}
+
+#[test]
+fn what_was_acknowledged_does_not_come_again_even_if_pongs_come_twice() {
+    let console = Console::start(Personality::designed().greeting(Greeting::Attached));
+    console.answer_upgrades(Some(Upgrade::usual().pongs(Pongs::Twice)));
+    let agent = Agent::spawn(&console, &[]);
+    let browser = console.browser();
+    browser.run("echo one");
+    let one = console.wait("it", |record| is_result_of(record, "echo one"));
+    wait_marker(&console, &one);
+    // The second command is carried out after the Pongs were received, which were sent before it.
+    browser.run("echo two");
+    console.link().reset();
+    let attached = |record: &Record| matches!(record.what, What::Attached);
+    console.within(NEXT_LINK).nth(2, "the next link", attached);
+    browser.run("echo three");
+    assert_eq!(results_of(&console, "echo one"), 1);
+    agent.drain();
+}
+
+#[test]
+fn pongs_that_nobody_asked_for_acknowledge_nothing() {
+    let console = Console::start(Personality::designed().greeting(Greeting::Attached));
+    console.answer_upgrade(Upgrade::usual().pongs(Pongs::Withheld));
+    let agent = Agent::spawn(&console, &[]);
+    console.browser().run("echo one");
+    let one = console.wait("it", |record| is_result_of(record, "echo one"));
+    let link = console.link();
+    // Payloads of the right form that were never sent, a real one with one bit changed, and noise.
+    let ping = console.on(link.number()).after(&one).wait("a ping", |record| matches!(record.what, What::Ping(_)));
+    let What::Ping(payload) = &ping.what else { panic!("a ping was waited for") };
+    for byte in 0..payload.len() {
+        let mut forged = payload.clone();
+        forged[byte] ^= 1;
+        link.send_pong(&forged);
+    }
+    link.send_pong(b"");
+    link.send_pong(&[0xFF; 125]);
+    console.browser().run("echo two");
+    link.reset();
+    let again = console.within(NEXT_LINK).nth(2, "it again", |record| is_result_of(record, "echo one"));
+    let two = console.nth(2, "the other again", |record| is_result_of(record, "echo two"));
+    assert!(again.seq < two.seq, "in order");
+    agent.drain();
+}
+
+#[test]
+fn a_console_that_answers_no_ping_gets_everything_again() {
+    let (console, agent) = start();
+    let first = console.link();
+    first.pongs(Pongs::Withheld);
+    for number in 0..20 {
+        console.browser().run(&format!("echo {number}"));
+    }
+    // The link is given up by its deadline; nobody resets it.
+    let attached = |record: &Record| matches!(record.what, What::Attached) && record.connection > first.number();
+    let second = console.within(NEXT_LINK).wait("the next link", attached).connection;
+    let mut places = Vec::new();
+    for number in 0..20 {
+        let id = format!("echo {number}");
+        places.push(console.on(second).wait("it again", |record| is_result_of(record, &id)).seq);
+    }
+    assert!(places.is_sorted(), "in order: {places:?}");
+    // Now they are acknowledged.
+    wait_marker(&console, console.on(second).frames("command:result").last().expect("twenty"));
+    console.browser().run("echo done");
+    console.link().reset();
+    console
+        .within(NEXT_LINK)
+        .wait("a third link", |record| matches!(record.what, What::Attached) && record.connection > second);
+    console.browser().run("echo third");
+    assert_eq!(results_of(&console, "echo 0"), 2);
+    agent.drain();
+}
+
+#[test]
+fn what_happens_offline_is_told_afterwards_in_order_with_its_own_time() {
+    let (console, agent) = start();
+    let browser = console.browser();
+    let home = agent.home().path().to_owned();
+    let line = |name: &str| format!("mkfifo ~/{name}; read go < ~/{name}; date -u +%s.%N");
+    for name in ["first", "second"] {
+        browser.dispatch_with(name, &json!({"command": line(name), "timeout_ms": 120_000}));
+        support::settles(&console, "it waits", || home.join(name).exists());
+    }
+    console.answer_upgrades(Some(Upgrade::status(503)));
+    let link = console.link();
+    link.reset();
+    console.ended(link.number());
+    std::fs::write(home.join("second"), "go\n").expect("it waits");
+    let refused = |record: &Record| matches!(record.what, What::Upgrade(_)) && record.connection > link.number();
+    let refused = console.within(NEXT_LINK).wait("a dial while nobody listens", refused);
+    std::fs::write(home.join("first"), "go\n").expect("it waits");
+    console.within(NEXT_LINK).after(&refused).wait("another", |record| matches!(record.what, What::Upgrade(_)));
+    console.answer_upgrades(None);
+    let first = console.within(NEXT_LINK).wait("it", |record| is_result_of(record, "first"));
+    let second = console.wait("it", |record| is_result_of(record, "second"));
+    assert!(second.seq < first.seq, "in the order in which they ended");
+    let disconnect = console.event("disconnect");
+    let connect = console.nth(2, "the second connect", |record| record.payload()["event_type"] == "connect");
+    assert!(disconnect.seq < second.seq && first.seq < connect.seq.max(first.seq + 1));
+    let told = disconnect.payload()["timestamp"].as_str().expect("a time").to_owned();
+    let later = connect.payload()["timestamp"].as_str().expect("a time").to_owned();
+    assert!(told < later, "{told} is when it happened, not when it was told ({later})");
+    assert!(connect.payload()["metadata"]["offline_ms"].as_u64() > Some(0));
+    // State is not queued: the new link begins with one registration and one heartbeat.
+    let on = console.on(connect.connection);
+    let before_results = on.all(|record| record.seq < second.seq && record.kind() == "heartbeat").len();
+    assert!(before_results <= 1, "{before_results} heartbeats were kept");
+    agent.drain();
+}
+
+#[test]
+fn a_result_that_the_console_cannot_take_is_cut_after_three_links() {
+    let mut personality = Personality::designed().greeting(Greeting::Attached);
+    personality.message_bytes_max = 200_000;
+    let console = Console::start(personality);
+    let agent = Agent::spawn(&console, &[]);
+    console.browser().run("true");
+    console.browser().dispatch("long", "head -c 300000 /dev/zero | tr '\\000' x");
+    let cut = console.within(NEXT_LINK * 2).wait("the cut result", |record| is_result_of(record, "long"));
+    assert!(cut.raw().len() <= 16 << 10, "{} bytes", cut.raw().len());
+    assert_eq!((&cut.payload()["stdout_truncated"], &cut.payload()["stdout_bytes"]), (&json!(true), &json!(300_000)));
+    assert_eq!(cut.payload()["exit_code"], 0);
+    // Three with the long one in its place, at most one before that on which something harmless was suspected.
+    assert!((4..=5).contains(&cut.connection), "on connection {}", cut.connection);
+    console.browser().run("echo it goes on");
+    let deploys = console.count(|record| record.payload()["event_type"] == "deploy");
+    assert!(deploys > 0, "what went before it was not dropped in its place");
+    agent.drain();
+}
+
+#[test]
+fn a_drain_waits_for_acknowledgements_and_no_longer_than_it_may() {
+    let (console, agent) = start();
+    console.browser().dispatch_with("running", &json!({"command": "echo begun; sleep 60", "timeout_ms": 120_000}));
+    console.browser().run("echo one");
+    agent.signal(support::Signal::TERM);
+    let result = console.wait("its result", |record| is_result_of(record, "running"));
+    assert_eq!(result.payload()["exit_code"], 143);
+    let close = console.wait("the close frame", |record| matches!(record.what, What::Closed(..)));
+    assert!(result.seq < close.seq);
+    let pinged = console
+        .count(|record| record.seq > result.seq && record.seq < close.seq && matches!(record.what, What::Ping(_)));
+    assert!(pinged > 0, "it asked whether the result had arrived");
+    assert!(agent.wait_exit(support::DRAIN_MAX).success());
+}
+
+#[test]
+fn a_drain_without_acknowledgements_closes_by_its_deadline() {
+    let (console, agent) = start();
+    console.link().pongs(Pongs::Withheld);
+    console.browser().run("echo one");
+    let before = std::time::Instant::now();
+    agent.signal(support::Signal::TERM);
+    let close = console.wait("the close frame", |record| matches!(record.what, What::Closed(..)));
+    assert!(agent.wait_exit(support::DRAIN_MAX).success());
+    let waited = close.at.duration_since(before);
+    assert!(waited > Duration::from_millis(3_400), "only {waited:?} for what was not acknowledged");
+    assert!(waited < Duration::from_millis(4_500), "{waited:?}");
+}
+
+#[test]
+fn an_idle_agent_sends_no_markers() {
+    let console = Console::start(Personality::designed().greeting(Greeting::Attached));
+    console.answer_registrations(Some(Answer::usual()));
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
+    let connect = console.event("connect");
+    wait_marker(&console, &connect);
+    let is_ping = |purpose: u8| move |record: &Record| matches!(&record.what, What::Ping(payload) if payload.get(1) == Some(&purpose));
+    let before = console.count(is_ping(0x12));
+    // A keep-alive comes every ten seconds; until the next one nothing happens but heartbeats.
+    console.from_now().wait("a keep-alive", is_ping(0x11));
+    assert_eq!(console.count(is_ping(0x12)), before, "nothing waits for an acknowledgement");
+    assert!(console.frames("heartbeat").len() > 5);
+    agent.drain();
+}

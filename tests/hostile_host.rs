@@ -1,0 +1,173 @@
+//! Hosts that lack what programs expect: the agent keeps beating, does what can be done, and says what cannot.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+#[path = "support/namespace.rs"]
+mod namespace;
+
+use draupnir_console::{Console, Personality};
+use support::{Agent, Setup, skip};
+
+/// The agent behind a wrapper of these words, with a heartbeat five times a second.
+fn wrapped(console: &Console, words: &[&str]) -> Setup {
+    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    let agent = setup.program_path().to_owned();
+    let (program, arguments) = words.split_first().expect("a wrapper has a name");
+    let setup = arguments.iter().fold(setup.program(program), |setup, word| setup.arg(word));
+    setup.arg(agent)
+}
+
+/// The agent after these shell commands have changed what it sees of the file systems; none where that cannot be.
+fn mounted(test: &str, console: &Console, commands: &[&str]) -> Option<Agent> {
+    if !namespace::is_possible() {
+        skip(test, "no mount namespace can be had here");
+        return None;
+    }
+    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    Some(namespace::mounted(setup, commands).spawn())
+}
+
+/// Three heartbeats from now on.
+#[track_caller]
+fn assert_beats(console: &Console) {
+    console.from_now().nth_frame(3, "heartbeat");
+}
+
+#[test]
+fn descriptors_run_out_and_what_is_open_goes_on() {
+    let console = Console::start(Personality::production());
+    let agent = wrapped(&console, &["sh", "-c", "ulimit -n 40; exec \"$0\""]).spawn();
+    let browser = console.browser();
+    let ids: Vec<String> = (0..12).map(|n| format!("s{n}")).collect();
+    for id in &ids {
+        browser.create(id, 80, 24);
+    }
+    let refused = console.frame("terminal:closed");
+    assert_eq!(refused.payload()["reason"], "spawn_failed", "{}", refused.raw());
+    browser.input("s0", b"echo st''ill\n");
+    console.wait_text("s0", "still");
+    assert_beats(&console);
+    // Room again as soon as sessions end.
+    for id in &ids {
+        browser.close(id);
+    }
+    console.nth_frame(ids.len(), "terminal:closed");
+    browser.create("again", 80, 24).input("again", b"echo ro''om\n");
+    console.wait_text("again", "room");
+    agent.drain();
+}
+
+#[test]
+fn without_proc_everything_but_its_figures_works() {
+    let console = Console::start(Personality::production());
+    let test = "without_proc_everything_but_its_figures_works";
+    let Some(agent) = mounted(test, &console, &["mount -t tmpfs none /proc"]) else { return };
+    assert_beats(&console);
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");
+    assert_eq!(console.closed("s")["exit_code"], 3);
+    console.frame("metrics");
+    agent.drain();
+}
+
+#[test]
+fn without_a_way_to_terminals_commands_go_on() {
+    let console = Console::start(Personality::production());
+    let test = "without_a_way_to_terminals_commands_go_on";
+    let Some(agent) = mounted(test, &console, &["mount --bind /dev/null /dev/ptmx"]) else { return };
+    console.browser().create("s", 80, 24);
+    let closed = console.closed("s");
+    assert_eq!(closed["reason"], "spawn_failed", "{closed}");
+    assert_eq!(closed["exit_code"], 126, "{closed}");
+    assert!(!console.stream("s").text().is_empty(), "one line says why");
+    console.event("error");
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    assert_beats(&console);
+    agent.drain();
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_costs_one_warning() {
+    let console = Console::start(Personality::production());
+    let test = "a_state_directory_that_cannot_be_written_costs_one_warning";
+    let Some(agent) = mounted(test, &console, &["mount -t tmpfs -o ro none \"$HOME\""]) else { return };
+    agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is remembered across restarts");
+    assert_beats(&console);
+    console.link().close(1012, "restart");
+    console.on(2).frame("heartbeat");
+    assert_eq!(agent.log().count(|line| line["message"] == "nothing is remembered across restarts"), 1);
+    assert_eq!(console.browser().run("touch ~/x || echo full")["stdout"], "full\n");
+    agent.drain();
+}
+
+#[test]
+fn without_a_home_shells_and_commands_start_at_the_root() {
+    let console = Console::start(Personality::production());
+    let agent = Setup::new(&console).without("HOME").without("SINDRI_AGENT_STATE_DIR").spawn();
+    let result = console.browser().run("pwd");
+    assert_eq!(result["exit_code"], 0, "{result}");
+    console.browser().create("s", 80, 24).input("s", b"echo h''ere; exit\n");
+    console.wait_text("s", "here");
+    assert_eq!(console.closed("s")["reason"], "exited");
+    agent.drain();
+}
+
+#[test]
+fn a_user_whom_the_system_does_not_know_is_served() {
+    const TEST: &str = "a_user_whom_the_system_does_not_know_is_served";
+    if !rustix::process::geteuid().is_root() {
+        return skip(TEST, "only root can become another user");
+    }
+    let console = Console::start(Personality::production());
+    let stranger = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let program = directory.path().join("sindri-agent");
+    std::fs::copy(support::agent_program(), &program).expect("there is room");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("it is ours");
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_STATE_DIR", "/nonexistent");
+    let agent = stranger[1..].iter().fold(setup.program(stranger[0]), |setup, word| setup.arg(word)).arg(&program);
+    let agent = agent.env("HOME", "/nonexistent").spawn();
+    let result = console.browser().run("id -u; pwd");
+    assert_eq!(result["stdout"], "54321\n/\n", "{result}");
+    console.browser().create("s", 80, 24).input("s", b"id -u; exit\n");
+    console.wait_text("s", "54321");
+    assert_beats(&console);
+    agent.drain();
+}
+
+#[test]
+fn as_the_first_process_it_reaps_what_others_leave_behind() {
+    const TEST: &str = "as_the_first_process_it_reaps_what_others_leave_behind";
+    if !namespace::is_possible() {
+        return skip(TEST, "no process namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let first = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let agent = wrapped(&console, &first).spawn();
+    let browser = console.browser();
+    assert_eq!(browser.run("echo $PPID")["stdout"], "1\n", "the agent is not the first process");
+    // Each leaves a child behind that ends a moment later, as a daemon does that forks twice.
+    let orphan = "for i in 1 2 3 4 5 6 7 8; do (exec 0<&- 1>&- 2>&-; (sleep 0.05; exit 7) &) ; done; exit 5";
+    for _ in 0..4 {
+        assert_eq!(browser.run(orphan)["exit_code"], 5, "the status of a child of its own is not stolen");
+    }
+    let zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
+    support::settles(&console, "the orphans are reaped", || {
+        console.browser().run(zombies)["stdout"].as_str().map(str::trim) == Some("0")
+    });
+    agent.kill();
+}
+
+#[test]
+fn its_children_are_killed_before_it_when_memory_runs_out() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[]);
+    let own: i32 = agent.process().read("oom_score_adj").trim().parse().expect("a number");
+    let result = console.browser().run("cat /proc/$$/oom_score_adj");
+    let childs: i32 = result["stdout"].as_str().and_then(|text| text.trim().parse().ok()).expect("a number");
+    assert!(childs > own, "{childs} is not more than {own}");
+    agent.drain();
+}

@@ -1,0 +1,101 @@
+//! What the agent logs: JSON lines on standard error, no more than was asked for, once for each cause, never the key.
+
+mod support;
+
+use std::time::Duration;
+
+use draupnir_console::{Answer, Console, Personality};
+use serde_json::{Value, json};
+use support::{Agent, Setup};
+
+fn is_level(level: &'static str) -> impl Fn(&Value) -> bool {
+    move |line| line["level"] == level
+}
+
+#[test]
+fn every_line_is_json_with_a_time_and_a_level() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[]);
+    console.event("connect");
+    agent.drain();
+    let lines = agent.log().lines();
+    assert!(lines.len() > 3);
+    for line in lines {
+        assert!(line.value["level"].is_string() && line.value["timestamp"].is_string(), "{}", line.raw);
+        assert!(line.value["message"].is_string(), "{}", line.raw);
+    }
+}
+
+#[test]
+fn a_life_without_trouble_is_a_few_lines_of_information() {
+    let console = Console::start(Personality::production());
+    let environment = [
+        ("SINDRI_LOG_LEVEL", "info"),
+        ("SINDRI_AGENT_HEARTBEAT", "0.1"),
+        ("SINDRI_AGENT_METRICS", "0.1"),
+        ("SINDRI_PROVIDER", "fly"),
+    ];
+    let agent = Agent::spawn(&console, &environment);
+    console.nth_frame(20, "heartbeat");
+    console.nth_frame(5, "metrics");
+    agent.drain();
+    let (all, information) = (agent.log().lines().len(), agent.log().count(is_level("INFO")));
+    assert_eq!(all, information, "{}", agent.log().text());
+    assert!(all <= 6, "beats are no news: {}", agent.log().text());
+}
+
+#[test]
+fn the_level_is_obeyed() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_LOG_LEVEL", "error")]);
+    console.event("connect");
+    console.connection(1).reset();
+    console.on(2).frame("heartbeat");
+    agent.drain();
+    assert_eq!(agent.log().text(), "");
+}
+
+#[test]
+fn one_cause_is_one_warning_and_not_one_for_each_retry() {
+    let console = Console::start(Personality::designed());
+    for _ in 0..3 {
+        console.answer_registration(Answer::status(503).header("Retry-After", "1").body("busy"));
+    }
+    let agent = Agent::spawn(&console, &[]);
+    console.within(Duration::from_secs(40)).registration_answered(1, 201);
+    assert_eq!(agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains("503")), 1);
+    agent.drain();
+}
+
+#[test]
+fn a_key_that_the_console_echoes_is_not_in_the_log() {
+    // `Agent` checks everything that was written when it is dropped.
+    let console = Console::start(Personality::designed());
+    let words = format!("the key {} is not one of ours", console.key());
+    console.answer_registrations(Some(Answer::status(400).json(&json!({"message": words}))));
+    let agent = Agent::spawn(&console, &[]);
+    agent.wait_log(|line| line["level"] == "ERROR" && line.to_string().contains("is not one of ours"));
+    console.connection(1).close(1011, &format!("bad {}", &console.key()));
+    agent.wait_log(|line| line["code"] == 1011);
+    agent.drain();
+}
+
+#[test]
+fn words_of_the_console_cannot_break_a_line() {
+    let console = Console::start(Personality::designed());
+    let words = "one\nline\u{1b}[31m {\"level\":\"ERROR\"}";
+    console.answer_registrations(Some(Answer::status(400).json(&json!({"message": words}))));
+    let agent = Agent::spawn(&console, &[]);
+    agent.wait_log(is_level("ERROR"));
+    agent.drain();
+    assert!(agent.log().lines().iter().all(|line| line.value.is_object() && !line.raw.contains('\u{1b}')));
+}
+
+#[test]
+fn nobody_who_reads_is_no_reason_to_stop() {
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").program("/bin/sh").arg("-c");
+    let agent = setup.arg(format!("exec {} 2>&-", support::agent_program().display())).spawn();
+    console.nth_frame(3, "heartbeat");
+    agent.drain();
+}

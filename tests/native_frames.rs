@@ -1,0 +1,217 @@
+//! What the console sends that is not for the agent, or not well made, costs nothing but itself; and frames in the
+//! console's native form never cause an action, whatever else is in them (wire, part A; part B, what it sends).
+
+mod support;
+
+use std::path::Path;
+
+use draupnir_console::{Connection, Console, Personality, Record};
+use serde_json::{Value, json};
+use support::{Agent, Home, Setup};
+
+/// The largest message that is read.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+struct Stage {
+    console: Console,
+    home: Home,
+    agent: Agent,
+    link: Connection,
+}
+
+/// An agent that is connected and has said hello.
+#[track_caller]
+fn stage() -> Stage {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let agent = Setup::new(&console).home(&home).spawn();
+    console.event("connect");
+    let link = console.link();
+    Stage { console, home, agent, link }
+}
+
+impl Stage {
+    /// Whatever was sent before is dealt with when this returns, and the link is still the same.
+    #[track_caller]
+    fn settle(&self) {
+        assert_eq!(self.console.browser().run("true")["exit_code"], 0);
+        assert_eq!(self.console.link().number(), self.link.number());
+    }
+
+    fn warnings(&self, of: &str) -> usize {
+        self.agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains(of))
+    }
+}
+
+/// A dispatch that leaves a mark.
+fn dispatch(id: &str, mark: &Path) -> Value {
+    json!({
+        "protocol_version": "1.0", "type": "command:dispatch",
+        "payload": {"command_id": id, "command": format!("touch {}", mark.display()), "timeout_ms": 5_000},
+    })
+}
+
+fn with(mut frame: Value, key: &str, value: Value) -> Value {
+    frame[key] = value;
+    frame
+}
+
+#[test]
+fn native_and_hybrid_frames_do_nothing() {
+    let stage = stage();
+    let mark = stage.home.path().join("mark");
+    let create = json!({"protocol_version": "1.0", "type": "terminal:create", "session_id": "s", "payload": {"session_id": "s", "cols": 80, "rows": 24}});
+    for native in [
+        json!({"protocolVersion": "1.0", "channel": "heartbeat", "type": "heartbeat:pong", "data": {"ok": true}, "ts": 1}),
+        with(dispatch("channel", &mark), "channel", json!("commands")),
+        with(dispatch("null", &mark), "channel", Value::Null),
+        with(dispatch("version", &mark), "protocolVersion", json!("1.0")),
+        with(dispatch("odd", &mark), "protocolVersion", json!({})),
+        with(with(dispatch("both", &mark), "protocolVersion", json!("1.0")), "channel", json!("commands")),
+        with(create, "channel", json!("terminal")),
+    ] {
+        stage.link.send(&native);
+    }
+    // An escape in the key is the same key.
+    stage.link.send_text(&dispatch("escaped", &mark).to_string().replacen('{', r#"{"ch\u0061nnel":1,"#, 1));
+    stage.settle();
+    assert!(!mark.exists());
+    let answers = stage.console.frames("command:result");
+    assert_eq!(answers.len(), 1, "only the one that was asked for: {}", stage.console.story());
+    let of_terminal = |record: &Record| record.kind().starts_with("terminal:");
+    assert_eq!(stage.console.count(of_terminal), 0);
+    stage.agent.drain();
+}
+
+#[test]
+fn a_key_that_stands_there_twice_is_refused() {
+    let stage = stage();
+    let mark = stage.home.path().join("mark");
+    let twice = dispatch("twice", &mark).to_string().replacen('{', r#"{"type":"heartbeat:ack","#, 1);
+    stage.link.send_text(&twice);
+    stage.settle();
+    assert!(!mark.exists());
+    stage.agent.drain();
+}
+
+#[test]
+fn an_unknown_type_is_a_debug_line() {
+    let stage = stage();
+    stage.link.send(&json!({"protocol_version": "1.0", "type": "fleet:dance", "payload": {"x": 1}}));
+    stage.link.send(&json!({"protocol_version": "1.0", "type": "log:unsubscribe", "payload": {"paths": []}}));
+    stage.settle();
+    stage.agent.wait_log(|line| line["level"] == "DEBUG" && line.to_string().contains("fleet:dance"));
+    assert_eq!(stage.warnings("fleet:dance"), 0);
+    stage.agent.drain();
+}
+
+#[test]
+fn unknown_fields_are_ignored() {
+    let stage = stage();
+    let mark = stage.home.path().join("mark");
+    let mut frame = with(dispatch("more", &mark), "trace", json!({"id": 7}));
+    frame["payload"]["priority"] = json!("high");
+    stage.link.send(&frame);
+    assert_eq!(stage.console.result("more")["exit_code"], 0);
+    assert!(mark.exists());
+    stage.agent.drain();
+}
+
+#[test]
+fn another_version_is_one_warning_a_connection_and_is_followed() {
+    let stage = stage();
+    let mark = stage.home.path().join("mark");
+    for id in ["a", "b"] {
+        stage.link.send(&with(dispatch(id, &mark), "protocol_version", json!("2.7")));
+        assert_eq!(stage.console.result(id)["exit_code"], 0);
+    }
+    assert_eq!(stage.warnings("2.7"), 1);
+    stage.link.reset();
+    let again = stage.console.connection(2);
+    again.view().frame("heartbeat");
+    again.send(&with(dispatch("c", &mark), "protocol_version", json!("2.7")));
+    stage.console.result("c");
+    assert_eq!(stage.warnings("2.7"), 2);
+    stage.agent.drain();
+}
+
+#[test]
+fn what_cannot_be_read_is_a_warning_and_no_disconnect() {
+    let stage = stage();
+    for bad in [
+        "",
+        "{",
+        "null",
+        "[]",
+        "7",
+        "\"text\"",
+        "{}",
+        r#"{"type":7,"payload":{}}"#,
+        r#"{"type":"command:dispatch"}"#,
+        r#"{"type":"command:dispatch","payload":null}"#,
+        "\u{0}",
+    ] {
+        stage.link.send_text(bad);
+    }
+    stage.link.send_text(&"[".repeat(100_000));
+    stage.settle();
+    assert!(stage.agent.log().count(|line| line["level"] == "WARN") >= 1);
+    stage.agent.drain();
+}
+
+#[test]
+fn a_binary_message_is_ignored() {
+    let stage = stage();
+    let mark = stage.home.path().join("mark");
+    stage.link.send_binary(dispatch("binary", &mark).to_string().as_bytes());
+    stage.link.send_binary(&[0xff; 1000]);
+    stage.settle();
+    assert!(!mark.exists());
+    stage.agent.drain();
+}
+
+#[test]
+fn the_largest_message_is_read_and_a_larger_one_ends_the_connection_with_1009() {
+    let stage = stage();
+    let frame = |bytes: usize| {
+        let bare = json!({"protocol_version": "1.0", "type": "fleet:filler", "payload": {"x": ""}}).to_string();
+        bare.replacen(r#""x":"""#, &format!(r#""x":"{}""#, "y".repeat(bytes - bare.len())), 1)
+    };
+    assert_eq!(frame(MESSAGE_BYTES_MAX).len(), MESSAGE_BYTES_MAX);
+    stage.link.send_text(&frame(MESSAGE_BYTES_MAX));
+    stage.settle();
+    stage.link.send_text(&frame(MESSAGE_BYTES_MAX + 1));
+    assert_eq!(stage.link.view().close_frame().0, Some(1009));
+    stage.agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("1048576"));
+    stage.console.on(2).frame("heartbeat");
+    stage.agent.drain();
+}
+
+#[test]
+fn text_that_is_no_utf_8_ends_the_connection_with_1007() {
+    let stage = stage();
+    stage.link.send_raw(&[0x81, 2, 0xc3, 0x28]);
+    assert_eq!(stage.link.view().close_frame().0, Some(1007));
+    stage.console.on(2).frame("heartbeat");
+    stage.agent.drain();
+}
+
+#[test]
+fn what_breaks_the_websocket_protocol_ends_the_connection() {
+    for broken in [&[0xf1, 0][..], &[0x83, 0], &[0x81, 0x80, 1, 2, 3, 4], &[0x80, 1, b'x']] {
+        let stage = stage();
+        stage.link.send_raw(broken);
+        stage.console.ended(1);
+        stage.console.on(2).frame("heartbeat");
+        stage.agent.drain();
+    }
+}
+
+#[test]
+fn a_ping_of_the_console_is_answered() {
+    let stage = stage();
+    stage.link.send_ping(b"are you there?");
+    let is_it =
+        |record: &Record| matches!(&record.what, draupnir_console::What::Pong(payload) if payload == b"are you there?");
+    stage.console.wait("the pong", is_it);
+    stage.agent.drain();
+}

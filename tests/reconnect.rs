@@ -1,0 +1,272 @@
+//! What the agent does when its link is refused, broken, closed, stalled or taken over: it comes back, once for each
+//! cause, and no sooner than it may.
+
+mod support;
+
+use std::time::Duration;
+
+use draupnir_console::{Console, End, Greeting, Personality, Record, Upgrade, What};
+use serde_json::{Value, json};
+use support::{Agent, Home, Setup};
+
+const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");
+
+/// The first retries are spread over 10 and 20 s.
+const RETRIES_MAX: Duration = Duration::from_secs(60);
+
+/// An agent that is connected and has said hello.
+#[track_caller]
+fn connected(personality: Personality) -> (Console, Agent) {
+    let console = Console::builder(personality).own_address().start();
+    let agent = Agent::spawn(&console, &[FAST]);
+    console.event("connect");
+    (console, agent)
+}
+
+fn upgrades(console: &Console) -> usize {
+    console.count(|record| matches!(record.what, What::Upgrade(_)))
+}
+
+fn registrations(console: &Console) -> usize {
+    console.count(|record| matches!(record.what, What::Registration(..)))
+}
+
+/// An agent in this home whose life is recorded.
+fn recorded(console: &Console, home: &Home) -> Setup {
+    Setup::new(console).home(home).env("SINDRI_AGENT_RECORD", home.path().join("life.jsonl"))
+}
+
+/// The steps of that life.
+#[track_caller]
+fn life(home: &Home) -> Vec<Value> {
+    let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
+    life.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[track_caller]
+fn at_ms(step: &Value) -> u64 {
+    step["at_ms"].as_u64().expect("a time")
+}
+
+/// Closes the first link like this and waits for the second; the milliseconds between.
+#[track_caller]
+fn closed_with(code: u16, reason: &str) -> u64 {
+    let (console, agent) = connected(Personality::production());
+    let registered = registrations(&console);
+    console.connection(1).close(code, reason);
+    let told = console.on(2).event("disconnect");
+    assert_eq!(told.payload()["metadata"]["close_code"], code);
+    console.on(2).frame("heartbeat");
+    assert_eq!(console.ended(1), End::Closed);
+    assert_eq!(console.browser().run("echo back")["stdout"], "back\n");
+    assert_eq!((registrations(&console), console.instance_ids().len()), (registered, 1));
+    let is_end = |record: &Record| record.connection == 1 && matches!(record.what, What::Ended(_));
+    let (ended, dialled) = (console.wait("the end", is_end), console.upgrade(2));
+    agent.drain();
+    dialled.at_ms.checked_sub(ended.at_ms).expect("a connection is closed wholly before the next is dialled")
+}
+
+#[test]
+fn a_console_that_is_not_up_yet_is_found_when_it_is() {
+    let console = Console::builder(Personality::production()).own_address().start();
+    console.stop_listening();
+    let agent = Agent::spawn(&console, &[FAST]);
+    agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains(&console.address().to_string()));
+    console.listen();
+    console.within(RETRIES_MAX).frame("heartbeat");
+    agent.drain();
+}
+
+#[test]
+fn a_reset_in_mid_life() {
+    let (console, agent) = connected(Personality::production());
+    let registered = registrations(&console);
+    console.connection(1).reset();
+    console.on(2).frame("heartbeat");
+    let ids: Vec<_> = (1..=2).map(|number| console.connection_id(number)).collect();
+    assert_eq!((ids[0].as_deref(), registrations(&console)), (ids[1].as_deref(), registered));
+    agent.drain();
+}
+
+#[test]
+fn an_end_without_a_close_frame() {
+    let (console, agent) = connected(Personality::production());
+    console.connection(1).finish();
+    console.on(2).frame("heartbeat");
+    agent.drain();
+}
+
+#[test]
+fn a_link_cut_within_a_frame() {
+    let (console, agent) = connected(Personality::production());
+    console.connection(1).cut_after(3);
+    console.on(2).frame("heartbeat");
+    agent.drain();
+}
+
+#[test]
+fn a_close_with_1000() {
+    closed_with(1000, "");
+}
+
+#[test]
+fn a_close_with_1011() {
+    closed_with(1011, "internal error");
+}
+
+#[test]
+fn a_close_with_1001_1012_or_1013_says_that_the_console_goes_away() {
+    std::thread::scope(|scope| {
+        for code in [1001, 1012, 1013] {
+            scope.spawn(move || closed_with(code, "going away"));
+        }
+    });
+}
+
+#[test]
+fn a_close_with_1008_for_an_unknown_instance_registers_again() {
+    let (console, agent) = connected(Personality::production());
+    let old = console.instance_ids()[0].clone();
+    console.forget(&old);
+    console.connection(1).close(1008, &format!("Unknown instance ID: {old}"));
+    let beat = console.on(2).frame("heartbeat");
+    let new = beat.payload()["instance_id"].as_str().expect("an id").to_owned();
+    assert_ne!(new, old);
+    assert_eq!(console.instance_ids(), [new]);
+    agent.drain();
+}
+
+/// They wait and do nothing else: all at the same time, however few tests run at once.
+#[test]
+fn what_waits_for_long_constants() {
+    let stories: [(&str, fn()); 4] = [
+        (
+            "a_close_with_1008_for_the_key_is_one_error_and_a_long_wait",
+            a_close_with_1008_for_the_key_is_one_error_and_a_long_wait,
+        ),
+        (
+            "an_id_that_two_agents_share_is_said_at_the_third_replacement",
+            an_id_that_two_agents_share_is_said_at_the_third_replacement,
+        ),
+        ("a_stall_is_noticed_and_cured_by_one_resync", a_stall_is_noticed_and_cured_by_one_resync),
+        (
+            "thirty_seconds_of_a_good_connection_forget_the_failures_before",
+            thirty_seconds_of_a_good_connection_forget_the_failures_before,
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (name, story) in stories {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            thread.spawn_scoped(scope, story).expect("a thread");
+        }
+    });
+}
+
+fn a_close_with_1008_for_the_key_is_one_error_and_a_long_wait() {
+    let (console, agent) = connected(Personality::production());
+    let registered = registrations(&console);
+    console.connection(1).close(1008, "Authentication required. Use a WebSocket ticket");
+    // 60 s, more or less by a half.
+    console.within(Duration::from_secs(110)).upgrade(2);
+    let (ended, dialled) =
+        (console.on(1).wait("the end", |record| matches!(record.what, What::Ended(_))), console.upgrade(2));
+    assert!(dialled.at_ms >= ended.at_ms + 29_000, "{} ms", dialled.at_ms - ended.at_ms);
+    console.on(2).frame("heartbeat");
+    let errors = agent.log().count(|line| line["level"] == "ERROR");
+    assert_eq!((errors, registrations(&console)), (1, registered));
+    agent.drain();
+}
+
+#[test]
+fn a_link_that_was_taken_over_waits_before_it_takes_back() {
+    let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
+    console.connection(1).close(1001, "Replaced by new connection");
+    let ended = console.on(1).wait("the end", |record| matches!(record.what, What::Ended(_)));
+    let dialled = console.upgrade(2);
+    assert!(dialled.at_ms >= ended.at_ms + 4_000, "{} ms", dialled.at_ms - ended.at_ms);
+    console.on(2).frame("heartbeat");
+    agent.drain();
+}
+
+fn an_id_that_two_agents_share_is_said_at_the_third_replacement() {
+    let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
+    for number in 1..=3 {
+        console.within(RETRIES_MAX).on(number).frame("heartbeat");
+        console.connection(number).close(1001, "Replaced by new connection");
+    }
+    let names_the_id = |text: &Value| text.as_str().is_some_and(|text| text.contains(support::INSTANCE_ID));
+    agent.wait_log(|line| line["level"] == "ERROR" && names_the_id(&line["message"]));
+    let event = console.within(RETRIES_MAX).event("error"); // after 5, 10 and 20 s
+    assert!(names_the_id(&event.payload()["message"]), "{}", event.raw());
+    assert_eq!(agent.log().count(|line| line["level"] == "ERROR"), 1);
+    agent.drain();
+}
+
+fn a_stall_is_noticed_and_cured_by_one_resync() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    let agent = recorded(&console, &home).env(FAST.0, FAST.1).spawn();
+    console.event("connect");
+    console.connection(1).stall();
+    let told = console.within(RETRIES_MAX).on(2).event("disconnect");
+    let cause = told.payload()["metadata"]["cause"].as_str().expect("text").to_owned();
+    assert!(["pong_timeout", "write_stalled"].contains(&cause.as_str()), "{cause}");
+    // The console gives up on the stalled link later and takes the new one out of its table: nothing reaches the agent.
+    assert_eq!(console.within(RETRIES_MAX).on(2).close_frame(), (Some(1000), "resync".to_owned()));
+    console.on(3).frame("heartbeat");
+    assert!(console.connection(3).is_routed());
+    assert_eq!(console.browser().run("echo routed")["stdout"], "routed\n");
+    assert_eq!(upgrades(&console), 3);
+    agent.drain();
+    // A ping comes within 10 s and its pong is missed after 10 more: by the machine's own clock, since the last it heard.
+    let steps = life(&home);
+    let dropped =
+        steps.iter().position(|step| step.to_string().contains(r#""kind":"drop_link""#)).expect("it was dropped");
+    let heard = |step: &&Value| ["greeted", "pong_received"].iter().any(|kind| step["fact"]["kind"] == *kind);
+    let last = steps[..dropped].iter().rfind(heard).expect("it was heard of");
+    let noticed_ms = at_ms(&steps[dropped]) - at_ms(last);
+    assert!(noticed_ms <= 20_000 + 2_000, "{noticed_ms} ms"); // the two seconds are for a loaded machine
+}
+
+#[test]
+fn a_console_that_was_killed_and_comes_back() {
+    let (console, agent) = connected(Personality::production());
+    let registered = registrations(&console);
+    console.crash();
+    agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("not reached"));
+    console.listen();
+    let view = console.from_now();
+    view.within(RETRIES_MAX).frame("heartbeat");
+    assert_eq!(registrations(&console), registered);
+    agent.drain();
+}
+
+fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    for _ in 0..2 {
+        console.answer_upgrade(Upgrade::status(503));
+    }
+    let agent = recorded(&console, &home).env("SINDRI_AGENT_HEARTBEAT", "4").spawn();
+    let first = console.within(RETRIES_MAX).on(3).frame("heartbeat");
+    let settled = |record: &Record| record.kind() == "heartbeat" && record.at_ms > first.at_ms + 32_000;
+    console.within(RETRIES_MAX).wait("a heartbeat after more than 30 s", settled);
+    console.connection(3).reset();
+    console.on(4).frame("heartbeat");
+    agent.drain();
+    // What the machine decided does not depend on how fast this machine is: the recording says when the retry was due.
+    let steps = life(&home);
+    let lost = steps.iter().find(|step| step["fact"]["kind"] == json!("link_lost")).expect("it was lost");
+    let closed = steps.iter().find(|step| step["fact"]["kind"] == json!("link_closed")).expect("its socket went");
+    let wait_ms = closed["next"].as_u64().expect("a deadline") - at_ms(lost);
+    assert!(wait_ms <= 2_000 + 1_000, "a first retry comes within 2 s, not in {wait_ms} ms");
+}
+
+/// What a test of two connections wants to know of one.
+trait ConnectionId {
+    fn connection_id(&self, number: u32) -> Option<String>;
+}
+
+impl ConnectionId for Console {
+    fn connection_id(&self, number: u32) -> Option<String> {
+        self.on(number).upgrade(1).request().header("X-Instance-ID").map(str::to_owned)
+    }
+}
