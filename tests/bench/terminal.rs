@@ -19,7 +19,7 @@ use console::{Console, Listener};
 /// Bytes through the terminal in one run.
 const BULK_BYTES: u64 = 64 << 20;
 /// Runs of it, of which the median counts.
-const BULK_RUNS: usize = 5;
+const BULK_RUNS: usize = 7;
 /// Keystrokes of one measurement.
 const STROKES: usize = 1_000;
 /// Keystrokes while another session floods.
@@ -32,8 +32,10 @@ const SHARE_MIN: f64 = 0.6;
 const SHARE_GOAL: f64 = 0.8;
 /// How much later than from a local terminal an echo may come, in the middle.
 const ECHO_EXTRA_MAX: Duration = Duration::from_micros(150);
-/// How late an echo may come while another session floods, 99 of 100.
+/// How late an echo may come while another session floods, 99 of 100; on a machine that is busy otherwise, so many times
+/// as late as from a local terminal beside a local flood.
 const ECHO_IN_FLOOD_MAX: Duration = Duration::from_millis(10);
+const ECHO_IN_FLOOD_TIMES_MAX: u32 = 4;
 /// What an idle session may cost the agent.
 const SESSION_BYTES_MAX: u64 = 24 << 10;
 
@@ -223,16 +225,47 @@ fn echo(scratch: &Path, missed: &mut Vec<String>) {
         in_flood.push(start.elapsed());
     }
     in_flood.sort_unstable();
+    drop(agent);
+    let local_in_flood = local_strokes_in_flood();
     println!("echo, a local terminal    {}", quantiles(&local));
     println!("echo through the agent    {}", quantiles(&idle));
-    println!("echo beside a flood       {}; {} MB of flood meanwhile", quantiles(&in_flood), flooded / 1_000_000);
+    println!("the same beside a flood   {}, a local terminal", quantiles(&local_in_flood));
+    println!("                          {}; {} MB of flood meanwhile", quantiles(&in_flood), flooded / 1_000_000);
     let extra = at(&idle, 50).saturating_sub(at(&local, 50));
     if extra > ECHO_EXTRA_MAX {
         missed.push(format!("an echo comes {extra:?} later than from a local terminal"));
     }
-    if at(&in_flood, 99) > ECHO_IN_FLOOD_MAX {
+    if at(&in_flood, 99) > ECHO_IN_FLOOD_MAX.max(at(&local_in_flood, 99) * ECHO_IN_FLOOD_TIMES_MAX) {
         missed.push(format!("an echo beside a flood takes {:?} in one of a hundred cases", at(&in_flood, 99)));
     }
+}
+
+/// Keystrokes in a local terminal while another one floods and is read by a thread.
+fn local_strokes_in_flood() -> Vec<Duration> {
+    let (mut flood, slave) = terminal();
+    let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
+    let line = "a flood of lines that nobody reads";
+    let mut child =
+        Command::new("yes").arg(line).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("yes starts");
+    drop(slave);
+    let reader = std::thread::spawn(move || {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(1..) = flood.read(&mut buffer) {}
+    });
+    let (mut master, slave) = terminal();
+    let mut times = Vec::new();
+    for _ in 0..STROKES_IN_FLOOD {
+        std::thread::sleep(Duration::from_millis(5));
+        let start = Instant::now();
+        master.write_all(b"x").expect("written");
+        master.read_exact(&mut [0]).expect("echoed");
+        times.push(start.elapsed());
+    }
+    drop(slave);
+    child.kill().and_then(|()| child.wait()).expect("it ran");
+    reader.join().expect("it ended");
+    times.sort_unstable();
+    times
 }
 
 fn memory(scratch: &Path, missed: &mut Vec<String>) {
@@ -270,9 +303,9 @@ fn memory(scratch: &Path, missed: &mut Vec<String>) {
 
 /// How much of the machine must lie idle before something is measured, how long it is watched, and for how long one
 /// waits for that at most.
-const IDLE_SHARE: f64 = 0.8;
+const IDLE_SHARE: f64 = 0.7;
 const IDLE_WATCH: Duration = Duration::from_millis(300);
-const IDLE_PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits until nobody else uses the machine, and says so where somebody always does.
 fn await_quiet(console: &mut Console) {
