@@ -1,0 +1,13 @@
+//! What the fuzz targets do: one function a target, which panics where what it promises does not hold.
+//!
+//! The fuzzer is not known here; a plain test calls the same functions with every input of the corpora.
+
+pub mod close_frame;
+pub mod config;
+pub mod delivery;
+pub mod envelope_decode;
+pub mod envelope_differential;
+pub mod fsm_transitions;
+pub mod http_response;
+pub mod terminal_stream;
+pub mod world;
