@@ -3,6 +3,7 @@
 //! The fuzzer is not known here; a plain test calls the same functions with every input of the corpora. What each target
 //! promises stands at the head of its module, and in short in `fuzz/README.md`.
 
+mod aftermath;
 pub mod close_frame;
 pub mod config;
 pub mod delivery;
@@ -12,5 +13,6 @@ pub mod fsm_transitions;
 pub mod heap;
 pub mod http_response;
 mod planted;
+mod secrecy;
 pub mod terminal_stream;
 pub mod world;
