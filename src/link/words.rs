@@ -45,19 +45,21 @@ pub(super) fn printable(text: &str, key: &Secret) -> String {
     cut(&line, WORDS_BYTES_MAX).trim_end().to_owned()
 }
 
-/// What a console says may quote what it was sent: as it is, or as a JSON text spells it.
+/// What a console says may quote what it was sent: as it is, or as one or another writer of JSON spells it.
 fn without(text: &str, key: &Secret) -> String {
     let key = key.expose();
     if key.is_empty() {
         return text.to_owned();
     }
-    let text = text.replace(key, REDACTED);
-    if !key.contains(['"', '\\']) {
-        return text;
+    let mut text = text.replace(key, REDACTED);
+    if key.contains(['"', '\\', '/']) {
+        let quoted = Value::from(key).to_string();
+        let spelt = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
+        for spelling in [spelt, &spelt.replace('/', "\\/")] {
+            text = text.replace(spelling, REDACTED);
+        }
     }
-    let quoted = Value::from(key).to_string();
-    let spelt = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
-    text.replace(spelt, REDACTED)
+    text
 }
 
 fn explanation(value: &Value) -> Option<String> {
@@ -118,6 +120,7 @@ mod tests {
             ("a\\key", r#"{"got":"a\\key"}"#),
             ("akey\"", r#"{"got":"akey\""}"#),
             ("a/key", r#"{"got":"a\/key"}"#),
+            ("a/key", r#"{"got":"a\/key"#),
         ] {
             let words = of_body(body.as_bytes(), &Secret::new(key));
             assert!(words.contains(REDACTED) && !words.contains("key"), "{key:?}: {words:?}");

@@ -102,8 +102,9 @@ impl Environment {
         let of_urls = urls.iter().filter_map(|name| {
             let url = self.get(name)?.to_string_lossy().into_owned();
             let (_, rest) = url.split_once("://")?;
-            let (user_information, _) = rest.rsplit_once('@')?;
-            Some(user_information.to_owned())
+            let (user_information, host) = rest.rsplit_once('@')?;
+            let is_shown_as_host = host.to_ascii_lowercase().contains(&user_information.to_ascii_lowercase());
+            (!is_shown_as_host).then(|| user_information.to_owned())
         });
         let is_worth_it = |secret: &String| {
             // What is also set elsewhere, in the open, is shown from there.

@@ -1,6 +1,6 @@
 //! The keys that the targets work with, and what must be true of every text that is told of a console's words.
 
-use draupnir::config::{REDACTED, Secret};
+use draupnir::config::Secret;
 
 /// Keys of the kinds that there are: plain, with spaces, with what JSON escapes, in base64.
 const KEYS: [&str; 4] =
@@ -25,10 +25,10 @@ pub(crate) fn is_fit_to_be_told(words: &str, key: &Secret) {
     assert!(words.len() <= WORDS_BYTES_MAX, "{} bytes of words", words.len());
     assert!(!words.chars().any(char::is_control), "control characters in {words:?}");
     assert_eq!(words.trim(), words, "white space around the words");
-    let escaped = serde_json::Value::from(key.expose()).to_string();
-    for spelling in [key.expose(), escaped.trim_start_matches('"')] {
+    // As it is, and as one or another writer of JSON spells it.
+    let quoted = serde_json::Value::from(key.expose()).to_string();
+    let spelt = quoted.trim_start_matches('"').strip_suffix('"').expect("a JSON text ends with a quotation mark");
+    for spelling in [key.expose(), spelt, &spelt.replace('/', "\\/")] {
         assert!(!words.contains(spelling), "the key in {words:?}");
     }
-    // A reader that unescapes the words, as log viewers do, must not come upon it either.
-    assert!(!words.replace("\\/", "/").contains(key.expose()) || words.contains(REDACTED), "the key in {words:?}");
 }
