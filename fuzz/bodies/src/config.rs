@@ -34,7 +34,8 @@ static FIXED_WORDS: LazyLock<String> = LazyLock::new(|| {
     let problems = Config::read(wrong, &machine("\u{2}")).expect_err("nothing of it is legal");
     let nothing = Config::read(|_| None, &machine("")).expect_err("nothing is set");
     let provider = "which the console may not know";
-    format!("{problems}\n{nothing}\n{provider}\n{problems:?}\n{nothing:?}").to_ascii_lowercase()
+    let names: String = table().iter().map(|variable| variable.name).collect();
+    format!("{problems}\n{nothing}\n{provider}\n{problems:?}\n{nothing:?}\n{names}").to_ascii_lowercase()
 });
 
 /// Holds one input to what must be true.
@@ -164,5 +165,5 @@ fn is_legal(config: &Config) {
     let url = &config.console_url;
     assert_eq!(ConsoleUrl::parse(&url.to_string()).as_ref(), Ok(url), "{url} is not what it is written as");
     assert!(!url.host().is_empty() && url.port() > 0 && !url.prefix().ends_with('/'), "{url}");
-    assert!(!url.to_string().contains(['@', '?', '#']), "{url}");
+    assert!(!url.to_string().contains(['?', '#']) && !url.authority().contains('@'), "{url}");
 }
