@@ -7,6 +7,7 @@ mod support;
 mod namespace;
 
 use draupnir_console::{Console, Personality};
+use std::process::Command;
 use support::{Agent, Setup, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
@@ -113,6 +114,22 @@ fn without_a_home_shells_and_commands_start_at_the_root() {
     agent.drain();
 }
 
+/// A user of no name. The number is none that a distribution gives.
+const STRANGER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+
+/// The agent as a user whom the system does not know, to be started by root; the directory holds its program.
+fn as_stranger(console: &Console) -> (Setup, tempfile::TempDir) {
+    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let program = directory.path().join("sindri-agent");
+    std::fs::copy(support::agent_program(), &program).expect("there is room");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), open).expect("it is ours");
+    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_STATE_DIR", "/nonexistent");
+    let setup = setup.env("HOME", "/nonexistent").program(STRANGER[0]);
+    (STRANGER[1..].iter().fold(setup, |setup, word| setup.arg(word)).arg(&program), directory)
+}
+
 #[test]
 fn a_user_whom_the_system_does_not_know_is_served() {
     const TEST: &str = "a_user_whom_the_system_does_not_know_is_served";
@@ -120,21 +137,64 @@ fn a_user_whom_the_system_does_not_know_is_served() {
         return skip(TEST, "only root can become another user");
     }
     let console = Console::start(Personality::production());
-    let stranger = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
-    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let program = directory.path().join("sindri-agent");
-    std::fs::copy(support::agent_program(), &program).expect("there is room");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).expect("it is ours");
-    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_STATE_DIR", "/nonexistent");
-    let agent = stranger[1..].iter().fold(setup.program(stranger[0]), |setup, word| setup.arg(word)).arg(&program);
-    let agent = agent.env("HOME", "/nonexistent").spawn();
+    let (setup, _program) = as_stranger(&console);
+    let agent = setup.spawn();
     let result = console.browser().run("id -u; pwd");
     assert_eq!(result["stdout"], "54321\n/\n", "{result}");
     console.browser().create("s", 80, 24).input("s", b"id -u; exit\n");
     console.wait_text("s", "54321");
     assert_beats(&console);
+    agent.drain();
+}
+
+/// Lets the user of this process have so many processes and threads; it counts only where it is not root. A limit that
+/// is below what there is ends nothing and lets nothing begin.
+#[track_caller]
+fn limit_processes(agent: &Agent, limit: &str) {
+    let by_its_own_user = rustix::process::geteuid().is_root().then_some(STRANGER);
+    let words = by_its_own_user.iter().flatten().copied().chain(["prlimit"]).collect::<Vec<_>>();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg("--pid").arg(agent.process().pid().to_string()).arg(format!("--nproc={limit}:"));
+    assert!(command.status().expect("util-linux is there").success(), "{command:?}");
+}
+
+#[test]
+fn while_no_process_can_be_started_what_runs_goes_on_and_the_rest_is_refused() {
+    let console = Console::start(Personality::production());
+    // For root there is no such limit.
+    let (setup, _program) = match rustix::process::geteuid().is_root() {
+        true => as_stranger(&console),
+        false => (Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2"), tempfile::tempdir().expect("unused")),
+    };
+    let agent = setup.spawn();
+    let browser = console.browser();
+    browser.create("before", 80, 24).input("before", b"echo re''ady\n");
+    console.wait_text("before", "ready");
+    let limits = agent.process().read("limits");
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("Linux tells");
+    limit_processes(&agent, "1");
+
+    let result = browser.run("echo never");
+    assert_eq!((&result["reason"], &result["exit_code"]), (&"spawn_failed".into(), &126.into()), "{result}");
+    let told = result["stderr"].as_str().expect("text");
+    assert!(told.starts_with("cannot start a process: Resource temporarily unavailable"), "{told}");
+    let event = console.event("error");
+    assert_eq!(event.payload()["metadata"]["source"], "command", "{}", event.raw());
+    let from_now = console.from_now();
+    browser.create("during", 80, 24);
+    let closed = console.closed("during");
+    assert_eq!((&closed["reason"], &closed["exit_code"]), (&"spawn_failed".into(), &126.into()), "{closed}");
+    assert!(console.stream("during").text().contains("cannot start a process"), "one line says why");
+    let event = from_now.event("error");
+    assert_eq!(event.payload()["metadata"]["source"], "terminal", "{}", event.raw());
+    browser.input("before", b"echo st''ill\n");
+    console.wait_text("before", "still");
+    assert_beats(&console);
+
+    limit_processes(&agent, limit.split_whitespace().next().expect("a soft limit"));
+    assert_eq!(browser.run("echo again")["stdout"], "again\n");
+    browser.create("after", 80, 24).input("after", b"echo ba''ck\n");
+    console.wait_text("after", "back");
     agent.drain();
 }
 

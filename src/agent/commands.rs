@@ -213,6 +213,10 @@ impl Agent {
             Err(error) => {
                 tracing::warn!(command, %error, "a command could not be started");
                 live.streams = false;
+                if error.is_exhaustion {
+                    let metadata = Metadata::new().with("command_id", live.id.as_str());
+                    self.error_event("command", &error.reason, metadata);
+                }
                 self.tell_command(command, CommandFact::Failed);
             }
         }
