@@ -139,6 +139,11 @@ impl Setup {
         self
     }
 
+    /// Where its home will be.
+    pub(crate) fn home_path(&self) -> &Path {
+        self.home.path()
+    }
+
     /// What will be started.
     pub(crate) fn program_path(&self) -> &Path {
         &self.program
