@@ -163,9 +163,8 @@ impl Agent {
 
     pub(super) fn dispatch(&mut self, dispatch: Dispatch) {
         if let Some(why) = self.commands.policy.refuses(&dispatch) {
-            tracing::warn!(command_id = %dispatch.command_id, why, "a command was refused");
             self.answer_unrun(&dispatch.command_id, EXIT_REFUSED, ResultReason::RefusedByPolicy, why);
-            let metadata = Metadata::new().with("command_id", dispatch.command_id.as_str());
+            let metadata = Metadata::new().with("command_id", dispatch.command_id.as_str()).with("why", why);
             return self.error_event("command", "a command was refused by this instance's own policy", metadata);
         }
         let command = self.commands.next_key;
@@ -291,7 +290,7 @@ impl Agent {
             }
             Refusal::Draining => (ResultReason::Draining, "the agent is stopping"),
         };
-        tracing::warn!(command_id = %live.id, ?refusal, "a command was refused");
+        tracing::debug!(command_id = %live.id, ?refusal, "a command was refused");
         self.answer_unrun(&live.id, EXIT_REFUSED, reason, text);
     }
 

@@ -142,21 +142,18 @@ impl Agent {
             Inbound::CommandDispatch(dispatch) => self.dispatch(*dispatch),
             Inbound::CommandCancel { command_id } => self.cancel_command(&command_id),
             Inbound::InvalidTerminal { message, session_id, faults } => {
-                tracing::warn!(?message, %faults, "a terminal message cannot be followed");
-                match (message, session_id) {
-                    (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
-                    (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
+                self.invalid_message(&faults, session_id.as_ref().map(|id| ("session_id", id.as_str())));
+                if let (TerminalMessage::Create, Some(session_id)) = (message, session_id) {
+                    self.refuse_session(&session_id, &faults);
                 }
             }
             Inbound::InvalidDispatch { command_id, faults } => {
-                tracing::warn!(%faults, "a dispatch cannot be followed");
-                match command_id {
-                    Some(command_id) => self.refuse_dispatch(command_id, &faults),
-                    None => self.invalid_message(&faults, None),
+                self.invalid_message(&faults, command_id.as_ref().map(|id| ("command_id", id.as_str())));
+                if let Some(command_id) = command_id {
+                    self.refuse_dispatch(command_id, &faults);
                 }
             }
             Inbound::InvalidCancel { faults } => {
-                tracing::warn!(%faults, "a cancel cannot be followed");
                 self.invalid_message(&faults, None);
             }
             Inbound::Ignored(ignored) => log_ignored(&ignored),
@@ -164,14 +161,13 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &DecodeError, bytes: usize) {
-        tracing::warn!(%error, bytes, "a message cannot be read");
         let metadata = protocol::Metadata::new().with("bytes", bytes).with("error", error.to_string());
         self.error_event("protocol", "a message from the console cannot be read", metadata);
     }
 
-    fn invalid_message(&mut self, faults: &protocol::Faults, session_id: Option<&str>) {
+    fn invalid_message(&mut self, faults: &protocol::Faults, of: Option<(&str, &str)>) {
         let metadata = protocol::Metadata::new().with("error", faults.to_string());
-        let metadata = session_id.into_iter().fold(metadata, |metadata, id| metadata.with("session_id", id));
+        let metadata = of.into_iter().fold(metadata, |metadata, (name, id)| metadata.with(name, id));
         self.error_event("protocol", "a message from the console cannot be followed", metadata);
     }
 
