@@ -102,3 +102,142 @@ fn a_flood_of_pings() {
     }
     stage.survives();
 }
+
+#[test]
+fn a_storm_of_sizes() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    browser.create("s", 80, 24).input("s", b"echo re''ady\n");
+    stage.console.wait_text("s", "ready");
+    for n in 0..20_000_u32 {
+        browser.resize("s", u16::try_from(n % 500).expect("small"), u16::try_from(n % 7).expect("small"));
+    }
+    for odd in ["0", "-1", "1e308", "-1e308", "1e999", "0.5", "70000", "null", "\"80\"", "[]"] {
+        stage.link.send_text(&format!(
+            r#"{{"protocol_version":"1.0","type":"terminal:resize","payload":{{"session_id":"s","cols":{odd},"rows":{odd}}}}}"#
+        ));
+    }
+    browser.resize("s", 91, 17).input("s", b"stty size; echo do''ne\n");
+    assert!(stage.console.wait_text("s", "done").text().contains("17 91"));
+    browser.close("s");
+    stage.survives();
+}
+
+#[test]
+fn ten_thousand_sessions_one_after_the_other_and_far_more_than_there_may_be() {
+    if std::env::var_os("DRAUPNIR_QUICK").is_some() {
+        let name = "ten_thousand_sessions_one_after_the_other_and_far_more_than_there_may_be";
+        return support::skip(name, "quick: ten thousand shells take their time");
+    }
+    let stage = stage();
+    let browser = stage.console.browser();
+    // A program that ends by itself at once, so that no clock of ours is waited for.
+    let (waves, width) = (100, 100);
+    for wave in 0..waves {
+        let ids: Vec<String> = (0..width).map(|n| format!("{wave}-{n}")).collect();
+        for id in &ids {
+            browser.create_with(id, &json!({"cols": 80, "rows": 24, "shell": "/bin/true"})).close(id);
+        }
+        for id in &ids {
+            stage.console.closed(id);
+        }
+    }
+    let view = stage.console.from_now();
+    for n in 0..2_000 {
+        browser.create_with(&format!("many-{n}"), &json!({"cols": 80, "rows": 24, "shell": "/bin/cat"}));
+    }
+    let busy =
+        view.wait("a refusal", |record| record.kind() == "terminal:closed" && record.payload()["reason"] == "busy");
+    assert!(busy.payload()["message"].as_str().is_some_and(|text| text.contains("256")), "{}", busy.raw());
+    for n in 0..2_000 {
+        browser.close(&format!("many-{n}"));
+    }
+    support::settles(&stage.console, "every shell is gone", || stage.agent.process().children().is_empty());
+    assert!(stage.agent.process().descriptors().len() < 40, "descriptors are lost");
+    stage.console.browser().dispatch("after", "echo alive");
+    assert_eq!(stage.console.result("after")["stdout"], "alive\n");
+    let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);
+    assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+    stage.agent.drain();
+}
+
+#[test]
+fn ids_that_look_like_something_else() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    for id in
+        ["../../etc/passwd", "/dev/null", "$(touch ~/ran)", "`touch ~/ran`", "a b'c\"d\\e", "-rf", "%s%n", "é", "."]
+    {
+        browser.dispatch(id, "echo on");
+        assert_eq!(stage.console.result(id)["stdout"], "on\n", "{id}");
+        let shell = json!({"cols": 80, "rows": 24, "shell": "/bin/sh"});
+        browser.create_with(id, &shell).input(id, b"exit 7\n");
+        assert_eq!(stage.console.closed(id)["exit_code"], 7, "{id}");
+    }
+    for id in ["", "a\u{0}b", "a\nb", "a\u{1b}[2Jb", "a\u{9b}b", &"x".repeat(129)] {
+        stage.link.send_text(&frame("command:dispatch", &json!({"command_id": id, "command": "touch ~/ran"})));
+        stage.link.send_text(&frame("terminal:create", &json!({"session_id": id, "shell": "/usr/bin/env"})));
+    }
+    let home = stage.agent.home().path().to_owned();
+    stage.survives();
+    let left: Vec<_> = std::fs::read_dir(&home).expect("a home").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["state"], "an id became a file, or a command");
+}
+
+#[test]
+fn commands_with_odd_surroundings() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    for (id, timeout) in
+        [("zero", json!(0)), ("negative", json!(-1)), ("huge", json!(1e308)), ("fraction", json!(0.001))]
+    {
+        browser.dispatch_with(id, &json!({"command": "echo on", "timeout_ms": timeout}));
+        assert_eq!(stage.console.result(id)["stdout"], "on\n", "{id}");
+    }
+    let long = "d/".repeat(4_000);
+    for (n, directory) in ["/no/such", "/etc/passwd", "../../../../../../no", "\u{1b}[2J", &long].iter().enumerate() {
+        browser.dispatch_with(&format!("at-{n}"), &json!({"command": "touch ~/ran", "working_dir": directory}));
+        let result = stage.console.result(&format!("at-{n}"));
+        assert_eq!((&result["reason"], &result["exit_code"]), (&"spawn_failed".into(), &126.into()), "{result}");
+    }
+    // What a child is told concerns the child alone.
+    let names = [
+        "SINDRI_CONSOLE_URL=http://127.0.0.1:1",
+        "SINDRI_AGENT_PANICS=9@9",
+        "SINDRI_AGENT_COMMANDS=off",
+        "LD_PRELOAD=/no/such.so",
+        "PATH=/no/such",
+        "IFS=e",
+        "HOME=/no",
+        "PWD=/no",
+        "SHELL=/no",
+    ];
+    browser.dispatch_with("env", &json!({"command": "/bin/echo", "args": ["on"], "env": names}));
+    assert_eq!(stage.console.result("env")["stdout"], "on\n");
+    browser.dispatch("next", "echo \"${SINDRI_AGENT_PANICS-unset} ${LD_PRELOAD-unset}\"");
+    assert_eq!(stage.console.result("next")["stdout"], "unset unset\n");
+    let many = vec!["A=x"; 65_000];
+    browser.dispatch_with("many", &json!({"command": "/bin/echo", "args": vec!["x"; 65_000], "env": many}));
+    stage.console.result("many");
+    browser.dispatch_with("long", &json!({"command": "/bin/echo", "args": ["x".repeat(900_000)]}));
+    assert_eq!(stage.console.result("long")["reason"], "spawn_failed", "no program takes an argument of that length");
+    assert!(!stage.agent.home().path().join("ran").exists());
+    stage.survives();
+}
+
+#[test]
+fn a_flood_of_commands() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    for n in 0..3_000 {
+        browser.dispatch(&format!("c{n}"), "true");
+    }
+    for n in 0..3_000 {
+        stage.console.result(&format!("c{n}"));
+    }
+    let answered = stage.console.from_now();
+    answered.nth_frame(2, "heartbeat");
+    let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);
+    assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+    stage.agent.drain();
+}
