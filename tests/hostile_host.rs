@@ -5,9 +5,12 @@ mod support;
 
 #[path = "support/namespace.rs"]
 mod namespace;
+#[path = "support/stranger.rs"]
+mod stranger;
 
 use draupnir_console::{Console, Personality};
 use std::process::Command;
+use stranger::{STRANGER, as_somebody, as_stranger};
 use support::{Agent, Setup, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
@@ -203,32 +206,6 @@ fn without_a_home_shells_and_commands_start_at_the_root() {
     console.wait_text("s", "here");
     assert_eq!(console.closed("s")["reason"], "exited");
     agent.drain();
-}
-
-/// A user of no name. The number is none that a distribution gives.
-const STRANGER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
-
-/// The agent, behind these words, as a user whom the system does not know, to be started by root; the directory holds
-/// its program.
-fn as_stranger(console: &Console, words: &[&str]) -> (Setup, tempfile::TempDir) {
-    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let program = directory.path().join("sindri-agent");
-    std::fs::copy(support::agent_program(), &program).expect("there is room");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).expect("it is ours");
-    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_STATE_DIR", "/nonexistent");
-    let setup = setup.env("HOME", "/nonexistent").program(STRANGER[0]);
-    (STRANGER[1..].iter().chain(words).fold(setup, |setup, word| setup.arg(word)).arg(&program), directory)
-}
-
-/// The agent, behind these words, as a user for whom limits on processes hold: root is none.
-fn as_somebody(console: &Console, words: &[&str]) -> (Setup, Option<tempfile::TempDir>) {
-    if rustix::process::geteuid().is_root() {
-        let (setup, program) = as_stranger(console, words);
-        return (setup, Some(program));
-    }
-    (if words.is_empty() { wrapped(console, &["env"]) } else { wrapped(console, words) }, None)
 }
 
 #[test]

@@ -2,8 +2,13 @@
 
 mod support;
 
-use draupnir_console::{Console, Personality};
-use support::Agent;
+#[cfg(target_os = "linux")]
+#[path = "support/stranger.rs"]
+mod stranger;
+
+use draupnir_console::{Answer, Console, Personality};
+use serde_json::json;
+use support::{Agent, Setup};
 
 #[test]
 fn the_key_is_in_no_environment_that_anybody_can_read() {
@@ -43,5 +48,49 @@ fn the_process_leaves_no_core() {
     let in_blocks =
         ours.map(|soft| soft.parse::<u64>().map_or_else(|_| soft.to_owned(), |bytes| (bytes / 512).to_string()));
     assert_eq!(theirs.map(str::to_owned), in_blocks);
+    agent.drain();
+}
+
+/// A process of the same user that is not root, such as every shell of the agent, may look into those that are dumpable.
+#[cfg(target_os = "linux")]
+#[test]
+fn nobody_of_the_same_user_looks_into_the_process() {
+    use std::os::unix::fs::MetadataExt as _;
+    let console = Console::start(Personality::production());
+    let (setup, _program) = stranger::as_somebody(&console, &[]);
+    let agent = setup.spawn();
+    let tried =
+        "for file in environ mem maps fd/0; do cat /proc/$PPID/$file >/dev/null && echo $file was read; done; true";
+    let result = console.browser().run(tried);
+    assert_eq!(result["stdout"], "", "{result}");
+    assert_eq!(result["stderr"].as_str().map(|text| text.matches("Permission denied").count()), Some(4), "{result}");
+    // The kernel gives what belongs to a process that is not dumpable to root.
+    let environ = std::fs::metadata(format!("/proc/{}/environ", agent.process().pid())).expect("it runs");
+    assert_eq!(environ.uid(), 0);
+    // A command is not the agent: it may be looked into as any other of its user.
+    assert_eq!(console.browser().run("cat /proc/$$/environ >/dev/null")["exit_code"], 0);
+    agent.drain();
+}
+
+#[test]
+fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
+    // `Agent` looks for every form in everything that was written when it is dropped.
+    let key = r##"drp !"#$%&'()*+,-./:;<=>?@[\]^_`{|}~ 0123456789"##;
+    let console = Console::start(Personality::designed());
+    console.set_key(key);
+    let echoes = format!("the key {key} is not one of ours, nor is {key:?}");
+    console.answer_registration(Answer::status(400).json(&json!({"message": echoes})));
+    let home = support::Home::new();
+    let [audit, record] = ["audit", "record"].map(|name| home.path().join(name));
+    let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_AUDIT", audit).env("SINDRI_AGENT_RECORD", record);
+    let agent = setup.spawn();
+    agent.wait_log(|line| line.to_string().contains("is not one of ours"));
+    console.frame("heartbeat");
+    let sent = console.upgrade(1);
+    assert_eq!(sent.request().header("authorization"), Some(format!("Bearer {key}").as_str()));
+    let result = console.browser().run("env; cat /proc/self/environ");
+    assert!(!result.to_string().contains("0123456789"), "{result}");
+    console.link().close(1011, &format!("bad {key}"));
+    agent.wait_log(|line| line["code"] == 1011);
     agent.drain();
 }
