@@ -241,3 +241,48 @@ fn a_flood_of_commands() {
     assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
     stage.agent.drain();
 }
+
+#[test]
+fn commands_that_wait_with_all_that_a_message_can_hold() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    for n in 0..16 {
+        browser.dispatch(&format!("running-{n}"), "sleep 600");
+    }
+    let long = format!("SINDRI_SCRIPT_B64={}", data_encoding::BASE64.encode(&vec![b'#'; 600 << 10]));
+    let many = vec![""; 65_536];
+    for n in 0..64 {
+        browser.dispatch_with(&format!("long-{n}"), &json!({"command": "/bin/sh", "args": ["-s"], "env": [long]}));
+        browser.dispatch_with(&format!("many-{n}"), &json!({"command": "/bin/true", "args": many}));
+    }
+    // The last has no room any more; the first waits for its turn.
+    assert_eq!(stage.console.within(4 * support::WAIT_MAX).result("many-63")["reason"], "busy");
+    let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);
+    assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
+    for n in 0..16 {
+        browser.cancel(&format!("running-{n}"));
+    }
+    assert_eq!(stage.console.result("long-0")["exit_code"], 0);
+    stage.survives();
+}
+
+#[test]
+fn a_storm_of_returns_to_one_session_and_of_input_that_nobody_reads() {
+    let stage = stage();
+    let browser = stage.console.browser();
+    browser.create_with("s", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+    browser.input("s", b"head -c 400000 /dev/zero | tr '\\0' x; stty raw -echo; echo re''ady; exec sleep 600\n");
+    stage.console.wait_text("s", "ready");
+    for _ in 0..2_000 {
+        browser.create("s", 80, 24);
+    }
+    let typed = vec![b'x'; 200 << 10];
+    for _ in 0..200 {
+        browser.input("s", &typed);
+    }
+    let refused = stage.console.event("error");
+    assert_eq!(refused.payload()["metadata"]["session_id"], "s", "{}", refused.raw());
+    browser.close("s");
+    stage.console.closed("s");
+    stage.survives();
+}

@@ -27,6 +27,9 @@ use std::rc::Rc;
 /// The exit code of a command that this instance does not run, or not now: that of a shell that may not execute.
 const EXIT_REFUSED: i32 = 126;
 
+/// The memory of all commands that wait, in bytes. One message makes at most two thirds of it.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
 /// All commands that wait, run, or have a result that may be asked for again.
 pub(super) struct Commands {
     runner: command::Commands,
@@ -171,9 +174,13 @@ impl Agent {
         self.commands.next_key = command.wrapping_add(1);
         let (id, timeout_ms) = (dispatch.command_id.clone(), dispatch.timeout_ms);
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
-        self.commands
-            .live
-            .insert(command, Live { id: id.clone(), spec: Some(Spec::from(dispatch)), streams, unaudited: None });
+        let spec = Spec::from(dispatch);
+        let waiting = self.commands.live.values().filter_map(|live| live.spec.as_ref()).map(Spec::bytes);
+        let is_too_much = waiting.sum::<usize>() + spec.bytes() > WAITING_BYTES_MAX;
+        self.commands.live.insert(command, Live { id: id.clone(), spec: Some(spec), streams, unaudited: None });
+        if is_too_much {
+            return self.refuse_command(command, Refusal::Busy);
+        }
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),

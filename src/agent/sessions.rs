@@ -213,7 +213,7 @@ impl Agent {
     }
 
     fn reattach(&mut self, key: Key, cols: u16, rows: u16) {
-        tracing::info!(session = key, "terminal re-attached");
+        tracing::debug!(session = key, "terminal re-attached");
         self.tell_session(key, SessionFact::Attached);
         self.sessions.terminals.resize(key, cols, rows);
         self.sessions.budget.attached(key);
