@@ -140,12 +140,20 @@ fn with_both_locked_nothing_is_ever_executed_whatever_the_console_sends() {
     let native = json!({"protocolVersion": "1.0", "channel": "commands", "type": "command:dispatch", "data": {},
         "protocol_version": "1.0", "payload": {"command_id": "forged", "command": "id"}});
     browser.send(&native);
+    // And all that a real console was seen to send.
+    let captured = include_str!("vectors/console_to_agent.jsonl").lines();
+    let captured = captured.map(|line| serde_json::from_str::<Value>(line).expect("a vector is JSON"));
+    for frame in captured.filter_map(|line| line["raw"].as_str().map(str::to_owned)) {
+        console.link().send_text(&frame);
+    }
     for id in ["shell", "program", "script"] {
         assert_refused(&console.result(id));
     }
     for id in ["s", "t"] {
         assert_refused(&console.closed(id));
     }
+    browser.dispatch("last", "id");
+    assert_refused(&console.result("last"));
     agent.drain();
     let calls = std::fs::read_to_string(trace.path()).expect("strace wrote it");
     let executed: Vec<&str> = calls.lines().filter(|line| line.contains("exec")).collect();

@@ -51,6 +51,34 @@ fn the_process_leaves_no_core() {
     agent.drain();
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn the_agent_listens_nowhere() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[]);
+    console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
+    console.wait_text("s", "ready");
+    let sockets: Vec<String> = agent.process().descriptors().into_iter().map(|(_, target)| target).collect();
+    // A bound or listening socket of any kind stands in these tables with its inode.
+    for table in ["tcp", "tcp6", "udp", "udp6", "unix", "raw", "raw6", "packet"] {
+        let Ok(text) = std::fs::read_to_string(format!("/proc/{}/net/{table}", agent.process().pid())) else {
+            continue;
+        };
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (inode, is_open_to_others) = match table {
+                "unix" => (fields.get(6), fields.len() > 7),
+                "tcp" | "tcp6" => (fields.get(9), fields.get(3) == Some(&"0A")),
+                "packet" => (fields.last(), true),
+                _ => (fields.get(9), true),
+            };
+            let is_ours = inode.is_some_and(|inode| sockets.contains(&format!("socket:[{inode}]")));
+            assert!(!(is_ours && is_open_to_others), "{table}: {line}");
+        }
+    }
+    agent.drain();
+}
+
 /// A process of the same user that is not root, such as every shell of the agent, may look into those that are dumpable.
 #[cfg(target_os = "linux")]
 #[test]
