@@ -141,21 +141,22 @@ impl Agent {
             Inbound::TerminalClose { session_id } => self.close_session(&session_id),
             Inbound::CommandDispatch(dispatch) => self.dispatch(*dispatch),
             Inbound::CommandCancel { command_id } => self.cancel_command(&command_id),
+            // Who can be answered is told by the answer, everybody else by an event.
             Inbound::InvalidTerminal { message, session_id, faults } => {
-                self.invalid_message(&faults, session_id.as_ref().map(|id| ("session_id", id.as_str())));
-                if let (TerminalMessage::Create, Some(session_id)) = (message, session_id) {
-                    self.refuse_session(&session_id, &faults);
+                tracing::debug!(?message, %faults, "a terminal message cannot be followed");
+                match (message, session_id) {
+                    (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
+                    (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
                 }
             }
             Inbound::InvalidDispatch { command_id, faults } => {
-                self.invalid_message(&faults, command_id.as_ref().map(|id| ("command_id", id.as_str())));
-                if let Some(command_id) = command_id {
-                    self.refuse_dispatch(command_id, &faults);
+                tracing::debug!(%faults, "a dispatch cannot be followed");
+                match command_id {
+                    Some(command_id) => self.refuse_dispatch(command_id, &faults),
+                    None => self.invalid_message(&faults, None),
                 }
             }
-            Inbound::InvalidCancel { faults } => {
-                self.invalid_message(&faults, None);
-            }
+            Inbound::InvalidCancel { faults } => self.invalid_message(&faults, None),
             Inbound::Ignored(ignored) => log_ignored(&ignored),
         }
     }
@@ -165,9 +166,9 @@ impl Agent {
         self.error_event("protocol", "a message from the console cannot be read", metadata);
     }
 
-    fn invalid_message(&mut self, faults: &protocol::Faults, of: Option<(&str, &str)>) {
+    fn invalid_message(&mut self, faults: &protocol::Faults, session_id: Option<&str>) {
         let metadata = protocol::Metadata::new().with("error", faults.to_string());
-        let metadata = of.into_iter().fold(metadata, |metadata, (name, id)| metadata.with(name, id));
+        let metadata = session_id.into_iter().fold(metadata, |metadata, id| metadata.with("session_id", id));
         self.error_event("protocol", "a message from the console cannot be followed", metadata);
     }
 
