@@ -13,7 +13,7 @@
 //! How an input is read: a byte whose bit 0 says that the budget is used up (the scrollback is tiny then and forgets
 //! soon), then for each step one byte, the lower three bits of which say what, the others how much: print the bytes that
 //! follow (a second byte is their number), print the last ones again and again, send, with or without a question before
-//! what there is, declare the wait over, leave or come back, shrink, replay, or print one of the [sequences](SEQUENCES)
+//! what there is, declare the wait over, leave or come back, shrink, replay, or print one of the sequences
 //! that matter.
 
 mod vt;
