@@ -8,6 +8,9 @@ use draupnir_fsm::delivery::{
 };
 use std::collections::BTreeMap;
 
+/// How many Pings count as unanswered: of more, the ledger forgets the oldest.
+const PINGS_MAX: usize = 40;
+
 /// A reliable message that must be kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
@@ -144,6 +147,9 @@ impl Reference {
 
     pub(crate) fn pinged(&mut self, payload: &[u8]) {
         self.newest_mark = self.acked_frames + self.unacked.len();
+        if self.pings.len() == PINGS_MAX {
+            self.pings.remove(0);
+        }
         self.pings.push((payload.to_vec(), self.newest_mark));
     }
 
