@@ -6,14 +6,14 @@
 //! - no frame ends within a character that was printed whole, unless the wait for its rest was declared over, or the
 //!   frame may not be as long as one character;
 //! - what can be sent and is not known of is announced, and whatever is printed can be sent in the end;
-//! - a replay starts outside every sequence and character, or has nothing to show, and leaves a [terminal](vt) in the
+//! - a replay starts outside every sequence and character, or has nothing to show, and leaves a terminal (`vt`) in the
 //!   modes in which the whole output would have left it;
 //! - the scrollback holds no more than its bound, and no more than the least where the budget is used up.
 //!
 //! How an input is read: a byte whose bit 0 says that the budget is used up (the scrollback is tiny then and forgets
 //! soon), then for each step one byte, the lower three bits of which say what, the others how much: print the bytes that
 //! follow (a second byte is their number), print the last ones again and again, send, with or without a question before
-//! what there is, declare the wait over, leave or come back, shrink, replay, or print one of the [sequences](SEQUENCES)
+//! what there is, declare the wait over, leave or come back, shrink, replay, or print one of the sequences (`SEQUENCES`)
 //! that matter.
 
 mod vt;
