@@ -1,6 +1,7 @@
 //! The ledger as it would be written if time and memory were free: lists, searched from one end to the other.
 //!
-//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the choice.
+//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the
+//! choice.
 
 use draupnir_fsm::delivery::{
     Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX,
