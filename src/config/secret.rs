@@ -24,6 +24,12 @@ impl Secret {
     pub fn expose(&self) -> &str {
         std::str::from_utf8(&self.0).expect("invariant: it was made of a text")
     }
+
+    /// Whether a text holds it, in whatever case: values are shown in lower case here and there. An empty secret is in
+    /// no text.
+    pub fn is_in(&self, text: &str) -> bool {
+        !self.0.is_empty() && text.as_bytes().windows(self.0.len()).any(|part| part.eq_ignore_ascii_case(&self.0))
+    }
 }
 
 impl Drop for Secret {
