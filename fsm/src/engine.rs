@@ -55,7 +55,7 @@ pub struct Engine<M> {
     orders: VecDeque<Order>,
     poison: Option<Poison>,
     room_for_results: bool,
-    pings_to_write: u32,
+    pings_to_write: usize,
     pong_told_at: Option<Time>,
 }
 
@@ -166,18 +166,23 @@ impl<M> Engine<M> {
     /// The socket has taken the whole batch of frames.
     pub fn written(&mut self, now: Time, link: Attempt) {
         self.delivery.written();
-        if core::mem::take(&mut self.pings_to_write) > 0 {
+        // One that was answered before the rest of its batch was taken awaits nothing.
+        if core::mem::take(&mut self.pings_to_write) > 0 && self.delivery.unanswered_pings() > 0 {
             self.handle(now, Fact::PingWritten { link });
         }
     }
 
     /// A Pong arrived.
     pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) {
-        let Some(ack) = self.delivery.pong(now, link, payload) else { return };
+        if self.delivery.pong(now, link, payload).is_none() {
+            return;
+        }
         let lately = self.pong_told_at.is_some_and(|at| now.ms_since(at) < PONG_NOTICE_MS);
-        if ack.last || !lately {
+        // The time for a Pong starts when its Ping is written: what waits to be does not count yet.
+        let last = self.delivery.unanswered_pings() <= self.pings_to_write;
+        if last || !lately {
             self.pong_told_at = Some(now);
-            self.handle(now, Fact::PongReceived { link, last: ack.last });
+            self.handle(now, Fact::PongReceived { link, last });
         }
     }
 
@@ -255,6 +260,7 @@ impl<M> Engine<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::ping::Payload;
     use crate::delivery::{After, Reliable};
     use alloc::vec::Vec;
 
@@ -300,5 +306,46 @@ mod tests {
         assert_eq!(engine.command_requested(Time::START, 2, 77, 0), Requested::Running);
         engine.handle(Time::START, Fact::ShutdownRequested);
         assert_eq!(engine.command_requested(Time::START, 3, 78, 0), Requested::Answered);
+    }
+
+    /// The keep-alive Ping that is due at `now`.
+    fn ping(engine: &mut Engine<u32>, now: Time) -> Payload {
+        engine.tick(now, 0);
+        assert!(orders(engine).iter().any(|order| matches!(order, Order::SendPing { .. })));
+        match engine.next_frame(now) {
+            Some(Next::Ping { payload, purpose: Purpose::KeepAlive }) => payload,
+            other => panic!("{other:?} instead of a Ping"),
+        }
+    }
+
+    fn drops_link(engine: &mut Engine<u32>, now: Time) -> bool {
+        engine.tick(now, 0);
+        orders(engine).iter().any(|order| matches!(order, Order::DropLink { .. }))
+    }
+
+    #[test]
+    fn the_time_for_a_pong_starts_when_its_ping_is_written_and_not_before() {
+        let mut engine = ready();
+        let payload = ping(&mut engine, Time::from_ms(10_000));
+        engine.written(Time::from_ms(12_000), 1);
+        // The next waits behind a long message when the Pong of the first arrives.
+        ping(&mut engine, Time::from_ms(20_000));
+        engine.pong(Time::from_ms(21_000), 1, &payload);
+        assert!(!drops_link(&mut engine, Time::from_ms(31_000)), "nothing that was written is unanswered");
+        engine.written(Time::from_ms(35_000), 1);
+        assert!(!drops_link(&mut engine, Time::from_ms(44_999)));
+        assert!(drops_link(&mut engine, Time::from_ms(45_000)));
+    }
+
+    #[test]
+    fn a_ping_that_is_answered_before_its_batch_is_written_awaits_no_pong() {
+        let mut engine = ready();
+        let now = Time::from_ms(10_000);
+        let payload = ping(&mut engine, now);
+        engine.pong(now.after_ms(50), 1, &payload);
+        engine.written(now.after_ms(900), 1);
+        // The next Ping waits for its batch.
+        ping(&mut engine, now.after_ms(10_000));
+        assert!(!drops_link(&mut engine, now.after_ms(11_000)));
     }
 }

@@ -69,7 +69,7 @@ pub enum Fact {
     PongReceived {
         /// The link it came on.
         link: Attempt,
-        /// No other Ping of this link is unanswered.
+        /// No other Ping that was written to this link is unanswered.
         last: bool,
     },
     /// The socket took nothing for [`write_stall_ms`](crate::limits::Policy::write_stall_ms).

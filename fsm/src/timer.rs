@@ -103,10 +103,9 @@ impl Timers {
 
     /// Takes one timer that has expired at `now`: the earliest, and of several the first in [`ALL`].
     pub fn take_expired(&mut self, now: Time) -> Option<Timer> {
-        let timer = ALL
-            .into_iter()
-            .filter(|timer| self.deadline(*timer).is_some_and(|at| at <= now))
-            .min_by_key(|timer| self.deadline(*timer))?;
+        let armed = ALL.into_iter().filter_map(|timer| Some((self.deadline(timer)?, timer)));
+        // Of equals the first.
+        let (_, timer) = armed.min_by_key(|(at, _)| *at).filter(|(at, _)| *at <= now)?;
         self.disarm(timer);
         Some(timer)
     }

@@ -76,4 +76,25 @@ mod tests {
         wipe(&mut bytes);
         assert_eq!(bytes, [0; 7]);
     }
+
+    /// Looks at memory past the language, at an address that is nobody's any more.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_was_dropped_is_gone_from_memory() {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        // Long enough that what an allocator writes at the beginning of a free block leaves most of it as it was.
+        let text = "squeamish-".repeat(20);
+        let secret = Secret::new(&text);
+        let at = secret.expose().as_ptr() as u64;
+        let mut memory = std::fs::File::open("/proc/self/mem").expect("Linux shows it");
+        // Made before: what is allocated later may lie where the secret lay.
+        let mut bytes = vec![0; text.len()];
+        let mut look = |bytes: &mut [u8]| memory.seek(SeekFrom::Start(at)).and_then(|_| memory.read_exact(bytes));
+        look(&mut bytes).expect("it is mapped");
+        assert_eq!(bytes, text.as_bytes());
+        drop(secret);
+        look(&mut bytes).expect("it is mapped still");
+        let left = String::from_utf8_lossy(&bytes);
+        assert!(!left.contains("squeamish"), "{left}");
+    }
 }

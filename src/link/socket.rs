@@ -240,6 +240,9 @@ impl Inner {
                 continue;
             }
             self.writer = Some(cx.waker().clone());
+            // Everything has left. The socket would still wake the writer, and so this task a second time, at each
+            // message that comes in; it remembers the last waker it was flushed with.
+            let _ = flush(socket, &mut Context::from_waker(Waker::noop()));
             return Poll::Pending;
         }
     }

@@ -26,6 +26,7 @@
 //! | `input` | what was typed and waits |
 //! | `sweep` | what remains when the shell is gone |
 //! | [`trial`] | a terminal and a shell for whoever looks for faults |
+//! | [`stream`] | the output alone, likewise |
 
 mod input;
 mod modes;
@@ -34,6 +35,7 @@ mod pty;
 mod scrollback;
 mod session;
 mod shell;
+pub mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,7 @@ use crate::sys::spawn::{Program, spawn};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::fact::Key;
 use input::Input;
-use output::Output;
+use output::{Output, RESET};
 use pty::{Pty, Size};
 use scrollback::Scrollback;
 use session::{ReadBuffer, Session, read_buffer};
@@ -327,15 +329,10 @@ impl Terminals {
 
     /// What to show somebody who re-attaches.
     pub fn replay(&self, key: Key) -> Replay {
-        /// Everything to its initial state, both screens cleared.
-        const RESET: &[u8] = b"\x1bc";
-        let Some(entry) = self.sessions.get(&key) else {
-            return Replay { prelude: RESET.to_vec(), from: 0, epilogue: Vec::new() };
-        };
-        let output = entry.output.borrow();
-        let start = output.scrollback.safe_start();
-        let prelude = [RESET, &start.modes.sequences()].concat();
-        Replay { prelude, from: start.offset, epilogue: output.scrollback.modes().sequences() }
+        match self.sessions.get(&key) {
+            Some(entry) => entry.output.borrow().replay(),
+            None => Replay { prelude: RESET.to_vec(), from: 0, epilogue: Vec::new() },
+        }
     }
 
     /// Shortens a scrollback to this many bytes, as the budget orders.

@@ -112,13 +112,27 @@ enum State {
 /// What marks a control sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Control {
+    /// Nothing yet.
+    Begun,
+    /// Numbers alone.
     Plain,
-    /// `?`
+    /// `?` before everything else.
     Private,
-    /// `!`, of which only the soft reset is known.
+    /// `!` behind the numbers: only the soft reset is known.
     Soft,
-    /// Any other mark: none of ours.
+    /// Any other mark, or one in another place: none of ours.
     Foreign,
+}
+
+impl Control {
+    /// The same behind another number.
+    const fn numbered(self) -> Self {
+        match self {
+            Self::Begun | Self::Plain => Self::Plain,
+            Self::Private => Self::Private,
+            Self::Soft | Self::Foreign => Self::Foreign,
+        }
+    }
 }
 
 const ESC: u8 = 0x1b;
@@ -143,7 +157,7 @@ impl Scanner {
             // Text and strings are most of all output: go over them at once.
             let skip = match self.state {
                 State::Ground => memchr(ESC, bytes).unwrap_or(bytes.len()),
-                State::String => memchr3(ESC, BEL, CANCEL, bytes).unwrap_or(bytes.len()),
+                State::String => string_end(bytes),
                 State::Escape | State::Designation | State::Control(_) => 0,
             };
             if skip > 0 {
@@ -181,7 +195,7 @@ impl Scanner {
             b'[' => {
                 self.numbers = [0; NUMBERS_MAX];
                 self.at = 0;
-                State::Control(Control::Plain)
+                State::Control(Control::Begun)
             }
             b']' | b'P' | b'X' | b'^' | b'_' => State::String,
             b' '..=b'/' => State::Designation,
@@ -205,14 +219,15 @@ impl Scanner {
                 if let Some(number) = self.numbers.get_mut(self.at) {
                     *number = number.saturating_mul(10).saturating_add(u16::from(byte - b'0'));
                 }
-                State::Control(control)
+                State::Control(control.numbered())
             }
             b';' | b':' => {
                 self.at = self.at.saturating_add(1);
-                State::Control(control)
+                State::Control(control.numbered())
             }
-            b'?' => State::Control(Control::Private),
-            b'!' => State::Control(Control::Soft),
+            b'?' if control == Control::Begun => State::Control(Control::Private),
+            b'!' if matches!(control, Control::Begun | Control::Plain) => State::Control(Control::Soft),
+            b'?' | b'!' => State::Control(Control::Foreign),
             b'<'..=b'>' | b' '..=b'/' => State::Control(Control::Foreign),
             0..0x20 => State::Control(control),
             0x40..=0x7e => {
@@ -235,9 +250,15 @@ impl Scanner {
                 self.modes.set(CURSOR_SEEN | WRAP, true);
                 self.modes.set(CURSOR_KEYS | KEYPAD, false);
             }
-            (Control::Private | Control::Soft | Control::Plain | Control::Foreign, _) => {}
+            (Control::Begun | Control::Plain | Control::Private | Control::Soft | Control::Foreign, _) => {}
         }
     }
+}
+
+/// Where a string that goes on in `bytes` ends, or might.
+fn string_end(bytes: &[u8]) -> usize {
+    let end = memchr3(ESC, BEL, CANCEL, bytes).unwrap_or(bytes.len());
+    memchr(SUBSTITUTE, bytes.get(..end).unwrap_or_default()).unwrap_or(end)
 }
 
 #[cfg(test)]
@@ -289,6 +310,8 @@ mod tests {
             b"\x1b[>25l",
             b"\x1b[?25$l",
             b"\x1b[?25x",
+            b"\x1b[2?5l",
+            b"\x1b[??25l",
             b"[?25l",
             b"\x1b]0;\x07[?25l",
             b"\x1b[?2\x18 5l",
@@ -299,10 +322,27 @@ mod tests {
     }
 
     #[test]
+    fn only_a_soft_reset_resets_softly() {
+        for other in [b"\x1b[?1h\x1b[?2!p".as_slice(), b"\x1b[?1h\x1b[!1p", b"\x1b[?1h\x1b[!!p", b"\x1b[?1h\x1b[>!p"] {
+            assert_eq!(after(other), "\x1b[?1h\x1b[?25h", "{other:?}");
+        }
+        assert_eq!(after(b"\x1b[?1h\x1b[0!p"), RESET);
+    }
+
+    #[test]
     fn strings_hide_what_is_in_them_until_their_end() {
         assert_eq!(after(b"\x1b]0;title[?25l\x07\x1b[?25l"), "\x1b[?25l");
         assert_eq!(after(b"\x1bPdevice\x1b\\\x1b[?25l"), "\x1b[?25l");
         assert_eq!(after(b"\x1b(0\x1b[?25l"), "\x1b[?25l");
+    }
+
+    #[test]
+    fn a_string_that_is_broken_off_is_over_however_it_arrives() {
+        for end in [CANCEL, SUBSTITUTE, BEL] {
+            let mut scanner = Scanner::default();
+            scanner.feed(&[b"\x1b]0;title".as_slice(), &[end], b"text"].concat());
+            assert!(scanner.is_between_sequences(), "{end:#x}");
+        }
     }
 
     #[test]

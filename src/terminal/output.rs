@@ -3,6 +3,7 @@
 //! It does not read the terminal. It holds an incomplete character at the end back, until the rest comes or
 //! [`TAIL_MS`] have passed.
 
+use super::Replay;
 use super::scrollback::Scrollback;
 use super::utf8::incomplete_tail;
 use std::ops::Range;
@@ -10,6 +11,9 @@ use std::ops::Range;
 /// How long the beginning of a character waits for its rest, in milliseconds: the next read has it if anything will,
 /// and a user does not see so short a delay.
 pub(super) const TAIL_MS: u64 = 20;
+
+/// Everything in the terminal to its initial state, both screens cleared.
+pub(super) const RESET: &[u8] = b"\x1bc";
 
 /// The output of a session, from its program to the loop.
 #[derive(Debug)]
@@ -93,15 +97,24 @@ impl Output {
         into.clear();
         let from = self.scrollback.copy(from, max, into);
         let end = self.scrollback.held().end;
-        let reaches_end = from.saturating_add(into.len() as u64) == end;
-        if !reaches_end || (!self.ended && self.released < end) {
+        let to = from.saturating_add(into.len() as u64);
+        let goes = to == end && (self.ended || self.released >= end);
+        if !goes {
             let whole = into.len() - incomplete_tail(into);
-            // A cut within the first character would never come to an end.
-            if whole > 0 || reaches_end {
+            // The rest comes, or is there and the loop is about to be told: it asks again. Anywhere else a cut within
+            // the first character would never come to an end.
+            if whole > 0 || to == end || to == self.told {
                 into.truncate(whole);
             }
         }
         from
+    }
+
+    /// What to show somebody who re-attaches.
+    pub(super) fn replay(&self) -> Replay {
+        let start = self.scrollback.safe_start();
+        let prelude = [RESET, &start.modes.sequences()].concat();
+        Replay { prelude, from: start.offset, epilogue: self.scrollback.modes().sequences() }
     }
 
     /// Up to where it may be sent now.
@@ -176,6 +189,20 @@ mod tests {
         assert!(output.waits_for_rest());
         output.ended = true;
         assert!(output.has_news() && !output.waits_for_rest());
+    }
+
+    #[test]
+    fn what_the_loop_does_not_know_of_completes_no_character_that_it_asks_for() {
+        let mut output = output();
+        output.scrollback.append(b"x\xe2\x82");
+        assert_eq!(output.tell(), 0..3);
+        output.scrollback.append(b"\xac");
+        // The rest is there, but the loop has not been told, and asks for what it knows of.
+        assert_eq!(chunk(&output, 0, 3), "x");
+        assert_eq!(chunk(&output, 1, 2), "");
+        assert!(output.has_news());
+        output.tell();
+        assert_eq!(chunk(&output, 1, 3), "€");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl World {
     }
 
     fn one_of(&mut self, statuses: &[u16]) -> u16 {
-        let place = crate::plan::pick(&mut self.random, statuses.len());
+        let place = self.pick(statuses.len());
         statuses.get(place).copied().unwrap_or(500)
     }
 

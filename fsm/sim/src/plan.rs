@@ -222,6 +222,11 @@ impl Fault {
 pub struct Faults(u64);
 
 impl Faults {
+    /// The faults whose places in [`Fault::ALL`] are those of the bits that are set; the others mean nothing.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits & ((1 << Fault::ALL.len()) - 1))
+    }
+
     /// Is this one of them?
     pub const fn has(self, fault: Fault) -> bool {
         self.0 & (1 << fault as u8) != 0
@@ -269,6 +274,9 @@ pub struct Plan {
     pub work_ms: u64,
     /// At the end the agent is told to stop, and the way out is checked.
     pub drains: bool,
+    /// What goes wrong when, in place of the generator: the storm takes its decisions from here, and is over when none
+    /// are left. Empty in a world of a seed.
+    pub script: Vec<u8>,
 }
 
 impl Plan {
@@ -295,12 +303,13 @@ impl Plan {
             production: random.between(0, 1) == 0,
             work_ms: [4_000, 20_000, 60_000][pick(&mut random, 3)],
             drains: random.between(0, 3) == 0,
+            script: Vec::new(),
         }
     }
 }
 
 /// A place in a list of `length` entries.
-pub(crate) fn pick(random: &mut Random, length: usize) -> usize {
+fn pick(random: &mut Random, length: usize) -> usize {
     let last = u64::try_from(length).unwrap_or(1).saturating_sub(1);
     usize::try_from(random.between(0, last)).unwrap_or(0)
 }
@@ -318,6 +327,7 @@ mod tests {
             all.add(fault);
         }
         assert_eq!(all.iter().count(), Fault::ALL.len());
+        assert_eq!(Faults::from_bits(u64::MAX), all);
         assert!(!all.without(Fault::Reset).has(Fault::Reset));
     }
 

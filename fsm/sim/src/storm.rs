@@ -22,6 +22,9 @@ const FOR_EVER_MS: u64 = 1 << 40;
 
 impl World {
     pub(crate) fn next_strike(&mut self) {
+        if self.script_is_over() {
+            return self.note_in(0, Event::Calms);
+        }
         let in_ms = self.between(1, self.plan.strike_ms);
         self.note_in(in_ms, Event::Strikes);
     }
@@ -41,7 +44,7 @@ impl World {
         if known == 0 {
             return;
         }
-        let place = crate::plan::pick(&mut self.random, known);
+        let place = self.pick(known);
         let fault = Fault::STRIKES.into_iter().filter(|fault| self.plan.faults.has(*fault)).nth(place);
         if let Some(fault) = fault {
             self.apply(fault);
@@ -53,13 +56,13 @@ impl World {
             Fault::Freeze => self.freeze(false),
             Fault::Suspend => self.freeze(true),
             Fault::ClockStep => {
-                self.host.real_step_ms += self.random.between(6_000, 40_000_000_000);
+                self.host.real_step_ms += self.between(6_000, 40_000_000_000);
                 self.tell(|| "the real-time clock is set".to_owned());
             }
             Fault::Shutdown => self.shut_down(),
             Fault::Crash => self.crash(),
             Fault::KeyRefused => {
-                self.console.key_refused_until_ms = self.now_ms + self.random.between(1_000, 120_000);
+                self.console.key_refused_until_ms = self.now_ms + self.between(1_000, 120_000);
                 self.tell(|| "the key is refused for a while".to_owned());
                 self.apply_to_link(fault);
             }
@@ -69,7 +72,7 @@ impl World {
                 self.apply_to_link(fault);
             }
             Fault::Restart => {
-                self.console.away_until_ms = self.now_ms + self.random.between(200, 60_000);
+                self.console.away_until_ms = self.now_ms + self.between(200, 60_000);
                 self.tell(|| "the console restarts".to_owned());
                 self.apply_to_link(fault);
             }
@@ -81,7 +84,7 @@ impl World {
     fn apply_to_link(&mut self, fault: Fault) {
         let Some(wire) = self.wires.iter().rev().find(|wire| wire.agent_open && wire.console_open) else { return };
         let link = wire.link;
-        let brief_ms = self.random.between(200, 15_000);
+        let brief_ms = self.between(200, 15_000);
         match fault {
             Fault::Reset => self.cut_link(link, Loss::Reset, true),
             Fault::Eof => self.cut_link(link, Loss::Eof, true),
@@ -93,14 +96,14 @@ impl World {
             Fault::StallForEver => self.stall(link, None),
             Fault::StallBriefly => self.stall(link, Some(brief_ms)),
             Fault::SlowLink => {
-                let bytes_per_ms = self.random.between(2, 60);
+                let bytes_per_ms = self.between(2, 60);
                 if let Some(wire) = self.wire(link) {
                     (wire.bytes_per_ms, wire.harmed) = (bytes_per_ms, true);
                 }
                 self.tell(|| format!("link {link}: {bytes_per_ms} bytes a millisecond"));
             }
             Fault::CloseCodes => {
-                let place = crate::plan::pick(&mut self.random, CLOSE_CODES.len());
+                let place = self.pick(CLOSE_CODES.len());
                 let code = CLOSE_CODES.get(place).copied().unwrap_or(1000);
                 self.console_closes(link, code, CloseReason::Other);
             }
@@ -218,7 +221,7 @@ impl World {
                 }
             }
             4 if !self.work.dispatches.is_empty() => {
-                let place = crate::plan::pick(&mut self.random, self.work.dispatches.len());
+                let place = self.pick(self.work.dispatches.len());
                 let place = u32::try_from(place).unwrap_or(0);
                 let again = self.plan.faults.has(Fault::RepeatedDispatch);
                 self.send_down(link, if again { Down::Dispatch(place) } else { Down::Cancel(place) });
@@ -242,7 +245,7 @@ impl World {
     }
 
     fn some_terminal(&mut self) -> u32 {
-        u32::try_from(crate::plan::pick(&mut self.random, self.work.terminals.len())).unwrap_or(0)
+        u32::try_from(self.pick(self.work.terminals.len())).unwrap_or(0)
     }
 
     pub(crate) fn new_dispatch(&mut self) -> u32 {
@@ -274,7 +277,7 @@ impl World {
 
     /// A program prints some of what it has to say, and waits where nobody reads.
     pub(crate) fn print(&mut self, stream: StreamKey) {
-        let some = self.between(200, 24_000);
+        let some = self.random.between(200, 24_000);
         let life = self.host.life;
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         let bytes = source.to_print.min(some);

@@ -249,7 +249,7 @@ impl World {
 
     /// Cuts bytes of a stream, sometimes fewer than asked for: characters are not split.
     fn cut(&mut self, stream: StreamKey, cut: Cut) -> u64 {
-        let few = self.between(0, 7);
+        let few = self.random.between(0, 7);
         let Cut::Bytes { from, max, replay } = cut else { return 8 };
         let life = self.host.life;
         let Some(source) = self.work.sources.get_mut(&stream) else { return 0 };

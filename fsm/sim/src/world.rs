@@ -91,6 +91,8 @@ pub(crate) struct World {
     pub(crate) plan: Plan,
     pub(crate) planted: Option<Planted>,
     pub(crate) random: Random,
+    /// What is left of the plan's.
+    script: std::vec::IntoIter<u8>,
     pub(crate) now_ms: u64,
     pub(crate) agenda: Agenda<Event>,
     pub(crate) storm: bool,
@@ -114,6 +116,7 @@ impl World {
             calm: Calm::default(),
             planted,
             random,
+            script: plan.script.clone().into_iter(),
             now_ms: 0,
             agenda: Agenda::new(),
             storm: true,
@@ -206,7 +209,8 @@ impl World {
             Event::RefusesLink { life, link } => self.refuse_link(life, link),
             Event::Works => self.do_work(),
             Event::Strikes => self.strike(),
-            Event::Calms => self.become_calm(),
+            Event::Calms if self.storm => self.become_calm(),
+            Event::Calms => {}
             Event::Probes => self.probe(),
         }
     }
@@ -242,7 +246,7 @@ impl World {
 
     /// Does a fault that waits for its moment act now?
     pub(crate) fn meets(&mut self, fault: Fault) -> bool {
-        self.storm && self.plan.faults.has(fault) && self.random.between(1, 100) <= self.plan.percent
+        self.storm && self.plan.faults.has(fault) && self.chance(self.plan.percent)
     }
 
     /// One of those that act now, if any.
@@ -251,19 +255,39 @@ impl World {
             return None;
         }
         let known = faults.iter().filter(|fault| self.plan.faults.has(**fault)).count();
-        if known == 0 || self.random.between(1, 100) > self.plan.percent {
+        if known == 0 || !self.chance(self.plan.percent) {
             return None;
         }
-        let place = crate::plan::pick(&mut self.random, known);
+        let place = self.pick(known);
         faults.iter().copied().filter(|fault| self.plan.faults.has(*fault)).nth(place)
     }
 
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
-        self.random.between(low, high)
+    /// A place in a list of `length` entries.
+    pub(crate) fn pick(&mut self, length: usize) -> usize {
+        let last = u64::try_from(length).unwrap_or(1).saturating_sub(1);
+        usize::try_from(self.between(0, last)).unwrap_or(0)
     }
 
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.random.between(1, 100) <= percent
+        self.between(1, 100) <= percent
+    }
+
+    /// A decision of the storm, `low..=high`: by the script, as long as there is one, in as few bytes as can say it.
+    /// What decides nothing is drawn from the generator itself.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        let span = high.saturating_sub(low);
+        let said = if self.storm && span > 0 { self.script.next() } else { None };
+        let Some(said) = said.map(u64::from) else { return self.random.between(low, high) };
+        if span < 256 {
+            return low + said % (span + 1);
+        }
+        let more = self.script.next().map_or(0, u64::from);
+        low + (said << 8 | more) * span / 65_535
+    }
+
+    /// The storm follows a script, and that is at its end.
+    pub(crate) fn script_is_over(&self) -> bool {
+        !self.plan.script.is_empty() && self.script.len() == 0
     }
 
     /// The connection of a link of this life.

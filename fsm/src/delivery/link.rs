@@ -190,6 +190,11 @@ impl<M> Delivery<M> {
         Some(ack)
     }
 
+    /// How many Pings of this link are unanswered, those that are yet to be written among them.
+    pub fn unanswered_pings(&self) -> usize {
+        self.link.as_ref().map_or(0, |link| link.pings.unanswered())
+    }
+
     /// A batch of frames was handed to the socket, which has taken `bytes_written` bytes of this link so far.
     pub fn write_started(&mut self, now: Time, bytes_written: u64) {
         self.see(now);

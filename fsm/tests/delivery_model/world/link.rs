@@ -67,13 +67,13 @@ impl World {
         let (bytes, to, travelling) = match cut {
             Cut::Reset | Cut::Modes => {
                 self.tally.replays += u64::from(cut == Cut::Modes);
-                (self.random.between(0, 20), 0, Travelling::Extra)
+                (self.choices.between(0, 20), 0, Travelling::Extra)
             }
             Cut::Bytes { from, max, replay } => {
                 assert!(max > 0 && max <= FRAME_BYTES_MAX);
                 assert!(from >= entry.retained, "the source no longer holds it");
                 // Now and then a character would be split.
-                let bytes = self.random.between(0, 1).max(max.saturating_sub(3) as u64);
+                let bytes = self.choices.between(0, 1).max(max.saturating_sub(3) as u64);
                 let to = from + bytes;
                 assert!(to <= entry.end);
                 if replay {
@@ -163,14 +163,14 @@ impl World {
             }
             None => {
                 let length = usize::try_from(self.between(0, 125)).expect("small");
-                let payload: Vec<u8> = (0..length).map(|_| self.random.next_u64().to_le_bytes()[0]).collect();
+                let payload: Vec<u8> = (0..length).map(|_| self.choices.any_u64().to_le_bytes()[0]).collect();
                 self.pong(&payload);
             }
         }
     }
 
     pub(super) fn set_state(&mut self) {
-        let body = u64::from(self.link) << 32 | self.random.next_u64() >> 32;
+        let body = u64::from(self.link) << 32 | self.choices.any_u64() >> 32;
         let kept = self.ledger.set_state(StateKind::Heartbeat, body);
         assert_eq!(kept, self.reference.online, "no state is kept offline");
     }

@@ -1,12 +1,13 @@
 //! A world around the ledger: sources that grow and forget, a link that breaks anywhere, a console that reads, answers
-//! some of the Pings and sees duplicates; and the [reference](reference::Reference) beside it, compared at every step.
+//! some of the Pings and sees duplicates; and the reference beside it, compared at every step.
 
 mod check;
+mod choices;
 mod link;
 pub(crate) mod reference;
 
+use choices::Choices;
 use draupnir_fsm::delivery::{After, Delivery, Kind, PushError, Reliable, StreamKey, UNLIMITED};
-use draupnir_fsm::random::Random;
 use draupnir_fsm::time::Time;
 use reference::Reference;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -77,7 +78,7 @@ pub(crate) struct World {
     pub(crate) ledger: Delivery<u64>,
     pub(crate) reference: Reference,
     pub(crate) console: Console,
-    random: Random,
+    choices: Choices,
     now: Time,
     link: u32,
     gates: (bool, bool),
@@ -100,11 +101,16 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
+        Self::of(seed, Vec::new())
+    }
+
+    /// A world whose steps and their details are those that `bytes` choose, as far as they go.
+    pub(crate) fn of(seed: u64, bytes: Vec<u8>) -> Self {
         Self {
             ledger: Delivery::new(),
             reference: Reference::default(),
             console: Console::default(),
-            random: Random::new(seed),
+            choices: Choices::new(seed, bytes),
             now: Time::START,
             link: 0,
             gates: (false, false),
@@ -121,6 +127,12 @@ impl World {
             patience: [1, 4, 16][usize::try_from(seed % 3).expect("small")],
             tally: Tally::default(),
         }
+    }
+
+    /// The next step that the bytes choose; false where there are none left.
+    pub(crate) fn step_as_chosen(&mut self) -> bool {
+        let choice = self.choices.next_byte();
+        choice.map(|choice| self.step(u16::from(choice))).is_some()
     }
 
     /// One step, chosen by `choice`; the details are the generator's.
@@ -173,7 +185,7 @@ impl World {
     }
 
     fn between(&mut self, low: u64, high: u64) -> u64 {
-        self.random.between(low, high)
+        self.choices.between(low, high)
     }
 
     fn pick_stream(&mut self) -> Option<StreamKey> {
@@ -207,7 +219,7 @@ impl World {
     }
 
     fn push_after(&mut self, kind: Kind, size: usize, after: Vec<(StreamKey, u64)>, promised: bool) {
-        let body = self.random.next_u64();
+        let body = self.choices.any_u64();
         let order = match after.as_slice() {
             [] => After::NOTHING,
             [(stream, end)] => After::stream(*stream, *end),
@@ -294,7 +306,7 @@ impl World {
     fn discard(&mut self) {
         if let Some(stream) = self.pick_stream() {
             let entry = &self.reference.streams[&stream];
-            let offset = self.random.between(entry.retained, entry.end);
+            let offset = self.choices.between(entry.retained, entry.end);
             self.reference.streams.get_mut(&stream).expect("picked").retained = offset;
             self.ledger.discarded(stream, offset);
         }
@@ -314,7 +326,7 @@ impl World {
     fn look(&mut self) {
         let Some(stream) = self.pick_stream() else { return };
         let entry = self.reference.streams.get_mut(&stream).expect("picked");
-        match self.random.between(0, 5) {
+        match self.choices.between(0, 5) {
             0 => {
                 entry.attached = false;
                 self.ledger.detach(stream);
@@ -325,7 +337,7 @@ impl World {
             }
             _ if self.reference.online => {
                 entry.attached = true;
-                self.ledger.replay(stream, self.random.between(0, entry.end));
+                self.ledger.replay(stream, self.choices.between(0, entry.end));
             }
             _ => {}
         }

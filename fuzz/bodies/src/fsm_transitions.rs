@@ -1,2 +1,0 @@
-/// Holds one input to what must be true.
-pub fn run(_input: &[u8]) {}

@@ -1,0 +1,81 @@
+//! The output of a session without its terminal, for whoever looks for faults: bytes in, frames out.
+//!
+//! It is what stands between the reading of a terminal and the loop, and nothing more: [`Terminals`](super::Terminals)
+//! uses the same parts. Time does not pass in it; when the wait for the rest of a character is over is the caller's to
+//! say.
+
+use super::Replay;
+use super::output::Output;
+use super::scrollback::Scrollback;
+use draupnir_fsm::delivery::budget::Budget;
+use draupnir_fsm::fact::Key;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// What one session has printed.
+#[derive(Debug)]
+pub struct Stream {
+    output: Output,
+}
+
+impl Stream {
+    /// Nothing yet.
+    pub fn new(session: Key, budget: Rc<Budget>) -> Self {
+        Self { output: Output::new(Scrollback::new(session, budget)) }
+    }
+
+    /// Takes what was read; the caller reads no more than there is [room](Self::room) for.
+    pub fn print(&mut self, bytes: &[u8]) {
+        self.output.scrollback.append(bytes);
+    }
+
+    /// How many bytes may be read now, up to `wanted`.
+    pub fn room(&mut self, wanted: usize) -> usize {
+        self.output.room(wanted)
+    }
+
+    /// See [`Terminals::allow`](super::Terminals::allow).
+    pub fn allow(&mut self, bytes: usize, keep_from: Option<u64>) {
+        self.output.allow(bytes, keep_from);
+    }
+
+    /// Is there anything that could be sent and was not told?
+    pub fn has_news(&self) -> bool {
+        self.output.has_news()
+    }
+
+    /// Does an incomplete character wait for its rest?
+    pub fn waits_for_rest(&self) -> bool {
+        self.output.waits_for_rest()
+    }
+
+    /// The wait is over.
+    pub fn release(&mut self) {
+        self.output.release();
+    }
+
+    /// See [`Terminals::held`](super::Terminals::held).
+    pub fn held(&mut self) -> Range<u64> {
+        self.output.tell()
+    }
+
+    /// See [`Terminals::chunk`](super::Terminals::chunk); the result is the offset of the first byte.
+    pub fn chunk(&self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
+        self.output.chunk(from, max, into)
+    }
+
+    /// See [`Terminals::replay`](super::Terminals::replay).
+    pub fn replay(&self) -> Replay {
+        self.output.replay()
+    }
+
+    /// See [`Terminals::shrink`](super::Terminals::shrink).
+    pub fn shrink(&mut self, to_bytes: usize) {
+        self.output.scrollback.shrink(to_bytes);
+    }
+
+    /// Nothing will follow.
+    pub fn end(&mut self) {
+        self.output.ended = true;
+    }
+}
