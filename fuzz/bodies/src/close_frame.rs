@@ -4,7 +4,8 @@
 //! one of fewer bytes is a close frame without a code. It promises (wire.md, part B, WebSocket) that
 //!
 //! - the reason that is told is one printable line of bounded length without the key;
-//! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection ended;
+//! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection
+//!   ended;
 //! - the next attempt comes when the public description of the protocol says so, and never at once.
 
 use crate::aftermath::Aftermath;

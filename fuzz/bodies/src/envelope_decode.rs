@@ -28,8 +28,8 @@ const SHARE: u64 = 8;
 /// Longest part of a foreign text that is repeated, in characters.
 const QUOTED_CHARACTERS_MAX: usize = 64;
 
-/// Longest text of an error or of a list of faults, in bytes: the names of eight entries of 40 characters, each of which
-/// may be written as `\u{10ffff}`, and the other faults around them.
+/// Longest text of an error or of a list of faults, in bytes: the names of eight entries of 40 characters, each of
+/// which may be written as `\u{10ffff}`, and the other faults around them.
 const WORDS_BYTES_MAX: usize = 8 * 40 * 10 + 1024;
 
 /// What a frame may grow by when a field is added, in bytes.

@@ -55,8 +55,8 @@ struct Counting;
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-// SAFETY: every call goes on to the system's allocator with the caller's own arguments, so that its guarantees are ours;
-// the counters are plain cells of the thread, which need no memory of their own.
+// SAFETY: every call goes on to the system's allocator with the caller's own arguments, so that its guarantees are
+// ours; the counters are plain cells of the thread, which need no memory of their own.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         take(layout.size());

@@ -3,7 +3,8 @@
 //! The first byte chooses key, jitter, and how the bytes come: in which pieces, and whether the stream ends or breaks;
 //! the others are the answer. It promises (wire.md, part B, Registration) that
 //!
-//! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is cut;
+//! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is
+//!   cut;
 //! - what is told of its words is one printable line of bounded length without the key, and so is a redirect's target;
 //! - an id is 1–100 visible ASCII characters;
 //! - where an answer is so plain that it can be read without a parser, that reading comes to the same;
@@ -67,8 +68,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// However an answer was cut, it means the same. A date to wait for in an answer without one of its own is measured on the
-/// clock of this machine, which goes on meanwhile.
+/// However an answer was cut, it means the same. A date to wait for in an answer without one of its own is measured on
+/// the clock of this machine, which goes on meanwhile.
 fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes: usize) {
     let without_wait = |answer: Option<&Registered>| {
         answer.map(|told| (told.status, told.id.clone(), told.words.clone(), told.location.clone()))

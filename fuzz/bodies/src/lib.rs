@@ -1,7 +1,7 @@
 //! What the fuzz targets do: one function a target, which panics where what it promises does not hold.
 //!
-//! The fuzzer is not known here; a plain test calls the same functions with every input of the corpora. What each target
-//! promises stands at the head of its module, and in short in `fuzz/README.md`.
+//! The fuzzer is not known here; a plain test calls the same functions with every input of the corpora. What each
+//! target promises stands at the head of its module, and in short in `fuzz/README.md`.
 
 mod aftermath;
 pub mod close_frame;

@@ -1,8 +1,8 @@
 //! The decoder as the targets call it: the agent's own, or one with a deliberate fault, to test the targets.
 //!
-//! Nothing of it is in the agent. Each fault is a wrapper that does what a careless decoder would, behind
-//! `--cfg planted="…"`, which `PLANTED=…` sets (see `build.rs`). `fuzz/planted` plants one after the other and waits for
-//! the targets to find it.
+//! Nothing of it is in the agent. Each fault is a wrapper that does what a careless decoder would, behind `--cfg
+//! planted="…"`, which `PLANTED=…` sets (see `build.rs`). `fuzz/planted` plants one after the other and waits for the
+//! targets to find it.
 
 #[cfg(not(any(planted = "hybrid_accepted", planted = "index_past_the_end", planted = "unbounded_recursion")))]
 pub(crate) use draupnir::protocol::decode;

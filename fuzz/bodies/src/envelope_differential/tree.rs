@@ -1,8 +1,8 @@
 //! A whole JSON text as a tree, with every key in its place.
 //!
-//! `serde_json::Value` would nearly do: it keeps only the last of two equal keys, and where its `raw_value` is on, as for
-//! the agent, it takes one key of its own for a sign to read a text as JSON again. So the tree is built by hand over the
-//! same parser. Lists and objects are counted from 1.
+//! `serde_json::Value` would nearly do: it keeps only the last of two equal keys, and where its `raw_value` is on, as
+//! for the agent, it takes one key of its own for a sign to read a text as JSON again. So the tree is built by hand
+//! over the same parser. Lists and objects are counted from 1.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;

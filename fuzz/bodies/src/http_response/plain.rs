@@ -1,5 +1,5 @@
-//! An answer that is so plain that it can be read by cutting lines: HTTP/1.1, headers of letters and visible ASCII, each
-//! once, and a body that ends with the stream.
+//! An answer that is so plain that it can be read by cutting lines: HTTP/1.1, headers of letters and visible ASCII,
+//! each once, and a body that ends with the stream.
 
 use draupnir::config::{REDACTED, Secret};
 use draupnir::link::Registered;
