@@ -2,13 +2,12 @@
 //!
 //! It names ids, programs and their arguments, exit codes and byte counts; never output, never an environment. What
 //! begins is written down before it does: while that cannot be done, nothing may begin. It decides nothing else, and
-//! holds nothing in memory. The file is only ever appended to, mode 0600, a line by one write.
+//! holds nothing in memory. The file is only ever appended to, its owner's alone (`own_file`), a line by one write.
 
 use crate::protocol::Timestamp;
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 /// Something that is written down.
@@ -116,7 +115,7 @@ impl Audit {
         if self.file.as_ref().is_some_and(is_linked) {
             return Ok(());
         }
-        let opened = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+        let opened = crate::own_file::open(path);
         self.is_torn = false;
         self.file = Some(opened.map_err(|cause| self.unavailable(cause))?);
         Ok(())

@@ -10,6 +10,7 @@
 //! | [`metrics`] | what the machine is doing | the rest |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
+//! | [`own_file`] | opens what is written for its owner alone | what is written |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
@@ -27,6 +28,7 @@ pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod metrics;
+pub mod own_file;
 pub mod protocol;
 pub mod replay;
 pub mod report;

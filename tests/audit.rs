@@ -72,3 +72,57 @@ fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
     assert!(!agent.home().path().join("ran").exists());
     agent.drain();
 }
+
+/// Of a file that another user may have put there, nothing is followed, waited for or left as it is.
+#[test]
+fn what_was_put_in_the_place_of_the_files_beforehand_harms_nothing() {
+    let console = Console::start(Personality::production());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [target, link, fifo] = ["target", "link", "fifo"].map(|name| directory.path().join(name));
+    std::fs::write(&target, "precious\n").expect("written");
+    std::os::unix::fs::symlink(&target, &link).expect("a link");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo");
+    assert!(made.success());
+    for (n, planted) in (1..).zip([&link, &fifo]) {
+        let planted = planted.display().to_string();
+        let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", &planted), ("SINDRI_AGENT_RECORD", &planted)]);
+        console.on(n).frame("heartbeat");
+        console.browser().dispatch(&format!("c{n}"), "true");
+        let result = console.result(&format!("c{n}"));
+        assert_eq!(result["reason"], "audit_unavailable", "{result}");
+        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is recorded");
+        agent.drain();
+    }
+    assert_eq!(std::fs::read_to_string(&target).expect("it is there"), "precious\n");
+}
+
+#[test]
+fn files_that_others_may_read_become_the_owners_alone() {
+    let console = Console::start(Personality::production());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [audit, record] = ["audit", "record"].map(|name| directory.path().join(name));
+    for file in [&audit, &record] {
+        std::fs::write(file, "before\n").expect("written");
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666)).expect("it is ours");
+    }
+    let variables = [("SINDRI_AGENT_AUDIT", audit.to_str()), ("SINDRI_AGENT_RECORD", record.to_str())];
+    let agent = Agent::spawn(&console, &variables.map(|(name, path)| (name, path.expect("text"))));
+    assert_eq!(console.browser().run("true")["exit_code"], 0);
+    for file in [&audit, &record] {
+        assert_eq!(std::fs::metadata(file).expect("it is there").permissions().mode() & 0o777, 0o600, "{file:?}");
+    }
+    assert!(std::fs::read_to_string(&audit).expect("text").starts_with("before\n{"), "it is appended to");
+    assert!(std::fs::read_to_string(&record).expect("text").starts_with('{'), "it is begun anew");
+    agent.drain();
+}
+
+#[test]
+fn a_file_of_another_user_is_not_written_to() {
+    if !rustix::process::geteuid().is_root() {
+        return support::skip("a_file_of_another_user_is_not_written_to", "only root can give a file away");
+    }
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::os::unix::fs::chown(file.path(), Some(54_321), None).expect("root may");
+    let error = draupnir::own_file::open(file.path()).expect_err("it is another's");
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+}

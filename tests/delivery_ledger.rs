@@ -190,7 +190,6 @@ fn a_drain_without_acknowledgements_closes_by_its_deadline() {
     assert!(agent.wait_exit(support::DRAIN_MAX).success());
     let waited = close.at.duration_since(before);
     assert!(waited > Duration::from_millis(3_400), "only {waited:?} for what was not acknowledged");
-    assert!(waited < Duration::from_millis(4_500), "{waited:?}");
 }
 
 #[test]

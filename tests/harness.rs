@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use draupnir_console::{Console, Personality};
-use support::{Agent, Home, Setup, Signal, WAIT_MAX};
+use support::{Agent, Home, Kind, Setup, Signal, Trace, WAIT_MAX};
 
 /// A shell script in the agent's place.
 fn script(line: &str) -> Agent {
@@ -38,18 +38,55 @@ fn a_dropped_agent_is_dead() {
     assert!(!std::path::Path::new(&proc_entry).exists());
 }
 
+/// A key with every character that some form writes in another way.
+const KEY: &str = r#"drp-"planted"\key/%2B+=_0123456789"#;
+
+/// Runs a script in the agent's place that finds the key in `$SINDRI_CONSOLE_API_KEY`.
+fn leak(line: &str) {
+    let agent = Setup::alone().key(KEY).planted().program("/bin/sh").arg("-c").arg(line).spawn();
+    agent.wait_exit(WAIT_MAX);
+}
+
 #[test]
 #[should_panic(expected = "the key stands in the log")]
 fn a_key_in_the_log_fails_the_test() {
-    let agent = Setup::alone().key("sesame").program("/bin/sh").arg("-c").arg("echo open sesame >&2").spawn();
-    agent.wait_exit(WAIT_MAX);
+    leak(r#"printf 'open %s' "$SINDRI_CONSOLE_API_KEY" >&2"#);
+}
+
+#[test]
+#[should_panic(expected = "the key stands in the output")]
+fn a_key_in_the_output_fails_the_test() {
+    leak(r#"printf 'open %s' "$SINDRI_CONSOLE_API_KEY""#);
 }
 
 #[test]
 #[should_panic(expected = "the key stands in /")]
 fn a_key_in_a_file_fails_the_test() {
-    let agent = Setup::alone().key("sesame").program("/bin/sh").arg("-c").arg("mkdir d; echo sesame > d/f").spawn();
-    agent.wait_exit(WAIT_MAX);
+    leak(r#"mkdir d; printf '%s' "$SINDRI_CONSOLE_API_KEY" >d/f"#);
+}
+
+#[test]
+fn a_key_is_found_in_every_form_and_where_it_is_cut_short() {
+    let found = |text: &str| {
+        let mut trace = Trace::of(KEY);
+        trace.look(Kind::Printed, "here", text.as_bytes());
+        std::panic::catch_unwind(|| trace.judge_planted()).is_err()
+    };
+    let hexadecimal = KEY.bytes().map(|byte| format!("{byte:02X}")).collect::<String>();
+    let percent = KEY.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let unicode = KEY.bytes().map(|byte| format!("\\u{byte:04X}")).collect::<String>();
+    let reserved = KEY.replace('%', "%25").replace('"', "%22").replace('\\', "%5c").replace('/', "%2f");
+    let reserved = reserved.replace('+', "%2B").replace('=', "%3D");
+    let json = serde_json::json!({ "authorization": format!("Bearer {KEY}") }).to_string();
+    for leak in [KEY, &hexadecimal, &percent, &unicode, &reserved, &json, &KEY[..KEY.len() / 2]] {
+        assert!(found(&format!("before {leak} after")), "{leak}");
+    }
+    for before in ["", "a", "ab", "Bearer ", "user:"] {
+        let text = format!("{before}{KEY}, and more").into_bytes();
+        assert!(found(&data_encoding::BASE64.encode(&text)), "{before}");
+        assert!(found(&data_encoding::BASE64URL_NOPAD.encode(&text)), "{before}");
+    }
+    assert!(!found("drp-planted key 0123456789") && !found(""));
 }
 
 #[test]
@@ -57,7 +94,7 @@ fn the_environment_is_clean_and_the_home_its_own() {
     let home = Home::new();
     let console = Console::start(Personality::designed());
     let setup = Setup::new(&console).home(&home).without("SINDRI_INSTANCE_ID").program("/usr/bin/env");
-    let output = String::from_utf8(setup.key("").output().stdout).expect("text");
+    let output = String::from_utf8(setup.key("").planted().output().stdout).expect("text");
     let mut names: Vec<&str> = output.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort_unstable();
     let wanted = ["HOME", "PATH", "SINDRI_AGENT_STATE_DIR", "SINDRI_CONSOLE_API_KEY", "SINDRI_CONSOLE_URL"];

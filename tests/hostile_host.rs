@@ -5,8 +5,12 @@ mod support;
 
 #[path = "support/namespace.rs"]
 mod namespace;
+#[path = "support/stranger.rs"]
+mod stranger;
 
 use draupnir_console::{Console, Personality};
+use std::process::Command;
+use stranger::{STRANGER, as_somebody, as_stranger};
 use support::{Agent, Setup, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
@@ -101,6 +105,97 @@ fn a_state_directory_that_cannot_be_written_costs_one_warning() {
     agent.drain();
 }
 
+/// A file system of 64 KiB over the home directory, with nothing left of it.
+const FULL_HOME: [&str; 2] =
+    ["mount -t tmpfs -o size=64k none \"$HOME\"", "(head -c 1M /dev/zero >\"$HOME/fill\" 2>&-; true)"];
+
+/// A file in the home directory of an agent that is alone in its mount namespace.
+fn within(agent: &Agent, file: &str) -> std::path::PathBuf {
+    let root = format!("/proc/{}/root", agent.process().pid());
+    std::path::Path::new(&root).join(agent.home().path().strip_prefix("/").expect("absolute")).join(file)
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else() {
+    const TEST: &str = "a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else";
+    if !namespace::is_possible() {
+        return skip(TEST, "no mount namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    let life = setup.home_path().join("life.jsonl");
+    let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &FULL_HOME).spawn();
+    for told in ["nothing is remembered across restarts", "nothing is recorded"] {
+        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == told);
+    }
+    assert_eq!(console.browser().run("echo x >~/x || echo full")["stdout"], "full\n");
+    console.browser().create("s", 80, 24).input("s", b"echo o''n\n");
+    console.wait_text("s", "on");
+    console.link().close(1012, "restart");
+    assert_beats(&console);
+    agent.drain();
+}
+
+#[test]
+fn a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room() {
+    const TEST: &str = "a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room";
+    if !namespace::is_possible() {
+        return skip(TEST, "no mount namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    let audit = setup.home_path().join("audit.jsonl");
+    let agent = namespace::mounted(setup.env("SINDRI_AGENT_AUDIT", audit), &FULL_HOME).spawn();
+    let browser = console.browser();
+    let refused = browser.run("touch ~/ran");
+    assert_eq!((&refused["reason"], &refused["exit_code"]), (&"audit_unavailable".into(), &126.into()), "{refused}");
+    browser.create("s", 80, 24);
+    assert_eq!(console.closed("s")["reason"], "audit_unavailable");
+    assert_eq!(console.event("error").payload()["metadata"]["source"], "audit");
+    assert_beats(&console);
+    assert!(!within(&agent, "ran").exists());
+
+    std::fs::remove_file(within(&agent, "fill")).expect("it fills the disk");
+    assert_eq!(browser.run("echo room")["stdout"], "room\n");
+    browser.create("t", 80, 24).input("t", b"exit 3\n");
+    assert_eq!(console.closed("t")["exit_code"], 3);
+    let lines = std::fs::read_to_string(within(&agent, "audit.jsonl")).expect("it is there");
+    let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+    assert_eq!(lines.lines().filter(whole).count(), 4, "{lines}");
+    agent.drain();
+}
+
+#[test]
+fn where_every_file_system_is_read_only_it_works_and_remembers_nothing() {
+    let console = Console::start(Personality::production());
+    let test = "where_every_file_system_is_read_only_it_works_and_remembers_nothing";
+    // Those that cannot be made so are of the kernel's own.
+    let all = "cut -d' ' -f5 /proc/self/mountinfo | while read -r place; do mount -o remount,bind,ro \"$place\"; done \
+               2>&- || true";
+    let Some(agent) = mounted(test, &console, &[all]) else { return };
+    agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is remembered across restarts");
+    let tried = "for d in / /tmp /proc ~ ; do touch $d/draupnir-x && echo $d can be written; done; echo done";
+    assert_eq!(console.browser().run(tried)["stdout"], "done\n");
+    console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");
+    console.wait_text("s", "on");
+    assert_eq!(console.closed("s")["exit_code"], 3);
+    assert_beats(&console);
+    agent.drain();
+}
+
+#[test]
+fn without_a_locale_characters_arrive_whole() {
+    let console = Console::start(Personality::production());
+    let setup = ["LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE"].iter().fold(Setup::new(&console), |s, name| s.without(name));
+    let agent = setup.spawn();
+    let result =
+        console.browser().run("printf 'gr\\303\\274\\303\\237 \\342\\202\\254 %s\\n' \"${LANG-unset}${LC_ALL-}\"");
+    assert_eq!(result["stdout"], "grüß € unset\n", "{result}");
+    console.browser().create("s", 80, 24).input("s", "echo 'grüß' \"${LANG-un}\"'set'\n".as_bytes());
+    console.wait_text("s", "grüß unset");
+    agent.drain();
+}
+
 #[test]
 fn without_a_home_shells_and_commands_start_at_the_root() {
     let console = Console::start(Personality::production());
@@ -120,22 +215,72 @@ fn a_user_whom_the_system_does_not_know_is_served() {
         return skip(TEST, "only root can become another user");
     }
     let console = Console::start(Personality::production());
-    let stranger = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
-    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let program = directory.path().join("sindri-agent");
-    std::fs::copy(support::agent_program(), &program).expect("there is room");
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open).expect("it is ours");
-    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_STATE_DIR", "/nonexistent");
-    let agent = stranger[1..].iter().fold(setup.program(stranger[0]), |setup, word| setup.arg(word)).arg(&program);
-    let agent = agent.env("HOME", "/nonexistent").spawn();
+    let (setup, _program) = as_stranger(&console, &[]);
+    let agent = setup.spawn();
     let result = console.browser().run("id -u; pwd");
     assert_eq!(result["stdout"], "54321\n/\n", "{result}");
     console.browser().create("s", 80, 24).input("s", b"id -u; exit\n");
     console.wait_text("s", "54321");
     assert_beats(&console);
     agent.drain();
+}
+
+/// Lets the user of this process have so many processes and threads; it counts only where it is not root. A limit that
+/// is below what there is ends nothing and lets nothing begin.
+#[track_caller]
+fn limit_processes(agent: &Agent, limit: &str) {
+    let by_its_own_user = rustix::process::geteuid().is_root().then_some(STRANGER);
+    let words = by_its_own_user.iter().flatten().copied().chain(["prlimit"]).collect::<Vec<_>>();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg("--pid").arg(agent.process().pid().to_string()).arg(format!("--nproc={limit}:"));
+    assert!(command.status().expect("util-linux is there").success(), "{command:?}");
+}
+
+#[test]
+fn while_no_process_can_be_started_what_runs_goes_on_and_the_rest_is_refused() {
+    let console = Console::start(Personality::production());
+    let (setup, _program) = as_somebody(&console, &[]);
+    let agent = setup.spawn();
+    let browser = console.browser();
+    browser.create("before", 80, 24).input("before", b"echo re''ady\n");
+    console.wait_text("before", "ready");
+    let limits = agent.process().read("limits");
+    let limit = limits.lines().find_map(|line| line.strip_prefix("Max processes")).expect("Linux tells");
+    limit_processes(&agent, "1");
+
+    let result = browser.run("echo never");
+    assert_eq!((&result["reason"], &result["exit_code"]), (&"spawn_failed".into(), &126.into()), "{result}");
+    let told = result["stderr"].as_str().expect("text");
+    assert!(told.starts_with("cannot start a process: Resource temporarily unavailable"), "{told}");
+    let event = console.event("error");
+    assert_eq!(event.payload()["metadata"]["source"], "command", "{}", event.raw());
+    let from_now = console.from_now();
+    browser.create("during", 80, 24);
+    let closed = console.closed("during");
+    assert_eq!((&closed["reason"], &closed["exit_code"]), (&"spawn_failed".into(), &126.into()), "{closed}");
+    assert!(console.stream("during").text().contains("cannot start a process"), "one line says why");
+    let event = from_now.event("error");
+    assert_eq!(event.payload()["metadata"]["source"], "terminal", "{}", event.raw());
+    browser.input("before", b"echo st''ill\n");
+    console.wait_text("before", "still");
+    assert_beats(&console);
+
+    limit_processes(&agent, limit.split_whitespace().next().expect("a soft limit"));
+    assert_eq!(browser.run("echo again")["stdout"], "again\n");
+    browser.create("after", 80, 24).input("after", b"echo ba''ck\n");
+    console.wait_text("after", "back");
+    agent.drain();
+}
+
+#[test]
+fn where_it_cannot_even_have_its_thread_it_says_so_and_leaves_the_rest_to_its_supervisor() {
+    let console = Console::start(Personality::production());
+    let (setup, _program) = as_somebody(&console, &["prlimit", "--nproc=1:"]);
+    let agent = setup.spawn();
+    assert!(!agent.wait_exit(support::WAIT_MAX).success(), "a supervisor must see that it failed");
+    assert!(agent.log().wait_end(support::WAIT_MAX));
+    let told = agent.log().text();
+    assert!(told.contains("thread") && told.contains("Resource temporarily unavailable"), "{told}");
 }
 
 #[test]
@@ -170,4 +315,56 @@ fn its_children_are_killed_before_it_when_memory_runs_out() {
     let childs: i32 = result["stdout"].as_str().and_then(|text| text.trim().parse().ok()).expect("a number");
     assert!(childs > own, "{childs} is not more than {own}");
     agent.drain();
+}
+
+/// A group of this much memory, gone with the test; the reason where there can be none.
+struct MemoryGroup(std::path::PathBuf);
+
+impl MemoryGroup {
+    fn new(bytes: u64) -> Result<MemoryGroup, String> {
+        let base = std::path::Path::new("/sys/fs/cgroup");
+        let unified = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+        let (parent, limit) = match unified.split_whitespace().any(|controller| controller == "memory") {
+            true => (base.to_owned(), "memory.max"),
+            false => (base.join("memory"), "memory.limit_in_bytes"),
+        };
+        let place = parent.join(format!("draupnir-test-{}", std::process::id()));
+        std::fs::create_dir(&place).map_err(|error| format!("no group of processes can be made: {error}"))?;
+        let group = MemoryGroup(place);
+        let set = std::fs::write(group.0.join(limit), bytes.to_string());
+        set.map_err(|error| format!("the memory of a group cannot be limited: {error}"))?;
+        // What would be swapped out is not missing; without swap there is no such file.
+        for (file, text) in [("memory.swap.max", "0".to_owned()), ("memory.memsw.limit_in_bytes", bytes.to_string())] {
+            let _ = std::fs::write(group.0.join(file), text);
+        }
+        Ok(group)
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let end = std::time::Instant::now() + support::WAIT_MAX;
+        while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < end {
+            std::thread::yield_now(); // the last process is on its way out
+        }
+    }
+}
+
+#[test]
+fn when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on() {
+    const TEST: &str = "when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on";
+    let group = match MemoryGroup::new(64 << 20) {
+        Ok(group) => group,
+        Err(reason) => return skip(TEST, &reason),
+    };
+    let console = Console::start(Personality::production());
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\"", group.0.display());
+    let agent = wrapped(&console, &["sh", "-c", &enter]).spawn();
+    // tail keeps a line until its end, and zeros have none.
+    let result = console.browser().run("head -c 1G /dev/zero | tail");
+    assert_eq!(result["exit_code"], 128 + 9, "{result}");
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    assert_beats(&console);
+    assert_eq!(console.link().number(), 1, "it is the same life");
+    agent.kill();
 }

@@ -66,6 +66,39 @@ fn only_listed_programs_run_and_never_a_shell_line() {
     agent.drain();
 }
 
+/// What a listed program finds around it is the owner's too, or a listed script would be a shell for whoever sets its
+/// environment, and a listed interpreter one for whoever feeds its standard input.
+#[test]
+fn a_listed_program_gets_arguments_from_the_console_and_nothing_else() {
+    let console = Console::start(Personality::production());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (script, list) = (directory.path().join("harmless"), directory.path().join("list"));
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::write(&script, "#!/bin/bash\necho \"$1 $PWD\"\ncat\n").expect("writable");
+    std::fs::set_permissions(&script, open).expect("it is ours");
+    std::fs::write(&list, script.display().to_string()).expect("writable");
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", &format!("allow:{}", list.display()))]);
+    let (browser, home) = (console.browser(), agent.home().path().to_owned());
+    let program = script.to_str().expect("text");
+    let fed = format!("SINDRI_SCRIPT_B64={}", data_encoding::BASE64.encode(b"fed\n"));
+    let smuggled = [
+        ("a file to read first", json!({"env": ["BASH_ENV=$(touch ~/ran)"]})),
+        ("a function in the place of a command", json!({"env": ["BASH_FUNC_cat%%=() { touch ~/ran; }"]})),
+        ("a library", json!({"env": ["LD_PRELOAD=/tmp/any.so"]})),
+        ("an input", json!({"env": [fed]})),
+        ("another directory", json!({"working_dir": "/"})),
+    ];
+    for (id, mut fields) in smuggled {
+        (fields["command"], fields["args"]) = (json!(program), json!(["x"]));
+        browser.dispatch_with(id, &fields);
+        assert_refused(&console.result(id));
+    }
+    assert!(!home.join("ran").exists());
+    browser.dispatch_with("plain", &json!({"command": program, "args": ["x"], "env": [], "timeout_ms": 5000}));
+    assert_eq!(console.result("plain")["stdout"], format!("x {}\n", home.display()));
+    agent.drain();
+}
+
 #[test]
 fn a_list_that_cannot_be_read_lets_nothing_run() {
     let console = Console::start(Personality::production());
@@ -107,12 +140,20 @@ fn with_both_locked_nothing_is_ever_executed_whatever_the_console_sends() {
     let native = json!({"protocolVersion": "1.0", "channel": "commands", "type": "command:dispatch", "data": {},
         "protocol_version": "1.0", "payload": {"command_id": "forged", "command": "id"}});
     browser.send(&native);
+    // And all that a real console was seen to send.
+    let captured = include_str!("vectors/console_to_agent.jsonl").lines();
+    let captured = captured.map(|line| serde_json::from_str::<Value>(line).expect("a vector is JSON"));
+    for frame in captured.filter_map(|line| line["raw"].as_str().map(str::to_owned)) {
+        console.link().send_text(&frame);
+    }
     for id in ["shell", "program", "script"] {
         assert_refused(&console.result(id));
     }
     for id in ["s", "t"] {
         assert_refused(&console.closed(id));
     }
+    browser.dispatch("last", "id");
+    assert_refused(&console.result("last"));
     agent.drain();
     let calls = std::fs::read_to_string(trace.path()).expect("strace wrote it");
     let executed: Vec<&str> = calls.lines().filter(|line| line.contains("exec")).collect();

@@ -82,6 +82,78 @@ fn native_and_hybrid_frames_do_nothing() {
     stage.agent.drain();
 }
 
+/// Every message that acts, as the members of its frame.
+fn actions(mark: &Path) -> Vec<[String; 3]> {
+    let mark = mark.display();
+    let messages = [
+        ("terminal:create", json!({"session_id": "forged", "cols": 80, "rows": 24})),
+        ("terminal:create", json!({"session_id": "live", "cols": 3, "rows": 3})),
+        ("terminal:input", json!({"session_id": "live", "data": data_encoding::BASE64.encode(b"touch ~/mark\n")})),
+        ("terminal:resize", json!({"session_id": "live", "cols": 3, "rows": 3})),
+        ("terminal:close", json!({"session_id": "live"})),
+        ("command:dispatch", json!({"command_id": "forged", "command": format!("touch {mark}")})),
+        ("command:dispatch", json!({"command_id": "args", "command": "/bin/touch", "args": [mark.to_string()]})),
+        ("command:cancel", json!({"command_id": "running"})),
+    ];
+    let members = |(kind, payload): (&str, Value)| {
+        [r#""protocol_version":"1.0""#.to_owned(), format!(r#""type":"{kind}""#), format!(r#""payload":{payload}"#)]
+    };
+    messages.into_iter().map(members).collect()
+}
+
+/// A member that makes a frame native, in every spelling.
+fn native_members() -> Vec<String> {
+    let escaped = |key: &str| key.chars().map(|letter| format!("\\u{:04x}", u32::from(letter))).collect::<String>();
+    let keys = ["channel", "ch\\u0061nnel", "protocolVersion", "protocol\\u0056ersion"].map(str::to_owned);
+    let keys = keys.into_iter().chain([escaped("channel"), escaped("protocolVersion")]);
+    let values = ["\"commands\"", "null", "\"\"", "false", "0", "{\"a\":[{}]}", "[\"1.0\"]"];
+    let mut members: Vec<String> =
+        keys.flat_map(|key| values.map(|value| format!(" \"{key}\"\t:\n{value} "))).collect();
+    members.push(r#""channel":1,"channel":2"#.to_owned()); // twice: native before it is malformed
+    members.push(r#""channel":1,"type":"command:dispatch""#.to_owned());
+    members.push(format!("{},\"channel\":0", (0..1_000).map(|n| format!("\"k{n}\":0")).collect::<Vec<_>>().join(",")));
+    members
+}
+
+#[test]
+fn no_action_survives_a_native_key_in_any_place_or_spelling() {
+    let stage = stage();
+    let (browser, mark) = (stage.console.browser(), stage.home.path().join("mark"));
+    browser.create("live", 80, 24).input("live", b"stty -echo; echo re''ady\n");
+    stage.console.wait_text("live", "ready");
+    browser.dispatch("running", "read forever </dev/zero || sleep 600");
+    let mut sent = 0;
+    for action in actions(&mark) {
+        for native in native_members() {
+            for place in 0..=action.len() {
+                let mut members = action.to_vec();
+                members.insert(place, native.clone());
+                stage.link.send_text(&format!("{{{}}}", members.join(",")));
+                sent += 1;
+            }
+        }
+    }
+    assert_eq!(sent, 8 * 45 * 4);
+    stage.settle();
+    // The session is as it was: nobody typed, resized or closed it; and the command was not cancelled.
+    browser.input("live", b"stty size; echo still he''re\n");
+    let stream = stage.console.wait_text("live", "still here");
+    let shown = stream.text();
+    assert!(shown.contains("24 80"), "{shown}");
+    assert!(!mark.exists());
+    let answers = stage.console.frames("command:result");
+    assert_eq!(answers.len(), 1, "only the one that was asked for: {}", stage.console.story());
+    assert_eq!(stage.console.frames("terminal:closed").len(), 0);
+    // The same key anywhere but at the top is no key of the envelope.
+    let nested =
+        json!({"command_id": "nested", "command": "echo on", "channel": "commands", "x": {"protocolVersion": 1}});
+    stage.link.send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": nested}));
+    assert_eq!(stage.console.result("nested")["stdout"], "on\n");
+    browser.cancel("running");
+    assert_eq!(stage.console.result("running")["cancelled"], true);
+    stage.agent.drain();
+}
+
 #[test]
 fn a_key_that_stands_there_twice_is_refused() {
     let stage = stage();

@@ -27,6 +27,9 @@ use std::rc::Rc;
 /// The exit code of a command that this instance does not run, or not now: that of a shell that may not execute.
 const EXIT_REFUSED: i32 = 126;
 
+/// The memory of all commands that wait, in bytes. One message makes at most two thirds of it.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
 /// All commands that wait, run, or have a result that may be asked for again.
 pub(super) struct Commands {
     runner: command::Commands,
@@ -163,18 +166,21 @@ impl Agent {
 
     pub(super) fn dispatch(&mut self, dispatch: Dispatch) {
         if let Some(why) = self.commands.policy.refuses(&dispatch) {
-            tracing::warn!(command_id = %dispatch.command_id, why, "a command was refused");
             self.answer_unrun(&dispatch.command_id, EXIT_REFUSED, ResultReason::RefusedByPolicy, why);
-            let metadata = Metadata::new().with("command_id", dispatch.command_id.as_str());
+            let metadata = Metadata::new().with("command_id", dispatch.command_id.as_str()).with("why", why);
             return self.error_event("command", "a command was refused by this instance's own policy", metadata);
         }
         let command = self.commands.next_key;
         self.commands.next_key = command.wrapping_add(1);
         let (id, timeout_ms) = (dispatch.command_id.clone(), dispatch.timeout_ms);
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
-        self.commands
-            .live
-            .insert(command, Live { id: id.clone(), spec: Some(Spec::from(dispatch)), streams, unaudited: None });
+        let spec = Spec::from(dispatch);
+        let waiting = self.commands.live.values().filter_map(|live| live.spec.as_ref()).map(Spec::bytes);
+        let is_too_much = waiting.sum::<usize>() + spec.bytes() > WAITING_BYTES_MAX;
+        self.commands.live.insert(command, Live { id: id.clone(), spec: Some(spec), streams, unaudited: None });
+        if is_too_much {
+            return self.refuse_command(command, Refusal::Busy);
+        }
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),
@@ -213,6 +219,10 @@ impl Agent {
             Err(error) => {
                 tracing::warn!(command, %error, "a command could not be started");
                 live.streams = false;
+                if error.is_exhaustion {
+                    let metadata = Metadata::new().with("command_id", live.id.as_str());
+                    self.error_event("command", &error.reason, metadata);
+                }
                 self.tell_command(command, CommandFact::Failed);
             }
         }
@@ -287,7 +297,7 @@ impl Agent {
             }
             Refusal::Draining => (ResultReason::Draining, "the agent is stopping"),
         };
-        tracing::warn!(command_id = %live.id, ?refusal, "a command was refused");
+        tracing::debug!(command_id = %live.id, ?refusal, "a command was refused");
         self.answer_unrun(&live.id, EXIT_REFUSED, reason, text);
     }
 

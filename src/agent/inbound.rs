@@ -141,30 +141,21 @@ impl Agent {
             Inbound::TerminalClose { session_id } => self.close_session(&session_id),
             Inbound::CommandDispatch(dispatch) => self.dispatch(*dispatch),
             Inbound::CommandCancel { command_id } => self.cancel_command(&command_id),
-            Inbound::InvalidTerminal { message, session_id, faults } => {
-                tracing::warn!(?message, %faults, "a terminal message cannot be followed");
-                match (message, session_id) {
-                    (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
-                    (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
-                }
-            }
-            Inbound::InvalidDispatch { command_id, faults } => {
-                tracing::warn!(%faults, "a dispatch cannot be followed");
-                match command_id {
-                    Some(command_id) => self.refuse_dispatch(command_id, &faults),
-                    None => self.invalid_message(&faults, None),
-                }
-            }
-            Inbound::InvalidCancel { faults } => {
-                tracing::warn!(%faults, "a cancel cannot be followed");
-                self.invalid_message(&faults, None);
-            }
+            // Who can be answered is told by the answer, everybody else by an event.
+            Inbound::InvalidTerminal { message, session_id, faults } => match (message, session_id) {
+                (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
+                (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
+            },
+            Inbound::InvalidDispatch { command_id, faults } => match command_id {
+                Some(command_id) => self.refuse_dispatch(command_id, &faults),
+                None => self.invalid_message(&faults, None),
+            },
+            Inbound::InvalidCancel { faults } => self.invalid_message(&faults, None),
             Inbound::Ignored(ignored) => log_ignored(&ignored),
         }
     }
 
     fn unreadable(&mut self, error: &DecodeError, bytes: usize) {
-        tracing::warn!(%error, bytes, "a message cannot be read");
         let metadata = protocol::Metadata::new().with("bytes", bytes).with("error", error.to_string());
         self.error_event("protocol", "a message from the console cannot be read", metadata);
     }

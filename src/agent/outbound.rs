@@ -114,12 +114,14 @@ impl Agent {
         self.engine.delivery.set_state(StateKind::Registration, message);
     }
 
-    /// Tells the console that something the agent does has failed, once a minute for each cause.
+    /// Tells the log and the console that something has failed, once a minute for each cause: neither the network nor the
+    /// disk is the console's to fill.
     pub(super) fn error_event(&mut self, source: &'static str, text: &str, metadata: Metadata) {
         let now = self.start.elapsed();
         if !self.engine.may_complain(now, super::commands::hash_of(&(source, text))) {
-            return;
+            return tracing::debug!(source, %metadata, "again: {text}");
         }
+        tracing::warn!(source, %metadata, "{text}");
         self.push_error(source, text, metadata);
     }
 

@@ -1,6 +1,9 @@
 //! The local lock on commands: what the machine's owner lets the console run, which no message can change.
 //!
-//! It knows programs by their exact absolute paths and nothing of shell lines: a prefix of a line is no boundary.
+//! It knows programs by their exact absolute paths and nothing of shell lines: a prefix of a line is no boundary. A listed
+//! program gets arguments from the console and nothing else: a variable (`BASH_ENV`, `LD_PRELOAD`), an input or another
+//! directory can make it do what is not its own. The path is compared, not what it leads to: a list may name a symbolic
+//! link, and whoever may write to a listed file or its directory decides what it is.
 
 use crate::config::{CommandPolicy, Config};
 use crate::protocol::Dispatch;
@@ -17,7 +20,7 @@ const LIST_BYTES_MAX: u64 = 1 << 20;
 pub(super) enum Policy {
     Everything,
     Nothing,
-    /// These programs, dispatched with arguments.
+    /// These programs, dispatched with arguments and nothing else.
     Listed(BTreeSet<String>),
 }
 
@@ -42,6 +45,11 @@ impl Policy {
             Self::Nothing => Some("this instance runs no commands (SINDRI_AGENT_COMMANDS=off)"),
             Self::Listed(_) if dispatch.args.is_empty() => {
                 Some("this instance runs no shell lines, only listed programs with args (SINDRI_AGENT_COMMANDS=allow)")
+            }
+            Self::Listed(_)
+                if !dispatch.env.is_empty() || dispatch.script.is_some() || dispatch.working_dir.is_some() =>
+            {
+                Some("a listed program gets no variables, input or directory (SINDRI_AGENT_COMMANDS=allow)")
             }
             Self::Listed(programs) => (!programs.contains(&dispatch.command))
                 .then_some("this program is not on this instance's list (SINDRI_AGENT_COMMANDS=allow)"),

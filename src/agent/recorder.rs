@@ -3,12 +3,12 @@
 //! Facts and orders hold no secret, no terminal byte and no command text, so neither does the file. It is bounded, and
 //! whatever goes wrong with it ends the recording and never the agent.
 
+use crate::own_file;
 use draupnir_fsm::engine::Engine;
 use draupnir_fsm::limits::Schedule;
 use draupnir_fsm::scenario::{End, Header, Step, VERSION};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// The longest recording, in bytes: days of ordinary life.
@@ -32,7 +32,9 @@ struct Recording {
 
 impl Recording {
     fn create(path: &Path, header: &Header, bytes_max: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let file = own_file::open(path)?;
+        // A device has no length to cut off.
+        let _ = file.set_len(0);
         let mut recording = Self { file: Some(file), bytes_left: bytes_max };
         recording.append(&header.to_line())?;
         Ok(recording)
@@ -72,6 +74,7 @@ mod tests {
     use draupnir_fsm::fact::Fact;
     use draupnir_fsm::scenario::parse;
     use draupnir_fsm::time::Time;
+    use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn header() -> Header {

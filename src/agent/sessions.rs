@@ -182,15 +182,14 @@ impl Agent {
             return self.close_unopened(&id, ClosedReason::Drained, 0, None);
         }
         if self.config.terminal == TerminalPolicy::Off {
-            tracing::warn!(session_id = %id, "a terminal was refused");
             let text = "this instance opens no terminals (SINDRI_AGENT_TERMINAL=off)";
             self.close_unopened(&id, ClosedReason::RefusedByPolicy, EXIT_REFUSED, Some(text));
             return self.error_event("terminal", text, Metadata::new().with("session_id", id.as_str()));
         }
         if self.sessions.live() >= SESSIONS_MAX || !self.engine.delivery.promise(Kind::Closed) {
-            tracing::warn!(session_id = %id, "too many sessions");
             let text = format!("{SESSIONS_MAX} sessions are open, or too much waits for the console");
-            return self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
+            self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
+            return self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
         }
         if let Err(problem) = self.audit.write(Entry::TerminalOpened { session_id: id.as_str(), shell }) {
             self.engine.delivery.break_promise(Kind::Closed);
@@ -207,7 +206,6 @@ impl Agent {
             }
             Err(error) => {
                 let text = error.to_string();
-                tracing::error!(session = key, error = text, "a terminal could not be opened");
                 self.close_opened(key, ClosedReason::SpawnFailed, error.exit_code(), Some(&text));
                 self.error_event("terminal", &text, Metadata::new());
             }
@@ -215,7 +213,7 @@ impl Agent {
     }
 
     fn reattach(&mut self, key: Key, cols: u16, rows: u16) {
-        tracing::info!(session = key, "terminal re-attached");
+        tracing::debug!(session = key, "terminal re-attached");
         self.tell_session(key, SessionFact::Attached);
         self.sessions.terminals.resize(key, cols, rows);
         self.sessions.budget.attached(key);
@@ -256,7 +254,6 @@ impl Agent {
         }
         if let Err(refused) = self.sessions.terminals.input(key, &data) {
             let text = refused.to_string();
-            tracing::warn!(session = key, text);
             self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
         }
     }
@@ -336,7 +333,6 @@ impl Agent {
     /// Says that the audit cannot be written; the text for whoever is refused because of it.
     pub(super) fn unaudited(&mut self, problem: &Unavailable) -> String {
         let text = problem.to_string();
-        tracing::error!("{text}");
         self.error_event("audit", &text, Metadata::new());
         text
     }

@@ -23,6 +23,7 @@ pub use spec::{Line, Settings, Spec};
 
 use crate::protocol::OutputStream;
 use crate::report::Reporter;
+use crate::sys::spawn::SpawnError;
 use capture::Capture;
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::fact::Key;
@@ -76,6 +77,8 @@ pub struct NotStarted {
     pub exit_code: i32,
     /// Why.
     pub reason: String,
+    /// The machine lacks something: nothing is wrong with the command.
+    pub is_exhaustion: bool,
 }
 
 /// What is left of a command that is over.
@@ -145,7 +148,8 @@ impl Commands {
                 Ok(())
             }
             Err(error) => {
-                let failure = NotStarted { exit_code: error.exit_code(), reason: error.to_string() };
+                let is_exhaustion = matches!(error, SpawnError::Exhausted(_));
+                let failure = NotStarted { exit_code: error.exit_code(), reason: error.to_string(), is_exhaustion };
                 self.failed.insert(command, failure.clone());
                 Err(failure)
             }

@@ -54,6 +54,19 @@ pub enum Line {
     },
 }
 
+impl Spec {
+    /// The memory it takes while it waits, in bytes: a list of empty texts takes its room too.
+    pub fn bytes(&self) -> usize {
+        let text = |text: &String| size_of::<String>() + text.len();
+        let line = match &self.line {
+            Line::Shell(line) => line.len(),
+            Line::Program { program, arguments } => program.len() + arguments.iter().map(text).sum::<usize>(),
+        };
+        let env = self.env.iter().map(|(name, value)| text(name) + text(value)).sum::<usize>();
+        line + env + self.script.as_ref().map_or(0, Vec::len)
+    }
+}
+
 impl From<Dispatch> for Spec {
     fn from(dispatch: Dispatch) -> Self {
         let Dispatch { command, args, env, script, working_dir, stream, .. } = dispatch;

@@ -1,9 +1,9 @@
 //! What is wrong with the configuration, so that the operator can correct it.
 //!
 //! Every text of a problem is made here, from fixed words and the value of one variable. A value that holds the key is
-//! not shown, whichever variable it is in; control characters are escaped and long values are cut.
+//! not shown, nor any part of it, whichever variable it is in; control characters are escaped and long values are cut.
 
-use super::secret::{REDACTED, Secret};
+use super::secret::REDACTED;
 use std::fmt;
 
 /// Longest part of a value that is shown, in characters.
@@ -31,10 +31,12 @@ impl Problem {
         Self { variable, value: None, allowed: allowed.into() }
     }
 
-    /// Hides what holds the key, and cuts the rest.
-    fn fit_to_be_shown(&mut self, key: Option<&Secret>) {
+    /// Hides what was set to something that `holds_key`, even where the part that would be shown does not, and cuts the
+    /// rest.
+    fn fit_to_be_shown(&mut self, was_set: &str, holds_key: impl Fn(&str) -> bool) {
         let Some(value) = &mut self.value else { return };
-        if key.is_some_and(|key| value.contains(key.expose())) {
+        // An escape can spell what the value itself does not hold.
+        if holds_key(was_set) || holds_key(&format!("{value:?}")) {
             *value = REDACTED.to_owned();
         }
         if let Some((end, _)) = value.char_indices().nth(VALUE_CHARACTERS_MAX) {
@@ -62,10 +64,14 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// What was collected, if there is anything.
-    pub(super) fn of(mut problems: Vec<Problem>, key: Option<&Secret>) -> Option<Self> {
+    /// What was collected, if there is anything. `was_set` tells what a variable is set to.
+    pub(super) fn of(
+        mut problems: Vec<Problem>,
+        was_set: impl Fn(&str) -> String,
+        holds_key: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
         for problem in &mut problems {
-            problem.fit_to_be_shown(key);
+            problem.fit_to_be_shown(&was_set(problem.variable), &holds_key);
         }
         (!problems.is_empty()).then_some(Self(problems))
     }

@@ -35,14 +35,29 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     }
 
     /// The warnings, or all that is wrong.
-    pub(super) fn finish(self, key: Option<&Secret>) -> Result<Vec<String>, Problems> {
-        let mut warnings = self.warnings;
-        if let Some(problems) = Problems::of(self.problems, key) {
+    pub(super) fn finish(mut self, key: Option<&Secret>) -> Result<Vec<String>, Problems> {
+        let (problems, mut warnings) = (std::mem::take(&mut self.problems), std::mem::take(&mut self.warnings));
+        // A key that is not legal is no less secret.
+        let key_as_set = key.is_none().then(|| self.key_as_set()).flatten();
+        let key = key.or(key_as_set.as_ref());
+        let holds_key = |text: &str| key.is_some_and(|key| key.is_in(text));
+        let was_set = |name: &str| self.raw(name).unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(problems) = Problems::of(problems, was_set, holds_key) {
             return Err(problems);
         }
         // A warning quotes a value, too.
-        warnings.retain(|warning| key.is_none_or(|key| !warning.contains(key.expose())));
+        warnings.retain(|warning| !holds_key(warning));
         Ok(warnings)
+    }
+
+    /// What is set as the key, legal or not, as far as it is text.
+    fn key_as_set(&self) -> Option<Secret> {
+        let mut bytes = self.raw(KEY)?.into_encoded_bytes();
+        let mut text = String::from_utf8_lossy(&bytes).into_owned().into_bytes();
+        let key = std::str::from_utf8(&text).ok().map(|text| Secret::new(text.trim()));
+        wipe(&mut bytes);
+        wipe(&mut text);
+        key
     }
 
     /// The key. All copies made on the way are overwritten.

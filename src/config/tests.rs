@@ -193,6 +193,33 @@ fn the_table_names_what_is_read() {
     assert_eq!(asked.into_inner(), described);
 }
 
+#[test]
+fn no_part_or_spelling_of_the_key_is_told() {
+    for (key, variable, value) in [
+        ("SK-LIVE-0123456789", "SINDRI_LOG_LEVEL", "SK-LIVE-0123456789"),
+        ("sk-live,01234567,89abcdef", "SINDRI_AGENT_TAGS", "sk-live,01234567,89abcdef"),
+        ("cl\u{e9}-0123456789", "SINDRI_INSTANCE_ID", "cl\u{e9}-0123456789"),
+        (r"back\nslash-0123", "SINDRI_INSTANCE_ID", "back\nslash-0123"),
+    ] {
+        let problems = problems(&[("SINDRI_CONSOLE_API_KEY", key), (variable, value)]).join("\n");
+        assert!(problems.contains(&format!("{variable} is {REDACTED}")), "{key}: {problems}");
+        for part in ["0123", "live"] {
+            assert!(!problems.contains(part), "{key}: {problems}");
+        }
+    }
+    let warned = read(&[("SINDRI_CONSOLE_API_KEY", "SK-LIVE-0123456789"), ("SINDRI_PROVIDER", "SK-LIVE-0123456789")]);
+    assert_eq!(warned.expect("a configuration").warnings, [""; 0]);
+}
+
+#[test]
+fn a_password_is_not_told_even_where_it_stands_before_what_is_no_scheme() {
+    let shown = url::without_user_information;
+    assert_eq!(shown("http://user:pass@proxy"), "http://…@proxy");
+    assert_eq!(shown("user:pass@proxy"), "…@proxy");
+    assert_eq!(shown("user:pass@proxy http://user:pass@proxy"), "…@proxy");
+    assert_eq!(shown("http://a:b@c://d:e@f"), "http://…@f");
+}
+
 proptest! {
     #[test]
     fn no_environment_makes_it_panic_or_tell_the_key(

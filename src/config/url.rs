@@ -123,7 +123,10 @@ pub(super) fn without_user_information(text: &str) -> String {
     let Some(at) = text.rfind('@') else {
         return text.to_owned();
     };
-    let start = text.find("://").map_or(0, |scheme| scheme + 3).min(at);
+    let is_scheme = |start: &str| start.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    // What is no scheme may itself be half of a password.
+    let scheme = text.find("://").filter(|end| text.get(..*end).is_some_and(is_scheme));
+    let start = scheme.map_or(0, |end| end + 3).min(at);
     format!("{}…{}", text.get(..start).unwrap_or_default(), text.get(at..).unwrap_or_default())
 }
 

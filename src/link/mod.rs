@@ -48,7 +48,9 @@ mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
+pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom};
+pub use socket::close_received;
 pub use target::{Target, Trust};
 pub use tls::TlsFault;
 

@@ -144,7 +144,8 @@ impl Line {
                     // Our answer is queued. It leaves before the loop is told, if the socket takes it.
                     future::poll_once(self.end_our_direction()).await;
                     if !self.inner.borrow().closing {
-                        reporter.report(close_received(link, frame, key)).await;
+                        let said = frame.as_ref().map(|frame| (u16::from(frame.code), frame.reason.as_str()));
+                        reporter.report(close_received(link, said, key)).await;
                     }
                     self.finish().await;
                     return End::Closed;
@@ -239,6 +240,9 @@ impl Inner {
                 continue;
             }
             self.writer = Some(cx.waker().clone());
+            // Everything has left. The socket would still wake the writer, and so this task a second time, at each
+            // message that comes in; it remembers the last waker it was flushed with.
+            let _ = flush(socket, &mut Context::from_waker(Waker::noop()));
             return Poll::Pending;
         }
     }
@@ -295,10 +299,11 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-fn close_received(link: Attempt, frame: Option<CloseFrame>, key: &Secret) -> Report {
-    let (code, reason) = frame
-        .map_or((NO_STATUS, String::new()), |frame| (frame.code.into(), words::printable(frame.reason.as_str(), key)));
-    Report::CloseReceived { link, code, reason }
+/// What is told of a console's close frame: its code and reason, or 1005 where it has none (RFC 6455, section 7.1.5). The
+/// reason becomes one printable line without the key.
+pub fn close_received(link: Attempt, frame: Option<(u16, &str)>, key: &Secret) -> Report {
+    let (code, reason) = frame.unwrap_or((NO_STATUS, ""));
+    Report::CloseReceived { link, code, reason: words::printable(reason, key) }
 }
 
 fn loss_of(error: WsError) -> End {

@@ -15,8 +15,9 @@ use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::ring;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::crypto::{CryptoProvider, KeyProvider, ring};
+use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::SigningKey;
 use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, RootCertStore};
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -168,8 +169,7 @@ impl Trusted {
         let [certificate, intermediates @ ..] = chain else {
             return Err(TlsFault::Certificate("there is none".to_owned()));
         };
-        let provider = Arc::new(ring::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots.store), provider)
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots.store), provider())
             .build()
             .map_err(|error| TlsFault::Certificate(error.to_string()))?;
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -187,7 +187,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
 }
 
 fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
         .with_root_certificates(roots)
@@ -195,6 +195,21 @@ fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     Arc::new(config)
+}
+
+/// ring, but for what signs: the linker then leaves out reading private keys and all that is done with them.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { key_provider: &NoKeys, ..ring::default_provider() })
+}
+
+/// The agent has no certificate of its own: it proves by its API key who it is.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, RustlsError> {
+        Err(RustlsError::General("the agent has no private key".to_owned()))
+    }
 }
 
 impl From<io::Error> for TlsFault {

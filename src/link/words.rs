@@ -15,8 +15,11 @@ const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 
 /// A body as one line: the explaining fields of a JSON object, or else whatever it is.
 pub(super) fn of_body(body: &[u8], key: &Secret) -> String {
-    let explained = serde_json::from_slice::<Value>(body).ok().and_then(|value| explanation(&value));
-    let text = explained.unwrap_or_else(|| String::from_utf8_lossy(body).into_owned());
+    let text = match serde_json::from_slice::<Value>(body) {
+        // Written anew, JSON spells the key in one way only.
+        Ok(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
+    };
     printable(&text, key)
 }
 
@@ -36,25 +39,27 @@ pub(super) fn id_of_body(body: &[u8]) -> Option<String> {
 /// One line of printable text without the key, cut at the limit.
 pub(super) fn printable(text: &str, key: &Secret) -> String {
     let visible: String = without(text, key).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let mut line = String::new();
-    for word in visible.split_whitespace() {
-        let gap = usize::from(!line.is_empty());
-        let room = WORDS_BYTES_MAX.saturating_sub(line.len() + gap);
-        if gap == 1 && room > 0 {
-            line.push(' ');
-        }
-        line.push_str(cut(word, room));
-        if word.len() > room {
-            break;
-        }
-    }
-    line
+    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
+    // A key with a space in it may only now stand there as it is.
+    let line = without(&line, key);
+    cut(&line, WORDS_BYTES_MAX).trim_end().to_owned()
 }
 
-/// What a console says may quote what it was sent.
+/// What a console says may quote what it was sent: as it is, or as one or another writer of JSON spells it.
 fn without(text: &str, key: &Secret) -> String {
     let key = key.expose();
-    if key.is_empty() { text.to_owned() } else { text.replace(key, REDACTED) }
+    if key.is_empty() {
+        return text.to_owned();
+    }
+    let mut text = text.replace(key, REDACTED);
+    if key.contains(['"', '\\', '/']) {
+        let quoted = Value::from(key).to_string();
+        let spelt = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
+        for spelling in [spelt, &spelt.replace('/', "\\/")] {
+            text = text.replace(spelling, REDACTED);
+        }
+    }
+    text
 }
 
 fn explanation(value: &Value) -> Option<String> {
@@ -99,10 +104,27 @@ mod tests {
     #[test]
     fn words_are_bounded_and_never_hold_the_key() {
         assert_eq!(words("the key sk-1 is expired"), "the key [redacted] is expired");
+        assert_eq!(words(r#"{"reason":"sk\u002d1 is expired"}"#), r#"{"reason":"[redacted] is expired"}"#);
         let long = words(&"ä".repeat(10_000));
         assert_eq!(long.len(), WORDS_BYTES_MAX);
         let sentence = words(&"word ".repeat(1000));
         assert!(sentence.len() <= WORDS_BYTES_MAX && sentence.starts_with("word word"));
+    }
+
+    #[test]
+    fn a_key_is_hidden_in_whatever_spelling_it_comes_back() {
+        for (key, body) in [
+            ("a key", "no: a\n\tkey"),
+            ("a  key", "no: a  key"),
+            ("a\"key", r#"{"details":{"got":"a\"key"}}"#),
+            ("a\\key", r#"{"got":"a\\key"}"#),
+            ("akey\"", r#"{"got":"akey\""}"#),
+            ("a/key", r#"{"got":"a\/key"}"#),
+            ("a/key", r#"{"got":"a\/key"#),
+        ] {
+            let words = of_body(body.as_bytes(), &Secret::new(key));
+            assert!(words.contains(REDACTED) && !words.contains("key"), "{key:?}: {words:?}");
+        }
     }
 
     #[test]

@@ -6,8 +6,7 @@
 use super::envelope::Designed;
 use super::fault::{Fault, Faults, MalformedEntries};
 use super::id::CommandId;
-use super::payload::Fields;
-use data_encoding::BASE64;
+use super::payload::{Fields, base64};
 use std::fmt;
 
 /// The environment entry that carries a script for standard input.
@@ -114,7 +113,8 @@ impl Reader {
     /// The environment, and the script that travels in it.
     fn environment(&mut self, fields: &Fields<'_>) -> (Vec<(String, String)>, Option<Vec<u8>>) {
         let entries = self.keep(fields.texts("env")).unwrap_or_default();
-        let mut env = Vec::new();
+        // A list that grew beside the entries would take more than decoding may.
+        let mut env = Vec::with_capacity(entries.len());
         let mut script = None;
         let mut malformed = MalformedEntries::default();
         for mut entry in entries {
@@ -134,10 +134,8 @@ impl Reader {
         if !malformed.is_empty() {
             self.add(Fault::MalformedEnv(malformed));
         }
-        let script = script.and_then(|text| {
-            let decoded = BASE64.decode(text.as_bytes());
-            self.keep(decoded.map_err(|_| Fault::NotBase64 { field: SCRIPT_VARIABLE }))
-        });
+        let script =
+            script.and_then(|text| self.keep(base64(&text).ok_or(Fault::NotBase64 { field: SCRIPT_VARIABLE })));
         (env, script)
     }
 }

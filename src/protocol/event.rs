@@ -104,6 +104,13 @@ impl Serialize for MessageId {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metadata(Map<String, Value>);
 
+/// As it goes into a log.
+impl fmt::Display for Metadata {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Value::Object(self.0.clone()).fmt(formatter)
+    }
+}
+
 impl Metadata {
     /// No figures yet.
     pub fn new() -> Self {

@@ -8,8 +8,7 @@ use super::dispatch::{self, Dispatch};
 use super::envelope::{DecodeError, Designed, Frame, quoted};
 use super::fault::{Fault, Faults};
 use super::id::{CommandId, SessionId};
-use super::payload::{Fields, Text};
-use data_encoding::BASE64;
+use super::payload::{Fields, Text, base64};
 use std::fmt;
 
 /// Columns of a terminal whose size is not given.
@@ -208,7 +207,7 @@ fn input(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
     const FIELD: &str = "data";
     let raw = fields.raw(FIELD).ok_or(Fault::Missing { field: FIELD })?;
     let text = Text::read(raw).ok_or(Fault::WrongType { field: FIELD, wanted: "a string" })?;
-    let data = BASE64.decode(text.as_bytes()).map_err(|_| Fault::NotBase64 { field: FIELD })?;
+    let data = base64(&text).ok_or(Fault::NotBase64 { field: FIELD })?;
     Ok(Inbound::TerminalInput { session_id, data })
 }
 
@@ -342,7 +341,8 @@ mod tests {
         assert_eq!(input(r#""bHMgLWwN""#), typed(b"ls -l\r"));
         assert_eq!(input(r#""""#), typed(b""));
         assert_eq!(input(r#""\/\/8=""#), typed(&[0xff, 0xff]));
-        for nonsense in [r#""YQ""#, r#""YR==""#, r#""Y Q==""#, r#""_w==""#, "7", "null", r#"["YQ=="]"#] {
+        for nonsense in [r#""YQ""#, r#""YR==""#, r#""YQ==YQ==""#, r#""Y Q==""#, r#""_w==""#, "7", "null", r#"["YQ=="]"#]
+        {
             match input(nonsense) {
                 Inbound::InvalidTerminal { session_id, .. } => {
                     assert_eq!(session_id, Some(session("s")), "{nonsense}");

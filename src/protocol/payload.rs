@@ -6,6 +6,7 @@
 //! unescaping.
 
 use super::fault::Fault;
+use data_encoding::BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -133,6 +134,14 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
+/// Standard base64 with padding at its end. The library reads several padded texts in a row as one, which other readers
+/// refuse or cut off.
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    const PADDING_MAX: usize = 2;
+    let is_one = text.find('=').is_none_or(|padding| text.len() - padding <= PADDING_MAX);
+    if is_one { BASE64.decode(text.as_bytes()).ok() } else { None }
+}
+
 struct FieldsVisitor {
     names: &'static [&'static str],
 }
@@ -185,6 +194,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
             }
             texts.push(text.into_owned());
         }
+        texts.shrink_to_fit(); // What is made of it stands beside it, and both must fit.
         Ok(texts)
     }
 }
@@ -243,6 +253,15 @@ mod tests {
             assert!(fields.number("b").is_err());
             assert_eq!(fields.flag("b"), Ok(true));
         });
+    }
+
+    #[test]
+    fn base64_ends_at_its_padding() {
+        assert_eq!(base64("YQ==").as_deref(), Some(b"a".as_slice()));
+        assert_eq!(base64("YWI=").as_deref(), Some(b"ab".as_slice()));
+        for nonsense in ["YQ==YQ==", "YWI=YWJj", "YQ==YWJj", "=", "==", "===", "===="] {
+            assert_eq!(base64(nonsense), None, "{nonsense}");
+        }
     }
 
     #[test]

@@ -7,16 +7,14 @@
 //! The wait is a pidfd on Linux and a kqueue filter on macOS; where a kernel has no pidfd, or a sandbox does not allow
 //! it, SIGCHLD.
 
-use async_io::Async;
 use async_signal::{Signal as Caught, Signals};
 use futures_lite::StreamExt;
-use rustix::io::{Errno, retry_on_intr};
+use rustix::io::retry_on_intr;
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid,
 };
 use std::collections::HashSet;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 /// The exit code of a child whose status somebody else took: that it is gone is all that is known.
@@ -32,7 +30,7 @@ pub struct Child {
 #[derive(Debug)]
 enum Watch {
     #[cfg(target_os = "linux")]
-    Pidfd(Async<OwnedFd>),
+    Pidfd(async_io::Async<std::os::fd::OwnedFd>),
     #[cfg(target_os = "macos")]
     Kqueue(async_io::os::kqueue::Filter<async_io::os::kqueue::Exit>),
     Signals(Signals),
@@ -123,6 +121,8 @@ impl Watch {
     fn new(pid: Pid) -> io::Result<Self> {
         #[cfg(target_os = "linux")]
         {
+            use async_io::Async;
+            use rustix::io::Errno;
             use rustix::process::{PidfdFlags, pidfd_open};
             match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(pidfd) => return Ok(Self::Pidfd(Async::new_nonblocking(pidfd)?)),
@@ -243,6 +243,7 @@ fn is_zombie_of(pid: Pid, parent: i32) -> bool {
 mod tests {
     use super::*;
     use async_io::block_on;
+    use rustix::io::Errno;
 
     /// Forks without the machinery of this folder, whose children know their way to wait already.
     fn sleeper() -> Pid {

@@ -8,7 +8,7 @@
 //! Invariant: every call between the fork and the exec is async-signal-safe, and works on memory that the agent keeps
 //! until the child is gone from it.
 
-use libc::{c_char, c_int, c_void};
+use libc::{c_char, c_int};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
@@ -83,17 +83,13 @@ pub(super) fn start(plan: &Plan) -> io::Result<libc::pid_t> {
     started
 }
 
-/// Bytes of the child's stack: a handful of frames of a few hundred bytes, and room for a libc that thinks otherwise.
-#[cfg(target_os = "linux")]
-const STACK_BYTES: usize = 64 * 1024;
-
 #[cfg(target_os = "linux")]
 fn fork(plan: &Plan) -> io::Result<libc::pid_t> {
-    extern "C" fn enter(plan: *mut c_void) -> c_int {
+    extern "C" fn enter(plan: *mut libc::c_void) -> c_int {
         // SAFETY: `fork` passes a plan that it keeps borrowed until this process has left its memory.
         run(unsafe { &*plan.cast::<Plan>() })
     }
-    let stack = Stack::new()?;
+    let stack = super::stack::Stack::new()?;
     // SAFETY: the child runs `enter` on a stack of its own. CLONE_VFORK keeps this thread, and so `plan` and `stack`,
     // where they are until the child has called exec or _exit. `run` follows the rules of this module.
     let pid = unsafe {
@@ -270,51 +266,5 @@ impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // SAFETY: `before` was filled by the kernel.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
-    }
-}
-
-/// The child's stack, with a page below it that nothing may touch.
-#[cfg(target_os = "linux")]
-struct Stack {
-    base: *mut c_void,
-}
-
-#[cfg(target_os = "linux")]
-impl Stack {
-    fn new() -> io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping belongs to nobody else.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                STACK_BYTES,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-                -1,
-                0,
-            )
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let stack = Self { base };
-        // SAFETY: the first page lies within the mapping.
-        if unsafe { libc::mprotect(base, rustix::param::page_size(), libc::PROT_NONE) } == -1 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(stack)
-    }
-
-    /// Stacks grow downwards on every machine Linux runs the agent on.
-    fn top(&self) -> *mut c_void {
-        // SAFETY: one past the end of the mapping.
-        unsafe { self.base.cast::<u8>().add(STACK_BYTES).cast() }
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for Stack {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the child has left it.
-        unsafe { libc::munmap(self.base, STACK_BYTES) };
     }
 }

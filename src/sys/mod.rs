@@ -21,6 +21,8 @@ pub mod process;
 pub mod session;
 pub mod socket;
 pub mod spawn;
+#[cfg(target_os = "linux")]
+mod stack;
 
 #[cfg(test)]
 mod tests;

@@ -9,9 +9,6 @@ use std::sync::OnceLock;
 /// link. More than the usual soft limit of 1,024, far below any hard limit.
 const DESCRIPTORS: u64 = 4_096;
 
-/// How much sooner the out-of-memory killer takes a child than it would by size alone, in thousandths of all memory.
-const OOM_SCORE_RAISE: i32 = 200;
-
 /// The limits that the agent was started with, where it has changed them for itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct InheritedLimits {
@@ -48,12 +45,14 @@ pub(super) fn inherited_limits() -> InheritedLimits {
 pub(super) fn expose_to_oom_killer(pid: Pid) {
     #[cfg(target_os = "linux")]
     {
+        /// How much sooner a child is taken than it would be by size alone, in thousandths of all memory.
+        const RAISE: i32 = 200;
         static SCORE: OnceLock<String> = OnceLock::new();
         let score = SCORE.get_or_init(|| {
             let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
             let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
             // A protection of the agent is not for its children.
-            own.clamp(0, 1_000).saturating_add(OOM_SCORE_RAISE).min(1_000).to_string()
+            own.clamp(0, 1_000).saturating_add(RAISE).min(1_000).to_string()
         });
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score);
     }

@@ -1,7 +1,8 @@
 //! What a command costs on its way through the agent: from its dispatch to its result.
 //!
-//! `cargo bench --bench command`. The same program is started and waited for in a plain loop of this process, in turns
-//! with the agent, since the machine is shared. The console is this process and only reads. Fails when a bar is missed.
+//! `cargo bench --bench command`, or with another build of the agent in `DRAUPNIR_AGENT`. The same program is started and
+//! waited for in a plain loop of this process, in turns with the agent, since the machine is shared. The console is this
+//! process and only reads. Fails when a bar is missed.
 
 #[path = "terminal/console.rs"]
 mod console;
@@ -38,7 +39,7 @@ struct Agent {
 impl Agent {
     fn start(home: &Path) -> Agent {
         let listener = Listener::new();
-        let child = Command::new(env!("CARGO_BIN_EXE_sindri-agent"))
+        let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", home)

@@ -1,8 +1,8 @@
 //! What a terminal costs on its way through the agent: throughput, keystroke echo, memory, the time to open one.
 //!
-//! `cargo bench --bench terminal`. Each figure stands beside what the machine gives without the agent, measured in the
-//! same run and in turns with it, since the machine is shared. The console is this process and only counts. Fails when a
-//! bar is missed.
+//! `cargo bench --bench terminal [-- throughput|echo|memory]`, or with another build of the agent in `DRAUPNIR_AGENT`.
+//! Each figure stands beside what the machine gives without the agent, measured in the same run and in turns with it,
+//! since the machine is shared. The console is this process and only counts. Fails when a bar is missed.
 
 #[path = "terminal/console.rs"]
 mod console;
@@ -39,13 +39,21 @@ const ECHO_IN_FLOOD_TIMES_MAX: u32 = 4;
 /// What an idle session may cost the agent.
 const SESSION_BYTES_MAX: u64 = 24 << 10;
 
+/// Measures in this directory and says which bars are missed.
+type Part = fn(&Path, &mut Vec<String>);
+
 fn main() {
     let scratch = std::env::temp_dir().join(format!("draupnir-bench-{}", std::process::id()));
     fs::create_dir_all(&scratch).expect("a temporary directory");
     let mut missed = Vec::new();
-    throughput(&scratch, &mut missed);
-    echo(&scratch, &mut missed);
-    memory(&scratch, &mut missed);
+    let parts: [(&str, Part); 3] = [("throughput", throughput), ("echo", echo), ("memory", memory)];
+    // Cargo adds an option of its own.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    for (name, measure) in parts {
+        if wanted.is_empty() || wanted.iter().any(|word| word == name) {
+            measure(&scratch, &mut missed);
+        }
+    }
     fs::remove_dir_all(&scratch).expect("ours");
     assert!(missed.is_empty(), "missed: {}", missed.join("; "));
 }
@@ -59,7 +67,7 @@ struct Agent {
 impl Agent {
     fn start(home: &Path) -> Agent {
         let listener = Listener::new();
-        let child = Command::new(env!("CARGO_BIN_EXE_sindri-agent"))
+        let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", home)

@@ -92,10 +92,17 @@ class Agent:
         return text
 
 
-async def story(console, agent, shell):
+def architecture(program):
+    """What the program was made for, from its ELF header: it must say the same of itself."""
+    with open(program, "rb") as file:
+        return {0x3E: "amd64", 0xB7: "arm64"}[int.from_bytes(file.read(20)[18:], "little")]
+
+
+async def story(console, agent, arch, shell):
     """What every build must be able to do; `shell` says whether there is one."""
     await console.wait("registration", lambda: console.registrations)
-    await console.frame("registration")
+    registration = await console.frame("registration")
+    assert registration["arch"] == arch, registration
     await console.frame("heartbeat")
     metrics = await console.frame("metrics")
     assert metrics["memory"]["total_bytes"] > 0, metrics
@@ -125,13 +132,13 @@ async def story(console, agent, shell):
     assert console.closed[-1] == 1000, console.closed
 
 
-async def tell(command, shell, certificate_paths=None, host="127.0.0.1", folder=None, **variables):
+async def tell(command, arch, shell, certificate_paths=None, host="127.0.0.1", folder=None, **variables):
     console = Console()
     await console.start(certificate_paths)
     scheme = "https" if certificate_paths else "http"
     agent = Agent(command, f"{scheme}://{host}:{console.port}", folder, **variables)
     try:
-        await story(console, agent, shell)
+        await story(console, agent, arch, shell)
     except Exception:
         print(f"--- the agent's log\n{agent.close()}\n---")
         raise
@@ -143,7 +150,7 @@ async def tell(command, shell, certificate_paths=None, host="127.0.0.1", folder=
 
 def plain(command):
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(tell(command, shell=True, folder=folder))
+        asyncio.run(tell(command, architecture(command[-1]), shell=True, folder=folder))
 
 
 def version(command):
@@ -167,7 +174,7 @@ def empty_root(program, shell):
         script = 'mount --rbind /proc "$0/proc"; mount --rbind /dev "$0/dev"; exec chroot "$0" /sindri-agent "$@"'
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, root]
         variables = {"SINDRI_AGENT_CA_FILE": "/etc/authority.pem", "HOME": "/", "SHELL": ""}
-        asyncio.run(tell(command, shell, paths, host=NAME, folder=folder, **variables))
+        asyncio.run(tell(command, architecture(program), shell, paths, host=NAME, folder=folder, **variables))
 
 
 def copy_with_libraries(program, root, name):

@@ -21,8 +21,10 @@
 mod log;
 mod process;
 mod skip;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
+use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use tempfile::TempDir;
 pub(crate) use log::{Line, Log};
 pub(crate) use process::{Process, Signal};
 pub(crate) use skip::skip;
+pub(crate) use trace::{Kind, Trace};
 
 /// How long a wait on the agent lasts unless a test says otherwise.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
@@ -74,6 +77,7 @@ pub(crate) struct Setup {
     environment: Vec<(OsString, OsString)>,
     home: Home,
     key: String,
+    is_leak_planted: bool,
 }
 
 impl Setup {
@@ -85,8 +89,14 @@ impl Setup {
     /// The same without a console: for `--version`, `doctor` and faulty configurations.
     pub(crate) fn alone() -> Setup {
         let home = Home::new();
-        let setup =
-            Setup { program: agent_program(), arguments: vec![], environment: vec![], home, key: String::new() };
+        let setup = Setup {
+            program: agent_program(),
+            arguments: vec![],
+            environment: vec![],
+            home,
+            key: String::new(),
+            is_leak_planted: false,
+        };
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let home = setup.home.clone();
         setup
@@ -106,6 +116,12 @@ impl Setup {
     pub(crate) fn key(mut self, key: &str) -> Setup {
         key.clone_into(&mut self.key);
         self.env("SINDRI_CONSOLE_API_KEY", key)
+    }
+
+    /// Is no agent and will leak its key, to test the tests: it is not counted among the agents.
+    pub(crate) fn planted(mut self) -> Setup {
+        self.is_leak_planted = true;
+        self
     }
 
     /// Sets a variable.
@@ -139,6 +155,11 @@ impl Setup {
         self
     }
 
+    /// Where its home will be.
+    pub(crate) fn home_path(&self) -> &Path {
+        self.home.path()
+    }
+
     /// What will be started.
     pub(crate) fn program_path(&self) -> &Path {
         &self.program
@@ -147,13 +168,15 @@ impl Setup {
     /// Starts it.
     #[track_caller]
     pub(crate) fn spawn(self) -> Agent {
+        let stdout = tempfile::tempfile().expect("a temporary file");
         let mut child = self
             .command()
+            .stdout(stdout.try_clone().expect("there are descriptors"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         let log = Log::follow(child.stderr.take().expect("the standard error is a pipe"));
-        Agent { process: Process::new(child), log, home: self.home, key: self.key }
+        Agent { process: Process::new(child), log, stdout, setup: self }
     }
 
     /// Runs it to its end, for what does not connect.
@@ -161,10 +184,29 @@ impl Setup {
     pub(crate) fn output(self) -> Output {
         let output = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
         let output = output.unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
-        for bytes in [&output.stdout, &output.stderr] {
-            assert_secret(&self.key, bytes, "the output");
-        }
+        self.trace(&output.stdout, &output.stderr);
         output
+    }
+
+    /// Looks for the key in what was printed, and in every file that the agent may have written.
+    #[track_caller]
+    fn trace(&self, stdout: &[u8], stderr: &[u8]) {
+        let mut trace = Trace::of(&self.key);
+        trace.look(Kind::Printed, "the output", stdout);
+        trace.look(Kind::Printed, "the log", stderr);
+        let kinds = [
+            ("SINDRI_AGENT_RECORD", Kind::Recorded),
+            ("SINDRI_AGENT_AUDIT", Kind::Audited),
+            ("SINDRI_AGENT_STATE_DIR", Kind::Remembered),
+            ("HOME", Kind::Other),
+        ];
+        for (variable, kind) in kinds {
+            if let Some((_, path)) = self.environment.iter().find(|(name, _)| name == variable) {
+                trace.look_at(kind, Path::new(path));
+            }
+        }
+        trace.look_at(Kind::Other, self.home.path());
+        if self.is_leak_planted { trace.judge_planted() } else { trace.judge() }
     }
 
     fn command(&self) -> Command {
@@ -185,8 +227,8 @@ pub(crate) fn agent_program() -> PathBuf {
 pub(crate) struct Agent {
     process: Process,
     log: Log,
-    home: Home,
-    key: String,
+    stdout: std::fs::File,
+    setup: Setup,
 }
 
 impl Agent {
@@ -199,7 +241,7 @@ impl Agent {
 
     /// Its home, to start another one in.
     pub(crate) fn home(&self) -> &Home {
-        &self.home
+        &self.setup.home
     }
 
     /// The process: signals, exit status, what `/proc` says.
@@ -255,8 +297,10 @@ impl Drop for Agent {
             eprintln!("--- what the agent logged ---\n{}---", self.log.text());
             return;
         }
-        assert_secret(&self.key, self.log.text().as_bytes(), "the log");
-        scan(&self.key, self.home.path());
+        let mut stdout = Vec::new();
+        let read = self.stdout.rewind().and_then(|()| self.stdout.read_to_end(&mut stdout));
+        read.expect("a temporary file can be read");
+        self.setup.trace(&stdout, self.log.text().as_bytes());
     }
 }
 
@@ -270,27 +314,4 @@ pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> 
         let beat = view.frame("heartbeat");
         view = view.after(&beat);
     }
-}
-
-/// Checks every file that the agent may have written.
-fn scan(key: &str, directory: &Path) {
-    const DEPTH_MAX: usize = 8;
-    const FILE_BYTES_MAX: u64 = 64 << 20;
-    let mut directories = vec![(directory.to_owned(), 0)];
-    while let Some((directory, depth)) = directories.pop() {
-        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let Ok(kind) = entry.metadata() else { continue }; // just removed
-            if kind.is_dir() && depth < DEPTH_MAX {
-                directories.push((entry.path(), depth + 1));
-            } else if kind.is_file() && kind.len() <= FILE_BYTES_MAX {
-                let bytes = std::fs::read(entry.path()).unwrap_or_default();
-                assert_secret(key, &bytes, &entry.path().display().to_string());
-            }
-        }
-    }
-}
-
-fn assert_secret(key: &str, bytes: &[u8], place: &str) {
-    let found = !key.is_empty() && bytes.windows(key.len()).any(|window| window == key.as_bytes());
-    assert!(!found, "the key stands in {place}");
 }

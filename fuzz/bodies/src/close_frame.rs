@@ -1,2 +1,77 @@
+//! Any close frame of a console: what is told of it, and what the machine then does.
+//!
+//! The input is a byte that chooses key and jitter, two of the close code (big-endian, as on the wire), and the reason;
+//! one of fewer bytes is a close frame without a code. It promises (wire.md, part B, WebSocket) that
+//!
+//! - the reason that is told is one printable line of bounded length without the key;
+//! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection ended;
+//! - the next attempt comes when the public description of the protocol says so, and never at once.
+
+use crate::aftermath::Aftermath;
+use crate::secrecy;
+use draupnir::link::{Report, close_received};
+use draupnir::protocol::close;
+use draupnir_fsm::fact::{CloseReason, Fact};
+use draupnir_fsm::order::Order;
+
+/// What a close frame without a code counts as.
+const NO_STATUS: u16 = 1005;
+
+/// A socket needs this long to be gone for the console, too.
+const REDIAL_GAP_MS: u64 = 250;
+
 /// Holds one input to what must be true.
-pub fn run(_input: &[u8]) {}
+pub fn run(input: &[u8]) {
+    let (choice, frame) = match input {
+        [choice, high, low, reason @ ..] => {
+            (*choice, Some((u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason))))
+        }
+        [choice, ..] => (*choice, None),
+        [] => (0, None),
+    };
+    let key = secrecy::key(choice);
+    let said = frame.as_ref().map(|(code, reason)| (*code, reason.as_ref()));
+    let (mut aftermath, link) = Aftermath::of_ready_link(u64::from(choice));
+
+    let report = close_received(link, said, &key);
+    let Report::CloseReceived { link: told_of, code, reason: words } = report else {
+        panic!("not a close: {report:?}")
+    };
+    assert_eq!((told_of, code), (link, said.map_or(NO_STATUS, |(code, _)| code)));
+    secrecy::is_fit_to_be_told(&words, &key);
+
+    let reason = close::reason(code, &words);
+    assert_eq!(reason, meaning(code, &words), "{code} {words:?}");
+    acts_as_described(&mut aftermath, Fact::CloseReceived { link, code, reason });
+}
+
+/// What the table of close codes says, read plainly.
+fn meaning(code: u16, words: &str) -> CloseReason {
+    let words = words.to_ascii_lowercase();
+    let table = [
+        (1008, "authentication", CloseReason::Authentication),
+        (1008, "unknown instance", CloseReason::UnknownInstance),
+        (1001, "replaced", CloseReason::Replaced),
+    ];
+    let known = table.into_iter().find(|(known, beginning, _)| *known == code && words.starts_with(beginning));
+    known.map_or(CloseReason::Other, |(_, _, reason)| reason)
+}
+
+/// The waits of the table of close codes, and what comes after them.
+fn acts_as_described(aftermath: &mut Aftermath, fact: Fact) {
+    let Fact::CloseReceived { link, code, reason } = fact else { panic!("not a close: {fact:?}") };
+    let orders = aftermath.tell(&fact);
+    let forgets = orders.contains(&Order::ForgetIdentity);
+    assert_eq!(forgets, reason == CloseReason::UnknownInstance, "{orders:?} after {fact:?}");
+    let (_, next) = aftermath.next_after(&Fact::LinkClosed { link });
+    let (shortest_ms, longest_ms) = match (reason, code) {
+        (CloseReason::Authentication, _) => (30_000, 90_000),
+        (CloseReason::UnknownInstance, _) => (0, 5_000),
+        (CloseReason::Replaced, _) => (5_000, 5_000),
+        (CloseReason::Other, 1001 | 1012 | 1013) => (REDIAL_GAP_MS, 10_000),
+        (CloseReason::Other, _) => (REDIAL_GAP_MS, 2_000),
+    };
+    let registers = matches!(next.order, Order::Register { .. });
+    assert_eq!(registers, reason == CloseReason::UnknownInstance, "{next:?} after {fact:?}");
+    assert!((shortest_ms..=longest_ms.max(shortest_ms)).contains(&next.waited_ms), "{next:?} after {fact:?}");
+}

@@ -1,2 +1,227 @@
+//! Any bytes, as the text of an inbound frame: what decoding must never do, and what it must always say alike.
+//!
+//! It promises (wire.md, parts A and B) that decoding
+//!
+//! - never panics, and holds at once at most the stated multiple of the frame;
+//! - refuses what is nested deeper than [`NESTING_MAX`], wherever the nesting stands;
+//! - makes no action of a native or hybrid frame, however its native key is spelt;
+//! - is not moved by fields that it does not know;
+//! - loses and adds nothing: a message that acts, written down again, decodes to itself;
+//! - keeps what it repeats of a frame in errors and warnings short.
+//!
+//! What is not UTF-8 never comes this far: the WebSocket layer refuses it. Here it is decoded with U+FFFD in the place
+//! of each fault, which is the text that a careless layer would hand on. The costly promises are checked on a share of
+//! the inputs, chosen by the input itself, so that a finding stays one; [`run_wholly`] checks them on any.
+
+use crate::heap;
+use crate::planted::decode;
+use draupnir::protocol::{
+    DECODE_ALLOCATION_BASE_BYTES, DECODE_ALLOCATION_FACTOR, DecodeError, Decoded, INBOUND_BYTES_MAX, Ignored, Inbound,
+    NESTING_MAX, echo,
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// One input in so many is held to more than what decoding may hold.
+const SHARE: u64 = 8;
+
+/// Longest part of a foreign text that is repeated, in characters.
+const QUOTED_CHARACTERS_MAX: usize = 64;
+
+/// Longest text of an error or of a list of faults, in bytes: the names of eight entries of 40 characters, each of which
+/// may be written as `\u{10ffff}`, and the other faults around them.
+const WORDS_BYTES_MAX: usize = 8 * 40 * 10 + 1024;
+
+/// What a frame may grow by when a field is added, in bytes.
+const ROOM_BYTES: usize = 4096;
+
+/// Keys that make a frame native, in spellings that JSON holds to be the same.
+const NATIVE_KEYS: [&str; 8] = [
+    r#""channel""#,
+    r#""protocolVersion""#,
+    r#""\u0063hannel""#,
+    r#""protocol\u0056ersion""#,
+    r#""channe\u006c""#,
+    r#""\u0070rotocolVersio\u006E""#,
+    r#""\u0063\u0068\u0061\u006e\u006e\u0065\u006c""#,
+    r#""protocolVersi\u006Fn""#,
+];
+
+/// Values of a native key; none of them makes it less of one.
+const NATIVE_VALUES: [&str; 4] = ["null", "0", r#""commands""#, r#"{"type":[]}"#];
+
 /// Holds one input to what must be true.
-pub fn run(_input: &[u8]) {}
+pub fn run(input: &[u8]) {
+    check(input, fingerprint(input).is_multiple_of(SHARE));
+}
+
+/// The same with every promise, whatever the input.
+pub fn run_wholly(input: &[u8]) {
+    check(input, true);
+}
+
+fn check(input: &[u8], wholly: bool) {
+    let text = String::from_utf8_lossy(input);
+    let text = text.as_ref();
+    let (decoded, taken) = heap::taken_by(|| decode(text));
+    let allowed = text.len() * DECODE_ALLOCATION_FACTOR + DECODE_ALLOCATION_BASE_BYTES;
+    assert!(taken.at_once <= allowed, "{} bytes held at once for a frame of {}", taken.at_once, text.len());
+    if !wholly {
+        return;
+    }
+    match decoded {
+        Err(error) => assert!(error.to_string().len() <= WORDS_BYTES_MAX, "a long error: {error}"),
+        Ok(decoded) => {
+            let fingerprint = fingerprint(input);
+            says_little_of_the_frame(&decoded);
+            is_no_native_frame(text, &decoded);
+            comes_back(&decoded.message);
+            if text.len() + ROOM_BYTES <= INBOUND_BYTES_MAX {
+                ignores_what_it_does_not_know(text, &decoded, fingerprint);
+                never_acts_on_a_hybrid(text, fingerprint);
+                refuses_what_is_nested_too_deep(text, &decoded, fingerprint);
+            }
+        }
+    }
+}
+
+/// What is repeated of a frame in the log is short, however long the frame.
+fn says_little_of_the_frame(decoded: &Decoded) {
+    let is_short =
+        |text: &str| text.len() <= 4 * QUOTED_CHARACTERS_MAX && text.chars().count() <= QUOTED_CHARACTERS_MAX;
+    assert!(decoded.version_mismatch.as_deref().is_none_or(is_short), "a long version: {decoded:?}");
+    match &decoded.message {
+        Inbound::Ignored(Ignored::Unknown(kind)) => assert!(is_short(kind), "a long type: {kind:?}"),
+        Inbound::InvalidTerminal { faults, .. }
+        | Inbound::InvalidDispatch { faults, .. }
+        | Inbound::InvalidCancel { faults } => {
+            assert!(faults.iter().next().is_some(), "invalid, and nothing is wrong");
+            assert!(faults.to_string().len() <= WORDS_BYTES_MAX, "long faults: {faults}");
+        }
+        Inbound::TerminalCreate { .. }
+        | Inbound::TerminalInput { .. }
+        | Inbound::TerminalResize { .. }
+        | Inbound::TerminalClose { .. }
+        | Inbound::CommandDispatch(_)
+        | Inbound::CommandCancel { .. }
+        | Inbound::Ignored(Ignored::Native | Ignored::LogSubscription | Ignored::NonsenseSize) => {}
+    }
+}
+
+/// An accepted frame has no native key by a reading that is not the decoder's.
+fn is_no_native_frame(text: &str, decoded: &Decoded) {
+    #[derive(Deserialize)]
+    struct Native {
+        #[serde(default)]
+        channel: Present,
+        #[serde(default, rename = "protocolVersion")]
+        protocol_version: Present,
+    }
+    // A key twice is an error here, and a native key twice is a native key.
+    let is_native = match serde_json::from_str::<Native>(text) {
+        Ok(native) => native.channel.0 || native.protocol_version.0,
+        Err(error) => error.is_data(),
+    };
+    let is_said_to_be = decoded.message == Inbound::Ignored(Ignored::Native);
+    assert_eq!(is_native, is_said_to_be, "native: {is_native}, decoded: {decoded:?}");
+}
+
+/// Whether a field is there, null included.
+#[derive(Default)]
+struct Present(bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self(true))
+    }
+}
+
+/// A message that acts, written down again, is the same message.
+fn comes_back(message: &Inbound) {
+    if let Some(frame) = echo(message) {
+        let again = decode(&frame).map(|decoded| decoded.message);
+        assert_eq!(again.as_ref(), Ok(message), "after {frame}");
+    }
+}
+
+/// A field more, at the top and in the payload, changes nothing.
+fn ignores_what_it_does_not_know(text: &str, decoded: &Decoded, fingerprint: u64) {
+    let key = format!(r#""unknown {fingerprint:x}""#);
+    let value = r#"{"type":"command:dispatch","channel":[null,1e3,"\\"],"payload":{}}"#;
+    let Some(start) = text.find('{') else { return };
+    let grown = with_field(text, start, &key, value);
+    match decode(&grown) {
+        Ok(again) => assert_eq!(&again, decoded, "a field more at the top: {grown}"),
+        // It was the one key too many.
+        Err(DecodeError::TooManyKeys) => {}
+        Err(error) => panic!("a field more at the top: {error}: {grown}"),
+    }
+    if let Some(start) = start_of_payload(text) {
+        let grown = with_field(text, start, &key, value);
+        assert_eq!(decode(&grown).as_ref(), Ok(decoded), "a field more in the payload: {grown}");
+    }
+}
+
+/// Whatever a frame said: with a native key, in front or behind, it says nothing.
+fn never_acts_on_a_hybrid(text: &str, fingerprint: u64) {
+    let choice = |of: usize, shift: u32| usize::try_from(fingerprint >> shift).unwrap_or_default() % of;
+    let key = NATIVE_KEYS[choice(NATIVE_KEYS.len(), 8)];
+    let value = NATIVE_VALUES[choice(NATIVE_VALUES.len(), 16)];
+    let hybrid = if fingerprint >> 24 & 1 == 0 {
+        text.find('{').map(|start| with_field(text, start, key, value))
+    } else {
+        text.rfind('}').map(|end| {
+            let comma = if is_empty_object(text) { "" } else { "," };
+            format!("{}{comma}{key}:{value}{}", &text[..end], &text[end..])
+        })
+    };
+    let Some(hybrid) = hybrid else { return };
+    let message = decode(&hybrid).map(|decoded| decoded.message);
+    assert_eq!(message, Ok(Inbound::Ignored(Ignored::Native)), "a hybrid: {hybrid}");
+}
+
+/// One level too many is refused at the top, in the payload, and in a text it is no level at all.
+fn refuses_what_is_nested_too_deep(text: &str, decoded: &Decoded, fingerprint: u64) {
+    const DEEP: usize = NESTING_MAX as usize;
+    let key = format!(r#""unknown {fingerprint:x}""#);
+    let Some(start) = text.find('{') else { return };
+    let start = if fingerprint >> 25 & 1 == 0 { start } else { start_of_payload(text).unwrap_or(start) };
+    let lists = format!("{}{}", "[".repeat(DEEP), "]".repeat(DEEP));
+    assert_eq!(decode(&with_field(text, start, &key, &lists)), Err(DecodeError::TooDeep), "too deep in {text}");
+    let shown = format!("\"\\\"{}\"", "[".repeat(DEEP));
+    match decode(&with_field(text, start, &key, &shown)) {
+        Ok(again) => assert_eq!(&again, decoded, "brackets in a text: {text}"),
+        Err(DecodeError::TooManyKeys) => {}
+        Err(error) => panic!("brackets in a text: {error}: {text}"),
+    }
+}
+
+/// The frame with a field more, first in the object that begins at `start`.
+fn with_field(text: &str, start: usize, key: &str, value: &str) -> String {
+    let (before, after) = text.split_at(start + 1);
+    let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+    format!("{before}{key}:{value}{comma}{after}")
+}
+
+fn is_empty_object(text: &str) -> bool {
+    text.trim().strip_prefix('{').is_some_and(|rest| rest.trim_start() == "}")
+}
+
+/// Where the payload begins, if it is an object.
+fn start_of_payload(text: &str) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Frame<'a> {
+        #[serde(borrow)]
+        payload: Option<&'a RawValue>,
+    }
+    let payload = serde_json::from_str::<Frame<'_>>(text).ok()?.payload?.get();
+    payload.starts_with('{').then(|| payload.as_ptr().addr() - text.as_ptr().addr())
+}
+
+/// A number that the input alone decides, and small changes change wholly (FNV-1a, folded).
+fn fingerprint(input: &[u8]) -> u64 {
+    let hash = input
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    hash ^ (hash >> 32)
+}

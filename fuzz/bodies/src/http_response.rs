@@ -1,2 +1,146 @@
+//! Any bytes, as the console's answer to a registration: what is told of it, and what the machine then does.
+//!
+//! The first byte chooses key, jitter, and how the bytes come: in which pieces, and whether the stream ends or breaks;
+//! the others are the answer. It promises (wire.md, part B, Registration) that
+//!
+//! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is cut;
+//! - what is told of its words is one printable line of bounded length without the key, and so is a redirect's target;
+//! - an id is 1–100 visible ASCII characters;
+//! - where an answer is so plain that it can be read without a parser, that reading comes to the same;
+//! - the next attempt comes when the public description says so: `Retry-After` is honoured and clamped.
+
+mod plain;
+
+use crate::aftermath::{Aftermath, Next};
+use crate::{heap, secrecy};
+use draupnir::link::{Registered, exchange_registration};
+use draupnir::protocol::InstanceId;
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::order::{Order, ProviderName, RegisterPath};
+use futures_lite::future;
+use futures_lite::io::{AsyncRead, AsyncWrite};
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// Most bytes that reading an answer holds at once for each byte of it: a list of small objects in its body, each of
+/// which becomes a node of a tree.
+const FACTOR: usize = 128;
+
+/// What reading may hold beyond that, in bytes: one read from the socket, the head, the words.
+const BASE_BYTES: usize = 64 * 1024;
+
+/// Up to this length of an answer, in bytes, no limit of the reader can be in the way.
+const SHORT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long the reading of one answer may take on a busy machine, in milliseconds.
+const CLOCK_MS_MAX: u64 = 60_000;
+
 /// Holds one input to what must be true.
-pub fn run(_input: &[u8]) {}
+pub fn run(input: &[u8]) {
+    let Some((choice, answer)) = input.split_first() else { return };
+    let key = secrecy::key(*choice);
+    let read = |piece_bytes, breaks| {
+        let mut stream = Answering { answer, piece_bytes, breaks };
+        future::block_on(exchange_registration(&mut stream, b"POST / HTTP/1.1\r\n\r\n", &key))
+    };
+    let (whole, taken) = heap::taken_by(|| read(usize::MAX, false));
+    assert!(taken.at_once <= answer.len() * FACTOR + BASE_BYTES, "{} bytes for {}", taken.at_once, answer.len());
+    let whole = whole.ok();
+    if answer.len() <= SHORT_BYTES_MAX {
+        let piece_bytes = [1, 2, 3, 5, 16, 64, 1000, 4096][usize::from(choice >> 2 & 7)];
+        let pieces = read(piece_bytes, choice >> 5 & 1 == 1).ok();
+        is_same(whole.as_ref(), pieces.as_ref(), piece_bytes);
+        if let Some(plain) = plain::read(answer) {
+            plain.is_same(whole.as_ref(), &key);
+        }
+    }
+    if let Some(registered) = whole {
+        secrecy::is_fit_to_be_told(&registered.words, &key);
+        if let Some(location) = &registered.location {
+            assert!((300..400).contains(&registered.status), "a redirect with status {}", registered.status);
+            secrecy::is_fit_to_be_told(location, &key);
+        }
+        assert!(registered.id.as_deref().is_none_or(|id| InstanceId::new(id).is_ok()), "{:?}", registered.id);
+        assert!(matches!(registered.status, 101 | 200..=999), "status {}", registered.status);
+        acts_as_described(&registered, u64::from(*choice));
+    }
+}
+
+/// However an answer was cut, it means the same. A date to wait for in an answer without one of its own is measured on the
+/// clock of this machine, which goes on meanwhile.
+fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes: usize) {
+    let without_wait = |answer: Option<&Registered>| {
+        answer.map(|told| (told.status, told.id.clone(), told.words.clone(), told.location.clone()))
+    };
+    assert_eq!(without_wait(whole), without_wait(pieces), "in pieces of {piece_bytes} bytes");
+    match (whole.and_then(|told| told.retry_after_ms), pieces.and_then(|told| told.retry_after_ms)) {
+        (None, None) => {}
+        (Some(first_ms), Some(then_ms)) => assert!(first_ms.abs_diff(then_ms) <= CLOCK_MS_MAX, "{first_ms}, {then_ms}"),
+        (first_ms, then_ms) => panic!("{first_ms:?} ms, and in pieces of {piece_bytes} bytes {then_ms:?}"),
+    }
+}
+
+/// What follows from a status, and after how long, as the public description has it.
+fn acts_as_described(answer: &Registered, seed: u64) {
+    let (mut aftermath, first) = Aftermath::of_start(false, seed);
+    let Order::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured } = first else {
+        panic!("{first:?} where nothing is remembered");
+    };
+    let (status, retry_after_ms) = (answer.status, answer.retry_after_ms);
+    let (_, next) = aftermath.next_after(&Fact::RegistrationAnswered { attempt, status, retry_after_ms });
+    let is_within = |next: &Next, from: u64, to: u64| (from..=to).contains(&next.waited_ms);
+    let is_next = match (status, next.order) {
+        // Registered, or known all the same: on to the WebSocket.
+        (200..=299 | 409, Order::Dial { .. }) => next.waited_ms == 0,
+        // Only a person can mend a key.
+        (401 | 403, Order::Register { .. }) => is_within(&next, 30_000, 90_000),
+        (404 | 405, Order::Register { path, .. }) => path == RegisterPath::Observed && next.waited_ms == 0,
+        (400 | 422, Order::Register { provider, .. }) => provider == ProviderName::Alias && next.waited_ms == 0,
+        (402 | 406 | 407 | 410..=421 | 423 | 424 | 426..=428 | 430..=499, Order::Dial { .. }) => next.waited_ms == 0,
+        (101 | 300..=399 | 408 | 425 | 429 | 500..=999, Order::Register { .. }) => match retry_after_ms {
+            Some(asked_ms @ 1_000..) => {
+                let believed_ms = asked_ms.min(600_000);
+                is_within(&next, believed_ms, 2 * believed_ms)
+            }
+            Some(0..1_000) | None => is_within(&next, 0, 10_000),
+        },
+        (_, _) => false,
+    };
+    assert!(is_next, "{next:?} after {answer:?}");
+}
+
+/// A console that says these bytes whatever it is asked.
+struct Answering<'a> {
+    answer: &'a [u8],
+    piece_bytes: usize,
+    /// Breaks instead of ending.
+    breaks: bool,
+}
+
+impl AsyncRead for Answering<'_> {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let count = buffer.len().min(self.piece_bytes).min(self.answer.len());
+        if count == 0 && self.breaks {
+            return Poll::Ready(Err(ErrorKind::ConnectionReset.into()));
+        }
+        let (piece, rest) = self.answer.split_at(count);
+        buffer[..count].copy_from_slice(piece);
+        self.answer = rest;
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl AsyncWrite for Answering<'_> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -8,6 +8,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -18,6 +19,11 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// How long anything may take before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The agent to measure: the one that was built for this, unless `DRAUPNIR_AGENT` names another.
+pub(crate) fn program(built: &str) -> PathBuf {
+    std::env::var_os("DRAUPNIR_AGENT").map_or_else(|| built.into(), PathBuf::from)
+}
 
 /// The console's end of the link.
 pub(crate) struct Console {

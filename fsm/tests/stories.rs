@@ -1,4 +1,4 @@
-//! The stories of `tests/scenarios`, beside the simulation: so that the mutation check, which does not build the agent,
+//! The stories of `tests/scenarios`, beside the machine: so that the mutation check, which does not build the agent,
 //! has them too.
 //!
 //! Whether each is well told is checked there.
@@ -8,7 +8,7 @@ use std::path::Path;
 
 #[test]
 fn every_story_is_true() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios");
     let mut stories = 0;
     for entry in std::fs::read_dir(&folder).expect("tests/scenarios can be read") {
         let path = entry.expect("tests/scenarios can be read").path();

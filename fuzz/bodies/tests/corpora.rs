@@ -1,0 +1,82 @@
+//! Every input that is kept, held to what its target promises, without a fuzzer: the corpora, and the inputs that once
+//! made a target fail.
+//!
+//! It does not look for new ones. A directory of `fuzz/corpus` or `fuzz/regressions` that no target has is a mistake,
+//! and so is a target without a corpus.
+
+use draupnir_fuzz as targets;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most that all corpora may take, in bytes: they are part of every clone.
+const CORPORA_BYTES_MAX: u64 = 2 * 1024 * 1024;
+
+/// One test a target, so that they run beside each other and a failure says whose it is.
+macro_rules! targets {
+    ($($target:ident => $run:path),* $(,)?) => {
+        const TARGETS: &[&str] = &[$(stringify!($target)),*];
+
+        $(
+            #[test]
+            fn $target() {
+                holds_all(stringify!($target), $run);
+            }
+        )*
+    };
+}
+
+targets! {
+    close_frame => targets::close_frame::run,
+    config => targets::config::run,
+    delivery => targets::delivery::run,
+    envelope_decode => targets::envelope_decode::run_wholly,
+    envelope_differential => targets::envelope_differential::run,
+    fsm_transitions => targets::fsm_transitions::run,
+    http_response => targets::http_response::run,
+    terminal_stream => targets::terminal_stream::run,
+    world => targets::world::run,
+}
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the fuzz project is above").to_owned()
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable directory").path()).collect();
+    paths.sort();
+    paths
+}
+
+fn holds_all(target: &str, run: fn(&[u8])) {
+    let corpus = entries(&fuzz().join("corpus").join(target));
+    assert!(!corpus.is_empty(), "{target} has no corpus");
+    for path in corpus.iter().chain(&entries(&fuzz().join("regressions").join(target))) {
+        let input = fs::read(path).expect("a readable input");
+        // The name of the file, should the target fail: the harness shows what a failing test printed.
+        println!("{}", path.display());
+        run(&input);
+    }
+}
+
+#[test]
+fn every_directory_of_inputs_belongs_to_a_target() {
+    let known: BTreeSet<&str> = TARGETS.iter().copied().collect();
+    for parent in ["corpus", "regressions"] {
+        for directory in entries(&fuzz().join(parent)) {
+            let name = directory.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(known.contains(name), "{parent}/{name} belongs to no target");
+        }
+    }
+    let shims = entries(&fuzz().join("fuzz_targets"));
+    let shims: BTreeSet<&str> = shims.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
+    assert_eq!(shims, known, "the shims of fuzz_targets and the tests here");
+}
+
+#[test]
+fn the_corpora_are_small() {
+    let files = TARGETS.iter().flat_map(|target| entries(&fuzz().join("corpus").join(target)));
+    let bytes: u64 = files.map(|path| fs::metadata(path).expect("a file").len()).sum();
+    assert!(bytes <= CORPORA_BYTES_MAX, "the corpora take {bytes} bytes");
+}
