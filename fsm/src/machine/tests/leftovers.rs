@@ -84,7 +84,7 @@ fn what_is_told_of_another_attempt_has_no_effect_in_any_state() {
         for fact in [1, 7].into_iter().flat_map(told_of) {
             let mut told = driver.clone();
             let before = told.snapshot();
-            assert_eq!(told.fact(fact.clone()), [], "{fact:?} in {}", before.state);
+            assert_eq!(told.fact(fact), [], "{fact:?} in {}", before.state);
             let after = told.snapshot();
             assert_eq!((after.state, after.link, after.next), (before.state, before.link, before.next), "{fact:?}");
             assert_eq!(after.unhandled + after.stale, before.unhandled + before.stale + 1, "{fact:?} was not counted");
@@ -110,6 +110,40 @@ fn an_orderly_life_leaves_nothing_that_no_state_has_a_use_for() {
     driver.fact(Fact::DeliverySettled { settled: true });
     assert_eq!(driver.fact(Fact::LinkClosed { link: 2 }), [Order::Exit]);
     assert_eq!((driver.snapshot().unhandled, driver.snapshot().stale), (0, 0));
+}
+
+#[test]
+fn what_is_told_of_the_own_link_on_the_way_out_is_counted_as_nothing_odd() {
+    let mut flushing = Driver::ready(5);
+    run_command(&mut flushing, 1);
+    flushing.fact(Fact::ShutdownRequested);
+    let mut closing = Driver::ready(5);
+    closing.fact(Fact::ShutdownRequested);
+    closing.fact(Fact::DeliverySettled { settled: true });
+    let [.., ping, pong, part, _, close, lost, closed] = told_of(1);
+    let greeted = Fact::Greeted { link: 1 };
+    let becomes = |driver: &Driver, fact, state, orders: &[Order]| {
+        let mut told = driver.clone();
+        assert_eq!(told.fact(fact), orders, "{fact:?} in {}", driver.state());
+        let seen = told.snapshot();
+        assert_eq!((seen.state, seen.unhandled, seen.stale), (state, 0, 0), "{fact:?} in {}", driver.state());
+        told
+    };
+    for fact in [ping, pong, part] {
+        becomes(&flushing, fact, "draining.flushing", &[]);
+    }
+    for fact in [close, lost] {
+        let unlinked = becomes(&flushing, fact, "draining.unlinked", &[]);
+        becomes(&unlinked, closed, "draining.unlinked", &[]);
+    }
+    becomes(&flushing, closed, "draining.unlinked", &[]);
+    let stalled = Fact::WriteStalled { link: 1 };
+    becomes(&flushing, stalled, "draining.unlinked", &[Order::DropLink { link: 1 }]);
+    for fact in [greeted, ping, pong, part, close, lost] {
+        becomes(&closing, fact, "draining.closing", &[]);
+    }
+    becomes(&closing, closed, "stopped", &[Order::Exit]);
+    assert_eq!(closing.advance(), [Order::DropLink { link: 1 }, Order::Exit], "its deadline");
 }
 
 #[test]
