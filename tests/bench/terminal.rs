@@ -39,12 +39,14 @@ const ECHO_IN_FLOOD_TIMES_MAX: u32 = 4;
 /// What an idle session may cost the agent.
 const SESSION_BYTES_MAX: u64 = 24 << 10;
 
+/// Measures in this directory and says which bars are missed.
+type Part = fn(&Path, &mut Vec<String>);
+
 fn main() {
     let scratch = std::env::temp_dir().join(format!("draupnir-bench-{}", std::process::id()));
     fs::create_dir_all(&scratch).expect("a temporary directory");
     let mut missed = Vec::new();
-    let parts: [(&str, fn(&Path, &mut Vec<String>)); 3] =
-        [("throughput", throughput), ("echo", echo), ("memory", memory)];
+    let parts: [(&str, Part); 3] = [("throughput", throughput), ("echo", echo), ("memory", memory)];
     // Cargo adds an option of its own.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     for (name, measure) in parts {

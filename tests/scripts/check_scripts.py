@@ -52,7 +52,7 @@ class Skips(unittest.TestCase):
 
 
 class Traces(unittest.TestCase):
-    def judged(self, agents=150, **changes):
+    def judged(self, agents=250, **changes):
         trace = {"test": "t", "found": [], "printed": 9, "recorded": 1, "remembered": 1, "audited": 1, "other": 0}
         first = json.dumps(trace | changes)
         return run("traces.py", "\n".join([first, *[json.dumps(trace | {"recorded": 0, "audited": 0})] * (agents - 1)]))
@@ -60,7 +60,7 @@ class Traces(unittest.TestCase):
     def test_many_agents_without_a_key_pass(self):
         status, output = self.judged()
         self.assertEqual(status, 0, output)
-        self.assertIn("150 agents: 1350 bytes printed, 1 bytes recorded", output)
+        self.assertIn("250 agents: 2250 bytes printed, 1 bytes recorded", output)
 
     def test_one_key_among_them_fails(self):
         status, output = self.judged(found=["the key stands in the log (base64)"])
@@ -68,7 +68,7 @@ class Traces(unittest.TestCase):
         self.assertIn("FAILED: t: the key stands in the log (base64)", output)
 
     def test_a_scan_of_little_or_nothing_fails(self):
-        self.assertIn("only 149 agents", self.judged(agents=149)[1])
+        self.assertIn("only 249 agents", self.judged(agents=249)[1])
         self.assertEqual(run("traces.py", "")[0], 1)
         status, output = self.judged(audited=0)
         self.assertEqual(status, 1, output)

@@ -12,7 +12,7 @@ import json
 import sys
 
 # A quick run has more than this; a run that has fewer has lost most of its tests, or the way in which they tell.
-AGENTS_MIN = 150
+AGENTS_MIN = 250
 
 KINDS = ("printed", "recorded", "remembered", "audited")
 

@@ -1,6 +1,6 @@
 //! Any bytes, as the text of an inbound frame: the decoder against a plain reading of the same text.
 //!
-//! It promises that both come to the same verdict, with the same fields and the same faults. The reading ([`reading`])
+//! It promises that both come to the same verdict, with the same fields and the same faults. The reading (`reading`)
 //! was written from the protocol's public description alone, and favours plainness: a whole tree first, then one
 //! look-up after the other. Texts that it cannot read (an escaped half of a surrogate pair, a number beyond any float)
 //! are left to `envelope_decode`.

@@ -3,7 +3,7 @@
 //! It has no rules of its own: the checkers of the simulation run after every step, and after the storm comes the calm
 //! in which the agent must be back within its bound, have everything delivered, be reachable, and leave cleanly.
 //!
-//! How an input is read: [fifteen bytes](HEADER_BYTES) say what world it is: eight for the set of faults that it knows,
+//! How an input is read: fifteen bytes say what world it is: eight for the set of faults that it knows,
 //! a seed for the details, and the paces and sizes of the plan; the rest is the storm's script. Each decision of the
 //! storm takes one byte of it, or two where it chooses among more than 256: when the next fault strikes and which, how
 //! long it lasts, whether a dial, a registration, a frame or a Ping meets one, what is dispatched, typed and cancelled.

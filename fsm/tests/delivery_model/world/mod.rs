@@ -1,5 +1,5 @@
 //! A world around the ledger: sources that grow and forget, a link that breaks anywhere, a console that reads, answers
-//! some of the Pings and sees duplicates; and the [reference](reference::Reference) beside it, compared at every step.
+//! some of the Pings and sees duplicates; and the reference beside it, compared at every step.
 
 mod check;
 mod choices;

@@ -1,12 +1,16 @@
 //! The ledger as it would be written if time and memory were free: lists, searched from one end to the other.
 //!
-//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the choice.
+//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the
+//! choice.
 
 use draupnir_fsm::delivery::{
     Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX,
     StreamKey,
 };
 use std::collections::BTreeMap;
+
+/// How many Pings count as unanswered: of more, the ledger forgets the oldest.
+const PINGS_MAX: usize = 40;
 
 /// A reliable message that must be kept.
 #[derive(Clone, Debug)]
@@ -144,6 +148,9 @@ impl Reference {
 
     pub(crate) fn pinged(&mut self, payload: &[u8]) {
         self.newest_mark = self.acked_frames + self.unacked.len();
+        if self.pings.len() == PINGS_MAX {
+            self.pings.remove(0);
+        }
         self.pings.push((payload.to_vec(), self.newest_mark));
     }
 

@@ -1,7 +1,8 @@
-//! After the storm everybody behaves: the link comes up in time and stays, every child is answered for, the agent leaves.
+//! After the storm everybody behaves: the link comes up in time and stays, every child is answered for, the agent
+//! leaves.
 //!
-//! It tells the machine only what a good console, a good network and processes that do as they are told would; the rules
-//! of every step hold as before.
+//! It tells the machine only what a good console, a good network and processes that do as they are told would; the
+//! rules of every step hold as before.
 
 use super::World;
 use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};

@@ -261,9 +261,8 @@ impl Children {
         command.stage = stage;
         let id = 1 << command.id_hash;
         self.live_ids &= !id;
-        // Nearly always the first or the last.
-        let place = self.waiting.iter().position(|waiting| *waiting == key).or_else(|| panic!("{key} does not wait"));
-        place.and_then(|place| self.waiting.remove(place));
+        let place = self.waiting.iter().position(|waiting| *waiting == key).expect("whoever waits is in the queue");
+        self.waiting.remove(place);
     }
 
     fn session(&mut self, key: Key) -> &mut Session {

@@ -1,17 +1,17 @@
 //! Bytes become facts with time between them for the machine: whatever is told when, its invariants hold and the way
 //! back stays open.
 //!
-//! It does not say what the machine should order, only what it must never order: after every step the [`Observer`] of the
-//! exhaustive test looks at the connection, and [`children`] at sessions and commands. When the bytes are used up the
-//! world becomes [calm]: from then on everybody answers, and the machine must reach `connected.ready`, or `stopped` where
-//! it was told to stop; then it is told to stop, and must have answered for every child by the time it has.
+//! It does not say what the machine should order, only what it must never order: after every step the [`Observer`] of
+//! the exhaustive test looks at the connection, and `children` at sessions and commands. When the bytes are used up the
+//! world becomes calm (`calm`): from then on everybody answers, and the machine must reach `connected.ready`, or
+//! `stopped` where it was told to stop. In the end it is told to, and must have answered for every child before that.
 //!
-//! How an input is read: a byte for the seed of the jitter, a byte of [flags](World::new), then for each step one byte,
-//! whose upper three bits say [what time does](World::pass) before the fact in the lower five, and up to two more, for
-//! a [duration](DURATIONS_MS) and for what the fact says ([`facts`]). The bytes choose only what the contract of the
-//! engine permits: the loop says that it woke late before it hands anything over, it ticks before it waits again, and
-//! numbers are those in use or older ones, as reports that were under way when an attempt was given up. Draining ends by
-//! itself: the observer knows by when.
+//! How an input is read: a byte for the seed of the jitter, a byte of flags (`World::new`), then for each step one
+//! byte, whose upper three bits say what time does (`World::pass`) before the fact in the lower five, and up to two
+//! more, for a duration (`DURATIONS_MS`) and for what the fact says (`facts`). The bytes choose only what the contract
+//! of the engine permits: the loop says that it woke late before it hands anything over, it ticks before it waits
+//! again, and numbers are those in use or older ones, as reports that were under way when an attempt was given up.
+//! Draining ends by itself: the observer knows by when.
 
 mod calm;
 mod children;

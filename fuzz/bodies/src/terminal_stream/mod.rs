@@ -2,19 +2,20 @@
 //!
 //! It does not start a shell: it plays the terminal that prints and the loop that sends, with the very parts that stand
 //! between them. What must hold:
-//! - the frames put together are what was printed, but for what was told of as gone, and only while nobody waits for it;
+//! - the frames put together are what was printed, but for what was told of as gone, and only while nobody waits for
+//!   it;
 //! - no frame ends within a character that was printed whole, unless the wait for its rest was declared over, or the
 //!   frame may not be as long as one character;
 //! - what can be sent and is not known of is announced, and whatever is printed can be sent in the end;
-//! - a replay starts outside every sequence and character, or has nothing to show, and leaves a [terminal](vt) in the
+//! - a replay starts outside every sequence and character, or has nothing to show, and leaves a terminal (`vt`) in the
 //!   modes in which the whole output would have left it;
 //! - the scrollback holds no more than its bound, and no more than the least where the budget is used up.
 //!
 //! How an input is read: a byte whose bit 0 says that the budget is used up (the scrollback is tiny then and forgets
-//! soon), then for each step one byte, the lower three bits of which say what, the others how much: print the bytes that
-//! follow (a second byte is their number), print the last ones again and again, send, with or without a question before
-//! what there is, declare the wait over, leave or come back, shrink, replay, or print one of the [sequences](SEQUENCES)
-//! that matter.
+//! soon), then for each step one byte, the lower three bits of which say what, the others how much: print the bytes
+//! that follow (a second byte is their number), print the last ones again and again, send, with or without a question
+//! before what there is, declare the wait over, leave or come back, shrink, replay, or print one of the sequences
+//! (`SEQUENCES`) that matter.
 
 mod vt;
 
@@ -150,7 +151,8 @@ impl Play {
         rest
     }
 
-    /// The program prints, and the terminal is read as far as it may be; what may not be read waits in it, here for ever.
+    /// The program prints, and the terminal is read as far as it may be; what may not be read waits in it, here for
+    /// ever.
     fn print(&mut self, bytes: &[u8]) {
         let may = PRINTED_BYTES_MAX.saturating_sub(self.printed.len());
         let bytes = &bytes[..self.stream.room(bytes.len().min(may)).min(bytes.len())];

@@ -44,7 +44,8 @@ impl Vt {
         true
     }
 
-    /// Reads what follows an ESC: how long it is, if it is there as a whole. One that another ESC breaks off ends there.
+    /// Reads what follows an ESC: how long it is, if it is there as a whole. One that another ESC breaks off ends
+    /// there.
     fn sequence(&mut self, bytes: &[u8]) -> Option<usize> {
         // Control characters within a sequence take effect and do not end it.
         let start = bytes.iter().position(|byte| !(*byte < 0x20 && *byte != ESC) || CANCELS.contains(byte))?;
