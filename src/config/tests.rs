@@ -218,6 +218,7 @@ fn a_password_is_not_told_even_where_it_stands_before_what_is_no_scheme() {
     assert_eq!(shown("user:pass@proxy"), "…@proxy");
     assert_eq!(shown("user:pass@proxy http://user:pass@proxy"), "…@proxy");
     assert_eq!(shown("http://a:b@c://d:e@f"), "http://…@f");
+    assert_eq!(shown("pass123http://pass123@proxy"), "…@proxy");
 }
 
 proptest! {

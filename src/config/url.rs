@@ -118,13 +118,16 @@ impl fmt::Display for ConsoleUrl {
     }
 }
 
+/// What people write before a host, rightly or not: shown where it is refused, so that they see why.
+const SCHEMES: [&str; 7] = ["http", "https", "ws", "wss", "ftp", "socks5", "socks5h"];
+
 /// The text without what stands before an `@`: a password must not be repeated when its URL is refused.
 pub(super) fn without_user_information(text: &str) -> String {
     let Some(at) = text.rfind('@') else {
         return text.to_owned();
     };
-    let is_scheme = |start: &str| start.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
-    // What is no scheme may itself be half of a password.
+    // What is no scheme may itself be a part of the password.
+    let is_scheme = |start: &str| SCHEMES.iter().any(|scheme| start.eq_ignore_ascii_case(scheme));
     let scheme = text.find("://").filter(|end| text.get(..*end).is_some_and(is_scheme));
     let start = scheme.map_or(0, |end| end + 3).min(at);
     format!("{}…{}", text.get(..start).unwrap_or_default(), text.get(at..).unwrap_or_default())

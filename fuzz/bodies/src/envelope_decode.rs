@@ -7,7 +7,7 @@
 //! - makes no action of a native or hybrid frame, however its native key is spelt;
 //! - is not moved by fields that it does not know;
 //! - loses and adds nothing: a message that acts, written down again, decodes to itself;
-//! - keeps what it repeats of a frame in errors and warnings short.
+//! - keeps what it repeats of a frame in errors and warnings short, and what was typed out of them.
 //!
 //! What is not UTF-8 never comes this far: the WebSocket layer refuses it. Here it is decoded with U+FFFD in the place
 //! of each fault, which is the text that a careless layer would hand on. The costly promises are checked on a share of
@@ -85,8 +85,12 @@ fn check(input: &[u8], wholly: bool) {
     }
 }
 
-/// What is repeated of a frame in the log is short, however long the frame.
+/// What is repeated of a frame in the log is short, however long the frame, and nothing of what was typed.
 fn says_little_of_the_frame(decoded: &Decoded) {
+    let shown = format!("{:?}", decoded.message);
+    if let Inbound::TerminalInput { data, session_id } = &decoded.message {
+        assert_eq!(shown, format!("TerminalInput({session_id:?}, {} bytes)", data.len()));
+    }
     let is_short =
         |text: &str| text.len() <= 4 * QUOTED_CHARACTERS_MAX && text.chars().count() <= QUOTED_CHARACTERS_MAX;
     assert!(decoded.version_mismatch.as_deref().is_none_or(is_short), "a long version: {decoded:?}");
