@@ -5,6 +5,7 @@ mod support;
 
 use draupnir_console::{Console, Personality, Record};
 use serde_json::{Value, json};
+use std::time::Duration;
 use support::Agent;
 
 /// A result, encoded.
@@ -68,7 +69,9 @@ fn a_gigabyte_costs_no_memory() {
     let (console, agent) = start();
     console.browser().run("seq 1 300000 >&2; seq 1 300000");
     let before = agent.process().resident_bytes();
-    let result = console.browser().run("yes | head -c 1G; grep VmRSS /proc/$PPID/status >&2");
+    let line = "yes | head -c 1G; grep VmRSS /proc/$PPID/status >&2";
+    console.browser().dispatch_with("gigabyte", &json!({"command": line, "timeout_ms": 120_000}));
+    let result = console.within(Duration::from_secs(120)).result("gigabyte");
     assert_eq!(result["stdout_bytes"], 1 << 30);
     let during = result["stderr"].as_str().and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
     let grown = (during.expect("a number") << 10).saturating_sub(before);

@@ -142,20 +142,14 @@ impl Agent {
             Inbound::CommandDispatch(dispatch) => self.dispatch(*dispatch),
             Inbound::CommandCancel { command_id } => self.cancel_command(&command_id),
             // Who can be answered is told by the answer, everybody else by an event.
-            Inbound::InvalidTerminal { message, session_id, faults } => {
-                tracing::debug!(?message, %faults, "a terminal message cannot be followed");
-                match (message, session_id) {
-                    (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
-                    (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
-                }
-            }
-            Inbound::InvalidDispatch { command_id, faults } => {
-                tracing::debug!(%faults, "a dispatch cannot be followed");
-                match command_id {
-                    Some(command_id) => self.refuse_dispatch(command_id, &faults),
-                    None => self.invalid_message(&faults, None),
-                }
-            }
+            Inbound::InvalidTerminal { message, session_id, faults } => match (message, session_id) {
+                (TerminalMessage::Create, Some(session_id)) => self.refuse_session(&session_id, &faults),
+                (_, session_id) => self.invalid_message(&faults, session_id.as_ref().map(|id| id.as_str())),
+            },
+            Inbound::InvalidDispatch { command_id, faults } => match command_id {
+                Some(command_id) => self.refuse_dispatch(command_id, &faults),
+                None => self.invalid_message(&faults, None),
+            },
             Inbound::InvalidCancel { faults } => self.invalid_message(&faults, None),
             Inbound::Ignored(ignored) => log_ignored(&ignored),
         }

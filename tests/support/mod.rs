@@ -40,7 +40,7 @@ pub(crate) use skip::skip;
 pub(crate) use trace::{Kind, Trace};
 
 /// How long a wait on the agent lasts unless a test says otherwise.
-pub(crate) const WAIT_MAX: Duration = Duration::from_secs(20);
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(45);
 
 /// The drain's time table ends with the exit at T+4 s; the rest is for a loaded machine.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(6);

@@ -438,11 +438,11 @@ impl Connection {
             Event::Reconsider => Handled,
             Event::Expired(Timer::DrainClose) => Transition(State::closing()),
             Event::Fact(Fact::Greeted { link }) if *link == self.link => {
-                self.open_gate(Gate::All, context);
+                self.open_gate_to_flush(context);
                 Handled
             }
             Event::Expired(Timer::StateGate) => {
-                self.open_gate(Gate::All, context);
+                self.open_gate_to_flush(context);
                 Handled
             }
             Event::Fact(Fact::PingWritten { link } | Fact::PongReceived { link, .. }) if *link == self.link => Handled,

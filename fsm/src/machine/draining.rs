@@ -30,6 +30,13 @@ impl Connection {
         }
     }
 
+    /// Lets everything through; nothing is due on this link besides.
+    pub(super) fn open_gate_to_flush(&mut self, context: &mut Context<'_>) {
+        self.open_gate(Gate::All, context);
+        context.timers.disarm(Timer::Heartbeat);
+        context.timers.disarm(Timer::Metrics);
+    }
+
     pub(super) fn end_flush(&mut self, context: &mut Context<'_>) {
         context.timers.disarm(Timer::DrainClose);
         context.timers.disarm(Timer::StateGate);

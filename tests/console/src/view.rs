@@ -13,7 +13,7 @@ use crate::store::{Shared, State};
 use crate::stream::Stream;
 
 /// How long a wait lasts unless the test says otherwise.
-pub const WAIT_MAX: Duration = Duration::from_secs(20);
+pub const WAIT_MAX: Duration = Duration::from_secs(45);
 
 /// A part of what happened.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
-//! Tests of the machine: a driver that observes every step, and three ways to use it.
+//! Tests of the machine: a driver that observes every step, and four ways to use it.
 
 mod exhaustive;
+mod leftovers;
 mod policy;
 mod properties;
 
@@ -10,6 +11,7 @@ use crate::fact::{Attempt, CloseReason, Fact, Jump};
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
 use crate::time::Time;
+use crate::timer::{self, Timer};
 use alloc::vec::Vec;
 
 /// A machine with its observer and a clock that moves only when told.
@@ -54,6 +56,11 @@ impl Driver {
         let seen = self.snapshot();
         if let Err(violation) = self.observer.step(self.now, &fact, &orders, &seen) {
             panic!("{violation:?} at {} after {fact:?}: {orders:?}, {seen:?}", self.now);
+        }
+        let own = timers_of(seen.state);
+        for timer in timer::ALL {
+            let is_armed = self.machine.timers.deadline(timer).is_some();
+            assert!(!is_armed || own.contains(&timer), "{timer:?} is armed in {} after {fact:?}", seen.state);
         }
         orders
     }
@@ -133,6 +140,25 @@ impl Driver {
         self.fact(Fact::LinkOpened { link });
         self.fact(Fact::Greeted { link });
         waited_ms
+    }
+}
+
+/// The timers that may be armed in a state; each other was left behind by a state that is over.
+fn timers_of(state: &str) -> &'static [Timer] {
+    use Timer::*;
+    match state {
+        "unregistered" => &[Begin, CloseDeadline],
+        "registering.requesting" => &[RegistrationDeadline, CloseDeadline],
+        "registering.backing_off" => &[Retry, CloseDeadline],
+        "connecting.waiting" => &[Retry, CloseDeadline],
+        "connecting.dialling" => &[DialDeadline],
+        "connected.greeting" => &[StateGate, AllGate, Ping, PongDeadline, Heartbeat, Metrics],
+        "connected.ready" => &[Ping, PongDeadline, Heartbeat, Metrics, Stable, StableAfterReplacement, Resync],
+        "draining.flushing" => &[StateGate, DrainStep, DrainClose, DrainExit],
+        "draining.closing" => &[CloseDeadline, DrainStep, DrainExit],
+        "draining.unlinked" => &[DrainStep, DrainExit],
+        "stopped" => &[],
+        other => panic!("no state is called {other}"),
     }
 }
 

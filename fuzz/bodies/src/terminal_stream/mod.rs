@@ -31,6 +31,9 @@ const CHARACTER_BYTES_MAX: usize = 4;
 /// How much is printed at most: some scrollbacks full.
 const PRINTED_BYTES_MAX: usize = 600 << 10;
 
+/// How many frames the bytes that were ever printed make: single bytes of a full scrollback would take seconds.
+const FRAMES_MAX: usize = 4_096;
+
 /// How often a replay is looked at: each reads everything that was ever printed.
 const REPLAYS_MAX: u32 = 4;
 
@@ -170,6 +173,7 @@ impl Play {
 
     /// The loop sends what it knows of, in frames of up to `max` bytes, until there is nothing whole left.
     fn send(&mut self, max: usize) {
+        let max = max.max(self.printed.len() / FRAMES_MAX);
         while self.sent < self.heard {
             let asked = place(self.heard - self.sent).min(max);
             let from = self.stream.chunk(self.sent, asked, &mut self.frame);
