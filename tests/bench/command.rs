@@ -4,13 +4,13 @@
 //! waited for in a plain loop of this process, in turns with the agent, since the machine is shared. The console is this
 //! process and only reads. Fails when a bar is missed.
 
-#[path = "terminal/console.rs"]
-mod console;
+#[path = "bare/mod.rs"]
+mod bare;
 
-use console::{Console, Listener};
+use bare::Agent;
+use bare::console::Console;
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Commands of one measurement.
@@ -28,39 +28,6 @@ fn main() {
     drop(agent);
     fs::remove_dir_all(&scratch).expect("ours");
     assert!(missed.is_empty(), "missed: {}", missed.join("; "));
-}
-
-/// The agent, ended with this value.
-struct Agent {
-    child: Child,
-    console: Console,
-}
-
-impl Agent {
-    fn start(home: &Path) -> Agent {
-        let listener = Listener::new();
-        let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .env("HOME", home)
-            .env("SINDRI_AGENT_STATE_DIR", home.join("state"))
-            .env("SINDRI_CONSOLE_URL", listener.url())
-            .env("SINDRI_CONSOLE_API_KEY", "bench")
-            .env("SINDRI_INSTANCE_ID", "bench")
-            .env("SINDRI_LOG_LEVEL", "error")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the agent starts");
-        let console = listener.accept();
-        Agent { child, console }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 fn compare(console: &mut Console, what: &str, program: &str, args: &[&str], missed: &mut Vec<String>) {

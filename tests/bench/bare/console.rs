@@ -2,9 +2,6 @@
 //!
 //! One thread, blocking sockets, no JSON: what is measured with it is the agent. It is for one agent and one connection.
 
-// Each benchmark is a crate of its own and uses a part of this module.
-#![allow(dead_code)]
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;

@@ -1,0 +1,73 @@
+//! The agent alone with a console that costs next to nothing: what is measured with them is the agent.
+//!
+//! It measures nothing itself. Each benchmark is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod console;
+
+use console::{Console, Listener};
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The agent, ended with this value.
+pub(crate) struct Agent {
+    child: Child,
+    pub(crate) console: Console,
+}
+
+impl Agent {
+    pub(crate) fn start(home: &Path) -> Agent {
+        let listener = Listener::new();
+        let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", home)
+            .env("SINDRI_AGENT_STATE_DIR", home.join("state"))
+            .env("SINDRI_CONSOLE_URL", listener.url())
+            .env("SINDRI_CONSOLE_API_KEY", "bench")
+            .env("SINDRI_INSTANCE_ID", "bench")
+            .env("SINDRI_LOG_LEVEL", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the agent starts");
+        let console = listener.accept();
+        Agent { child, console }
+    }
+
+    /// Opens a terminal without echo that is ready to run a line.
+    pub(crate) fn quiet(&mut self, session: &str) {
+        self.console.create(session, "/bin/sh");
+        self.console.input(session, b"stty -echo; PS1=; PS2=; echo; echo\n");
+        let mut seen = 0;
+        self.console.until("a quiet shell", |heard| {
+            seen += if heard.is_of(session) { heard.output_bytes() } else { 0 };
+            seen > 40
+        });
+        // Whatever of that comes late is not to be counted.
+        while self.console.hear(Duration::from_millis(200)).is_some() {}
+    }
+
+    /// A figure of `/proc/<pid>/smaps_rollup`, in bytes.
+    pub(crate) fn private_dirty_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("readable");
+        let line = text.lines().find(|line| line.starts_with("Private_Dirty:")).expect("listed");
+        let kib: u64 = line.split_whitespace().nth(1).expect("a number").parse().expect("a number");
+        kib << 10
+    }
+
+    /// Its processor time so far.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("readable");
+        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+        Duration::from_millis(10 * fields.map(|field| field.parse::<u64>().expect("a number")).sum::<u64>())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
