@@ -43,7 +43,7 @@ pub use id::{ID_CHARACTERS_MAX, INSTANCE_ID_CHARACTERS_MAX};
 pub use inbound::{COLS_DEFAULT, Decoded, Ignored, Inbound, ROWS_DEFAULT, TerminalMessage, decode};
 pub use number::{COUNT_MAX, Count, Percent, Ratio};
 pub use output::{ClosedReason, CommandOutput, OutputStream, TerminalClosed, TerminalOutput, frame_len_max};
-pub use registration::{ANSWER_BYTES_MAX, Registration, answered_id};
+pub use registration::Registration;
 pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
 pub use timestamp::Timestamp;
 

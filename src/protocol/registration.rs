@@ -1,18 +1,15 @@
-//! Registration: the HTTP body, the message of the same name, and what the console's answer says.
+//! Registration: the HTTP body, and the message of the same name.
 //!
-//! It sends nothing and chooses neither path nor moment. Rules (wire.md, part B): `hostname` is never empty, `tags` is
-//! always an object, what is empty is left out; the message is stored as an event, so it says which one.
+//! It sends nothing, chooses neither path nor moment, and reads no answer (`link`). Rules (wire.md, part B): `hostname` is
+//! never empty, `tags` is always an object, what is empty is left out; the message is stored as an event, so it says
+//! which one.
 
 use super::encode::{Payload, encode, json, sealed};
 use super::id::InstanceId;
 use super::timestamp::Timestamp;
 use draupnir_fsm::order::ProviderName;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
+use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// Longest answer that is read, in bytes. The production console's has some 600.
-pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// The names under which the production console knows providers.
 const PROVIDERS_KNOWN: &[&str] = &[
@@ -78,20 +75,6 @@ impl Registration<'_> {
     }
 }
 
-/// The id that the console gave in the body of its answer, if it is one that can be used.
-pub fn answered_id(body: &[u8]) -> Option<InstanceId> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        id: Cow<'a, str>,
-    }
-    if body.len() > ANSWER_BYTES_MAX {
-        return None;
-    }
-    let answer: Answer<'_> = serde_json::from_slice(body).ok()?;
-    InstanceId::new(&answer.id).ok()
-}
-
 /// How the production console calls a provider; its generic one where it has no name for it.
 fn alias(provider: Option<&str>) -> &str {
     match provider {
@@ -144,7 +127,6 @@ impl Payload for Wire<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
     use serde_json::Value;
     use std::time::UNIX_EPOCH;
 
@@ -178,26 +160,5 @@ mod tests {
         assert_eq!(provider(Some("hetzner")), "ssh");
         assert_eq!(provider(None), "ssh");
         assert_eq!(body(Some("k8s"), None, ProviderName::Configured)["provider"], "k8s");
-    }
-
-    #[test]
-    fn the_id_of_an_answer_must_be_usable() {
-        let id = |body: &str| answered_id(body.as_bytes()).map(|id| id.to_string());
-        assert_eq!(id(r#"{"id":"cmw1","name":"web-1","x":null}"#).as_deref(), Some("cmw1"));
-        assert_eq!(id(r#"{"name":"web-1"}"#), None);
-        assert_eq!(id(r#"{"id":""}"#), None);
-        assert_eq!(id(r#"{"id":7}"#), None);
-        assert_eq!(id(r#"{"id":"a\r\nX-Evil: 1"}"#), None);
-        assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(101))), None);
-        assert_eq!(id(&format!(r#"{{"id":"x"{}}}"#, " ".repeat(ANSWER_BYTES_MAX))), None);
-        assert_eq!(id("<html>"), None);
-        assert_eq!(id(""), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_answer_is_read_without_panic(body: Vec<u8>) {
-            prop_assert!(answered_id(&body).is_none_or(|id| !id.as_str().is_empty()));
-        }
     }
 }
