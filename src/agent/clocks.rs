@@ -1,10 +1,12 @@
-//! Reads the clocks: the one place that asks what time it is.
+//! Reads the clocks, and waits for them: the one place that asks what time it is.
 //!
 //! It compares nothing; what a jump is stands in [`draupnir_fsm::clock`].
 
 use draupnir_fsm::clock::Clocks;
 use draupnir_fsm::time::Time;
 use rustix::time::{ClockId, clock_gettime};
+use smol::Timer;
+use smol::future::yield_now;
 use std::time::{Duration, Instant};
 
 /// The agent's own zero on the monotonic clock.
@@ -25,6 +27,33 @@ impl Start {
     /// The first instant at which [`Start::elapsed`] is `time`; none where that lies beyond what the clock can count.
     pub(super) fn instant(self, time: Time) -> Option<Instant> {
         self.0.checked_add(Duration::from_millis(time.as_ms()))
+    }
+}
+
+/// The loop's one timer. Setting it wakes the reactor's thread, which is most of what an idle agent costs; so it is set
+/// only when nothing else is left to do, and never to where it stands.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    timer: Timer,
+    /// Where it is set to; none where it has gone off.
+    set_to: Option<Instant>,
+}
+
+impl Alarm {
+    /// One that is not set.
+    pub(super) fn new() -> Self {
+        Self { timer: Timer::never(), set_to: None }
+    }
+
+    /// Returns at `due`, or as soon after it as the executor has nothing else to run.
+    pub(super) async fn wait_until(&mut self, due: Instant) {
+        yield_now().await;
+        if self.set_to != Some(due) {
+            self.timer.set_at(due);
+            self.set_to = Some(due);
+        }
+        (&mut self.timer).await;
+        self.set_to = None;
     }
 }
 
@@ -65,6 +94,26 @@ mod tests {
         let start = Start::now();
         let begins = start.instant(Time::from_ms(5)).expect("near");
         assert_eq!(begins.duration_since(start.0), Duration::from_millis(5));
+    }
+
+    #[test]
+    fn an_alarm_that_was_set_later_or_went_off_goes_off_again() {
+        let mut alarm = Alarm::new();
+        let begin = Instant::now();
+        let far = begin + Duration::from_secs(3_600);
+        smol::future::block_on(async {
+            let mut waiting = Box::pin(alarm.wait_until(far));
+            for polled in ["lets others run", "sets it"] {
+                assert!(smol::future::poll_once(&mut waiting).await.is_none(), "an hour has not passed: {polled}");
+            }
+            drop(waiting);
+            assert_eq!(alarm.set_to, Some(far));
+            for ms in [5, 5, 10] {
+                let due = begin + Duration::from_millis(ms);
+                alarm.wait_until(due).await;
+                assert!(Instant::now() >= due);
+            }
+        });
     }
 
     #[test]

@@ -27,14 +27,14 @@ use crate::protocol::{InstanceId, Metadata};
 use crate::report::{self, Report, Reporter};
 use crate::restart::Past;
 use async_channel::Receiver;
-use clocks::Start;
+use clocks::{Alarm, Start};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::engine::Engine;
 use draupnir_fsm::fact::{Attempt, Fact};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::order::RegisterPath;
 use futures_lite::FutureExt as _;
-use smol::{LocalExecutor, Timer};
+use smol::LocalExecutor;
 use std::rc::Rc;
 
 /// How many reports are taken in before time is allowed to pass: a flood must not keep deadlines from firing.
@@ -65,6 +65,7 @@ pub struct Agent {
     /// How the console put its last refusal, until a problem is reported with it.
     words: Option<String>,
     reports: Receiver<Report>,
+    alarm: Alarm,
 }
 
 /// What is noticed once for each link.
@@ -155,6 +156,7 @@ impl Agent {
             start,
             engine,
             reports,
+            alarm: Alarm::new(),
         })
     }
 
@@ -188,13 +190,13 @@ impl Agent {
     }
 
     /// The next report, or nothing once the next deadline is there.
-    async fn wait(&self) -> Option<Report> {
+    async fn wait(&mut self) -> Option<Report> {
         let due = self.engine.next_deadline().and_then(|deadline| self.start.instant(deadline));
         let report = async { self.reports.recv().await.ok() };
         match due {
             Some(due) => {
                 let deadline = async {
-                    Timer::at(due).await;
+                    self.alarm.wait_until(due).await;
                     None
                 };
                 report.or(deadline).await
