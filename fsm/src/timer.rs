@@ -91,6 +91,13 @@ impl Timers {
         self.deadlines[timer as usize] = None;
     }
 
+    /// Lets none of `timers` fire.
+    pub fn disarm_all(&mut self, timers: &[Timer]) {
+        for timer in timers {
+            self.disarm(*timer);
+        }
+    }
+
     /// When `timer` fires.
     pub fn deadline(&self, timer: Timer) -> Option<Time> {
         self.deadlines[timer as usize]

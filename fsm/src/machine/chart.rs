@@ -1,4 +1,4 @@
-//! The state chart: one function a state, one `superstate` for each box of the README's diagram.
+//! The state chart: one `State` for each state of the README's diagram, one `Superstate` for each of its boxes.
 //!
 //! ```text
 //! running                       root of all but draining and stopped
@@ -19,126 +19,195 @@
 //! stopped
 //! ```
 //!
-//! The functions say where an event leads; what is done on the way stands in the sibling files. Each timer is armed on
-//! entry or by a handler of its state and disarmed on exit.
+//! First the hierarchy and what is done on entry and exit, then a function for each state: where an event leads. What is
+//! done on the way stands in the sibling files. Each timer is armed on entry or by a handler of its state and disarmed on
+//! exit.
+//!
+//! The traits of statig are implemented by hand: its macro orders the states anew in each compilation, and the same
+//! source would never give the same program twice.
 
+use super::connection::Connection;
 use super::{Context, Event};
-use crate::backoff::Backoff;
-use crate::fact::{Attempt, Fact};
-use crate::order::{Gate, Order, ProviderName, RegisterPath};
-use crate::time::Time;
+use crate::fact::Fact;
+use crate::order::{Gate, Order};
 use crate::timer::Timer;
-use statig::prelude::*;
+use statig::blocking::{self, IntoStateMachine};
+use statig::prelude::{Handled, Outcome, Super, Transition};
 
-/// What outlives a state.
+/// Where the connection is.
 #[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    /// Number of the latest registration.
-    pub(super) attempt: Attempt,
-    /// Number of the latest link.
-    pub(super) link: Attempt,
-    /// The console has given us an id, now or in an earlier life.
-    pub(super) registered: bool,
-    /// The `deploy` event of this process is out.
-    pub(super) deployed: bool,
-    /// The path that is tried first.
-    pub(super) path: RegisterPath,
-    /// The other path was tried in this round.
-    pub(super) path_changed: bool,
-    /// How the provider is named.
-    pub(super) provider: ProviderName,
-    /// The waits as far as they have grown.
-    pub(super) backoff: Backoff,
-    /// When the last replacements happened, the newest first.
-    pub(super) replacements: [Option<Time>; 3],
-    /// It was said that two agents share the id.
-    pub(super) sharing_reported: bool,
-    /// A link whose socket is not gone yet.
-    pub(super) closing: Option<Attempt>,
-    /// That socket has been dropped, not only closed.
-    pub(super) dropped: bool,
-    /// When the last socket was gone.
-    pub(super) gone_at: Option<Time>,
-    /// When the next dial is wanted, the old socket permitting.
-    pub(super) retry_at: Time,
-    /// Dials since the last link.
-    pub(super) dials: u32,
-    /// Since when there is no link.
-    pub(super) offline_since: Time,
-    /// What may pass on the current link.
-    pub(super) gate: Option<Gate>,
-    /// The link answers for a jump of the clock.
-    pub(super) probing: bool,
-    /// A loss was unclean, and the console must be cured of it.
-    pub(super) resync_due: bool,
-    /// When the last unclean loss was.
-    pub(super) unclean_at: Time,
-    /// The link that is closing was closed for a resync.
-    pub(super) resyncing: bool,
-    /// Resyncs in a row whose close was not answered.
-    pub(super) resyncs_unanswered: u8,
-    /// When somebody last typed, as far as that was asked for.
-    pub(super) typed_at: Option<Time>,
-    /// Everything sent is acknowledged.
-    pub(super) settled: bool,
-    /// When the next heartbeat is due; a reconnect does not change it.
-    pub(super) heartbeat_at: Time,
-    /// When the next metrics are due; a reconnect does not change it.
-    pub(super) metrics_at: Time,
-    /// How many of the three signals of the drain are out.
-    pub(super) drain_steps: u8,
-    /// When the drain began.
-    pub(super) drain_began: Time,
-    /// Facts that no state had a use for.
-    pub(super) unhandled: u64,
-    /// Facts about attempts and links that were over.
-    pub(super) stale: u64,
+pub(crate) enum State {
+    /// Nothing is known to the console yet, or it forgot us; goes on when [`Timer::Begin`] expires.
+    Unregistered {
+        /// How long that is.
+        wait_ms: u64,
+    },
+    /// One registration is in flight.
+    Requesting,
+    /// Waiting to send the next registration.
+    BackingOff {
+        /// How long.
+        wait_ms: u64,
+    },
+    /// Waiting for the retry, and for the old socket to be gone.
+    Waiting {
+        /// How long for the retry.
+        wait_ms: u64,
+    },
+    /// One dial is in flight.
+    Dialling,
+    /// Up, but the console may not listen yet.
+    Greeting,
+    /// Everything may pass.
+    Ready,
+    /// Sessions and commands end, what they said goes out.
+    Flushing,
+    /// The close frame is out; its answer is waited for.
+    Closing,
+    /// Without a link there is nothing to do but to wait for the children.
+    Unlinked,
+    /// Over. Nothing is ordered any more.
+    Stopped,
 }
 
-impl Default for Connection {
-    fn default() -> Self {
-        Self {
-            attempt: 0,
-            link: 0,
-            registered: false,
-            deployed: false,
-            path: RegisterPath::Designed,
-            path_changed: false,
-            provider: ProviderName::Configured,
-            backoff: Backoff::default(),
-            replacements: [None; 3],
-            sharing_reported: false,
-            closing: None,
-            dropped: false,
-            gone_at: None,
-            retry_at: Time::START,
-            dials: 0,
-            offline_since: Time::START,
-            gate: None,
-            probing: false,
-            resync_due: false,
-            unclean_at: Time::START,
-            resyncing: false,
-            resyncs_unanswered: 0,
-            typed_at: None,
-            settled: true,
-            heartbeat_at: Time::START,
-            metrics_at: Time::START,
-            drain_steps: 0,
-            drain_began: Time::START,
-            unhandled: 0,
-            stale: 0,
+/// What several states have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Superstate {
+    /// Root of all but `Draining` and `Stopped`.
+    Running,
+    /// The console is asked for an id.
+    Registering,
+    /// A link is wanted and not there.
+    Connecting,
+    /// A WebSocket is up.
+    Connected,
+    /// Told to stop: ends by [`Timer::DrainExit`] whatever is left.
+    Draining,
+}
+
+impl IntoStateMachine for Connection {
+    type Event<'event> = Event<'event>;
+    type Context<'context> = Context<'context>;
+    type State = State;
+    type Superstate<'state> = Superstate;
+
+    fn initial() -> State {
+        State::Unregistered { wait_ms: 0 }
+    }
+}
+
+impl blocking::State<Connection> for State {
+    fn superstate(&mut self) -> Option<Superstate> {
+        match self {
+            Self::Unregistered { .. } => Some(Superstate::Running),
+            Self::Requesting | Self::BackingOff { .. } => Some(Superstate::Registering),
+            Self::Waiting { .. } | Self::Dialling => Some(Superstate::Connecting),
+            Self::Greeting | Self::Ready => Some(Superstate::Connected),
+            Self::Flushing | Self::Closing | Self::Unlinked => Some(Superstate::Draining),
+            Self::Stopped => None,
+        }
+    }
+
+    fn call_entry_action(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
+        match self {
+            Self::Unregistered { wait_ms } => connection.begin_anew(*wait_ms, context),
+            Self::Requesting => connection.request(context),
+            Self::BackingOff { wait_ms } => connection.back_off(*wait_ms, context),
+            Self::Waiting { wait_ms } => connection.wait_to_dial(*wait_ms, context),
+            Self::Dialling => connection.dial(context),
+            Self::Greeting => connection.arm_gates(context),
+            Self::Ready => connection.begin_ready(context),
+            Self::Flushing => connection.begin_flush(context),
+            Self::Closing => connection.begin_close(context),
+            Self::Unlinked | Self::Stopped => {}
+        }
+    }
+
+    fn call_exit_action(&mut self, _connection: &mut Connection, context: &mut Context<'_>) {
+        let timers: &[Timer] = match self {
+            Self::Unregistered { .. } => &[Timer::Begin],
+            Self::Requesting => &[Timer::RegistrationDeadline],
+            Self::BackingOff { .. } | Self::Waiting { .. } => &[Timer::Retry],
+            Self::Dialling => &[Timer::DialDeadline],
+            Self::Greeting => &[Timer::StateGate, Timer::AllGate],
+            Self::Ready => &[Timer::Stable, Timer::StableAfterReplacement, Timer::Resync],
+            Self::Flushing => &[Timer::DrainClose, Timer::StateGate],
+            Self::Closing => &[Timer::CloseDeadline],
+            Self::Unlinked | Self::Stopped => &[],
+        };
+        context.timers.disarm_all(timers);
+    }
+
+    fn call_handler(
+        &mut self,
+        connection: &mut Connection,
+        event: &Event<'_>,
+        context: &mut Context<'_>,
+    ) -> Outcome<Self> {
+        match self {
+            Self::Unregistered { .. } => connection.unregistered(event),
+            Self::Requesting => connection.requesting(event, context),
+            Self::BackingOff { .. } => Connection::backing_off(event),
+            Self::Waiting { .. } => connection.waiting(event, context),
+            Self::Dialling => connection.dialling(event, context),
+            Self::Greeting => connection.greeting(event, context),
+            Self::Ready => connection.ready(event, context),
+            Self::Flushing => connection.flushing(event, context),
+            Self::Closing => connection.closing(event, context),
+            Self::Unlinked => connection.unlinked(event, context),
+            Self::Stopped => connection.count(event),
         }
     }
 }
 
-#[state_machine(initial = "State::unregistered(0)", visibility = "pub(crate)", state(derive(Clone, Debug)))]
+impl blocking::Superstate<Connection> for Superstate {
+    fn superstate(&mut self) -> Option<Self> {
+        match self {
+            Self::Registering | Self::Connecting | Self::Connected => Some(Self::Running),
+            Self::Running | Self::Draining => None,
+        }
+    }
+
+    fn call_entry_action(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
+        match self {
+            Self::Connected => connection.begin_link(context),
+            Self::Draining => connection.begin_drain(context),
+            Self::Running | Self::Registering | Self::Connecting => {}
+        }
+    }
+
+    fn call_exit_action(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
+        let timers: &[Timer] = match self {
+            Self::Running => &[Timer::CloseDeadline],
+            Self::Registering | Self::Connecting => &[],
+            Self::Connected => {
+                connection.offline_since = context.now;
+                &[Timer::Ping, Timer::PongDeadline, Timer::Heartbeat, Timer::Metrics]
+            }
+            Self::Draining => &[Timer::DrainStep, Timer::DrainExit],
+        };
+        context.timers.disarm_all(timers);
+    }
+
+    fn call_handler(
+        &mut self,
+        connection: &mut Connection,
+        event: &Event<'_>,
+        context: &mut Context<'_>,
+    ) -> Outcome<State> {
+        match self {
+            Self::Running => connection.running(event, context),
+            Self::Registering | Self::Connecting => Super,
+            Self::Connected => connection.connected(event, context),
+            Self::Draining => connection.draining(event, context),
+        }
+    }
+}
+
 impl Connection {
-    /// Root of all but `draining` and `stopped`.
-    #[superstate(exit_action = "leave_running")]
-    fn running(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn running(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::ShutdownRequested) => Transition(State::unlinked()),
+            Event::Fact(Fact::ShutdownRequested) => Transition(State::Unlinked),
             Event::Fact(Fact::ClockJumped { entropy, .. }) => {
                 self.jumped(*entropy, context);
                 Handled
@@ -160,47 +229,19 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn leave_running(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::CloseDeadline);
-    }
-
-    /// Nothing is known to the console yet, or it forgot us; goes on when [`Timer::Begin`] expires.
-    #[state(superstate = "running", entry_action = "enter_unregistered", exit_action = "leave_unregistered")]
-    fn unregistered(&mut self, wait_ms: &u64, event: &Event<'_>) -> Outcome<State> {
-        let _ = wait_ms;
+    fn unregistered(&mut self, event: &Event<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::Started { remembered }) => {
                 self.registered = *remembered;
                 Handled
             }
-            Event::Expired(Timer::Begin) if self.registered => Transition(State::waiting(0)),
-            Event::Expired(Timer::Begin) => Transition(State::requesting()),
+            Event::Expired(Timer::Begin) if self.registered => Transition(State::Waiting { wait_ms: 0 }),
+            Event::Expired(Timer::Begin) => Transition(State::Requesting),
             _ => Super,
         }
     }
 
-    #[action]
-    fn enter_unregistered(&mut self, wait_ms: &u64, context: &mut Context<'_>) {
-        self.path_changed = false;
-        context.arm_in(Timer::Begin, *wait_ms);
-    }
-
-    #[action]
-    fn leave_unregistered(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::Begin);
-    }
-
-    /// The console is asked for an id.
-    #[superstate(superstate = "running")]
-    fn registering(&mut self, event: &Event<'_>) -> Outcome<State> {
-        let _ = event;
-        Super
-    }
-
-    /// One exchange is in flight.
-    #[state(superstate = "registering", entry_action = "enter_requesting", exit_action = "leave_requesting")]
-    fn requesting(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn requesting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::RegistrationAnswered { attempt, status, retry_after_ms }) if *attempt == self.attempt => {
                 self.registration_answered(*status, *retry_after_ms, context)
@@ -217,50 +258,14 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_requesting(&mut self, context: &mut Context<'_>) {
-        self.attempt = self.attempt.wrapping_add(1);
-        context.order(Order::Register { attempt: self.attempt, path: self.path, provider: self.provider });
-        context.arm_in(Timer::RegistrationDeadline, context.policy.registration_ms);
-    }
-
-    #[action]
-    fn leave_requesting(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::RegistrationDeadline);
-    }
-
-    /// Waiting to send the next registration.
-    #[state(superstate = "registering", entry_action = "enter_backing_off", exit_action = "disarm_retry")]
-    fn backing_off(&mut self, wait_ms: &u64, event: &Event<'_>) -> Outcome<State> {
-        let _ = wait_ms;
+    fn backing_off(event: &Event<'_>) -> Outcome<State> {
         match event {
-            Event::Expired(Timer::Retry) => Transition(State::requesting()),
+            Event::Expired(Timer::Retry) => Transition(State::Requesting),
             _ => Super,
         }
     }
 
-    #[action]
-    fn enter_backing_off(&mut self, wait_ms: &u64, context: &mut Context<'_>) {
-        self.path_changed = false;
-        context.arm_in(Timer::Retry, *wait_ms);
-    }
-
-    #[action]
-    fn disarm_retry(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::Retry);
-    }
-
-    /// A link is wanted and not there.
-    #[superstate(superstate = "running")]
-    fn connecting(&mut self, event: &Event<'_>) -> Outcome<State> {
-        let _ = event;
-        Super
-    }
-
-    /// Waiting for the retry, and for the old socket to be gone.
-    #[state(superstate = "connecting", entry_action = "enter_waiting", exit_action = "disarm_retry")]
-    fn waiting(&mut self, wait_ms: &u64, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
-        let _ = wait_ms;
+    fn waiting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Expired(Timer::Retry) => self.retry_is_due(context),
             Event::Fact(Fact::LinkClosed { link }) if *link == self.link => {
@@ -277,17 +282,9 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_waiting(&mut self, wait_ms: &u64, context: &mut Context<'_>) {
-        self.retry_at = context.now.after_ms(*wait_ms);
-        self.arm_retry(context);
-    }
-
-    /// One dial is in flight.
-    #[state(superstate = "connecting", entry_action = "enter_dialling", exit_action = "leave_dialling")]
-    fn dialling(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn dialling(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::LinkOpened { link }) if *link == self.link => Transition(State::greeting()),
+            Event::Fact(Fact::LinkOpened { link }) if *link == self.link => Transition(State::Greeting),
             Event::Fact(Fact::DialFailed { link, cause, retry_after_ms }) if *link == self.link => {
                 self.dial_failed(*cause, *retry_after_ms, context)
             }
@@ -300,24 +297,9 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_dialling(&mut self, context: &mut Context<'_>) {
-        self.link = self.link.wrapping_add(1);
-        self.dials = self.dials.saturating_add(1);
-        context.order(Order::Dial { link: self.link });
-        context.arm_in(Timer::DialDeadline, context.policy.dial_ms);
-    }
-
-    #[action]
-    fn leave_dialling(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::DialDeadline);
-    }
-
-    /// A WebSocket is up.
-    #[superstate(superstate = "running", entry_action = "enter_connected", exit_action = "leave_connected")]
-    fn connected(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn connected(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::ShutdownRequested) => Transition(State::flushing()),
+            Event::Fact(Fact::ShutdownRequested) => Transition(State::Flushing),
             Event::Fact(Fact::CloseReceived { link, code, reason }) if *link == self.link => {
                 self.close_received(*code, *reason, context)
             }
@@ -334,22 +316,10 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_connected(&mut self, context: &mut Context<'_>) {
-        self.begin_link(context);
-    }
-
-    #[action]
-    fn leave_connected(&mut self, context: &mut Context<'_>) {
-        self.end_link(context);
-    }
-
-    /// Up, but the console may not listen yet.
-    #[state(superstate = "connected", entry_action = "enter_greeting", exit_action = "disarm_gates")]
-    fn greeting(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn greeting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::Greeted { link }) if *link == self.link => Transition(State::ready()),
-            Event::Expired(Timer::AllGate) => Transition(State::ready()),
+            Event::Fact(Fact::Greeted { link }) if *link == self.link => Transition(State::Ready),
+            Event::Expired(Timer::AllGate) => Transition(State::Ready),
             Event::Expired(Timer::StateGate) => {
                 self.open_gate(Gate::State, context);
                 Handled
@@ -358,20 +328,7 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_greeting(&mut self, context: &mut Context<'_>) {
-        self.arm_gates(context);
-    }
-
-    #[action]
-    fn disarm_gates(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::StateGate);
-        context.timers.disarm(Timer::AllGate);
-    }
-
-    /// Everything may pass.
-    #[state(superstate = "connected", entry_action = "enter_ready", exit_action = "leave_ready")]
-    fn ready(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn ready(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Expired(Timer::Stable) => {
                 self.backoff.reset();
@@ -390,21 +347,7 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_ready(&mut self, context: &mut Context<'_>) {
-        self.begin_ready(context);
-    }
-
-    #[action]
-    fn leave_ready(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::Stable);
-        context.timers.disarm(Timer::StableAfterReplacement);
-        context.timers.disarm(Timer::Resync);
-    }
-
-    /// Told to stop: ends by [`Timer::DrainExit`] whatever is left.
-    #[superstate(entry_action = "enter_draining", exit_action = "leave_draining")]
-    fn draining(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn draining(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Expired(Timer::DrainStep) => {
                 self.drain_step(context);
@@ -420,23 +363,11 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_draining(&mut self, context: &mut Context<'_>) {
-        self.begin_drain(context);
-    }
-
-    #[action]
-    fn leave_draining(&mut self, context: &mut Context<'_>) {
-        self.end_drain(context);
-    }
-
-    /// Sessions and commands end, what they said goes out.
-    #[state(superstate = "draining", entry_action = "enter_flushing", exit_action = "leave_flushing")]
-    fn flushing(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn flushing(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Reconsider if self.settled && context.children_are_gone() => Transition(State::closing()),
+            Event::Reconsider if self.settled && context.children_are_gone() => Transition(State::Closing),
             Event::Reconsider => Handled,
-            Event::Expired(Timer::DrainClose) => Transition(State::closing()),
+            Event::Expired(Timer::DrainClose) => Transition(State::Closing),
             Event::Fact(Fact::Greeted { link }) if *link == self.link => {
                 self.open_gate_to_flush(context);
                 Handled
@@ -449,34 +380,22 @@ impl Connection {
             Event::Fact(Fact::CloseReceived { link, .. } | Fact::LinkLost { link, .. } | Fact::LinkClosed { link })
                 if *link == self.link =>
             {
-                Transition(State::unlinked())
+                Transition(State::Unlinked)
             }
             Event::Fact(Fact::WriteStalled { link }) if *link == self.link => {
                 context.order(Order::DropLink { link: self.link });
-                Transition(State::unlinked())
+                Transition(State::Unlinked)
             }
             _ => Super,
         }
     }
 
-    #[action]
-    fn enter_flushing(&mut self, context: &mut Context<'_>) {
-        self.begin_flush(context);
-    }
-
-    #[action]
-    fn leave_flushing(&mut self, context: &mut Context<'_>) {
-        self.end_flush(context);
-    }
-
-    /// The close frame is out; its answer is waited for.
-    #[state(superstate = "draining", entry_action = "enter_closing", exit_action = "leave_closing")]
-    fn closing(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn closing(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Transition(State::unlinked()),
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Transition(State::Unlinked),
             Event::Expired(Timer::CloseDeadline) => {
                 context.order(Order::DropLink { link: self.link });
-                Transition(State::unlinked())
+                Transition(State::Unlinked)
             }
             Event::Reconsider => Handled,
             Event::Fact(
@@ -490,31 +409,13 @@ impl Connection {
         }
     }
 
-    #[action]
-    fn enter_closing(&mut self, context: &mut Context<'_>) {
-        self.begin_close(context);
-    }
-
-    #[action]
-    fn leave_closing(&mut self, context: &mut Context<'_>) {
-        self.end_close(context);
-    }
-
-    /// Without a link there is nothing to do but to wait for the children.
-    #[state(superstate = "draining")]
-    fn unlinked(&mut self, context: &mut Context<'_>, event: &Event<'_>) -> Outcome<State> {
+    fn unlinked(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Reconsider if context.children_are_gone() => self.leave(context),
             Event::Reconsider => Handled,
             Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Handled,
             _ => Super,
         }
-    }
-
-    /// Over. Nothing is ordered any more.
-    #[state]
-    fn stopped(&mut self, event: &Event<'_>) -> Outcome<State> {
-        self.count(event)
     }
 }
 
@@ -523,75 +424,36 @@ impl State {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Unregistered { .. } => "unregistered",
-            Self::Requesting {} => "registering.requesting",
+            Self::Requesting => "registering.requesting",
             Self::BackingOff { .. } => "registering.backing_off",
             Self::Waiting { .. } => "connecting.waiting",
-            Self::Dialling {} => "connecting.dialling",
-            Self::Greeting {} => "connected.greeting",
-            Self::Ready {} => "connected.ready",
-            Self::Flushing {} => "draining.flushing",
-            Self::Closing {} => "draining.closing",
-            Self::Unlinked {} => "draining.unlinked",
-            Self::Stopped {} => "stopped",
+            Self::Dialling => "connecting.dialling",
+            Self::Greeting => "connected.greeting",
+            Self::Ready => "connected.ready",
+            Self::Flushing => "draining.flushing",
+            Self::Closing => "draining.closing",
+            Self::Unlinked => "draining.unlinked",
+            Self::Stopped => "stopped",
         }
     }
 
     /// Whether a link is up, so that messages make sense.
     pub(crate) fn has_link(&self) -> bool {
         match self {
-            Self::Greeting {} | Self::Ready {} | Self::Flushing {} => true,
+            Self::Greeting | Self::Ready | Self::Flushing => true,
             Self::Unregistered { .. }
-            | Self::Requesting {}
+            | Self::Requesting
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
-            | Self::Dialling {}
-            | Self::Closing {}
-            | Self::Unlinked {}
-            | Self::Stopped {} => false,
+            | Self::Dialling
+            | Self::Closing
+            | Self::Unlinked
+            | Self::Stopped => false,
         }
     }
 
     /// Whether the agent is on its way out.
     pub(crate) fn is_draining(&self) -> bool {
-        matches!(self, Self::Flushing {} | Self::Closing {} | Self::Unlinked {})
-    }
-}
-
-impl Connection {
-    /// The root's last resort: an event that no state had a use for is counted, and told apart from a stale one.
-    fn count(&mut self, event: &Event<'_>) -> Outcome<State> {
-        match event {
-            Event::Fact(fact) if self.is_stale(fact) => self.stale += 1,
-            Event::Fact(_) => self.unhandled += 1,
-            // The machine's own: a timer that was disarmed cannot expire, and there is nothing to reconsider here.
-            Event::Expired(_) | Event::Reconsider => {}
-        }
-        Handled
-    }
-
-    fn is_stale(&self, fact: &Fact) -> bool {
-        match fact {
-            Fact::RegistrationAnswered { attempt, .. } | Fact::RegistrationFailed { attempt, .. } => {
-                *attempt <= self.attempt
-            }
-            Fact::LinkOpened { link }
-            | Fact::DialFailed { link, .. }
-            | Fact::Greeted { link }
-            | Fact::PingWritten { link }
-            | Fact::PongReceived { link, .. }
-            | Fact::WriteStalled { link }
-            | Fact::CloseReceived { link, .. }
-            | Fact::LinkLost { link, .. }
-            | Fact::LinkClosed { link } => *link <= self.link,
-            Fact::Started { .. }
-            | Fact::Tick
-            | Fact::DeliverySettled { .. }
-            | Fact::RoomForResults { .. }
-            | Fact::TerminalInput
-            | Fact::ClockJumped { .. }
-            | Fact::ShutdownRequested
-            | Fact::Session { .. }
-            | Fact::Command { .. } => false,
-        }
+        matches!(self, Self::Flushing | Self::Closing | Self::Unlinked)
     }
 }

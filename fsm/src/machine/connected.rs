@@ -1,6 +1,7 @@
 //! Life on a link: gates, keep-alive, heartbeats and metrics, resync, and all the ways in which it ends.
 
-use super::chart::{Connection, State};
+use super::chart::State;
+use super::connection::Connection;
 use super::{Context, Event};
 use crate::fact::{CloseReason, Fact};
 use crate::order::{CloseText, Disconnect, Event as Told, Gate, Order, Problem};
@@ -19,13 +20,6 @@ impl Connection {
         self.gate = None;
         self.probing = false;
         context.arm_in(Timer::Ping, context.policy.ping_ms);
-    }
-
-    pub(super) fn end_link(&mut self, context: &mut Context<'_>) {
-        self.offline_since = context.now;
-        for timer in [Timer::Ping, Timer::PongDeadline, Timer::Heartbeat, Timer::Metrics] {
-            context.timers.disarm(timer);
-        }
     }
 
     pub(super) fn arm_gates(&mut self, context: &mut Context<'_>) {

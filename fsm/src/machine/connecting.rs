@@ -1,13 +1,26 @@
 //! What a dial leads to, and the wait before it: for the retry, and for the old socket to be gone.
 
 use super::Context;
-use super::chart::{Connection, State};
+use super::chart::State;
+use super::connection::Connection;
 use crate::fact::Failure;
 use crate::order::{Order, Problem};
 use crate::timer::Timer;
 use statig::prelude::{Handled, Outcome, Transition};
 
 impl Connection {
+    pub(super) fn wait_to_dial(&mut self, wait_ms: u64, context: &mut Context<'_>) {
+        self.retry_at = context.now.after_ms(wait_ms);
+        self.arm_retry(context);
+    }
+
+    pub(super) fn dial(&mut self, context: &mut Context<'_>) {
+        self.link = self.link.wrapping_add(1);
+        self.dials = self.dials.saturating_add(1);
+        context.order(Order::Dial { link: self.link });
+        context.arm_in(Timer::DialDeadline, context.policy.dial_ms);
+    }
+
     /// Arms the retry for when it is wanted and the old socket permits it. While that is not gone, its own deadline is
     /// what the state waits for.
     pub(super) fn arm_retry(&mut self, context: &mut Context<'_>) {
@@ -24,7 +37,7 @@ impl Connection {
             self.arm_retry(context);
             return Handled;
         }
-        Transition(State::Dialling {})
+        Transition(State::Dialling)
     }
 
     pub(super) fn dial_failed(

@@ -1,7 +1,8 @@
 //! The way out: signals to the children by the time table, then the close frame, then the end.
 
 use super::Context;
-use super::chart::{Connection, State};
+use super::chart::State;
+use super::connection::Connection;
 use crate::order::{CloseText, Disconnect, Event, Gate, Order};
 use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
@@ -13,11 +14,6 @@ impl Connection {
         context.hang_up_sessions();
         context.arm_in(Timer::DrainStep, context.policy.drain_terminate_ms);
         context.arm_in(Timer::DrainExit, context.policy.drain_exit_ms);
-    }
-
-    pub(super) fn end_drain(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::DrainStep);
-        context.timers.disarm(Timer::DrainExit);
     }
 
     pub(super) fn begin_flush(&mut self, context: &mut Context<'_>) {
@@ -37,18 +33,9 @@ impl Connection {
         context.timers.disarm(Timer::Metrics);
     }
 
-    pub(super) fn end_flush(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::DrainClose);
-        context.timers.disarm(Timer::StateGate);
-    }
-
     pub(super) fn begin_close(&mut self, context: &mut Context<'_>) {
         context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Shutdown });
         context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
-    }
-
-    pub(super) fn end_close(&mut self, context: &mut Context<'_>) {
-        context.timers.disarm(Timer::CloseDeadline);
     }
 
     /// The next of the three signals of the time table.
@@ -74,6 +61,6 @@ impl Connection {
     /// Nothing is left to do, or no time to do it.
     pub(super) fn leave(&mut self, context: &mut Context<'_>) -> Outcome<State> {
         context.order(Order::Exit);
-        Transition(State::Stopped {})
+        Transition(State::Stopped)
     }
 }

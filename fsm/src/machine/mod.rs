@@ -1,8 +1,8 @@
 //! The machine: facts and a time in, orders out.
 //!
-//! `chart.rs` is the state chart of the README in code, one function a state; the handlers of the four active states
-//! have a file each. This file holds what is around the chart: the timers,
-//! the jitter, the lifecycles of sessions and commands, and the tick.
+//! `chart.rs` is the state chart of the README in code; what the four active states do has a file each, and what they
+//! remember is `connection.rs`. This file holds what is around the chart: the timers, the jitter, the lifecycles of
+//! sessions and commands, and the tick.
 //!
 //! It does not carry bytes and does not know what messages look like. Invariants, checked by the exhaustive and the
 //! property tests: at most one live link; a deadline in every state but `Stopped`; no order about a stale attempt;
@@ -18,13 +18,15 @@ use crate::time::Time;
 use crate::timer::{Timer, Timers};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use chart::{Connection, State};
+use chart::State;
+use connection::Connection;
 use serde::Serialize;
 use statig::blocking::{IntoStateMachineExt as _, StateMachine};
 
 mod chart;
 mod connected;
 mod connecting;
+mod connection;
 mod draining;
 pub mod invariants;
 mod registering;
@@ -217,7 +219,7 @@ impl Machine {
 
     /// Whether nothing more will be ordered.
     pub fn is_stopped(&self) -> bool {
-        matches!(self.connection.state(), State::Stopped {})
+        matches!(self.connection.state(), State::Stopped)
     }
 
     /// What can be seen from outside.

@@ -1,11 +1,30 @@
 //! What a registration leads to: the two paths, the two names of the provider, and the waits of wire.md, part B.
 
 use super::Context;
-use super::chart::{Connection, State};
+use super::chart::State;
+use super::connection::Connection;
 use crate::order::{Event, Order, Problem, ProviderName, RegisterPath};
+use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
 
 impl Connection {
+    /// Back at the start, where the path in use and the other one are both open again.
+    pub(super) fn begin_anew(&mut self, wait_ms: u64, context: &mut Context<'_>) {
+        self.path_changed = false;
+        context.arm_in(Timer::Begin, wait_ms);
+    }
+
+    pub(super) fn request(&mut self, context: &mut Context<'_>) {
+        self.attempt = self.attempt.wrapping_add(1);
+        context.order(Order::Register { attempt: self.attempt, path: self.path, provider: self.provider });
+        context.arm_in(Timer::RegistrationDeadline, context.policy.registration_ms);
+    }
+
+    pub(super) fn back_off(&mut self, wait_ms: u64, context: &mut Context<'_>) {
+        self.path_changed = false;
+        context.arm_in(Timer::Retry, wait_ms);
+    }
+
     pub(super) fn registration_answered(
         &mut self,
         status: u16,
@@ -20,12 +39,12 @@ impl Connection {
             404 | 405 if !self.path_changed => {
                 self.path_changed = true;
                 self.path = other(self.path);
-                Transition(State::Requesting {})
+                Transition(State::Requesting)
             }
             // The production console knows fewer providers by other names.
             400 | 422 if self.provider == ProviderName::Configured => {
                 self.provider = ProviderName::Alias;
-                Transition(State::Requesting {})
+                Transition(State::Requesting)
             }
             408 | 425 | 429 | 500..=599 => self.register_later(retry_after_ms, context),
             400..=499 => self.registration_rejected(context),
