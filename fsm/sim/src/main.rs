@@ -22,7 +22,7 @@ usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet]
 ";
 
 /// Where the scenarios of failing seeds are put.
-const FAILURES_FOLDER: &str = "target/sim";
+const FAILURES_FOLDER: &str = "target/seeds";
 
 /// A run ends early when so many seeds have failed: they are likely to fail alike.
 const FAILURES_MAX: usize = 10;
