@@ -52,11 +52,13 @@ pub enum Planted {
     RunsRepeats,
     /// Output that is thrown away is not told of.
     HidesGaps,
+    /// Something that was held to be impossible is not: it panics.
+    Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -79,7 +81,13 @@ impl Planted {
         Self::CountsBytesThatWereNotSent,
         Self::RunsRepeats,
         Self::HidesGaps,
+        Self::Panics,
     ];
+
+    /// The one that is called so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name)
+    }
 
     /// The policy of an agent with this fault.
     pub(crate) fn policy(fault: Option<Self>) -> Policy {

@@ -211,7 +211,11 @@ impl World {
         let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(command) << 32 } else { 0 };
         let now = self.own_now();
         self.host.stirred += 1;
-        let requested = self.host.engine.command_requested(now, command, u64::from(dispatch) | unique, timeout_ms);
+        let id_hash = u64::from(dispatch) | unique;
+        let what = CommandFact::Requested { id_hash, timeout_ms };
+        self.host.hearing = Some((now, Fact::Command { command, what }));
+        let requested = self.host.engine.command_requested(now, command, id_hash, timeout_ms);
+        self.host.hearing = None;
         match requested {
             Requested::Taken | Requested::Answered => {}
             Requested::Running => {

@@ -10,7 +10,7 @@ use crate::world::{Event, World};
 use draupnir_fsm::delivery::{
     Cut, LINK_WINDOW_BYTES_MAX, Next, Poison, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, StateKind, StreamKey,
 };
-use draupnir_fsm::fact::Attempt;
+use draupnir_fsm::fact::{Attempt, Fact};
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::time::Time;
 
@@ -38,7 +38,9 @@ impl World {
         let now = self.own_now();
         loop {
             let bytes_written = self.bytes_written();
+            self.host.hearing = Some((now, Fact::Tick));
             self.host.engine.tick(now, bytes_written);
+            self.host.hearing = None;
             let mut performed = false;
             while let Some(order) = self.host.engine.poll_order() {
                 performed = true;
