@@ -51,6 +51,8 @@ pub(crate) struct Host {
     pub(crate) told_bytes: u64,
     /// What the machine is about to learn, and when: where it panics over that, it is the last step.
     pub(crate) hearing: Option<(Time, Fact)>,
+    /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
+    pub(crate) awaits_pong: Option<(Attempt, u64)>,
     keeps_steps: bool,
 }
 
@@ -81,6 +83,7 @@ impl Host {
             old_ping: None,
             told_bytes: 0,
             hearing: None,
+            awaits_pong: None,
             keeps_steps,
         }
     }

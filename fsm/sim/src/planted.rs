@@ -52,13 +52,15 @@ pub enum Planted {
     RunsRepeats,
     /// Output that is thrown away is not told of.
     HidesGaps,
+    /// The deadline of a Pong outlives its link and fires on the next one.
+    KeepsStaleTimers,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -81,6 +83,7 @@ impl Planted {
         Self::CountsBytesThatWereNotSent,
         Self::RunsRepeats,
         Self::HidesGaps,
+        Self::KeepsStaleTimers,
         Self::Panics,
     ];
 

@@ -176,6 +176,7 @@ impl World {
         };
         let now = self.own_now();
         self.host.stirred += 1;
+        self.host.awaits_pong.take_if(|(of, _)| *of == link);
         self.host.engine.pong(now, link, &payload);
         let acknowledged = self.messages.acknowledged(&self.host.engine.delivery);
         self.check(acknowledged);
