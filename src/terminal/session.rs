@@ -114,11 +114,13 @@ impl Session {
     /// Writes what was typed, and queues what the terminal does not take at once.
     pub(super) fn input(&self, bytes: &[u8]) -> Result<(), InputRefused> {
         self.restore_size();
-        let mut input = self.input.borrow_mut();
-        let written = if input.is_empty() { self.pty.write(bytes).unwrap_or(0) } else { 0 };
-        let rest = bytes.get(written..).unwrap_or_default();
-        if !rest.is_empty() {
-            input.push(rest)?;
+        let is_first = self.input.borrow().is_empty();
+        // All of it has room, or none of it is typed.
+        self.input.borrow_mut().push(bytes)?;
+        if is_first {
+            self.write();
+        }
+        if !self.input.borrow().is_empty() {
             self.wake();
         }
         Ok(())
