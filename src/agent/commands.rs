@@ -176,13 +176,10 @@ impl Agent {
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
         let spec = Spec::from(dispatch);
         let waiting = self.commands.live.values().filter_map(|live| live.spec.as_ref()).map(Spec::bytes);
-        let is_too_much = waiting.sum::<usize>() + spec.bytes() > WAITING_BYTES_MAX;
+        let may_wait = waiting.sum::<usize>() + spec.bytes() <= WAITING_BYTES_MAX;
         self.commands.live.insert(command, Live { id: id.clone(), spec: Some(spec), streams, unaudited: None });
-        if is_too_much {
-            return self.refuse_command(command, Refusal::Busy);
-        }
         let now = self.start.elapsed();
-        match self.engine.command_requested(now, command, id_hash, timeout_ms) {
+        match self.engine.command_requested(now, command, id_hash, timeout_ms, may_wait) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),
             Requested::Answered => {}
             Requested::Running => {

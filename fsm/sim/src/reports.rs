@@ -215,7 +215,7 @@ impl World {
         let id_hash = u64::from(dispatch) | unique;
         let what = CommandFact::Requested { id_hash, timeout_ms };
         self.host.hearing = Some((now, Fact::Command { command, what }));
-        let requested = self.host.engine.command_requested(now, command, id_hash, timeout_ms);
+        let requested = self.host.engine.command_requested(now, command, id_hash, timeout_ms, true);
         self.host.hearing = None;
         match requested {
             Requested::Taken | Requested::Answered => {}
