@@ -140,9 +140,10 @@ impl World {
         self.next_work();
         while self.breach.is_none() && !self.calm.over {
             if self.tally.events > EVENTS_MAX || self.now_ms > WORLD_MS_MAX {
-                return self.fail(Breach::Endless);
+                self.fail(Breach::Endless);
+            } else {
+                self.step();
             }
-            self.step();
         }
         self.conclude();
     }
@@ -162,7 +163,8 @@ impl World {
         self.tally.events += 1;
         let event_at = self.agenda.next_at();
         if self.host.stirred > 0 && (self.host.stirred >= REPORTS_PER_TURN_MAX || event_at != Some(self.now_ms)) {
-            return self.turn();
+            self.turn();
+            return self.check_calm();
         }
         let wake_at = self.host.wake_ms();
         match (event_at, wake_at) {

@@ -27,3 +27,11 @@ fn a_seed_lives_the_same_life_twice() {
     assert_eq!(one.steps, other.steps);
     assert_eq!(one.tally, other.tally);
 }
+
+#[test]
+fn a_process_that_leaves_by_itself_as_the_storm_ends_is_started_again() {
+    // Nothing else was to happen in this world for years, so that nobody looked.
+    let outcome = run(Plan::of(149_694), None, true);
+    assert_eq!(outcome.breach, None, "{:#?}", outcome.story);
+    assert!(outcome.tally.ms < 3_600_000, "{:?}", outcome.tally);
+}
