@@ -229,6 +229,26 @@ fn hybrid_and_nested_groups() {
 }
 
 #[test]
+fn a_quota_of_more_than_the_machine_has() {
+    check("wide-quota");
+}
+
+#[test]
+fn a_quota_of_all_that_the_machine_has() {
+    check("quota-of-all");
+}
+
+#[test]
+fn a_quota_shared_with_a_neighbour_and_fewer_processors_of_our_own() {
+    check("pinned");
+}
+
+#[test]
+fn the_same_within_a_container() {
+    check("nested-pinned");
+}
+
+#[test]
 fn every_recorded_environment_is_checked() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/metrics");
     let checked = include_str!("metrics_golden.rs");
