@@ -314,6 +314,30 @@ fn no_single_missing_file_stops_the_others() {
 }
 
 #[test]
+fn what_cannot_be_told_is_said_once() {
+    use draupnir::metrics::Figure;
+    // A machine's own table of processors can be missing where its group's account is there, and so can its memory.
+    for (name, file, missing) in [
+        ("host", "stat", Some(Figure::Processors)),
+        ("host", "meminfo", Some(Figure::Memory)),
+        ("host", "self/mountinfo", Some(Figure::FileSystems)),
+        ("docker-v2", "stat", None),
+        ("docker-v2", "meminfo", None),
+        ("fly", "pressure/cpu", None),
+    ] {
+        let environment = Environment::open(name);
+        let _ = fs::remove_file(environment.copy.join("proc").join(file));
+        let mut sampler = Sampler::new(environment.roots());
+        sampler.live();
+        assert_eq!(sampler.take_missing(), Vec::from_iter(missing), "{name} without {file}");
+        environment.pass_ten_seconds();
+        let _ = fs::remove_file(environment.copy.join("proc").join(file));
+        futures_lite::future::block_on(sampler.sample());
+        assert_eq!(sampler.take_missing(), [], "{name} without {file}: once");
+    }
+}
+
+#[test]
 fn any_file_may_say_anything() {
     let nonsense: [&[u8]; 6] = [
         b"",

@@ -88,6 +88,11 @@ impl CpuReader {
         }
     }
 
+    /// Whether anything told, at the last reading, what was used.
+    pub(crate) fn knows(&self) -> bool {
+        self.now.all.total > 0 || self.now.account().is_some()
+    }
+
     /// The share used in the window of this purpose.
     pub(crate) fn usage(&self, purpose: Purpose) -> Percent {
         let window = match purpose {
