@@ -15,7 +15,7 @@
 //! | `proxy`, `tls`, `roots` | what may stand between, what must, and who is trusted |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
-//! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
+//! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
 //! Wire: part A "HTTP", part B "Registration" and "WebSocket".
 
@@ -32,6 +32,7 @@ use stream::Progress;
 mod dial;
 mod error;
 mod http;
+mod inflow;
 pub mod probe;
 pub mod proxy;
 mod race;
@@ -48,6 +49,7 @@ mod upgrade;
 mod words;
 
 pub use error::{Error, PeerFault};
+pub use inflow::Received;
 pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom};
 pub use socket::close_received;
@@ -230,7 +232,7 @@ pub enum Report {
         /// The link it came on.
         link: Attempt,
         /// The message.
-        text: String,
+        text: Received,
     },
     /// A binary message, which the protocol does not have.
     Binary {
