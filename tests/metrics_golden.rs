@@ -140,6 +140,7 @@ fn check(name: &str) {
         "diskTotal": sum("total_bytes"),
     });
     compare(name, &live, &expected_live);
+    assert_eq!(sampler.take_missing(), [], "{name}");
 }
 
 /// Equal, an integer where one is expected included: part by part, so that a difference is readable. A percentage may be
