@@ -44,7 +44,8 @@ fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
     let mut shown = String::new();
     let mut piece = [0; 4096];
     let (command, shell) = (":echo sa''id\r", "echo ty''ped\r");
-    let steps = [("agent started", command), ("said", "t"), ("leaves it", shell), ("typed", "\x1d"), ("\x1b[?1049h", "q")];
+    let steps =
+        [("agent started", command), ("said", "t"), ("leaves it", shell), ("typed", "\x1d"), ("\x1b[?1049h", "q")];
     for (word, typed) in steps {
         while !shown.contains(word) {
             let count = screen.read(&mut piece).expect("it can be read");
