@@ -10,11 +10,11 @@ use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
 use super::tls::{Tls, Trusted};
 use super::{USER_AGENT, proxy};
+use crate::config::Secret;
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
 use futures_lite::future;
 use futures_rustls::client::TlsStream;
-use http::HeaderValue;
 use rustix::io::Errno;
 use smol::LocalExecutor;
 use std::io;
@@ -36,16 +36,17 @@ const TCP: TcpOptions = TcpOptions {
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
-    authorization: HeaderValue,
     resolver: Resolver,
     pub(super) tls: Tls,
 }
 
 impl Dialer {
     pub(super) fn new(target: Target, executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Result<Self, Error> {
-        let authorization = target.authorization().ok_or(Error::Key)?;
+        if !target.has_sendable_key() {
+            return Err(Error::Key);
+        }
         let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
-        Ok(Self { target, authorization, resolver, tls })
+        Ok(Self { target, resolver, tls })
     }
 
     /// What the console did wrong, with its name.
@@ -53,17 +54,15 @@ impl Dialer {
         Error::Peer { peer: self.peer(), fault }
     }
 
-    /// The beginning of any request to the console: the first line and the headers that all have in common.
-    pub(super) fn request_line_and_headers(&self, method: &str, path: &str) -> Vec<u8> {
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
+    /// A request to the console: the first line, the headers that all requests have in common, and the `rest` of it. The
+    /// key is in it, and so it is gone from memory when it was sent.
+    pub(super) fn request(&self, method: &str, path: &str, rest: [&str; 2]) -> Secret {
+        let before = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: Bearer ",
             path = self.target.url.path(path),
             host = self.target.url.authority(),
-        )
-        .into_bytes();
-        head.extend_from_slice(self.authorization.as_bytes());
-        head.extend_from_slice(b"\r\n");
-        head
+        );
+        Secret::joined([&before, self.target.key.expose(), "\r\n"].into_iter().chain(rest))
     }
 
     /// The console's name and port, for error texts.

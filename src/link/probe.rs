@@ -185,9 +185,8 @@ impl Probe {
     }
 
     async fn ask_for(&self, path: &str, mut ready: Ready) -> Result<Asked, Error> {
-        let mut request = self.dialer.request_line_and_headers("GET", path);
-        request.extend_from_slice(b"Accept: application/json\r\nConnection: close\r\n\r\n");
-        let exchanged = http::exchange(&mut ready.0, &request).await;
+        let request = self.dialer.request("GET", path, ["Accept: application/json\r\n", "Connection: close\r\n\r\n"]);
+        let exchanged = http::exchange(&mut ready.0, request.expose().as_bytes()).await;
         let Answer { head, rest } = exchanged.map_err(|fault| self.dialer.peer_error(fault))?;
         let body = http::read_body(&mut ready.0, &head, rest).await;
         let key = &self.dialer.target.key;
