@@ -56,6 +56,27 @@ fn instead_of(path: &str, home: &Home, text: &str) -> String {
 }
 
 #[test]
+fn what_it_starts_finds_no_key_in_it() {
+    let (home, console) = (Home::new(), Console::start(Personality::production()));
+    let shell = home.path().join("shell");
+    std::fs::write(&shell, "#!/bin/sh\nexec >\"$HOME/seen\"\ncat /proc/$PPID/environ /proc/$PPID/limits\nenv\n")
+        .expect("written");
+    std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_SHELL", &shell);
+    // Where this user is not root the shell may not even look, which is as well.
+    let is_root = rustix::process::geteuid().is_root();
+    let (status, _) = doctor(setup, &[]);
+    assert_eq!(status, Some(0));
+    let seen = std::fs::read(home.path().join("seen")).expect("the shell was started");
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("SINDRI_INSTANCE_ID=") && !seen.contains(&console.key()), "{seen}");
+    if is_root {
+        let core = seen.lines().find(|line| line.starts_with("Max core file size")).expect("a line for cores");
+        assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    }
+}
+
+#[test]
 fn a_machine_without_terminals() {
     if has_namespaces("a_machine_without_terminals") {
         let console = Console::start(Personality::production());
