@@ -137,6 +137,33 @@ fn a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else() {
 }
 
 #[test]
+fn a_disk_that_fills_up_ends_the_recording_behind_a_whole_line() {
+    const TEST: &str = "a_disk_that_fills_up_ends_the_recording_behind_a_whole_line";
+    if !namespace::is_possible() {
+        return skip(TEST, "no mount namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console);
+    let life = setup.home_path().join("life.jsonl");
+    let room = ["mount -t tmpfs -o size=64k none \"$HOME\"", "head -c 40k /dev/zero >\"$HOME/fill\""];
+    let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &room).spawn();
+    let has_ended = || agent.log().count(|line| line["message"] == "the recording ends here") == 1;
+    for _ in 0..1_000 {
+        if has_ended() {
+            break;
+        }
+        assert_eq!(console.browser().run("true")["exit_code"], 0);
+    }
+    assert!(has_ended(), "the disk is not full after a thousand commands");
+    let life = within(&agent, "life.jsonl");
+    let text = std::fs::read_to_string(&life).expect("it is there");
+    assert!(text.len() > 8 << 10 && text.ends_with("}\n"), "{} bytes: {text}", text.len());
+    let replayed = Setup::alone().arg("replay").arg(&life).output();
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stdout));
+    agent.drain();
+}
+
+#[test]
 fn a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room() {
     const TEST: &str = "a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room";
     if !namespace::is_possible() {

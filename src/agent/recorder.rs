@@ -27,7 +27,9 @@ pub(super) fn begin<M>(engine: &mut Engine<M>, path: &Path, seed: u64, config: S
 struct Recording {
     /// None once it has ended.
     file: Option<File>,
-    bytes_left: u64,
+    /// Whole lines so far.
+    bytes: u64,
+    bytes_max: u64,
 }
 
 impl Recording {
@@ -35,7 +37,7 @@ impl Recording {
         let file = own_file::open(path)?;
         // A device has no length to cut off.
         let _ = file.set_len(0);
-        let mut recording = Self { file: Some(file), bytes_left: bytes_max };
+        let mut recording = Self { file: Some(file), bytes: 0, bytes_max };
         recording.append(&header.to_line())?;
         Ok(recording)
     }
@@ -46,7 +48,7 @@ impl Recording {
         }
         let end = End { ended: format!("the recording is {} MiB long", RECORDING_BYTES_MAX >> 20) }.to_line();
         let line = step.to_line();
-        let full = (line.len() + end.len() + 2) as u64 > self.bytes_left;
+        let full = self.bytes + (line.len() + end.len() + 2) as u64 > self.bytes_max;
         let written = self.append(if full { &end } else { &line });
         if let Err(error) = &written {
             tracing::warn!(%error, "the recording ends here");
@@ -56,15 +58,19 @@ impl Recording {
         }
     }
 
-    /// One write for each line, so that a crash leaves whole lines.
+    /// One write for each line, so that a crash leaves whole lines; what a full disk took of one is cut off again.
     fn append(&mut self, line: &str) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut bytes = Vec::with_capacity(line.len() + 1);
         bytes.extend_from_slice(line.as_bytes());
         bytes.push(b'\n');
-        file.write_all(&bytes)?;
-        self.bytes_left = self.bytes_left.saturating_sub(bytes.len() as u64);
-        Ok(())
+        let written = file.write_all(&bytes);
+        match &written {
+            Ok(()) => self.bytes = self.bytes.saturating_add(bytes.len() as u64),
+            // A device has no length to cut off.
+            Err(_) => drop(file.set_len(self.bytes)),
+        }
+        written
     }
 }
 
@@ -103,7 +109,7 @@ mod tests {
     #[test]
     fn a_disk_that_is_full_ends_the_recording_and_nothing_else() {
         let Ok(file) = OpenOptions::new().write(true).open("/dev/full") else { return };
-        let mut recording = Recording { file: Some(file), bytes_left: u64::MAX };
+        let mut recording = Recording { file: Some(file), bytes: 0, bytes_max: u64::MAX };
         recording.write(&tick());
         assert!(recording.file.is_none());
         recording.write(&tick());
