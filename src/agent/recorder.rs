@@ -7,9 +7,9 @@ use crate::own_file;
 use draupnir_fsm::engine::Engine;
 use draupnir_fsm::limits::Schedule;
 use draupnir_fsm::scenario::{End, Header, Step, VERSION};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The longest recording, in bytes: days of ordinary life.
 const RECORDING_BYTES_MAX: u64 = 64 << 20;
@@ -34,9 +34,13 @@ struct Recording {
 
 impl Recording {
     fn create(path: &Path, header: &Header, bytes_max: u64) -> io::Result<Self> {
-        let file = own_file::open(path)?;
-        // A device has no length to cut off.
-        let _ = file.set_len(0);
+        let mut file = own_file::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_file() && metadata.len() > 0 {
+            // The life before may have ended in a panic, of which nobody else knows as much.
+            fs::rename(path, previous(path))?;
+            file = own_file::open(path)?;
+        }
         let mut recording = Self { file: Some(file), bytes: 0, bytes_max };
         recording.append(&header.to_line())?;
         Ok(recording)
@@ -74,6 +78,13 @@ impl Recording {
     }
 }
 
+/// Where the recording of the life before is kept. What stands there is replaced, and a link is not followed.
+fn previous(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".previous");
+    name.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +114,26 @@ mod tests {
         std::fs::remove_file(&path).expect("it is ours");
         assert!(text.len() <= 1_000 && text.len() > 900, "{} bytes", text.len());
         assert!(parse(&text).expect("a scenario").end.is_some());
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_recording_of_the_life_before_is_kept_and_no_other() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (path, target) = (directory.path().join("life"), directory.path().join("target"));
+        // Of what somebody may have put there nothing is followed.
+        fs::write(&target, "precious").expect("written");
+        std::os::unix::fs::symlink(&target, previous(&path)).expect("a link");
+        for lives in 0..3 {
+            let about = format!("life {lives}");
+            Recording::create(&path, &Header { about, ..header() }, 1_000).expect("a temporary file");
+        }
+        let about =
+            |path: &Path| parse(&fs::read_to_string(path).expect("it is there")).expect("a scenario").header.about;
+        assert_eq!((about(&path).as_str(), about(&previous(&path)).as_str()), ("life 2", "life 1"));
+        assert_eq!(fs::read_to_string(&target).expect("it is there"), "precious");
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 3);
+        let mode = fs::metadata(previous(&path)).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
