@@ -3,12 +3,15 @@
 
 mod support;
 
+#[path = "support/group.rs"]
+mod group;
 #[path = "support/namespace.rs"]
 mod namespace;
 #[path = "support/stranger.rs"]
 mod stranger;
 
 use draupnir_console::{Console, Personality};
+use group::Group;
 use std::process::Command;
 use stranger::{STRANGER, as_somebody, as_stranger};
 use support::{Agent, Setup, skip};
@@ -344,48 +347,20 @@ fn its_children_are_killed_before_it_when_memory_runs_out() {
     agent.drain();
 }
 
-/// A group of this much memory, gone with the test; the reason where there can be none.
-struct MemoryGroup(std::path::PathBuf);
-
-impl MemoryGroup {
-    fn new(bytes: u64) -> Result<MemoryGroup, String> {
-        let base = std::path::Path::new("/sys/fs/cgroup");
-        let unified = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
-        let (parent, limit) = match unified.split_whitespace().any(|controller| controller == "memory") {
-            true => (base.to_owned(), "memory.max"),
-            false => (base.join("memory"), "memory.limit_in_bytes"),
-        };
-        let place = parent.join(format!("draupnir-test-{}", std::process::id()));
-        std::fs::create_dir(&place).map_err(|error| format!("no group of processes can be made: {error}"))?;
-        let group = MemoryGroup(place);
-        let set = std::fs::write(group.0.join(limit), bytes.to_string());
-        set.map_err(|error| format!("the memory of a group cannot be limited: {error}"))?;
-        // What would be swapped out is not missing; without swap there is no such file.
-        for (file, text) in [("memory.swap.max", "0".to_owned()), ("memory.memsw.limit_in_bytes", bytes.to_string())] {
-            let _ = std::fs::write(group.0.join(file), text);
-        }
-        Ok(group)
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let end = std::time::Instant::now() + support::WAIT_MAX;
-        while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < end {
-            std::thread::yield_now(); // the last process is on its way out
-        }
-    }
-}
-
 #[test]
 fn when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on() {
     const TEST: &str = "when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on";
-    let group = match MemoryGroup::new(64 << 20) {
+    const BYTES: &str = "67108864";
+    let group = match Group::new("memory", ["memory.max", "memory.limit_in_bytes"], BYTES) {
         Ok(group) => group,
         Err(reason) => return skip(TEST, &reason),
     };
+    // What would be swapped out is not missing; without swap there is no such file.
+    for (file, text) in [("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", BYTES)] {
+        let _ = std::fs::write(group.place().join(file), text);
+    }
     let console = Console::start(Personality::production());
-    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\"", group.0.display());
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\"", group.place().display());
     let agent = wrapped(&console, &["sh", "-c", &enter]).spawn();
     // tail keeps a line until its end, and zeros have none.
     let result = console.browser().run("head -c 1G /dev/zero | tail");

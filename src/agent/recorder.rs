@@ -109,9 +109,9 @@ mod tests {
         for _ in 0..100 {
             recording.write(&tick());
         }
-        let text = std::fs::read_to_string(&path).expect("it was written");
-        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
-        std::fs::remove_file(&path).expect("it is ours");
+        let text = fs::read_to_string(&path).expect("it was written");
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        fs::remove_file(&path).expect("it is ours");
         assert!(text.len() <= 1_000 && text.len() > 900, "{} bytes", text.len());
         assert!(parse(&text).expect("a scenario").end.is_some());
         assert_eq!(mode & 0o777, 0o600);

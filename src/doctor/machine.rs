@@ -86,7 +86,7 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
         Err(error) => {
             let text = format!("no terminal can be opened ({error}): mount devpts at /dev/pts, or raise its limit");
             sheet.fail("pty", text);
-            return sheet.skip(&["shell"], "there is no terminal");
+            return sheet.skip(["shell"], "there is no terminal");
         }
     };
     sheet.ok("pty", "a terminal can be opened");
