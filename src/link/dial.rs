@@ -158,6 +158,7 @@ mod tests {
     use super::*;
     use draupnir_fsm::fact::Failure;
     use futures_lite::future;
+    use rustix::net::sockopt;
 
     #[test]
     fn an_exhausted_machine_is_not_a_network_fault() {
@@ -186,5 +187,11 @@ mod tests {
         let dead = SocketAddr::from(([127, 0, 0, 2], live.port()));
         let socket = future::block_on(connect("console.test", Hop::Console, &[dead, live])).expect("connected");
         assert_eq!(socket.get_ref().peer_addr().expect("peer"), live);
+        // It is prepared, too; that each option is set is shown where they are.
+        assert!(
+            sockopt::tcp_nodelay(&socket).expect("a socket") && sockopt::socket_keepalive(&socket).expect("a socket")
+        );
+        let idle = sockopt::tcp_keepidle(&socket).expect("a socket");
+        assert_eq!(idle.as_secs(), TCP.keep_alive_idle_secs);
     }
 }
