@@ -14,7 +14,7 @@ use draupnir_console::{Console, Personality};
 use group::Group;
 use std::process::Command;
 use stranger::{STRANGER, as_somebody, as_stranger};
-use support::{Agent, Setup, skip};
+use support::{Agent, Setup, Signal, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
 fn wrapped(console: &Console, words: &[&str]) -> Setup {
@@ -62,6 +62,34 @@ fn descriptors_run_out_and_what_is_open_goes_on() {
     console.nth_frame(ids.len(), "terminal:closed");
     browser.create("again", 80, 24).input("again", b"echo ro''om\n");
     console.wait_text("again", "room");
+    agent.drain();
+}
+
+/// Lets the agent have so many descriptors; what it has beyond that it keeps.
+#[track_caller]
+fn limit_descriptors(agent: &Agent, limit: &str) {
+    let mut command = Command::new("prlimit");
+    command.arg("--pid").arg(agent.process().pid().to_string()).arg(format!("--nofile={limit}:"));
+    assert!(command.status().expect("util-linux is there").success(), "{command:?}");
+}
+
+#[test]
+fn while_there_is_no_descriptor_for_a_link_it_says_so_and_dials_again_when_there_is() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
+    console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
+    console.wait_text("s", "ready");
+    limit_descriptors(&agent, "4");
+    console.link().reset();
+    let told = agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.contains("Too many open files")));
+    assert_eq!(told["level"], "WARN", "{told}");
+    assert!(told["message"].as_str().is_some_and(|text| text.contains("this machine could not open a connection")));
+    limit_descriptors(&agent, "1024");
+    console.connection(2);
+    assert_beats(&console);
+    console.browser().input("s", b"echo st''ill\n");
+    console.wait_text("s", "still");
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
     agent.drain();
 }
 
@@ -334,6 +362,32 @@ fn as_the_first_process_it_reaps_what_others_leave_behind() {
         console.browser().run(zombies)["stdout"].as_str().map(str::trim) == Some("0")
     });
     agent.kill();
+}
+
+#[test]
+fn as_the_first_process_it_drains_in_order() {
+    const TEST: &str = "as_the_first_process_it_drains_in_order";
+    if !namespace::is_possible() {
+        return skip(TEST, "no process namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let first = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let agent = wrapped(&console, &first).spawn();
+    let browser = console.browser();
+    assert_eq!(browser.run("echo $PPID")["stdout"], "1\n", "the agent is not the first process");
+    browser.create("s", 80, 24).input("s", b"echo re''ady\n");
+    console.wait_text("s", "ready");
+    browser.dispatch("c", "sleep 600");
+    agent.wait_log(|line| line["message"] == "command started" && line["command"] == 2);
+    // The kernel lets a signal pass to the first process only if that wants it.
+    let [(pid, _)] = agent.process().children()[..] else { panic!("unshare has one child") };
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a number");
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(console.result("c")["exit_code"], 128 + 15);
+    assert_eq!(console.closed("s")["session_id"], "s");
+    let status = agent.wait_exit(support::DRAIN_MAX);
+    assert!(status.success(), "{status}");
+    assert_eq!(console.close_frame(), (Some(1000), "agent shutdown".to_owned()));
 }
 
 #[test]

@@ -177,3 +177,25 @@ fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
     agent.wait_log(|line| line["code"] == 1011);
     agent.drain();
 }
+
+#[test]
+fn a_key_that_travels_in_clear_text_is_warned_of_once() {
+    // Nobody listens at the proxy, so that nothing leaves this machine.
+    let proxy = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+    let far = |url: &str| {
+        let setup = Setup::alone().key("drp_0123456789").env("ALL_PROXY", format!("http://{proxy}"));
+        setup.env("SINDRI_CONSOLE_URL", url).spawn()
+    };
+    let console = Console::start(Personality::production());
+    for (agent, warnings) in [
+        (far("http://console.test"), 1),
+        (far("https://console.test"), 0),
+        (far("http://console.internal"), 0),
+        (Agent::spawn(&console, &[]), 0),
+    ] {
+        agent.wait_log(|line| line["message"] == "registered" || line["attempt"] == 2);
+        let told = agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains("clear text"));
+        assert_eq!(told, warnings, "{}", agent.log().text());
+        agent.drain();
+    }
+}
