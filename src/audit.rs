@@ -18,9 +18,8 @@ pub enum Entry<'a> {
     TerminalOpened {
         /// The console's id of it.
         session_id: &'a str,
-        /// The shell that was asked for; the configured one where there is none.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        shell: Option<&'a str>,
+        /// The shell to be started: the one that was asked for, or else the configured one.
+        shell: &'a str,
     },
     /// A terminal is over.
     TerminalClosed {

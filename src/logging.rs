@@ -142,9 +142,9 @@ fn has_room(descriptor: &impl AsFd, wait_ms_max: i64) -> bool {
 /// The key as it is, as it stands within a JSON text or a Rust literal, and within one of these within the other; the
 /// longest first, since it may hold the beginning of a shorter one.
 fn spellings(key: &Secret) -> Vec<Secret> {
-    let escaped = |key: &Secret| Secret::new(&key.expose().replace('\\', "\\\\").replace('"', "\\\""));
-    let once = escaped(key);
-    let mut spellings = vec![escaped(&once), once, key.clone()];
+    let marks = ['\\', '"'];
+    let once = key.escaped(&marks);
+    let mut spellings = vec![once.escaped(&marks), once, key.clone()];
     spellings.dedup_by(|a, b| a.expose() == b.expose());
     spellings
 }

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Version) => print(&format!("{}\n", cli::version())),
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
-        Ok(Invocation::Doctor { json }) => doctor::run(Config::from_environment(), json),
+        Ok(Invocation::Doctor { json }) => examine(json),
         Err(misused) => {
             eprintln!("{misused}");
             ExitCode::from(EXIT_USAGE)
@@ -37,8 +37,7 @@ fn run() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    // Before the first thread: from here on no terminal of this user can read the key in /proc.
-    if let Err(error) = sys::environment::scrub("SINDRI_CONSOLE_API_KEY") {
+    if let Err(error) = scrub_key() {
         tracing::error!(%error, "the API key stays readable in this process's environment");
     }
     restart::on_panic(past, config.api_key.clone());
@@ -53,6 +52,21 @@ fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Looks for faults, as well guarded as the agent: the key is the same, and a shell is started.
+fn examine(json: bool) -> ExitCode {
+    sys::process::harden();
+    let config = Config::from_environment();
+    if let Err(error) = scrub_key() {
+        eprintln!("sindri-agent: the API key stays readable in this process's environment: {error}");
+    }
+    doctor::run(config, json)
+}
+
+/// To be called before the first thread: from here on no terminal of this user can read the key in /proc.
+fn scrub_key() -> Result<(), sys::environment::ScrubError> {
+    sys::environment::scrub("SINDRI_CONSOLE_API_KEY")
 }
 
 fn print(text: &str) -> ExitCode {

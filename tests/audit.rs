@@ -17,7 +17,8 @@ fn what_begins_and_ends_is_written_down_without_output_or_environment() {
     let console = Console::start(Personality::production());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("audit.jsonl");
-    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", &path.display().to_string())]);
+    let audit = path.display().to_string();
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", &audit), ("SINDRI_AGENT_SHELL", "/bin/sh")]);
     let browser = console.browser();
     browser.dispatch_with(
         "c1",
@@ -27,17 +28,28 @@ fn what_begins_and_ends_is_written_down_without_output_or_environment() {
     browser.dispatch("c1", "/bin/false");
     browser.create("s1", 80, 24).input("s1", b"echo se''cret-typing; exit 4\n");
     assert_eq!(console.closed("s1")["exit_code"], 4);
+    browser.create_with("s2", &json!({"cols": 80, "rows": 24, "shell": "/bin/bash"})).input("s2", b"exit 5\n");
+    assert_eq!(console.closed("s2")["exit_code"], 5);
     let entries = lines(&path);
     let what: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
     assert_eq!(
         what,
-        ["command_started", "command_ended", "terminal_opened", "terminal_closed"],
+        [
+            "command_started",
+            "command_ended",
+            "terminal_opened",
+            "terminal_closed",
+            "terminal_opened",
+            "terminal_closed"
+        ],
         "a repeat runs nothing"
     );
     assert_eq!(entries[0]["program"], "/bin/sh");
     assert_eq!(entries[0]["args"][1], "echo se''cret-output; exit 3");
     assert_eq!(entries[1]["exit_code"], 3);
     assert_eq!(entries[1]["stdout_bytes"], "secret-output\n".len());
+    assert_eq!(entries[2]["shell"], "/bin/sh", "none was asked for: it is the configured one");
+    assert_eq!(entries[4]["shell"], "/bin/bash");
     assert_eq!(entries[3]["session_id"], "s1");
     assert_eq!(entries[3]["exit_code"], 4);
     assert_eq!(entries[3]["input_bytes"], "echo se''cret-typing; exit 4\n".len());
@@ -113,6 +125,9 @@ fn files_that_others_may_read_become_the_owners_alone() {
     }
     assert!(std::fs::read_to_string(&audit).expect("text").starts_with("before\n{"), "it is appended to");
     assert!(std::fs::read_to_string(&record).expect("text").starts_with('{'), "it is begun anew");
+    let previous = directory.path().join("record.previous");
+    assert_eq!(std::fs::read_to_string(&previous).expect("it was kept"), "before\n");
+    assert_eq!(std::fs::metadata(&previous).expect("it is there").permissions().mode() & 0o777, 0o600);
     agent.drain();
 }
 

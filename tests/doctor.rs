@@ -1,5 +1,7 @@
 //! `sindri-agent doctor`: each fault that a test can make gives one diagnosis, and no other fault gives the same.
 
+#[path = "support/diagnoses.rs"]
+mod diagnoses;
 #[path = "support/front.rs"]
 mod front;
 mod support;
@@ -40,7 +42,7 @@ fn finds(setup: Setup, verdict: &str, check: &str, words: &str) {
     let findings = findings(&sheet);
     let [(its_verdict, its_check, text)] = &findings[..] else { panic!("not one finding: {sheet:#}") };
     assert_eq!((&its_verdict[..], &its_check[..]), (verdict, check), "{text}");
-    assert!(text.contains(words), "{text}\nlacks: {words}");
+    diagnoses::judge(verdict, check, words, text);
     assert_eq!(status, Some(i32::from(verdict == "fail")));
     assert_eq!(sheet["healthy"], verdict != "fail");
 }
@@ -100,6 +102,14 @@ fn faults_of_the_configuration() {
         "proxy",
         "HTTP_PROXY names a proxy that is not",
     );
+    let output = Setup::new(&console).env("HTTP_PROXY", "socks5://p:1").arg("doctor").output();
+    let text = String::from_utf8(output.stdout).expect("text");
+    for check in ["dns", "tcp", "registration", "clock", "websocket", "key"] {
+        assert!(
+            text.contains(&format!("skip  {check:<14} not checked: the way to the console is not known")),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -124,7 +134,7 @@ fn faults_of_places() {
     finds(setup().without("HOME"), "warn", "home", "HOME is not set");
     let file = home.path().join("file");
     std::fs::write(&file, "").expect("written");
-    finds(setup().env("SINDRI_AGENT_STATE_DIR", &file), "warn", "state", "registers again at every start");
+    finds(setup().env("SINDRI_AGENT_STATE_DIR", &file), "warn", "state", "Not a directory");
     std::fs::create_dir(home.state_dir()).expect("a directory");
     std::fs::write(home.state_dir().join("identity.json"), "{").expect("written");
     finds(setup(), "warn", "state", "is damaged");
@@ -142,7 +152,7 @@ fn too_few_descriptors() {
 fn nobody_listens() {
     let console = production();
     console.stop_listening();
-    finds(Setup::new(&console), "fail", "tcp", "Connection refused");
+    finds(Setup::new(&console), "fail", "tcp", "the console 127.0.0.1:");
 }
 
 #[test]
@@ -164,7 +174,10 @@ fn faults_of_certificates() {
     let (status, sheet) = doctor(trusting(&console, authority.file()));
     assert_eq!((status, findings(&sheet)), (Some(0), vec![]));
     assert!(
-        sheet.to_string().contains("TLS 1.3, the certificate is trusted, valid until 4000-01-01T00:00:00Z"),
+        sheet.to_string().contains(
+            "TLS 1.3, the certificate is trusted, valid until 4000-01-01T00:00:00Z; it is for 127.0.0.1, signed by the \
+             operator's own"
+        ),
         "{sheet:#}"
     );
     assert!(sheet.to_string().contains("1 of them from SINDRI_AGENT_CA_FILE"), "{sheet:#}");
@@ -199,7 +212,7 @@ fn faults_of_the_files_of_certificates() {
 fn clear_text_and_tls_taken_for_each_other() {
     let plain = production();
     let url = plain.url().replace("http://", "https://");
-    finds(Setup::new(&plain).env("SINDRI_CONSOLE_URL", url), "fail", "tls", "perhaps it speaks no TLS on this port");
+    finds(Setup::new(&plain).env("SINDRI_CONSOLE_URL", url), "fail", "tls", "it broke off the handshake");
     let secure = tls::valid_console(&Authority::new());
     let url = secure.url().replace("https://", "http://");
     finds(Setup::new(&secure).env("SINDRI_CONSOLE_URL", url), "fail", "registration", "speaks TLS on this port");
@@ -249,14 +262,22 @@ fn faults_of_the_websocket() {
         console.answer_upgrade(upgrade);
         finds(Setup::new(&console), verdict, "websocket", words);
     }
+    // One that accepts any id and says nothing.
+    let console = Console::start(Personality::designed());
+    std::thread::scope(|scope| {
+        scope.spawn(|| console.connection(1).reset());
+        finds(Setup::new(&console), "fail", "websocket", "upgraded, and then lost");
+    });
 }
 
 #[test]
 fn a_key_that_is_refused_early_or_late() {
-    for personality in [Personality::production(), Personality::designed()] {
-        let console = Console::start(personality);
-        finds(Setup::new(&console).key("drp_not_the_one"), "fail", "key", "set a valid one in SINDRI_CONSOLE_API_KEY");
-    }
+    let (late, early) = (production(), Console::start(Personality::designed()));
+    let words = "set a valid one in SINDRI_CONSOLE_API_KEY";
+    finds(Setup::new(&late).key("drp_not_the_one"), "fail", "key", words);
+    let (status, sheet) = doctor(Setup::new(&early).key("drp_not_the_one"));
+    let [(_, check, text)] = &findings(&sheet)[..] else { panic!("not one finding: {sheet:#}") };
+    assert!(status == Some(1) && check == "key" && text.contains(words), "{sheet:#}");
 }
 
 #[test]
@@ -276,5 +297,5 @@ fn faults_of_a_proxy() {
     finds(through("agent:s3cret@"), "fail", "proxy", "it could not reach the console");
     let gone = proxy.url("");
     drop(proxy);
-    finds(Setup::new(&console).env("HTTP_PROXY", gone), "fail", "tcp", "Connection refused");
+    finds(Setup::new(&console).env("HTTP_PROXY", gone), "fail", "tcp", "the proxy 127.0.0.1:");
 }

@@ -3,15 +3,18 @@
 
 mod support;
 
+#[path = "support/group.rs"]
+mod group;
 #[path = "support/namespace.rs"]
 mod namespace;
 #[path = "support/stranger.rs"]
 mod stranger;
 
 use draupnir_console::{Console, Personality};
+use group::Group;
 use std::process::Command;
 use stranger::{STRANGER, as_somebody, as_stranger};
-use support::{Agent, Setup, skip};
+use support::{Agent, Setup, Signal, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
 fn wrapped(console: &Console, words: &[&str]) -> Setup {
@@ -28,7 +31,7 @@ fn mounted(test: &str, console: &Console, commands: &[&str]) -> Option<Agent> {
         skip(test, "no mount namespace can be had here");
         return None;
     }
-    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_METRICS", "0.5");
     Some(namespace::mounted(setup, commands).spawn())
 }
 
@@ -62,6 +65,34 @@ fn descriptors_run_out_and_what_is_open_goes_on() {
     agent.drain();
 }
 
+/// Lets the agent have so many descriptors; what it has beyond that it keeps.
+#[track_caller]
+fn limit_descriptors(agent: &Agent, limit: &str) {
+    let mut command = Command::new("prlimit");
+    command.arg("--pid").arg(agent.process().pid().to_string()).arg(format!("--nofile={limit}:"));
+    assert!(command.status().expect("util-linux is there").success(), "{command:?}");
+}
+
+#[test]
+fn while_there_is_no_descriptor_for_a_link_it_says_so_and_dials_again_when_there_is() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
+    console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
+    console.wait_text("s", "ready");
+    limit_descriptors(&agent, "4");
+    console.link().reset();
+    let told = agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.contains("Too many open files")));
+    assert_eq!(told["level"], "WARN", "{told}");
+    assert!(told["message"].as_str().is_some_and(|text| text.contains("this machine could not open a connection")));
+    limit_descriptors(&agent, "1024");
+    console.connection(2);
+    assert_beats(&console);
+    console.browser().input("s", b"echo st''ill\n");
+    console.wait_text("s", "still");
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    agent.drain();
+}
+
 #[test]
 fn without_proc_everything_but_its_figures_works() {
     let console = Console::start(Personality::production());
@@ -72,6 +103,16 @@ fn without_proc_everything_but_its_figures_works() {
     console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");
     assert_eq!(console.closed("s")["exit_code"], 3);
     console.frame("metrics");
+    // It says so once, however many heartbeats and metrics have gone without.
+    let message = "figures are 0 because this machine does not tell them";
+    let warnings = |line: &serde_json::Value| line["level"] == "WARN" && line["message"] == message;
+    let told = agent.wait_log(warnings);
+    assert_eq!(told["figures"], "processors, memory, file systems", "{told}");
+    let event = console.event("error");
+    let metadata = &event.payload()["metadata"];
+    assert_eq!((&metadata["source"], &metadata["figures"]), (&"metrics".into(), &told["figures"]), "{}", event.raw());
+    console.from_now().nth_frame(2, "metrics");
+    assert_eq!(agent.log().count(warnings), 1);
     agent.drain();
 }
 
@@ -133,6 +174,33 @@ fn a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else() {
     console.wait_text("s", "on");
     console.link().close(1012, "restart");
     assert_beats(&console);
+    agent.drain();
+}
+
+#[test]
+fn a_disk_that_fills_up_ends_the_recording_behind_a_whole_line() {
+    const TEST: &str = "a_disk_that_fills_up_ends_the_recording_behind_a_whole_line";
+    if !namespace::is_possible() {
+        return skip(TEST, "no mount namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console);
+    let life = setup.home_path().join("life.jsonl");
+    let room = ["mount -t tmpfs -o size=64k none \"$HOME\"", "head -c 40k /dev/zero >\"$HOME/fill\""];
+    let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &room).spawn();
+    let has_ended = || agent.log().count(|line| line["message"] == "the recording ends here") == 1;
+    for _ in 0..1_000 {
+        if has_ended() {
+            break;
+        }
+        assert_eq!(console.browser().run("true")["exit_code"], 0);
+    }
+    assert!(has_ended(), "the disk is not full after a thousand commands");
+    let life = within(&agent, "life.jsonl");
+    let text = std::fs::read_to_string(&life).expect("it is there");
+    assert!(text.len() > 8 << 10 && text.ends_with("}\n"), "{} bytes: {text}", text.len());
+    let replayed = Setup::alone().arg("replay").arg(&life).output();
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stdout));
     agent.drain();
 }
 
@@ -307,6 +375,32 @@ fn as_the_first_process_it_reaps_what_others_leave_behind() {
 }
 
 #[test]
+fn as_the_first_process_it_drains_in_order() {
+    const TEST: &str = "as_the_first_process_it_drains_in_order";
+    if !namespace::is_possible() {
+        return skip(TEST, "no process namespace can be had here");
+    }
+    let console = Console::start(Personality::production());
+    let first = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let agent = wrapped(&console, &first).spawn();
+    let browser = console.browser();
+    assert_eq!(browser.run("echo $PPID")["stdout"], "1\n", "the agent is not the first process");
+    browser.create("s", 80, 24).input("s", b"echo re''ady\n");
+    console.wait_text("s", "ready");
+    browser.dispatch("c", "sleep 600");
+    agent.wait_log(|line| line["message"] == "command started" && line["command"] == 2);
+    // The kernel lets a signal pass to the first process only if that wants it.
+    let [(pid, _)] = agent.process().children()[..] else { panic!("unshare has one child") };
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a number");
+    rustix::process::kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(console.result("c")["exit_code"], 128 + 15);
+    assert_eq!(console.closed("s")["session_id"], "s");
+    let status = agent.wait_exit(support::DRAIN_MAX);
+    assert!(status.success(), "{status}");
+    assert_eq!(console.close_frame(), (Some(1000), "agent shutdown".to_owned()));
+}
+
+#[test]
 fn its_children_are_killed_before_it_when_memory_runs_out() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
@@ -317,48 +411,20 @@ fn its_children_are_killed_before_it_when_memory_runs_out() {
     agent.drain();
 }
 
-/// A group of this much memory, gone with the test; the reason where there can be none.
-struct MemoryGroup(std::path::PathBuf);
-
-impl MemoryGroup {
-    fn new(bytes: u64) -> Result<MemoryGroup, String> {
-        let base = std::path::Path::new("/sys/fs/cgroup");
-        let unified = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
-        let (parent, limit) = match unified.split_whitespace().any(|controller| controller == "memory") {
-            true => (base.to_owned(), "memory.max"),
-            false => (base.join("memory"), "memory.limit_in_bytes"),
-        };
-        let place = parent.join(format!("draupnir-test-{}", std::process::id()));
-        std::fs::create_dir(&place).map_err(|error| format!("no group of processes can be made: {error}"))?;
-        let group = MemoryGroup(place);
-        let set = std::fs::write(group.0.join(limit), bytes.to_string());
-        set.map_err(|error| format!("the memory of a group cannot be limited: {error}"))?;
-        // What would be swapped out is not missing; without swap there is no such file.
-        for (file, text) in [("memory.swap.max", "0".to_owned()), ("memory.memsw.limit_in_bytes", bytes.to_string())] {
-            let _ = std::fs::write(group.0.join(file), text);
-        }
-        Ok(group)
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let end = std::time::Instant::now() + support::WAIT_MAX;
-        while std::fs::remove_dir(&self.0).is_err() && std::time::Instant::now() < end {
-            std::thread::yield_now(); // the last process is on its way out
-        }
-    }
-}
-
 #[test]
 fn when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on() {
     const TEST: &str = "when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on";
-    let group = match MemoryGroup::new(64 << 20) {
+    const BYTES: &str = "67108864";
+    let group = match Group::new("memory", ["memory.max", "memory.limit_in_bytes"], BYTES) {
         Ok(group) => group,
         Err(reason) => return skip(TEST, &reason),
     };
+    // What would be swapped out is not missing; without swap there is no such file.
+    for (file, text) in [("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", BYTES)] {
+        let _ = std::fs::write(group.place().join(file), text);
+    }
     let console = Console::start(Personality::production());
-    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\"", group.0.display());
+    let enter = format!("echo $$ >{}/cgroup.procs && exec \"$0\"", group.place().display());
     let agent = wrapped(&console, &["sh", "-c", &enter]).spawn();
     // tail keeps a line until its end, and zeros have none.
     let result = console.browser().run("head -c 1G /dev/zero | tail");

@@ -92,7 +92,7 @@ fn what_the_proxy_does_not_do_is_said() {
     refused(setup().env("HTTP_PROXY", strict.url("")), &console, "HTTP status 403; it must allow CONNECT to that port");
     let gone = strict.url("");
     drop(strict);
-    refused(setup().env("HTTP_PROXY", gone), &console, "cannot be connected to (127.0.0.1:");
+    refused(setup().env("HTTP_PROXY", gone), &console, "or correct HTTP_PROXY");
     let proxy = Tinyproxy::start("");
     console.stop_listening();
     refused(setup().env("HTTP_PROXY", proxy.url("")), &console, "it could not reach the console");
@@ -123,4 +123,15 @@ fn a_proxy_that_is_none_is_a_mistake_in_the_configuration() {
         assert_eq!(agent.wait_exit(WAIT_MAX).code(), Some(78));
         assert!(!agent.log().text().contains("s3cret"), "the log holds the password");
     }
+}
+
+#[test]
+fn a_proxy_that_says_nothing_is_named() {
+    if std::env::var_os("DRAUPNIR_QUICK").is_some() {
+        return skip("a_proxy_that_says_nothing_is_named", "quick: it waits until an attempt is given up");
+    }
+    let (silent, console) = (std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback"), plain_console().start());
+    let address = silent.local_addr().expect("an address");
+    let words = format!("did not answer the registration in time, by way of the proxy {address} (ALL_PROXY)");
+    refused(Setup::new(&console).env("ALL_PROXY", format!("http://{address}")), &console, &words);
 }

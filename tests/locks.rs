@@ -104,8 +104,40 @@ fn a_list_that_cannot_be_read_lets_nothing_run() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", "allow:/no/such/list")]);
     console.browser().dispatch_with("c", &json!({"command": "/bin/echo", "args": ["x"]}));
-    assert_refused(&console.result("c"));
+    let result = console.result("c");
+    assert_refused(&result);
+    assert!(result["stderr"].as_str().is_some_and(|text| text.contains("list of programs cannot be used")), "{result}");
+    agent.wait_log(|line| line["level"] == "ERROR" && line["file"] == "/no/such/list");
     agent.drain();
+}
+
+/// What is cut short in the middle of a line is another path: /bin/sh of /bin/shred, say.
+#[test]
+fn a_list_that_is_too_long_lets_nothing_run() {
+    const LIST_BYTES_MAX: usize = 1 << 20;
+    let console = Console::start(Personality::production());
+    let list = tempfile::NamedTempFile::new().expect("a temporary file");
+    let first = "/bin/echo\n";
+    let padding = "#".repeat(LIST_BYTES_MAX - first.len() - "\n/bin/sh".len());
+    for (n, (last, is_too_long)) in (1..).zip([("/bin/shred", true), ("/bin/sh", false)]) {
+        std::fs::write(list.path(), format!("{first}{padding}\n{last}")).expect("there is room");
+        let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", &format!("allow:{}", list.path().display()))]);
+        console.on(n).frame("heartbeat");
+        for (program, args) in [("/bin/sh", json!(["-c", "echo x"])), ("/bin/echo", json!(["x"]))] {
+            let id = format!("{n} {program}");
+            console.browser().dispatch_with(&id, &json!({"command": program, "args": args}));
+            let result = console.result(&id);
+            if is_too_long {
+                assert_refused(&result);
+            } else {
+                assert_eq!(result["stdout"], "x\n", "{result}");
+            }
+        }
+        if is_too_long {
+            agent.wait_log(|line| line["level"] == "ERROR" && line["error"] == "it is longer than 1 MiB");
+        }
+        agent.drain();
+    }
 }
 
 #[cfg(target_os = "linux")]

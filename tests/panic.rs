@@ -46,6 +46,7 @@ fn the_agent_beats_again_after_a_panic() {
         .env("SINDRI_CONSOLE_API_KEY", console.key())
         .env("SINDRI_AGENT_HEARTBEAT", "0.2")
         .env("SINDRI_AGENT_STATE_DIR", home.state_dir())
+        .env("SINDRI_AGENT_RECORD", home.path().join("life.jsonl"))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -76,4 +77,9 @@ fn the_agent_beats_again_after_a_panic() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("planted"), "{log}");
     assert!(!log.contains(&console.key()), "the key is in the log");
+    // The life that ended in the panic is the one to be looked into.
+    let life = home.path().join("life.jsonl.previous");
+    let replayed = support::Setup::alone().arg("replay").arg(&life).output();
+    let said = String::from_utf8_lossy(&replayed.stdout);
+    assert!(replayed.status.success() && said.contains("connected"), "{said}");
 }

@@ -1,14 +1,16 @@
-//! The README's tables: of environment variables as `--help` prints it, of dependencies as the manifests have them.
+//! The README's tables: of environment variables as `--help` prints it, of providers and their marks, of dependencies as
+//! the manifests have them.
 
-use draupnir::config::markdown_table;
+use draupnir::config::{markdown_table, provider_table};
 
 #[test]
-fn the_readme_holds_every_row_of_the_table() {
+fn the_readme_holds_every_row_of_the_tables() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
     let readme = std::fs::read_to_string(path).unwrap_or_default();
-    let table = markdown_table();
-    let missing: Vec<&str> = table.lines().filter(|row| !readme.lines().any(|line| line == *row)).collect();
-    assert!(missing.is_empty(), "README.md lacks these rows of its table:\n{}", missing.join("\n"));
+    let tables = markdown_table() + &provider_table();
+    assert!(tables.contains("| `docker` | `/.dockerenv` |\n"), "{tables}");
+    let missing: Vec<&str> = tables.lines().filter(|row| !readme.lines().any(|line| line == *row)).collect();
+    assert!(missing.is_empty(), "README.md lacks these rows of its tables:\n{}", missing.join("\n"));
 }
 
 #[test]

@@ -6,6 +6,9 @@ mod support;
 #[path = "support/stranger.rs"]
 mod stranger;
 
+#[path = "support/tls.rs"]
+mod tls;
+
 use draupnir_console::{Answer, Console, Personality};
 use serde_json::json;
 use support::{Agent, Setup};
@@ -100,6 +103,58 @@ fn nobody_of_the_same_user_looks_into_the_process() {
     agent.drain();
 }
 
+/// How often a text stands in the memory of a process.
+#[cfg(target_os = "linux")]
+fn occurrences(pid: u32, text: &str) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("root may");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("root may");
+    let mut found = 0;
+    for map in maps.lines().filter(|map| map.split(' ').nth(1).is_some_and(|rights| rights.starts_with('r'))) {
+        let range = map.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let [start, end] = [range.0, range.1].map(|address| u64::from_str_radix(address, 16).expect("an address"));
+        let mut bytes = vec![0; usize::try_from(end - start).expect("it fits in its own memory")];
+        // What the kernel keeps for itself (vvar) is not read so.
+        if memory.read_exact_at(&mut bytes, start).is_ok() {
+            found += memchr::memmem::find_iter(&bytes, text).count();
+        }
+    }
+    found
+}
+
+/// Where the key has to lie: the configuration, the link, the writer of the log, and the hook of panics, which starts the
+/// program anew with it.
+#[cfg(target_os = "linux")]
+const COPIES: usize = 4;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_sent() {
+    const TEST: &str = "the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_sent";
+    if !rustix::process::geteuid().is_root() {
+        return support::skip(TEST, "only root can look into the memory of an agent");
+    }
+    let authority = tls::authority::Authority::new();
+    for console in [Console::start(Personality::production()), tls::valid_console(&authority)] {
+        let agent = Setup::new(&console).env("SINDRI_AGENT_CA_FILE", authority.file()).spawn();
+        console.on(1).frame("heartbeat");
+        // A second dial, and a command and a terminal with the agent's surroundings.
+        console.connection(1).reset();
+        console.on(2).frame("heartbeat");
+        assert_eq!(console.browser().run("true")["exit_code"], 0);
+        console.browser().create("s", 80, 24).input("s", b"exit 3\n");
+        assert_eq!(console.closed("s")["exit_code"], 3);
+        let (pid, key) = (agent.process().pid(), console.key());
+        assert_eq!(occurrences(pid, console.url().rsplit('/').next().expect("a host")).min(1), 1, "nothing was read");
+        assert_eq!(occurrences(pid, &key), COPIES, "{}", console.url());
+        assert_eq!(occurrences(pid, &format!("Bearer {key}")), 0, "{}", console.url());
+        // What an allocator writes into a block that was given back hides its beginning alone.
+        let (_, half) = key.split_at(key.len() / 2);
+        assert_eq!(occurrences(pid, half), COPIES, "{}", console.url());
+        agent.drain();
+    }
+}
+
 #[test]
 fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
     // `Agent` looks for every form in everything that was written when it is dropped.
@@ -121,4 +176,26 @@ fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
     console.link().close(1011, &format!("bad {key}"));
     agent.wait_log(|line| line["code"] == 1011);
     agent.drain();
+}
+
+#[test]
+fn a_key_that_travels_in_clear_text_is_warned_of_once() {
+    // Nobody listens at the proxy, so that nothing leaves this machine.
+    let proxy = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
+    let far = |url: &str| {
+        let setup = Setup::alone().key("drp_0123456789").env("ALL_PROXY", format!("http://{proxy}"));
+        setup.env("SINDRI_CONSOLE_URL", url).spawn()
+    };
+    let console = Console::start(Personality::production());
+    for (agent, warnings) in [
+        (far("http://console.test"), 1),
+        (far("https://console.test"), 0),
+        (far("http://console.internal"), 0),
+        (Agent::spawn(&console, &[]), 0),
+    ] {
+        agent.wait_log(|line| line["message"] == "registered" || line["attempt"] == 2);
+        let told = agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains("clear text"));
+        assert_eq!(told, warnings, "{}", agent.log().text());
+        agent.drain();
+    }
 }

@@ -16,7 +16,10 @@ impl Agent {
             Order::Register { attempt, path, provider } => self.register(attempt, path, provider),
             Order::AbandonRegistration { attempt: _ } => {
                 if !self.engine.machine().is_draining() {
-                    self.trouble("the console did not answer the registration in time".to_owned());
+                    self.trouble(format!(
+                        "the console did not answer the registration in time{}",
+                        self.link.by_way_of()
+                    ));
                 }
                 self.link.abandon_registration();
             }
@@ -28,7 +31,7 @@ impl Agent {
             }
             Order::AbandonDial { link: _ } => {
                 if !self.engine.machine().is_draining() {
-                    self.trouble("the console was not reached in time".to_owned());
+                    self.trouble(format!("the console was not reached in time{}", self.link.by_way_of()));
                 }
                 self.link.abandon_dial();
             }

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The longest list that is read, in bytes.
+/// The longest list that is read, in bytes. A longer one is refused: cut short, its last line would be another path.
 const LIST_BYTES_MAX: u64 = 1 << 20;
 
 /// What may run.
@@ -22,6 +22,8 @@ pub(super) enum Policy {
     Nothing,
     /// These programs, dispatched with arguments and nothing else.
     Listed(BTreeSet<String>),
+    /// Nothing: the list cannot be used.
+    Unusable,
 }
 
 impl Policy {
@@ -30,11 +32,14 @@ impl Policy {
         match &config.commands {
             CommandPolicy::On => Self::Everything,
             CommandPolicy::Off => Self::Nothing,
-            CommandPolicy::Allow(file) => Self::Listed(read(file).unwrap_or_else(|error| {
-                let file = file.display();
-                tracing::error!(%file, %error, "the list of allowed programs cannot be read: no command will be run");
-                BTreeSet::new()
-            })),
+            CommandPolicy::Allow(file) => read(file).map_or_else(
+                |error| {
+                    let file = file.display();
+                    tracing::error!(%file, %error, "the list of allowed programs cannot be used: no command will be run");
+                    Self::Unusable
+                },
+                Self::Listed,
+            ),
         }
     }
 
@@ -43,6 +48,9 @@ impl Policy {
         match self {
             Self::Everything => None,
             Self::Nothing => Some("this instance runs no commands (SINDRI_AGENT_COMMANDS=off)"),
+            Self::Unusable => {
+                Some("this instance's list of programs cannot be used, as its log says (SINDRI_AGENT_COMMANDS=allow)")
+            }
             Self::Listed(_) if dispatch.args.is_empty() => {
                 Some("this instance runs no shell lines, only listed programs with args (SINDRI_AGENT_COMMANDS=allow)")
             }
@@ -60,7 +68,10 @@ impl Policy {
 /// One absolute path a line; blank lines and lines that begin with `#` are passed over.
 fn read(file: &Path) -> io::Result<BTreeSet<String>> {
     let mut text = String::new();
-    File::open(file)?.take(LIST_BYTES_MAX).read_to_string(&mut text)?;
+    File::open(file)?.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LIST_BYTES_MAX {
+        return Err(io::Error::other(format!("it is longer than {} MiB", LIST_BYTES_MAX >> 20)));
+    }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (programs, others): (BTreeSet<&str>, Vec<&str>) = lines.fold(Default::default(), |(mut yes, mut no), line| {
         if line.starts_with('/') {

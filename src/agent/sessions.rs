@@ -17,6 +17,7 @@ use draupnir_fsm::order::SessionEnd;
 use draupnir_fsm::session::SESSIONS_MAX;
 use draupnir_fsm::time::Time;
 use smol::LocalExecutor;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -191,7 +192,9 @@ impl Agent {
             self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
             return self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
         }
-        if let Err(problem) = self.audit.write(Entry::TerminalOpened { session_id: id.as_str(), shell }) {
+        let started = shell.filter(|shell| !shell.is_empty()).map(Cow::from);
+        let started = started.unwrap_or_else(|| self.config.shell.to_string_lossy());
+        if let Err(problem) = self.audit.write(Entry::TerminalOpened { session_id: id.as_str(), shell: &started }) {
             self.engine.delivery.break_promise(Kind::Closed);
             let text = self.unaudited(&problem);
             return self.close_unopened(&id, ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(&text));

@@ -11,7 +11,8 @@ pub(super) const SECRETS: &[&str] = &["SINDRI_CONSOLE_API_KEY"];
 
 pub(super) fn terminals(config: &Config) -> terminal::Settings {
     terminal::Settings {
-        shell: Some(config.shell.clone().into_os_string()),
+        shell: config.shell.clone().into_os_string(),
+        home: config.home.clone(),
         secrets: SECRETS.iter().map(|name| (*name).to_owned()).collect(),
     }
 }

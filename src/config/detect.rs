@@ -32,6 +32,17 @@ const PROVIDERS: &[Marks] = &[
     Marks { name: "docker", variables: &[], files: &[".dockerenv"] },
 ];
 
+/// How a provider is recognised, as rows of a Markdown table: the README holds them.
+pub fn provider_table() -> String {
+    let row = |marks: &Marks| {
+        let variables = marks.variables.iter().map(|name| format!("`{name}`"));
+        let files = marks.files.iter().map(|file| format!("`/{file}`"));
+        let all: Vec<String> = variables.chain(files).collect();
+        format!("| `{}` | {} |\n", marks.name, all.join(", "))
+    };
+    PROVIDERS.iter().map(row).collect()
+}
+
 /// Longest region that is believed, in characters.
 pub(super) const NAME_CHARACTERS_MAX: usize = 64;
 

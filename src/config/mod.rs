@@ -13,7 +13,7 @@ mod secret;
 mod table;
 mod url;
 
-pub use detect::{Machine, host_name};
+pub use detect::{Machine, host_name, provider_table};
 pub use problem::{Problem, Problems};
 pub use secret::{REDACTED, Secret};
 pub use table::{Variable, help_table, markdown_table, table};

@@ -1,8 +1,8 @@
 //! A text that must not be seen: the key.
 //!
-//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped. It does not protect the pages
-//! that it lies in, nor copies that others make of [`Secret::expose`]; the one place that needs it is the header of a
-//! request.
+//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped, as is every text that it was put
+//! into: a request is a secret, too. It does not protect the pages that it lies in, nor copies that others make of
+//! [`Secret::expose`]: the kernel needs it, to send a request, and whoever looks for the key where it must not be.
 
 use std::fmt;
 use std::hint::black_box;
@@ -20,9 +20,30 @@ impl Secret {
         Self(text.as_bytes().into())
     }
 
+    /// These texts, one behind the other. The memory is asked for once: what grows leaves copies behind.
+    pub fn joined<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let mut bytes = vec![0; texts.clone().map(str::len).sum()].into_boxed_slice();
+        let mut rest = &mut *bytes;
+        for text in texts {
+            let (place, after) = rest.split_at_mut(text.len());
+            place.copy_from_slice(text.as_bytes());
+            rest = after;
+        }
+        Self(bytes)
+    }
+
     /// The text itself: for the header, and for looking where it must not be.
     pub fn expose(&self) -> &str {
         std::str::from_utf8(&self.0).expect("invariant: it was made of a text")
+    }
+
+    /// The same with a backslash before each of these marks, as it stands within a JSON text, say.
+    pub fn escaped(&self, marks: &[char]) -> Self {
+        let pieces = self.expose().split_inclusive(marks).flat_map(|piece| match piece.strip_suffix(marks) {
+            Some(before) => [before, "\\", piece.strip_prefix(before).unwrap_or_default()],
+            None => [piece, "", ""],
+        });
+        Self::joined(pieces)
     }
 
     /// Whether a text holds it, in whatever case: values are shown in lower case here and there. An empty secret is in
@@ -68,6 +89,15 @@ mod tests {
             "[redacted] [redacted] [redacted] Some([redacted])"
         );
         assert_eq!(secret.clone().expose(), "hunter2");
+    }
+
+    #[test]
+    fn what_is_joined_is_whole() {
+        let key = Secret::new("hunter2");
+        assert_eq!(Secret::joined(["Bearer ", key.expose(), "", "\r\n"].into_iter()).expose(), "Bearer hunter2\r\n");
+        assert_eq!(Secret::joined([].into_iter()).expose(), "");
+        assert_eq!(Secret::new(r#"a"b\\c"#).escaped(&['"', '\\']).expose(), r#"a\"b\\\\c"#);
+        assert_eq!(key.escaped(&['"']).expose(), "hunter2");
     }
 
     #[test]

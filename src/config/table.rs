@@ -121,7 +121,11 @@ const TABLE: &[Variable] = &[
         "",
         "a file for one JSON line per terminal and command; while it cannot be written, none is opened or run",
     ),
-    optional("SINDRI_AGENT_RECORD", "", "a file for facts and orders, to be replayed; without secrets or output"),
+    optional(
+        "SINDRI_AGENT_RECORD",
+        "",
+        "a file for facts and orders, to be replayed; without secrets or output; that of the life before is kept as `<file>.previous`",
+    ),
     optional("SINDRI_LOG_LEVEL", "`info`", "`debug`, `info`, `warn`, `error`"),
     optional(
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",

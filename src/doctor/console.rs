@@ -44,22 +44,34 @@ const ORDER: [&str; 8] = ["dns", "tcp", "proxy", "tls", "registration", "clock",
 /// All checks of the way.
 pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, sheet: &mut Sheet) {
     let (tls, proxied) = (target.url.is_tls(), target.proxy.is_some());
+    let applies = |check: &str| applies(check, tls, proxied);
     let probe = match Probe::new(target, executor) {
         Ok(probe) => probe,
         Err(error) => {
             sheet.fail("key", error.to_string());
-            return sheet.skip(&ORDER[..7], "the key cannot be sent");
+            let rest = ORDER.into_iter().filter(|check| *check != "key" && applies(check));
+            return sheet.skip(rest, "the key cannot be sent");
         }
     };
     let visit = Visit { probe, policy: Policy::default(), tls, proxied };
     if let Err(Stopped { at, because }) = visit.walk(sheet).await {
-        let rest: Vec<&str> = ORDER.iter().copied().skip_while(|check| *check != at).skip(1).collect();
-        let applicable = |check: &&str| match *check {
-            "proxy" => proxied,
-            "tls" => tls,
-            _ => true,
-        };
-        sheet.skip(&rest.into_iter().filter(applicable).collect::<Vec<_>>(), because);
+        let rest = ORDER.into_iter().skip_while(|check| *check != at).skip(1);
+        sheet.skip(rest.filter(|check| applies(check)), because);
+    }
+}
+
+/// Tells of all checks of the way that they were not made, since nobody knows the way.
+pub(super) fn skip(tls: bool, sheet: &mut Sheet) {
+    let all = ["roots"].into_iter().chain(ORDER);
+    sheet.skip(all.filter(|check| applies(check, tls, false)), "the way to the console is not known");
+}
+
+/// Whether a check is made on such a way.
+fn applies(check: &str, tls: bool, proxied: bool) -> bool {
+    match check {
+        "proxy" => proxied,
+        "roots" | "tls" => tls,
+        _ => true,
     }
 }
 
@@ -113,8 +125,9 @@ impl Visit {
     }
 
     async fn resolve(&self, sheet: &mut Sheet) -> Result<Vec<SocketAddr>, Stopped> {
-        let (hop, began) = (self.probe.next_hop(), Instant::now());
-        match self.in_time("resolve the name", self.probe.resolve()).await {
+        let (hop, began) = (self.hop(), Instant::now());
+        let late = || format!("nobody told where {hop} is; check this machine's DNS");
+        match self.in_time(self.probe.resolve(), late).await {
             Ok(addresses) => {
                 let list: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
                 sheet.ok("dns", format!("{hop} is {} ({} ms)", list.join(", "), began.elapsed().as_millis()));
@@ -127,6 +140,11 @@ impl Visit {
         }
     }
 
+    /// What is connected to, by its name.
+    fn hop(&self) -> String {
+        format!("{}{}", self.probe.hop().title(), self.probe.next_hop())
+    }
+
     /// Tries the addresses one by one: a race would hide those that do not work.
     async fn connect(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
         let (mut works, mut fails) = (Vec::new(), Vec::new());
@@ -135,7 +153,12 @@ impl Visit {
             match within(ADDRESS_PATIENCE, self.probe.connect(&[*address])).await {
                 Some(Ok(_)) => works.push(format!("{address} ({} ms)", began.elapsed().as_millis())),
                 Some(Err(error)) => fails.push(error.to_string()),
-                None => fails.push(format!("{address} does not answer within {} s", ADDRESS_PATIENCE.as_secs())),
+                None => fails.push(format!(
+                    "{}{address} does not answer within {} s: a firewall swallows what it is sent, or nobody is there{}",
+                    self.probe.hop().title(),
+                    ADDRESS_PATIENCE.as_secs(),
+                    self.probe.hop().or_correct(),
+                )),
             }
         }
         if works.is_empty() {
@@ -156,9 +179,13 @@ impl Visit {
             let mut connected = self.probe.connect(addresses).await?;
             self.probe.tunnel(&mut connected).await
         };
-        match self.in_time("make a tunnel", asked).await {
+        let late = || {
+            let correct = self.probe.hop().or_correct();
+            format!("{} accepts connections and gives no tunnel; look into its log{correct}", self.hop())
+        };
+        match self.in_time(asked, late).await {
             Ok(()) => {
-                sheet.ok("proxy", format!("{} leads on to the console", self.probe.next_hop()));
+                sheet.ok("proxy", format!("{} leads on to the console", self.hop()));
                 Ok(())
             }
             Err(error) => {
@@ -169,7 +196,9 @@ impl Visit {
     }
 
     async fn secure(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
-        match self.in_time("shake hands", self.open(addresses)).await {
+        let late =
+            || "the console accepts connections and shakes no hands; perhaps it speaks no TLS on this port".to_owned();
+        match self.in_time(self.open(addresses), late).await {
             Ok((_, Some(handshake))) => certificate(&handshake, sheet),
             Ok((_, None)) => {}
             // A file of certificates that cannot be used has been told already.
@@ -246,13 +275,18 @@ impl Visit {
         Ok(())
     }
 
-    /// The outcome of one step of a dial, or its error as a text; an empty one where it was told before.
-    async fn in_time<T>(&self, doing: &str, step: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
+    /// The outcome of one step of a dial, or its error as a text, or that nothing came of it in time, and what is `late`
+    /// then; an empty text where it was told before.
+    async fn in_time<T>(
+        &self,
+        step: impl Future<Output = Result<T, Error>>,
+        late: impl FnOnce() -> String,
+    ) -> Result<T, String> {
         match within(Duration::from_millis(self.policy.dial_ms), step).await {
             Some(Ok(done)) => Ok(done),
             Some(Err(Error::Roots(_))) => Err(String::new()),
             Some(Err(error)) => Err(error.to_string()),
-            None => Err(format!("could not {doing} within {} s: nobody answered", self.policy.dial_ms / 1000)),
+            None => Err(format!("within {} s {}", self.policy.dial_ms / 1000, late())),
         }
     }
 }
@@ -260,7 +294,9 @@ impl Visit {
 fn certificate(handshake: &Handshake, sheet: &mut Sheet) {
     let version = handshake.version.replace("TLSv1_", "TLS 1.");
     let until = handshake.valid_until.map(|at| format!(", valid until {}", humantime::format_rfc3339_seconds(at)));
-    let told = format!("{version}, the certificate is trusted{}", until.unwrap_or_default());
+    let signed: String = handshake.issuers.iter().map(|issuer| format!(", signed by {issuer}")).collect();
+    let (until, names) = (until.unwrap_or_default(), &handshake.names);
+    let told = format!("{version}, the certificate is trusted{until}; it is for {names}{signed}");
     match &handshake.soon {
         None => sheet.ok("tls", told),
         Some(_) => sheet.warn("tls", format!("{told}: it, or one of its issuers, ends within two days; renew it")),
@@ -304,7 +340,7 @@ fn key(refused: Option<String>, sheet: &mut Sheet) {
 
 fn clock(date: Option<SystemTime>, now: SystemTime, sheet: &mut Sheet) {
     let Some(date) = date else {
-        return sheet.skip(&["clock"], "the console does not tell its time");
+        return sheet.skip(["clock"], "the console does not tell its time");
     };
     let (skew, ahead) = match now.duration_since(date) {
         Ok(ahead) => (ahead, true),

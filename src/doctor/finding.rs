@@ -62,7 +62,7 @@ impl Sheet {
     }
 
     /// These checks were not made, because of that one.
-    pub(super) fn skip(&mut self, checks: &[&'static str], because: &str) {
+    pub(super) fn skip(&mut self, checks: impl IntoIterator<Item = &'static str>, because: &str) {
         for check in checks {
             self.add(check, Verdict::Skip, format!("not checked: {because}"));
         }

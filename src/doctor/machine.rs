@@ -86,7 +86,7 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
         Err(error) => {
             let text = format!("no terminal can be opened ({error}): mount devpts at /dev/pts, or raise its limit");
             sheet.fail("pty", text);
-            return sheet.skip(&["shell"], "there is no terminal");
+            return sheet.skip(["shell"], "there is no terminal");
         }
     };
     sheet.ok("pty", "a terminal can be opened");
@@ -101,8 +101,8 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
 
 /// Starts the shell as a session would, and waits for its end; `None` where that does not come.
 async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
-    let shell = Some(config.shell.clone().into_os_string());
-    let settings = Settings { shell, secrets: vec!["SINDRI_CONSOLE_API_KEY".to_owned()] };
+    let (shell, home) = (config.shell.clone().into_os_string(), config.home.clone());
+    let settings = Settings { shell, home, secrets: vec!["SINDRI_CONSOLE_API_KEY".to_owned()] };
     let shell = trial.start(&settings)?;
     let late = async {
         Timer::after(SHELL_PATIENCE).await;

@@ -45,7 +45,10 @@ fn check(config: &Config, sheet: &mut Sheet) {
         machine::check(config, sheet).await;
         match target {
             Ok(target) => console::check(target, Rc::clone(&executor), sheet).await,
-            Err(error) => sheet.fail("proxy", error.to_string()),
+            Err(error) => {
+                sheet.fail("proxy", error.to_string());
+                console::skip(config.console_url.is_tls(), sheet);
+            }
         }
     }));
 }

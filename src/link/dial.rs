@@ -3,18 +3,18 @@
 //! It speaks neither HTTP nor WebSocket to the console and keeps no deadline: whoever dials gives up by dropping the
 //! future, which closes every descriptor it holds.
 
-use super::error::{Error, PeerFault};
+use super::error::{Error, Hop, PeerFault};
 use super::race::{self, Failed};
 use super::resolve::{LookUp, Resolver};
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
 use super::tls::{Tls, Trusted};
 use super::{USER_AGENT, proxy};
+use crate::config::Secret;
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
 use futures_lite::future;
 use futures_rustls::client::TlsStream;
-use http::HeaderValue;
 use rustix::io::Errno;
 use smol::LocalExecutor;
 use std::io;
@@ -36,16 +36,17 @@ const TCP: TcpOptions = TcpOptions {
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
-    authorization: HeaderValue,
     resolver: Resolver,
     pub(super) tls: Tls,
 }
 
 impl Dialer {
     pub(super) fn new(target: Target, executor: Rc<LocalExecutor<'static>>, look_up: LookUp) -> Result<Self, Error> {
-        let authorization = target.authorization().ok_or(Error::Key)?;
+        if !target.has_sendable_key() {
+            return Err(Error::Key);
+        }
         let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
-        Ok(Self { target, authorization, resolver, tls })
+        Ok(Self { target, resolver, tls })
     }
 
     /// What the console did wrong, with its name.
@@ -53,17 +54,15 @@ impl Dialer {
         Error::Peer { peer: self.peer(), fault }
     }
 
-    /// The beginning of any request to the console: the first line and the headers that all have in common.
-    pub(super) fn request_line_and_headers(&self, method: &str, path: &str) -> Vec<u8> {
-        let mut head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: ",
+    /// A request to the console: the first line, the headers that all requests have in common, and the `rest` of it. The
+    /// key is in it, and so it is gone from memory when it was sent.
+    pub(super) fn request(&self, method: &str, path: &str, rest: [&str; 2]) -> Secret {
+        let before = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: Bearer ",
             path = self.target.url.path(path),
             host = self.target.url.authority(),
-        )
-        .into_bytes();
-        head.extend_from_slice(self.authorization.as_bytes());
-        head.extend_from_slice(b"\r\n");
-        head
+        );
+        Secret::joined([&before, self.target.key.expose(), "\r\n"].into_iter().chain(rest))
     }
 
     /// The console's name and port, for error texts.
@@ -95,23 +94,32 @@ impl Dialer {
         }
     }
 
+    /// Which of the two that is.
+    pub(super) fn hop(&self) -> Hop {
+        self.target.proxy.as_ref().map_or(Hop::Console, |proxy| Hop::Proxy(proxy.variable))
+    }
+
     /// The addresses of the next hop.
     pub(super) async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         let (host, port) = self.next_hop();
-        self.resolver.resolve(host, port).await
+        self.resolver.resolve(host, port, self.hop()).await
     }
 
     /// A connection to the first of these addresses that answers.
     pub(super) async fn connect(&self, addresses: &[SocketAddr], progress: Progress) -> Result<Tcp, Error> {
         let (host, port) = self.next_hop();
-        Ok(Tcp::new(connect(&host_and_port(host, port), addresses).await?, progress))
+        Ok(Tcp::new(connect(&host_and_port(host, port), self.hop(), addresses).await?, progress))
     }
 
     /// Lets the proxy, if there is one, lead a connection on to the console.
     pub(super) async fn tunnel(&self, tcp: &mut Tcp) -> Result<(), Error> {
         let Some(proxy) = &self.target.proxy else { return Ok(()) };
         let asked = proxy::tunnel(tcp, proxy, self.target.url.host(), self.target.url.port()).await;
-        asked.map_err(|fault| Error::Proxy { proxy: host_and_port(&proxy.host, proxy.port), fault })
+        asked.map_err(|fault| Error::Proxy {
+            proxy: host_and_port(&proxy.host, proxy.port),
+            variable: proxy.variable,
+            fault,
+        })
     }
 
     /// TLS with the console on a connection that ends there.
@@ -121,23 +129,23 @@ impl Dialer {
 }
 
 /// The first of the addresses that answers.
-pub(super) async fn connect(peer: &str, addresses: &[SocketAddr]) -> Result<Async<TcpStream>, Error> {
+async fn connect(peer: &str, hop: Hop, addresses: &[SocketAddr]) -> Result<Async<TcpStream>, Error> {
     let order = race::interleave(addresses);
     let socket = race::race(&order, Async::<TcpStream>::connect, || Timer::after(race::STAGGER))
         .await
-        .map_err(|failed| connect_error(peer, failed))?;
+        .map_err(|failed| connect_error(peer, hop, failed))?;
     socket::prepare_tcp(&socket, TCP)
         .map_err(|source| Error::Machine { doing: "set the options of its socket", source })?;
     Ok(socket)
 }
 
 /// Where every attempt failed because this machine ran out of something, no firewall is to blame.
-fn connect_error(peer: &str, mut failed: Vec<Failed>) -> Error {
+fn connect_error(peer: &str, hop: Hop, mut failed: Vec<Failed>) -> Error {
     if !failed.is_empty() && failed.iter().all(|(_, error)| is_local(error)) {
         let (_, source) = failed.swap_remove(0);
         return Error::Machine { doing: "open a connection", source };
     }
-    Error::Network { peer: peer.to_owned(), failed }
+    Error::Network { peer: peer.to_owned(), hop, failed }
 }
 
 fn is_local(error: &io::Error) -> bool {
@@ -150,18 +158,25 @@ mod tests {
     use super::*;
     use draupnir_fsm::fact::Failure;
     use futures_lite::future;
+    use rustix::net::sockopt;
 
     #[test]
     fn an_exhausted_machine_is_not_a_network_fault() {
         let address = SocketAddr::from(([192, 0, 2, 1], 443));
         let with = |errno: Errno| vec![(address, io::Error::from(errno))];
-        assert_eq!(connect_error("console.test:443", with(Errno::MFILE)).failure(), Failure::Local);
-        let refused = connect_error("console.test:443", with(Errno::CONNREFUSED));
+        assert_eq!(connect_error("console.test:443", Hop::Console, with(Errno::MFILE)).failure(), Failure::Local);
+        let refused = connect_error("console.test:443", Hop::Console, with(Errno::CONNREFUSED));
         assert_eq!(refused.failure(), Failure::Connect);
         assert_eq!(
             refused.to_string(),
-            "console.test:443 cannot be connected to (192.0.2.1:443: Connection refused (os error 111)); \
+            "the console console.test:443 cannot be connected to (192.0.2.1:443: Connection refused (os error 111)); \
              check that it is up, and the firewall between"
+        );
+        let refused = connect_error("proxy.test:3128", Hop::Proxy("HTTPS_PROXY"), with(Errno::CONNREFUSED));
+        assert_eq!(
+            refused.to_string(),
+            "the proxy proxy.test:3128 cannot be connected to (192.0.2.1:443: Connection refused (os error 111)); \
+             check that it is up, and the firewall between, or correct HTTPS_PROXY"
         );
     }
 
@@ -170,7 +185,13 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
         let live = listener.local_addr().expect("address");
         let dead = SocketAddr::from(([127, 0, 0, 2], live.port()));
-        let socket = future::block_on(connect("console.test", &[dead, live])).expect("connected");
+        let socket = future::block_on(connect("console.test", Hop::Console, &[dead, live])).expect("connected");
         assert_eq!(socket.get_ref().peer_addr().expect("peer"), live);
+        // It is prepared, too; that each option is set is shown where they are.
+        assert!(
+            sockopt::tcp_nodelay(&socket).expect("a socket") && sockopt::socket_keepalive(&socket).expect("a socket")
+        );
+        let idle = sockopt::tcp_keepidle(&socket).expect("a socket");
+        assert_eq!(idle.as_secs(), TCP.keep_alive_idle_secs);
     }
 }

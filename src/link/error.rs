@@ -21,10 +21,12 @@ pub enum Error {
     #[error("{0}; this one has not")]
     InstanceId(InvalidInstanceId),
     /// The operator must correct the console's address, or this machine's name service.
-    #[error("the name {host} cannot be resolved: {reason}; check the console URL and this machine's DNS")]
+    #[error("the name {host}{} cannot be resolved: {reason}; check {} and this machine's DNS", hop.owner(), hop.source())]
     Name {
         /// The name.
         host: String,
+        /// Whose name it is.
+        hop: Hop,
         /// What the resolver said.
         reason: String,
     },
@@ -37,10 +39,15 @@ pub enum Error {
         earlier: String,
     },
     /// Nothing listens there, or something between blocks it.
-    #[error("{peer} cannot be connected to ({}); check that it is up, and the firewall between", attempts(failed))]
+    #[error(
+        "{}{peer} cannot be connected to ({}); check that it is up, and the firewall between{}",
+        hop.title(), attempts(failed), hop.or_correct()
+    )]
     Network {
         /// Name and port.
         peer: String,
+        /// Who it is.
+        hop: Hop,
         /// How each of its addresses failed.
         failed: Vec<Failed>,
     },
@@ -56,10 +63,12 @@ pub enum Error {
     #[error("{0}")]
     Roots(RootsFault),
     /// The proxy, or its settings, must be corrected.
-    #[error("the proxy {proxy} failed: {fault}")]
+    #[error("the proxy {proxy} ({variable}) failed: {fault}")]
     Proxy {
         /// Name and port of the proxy.
         proxy: String,
+        /// The variable that names it.
+        variable: &'static str,
         /// What it did.
         fault: ProxyFault,
     },
@@ -124,6 +133,49 @@ pub enum PeerFault {
     /// It agreed to an upgrade in the wrong way.
     #[error("answered the upgrade with 101 but without a valid {0} header: something between is no WebSocket proxy")]
     BadUpgrade(&'static str),
+}
+
+/// To whom a connection is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// To the console itself.
+    Console,
+    /// To the proxy that this variable names.
+    Proxy(&'static str),
+}
+
+impl Hop {
+    /// In front of its name.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Console => "the console ",
+            Self::Proxy(_) => "the proxy ",
+        }
+    }
+
+    /// Behind its name.
+    fn owner(self) -> &'static str {
+        match self {
+            Self::Console => " of the console",
+            Self::Proxy(_) => " of the proxy",
+        }
+    }
+
+    /// Where its name comes from.
+    fn source(self) -> &'static str {
+        match self {
+            Self::Console => "the console URL",
+            Self::Proxy(variable) => variable,
+        }
+    }
+
+    /// Where else to look for the fault: whoever set a console's URL knows of it, a proxy's variable is the machine's.
+    pub fn or_correct(self) -> String {
+        match self {
+            Self::Console => String::new(),
+            Self::Proxy(variable) => format!(", or correct {variable}"),
+        }
+    }
 }
 
 impl Error {

@@ -29,6 +29,7 @@ use socket::Line;
 use std::rc::Rc;
 use stream::Progress;
 
+mod chain;
 mod dial;
 mod error;
 mod http;
@@ -48,7 +49,7 @@ mod tls;
 mod upgrade;
 mod words;
 
-pub use error::{Error, PeerFault};
+pub use error::{Error, Hop, PeerFault};
 pub use inflow::Received;
 pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom};
@@ -103,6 +104,17 @@ impl Link {
     ) -> Result<Self, Error> {
         let dialer = Rc::new(Dialer::new(target, Rc::clone(&executor), look_up)?);
         Ok(Self { dialer, executor, reporter, registration: None, current: None })
+    }
+
+    /// By way of whom, for a sentence about what came of it; empty without a proxy.
+    pub fn by_way_of(&self) -> String {
+        match self.dialer.hop() {
+            Hop::Console => String::new(),
+            Hop::Proxy(variable) => {
+                let (host, port) = self.dialer.next_hop();
+                format!(", by way of the proxy {} ({variable})", target::host_and_port(host, port))
+            }
+        }
     }
 
     /// Registers once. Reports [`Report::RegistrationAnswered`] or [`Report::RegistrationFailed`], unless abandoned.

@@ -5,13 +5,13 @@
 //! deadline but one, for the first message: who asks, gives up by dropping the future.
 
 use super::dial::Dialer;
-use super::error::Error;
+use super::error::{Error, Hop};
 use super::http::{self, Answer};
 use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
 use super::tls::TlsFault;
-use super::{resolve, upgrade, words};
+use super::{resolve, tls, upgrade, words};
 use crate::protocol::InstanceId;
 use async_io::Timer;
 use async_tungstenite::WebSocketStream;
@@ -59,6 +59,10 @@ pub struct Trusting {
 pub struct Handshake {
     /// `TLSv1_3`, say.
     pub version: String,
+    /// The names in the console's certificate.
+    pub names: String,
+    /// Who signed it, and who signed those: from the console's certificate upwards, as far as it was shown and says.
+    pub issuers: Vec<String>,
     /// Until when the console's certificate is valid, as far as that can be told.
     pub valid_until: Option<SystemTime>,
     /// How the chain fails when it is looked at in the future, if it does.
@@ -119,6 +123,11 @@ impl Probe {
         host_and_port(host, port)
     }
 
+    /// Which of the two that is.
+    pub fn hop(&self) -> Hop {
+        self.dialer.hop()
+    }
+
     /// Looks the next hop up.
     ///
     /// # Errors
@@ -171,7 +180,9 @@ impl Probe {
             Ok(()) | Err(_) => None,
         };
         let soon = trusted.accepts_at(&stream, url.host(), SystemTime::now() + ahead).err();
-        Ok((Ready(Stream::Tls(Box::new(stream))), Some(Handshake { version, valid_until, soon })))
+        let (names, issuers) = tls::chain(&trusted, &stream);
+        let handshake = Handshake { version, names, issuers, valid_until, soon };
+        Ok((Ready(Stream::Tls(Box::new(stream))), Some(handshake)))
     }
 
     /// Asks for the paths of registration, without registering: the first answer that is no 404, or the last one.
@@ -185,9 +196,8 @@ impl Probe {
     }
 
     async fn ask_for(&self, path: &str, mut ready: Ready) -> Result<Asked, Error> {
-        let mut request = self.dialer.request_line_and_headers("GET", path);
-        request.extend_from_slice(b"Accept: application/json\r\nConnection: close\r\n\r\n");
-        let exchanged = http::exchange(&mut ready.0, &request).await;
+        let request = self.dialer.request("GET", path, ["Accept: application/json\r\n", "Connection: close\r\n\r\n"]);
+        let exchanged = http::exchange(&mut ready.0, request.expose().as_bytes()).await;
         let Answer { head, rest } = exchanged.map_err(|fault| self.dialer.peer_error(fault))?;
         let body = http::read_body(&mut ready.0, &head, rest).await;
         let key = &self.dialer.target.key;

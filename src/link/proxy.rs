@@ -203,7 +203,8 @@ fn exempts(entry: &str, host: &str, port: u16) -> bool {
         return true;
     }
     if let (Some((network, bits)), Ok(address)) = (entry.split_once('/'), host.parse::<IpAddr>()) {
-        return in_network(network, bits, address);
+        let (bits, its_port) = bits.split_once(':').map_or((bits, None), |(bits, port)| (bits, Some(port)));
+        return its_port.is_none_or(|its_port| its_port.parse() == Ok(port)) && in_network(network, bits, address);
     }
     let Some((pattern, its_port)) = split_port(entry) else { return false };
     if pattern.is_empty() || its_port.is_some_and(|its_port| its_port != port) {
@@ -226,6 +227,7 @@ fn exempts(entry: &str, host: &str, port: u16) -> bool {
 }
 
 fn in_network(network: &str, bits: &str, address: IpAddr) -> bool {
+    let network = network.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(network);
     let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else { return false };
     let shared = |width: u32, differing: u128| bits <= width && (bits == 0 || differing >> (width - bits) == 0);
     match (network, address) {
@@ -292,6 +294,10 @@ mod tests {
         assert!(direct("10.1.2.3", "10.1.2.3", 1) && direct("10.1.2.3:5", "10.1.2.3", 5));
         assert!(!direct("10.1.2.3:5", "10.1.2.3", 6) && !direct("10.1.2.0/33", "10.1.2.0", 1));
         assert!(direct("2001:db8::/32", "2001:db8::1", 1) && direct("[2001:db8::1]:5", "2001:db8:0::1", 5));
+        assert!(direct("10.0.0.0/8:443", "10.9.8.7", 443) && !direct("10.0.0.0/8:443", "10.9.8.7", 80));
+        assert!(!direct("10.0.0.0/8:443", "11.9.8.7", 443) && !direct("10.0.0.0/8:", "10.9.8.7", 443));
+        assert!(direct("2001:db8::/32:5", "2001:db8::1", 5) && direct("[2001:db8::]/32:5", "2001:db8::1", 5));
+        assert!(!direct("[2001:db8::]/32:5", "2001:db8::1", 6) && !direct("10.0.0.0/8:x", "10.9.8.7", 443));
         assert!(direct("0.0.0.0/0", "192.0.2.1", 1) && !direct("0.0.0.0/0", "2001:db8::1", 1));
         for host in ["localhost", "127.8.9.1", "::1"] {
             assert!(direct("", host, 1), "{host} is never behind a proxy");

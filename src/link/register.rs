@@ -32,7 +32,9 @@ pub struct Registered {
 pub(super) async fn register(dialer: &Dialer, path: RegisterPath, body: &str) -> Result<Registered, Error> {
     let mut stream = dialer.open(Progress::default()).await?;
     let request = request(dialer, path, body);
-    exchange(&mut stream, &request, &dialer.target.key).await.map_err(|fault| dialer.peer_error(fault))
+    exchange(&mut stream, request.expose().as_bytes(), &dialer.target.key)
+        .await
+        .map_err(|fault| dialer.peer_error(fault))
 }
 
 /// Sends a registration over a stream that is open, and reads the answer; the key is kept out of what is told of it.
@@ -54,17 +56,14 @@ where
     })
 }
 
-fn request(dialer: &Dialer, path: RegisterPath, body: &str) -> Vec<u8> {
+fn request(dialer: &Dialer, path: RegisterPath, body: &str) -> Secret {
     let path = match path {
         RegisterPath::Designed => "/api/v1/instances/register",
         RegisterPath::Observed => "/api/v1/instances",
     };
-    let mut request = dialer.request_line_and_headers("POST", path);
     let headers = format!(
         "Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    request.extend_from_slice(headers.as_bytes());
-    request.extend_from_slice(body.as_bytes());
-    request
+    dialer.request("POST", path, [&headers, body])
 }

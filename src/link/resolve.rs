@@ -4,7 +4,7 @@
 //! its look-up running, and the next dial for the same name joins it instead of hanging a second thread. A dial for
 //! another name fails at once. An address that stands as such is never looked up.
 
-use super::error::Error;
+use super::error::{Error, Hop};
 use super::target::host_and_port;
 use async_channel::Receiver;
 use futures_lite::future::Boxed;
@@ -45,14 +45,14 @@ impl Resolver {
     }
 
     /// The addresses of a host, at least one.
-    pub(super) async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+    pub(super) async fn resolve(&self, host: &str, port: u16, hop: Hop) -> Result<Vec<SocketAddr>, Error> {
         if let Ok(address) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         let in_flight = self.join(host, port)?;
         // Fails when the outcome is there: the sending end is gone.
         let _ = in_flight.done.recv().await;
-        let failed = |reason: &str| Error::Name { host: host.to_owned(), reason: reason.to_owned() };
+        let failed = |reason: &str| Error::Name { host: host.to_owned(), hop, reason: reason.to_owned() };
         match in_flight.outcome.get() {
             Some(Ok(addresses)) if addresses.is_empty() => Err(failed("it has no address")),
             Some(Ok(addresses)) => Ok(addresses.clone()),
@@ -118,7 +118,7 @@ mod tests {
     fn an_address_is_not_looked_up() {
         let (executor, resolver, _answers, asked) = scripted();
         for (host, expected) in [("192.0.2.1", "192.0.2.1:80"), ("2001:db8::1", "[2001:db8::1]:80")] {
-            let addresses = future::block_on(executor.run(resolver.resolve(host, 80))).expect("literal");
+            let addresses = future::block_on(executor.run(resolver.resolve(host, 80, Hop::Console))).expect("literal");
             assert_eq!(addresses, [expected.parse().expect("address")]);
         }
         assert_eq!(asked.get(), 0);
@@ -128,15 +128,18 @@ mod tests {
     fn a_look_up_that_hangs_is_joined_and_never_doubled() {
         let (executor, resolver, answers, asked) = scripted();
         future::block_on(executor.run(async {
-            let first = future::poll_once(resolver.resolve("console.test", 443)).await;
+            let first = future::poll_once(resolver.resolve("console.test", 443, Hop::Console)).await;
             assert!(first.is_none(), "it hangs, and is then given up");
-            let other = resolver.resolve("proxy.test", 3128).await.expect_err("another name is in flight");
+            let other = resolver
+                .resolve("proxy.test", 3128, Hop::Proxy("HTTP_PROXY"))
+                .await
+                .expect_err("another name is in flight");
             assert_eq!(
                 other.to_string(),
                 "an earlier look-up of console.test:443 has not come back, so proxy.test was not looked up; \
                  check this machine's DNS"
             );
-            let joined = resolver.resolve("console.test", 443);
+            let joined = resolver.resolve("console.test", 443, Hop::Console);
             let answer = async {
                 answers.send(Ok(vec![SocketAddr::from(([192, 0, 2, 7], 443))])).await.expect("awaited");
             };
@@ -144,10 +147,14 @@ mod tests {
             assert_eq!(addresses.expect("resolved"), [SocketAddr::from(([192, 0, 2, 7], 443))]);
             assert_eq!(asked.get(), 1);
 
-            let fails = resolver.resolve("proxy.test", 3128);
+            let fails = resolver.resolve("proxy.test", 3128, Hop::Proxy("HTTP_PROXY"));
             let answer = async { answers.send(Err(io::Error::other("no such name"))).await.expect("awaited") };
             let (failed, ()) = future::zip(fails, answer).await;
-            assert!(failed.expect_err("unknown").to_string().contains("proxy.test cannot be resolved: no such name"));
+            assert_eq!(
+                failed.expect_err("unknown").to_string(),
+                "the name proxy.test of the proxy cannot be resolved: no such name; check HTTP_PROXY and this \
+                 machine's DNS"
+            );
             assert_eq!(asked.get(), 2);
         }));
     }
@@ -156,7 +163,8 @@ mod tests {
     fn the_system_knows_localhost() {
         let executor = Rc::new(LocalExecutor::new());
         let resolver = Resolver::new(Rc::clone(&executor), system());
-        let addresses = future::block_on(executor.run(resolver.resolve("localhost", 80))).expect("resolved");
+        let addresses =
+            future::block_on(executor.run(resolver.resolve("localhost", 80, Hop::Console))).expect("resolved");
         assert!(addresses.iter().all(|address| address.ip().is_loopback()));
     }
 }

@@ -7,6 +7,7 @@
 //! directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are read
 //! again, directories and all: an agent may outlive its machine's bundle, and a root may stand in a directory alone.
 
+use super::chain::issuer;
 use super::error::Error;
 use super::roots::{self, Extent, Roots};
 use super::stream::Tcp;
@@ -182,6 +183,17 @@ impl Trusted {
     }
 }
 
+/// For whom a chain that was accepted is, and who signed it, from the console's own certificate upwards.
+pub(super) fn chain(trusted: &Trusted, stream: &TlsStream<Tcp>) -> (String, Vec<String>) {
+    // Nobody is of this name (RFC 6761), so that the refusal tells who it is.
+    let names = match trusted.accepts_at(stream, "nobody.invalid", SystemTime::now()) {
+        Err(TlsFault::WrongName { presented, .. }) => named(&presented),
+        Ok(()) | Err(_) => named(&[]),
+    };
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    (names, chain.iter().filter_map(|certificate| issuer(certificate)).collect())
+}
+
 fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
 }
@@ -251,9 +263,9 @@ fn instant(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// The first names of a certificate, out of rustls' `DnsName("…")`.
+/// The first names of a certificate, out of rustls' `DnsName("…")` and `IpAddress(…)`.
 fn named(presented: &[String]) -> String {
-    let plain = |text: &String| text.split('"').nth(1).unwrap_or(text).to_owned();
+    let plain = |text: &String| text.split(['"', '(', ')']).rfind(|part| !part.is_empty()).unwrap_or(text).to_owned();
     let names: Vec<String> = presented.iter().take(NAMES_TOLD_MAX).map(plain).collect();
     match presented.len().saturating_sub(names.len()) {
         _ if names.is_empty() => "nobody".to_owned(),

@@ -9,6 +9,7 @@ use super::error::{Error, PeerFault};
 use super::http::{self, Answer, Head};
 use super::stream::{Progress, Stream};
 use super::words;
+use crate::config::Secret;
 use crate::protocol::InstanceId;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
@@ -42,7 +43,7 @@ pub(super) async fn upgrade(
     let nonce = generate_key();
     let request = request(dialer, instance_id, &nonce);
     let Answer { head, rest } =
-        http::exchange(&mut stream, &request).await.map_err(|fault| dialer.peer_error(fault))?;
+        http::exchange(&mut stream, request.expose().as_bytes()).await.map_err(|fault| dialer.peer_error(fault))?;
     if head.status != 101 {
         let body = http::read_body(&mut stream, &head, rest).await;
         return Err(refusal(dialer, &head, &body));
@@ -56,14 +57,12 @@ pub(super) async fn upgrade(
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
 }
 
-fn request(dialer: &Dialer, instance_id: &InstanceId, nonce: &str) -> Vec<u8> {
-    let mut request = dialer.request_line_and_headers("GET", PATH);
+fn request(dialer: &Dialer, instance_id: &InstanceId, nonce: &str) -> Secret {
     let headers = format!(
         "X-Instance-ID: {instance_id}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce}\r\n\r\n"
     );
-    request.extend_from_slice(headers.as_bytes());
-    request
+    dialer.request("GET", PATH, [&headers, ""])
 }
 
 /// RFC 6455, section 4.1: what a client must check before it believes a 101.

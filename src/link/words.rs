@@ -47,16 +47,14 @@ pub(super) fn printable(text: &str, key: &Secret) -> String {
 
 /// What a console says may quote what it was sent: as it is, or as one or another writer of JSON spells it.
 fn without(text: &str, key: &Secret) -> String {
-    let key = key.expose();
-    if key.is_empty() {
+    if key.expose().is_empty() {
         return text.to_owned();
     }
-    let mut text = text.replace(key, REDACTED);
-    if key.contains(['"', '\\', '/']) {
-        let quoted = Value::from(key).to_string();
-        let spelt = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
-        for spelling in [spelt, &spelt.replace('/', "\\/")] {
-            text = text.replace(spelling, REDACTED);
+    let mut text = text.replace(key.expose(), REDACTED);
+    if key.expose().contains(['"', '\\', '/']) {
+        let spelt = key.escaped(&['"', '\\']);
+        for spelling in [spelt.escaped(&['/']), spelt] {
+            text = text.replace(spelling.expose(), REDACTED);
         }
     }
     text

@@ -53,6 +53,24 @@ mod not_sent_low_water {
     #[cfg(target_vendor = "apple")]
     const TCP_NOTSENT_LOWAT: libc::c_int = 0x201; // netinet/tcp.h
 
+    /// What is set.
+    #[cfg(test)]
+    #[allow(unsafe_code)]
+    pub(super) fn value(socket: BorrowedFd<'_>) -> io::Result<u32> {
+        let (mut value, mut length): (libc::c_int, _) = (0, 4 as libc::socklen_t);
+        // SAFETY: the descriptor is borrowed, hence open; the pointers are to a live `c_int` and to its length in bytes.
+        let status = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                TCP_NOTSENT_LOWAT,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        if status == 0 { Ok(value.unsigned_abs()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Linux wants at least an `int`, as does macOS.
     #[allow(unsafe_code)]
     pub(super) fn set(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
@@ -92,7 +110,14 @@ mod tests {
         prepare_tcp(&stream, options).expect("options");
         reset_on_close(&stream).expect("linger");
         assert!(stream.nodelay().expect("nodelay"));
+        assert!(sockopt::socket_keepalive(&stream).expect("keep-alive"));
         assert_eq!(sockopt::tcp_keepidle(&stream).expect("idle"), Duration::from_secs(30));
+        assert_eq!(sockopt::tcp_keepintvl(&stream).expect("interval"), Duration::from_secs(5));
+        assert_eq!(sockopt::tcp_keepcnt(&stream).expect("probes"), 3);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        assert_eq!(sockopt::tcp_user_timeout(&stream).expect("user timeout"), 20_000);
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        assert_eq!(not_sent_low_water::value(stream.as_fd()).expect("low water"), 16 * 1024);
         assert_eq!(sockopt::socket_linger(&stream).expect("linger"), Some(Duration::ZERO));
     }
 }

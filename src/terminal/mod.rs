@@ -63,7 +63,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use sweep::Sweeper;
 
@@ -95,10 +95,12 @@ pub enum Report {
 }
 
 /// What is the same for all sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// The shell where a session asks for none; `None` for the one that the agent's own environment or system has.
-    pub shell: Option<OsString>,
+    /// The shell where a session asks for none.
+    pub shell: OsString,
+    /// Where shells start; `None` for the home that the system knows of this user.
+    pub home: Option<PathBuf>,
     /// Variables of the agent that no shell may see.
     pub secrets: Vec<String>,
 }

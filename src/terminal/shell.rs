@@ -1,6 +1,6 @@
 //! Which shell a session runs, and in which surroundings.
 //!
-//! It starts nothing. The variables are the agent's own but for its secrets and what would mislead a terminal.
+//! It starts nothing, and reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but for its secrets and what would mislead a terminal.
 
 use super::Settings;
 use crate::sys::environment::Environment;
@@ -43,15 +43,14 @@ impl Shell {
         let (path, name) = match asked_for.filter(|shell| !shell.is_empty()) {
             Some(shell) => (OsString::from(shell), OsString::from(shell)),
             None => {
-                let path = default_shell(settings);
+                let path = settings.shell.clone();
                 let mut name = OsString::from("-");
                 name.push(Path::new(&path).file_name().unwrap_or(&path));
                 (path, name)
             }
         };
-        let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
-        let home = home.or_else(|| Some(user.as_ref()?.home.clone().into()));
-        let home = PathBuf::from(home.unwrap_or_else(|| OsString::from("/")));
+        let of_user = || Some(PathBuf::from(&user.as_ref()?.home));
+        let home = settings.home.clone().or_else(of_user).unwrap_or_else(|| PathBuf::from("/"));
         let environment = environment(settings, user.as_ref(), &path, &home);
         Self { path, name, environment, home }
     }
@@ -77,13 +76,6 @@ fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &P
         set_if_missing("LOGNAME", &user.name);
     }
     environment
-}
-
-/// The configured one, else `$SHELL`, else `/bin/bash`, else `/bin/sh`.
-fn default_shell(settings: &Settings) -> OsString {
-    let of_agent = || std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
-    let bash = || Path::new("/bin/bash").exists().then(|| OsString::from("/bin/bash"));
-    settings.shell.clone().or_else(of_agent).or_else(bash).unwrap_or_else(|| OsString::from("/bin/sh"))
 }
 
 /// An entry of `/etc/passwd`.
@@ -116,7 +108,7 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { shell: Some("/usr/bin/fish".into()), secrets: vec!["PATH".to_owned()] }
+        Settings { shell: "/usr/bin/fish".into(), home: Some("/home/a".into()), secrets: vec!["PATH".to_owned()] }
     }
 
     #[test]
@@ -137,7 +129,7 @@ mod tests {
         assert_eq!(value("TERM"), Some("xterm-256color"));
         assert_eq!(value("COLORTERM"), Some("truecolor"));
         assert_eq!(value("PATH"), Some(PATH_DEFAULT), "the agent's own value counts as a secret here");
-        assert_eq!(value("HOME"), shell.home.to_str());
+        assert_eq!((value("HOME"), shell.home.to_str()), (Some("/home/a"), Some("/home/a")));
         for name in NOT_INHERITED {
             assert_eq!(value(name), None, "{name}");
         }

@@ -132,7 +132,7 @@ impl Stage {
 fn on_stage<F: Future<Output = ()>>(play: impl FnOnce(Stage) -> F) {
     let executor = Rc::new(LocalExecutor::new());
     let (reporter, reports) = channel();
-    let settings = Settings { shell: Some("/bin/bash".into()), secrets: vec!["CARGO_PKG_NAME".to_owned()] };
+    let settings = Settings { shell: "/bin/bash".into(), home: None, secrets: vec!["CARGO_PKG_NAME".to_owned()] };
     let terminals = Terminals::new(settings, executor.clone(), reporter, Rc::new(Budget::new()));
     let stage = Stage { terminals, reports, seen: BTreeMap::new(), held_up: Vec::new() };
     block_on(executor.run(play(stage)));
