@@ -1,8 +1,8 @@
 //! What a panic leads to: a line in the log, and the same program anew in the same process.
 //!
 //! Release builds abort on a panic: to unwind instead, task by task, would cost 366 KB of the binary, more than a tenth
-//! of it. So the hook starts the program in place, with the same number for whoever supervises it; sessions and commands of the old
-//! life end, since their terminals and pipes close with it. A program that panics again and again is left to the
+//! of it. So the hook starts the program in place, with the same number for whoever supervises it. The shells and commands
+//! of the old life are killed: the new one knows nothing of them. A program that panics again and again is left to the
 //! supervisor, which can wait longer than we should. It does not catch what is no panic: a signal from the kernel.
 
 use crate::config::Secret;
@@ -91,6 +91,8 @@ fn begin_anew(past: Past, key: &Secret) -> std::io::Error {
     use std::os::unix::process::CommandExt as _;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| OsString::from("sindri-agent"));
+    crate::sys::child::kill_all();
+    crate::sys::process::soften();
     Command::new(own_program(&name))
         .arg0(&name)
         .args(arguments)

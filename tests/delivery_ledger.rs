@@ -144,6 +144,42 @@ fn what_happens_offline_is_told_afterwards_in_order_with_its_own_time() {
 }
 
 #[test]
+fn what_found_no_room_offline_is_counted_and_told() {
+    let (console, agent) = start();
+    let browser = console.browser();
+    let home = agent.home().path().to_owned();
+    let names: Vec<String> = (0..12).map(|n| format!("long-{n}")).collect();
+    for name in &names {
+        let line = format!("mkfifo ~/{name}; read go < ~/{name}; head -c 700000 /dev/zero | tr '\\000' x");
+        browser.dispatch_with(name, &json!({"command": line, "timeout_ms": 120_000}));
+        support::settles(&console, "it waits", || home.join(name).exists());
+    }
+    console.answer_upgrades(Some(Upgrade::status(503)));
+    let link = console.link();
+    link.reset();
+    console.ended(link.number());
+    for name in &names {
+        std::fs::write(home.join(name), "go\n").expect("it waits");
+    }
+    for command in 1..=names.len() {
+        agent.log().wait(support::WAIT_MAX, |line| line["message"] == "command ended" && line["command"] == command);
+    }
+    console.answer_upgrades(None);
+    let told = |record: &Record| record.kind() == "event" && record.payload()["metadata"]["source"] == "delivery";
+    let told = console.within(NEXT_LINK).wait("what was dropped", told);
+    assert_eq!(told.payload()["event_type"], "error");
+    let lost = told.payload()["metadata"]["events"].as_u64().expect("a number");
+    assert!(lost >= 1, "results displace events: {}", told.raw());
+    // Every command has its answer, shortened where need be.
+    for name in &names {
+        console.wait("its result", |record| is_result_of(record, name));
+    }
+    let disconnects = console.count(|record| record.payload()["event_type"] == "disconnect");
+    assert_eq!(disconnects, 0, "it was among what was displaced");
+    agent.drain();
+}
+
+#[test]
 fn a_result_that_the_console_cannot_take_is_cut_after_three_links() {
     let mut personality = Personality::designed().greeting(Greeting::Attached);
     personality.message_bytes_max = 200_000;

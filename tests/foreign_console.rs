@@ -23,10 +23,12 @@ struct Foreign {
 }
 
 impl Foreign {
-    fn start(python: &Path) -> Foreign {
+    /// On any port, or on that of one that is gone.
+    fn start(python: &Path, port: Option<u64>) -> Foreign {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/console.py");
         let mut child = Command::new(python)
             .arg(program)
+            .args(port.map(|port| port.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -36,9 +38,13 @@ impl Foreign {
         Foreign { child, orders, said }
     }
 
-    fn url(&self) -> String {
+    fn port(&self) -> u64 {
         let listening = self.said.wait(WAIT_MAX, |line| line["is"] == "listening");
-        format!("http://127.0.0.1:{}", listening["port"])
+        listening["port"].as_u64().expect("a port")
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port())
     }
 
     /// Waits for a text frame of this type on this connection.
@@ -74,7 +80,7 @@ fn registers_connects_beats_reconnects_and_drains() {
     let Some(python) = python() else {
         return skip("foreign_console", "no Python environment under target/venv");
     };
-    let mut console = Foreign::start(&python);
+    let mut console = Foreign::start(&python, None);
     let agent = Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(KEY).spawn();
 
     let registration = console.said.wait(WAIT_MAX, |line| line["is"] == "registration");
@@ -106,4 +112,26 @@ fn registers_connects_beats_reconnects_and_drains() {
     let closed = console.said.wait(WAIT_MAX, |line| line["is"] == "closed" && line["connection"] == 2);
     assert_eq!(closed["code"], 1000);
     assert_eq!(console.said.count(|line| line["is"] == "binary"), 0);
+}
+
+#[test]
+fn a_console_process_that_was_killed_and_started_again_is_found_again() {
+    let Some(python) = python() else {
+        return skip("foreign_console", "no Python environment under target/venv");
+    };
+    let mut console = Foreign::start(&python, None);
+    let port = console.port();
+    let agent = Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(KEY).spawn();
+    console.frame(1, "heartbeat");
+    console.child.kill().expect("it runs");
+    console.child.wait().expect("it was killed");
+    agent.wait_log(|line| line["message"] == "the connection broke");
+    let next = Foreign::start(&python, Some(port));
+    let upgrade = next.said.wait(RECONNECT_MAX, |line| line["is"] == "upgrade");
+    assert_eq!(upgrade["headers"]["X-Instance-ID"], format!("foreign-{}", support::INSTANCE_ID));
+    let told = next.said.wait(WAIT_MAX, |line| line["frame"]["payload"]["event_type"] == "disconnect");
+    assert!(told["frame"]["payload"]["metadata"]["cause"].is_string(), "{told}");
+    next.frame(1, "heartbeat");
+    assert_eq!(next.said.count(|line| line["is"] == "registration"), 0, "the id was remembered");
+    agent.drain();
 }

@@ -6,9 +6,10 @@ mod support;
 
 use draupnir_console::{Connection, Console, Personality};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use support::{Agent, Setup};
 
-/// What a flood may leave behind in an agent's memory, in bytes: less than its buffers may take, far less than was sent.
+/// What a flood may take of an agent's memory, in bytes: less than its buffers may, far less than was sent.
 const GROWTH_BYTES_MAX: u64 = 24 << 20;
 
 /// What a flood may leave behind in a log, in lines: an operator must still find his own.
@@ -43,7 +44,7 @@ impl Stage {
         assert_eq!(self.console.result("after the flood")["stdout"], "alive\n");
         answered.nth_frame(3, "heartbeat");
         assert_eq!(self.console.link().number(), self.link.number(), "the link was lost");
-        let grown = self.agent.process().resident_bytes().saturating_sub(self.resident_bytes);
+        let grown = self.agent.process().peak_bytes().saturating_sub(self.resident_bytes);
         assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
         let lines = self.agent.log().lines().len() - self.lines;
         assert!(lines <= LINES_MAX, "{lines} lines in the log");
@@ -83,12 +84,12 @@ fn a_flood_of_what_cannot_be_followed() {
 #[test]
 fn a_flood_of_large_messages() {
     let stage = stage();
-    let long = "x".repeat(1 << 19);
-    stage.flood(64, &frame("terminal:input", &json!({"session_id": "x", "data": long})));
-    stage.flood(64, &frame("command:cancel", &json!({"command_id": long})));
+    let long = "x".repeat((1 << 20) - 200);
+    stage.flood(48, &frame("terminal:input", &json!({"session_id": "x", "data": long})));
+    stage.flood(16, &frame("command:cancel", &json!({"command_id": long})));
     let many = vec![""; 65_536];
     stage.flood(64, &frame("command:dispatch", &json!({"command_id": "c", "command": 7, "args": many})));
-    for _ in 0..64 {
+    for _ in 0..16 {
         stage.link.send_binary(long.as_bytes());
     }
     stage.survives();
@@ -97,10 +98,13 @@ fn a_flood_of_large_messages() {
 #[test]
 fn a_flood_of_pings() {
     let stage = stage();
-    for _ in 0..50_000 {
+    let began = Instant::now();
+    for _ in 0..30_000 {
         stage.link.send_ping(&[7; 125]);
     }
     stage.survives();
+    // Ten thousand may come at once, and five thousand a second: the rest waited on the console's side.
+    assert!(began.elapsed() >= Duration::from_secs(4), "all of it was read within {:?}", began.elapsed());
 }
 
 #[test]
@@ -188,12 +192,14 @@ fn ids_that_look_like_something_else() {
 fn commands_with_odd_surroundings() {
     let stage = stage();
     let browser = stage.console.browser();
-    for (id, timeout) in
-        [("zero", json!(0)), ("negative", json!(-1)), ("huge", json!(1e308)), ("fraction", json!(0.001))]
-    {
+    for (id, timeout) in [("zero", json!(0)), ("negative", json!(-1)), ("huge", json!(1e308))] {
         browser.dispatch_with(id, &json!({"command": "echo on", "timeout_ms": timeout}));
         assert_eq!(stage.console.result(id)["stdout"], "on\n", "{id}");
     }
+    // The least that there is: whether that is enough is the machine's to say.
+    browser.dispatch_with("fraction", &json!({"command": "echo on", "timeout_ms": 0.001}));
+    let result = stage.console.result("fraction");
+    assert!(result["stdout"] == "on\n" || result["timed_out"] == true, "{result}");
     let long = "d/".repeat(4_000);
     for (n, directory) in ["/no/such", "/etc/passwd", "../../../../../../no", "\u{1b}[2J", &long].iter().enumerate() {
         browser.dispatch_with(&format!("at-{n}"), &json!({"command": "touch ~/ran", "working_dir": directory}));
@@ -257,6 +263,8 @@ fn commands_that_wait_with_all_that_a_message_can_hold() {
     }
     // The last has no room any more; the first waits for its turn.
     assert_eq!(stage.console.within(4 * support::WAIT_MAX).result("many-63")["reason"], "busy");
+    // One that waits already needs no more room.
+    browser.dispatch_with("long-0", &json!({"command": "/bin/sh", "args": ["-s"], "env": [long]}));
     let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);
     assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);
     for n in 0..16 {
@@ -264,6 +272,9 @@ fn commands_that_wait_with_all_that_a_message_can_hold() {
     }
     assert_eq!(stage.console.result("long-0")["exit_code"], 0);
     stage.survives();
+    let results =
+        stage.console.count(|record| record.kind() == "command:result" && record.payload()["command_id"] == "long-0");
+    assert_eq!(results, 1, "the second dispatch was not answered by itself");
 }
 
 #[test]

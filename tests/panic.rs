@@ -8,7 +8,9 @@ use draupnir::config::Config;
 use draupnir::{agent, logging, restart};
 use draupnir_console::{Console, Personality};
 use std::io::Read as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 /// Set for the program that plays the agent.
 const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
@@ -18,6 +20,7 @@ const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
 fn planted() {
     assert!(std::env::var_os(PLAY).is_some(), "only to be run by the other test");
     let past = restart::Past::take();
+    draupnir::sys::process::harden();
     let config = Config::from_environment().expect("the test configures it");
     logging::start(config.log_level, &config.api_key).expect("the first in this process");
     restart::on_panic(past, config.api_key.clone());
@@ -51,8 +54,20 @@ fn the_agent_beats_again_after_a_panic() {
         .expect("it starts");
     let pid = child.id();
     console.on(1).frame("heartbeat");
+    let limits = console.browser().run("ulimit -n; ulimit -c")["stdout"].clone();
+    console.browser().dispatch("left", "echo $$ > ~/left; exec sleep 600");
+    let process = || std::fs::read_to_string(home.path().join("left")).unwrap_or_default().trim().parse::<u32>().ok();
+    support::settles(&console, "the command runs", || process().is_some());
+    let began = Instant::now();
     drop(child.stdin.take());
     console.on(2).frame("heartbeat");
+    // Tens of milliseconds; the bound is for machines that do ten other things.
+    assert!(began.elapsed() < support::DRAIN_MAX, "it beats again after {:?}", began.elapsed());
+    println!("it beat again after {:?}", began.elapsed());
+    // Nobody would stop it or ask for its result: the new life does not know it.
+    let process = process().expect("it wrote its number");
+    support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());
+    assert_eq!(console.browser().run("ulimit -n; ulimit -c")["stdout"], limits, "the limits of children");
     let told = console.on(2).event("error");
     assert_eq!(told.payload()["message"], "the agent panicked and was started anew");
     let result = console.browser().run("echo $PPID");

@@ -133,3 +133,25 @@ fn a_background_process_holds_the_end_up_for_half_a_second_at_most() {
     assert_eq!(rustix::process::kill_process(pid, support::Signal::KILL), Ok(()), "{text}");
     agent.drain();
 }
+
+#[test]
+fn what_the_window_kept_in_the_terminal_when_the_shell_went_is_read_all_the_same() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s");
+    // More than goes out unanswered, less than that and what a terminal holds by itself: the shell is not held up.
+    let line = "stty -opost; mkfifo ~/go; echo rea''dy; read go < ~/go; exec seq 1 6000\n";
+    console.browser().input("s", line.as_bytes());
+    console.wait_text("s", "ready\n");
+    let before = console.stream("s").bytes;
+    let link = console.link();
+    link.stall();
+    std::fs::write(agent.home().path().join("go"), "\n").expect("it waits");
+    agent.log().wait(support::WAIT_MAX, |line| line["message"] == "terminal closed");
+    link.resume();
+    console.closed("s");
+    let stream = console.stream("s");
+    let numbers: String = (1..=6000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(stream.bytes - before, numbers.len() as u64);
+    assert!(stream.text().ends_with(&numbers[numbers.len() - 1_000..]) && stream.gaps.is_empty());
+    agent.drain();
+}

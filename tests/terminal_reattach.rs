@@ -108,6 +108,34 @@ fn a_full_screen_program_is_shown_again_and_draws_again() {
 }
 
 #[test]
+fn a_pager_is_used_left_alone_and_used_again() {
+    let (console, agent) = desk();
+    if !std::path::Path::new("/usr/bin/less").exists() {
+        return support::skip("terminal_reattach", "no less");
+    }
+    open_quiet(&console, "s");
+    line(&console, "s", "seq 1000 1999 > numbers; TERM=xterm-256color less numbers; echo at the pro''mpt");
+    console.wait_text("s", "1022");
+    console.browser().input("s", b" ");
+    console.wait_text("s", "1045");
+    console.link().reset();
+    console.ended(1);
+    console.on(2).frame("heartbeat");
+    let shown = console.shown("s");
+    console.browser().create("s", 80, 30);
+    // Five rows more, and the whole screen: whoever comes back sees where he was.
+    let drawn_again = |screen: &[u8]| {
+        let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
+        text.contains("\u{1b}[?1049h") && text.contains("1051")
+    };
+    console.wait_stream("s", "the whole screen again", |stream| drawn_again(&stream.screen));
+    console.browser().input("s", b"q");
+    let stream = console.wait_text_after("s", shown, "at the prompt\r\n");
+    assert!(stream.text().contains("\u{1b}[?1049l"), "the screen of before is back");
+    agent.drain();
+}
+
+#[test]
 fn the_size_of_whoever_comes_back_counts() {
     let (console, agent) = desk();
     open_quiet(&console, "s");

@@ -186,9 +186,17 @@ impl<M> Engine<M> {
         }
     }
 
-    /// The console dispatched a command: room is kept for its result, or it is refused.
-    pub fn command_requested(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64) -> Requested {
-        let room = self.delivery.promise(Kind::Result);
+    /// The console dispatched a command: room is kept for its result, or it is refused. A new one is refused too where it
+    /// `may_wait` no more; one that is known already needs no room.
+    pub fn command_requested(
+        &mut self,
+        now: Time,
+        command: Key,
+        id_hash: u64,
+        timeout_ms: u64,
+        may_wait: bool,
+    ) -> Requested {
+        let room = may_wait && self.delivery.promise(Kind::Result);
         self.tell_room(now, room);
         let first = self.orders.len();
         self.handle(now, Fact::Command { command, what: CommandFact::Requested { id_hash, timeout_ms } });
@@ -262,6 +270,7 @@ mod tests {
     use super::*;
     use crate::delivery::ping::Payload;
     use crate::delivery::{After, Reliable};
+    use crate::order::Refusal;
     use alloc::vec::Vec;
 
     /// An engine whose link is ready and whose orders are all performed.
@@ -302,10 +311,19 @@ mod tests {
     #[test]
     fn a_dispatch_is_taken_answered_or_running_already() {
         let mut engine = ready();
-        assert_eq!(engine.command_requested(Time::START, 1, 77, 0), Requested::Taken);
-        assert_eq!(engine.command_requested(Time::START, 2, 77, 0), Requested::Running);
+        assert_eq!(engine.command_requested(Time::START, 1, 77, 0, true), Requested::Taken);
+        assert_eq!(engine.command_requested(Time::START, 2, 77, 0, true), Requested::Running);
+        assert_eq!(engine.command_requested(Time::START, 3, 77, 0, false), Requested::Running, "it needs no room");
+        let busy = |engine: &mut Engine<u32>, key| {
+            let refusal = Order::RefuseCommand { command: key, refusal: Refusal::Busy };
+            orders(engine).contains(&refusal)
+        };
+        assert!(!busy(&mut engine, 3));
+        assert_eq!(engine.command_requested(Time::START, 4, 78, 0, false), Requested::Answered);
+        assert!(busy(&mut engine, 4));
+        assert_eq!(engine.command_requested(Time::START, 5, 78, 0, true), Requested::Taken, "room is there again");
         engine.handle(Time::START, Fact::ShutdownRequested);
-        assert_eq!(engine.command_requested(Time::START, 3, 78, 0), Requested::Answered);
+        assert_eq!(engine.command_requested(Time::START, 6, 79, 0, true), Requested::Answered);
     }
 
     /// The keep-alive Ping that is due at `now`.

@@ -7,6 +7,7 @@
 use super::Agent;
 use super::policy::Policy;
 use super::sessions::Source;
+use super::share::Share;
 use crate::audit::Entry;
 use crate::command::{self, Line, Report, Spec};
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Faults, Metadata, OutputStream, ResultReason,
 };
 use crate::report::Reporter;
-use draupnir_fsm::delivery::budget::Budget;
+use draupnir_fsm::delivery::budget::{Budget, Use};
 use draupnir_fsm::delivery::{After, Cut, Kind, PushError, Reliable, StreamKey};
 use draupnir_fsm::engine::Requested;
 use draupnir_fsm::fact::{CommandFact, Fact, Key};
@@ -27,7 +28,10 @@ use std::rc::Rc;
 /// The exit code of a command that this instance does not run, or not now: that of a shell that may not execute.
 const EXIT_REFUSED: i32 = 126;
 
-/// The memory of all commands that wait, in bytes. One message makes at most two thirds of it.
+/// What a console is told that asks for a result which is gone.
+const FORGOTTEN: &str = "this command ran before; its result is no longer remembered";
+
+/// The most memory that all commands which wait may have of the budget, in bytes. One message makes at most two thirds.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// All commands that wait, run, or have a result that may be asked for again.
@@ -41,12 +45,13 @@ pub(super) struct Commands {
     streaming: BTreeMap<Key, (CommandId, usize)>,
     next_key: Key,
     hasher: RandomState,
+    budget: Rc<Budget>,
 }
 
 struct Live {
     id: CommandId,
     /// What to start, until it is.
-    spec: Option<Spec>,
+    spec: Option<(Spec, Option<Share>)>,
     streams: bool,
     /// Why it was not started, where the audit could not be written.
     unaudited: Option<String>,
@@ -57,7 +62,8 @@ struct Answered {
     id: CommandId,
     /// Its number in the ledger.
     number: Option<u64>,
-    message: Rc<str>,
+    /// `None` where there was no memory for it.
+    message: Option<(Rc<str>, Share)>,
 }
 
 impl Commands {
@@ -77,6 +83,7 @@ impl Commands {
             streaming: BTreeMap::new(),
             next_key: 1,
             hasher: RandomState::new(),
+            budget: Rc::clone(budget),
         }
     }
 
@@ -112,6 +119,13 @@ impl Commands {
             }
             self.streaming.retain(|_, (_, streams)| *streams > 0);
         }
+    }
+
+    /// Memory for one more command that waits; none where all of them would take too much.
+    fn share_to_wait(&self, bytes: usize) -> Option<Share> {
+        let waiting = self.live.values().filter_map(|live| Some(live.spec.as_ref()?.0.bytes())).sum::<usize>();
+        let fits = waiting.saturating_add(bytes) <= WAITING_BYTES_MAX;
+        fits.then(|| Share::take(&self.budget, Use::Waiting, bytes)).flatten()
     }
 
     /// A hash of an id that nobody outside can aim at.
@@ -175,14 +189,13 @@ impl Agent {
         let (id, timeout_ms) = (dispatch.command_id.clone(), dispatch.timeout_ms);
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
         let spec = Spec::from(dispatch);
-        let waiting = self.commands.live.values().filter_map(|live| live.spec.as_ref()).map(Spec::bytes);
-        let is_too_much = waiting.sum::<usize>() + spec.bytes() > WAITING_BYTES_MAX;
-        self.commands.live.insert(command, Live { id: id.clone(), spec: Some(spec), streams, unaudited: None });
-        if is_too_much {
-            return self.refuse_command(command, Refusal::Busy);
-        }
+        let share = self.commands.share_to_wait(spec.bytes());
+        let may_wait = share.is_some();
+        self.commands
+            .live
+            .insert(command, Live { id: id.clone(), spec: Some((spec, share)), streams, unaudited: None });
         let now = self.start.elapsed();
-        match self.engine.command_requested(now, command, id_hash, timeout_ms) {
+        match self.engine.command_requested(now, command, id_hash, timeout_ms, may_wait) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),
             Requested::Answered => {}
             Requested::Running => {
@@ -194,7 +207,7 @@ impl Agent {
 
     pub(super) fn start_command(&mut self, command: Key) {
         let Some(live) = self.commands.live.get_mut(&command) else { return };
-        let Some(spec) = live.spec.take() else { return };
+        let Some((spec, _)) = live.spec.take() else { return };
         let streams_output = live.streams;
         let (program, args) = match &spec.line {
             Line::Shell(line) => (line, &[][..]),
@@ -268,7 +281,9 @@ impl Agent {
             streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.end_stream(key));
         }
         let bytes = u32::try_from(message.len()).unwrap_or(u32::MAX);
-        self.commands.answered.insert(command, Answered { id: live.id, number, message: message.into() });
+        let share = Share::take(&self.commands.budget, Use::Remembered, message.len());
+        let message = share.map(|share| (message.into(), share));
+        self.commands.answered.insert(command, Answered { id: live.id, number, message });
         self.tell_command(command, CommandFact::Answered { bytes });
     }
 
@@ -292,9 +307,7 @@ impl Agent {
             Refusal::Busy => {
                 (ResultReason::Busy, "too many commands wait already, or results cannot be held: try later")
             }
-            Refusal::Forgotten => {
-                (ResultReason::Forgotten, "this command ran before; its result is no longer remembered")
-            }
+            Refusal::Forgotten => (ResultReason::Forgotten, FORGOTTEN),
             Refusal::Draining => (ResultReason::Draining, "the agent is stopping"),
         };
         tracing::debug!(command_id = %live.id, ?refusal, "a command was refused");
@@ -310,10 +323,12 @@ impl Agent {
             return self.refuse_unknown(&live.id);
         };
         tracing::debug!(command_id = %live.id, "dispatched again: its result is sent again");
-        let message = Rc::clone(&answered.message);
         if answered.number.is_some_and(|number| self.engine.delivery.send_again(number)) {
             return;
         }
+        let Some(message) = answered.message.as_ref().map(|(message, _)| Rc::clone(message)) else {
+            return self.answer_unrun(&live.id, EXIT_REFUSED, ResultReason::Forgotten, FORGOTTEN);
+        };
         let number = self.push_result(&message, After::NOTHING, false);
         if let Some(answered) = self.commands.answered.get_mut(&of) {
             answered.number = number;

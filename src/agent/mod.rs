@@ -16,6 +16,7 @@ mod recorder;
 pub mod sampling;
 mod sessions;
 mod settings;
+mod share;
 pub mod signals;
 
 use crate::audit::Audit;

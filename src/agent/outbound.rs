@@ -8,6 +8,7 @@ use super::sessions::Source;
 use crate::link::Frame;
 use crate::protocol::{Metadata, shortened};
 use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Next, Poison, StateKind, StreamKey, UNLIMITED};
+use draupnir_fsm::fact::Key;
 use draupnir_fsm::time::Time;
 
 /// How many frames make a batch, however small: the bound of the list.
@@ -81,14 +82,15 @@ impl Agent {
                 Some((name, id)) => metadata.with(name, id),
                 None => metadata,
             };
-            self.error_event("output", "output was lost while the console was away", metadata);
+            // Each is told: it takes a lost link or a lack of memory to make one, and more output than an event has bytes.
+            self.push_error("output", "output was lost while the console was away", metadata);
         }
         if let Some(drops) = self.engine.delivery.take_drops() {
             let (results, closed, events) = (drops.results, drops.closed, drops.events);
-            tracing::error!(results, closed, events, "messages were dropped: the console was away for too long");
+            tracing::error!(results, closed, events, "messages that waited for the console were dropped");
             let metadata = Metadata::new().with("results", results).with("closed", closed).with("events", events);
             // Never one too many: each count is told once, and the next comes after the next reconnect.
-            self.push_error("delivery", "messages were dropped while the console was away", metadata);
+            self.push_error("delivery", "messages that waited for the console were dropped", metadata);
         }
         match self.engine.take_poison() {
             Some(Poison::CutResult { number }) => self.cut_result(number),
@@ -117,8 +119,19 @@ impl Agent {
     /// Tells the log and the console that something has failed, once a minute for each cause: neither the network nor the
     /// disk is the console's to fill.
     pub(super) fn error_event(&mut self, source: &'static str, text: &str, metadata: Metadata) {
+        self.error_event_about(None, source, text, metadata);
+    }
+
+    /// The same, where each session is a cause of its own.
+    pub(super) fn error_event_about(
+        &mut self,
+        session: Option<Key>,
+        source: &'static str,
+        text: &str,
+        metadata: Metadata,
+    ) {
         let now = self.start.elapsed();
-        if !self.engine.may_complain(now, super::commands::hash_of(&(source, text))) {
+        if !self.engine.may_complain(now, super::commands::hash_of(&(session, source, text))) {
             return tracing::debug!(source, %metadata, "again: {text}");
         }
         tracing::warn!(source, %metadata, "{text}");

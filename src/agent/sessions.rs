@@ -257,7 +257,8 @@ impl Agent {
         }
         if let Err(refused) = self.sessions.terminals.input(key, &data) {
             let text = refused.to_string();
-            self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
+            let metadata = Metadata::new().with("session_id", id.as_str());
+            self.error_event_about(Some(key), "terminal", &text, metadata);
         }
     }
 

@@ -15,7 +15,7 @@
 //! | `proxy`, `tls`, `roots` | what may stand between, what must, and who is trusted |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
-//! | `upgrade`, `socket` | the WebSocket: its beginning, its life and its end |
+//! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
 //! Wire: part A "HTTP", part B "Registration" and "WebSocket".
 
@@ -33,6 +33,7 @@ mod chain;
 mod dial;
 mod error;
 mod http;
+mod inflow;
 pub mod probe;
 pub mod proxy;
 mod race;
@@ -49,6 +50,7 @@ mod upgrade;
 mod words;
 
 pub use error::{Error, Hop, PeerFault};
+pub use inflow::Received;
 pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom};
 pub use socket::close_received;
@@ -242,7 +244,7 @@ pub enum Report {
         /// The link it came on.
         link: Attempt,
         /// The message.
-        text: String,
+        text: Received,
     },
     /// A binary message, which the protocol does not have.
     Binary {

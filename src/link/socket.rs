@@ -4,12 +4,15 @@
 //! nor a socket that takes nothing keep messages from arriving. It does not know what messages mean, keeps no deadline
 //! (the machine drops a link that overstays) and never reconnects.
 //!
-//! Invariants: a Ping is answered before anything else is read; at most one message waits for the loop; after
+//! Invariants: a Ping is answered before anything else is read; what waits for the loop is bounded ([`inflow`]); after
 //! [`Line::reset`] the descriptor is closed before the call returns; `Closed` is the last report, and the descriptor is
 //! gone before it is made.
 //!
+//! [`inflow`]: super::inflow
+//!
 //! Wire: part B "WebSocket"; RFC 6455, sections 5.5 and 7.
 
+use super::inflow::Backlog;
 use super::stream::Stream;
 use super::{Frame, Report, words};
 use crate::config::Secret;
@@ -39,6 +42,7 @@ const DISCARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Line {
     inner: RefCell<Inner>,
+    backlog: Backlog,
 }
 
 #[derive(Default)]
@@ -134,8 +138,9 @@ impl Line {
 
     async fn read(&self, link: Attempt, key: &Secret, reporter: &Reporter) -> End {
         loop {
+            poll_fn(|cx| self.backlog.poll_room(cx)).await;
             let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
-                Ok(Message::Text(text)) => Report::Text { link, text: text.as_str().to_owned() },
+                Ok(Message::Text(text)) => Report::Text { link, text: self.backlog.hold(text.as_str().to_owned()) },
                 Ok(Message::Binary(bytes)) => Report::Binary { link, bytes: bytes.len() },
                 Ok(Message::Pong(payload)) => Report::Pong { link, payload: payload.to_vec() },
                 // The answer is queued; the next read flushes it before it reads.
@@ -211,7 +216,8 @@ impl Inner {
         let Some(socket) = &mut self.socket else {
             return Poll::Pending;
         };
-        let message = ready!(Pin::new(socket).poll_next(cx));
+        let message = ready!(Pin::new(&mut *socket).poll_next(cx));
+        socket.get_mut().charge_message();
         Poll::Ready(message.unwrap_or(Err(WsError::ConnectionClosed)))
     }
 

@@ -4,6 +4,7 @@
 //!
 //! Unit: bytes as the kernel took them, so with TLS the encrypted ones.
 
+use super::inflow::Pace;
 use crate::sys::socket;
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -13,7 +14,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// How many bytes a link has brought into the kernel; the write-stall deadline watches it.
 #[derive(Clone, Debug, Default)]
@@ -30,17 +31,18 @@ impl Progress {
     }
 }
 
-/// A connected socket that counts what it takes.
+/// A connected socket that counts what it takes, and does not give more than it may.
 #[derive(Debug)]
 pub(super) struct Tcp {
     socket: Async<TcpStream>,
     progress: Progress,
+    pace: Pace,
 }
 
 impl Tcp {
     /// Counts the bytes of this socket into `progress`.
     pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
-        Self { socket, progress }
+        Self { socket, progress, pace: Pace::default() }
     }
 
     /// Makes the closing of this socket a reset.
@@ -51,7 +53,10 @@ impl Tcp {
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        ready!(self.pace.poll_ready(cx));
+        let count = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
+        self.pace.charge_bytes(count);
+        Poll::Ready(Ok(count))
     }
 }
 
@@ -88,6 +93,15 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// Counts a message, a Ping or a Pong that was read.
+    pub(super) fn charge_message(&mut self) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_mut().0,
+        };
+        tcp.pace.charge_message();
+    }
+
     /// Closes the descriptor now, with a reset.
     pub(super) fn reset(self) {
         let tcp = match &self {

@@ -15,7 +15,7 @@ use rustix::process::{
 };
 use std::collections::HashSet;
 use std::io;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// The exit code of a child whose status somebody else took: that it is gone is all that is known.
 pub const EXIT_CODE_UNKNOWN: i32 = 255;
@@ -164,6 +164,20 @@ static CHILDREN: LazyLock<Mutex<Children>> = LazyLock::new(Mutex::default);
 
 fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every child that somebody holds, with its process group: for a program that is about to be replaced, and whose
+/// memory may be in any state. It waits for nothing.
+pub fn kill_all() {
+    let children = match CHILDREN.try_lock() {
+        Ok(children) => children,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        // Whoever holds it will never let it go.
+        Err(TryLockError::WouldBlock) => return,
+    };
+    for pid in &children.own {
+        let _ = kill_process_group(*pid, Signal::KILL);
+    }
 }
 
 impl Children {

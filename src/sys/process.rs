@@ -35,6 +35,17 @@ pub fn harden() {
     });
 }
 
+/// Gives the limits back to this process itself, for the program that is about to take its place.
+pub fn soften() {
+    let inherited = inherited_limits();
+    for (resource, limit) in [(libc::RLIMIT_CORE, inherited.core), (libc::RLIMIT_NOFILE, inherited.descriptors)] {
+        if let Some(limit) = limit {
+            // SAFETY: the pointer is to a limit that lives across the call. A limit that is not taken stays as it is.
+            unsafe { libc::setrlimit(resource, &raw const limit) };
+        }
+    }
+}
+
 /// The limits to give back to children.
 pub(super) fn inherited_limits() -> InheritedLimits {
     INHERITED.get().copied().unwrap_or_default()

@@ -220,12 +220,15 @@ impl Terminals {
         }
     }
 
-    /// Reads no more, closes the terminal and lets the shell's number go; what was printed stays until
+    /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
     /// [`finish`](Self::finish). Returns where the output ends.
     pub fn end(&mut self, key: Key) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
             return 0;
         };
+        if let Some(live) = &entry.live {
+            live.session.read_rest();
+        }
         entry.output.borrow_mut().ended = true;
         if let Some(live) = entry.live.take() {
             // A shell that hangs in the kernel is reaped when it comes out.

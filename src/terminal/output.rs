@@ -66,12 +66,14 @@ impl Output {
 
     /// How many bytes may be read now, up to `wanted`.
     pub(super) fn room(&mut self, wanted: usize) -> usize {
-        if self.ended {
-            return 0;
-        }
         let left = self.allowed.saturating_sub(self.scrollback.held().end);
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(wanted);
+        self.room_beyond(usize::try_from(left).unwrap_or(usize::MAX).min(wanted))
+    }
+
+    /// How many bytes may be read now, up to `wanted`, where the loop will not allow any more.
+    pub(super) fn room_beyond(&mut self, wanted: usize) -> usize {
         match self.kept_from {
+            _ if self.ended => 0,
             Some(keep) if wanted > 0 => self.scrollback.room(keep, wanted),
             Some(_) | None => wanted,
         }

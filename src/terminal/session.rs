@@ -28,6 +28,10 @@ const TURN_BYTES: usize = 32 << 10;
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
 
+/// The most that is read of a terminal that is about to be closed, in bytes: several times what the kernel holds for one
+/// (some 12 KiB), and a bound where something goes on printing.
+const REST_BYTES_MAX: usize = 64 << 10;
+
 /// How long a program has the wrong size that makes it draw again, in milliseconds. Programs look at their size some
 /// time after they were told that it changed; one that is given its own size back too soon sees no change.
 const NUDGE_MS: u64 = 100;
@@ -110,11 +114,13 @@ impl Session {
     /// Writes what was typed, and queues what the terminal does not take at once.
     pub(super) fn input(&self, bytes: &[u8]) -> Result<(), InputRefused> {
         self.restore_size();
-        let mut input = self.input.borrow_mut();
-        let written = if input.is_empty() { self.pty.write(bytes).unwrap_or(0) } else { 0 };
-        let rest = bytes.get(written..).unwrap_or_default();
-        if !rest.is_empty() {
-            input.push(rest)?;
+        let is_first = self.input.borrow().is_empty();
+        // All of it has room, or none of it is typed.
+        self.input.borrow_mut().push(bytes)?;
+        if is_first {
+            self.write();
+        }
+        if !self.input.borrow().is_empty() {
             self.wake();
         }
         Ok(())
@@ -284,6 +290,25 @@ impl Session {
             }
         }
         read
+    }
+
+    /// Reads what the terminal still holds, allowed or not: it is about to be closed, and was printed before the end. The
+    /// kernel hands over all of it before it says that there is no more.
+    pub(super) fn read_rest(&self) {
+        let mut output = self.output.borrow_mut();
+        let mut buffer = self.buffer.borrow_mut();
+        let mut left = REST_BYTES_MAX;
+        loop {
+            let room = output.room_beyond(buffer.len().min(left));
+            let Some(into) = buffer.get_mut(..room).filter(|into| !into.is_empty()) else {
+                return;
+            };
+            let Ok(count @ 1..) = self.pty.read(into) else {
+                return;
+            };
+            output.scrollback.append(into.get(..count).unwrap_or_default());
+            left -= count;
+        }
     }
 
     fn write(&self) {

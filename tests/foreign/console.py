@@ -71,7 +71,9 @@ async def main():
     app.router.add_get("/ws/agent", console.connect)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    # A port to come back on, where one is given.
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    await web.TCPSite(runner, "127.0.0.1", port).start()
     say("listening", port=runner.addresses[0][1])
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()

@@ -79,6 +79,12 @@ impl Process {
         self.status_number("VmRSS:") * 1024
     }
 
+    /// The most resident memory that it ever had, in bytes.
+    #[track_caller]
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.status_number("VmHWM:") * 1024
+    }
+
     /// Memory of its own that it has written to, in bytes.
     #[track_caller]
     pub(crate) fn private_dirty_bytes(&self) -> u64 {

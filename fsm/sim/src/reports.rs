@@ -211,7 +211,8 @@ impl World {
         let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(command) << 32 } else { 0 };
         let now = self.own_now();
         self.host.stirred += 1;
-        let requested = self.host.engine.command_requested(now, command, u64::from(dispatch) | unique, timeout_ms);
+        let requested =
+            self.host.engine.command_requested(now, command, u64::from(dispatch) | unique, timeout_ms, true);
         match requested {
             Requested::Taken | Requested::Answered => {}
             Requested::Running => {

@@ -7,7 +7,7 @@
 //! is used up, the scrollback that has been detached for longest shrinks first, down to [`SCROLLBACK_KEPT_BYTES`]; who
 //! asked is granted the room at once, and the loop performs the [shrinking](Budget::take_shrink) in the same turn.
 //! Where nothing can shrink the answer is no, and the owner does without: a scrollback drops its own oldest bytes, a
-//! capture its middle, an input is refused.
+//! capture its middle, an input or a command is refused, a result is not remembered.
 //!
 //! Invariant: what is granted, less what is yet to be shrunk, is never more than [`BUDGET_BYTES`].
 
@@ -32,9 +32,11 @@ pub enum Use {
     Captured,
     /// Results that may be asked for again.
     Remembered,
+    /// Commands that wait for their turn.
+    Waiting,
 }
 
-const USES: usize = 3;
+const USES: usize = 4;
 
 /// An order to the owner of a scrollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

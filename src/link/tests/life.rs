@@ -19,7 +19,7 @@ fn frames_leave_in_order_and_messages_arrive() {
         let Report::Pong { link: 1, payload } = rig.report().await else { panic!() };
         assert_eq!(payload, b"two");
         let Report::Text { link: 1, text } = rig.report().await else { panic!() };
-        assert_eq!(text, "hällo");
+        assert_eq!(&*text, "hällo");
         say(&mut console, Message::binary(vec![0; 70_000])).await;
         assert!(matches!(rig.report().await, Report::Binary { link: 1, bytes: 70_000 }));
         assert!(rig.link.bytes_written() > 100);
@@ -150,7 +150,7 @@ fn a_loop_that_takes_nothing_does_not_keep_frames_from_leaving() {
                 report = rig.report().await;
             }
             let Report::Text { text, .. } = report else { panic!() };
-            assert_eq!(text, number.to_string());
+            assert_eq!(*text, number.to_string());
         }
     });
 }
