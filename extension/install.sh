@@ -406,6 +406,8 @@ remove_service() {
 }
 
 # The variables that are set now, or a form to fill in. An existing file is the operator's: only its mode is seen to.
+# systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the others;
+# between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
 write_environment() {
   if [ -e "$environment" ]; then
     chmod 0600 "$environment" || fail 73 "cannot protect $environment"
@@ -414,14 +416,25 @@ write_environment() {
   (
     umask 077
     {
-      say "# Read by the service $program. One NAME=value a line, without quotes; $program --help lists the names."
+      case $service in
+        systemd) say "# Read by the service $program. One NAME=\"value\" a line, \\ before any of \\ \" \` \$ in it; $program --help lists the names." ;;
+        launchd) say "# Read by the service $program. One NAME=value a line, without quotes; $program --help lists the names." ;;
+      esac
       for name in SINDRI_CONSOLE_URL SINDRI_CONSOLE_API_KEY; do
         eval "value=\${$name:-}"
         [ -n "$value" ] || say "#$name="
       done
-      env | grep -E '^SINDRI_(((CONSOLE|AGENT)_[A-Z_]+)|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)=.' || :
+      env | grep -E '^SINDRI_(((CONSOLE|AGENT)_[A-Z_]+)|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)=.' | as_read
     } >"$environment.new" && mv -f "$environment.new" "$environment"
   ) || fail 73 "cannot write $environment"
+}
+
+# Lines NAME=value as the service will read them.
+as_read() {
+  case $service in
+    systemd) sed 's/[\\"`$]/\\&/g; s/=/="/; s/$/"/' ;;
+    launchd) cat ;;
+  esac
 }
 
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user

@@ -31,7 +31,7 @@ fn mounted(test: &str, console: &Console, commands: &[&str]) -> Option<Agent> {
         skip(test, "no mount namespace can be had here");
         return None;
     }
-    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
+    let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_METRICS", "0.5");
     Some(namespace::mounted(setup, commands).spawn())
 }
 
@@ -103,6 +103,16 @@ fn without_proc_everything_but_its_figures_works() {
     console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");
     assert_eq!(console.closed("s")["exit_code"], 3);
     console.frame("metrics");
+    // It says so once, however many heartbeats and metrics have gone without.
+    let message = "figures are 0 because this machine does not tell them";
+    let warnings = |line: &serde_json::Value| line["level"] == "WARN" && line["message"] == message;
+    let told = agent.wait_log(warnings);
+    assert_eq!(told["figures"], "processors, memory, file systems", "{told}");
+    let event = console.event("error");
+    let metadata = &event.payload()["metadata"];
+    assert_eq!((&metadata["source"], &metadata["figures"]), (&"metrics".into(), &told["figures"]), "{}", event.raw());
+    console.from_now().nth_frame(2, "metrics");
+    assert_eq!(agent.log().count(warnings), 1);
     agent.drain();
 }
 

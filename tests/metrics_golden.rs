@@ -140,6 +140,7 @@ fn check(name: &str) {
         "diskTotal": sum("total_bytes"),
     });
     compare(name, &live, &expected_live);
+    assert_eq!(sampler.take_missing(), [], "{name}");
 }
 
 /// Equal, an integer where one is expected included: part by part, so that a difference is readable. A percentage may be
@@ -229,6 +230,26 @@ fn hybrid_and_nested_groups() {
 }
 
 #[test]
+fn a_quota_of_more_than_the_machine_has() {
+    check("wide-quota");
+}
+
+#[test]
+fn a_quota_of_all_that_the_machine_has() {
+    check("quota-of-all");
+}
+
+#[test]
+fn a_quota_shared_with_a_neighbour_and_fewer_processors_of_our_own() {
+    check("pinned");
+}
+
+#[test]
+fn the_same_within_a_container() {
+    check("nested-pinned");
+}
+
+#[test]
 fn every_recorded_environment_is_checked() {
     let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/metrics");
     let checked = include_str!("metrics_golden.rs");
@@ -290,6 +311,30 @@ fn no_single_missing_file_stops_the_others() {
         let shared = file.ends_with("mountinfo") || file.ends_with("self/cgroup") || file.ends_with("cgroup.type");
         let different: Vec<&String> = different.map(|(part, _)| part).collect();
         assert!(shared || different.len() <= 2, "without {} these are different: {different:?}", file.display());
+    }
+}
+
+#[test]
+fn what_cannot_be_told_is_said_once() {
+    use draupnir::metrics::Figure;
+    // A machine's own table of processors can be missing where its group's account is there, and so can its memory.
+    for (name, file, missing) in [
+        ("host", "stat", Some(Figure::Processors)),
+        ("host", "meminfo", Some(Figure::Memory)),
+        ("host", "self/mountinfo", Some(Figure::FileSystems)),
+        ("docker-v2", "stat", None),
+        ("docker-v2", "meminfo", None),
+        ("fly", "pressure/cpu", None),
+    ] {
+        let environment = Environment::open(name);
+        let _ = fs::remove_file(environment.copy.join("proc").join(file));
+        let mut sampler = Sampler::new(environment.roots());
+        sampler.live();
+        assert_eq!(sampler.take_missing(), Vec::from_iter(missing), "{name} without {file}");
+        environment.pass_ten_seconds();
+        let _ = fs::remove_file(environment.copy.join("proc").join(file));
+        futures_lite::future::block_on(sampler.sample());
+        assert_eq!(sampler.take_missing(), [], "{name} without {file}: once");
     }
 }
 

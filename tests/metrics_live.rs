@@ -144,6 +144,11 @@ const HOLD: &str = "import sys\nprint('ready', flush=True)\nfor line in sys.stdi
 const BURN: &str = "import sys, time\nprint('ready', flush=True)\nsys.stdin.readline()\nfor used in 0.3, 3.6:\n  \
     while time.process_time() < used: pass\n  print(used, flush=True)\nwhile True: pass\n";
 
+/// Runs on one processor for a quarter of the time at most, and answers when it has used half a second of it more.
+const DAWDLE: &str = "import sys, time\nprint('ready', flush=True)\nfor line in sys.stdin:\n  for turn in range(50):\n    \
+    end = time.process_time() + 0.01\n    while time.process_time() < end: pass\n    time.sleep(0.03)\n  \
+    print('done', flush=True)\n";
+
 fn python(script: &str) -> Command {
     let mut command = Command::new("python3");
     command.args(["-c", script]);
@@ -188,10 +193,9 @@ fn known_memory_in_a_unified_group() {
     }
 }
 
-fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
-    const PERIODS: u64 = 50;
+/// A group of half a core, with the weight of a whole machine, so that what else runs here does not keep it from its quota.
+fn half_a_core(unified: bool) -> Result<Group, String> {
     let group = Group::make(&hierarchies(unified, if unified { &["cpu"] } else { &["cpu", "cpuacct"] })?)?;
-    // Half a core, and the weight of a whole machine, so that what else runs here does not keep the group from its quota.
     if unified {
         group.write("cpu.max", "50000 100000")?;
         group.write("cpu.weight", "10000")?;
@@ -200,6 +204,12 @@ fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
         group.write("cpu.cfs_quota_us", "50000")?;
         group.write("cpu.shares", "262144")?;
     }
+    Ok(group)
+}
+
+fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
+    const PERIODS: u64 = 50;
+    let group = half_a_core(unified)?;
     let mut worker = Worker::start(&mut python(BURN)).ok_or("there is no python3")?;
     group.take(worker.child.id());
     let seen = Seen::new(worker.child.id());
@@ -229,6 +239,80 @@ fn a_saturated_quota_in_a_legacy_group() {
 fn a_saturated_quota_in_a_unified_group() {
     let test = "a_saturated_quota_in_a_unified_group";
     if let Err(reason) = saturated_quota(test, true) {
+        skip(test, &reason);
+    }
+}
+
+/// One reading of the group's own account, by a clock of ours, around whatever is done in between.
+struct Around {
+    before: (Instant, u64),
+    after: (Instant, u64),
+}
+
+impl Around {
+    fn make(group: &Group, unified: bool, act: impl FnOnce()) -> Self {
+        let used_ns = || match unified {
+            true => group.read("cpu.stat", "usage_usec") * 1000,
+            false => group.read("cpuacct.usage", ""),
+        };
+        let before = (Instant::now(), used_ns());
+        act();
+        let used_ns = used_ns();
+        Self { before, after: (Instant::now(), used_ns) }
+    }
+}
+
+/// Between what a reading within `first` and one within `last` must find the use of half a core, in percent.
+#[allow(clippy::cast_precision_loss)] // seconds in nanoseconds
+fn bounds(first: &Around, last: &Around) -> (f64, f64) {
+    let share = |used_ns: u64, span: Duration| used_ns as f64 / (span.as_secs_f64() * 1e9 * 0.5) * 100.0;
+    let least = share(last.before.1 - first.after.1, last.after.0 - first.before.0);
+    let most = share(last.after.1 - first.before.1, last.before.0 - first.after.0);
+    (least, most)
+}
+
+/// What the group has used by its own account is what is measured, neither less nor more: a figure that is cut at 100 shows
+/// only the former where the quota is used up.
+fn half_used_quota(test: &str, unified: bool) -> Result<(), String> {
+    /// How far apart the bounds may be, in points, to say anything. They are wider when the test itself had to wait for a
+    /// processor, and then it looks again.
+    const WIDTH_MAX: f64 = 3.0;
+    const TRIES: usize = 20;
+    let group = half_a_core(unified)?;
+    let mut worker = Worker::start(&mut python(DAWDLE)).ok_or("there is no python3")?;
+    group.take(worker.child.id());
+    let seen = Seen::new(worker.child.id());
+    let mut sampler = seen.sampler();
+    worker.tell("go").expect("it is there");
+    let mut first = Around::make(&group, unified, || drop(block_on(sampler.sample())));
+    for _ in 0..TRIES {
+        worker.tell("go on").expect("it is there");
+        let mut measured = 0.0;
+        let last = Around::make(&group, unified, || measured = block_on(sampler.sample()).cpu.usage_percent.value());
+        let (least, most) = bounds(&first, &last);
+        println!("{test}: {measured} % of half a core, by its account between {least:.2} and {most:.2}");
+        // The figure has two digits.
+        assert!(least - 0.01 <= measured && measured <= most + 0.01, "{test}: not {measured}");
+        if most - least <= WIDTH_MAX && most < 100.0 && least > 0.0 {
+            return Ok(());
+        }
+        first = last;
+    }
+    panic!("{test}: the bounds were never close enough to say anything");
+}
+
+#[test]
+fn a_half_used_quota_in_a_legacy_group() {
+    let test = "a_half_used_quota_in_a_legacy_group";
+    if let Err(reason) = half_used_quota(test, false) {
+        skip(test, &reason);
+    }
+}
+
+#[test]
+fn a_half_used_quota_in_a_unified_group() {
+    let test = "a_half_used_quota_in_a_unified_group";
+    if let Err(reason) = half_used_quota(test, true) {
         skip(test, &reason);
     }
 }

@@ -138,6 +138,13 @@ impl Agent {
         self.push_error(source, text, metadata);
     }
 
+    /// Tells the log and the console what cannot be measured here. Never too often: each figure is told once.
+    pub(super) fn tell_missing(&mut self, figures: &str) {
+        const TEXT: &str = "figures are 0 because this machine does not tell them";
+        tracing::warn!(figures, "{TEXT}");
+        self.push_error("metrics", TEXT, Metadata::new().with("figures", figures));
+    }
+
     fn push_error(&mut self, source: &'static str, text: &str, metadata: Metadata) {
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         let message = self.events.error(source, text, metadata, instance_id);

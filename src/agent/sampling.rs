@@ -3,7 +3,7 @@
 //! It does not decide when; the machine orders each heartbeat and each sample. At most one request of each kind waits.
 
 use super::Agent;
-use crate::metrics::{CPU_INTERVAL_MIN, Roots, Sampler};
+use crate::metrics::{CPU_INTERVAL_MIN, Figure, Roots, Sampler};
 use crate::protocol::metrics::{Live, Metrics, Stamped};
 use crate::protocol::{Heartbeat, Timestamp};
 use crate::report::Reporter;
@@ -23,6 +23,8 @@ pub enum Report {
     Heartbeat(Live),
     /// Everything.
     Metrics(Box<Metrics>),
+    /// What cannot be measured here; each figure once.
+    Missing(Vec<Figure>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +72,15 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter) {
             Some(Want::Metrics)
         };
         match (async { wants.recv().await.ok() }).or(ready).await {
-            Some(Want::Heartbeat) => reporter.report(Report::Heartbeat(sampler.live())).await,
+            Some(Want::Heartbeat) => {
+                let live = sampler.live();
+                report_missing(&mut sampler, &reporter).await;
+                reporter.report(Report::Heartbeat(live)).await;
+            }
             Some(Want::Metrics) if metrics_wanted && sampler.has_cpu_sample() => {
                 metrics_wanted = false;
                 let metrics = Box::new(sampler.sample().await);
+                report_missing(&mut sampler, &reporter).await;
                 reporter.report(Report::Metrics(metrics)).await;
             }
             Some(Want::Metrics) => {
@@ -82,6 +89,13 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter) {
             }
             None => return,
         }
+    }
+}
+
+async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
+    let missing = sampler.take_missing();
+    if !missing.is_empty() {
+        reporter.report(Report::Missing(missing)).await;
     }
 }
 
@@ -99,6 +113,10 @@ impl Agent {
             Report::Metrics(metrics) => {
                 let message = Stamped { instance_id, timestamp, metrics: &metrics }.message();
                 self.engine.delivery.set_state(StateKind::Metrics, message);
+            }
+            Report::Missing(figures) => {
+                let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");
+                self.tell_missing(&figures);
             }
         }
     }

@@ -7,7 +7,8 @@
 //! directly, one small reader each, for that costs a tenth of what a general library needs and can see what a general one
 //! does not; everywhere else, and for what never changes, `sysinfo` is asked.
 //!
-//! Invariants: a source that fails never stops the others; what cannot be told is 0, or left out where the field is optional;
+//! Invariants: a source that fails never stops the others; what cannot be told is 0, or left out where the field is optional,
+//! and said once where it is a figure that dashboards show ([`Figure`]);
 //! [`Sampler::live`] never waits, and [`Sampler::sample`] for at most a tenth of a second, for file systems that may hang.
 //!
 //! Units: bytes, percent, seconds. Wire: `metrics` in part A, the live figures of `heartbeat` in part B.
@@ -38,16 +39,44 @@ use self::portable::Machine;
 /// twenty of them the figure is noise.
 pub const CPU_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
+/// A figure that every machine should have; without it the payload says 0, which nobody can tell from a true one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// How busy the processors are.
+    Processors,
+    /// How much memory there is, and how much of it is used.
+    Memory,
+    /// How full the file systems are.
+    FileSystems,
+}
+
+impl Figure {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Processors, Self::Memory, Self::FileSystems];
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Processors => "processors",
+            Self::Memory => "memory",
+            Self::FileSystems => "file systems",
+        }
+    }
+}
+
 /// Measures, and remembers what it needs for the next time.
 pub struct Sampler {
     machine: Machine,
+    /// What was said to be missing.
+    told: Vec<Figure>,
 }
 
 impl Sampler {
     /// Opens nothing yet, so that it costs next to nothing at the start.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
-        Self { machine: Machine::new(roots) }
+        Self { machine: Machine::new(roots), told: Vec::new() }
     }
 
     /// Takes the first of the two readings that a figure for the processors needs. [`Self::live`] and [`Self::sample`] do so,
@@ -72,6 +101,15 @@ impl Sampler {
     /// heartbeat before. File systems that may hang are taken as the last sample found them.
     pub fn live(&mut self) -> Live {
         self.machine.live()
+    }
+
+    /// The figures that the last reading of them could not give because their sources cannot be read: each once in the
+    /// sampler's life, however often that happens.
+    pub fn take_missing(&mut self) -> Vec<Figure> {
+        let missing = |figure: &Figure| !self.machine.knows(*figure) && !self.told.contains(figure);
+        let missing: Vec<Figure> = Figure::ALL.into_iter().filter(missing).collect();
+        self.told.extend_from_slice(&missing);
+        missing
     }
 }
 

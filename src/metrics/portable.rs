@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sysinfo::{Disks, Networks, System};
 
-use super::CPU_INTERVAL_MIN;
 use super::rate::{Rate, growth};
 use super::roots::Roots;
+use super::{CPU_INTERVAL_MIN, Figure};
 use crate::protocol::metrics::{Count, Cpu, Disk, Instance, Live, Memory, Metrics, Network, Percent, Ratio, Source};
 
 /// Interfaces that carry what others carry, too, or nothing that leaves the machine.
@@ -104,6 +104,15 @@ impl Machine {
             memory_total: memory.total_bytes,
             disk_used: sum(|disk| disk.used_bytes),
             disk_total: sum(|disk| disk.total_bytes),
+        }
+    }
+
+    /// Whether the last reading of this figure had a source.
+    pub(crate) fn knows(&self, figure: Figure) -> bool {
+        match figure {
+            Figure::Processors => self.live.system.is_some() || self.sample.system.is_some(),
+            Figure::Memory => self.memory.is_some(),
+            Figure::FileSystems => self.disks.is_some(),
         }
     }
 
@@ -280,6 +289,7 @@ mod tests {
         );
         assert!(metrics.instance.uptime_seconds.is_some());
         assert_eq!(machine.live().memory_total, metrics.memory.total_bytes);
+        assert!(Figure::ALL.into_iter().all(|figure| machine.knows(figure)));
     }
 
     #[test]

@@ -11,8 +11,21 @@ import subprocess
 
 from bench import Missing
 from cases import expect
+from environment_file import environment_file
 
 SETTINGS = {"SINDRI_CONSOLE_URL": "https://console.example", "SINDRI_CONSOLE_API_KEY": "key with $(id) and `id`"}
+
+# What a reader of files, a shell or sed could make something else of.
+ODD_KEYS = (
+    "a\\b'c\"d$e",
+    "\\",
+    "ends with \\",
+    "\\\\two\\n",
+    '"quoted"',
+    "'quoted'",
+    "`id` $(id) ${HOME} $$ %h",
+    "#;=&|<>/~*?[]{}!",
+)
 
 
 def prepare(bench, tool, user):
@@ -57,10 +70,22 @@ def systemd_unit_of_root_is_installed_and_started(bench):
         assert sandboxing not in unit, sandboxing
     environment = f"{root}/etc/sindri-agent.env"
     assert bench.mode(environment) == 0o600
-    for name, value in SETTINGS.items():
-        assert f"{name}={value}" in content(environment).splitlines(), content(environment)
-    assert "OTHER" not in content(environment)
+    assert environment_file(content(environment)) == SETTINGS, content(environment)
     assert calls(bench) == ["daemon-reload", "enable sindri-agent.service", "restart sindri-agent.service"]
+
+
+def systemd_reads_a_key_to_the_letter(bench):
+    options = prepare(bench, "systemctl", user=0)
+    environment = f"{options['DRAUPNIR_ROOT']}/etc/sindri-agent.env"
+    for key in ODD_KEYS:
+        settings = {**SETTINGS, "SINDRI_CONSOLE_API_KEY": key}
+        expect(bench.run(DRAUPNIR_SERVICE="systemd", **options, **settings), 0, "installed and started")
+        assert environment_file(content(environment)) == settings, content(environment)
+        # So does a shell, for whoever sources the file by hand.
+        shell = ["sh", "-c", '. "$0" && printf "%s" "$SINDRI_CONSOLE_API_KEY"', environment]
+        sourced = subprocess.run(shell, env={}, capture_output=True, text=True, check=True).stdout
+        assert sourced == key, f"{sourced} is not {key}"
+        os.remove(environment)
 
 
 def systemd_restart_delay_differs_between_machines(bench):
@@ -146,10 +171,15 @@ def launchd_agent_is_installed_and_reads_its_environment(bench):
     assert calls(bench)[-1] == f"bootstrap gui/501 {path}"
     # What it would start, started here: the program sees the values to the letter, and nothing in them is run.
     seen = os.path.join(bench.home, "seen")
-    with open(os.path.join(bench.bin, "sindri-agent"), "w", encoding="utf-8") as file:
-        file.write(f'#!/bin/sh\nprintf "%s" "$SINDRI_CONSOLE_API_KEY" >{seen}\n')
-    subprocess.run(plist["ProgramArguments"], env={}, check=True, timeout=20)
-    assert content(seen) == SETTINGS["SINDRI_CONSOLE_API_KEY"], content(seen)
+    environment = os.path.join(bench.home, ".config/sindri-agent/env")
+    for key in (SETTINGS["SINDRI_CONSOLE_API_KEY"], *ODD_KEYS):
+        os.remove(environment)
+        expect(bench.run(DRAUPNIR_SERVICE="launchd", **{**SETTINGS, "SINDRI_CONSOLE_API_KEY": key}), 0)
+        agent = os.path.join(bench.bin, "sindri-agent")
+        with open(agent, "w", encoding="utf-8") as file:
+            file.write(f'#!/bin/sh\nprintf "%s" "$SINDRI_CONSOLE_API_KEY" >{seen}\n')
+        subprocess.run(plist["ProgramArguments"], env={}, check=True, timeout=20)
+        assert content(seen) == key, f"{content(seen)} is not {key}"
 
 
 def paths_with_odd_characters_survive_in_the_units(bench):

@@ -6,6 +6,7 @@ use crate::breach::Breach;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::run::{Tally, run};
+use rustix::time::{ClockId, clock_gettime};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,7 +29,7 @@ pub struct Progress {
     pub failures: Vec<(u64, Breach)>,
     /// How long it took.
     pub took: Duration,
-    /// How long it took all threads together.
+    /// How long the threads worked on it, all together: what was left to them of their cores.
     pub worked: Duration,
 }
 
@@ -74,12 +75,12 @@ pub fn run_all(
                 return;
             }
             let mut mine = Progress::default();
-            let started = Instant::now();
+            let started = worked_so_far();
             for seed in from..(from + CHUNK).min(seeds.end) {
                 let outcome = run(Plan::of(seed), planted, false);
                 mine.add(seed, &outcome.tally, outcome.breach);
             }
-            mine.worked = started.elapsed();
+            mine.worked = worked_so_far().saturating_sub(started);
             let mut shared = shared.lock().expect("no thread has panicked");
             let (progress, told) = &mut *shared;
             merge(progress, mine);
@@ -98,6 +99,12 @@ pub fn run_all(
     progress.took = began.elapsed();
     progress.failures.sort_by_key(|(seed, _)| *seed);
     progress
+}
+
+/// The time that this thread has had a core for itself: what others take of it is none of ours.
+fn worked_so_far() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn merge(all: &mut Progress, mut part: Progress) {

@@ -2,10 +2,12 @@
 //!
 //! It checks nothing; the checks stand where what they look at happens.
 
+use crate::panics::Panic;
 use draupnir_fsm::delivery::StreamKey;
 use draupnir_fsm::fact::Attempt;
 use draupnir_fsm::machine::invariants::Violation;
 use std::fmt;
+use std::mem::discriminant;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,21 @@ pub enum Breach {
     UncleanExit,
     /// The world did not come to an end.
     Endless,
+    /// The engine panicked, or what looks after it.
+    Panicked(Panic),
+}
+
+impl Breach {
+    /// Is it the same rule that was broken, or the same panic? Which link or message it was about may differ.
+    pub fn is_like(&self, other: &Self) -> bool {
+        if let (Self::Machine(one), Self::Machine(other)) = (self, other) {
+            return discriminant(one) == discriminant(other);
+        }
+        if let (Self::Panicked(one), Self::Panicked(other)) = (self, other) {
+            return one.at == other.at;
+        }
+        discriminant(self) == discriminant(other)
+    }
 }
 
 impl fmt::Display for Breach {

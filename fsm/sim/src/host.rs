@@ -49,6 +49,10 @@ pub(crate) struct Host {
     pub(crate) newest_ping: Option<Payload>,
     pub(crate) old_ping: Option<Payload>,
     pub(crate) told_bytes: u64,
+    /// What the machine is about to learn, and when: where it panics over that, it is the last step.
+    pub(crate) hearing: Option<(Time, Fact)>,
+    /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
+    pub(crate) awaits_pong: Option<(Attempt, u64)>,
     keeps_steps: bool,
 }
 
@@ -78,6 +82,8 @@ impl Host {
             newest_ping: None,
             old_ping: None,
             told_bytes: 0,
+            hearing: None,
+            awaits_pong: None,
             keeps_steps,
         }
     }
@@ -110,7 +116,10 @@ impl Host {
     }
 
     pub(crate) fn take_steps(&self) -> Vec<Step> {
-        self.watcher.borrow_mut().steps.take().unwrap_or_default()
+        let Some(mut steps) = self.watcher.borrow_mut().steps.take() else { return Vec::new() };
+        let last = self.hearing.map(|(at_ms, fact)| Step { at_ms, fact, orders: Vec::new(), state: None, next: None });
+        steps.extend(last);
+        steps
     }
 }
 
@@ -208,6 +217,11 @@ impl World {
     pub(crate) fn handle(&mut self, fact: Fact) {
         self.host.stirred += 1;
         let now = self.own_now();
+        self.host.hearing = Some((now, fact));
+        if self.planted == Some(Planted::Panics) && matches!(fact, Fact::LinkOpened { link } if link > 2) {
+            panic!("two links are enough for this agent");
+        }
         self.host.engine.handle(now, fact);
+        self.host.hearing = None;
     }
 }

@@ -12,6 +12,7 @@
 //! | `work`, `storm`, `calm` | what is asked, what goes wrong, what must hold after it |
 //! | [`breach`], `rules`, `watcher`, `messages` | the checks |
 //! | [`run`], [`batch`] | one seed, and many |
+//! | [`panics`] | a panic, as a breach like any other |
 //! | [`failure`] | the story and the scenario of a seed that fails |
 //! | [`fleet`] | many machines and one console: how all come back |
 //! | [`planted`] | deliberate faults, to test the checks |
@@ -27,6 +28,7 @@ mod host;
 mod messages;
 mod network;
 mod orders;
+pub mod panics;
 pub mod plan;
 pub mod planted;
 mod reports;

@@ -6,23 +6,25 @@ mod fleet_command;
 
 use draupnir_sim::batch::{Progress, run_all};
 use draupnir_sim::failure;
-use std::io::{IsTerminal as _, Write as _};
+use draupnir_sim::planted::Planted;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet]
-       draupnir-sim --seed S                                    tells the story of one seed, as it is
+usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT]
+       draupnir-sim --seed S [--planted FAULT]                  tells the story of one seed, as it is
        draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
                           [--out FOLDER] [--check]
                                                                 how fleets come back, with plots; whether the bounds hold
 
   --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
   --from S    the first of them (0)         --quiet    only the last line, and what fails
+  --planted FAULT   with this deliberate fault of `planted.rs` in the agent
 ";
 
 /// Where the scenarios of failing seeds are put.
-const FAILURES_FOLDER: &str = "target/sim";
+const FAILURES_FOLDER: &str = "target/seeds";
 
 /// A run ends early when so many seeds have failed: they are likely to fail alike.
 const FAILURES_MAX: usize = 10;
@@ -34,6 +36,7 @@ struct Options {
     jobs: usize,
     quiet: bool,
     one: Option<u64>,
+    planted: Option<Planted>,
 }
 
 fn main() -> ExitCode {
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
         return fleet_command::run(&arguments).unwrap_or_else(misused);
     }
     match parse(&arguments) {
-        Some(Options { one: Some(seed), .. }) => tell_one(seed),
+        Some(Options { one: Some(seed), planted, .. }) => tell_one(seed, planted),
         Some(options) => run_seeds(&options),
         None => misused(),
     }
@@ -56,7 +59,7 @@ fn misused() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Option<Options> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options = Options { seeds: 10_000, from: 0, jobs, quiet: false, one: None };
+    let mut options = Options { seeds: 10_000, from: 0, jobs, quiet: false, one: None, planted: None };
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -64,6 +67,7 @@ fn parse(arguments: &[String]) -> Option<Options> {
             "--from" => options.from = arguments.next()?.parse().ok()?,
             "--jobs" => options.jobs = arguments.next()?.parse().ok()?,
             "--seed" => options.one = Some(arguments.next()?.parse().ok()?),
+            "--planted" => options.planted = Some(Planted::named(arguments.next()?)?),
             "--quiet" => options.quiet = true,
             _ => return None,
         }
@@ -71,8 +75,8 @@ fn parse(arguments: &[String]) -> Option<Options> {
     Some(options)
 }
 
-fn tell_one(seed: u64) -> ExitCode {
-    let outcome = draupnir_sim::run::run(draupnir_sim::plan::Plan::of(seed), None, true);
+fn tell_one(seed: u64, planted: Option<Planted>) -> ExitCode {
+    let outcome = draupnir_sim::run::run(draupnir_sim::plan::Plan::of(seed), planted, true);
     println!("{:?}", outcome.plan);
     outcome.story.iter().for_each(|line| println!("{line}"));
     println!("{:?}", outcome.tally);
@@ -89,7 +93,7 @@ fn run_seeds(options: &Options) -> ExitCode {
             eprintln!("{}", bar(progress, options.seeds));
         }
     };
-    let progress = run_all(seeds, None, options.jobs, FAILURES_MAX, watch);
+    let progress = run_all(seeds, options.planted, options.jobs, FAILURES_MAX, watch);
     if shows {
         eprintln!();
     }
@@ -97,23 +101,19 @@ fn run_seeds(options: &Options) -> ExitCode {
         println!("seed {seed} fails: {breach}");
     }
     if let Some((seed, _)) = progress.failures.first() {
-        tell_failure(*seed);
+        tell_failure(*seed, options.planted);
     }
     println!("{}", summary(&progress));
     if progress.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The story of a failing seed, and its scenario in a file.
-fn tell_failure(seed: u64) {
-    let Some(failure) = failure::tell(seed, None) else { return };
+fn tell_failure(seed: u64, planted: Option<Planted>) {
+    let Some(failure) = failure::tell(seed, planted) else { return };
     print!("\n{}", failure.story());
-    let path = Path::new(FAILURES_FOLDER).join(format!("seed_{seed}.jsonl"));
-    let write = std::fs::create_dir_all(FAILURES_FOLDER)
-        .and_then(|()| std::fs::File::create(&path))
-        .and_then(|mut file| write!(file, "{}", failure.scenario));
-    match write {
-        Ok(()) => println!("its scenario: {}\n", path.display()),
-        Err(error) => println!("its scenario could not be written to {}: {error}\n", path.display()),
+    match failure.write(Path::new(FAILURES_FOLDER)) {
+        Ok(path) => println!("its scenario: {}\n", path.display()),
+        Err(error) => println!("its scenario could not be written to {FAILURES_FOLDER}: {error}\n"),
     }
 }
 

@@ -52,11 +52,15 @@ pub enum Planted {
     RunsRepeats,
     /// Output that is thrown away is not told of.
     HidesGaps,
+    /// The deadline of a Pong outlives its link and fires on the next one.
+    KeepsStaleTimers,
+    /// Something that was held to be impossible is not: it panics.
+    Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -79,7 +83,14 @@ impl Planted {
         Self::CountsBytesThatWereNotSent,
         Self::RunsRepeats,
         Self::HidesGaps,
+        Self::KeepsStaleTimers,
+        Self::Panics,
     ];
+
+    /// The one that is called so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| format!("{fault:?}") == name)
+    }
 
     /// The policy of an agent with this fault.
     pub(crate) fn policy(fault: Option<Self>) -> Policy {

@@ -176,6 +176,7 @@ impl World {
         };
         let now = self.own_now();
         self.host.stirred += 1;
+        self.host.awaits_pong.take_if(|(of, _)| *of == link);
         self.host.engine.pong(now, link, &payload);
         let acknowledged = self.messages.acknowledged(&self.host.engine.delivery);
         self.check(acknowledged);
@@ -211,8 +212,11 @@ impl World {
         let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(command) << 32 } else { 0 };
         let now = self.own_now();
         self.host.stirred += 1;
-        let requested =
-            self.host.engine.command_requested(now, command, u64::from(dispatch) | unique, timeout_ms, true);
+        let id_hash = u64::from(dispatch) | unique;
+        let what = CommandFact::Requested { id_hash, timeout_ms };
+        self.host.hearing = Some((now, Fact::Command { command, what }));
+        let requested = self.host.engine.command_requested(now, command, id_hash, timeout_ms, true);
+        self.host.hearing = None;
         match requested {
             Requested::Taken | Requested::Answered => {}
             Requested::Running => {

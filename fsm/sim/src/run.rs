@@ -1,6 +1,9 @@
 //! One seed from its beginning to its end, and what is told of it.
+//!
+//! It does not panic: a panic on the way is the breach of that seed, which would be unknown otherwise.
 
 use crate::breach::Breach;
+use crate::panics::caught;
 use crate::plan::Plan;
 use crate::planted::Planted;
 pub use crate::world::Tally;
@@ -27,7 +30,9 @@ pub struct Outcome {
 /// Lives through one world.
 pub fn run(plan: Plan, planted: Option<Planted>, tells: bool) -> Outcome {
     let mut world = World::new(plan, planted, tells);
-    world.run();
+    if let Err(panic) = caught(|| world.run()) {
+        world.break_off(panic);
+    }
     Outcome {
         tally: world.tally,
         breach: world.breach.clone(),

@@ -7,10 +7,12 @@ use crate::planted::Planted;
 use crate::wire::Up;
 use crate::work::SCHEDULE;
 use crate::world::{Event, World};
+use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{
     Cut, LINK_WINDOW_BYTES_MAX, Next, Poison, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, StateKind, StreamKey,
 };
-use draupnir_fsm::fact::Attempt;
+use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::limits::Policy;
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::time::Time;
 
@@ -36,9 +38,12 @@ impl World {
             return;
         }
         let now = self.own_now();
+        self.fire_stale_timer(now);
         loop {
             let bytes_written = self.bytes_written();
+            self.host.hearing = Some((now, Fact::Tick));
             self.host.engine.tick(now, bytes_written);
+            self.host.hearing = None;
             let mut performed = false;
             while let Some(order) = self.host.engine.poll_order() {
                 performed = true;
@@ -53,6 +58,15 @@ impl World {
         self.feed_sources();
         self.host.stirred = 0;
         self.check_turn();
+    }
+
+    /// The time for a Pong of the link before is over, and an agent that kept its timer takes this one for dead.
+    fn fire_stale_timer(&mut self, now: Time) {
+        let (Some(link), Some((of, until_ms))) = (self.host.rules.live, self.host.awaits_pong) else { return };
+        if self.planted == Some(Planted::KeepsStaleTimers) && of != link && until_ms <= now.as_ms() {
+            self.host.awaits_pong = None;
+            self.handle(Fact::WriteStalled { link });
+        }
     }
 
     fn bytes_written(&mut self) -> u64 {
@@ -93,8 +107,12 @@ impl World {
     /// The next frame and its bytes; `Some(None)` where a stream had nothing to cut after all.
     fn next_frame(&mut self, now: Time) -> Option<Option<(Up, u64)>> {
         let (stream, cut) = match self.host.engine.next_frame(now)? {
-            Next::Ping { payload, .. } => {
+            Next::Ping { payload, purpose } => {
                 self.host.newest_ping = Some(payload);
+                if purpose == Purpose::KeepAlive {
+                    let until_ms = now.as_ms() + Policy::default().pong_ms;
+                    self.host.awaits_pong = self.host.rules.live.map(|link| (link, until_ms));
+                }
                 return Some(Some((Up::Ping(payload), 22)));
             }
             Next::State { kind, body: _ } => return Some(Some((Up::State(kind), 400))),

@@ -10,6 +10,7 @@ use crate::calm::Calm;
 use crate::console::Console;
 use crate::host::Host;
 use crate::messages::Messages;
+use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
 use crate::planted::Planted;
 use crate::wire::Wire;
@@ -111,7 +112,7 @@ impl World {
     pub(crate) fn new(plan: Plan, planted: Option<Planted>, tells: bool) -> Self {
         let mut random = Random::new(plan.seed);
         let host = Host::absent(random.next_u64(), tells);
-        let mut world = Self {
+        Self {
             console: Console::new(plan.remembered),
             calm: Calm::default(),
             planted,
@@ -128,22 +129,32 @@ impl World {
             tally: Tally::default(),
             story: tells.then(Vec::new),
             plan,
-        };
-        world.begin_life(world.plan.remembered);
-        world.note_in(world.plan.storm_ms, Event::Calms);
-        world.next_strike();
-        world.next_work();
-        world
+        }
     }
 
     /// Lives until all is checked, or something is broken.
     pub(crate) fn run(&mut self) {
+        self.begin_life(self.plan.remembered);
+        self.note_in(self.plan.storm_ms, Event::Calms);
+        self.next_strike();
+        self.next_work();
         while self.breach.is_none() && !self.calm.over {
             if self.tally.events > EVENTS_MAX || self.now_ms > WORLD_MS_MAX {
-                return self.fail(Breach::Endless);
+                self.fail(Breach::Endless);
+            } else {
+                self.step();
             }
-            self.step();
         }
+        self.conclude();
+    }
+
+    /// It panicked on the way.
+    pub(crate) fn break_off(&mut self, panic: Panic) {
+        self.fail(Breach::Panicked(panic));
+        self.conclude();
+    }
+
+    fn conclude(&mut self) {
         self.tally.ms = self.now_ms;
         self.tally.facts += self.host.facts();
     }
@@ -152,7 +163,8 @@ impl World {
         self.tally.events += 1;
         let event_at = self.agenda.next_at();
         if self.host.stirred > 0 && (self.host.stirred >= REPORTS_PER_TURN_MAX || event_at != Some(self.now_ms)) {
-            return self.turn();
+            self.turn();
+            return self.check_calm();
         }
         let wake_at = self.host.wake_ms();
         match (event_at, wake_at) {

@@ -218,9 +218,26 @@ mod tests {
             (r#""scenario":1"#, r#""scenario":2"#, 1),
             (r#""remembered":false"#, r#""remembered":false,"y":0"#, 2),
             (r#""at_ms":0,"fact":{"kind":"tick"}"#, r#""fact":{"kind":"tick"}"#, 3),
+            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":1}"#, 3),
+            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":null}"#, 3),
+            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","orders":[{"kind":"exit"}]}"#, 3),
+            (r#"{"kind":"tick"}"#, r#"{"kind":"session","session":1,"what":{"is":"opened","code":0}}"#, 3),
+            (r#"[{"kind":"register""#, r#"[{"kind":"exit","link":1},{"kind":"register""#, 3),
         ] {
             assert_eq!(parse(&STORY.replace(from, to)).expect_err("refused").line, line, "{to}");
         }
         assert!(parse("").is_err());
+    }
+
+    #[test]
+    fn a_key_that_nothing_reads_is_named() {
+        let surplus = STORY.replace(r#"{"kind":"tick"}"#, r#"{"kind":"tick","until_ms":1}"#);
+        let told = parse(&surplus).expect_err("refused").to_string();
+        assert_eq!(told, "line 3: the field `until_ms` is unknown, or says nothing here");
+        let outright = STORY.replace(
+            r#""fact":{"kind":"started","remembered":false}"#,
+            r#""orders":[],"state":null,"next":null,"fact":{"kind":"started","remembered":false}"#,
+        );
+        assert_eq!(parse(&outright), parse(STORY), "what there is not may be said");
     }
 }

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// The most that all corpora may take, in bytes: they are part of every clone.
 const CORPORA_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
+/// How many inputs once made a target fail, at the time of writing: they only become more.
+const REGRESSIONS_MIN: usize = 15;
+
 /// One test a target, so that they run beside each other and a failure says whose it is.
 macro_rules! targets {
     ($($target:ident => $run:path),* $(,)?) => {
@@ -72,6 +75,12 @@ fn every_directory_of_inputs_belongs_to_a_target() {
     let shims = entries(&fuzz().join("fuzz_targets"));
     let shims: BTreeSet<&str> = shims.iter().filter_map(|path| path.file_stem()?.to_str()).collect();
     assert_eq!(shims, known, "the shims of fuzz_targets and the tests here");
+}
+
+#[test]
+fn no_regression_was_lost() {
+    let kept = TARGETS.iter().map(|target| entries(&fuzz().join("regressions").join(target)).len()).sum::<usize>();
+    assert!(kept >= REGRESSIONS_MIN, "of {REGRESSIONS_MIN} inputs that once failed {kept} are left");
 }
 
 #[test]

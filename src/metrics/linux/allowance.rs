@@ -4,6 +4,10 @@
 //! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or `cpuset.effective_cpus`
 //! of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5). Compares no two points in time.
 //!
+//! Invariant: what is counted belongs to what is allowed. A quota of no less than all processors that may be used never
+//! binds and is none here, so that its group's time is not divided by processors that the quota is not for; and the time of
+//! a container is that of groups which may use the same processors as we.
+//!
 //! Units: cores, nanoseconds.
 
 use std::path::Path;
@@ -28,11 +32,12 @@ pub(crate) struct Account {
 /// What may be used, and by whom it is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Allowance {
-    /// The smallest quota, in cores; `None` without one.
+    /// The smallest quota that binds, in cores; `None` without one.
     pub(crate) quota: Option<f64>,
     /// The processors that may be used; `None` when nothing says so.
     pub(crate) set: Option<CpuSet>,
-    /// The group whose quota binds or, in a container without one, the container's. `None` on a plain machine.
+    /// The group whose quota binds or, in a container without one, the outermost that has our processors. `None` on a plain
+    /// machine.
     pub(crate) account: Option<Account>,
 }
 
@@ -43,7 +48,7 @@ pub(crate) struct AllowanceReader {
     usages: Vec<Usage>,
     /// Whether the topmost group is a container's.
     contained: bool,
-    set: Option<Kept>,
+    sets: Vec<Kept>,
     status: Kept,
 }
 
@@ -52,52 +57,66 @@ impl AllowanceReader {
     pub(crate) fn new(roots: &Roots, lineages: &Lineages) -> Self {
         let quotas = each(lineages.cpu.as_ref(), Quota::new);
         let usages = each(lineages.cpu_account.as_ref(), Usage::new);
-        let set = lineages.cpu_set.as_ref().and_then(|lineage| {
-            let name = match lineage.version {
+        let sets = each(lineages.cpu_set.as_ref(), |place, version| {
+            Kept::new(place.join(match version {
                 Version::Unified => "cpuset.cpus.effective",
                 Version::Legacy => "cpuset.effective_cpus",
-            };
-            lineage.groups.first().map(|own| Kept::new(own.join(name)))
+            }))
         });
         let contained = lineages.cpu_account.as_ref().is_some_and(|lineage| lineage.contained);
-        Self { quotas, usages, contained, set, status: Kept::new(roots.proc.join("self/status")) }
+        Self { quotas, usages, contained, sets, status: Kept::new(roots.proc.join("self/status")) }
     }
 
-    /// What may be used and what has been, now.
-    pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Allowance {
+    /// The processors that may be used; `None` when nothing says so.
+    pub(crate) fn set(&mut self, scratch: &mut Scratch) -> Option<CpuSet> {
+        if let Some(own) = self.sets.first_mut()
+            && let Some(set) = own.read(scratch).and_then(CpuSet::parse)
+        {
+            return Some(set);
+        }
+        self.status.read(scratch).and_then(|text| CpuSet::parse(line_of(text, b"Cpus_allowed_list")?))
+    }
+
+    /// What may be used and what has been, now: of this set, which comes to so many processors; 0 when that is not known.
+    pub(crate) fn read(&mut self, set: Option<CpuSet>, processors: u32, scratch: &mut Scratch) -> Allowance {
         let mut quota: Option<(usize, f64)> = None;
         for (index, group) in self.quotas.iter_mut().enumerate() {
             if let Some(cores) = group.read(scratch)
+                && (processors == 0 || cores < f64::from(processors))
                 && quota.is_none_or(|(_, least)| cores <= least)
             {
                 quota = Some((index, cores));
             }
         }
-        let account = self.account(quota.map(|(index, _)| index), scratch);
-        Allowance { quota: quota.map(|(_, cores)| cores), set: self.set(scratch), account }
+        let account = self.account(quota.map(|(index, _)| index), set, scratch);
+        Allowance { quota: quota.map(|(_, cores)| cores), set, account }
     }
 
-    /// The time used by the group that the quota is for, counted from the top: where quota and accounting are two
-    /// hierarchies their groups correspond from the root downwards.
-    fn account(&mut self, binding: Option<usize>, scratch: &mut Scratch) -> Option<Account> {
+    fn account(&mut self, binding: Option<usize>, set: Option<CpuSet>, scratch: &mut Scratch) -> Option<Account> {
         let top = self.usages.len().checked_sub(1)?;
         let group = match binding {
-            Some(index) => top.saturating_sub(self.quotas.len().checked_sub(1)?.saturating_sub(index)),
-            None if self.contained => top,
+            Some(index) => corresponding(index, self.quotas.len(), top),
+            None if self.contained => corresponding(self.outermost_with(set, scratch), self.sets.len(), top),
             None => return None,
         };
         let usage = self.usages.get_mut(group)?;
         Some(Account { group, used_ns: usage.read(scratch)?, source: usage.version.source() })
     }
 
-    fn set(&mut self, scratch: &mut Scratch) -> Option<CpuSet> {
-        if let Some(file) = &mut self.set
-            && let Some(set) = file.read(scratch).and_then(CpuSet::parse)
-        {
-            return Some(set);
-        }
-        self.status.read(scratch).and_then(|text| CpuSet::parse(line_of(text, b"Cpus_allowed_list")?))
+    /// The outermost group that may use the same processors as we; one that says nothing has those of its parent.
+    fn outermost_with(&mut self, set: Option<CpuSet>, scratch: &mut Scratch) -> usize {
+        let wider = self.sets.iter_mut().skip(1).position(|group| {
+            let other = group.read(scratch).and_then(CpuSet::parse);
+            other.is_some() && other != set
+        });
+        wider.unwrap_or_else(|| self.sets.len().saturating_sub(1))
     }
+}
+
+/// Which group of a hierarchy stands for one of another: where quota, processors and accounting are hierarchies of their
+/// own, their groups correspond from the root downwards. `groups` is how many the other has, `top` the root of this one.
+fn corresponding(index: usize, groups: usize, top: usize) -> usize {
+    top.saturating_sub(groups.saturating_sub(1).saturating_sub(index))
 }
 
 fn each<T>(lineage: Option<&Lineage>, make: impl Fn(&Path, Version) -> T) -> Vec<T> {
@@ -179,6 +198,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn groups_of_two_hierarchies_correspond_from_the_root() {
+        assert_eq!(corresponding(0, 3, 2), 0);
+        assert_eq!(corresponding(1, 2, 2), 2, "the root of the shallower one");
+        assert_eq!(corresponding(0, 4, 1), 0, "deeper than this one goes");
+        assert_eq!(corresponding(0, 0, 2), 2, "there is no other hierarchy");
+    }
 
     #[test]
     fn a_quota_is_cores() {

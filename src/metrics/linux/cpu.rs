@@ -3,8 +3,8 @@
 //! Sources: [`super::stat`], [`super::allowance`], [`mod@super::loadavg`] and `/sys/devices/system/cpu/online`.
 //!
 //! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report, for
-//! the cores are shared. In a container without one the time is the container's. Else it is the busy share of the processors
-//! that may be used.
+//! the cores are shared. In a container without one, or with one that is no less than the processors that may be used, the
+//! time is the container's. Else it is the busy share of the processors that may be used.
 //!
 //! Invariants: heartbeat and metrics each compare with their own previous reading, so neither shortens the other's window; a
 //! window shorter than [`super::super::CPU_INTERVAL_MIN`] is not evaluated, for ticks are 10 ms long; readings of different
@@ -75,8 +75,9 @@ impl CpuReader {
         if all.is_none() {
             self.now.cores.clear();
         }
-        self.now.allowance = self.allowance.read(scratch);
-        self.now.online = self.online(scratch);
+        let set = self.allowance.set(scratch);
+        self.now.online = self.online(set, scratch);
+        self.now.allowance = self.allowance.read(set, usable(set, self.now.online), scratch);
         let (used, other) = match purpose {
             Purpose::Live => (&mut self.live, &mut self.sample),
             Purpose::Sample => (&mut self.sample, &mut self.live),
@@ -85,6 +86,11 @@ impl CpuReader {
         if other.base.is_none() {
             other.advance(&self.now);
         }
+    }
+
+    /// Whether anything told, at the last reading, what was used.
+    pub(crate) fn knows(&self) -> bool {
+        self.now.all.total > 0 || self.now.account().is_some()
     }
 
     /// The share used in the window of this purpose.
@@ -115,11 +121,11 @@ impl CpuReader {
     }
 
     /// How many processors there are.
-    fn online(&mut self, scratch: &mut Scratch) -> u32 {
+    fn online(&mut self, allowed: Option<CpuSet>, scratch: &mut Scratch) -> u32 {
         if !self.now.cores.is_empty() {
             return u32::try_from(self.now.cores.len()).unwrap_or(u32::MAX);
         }
-        let listed = self.online.read(scratch).and_then(CpuSet::parse).or(self.now.allowance.set);
+        let listed = self.online.read(scratch).and_then(CpuSet::parse).or(allowed);
         listed.map_or(0, |set| set.count())
     }
 }
@@ -137,13 +143,9 @@ struct Reading {
 impl Reading {
     /// How many cores may be used, and whether it is a quota that says so.
     fn cores_allowed(&self) -> (f64, bool) {
-        let set = self
-            .allowance
-            .set
-            .map_or(self.online, |set| if self.online == 0 { set.count() } else { set.count().min(self.online) });
         match self.allowance.quota {
-            Some(quota) if set == 0 || quota < f64::from(set) => (quota, true),
-            Some(_) | None => (f64::from(set), false),
+            Some(quota) => (quota, true),
+            None => (f64::from(usable(self.allowance.set, self.online)), false),
         }
     }
 
@@ -165,6 +167,11 @@ impl Reading {
         self.online = other.online;
         self.allowance = other.allowance;
     }
+}
+
+/// How many processors of so many this set allows.
+fn usable(set: Option<CpuSet>, online: u32) -> u32 {
+    set.map_or(online, |set| if online == 0 { set.count() } else { set.count().min(online) })
 }
 
 /// What became of the time between two readings.
@@ -317,10 +324,10 @@ mod tests {
     }
 
     #[test]
-    fn cores_are_the_smaller_of_quota_and_set() {
+    fn cores_are_those_of_the_quota_that_binds_or_of_the_set() {
         let mut now = reading(0, 0, None, Some(1.5));
         assert_eq!(now.cores_allowed(), (1.5, true));
-        now.allowance.quota = Some(4.0);
+        now.allowance.quota = None;
         assert_eq!(now.cores_allowed(), (2.0, false));
         now.allowance.set = CpuSet::parse(b"1");
         assert_eq!(now.cores_allowed(), (1.0, false));

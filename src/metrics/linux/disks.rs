@@ -96,6 +96,11 @@ impl DiskReader {
         Some(text)
     }
 
+    /// Whether the mount table could be read.
+    pub(crate) fn knows(&self) -> bool {
+        self.table.file().is_some()
+    }
+
     /// The table must be read again: what else depends on it has changed.
     pub(crate) fn expect_change(&mut self) {
         self.readings_left = 0;

@@ -44,6 +44,8 @@ pub(crate) struct MemoryReader {
     machine: Kept,
     lineage: Option<(Version, bool)>,
     groups: Vec<Group>,
+    /// Whether the last reading gave figures.
+    knows: bool,
 }
 
 impl MemoryReader {
@@ -53,13 +55,20 @@ impl MemoryReader {
             lineage.groups.iter().map(|place| Group::new(place, lineage.version)).collect()
         });
         let lineage = lineage.map(|lineage| (lineage.version, lineage.contained));
-        Self { machine: Kept::new(roots.proc.join("meminfo")), lineage, groups }
+        Self { machine: Kept::new(roots.proc.join("meminfo")), lineage, groups, knows: false }
     }
 
     /// The figures now; `None` when neither the machine nor a group tells.
     pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Memory> {
         let machine = self.machine.read(scratch).and_then(meminfo);
-        self.group(machine, scratch).or_else(|| machine.map(of_machine))
+        let memory = self.group(machine, scratch).or_else(|| machine.map(of_machine));
+        self.knows = memory.is_some();
+        memory
+    }
+
+    /// Whether the machine or a group told at the last reading.
+    pub(crate) fn knows(&self) -> bool {
+        self.knows
     }
 
     /// Which group's memory is the instance's at present: the one whose limit binds, as an index from our own up.

@@ -44,6 +44,7 @@ use self::oom::OomReader;
 use self::pressure::PressureReader;
 use self::tasks::TaskReader;
 use self::uptime::UptimeReader;
+use super::Figure;
 use super::facts::core_count;
 use super::roots::Roots;
 use crate::protocol::metrics::{Count, Cpu, DiskIo, Instance, Live, Metrics, Source};
@@ -137,6 +138,15 @@ impl Machine {
             memory_total: memory.total_bytes,
             disk_used,
             disk_total,
+        }
+    }
+
+    /// Whether the last reading of this figure had a source.
+    pub(crate) fn knows(&self, figure: Figure) -> bool {
+        match figure {
+            Figure::Processors => self.cpu.knows(),
+            Figure::Memory => self.memory.knows(),
+            Figure::FileSystems => self.disks.knows(),
         }
     }
 

@@ -1,12 +1,13 @@
 //! What is measured of a fleet's return: rates by the second, and when how many were back.
 //!
-//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back.
+//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back. A minute is any
+//! sixty seconds, wherever they begin.
 
 use super::console::REGISTRATIONS_PER_MINUTE;
 use std::collections::BTreeMap;
 
 /// The columns of [`Figures::row`].
-pub const HEADINGS: [&str; 11] = [
+pub const HEADINGS: [&str; 14] = [
     "50 % back (s)",
     "99 % (s)",
     "100 % (s)",
@@ -17,7 +18,10 @@ pub const HEADINGS: [&str; 11] = [
     "peak links/s",
     "peak/mean",
     "most dials of one",
+    "last/median",
     "registrations/min and address",
+    "later",
+    "accepted",
 ];
 
 /// The figures of one story.
@@ -33,7 +37,8 @@ pub struct Figures {
     pub(super) returns: Vec<u32>,
     back_at_ms: Vec<u64>,
     dials_of: Vec<u32>,
-    registrations: BTreeMap<usize, Vec<u64>>,
+    /// Of each address, when, and whether the console took it.
+    registrations: BTreeMap<usize, Vec<(u64, bool)>>,
 }
 
 impl Figures {
@@ -80,9 +85,9 @@ impl Figures {
         self.back_at_ms.push(since_ms);
     }
 
-    pub(super) fn registered(&mut self, now_ms: u64, address: usize) {
+    pub(super) fn registered(&mut self, now_ms: u64, address: usize, accepted: bool) {
         if now_ms >= self.began_ms {
-            self.registrations.entry(address).or_default().push(now_ms);
+            self.registrations.entry(address).or_default().push((now_ms, accepted));
         }
     }
 
@@ -134,11 +139,12 @@ impl Figures {
         (peak, f64::from(peak) * seconds / f64::from(total.max(1)))
     }
 
-    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair.
-    pub fn last_to_median(&self) -> f64 {
-        let after =
-            |ms: Option<u64>| u32::try_from(ms.unwrap_or(0).saturating_sub(self.trouble_ms)).unwrap_or(u32::MAX);
-        f64::from(after(self.back_ms(100))) / f64::from(after(self.back_ms(50)).max(1))
+    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair. None where half
+    /// were back before that.
+    pub fn last_to_median(&self) -> Option<f64> {
+        let after = |percent| self.back_ms(percent)?.checked_sub(self.trouble_ms).and_then(|ms| u32::try_from(ms).ok());
+        let (last, median) = (after(100)?, after(50)?);
+        Some(f64::from(last) / f64::from(median.max(1)))
     }
 
     /// The most dials that one agent needed.
@@ -148,13 +154,53 @@ impl Figures {
 
     /// The most registrations that one address sent in any minute.
     pub fn registrations_per_minute(&self) -> usize {
-        self.registrations.values().map(|times| busiest_minute(times)).max().unwrap_or(0)
+        self.busiest_minute_of(|_, _, _| true)
     }
 
-    /// That against what the console allows an address.
-    pub fn registrations_to_limit(&self) -> f64 {
-        let most = u32::try_from(self.registrations_per_minute()).unwrap_or(u32::MAX);
+    /// The same without the first minute of each address: all of these answer a `Retry-After`.
+    pub fn registrations_per_minute_later(&self) -> usize {
+        self.busiest_minute_of(|first_ms, at_ms, _| at_ms >= first_ms + 60_000)
+    }
+
+    /// The most that the console took from one address in any minute.
+    pub fn accepted_per_minute(&self) -> usize {
+        self.busiest_minute_of(|_, _, accepted| accepted)
+    }
+
+    /// That against what the console allows an address. Its minutes begin with a request, so that one of ours may hold
+    /// the end of one and the beginning of the next.
+    pub fn accepted_to_limit(&self) -> f64 {
+        let most = u32::try_from(self.accepted_per_minute()).unwrap_or(u32::MAX);
         f64::from(most) / f64::from(REGISTRATIONS_PER_MINUTE)
+    }
+
+    /// How many registrations an agent sent: the mean of all.
+    pub fn registrations_of_one(&self) -> f64 {
+        let sent: usize = self.registrations.values().map(Vec::len).sum();
+        let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        float(sent) / float(self.agents.max(1))
+    }
+
+    /// How many registrations an address sent in each minute from its first one on: the mean of all addresses.
+    pub fn registrations_by_minute(&self) -> Vec<f64> {
+        let mut minutes = Vec::new();
+        for times in self.registrations.values() {
+            let first_ms = times.first().map_or(0, |(at_ms, _)| *at_ms);
+            // What counts by the second counts sixtieths by the minute.
+            times.iter().for_each(|(at_ms, _)| count(&mut minutes, (at_ms - first_ms) / 60));
+        }
+        let addresses = f64::from(u32::try_from(self.registrations.len().max(1)).unwrap_or(u32::MAX));
+        minutes.into_iter().map(|sent| f64::from(sent) / addresses).collect()
+    }
+
+    /// The most registrations in a minute of those that `counts`: the address's first, when it was, whether accepted.
+    fn busiest_minute_of(&self, counts: impl Fn(u64, u64, bool) -> bool) -> usize {
+        let of_address = |times: &Vec<(u64, bool)>| {
+            let first_ms = times.first().map_or(0, |(at_ms, _)| *at_ms);
+            let counted = times.iter().filter(|(at_ms, accepted)| counts(first_ms, *at_ms, *accepted));
+            busiest_minute(&counted.map(|(at_ms, _)| *at_ms).collect::<Vec<_>>())
+        };
+        self.registrations.values().map(of_address).max().unwrap_or(0)
     }
 
     /// One row of the table, under [`HEADINGS`].
@@ -175,7 +221,10 @@ impl Figures {
             links.to_string(),
             format!("{links_to_mean:.1}"),
             self.most_dials().to_string(),
+            self.last_to_median().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.1}")),
             self.registrations_per_minute().to_string(),
+            self.registrations_per_minute_later().to_string(),
+            self.accepted_per_minute().to_string(),
         ]
     }
 }
@@ -215,6 +264,24 @@ mod tests {
         let (peak, to_mean) = figures.arrivals();
         assert_eq!(peak, 3);
         assert!((to_mean - 3.0).abs() < 1e-9, "{figures:?}");
+        assert_eq!(figures.last_to_median(), Some(3_050.0 / 250.0));
+        figures.trouble_ms = 260;
+        assert_eq!(figures.last_to_median(), None);
+    }
+
+    #[test]
+    fn registrations_are_counted_by_address_and_by_what_became_of_them() {
+        let mut figures = Figures::new(4, 10_000, 0);
+        figures.registered(9_000, 1, true);
+        for (at_ms, accepted) in [(10_000, true), (11_000, false), (12_000, false), (71_000, true), (72_000, false)] {
+            figures.registered(at_ms, 1, accepted);
+        }
+        figures.registered(50_000, 2, true);
+        assert_eq!(figures.registrations_per_minute(), 3);
+        assert_eq!(figures.registrations_per_minute_later(), 2);
+        assert_eq!(figures.accepted_per_minute(), 1);
+        assert_eq!(figures.registrations_by_minute(), [2.0, 1.0]);
+        assert!((figures.registrations_of_one() - 1.5).abs() < 1e-9, "{figures:?}");
     }
 
     #[test]

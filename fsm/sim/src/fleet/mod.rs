@@ -283,8 +283,8 @@ impl World {
 
     fn register(&mut self, member: usize, attempt: u32, way_ms: u64) {
         let address = member / self.fleet.behind_one_address.max(1);
-        self.figures.registered(self.now_ms, address);
         let (status, retry_after_ms) = self.console.register(self.now_ms, member, address);
+        self.figures.registered(self.now_ms, address, status == 201);
         let in_ms = 2 * way_ms + self.random.between(5, 200);
         self.agenda.note(self.now_ms + in_ms, Event::Registered { member, attempt, status, retry_after_ms });
     }
@@ -363,6 +363,28 @@ mod tests {
         for story in Story::ALL {
             let figures = fleet(200).live(story);
             assert_eq!(figures.back(), 200, "{story:?}");
+        }
+    }
+
+    #[test]
+    fn a_hundred_behind_one_address_register_once_a_minute_each_until_the_console_has_taken_them() {
+        for story in [Story::Forgets, Story::ColdStart] {
+            let fleet = Fleet { behind_one_address: 100, ..fleet(200) };
+            let figures = fleet.live(story);
+            assert_eq!(figures.back(), 200, "{story:?}");
+            assert!(figures.accepted_to_limit() <= 2.0, "{story:?}: {}", figures.accepted_per_minute());
+            let minutes = figures.registrations_by_minute();
+            for (minute, sent) in (0..).map(f64::from).zip(minutes) {
+                let waiting = (100.0 - 10.0 * minute).max(0.0);
+                assert!(sent <= waiting + 5.0, "{story:?}: {sent} sent by {waiting} in minute {minute}");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_remembers_its_id_does_not_register() {
+        for story in [Story::Restart, Story::Crash, Story::Partition, Story::Rolling, Story::Certificate] {
+            assert_eq!(fleet(100).live(story).registrations_per_minute(), 0, "{story:?}");
         }
     }
 

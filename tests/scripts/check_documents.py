@@ -1,0 +1,198 @@
+"""Holds what the documents show to what there is: the paths and commands they name, the samples one copies out of them.
+
+Its last line is `N passed, N failed`, alone.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import tomllib
+import unittest
+
+import yaml
+from plain_runner import run_and_report
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# Longer than anything here takes on a busy machine.
+DEADLINE_SECONDS = 60
+
+# What only exists once something has been run.
+MADE = ("fuzz/artifacts/", "fuzz/nightly/", "target/")
+
+
+def read(path):
+    with open(os.path.join(TOP, path), encoding="utf-8") as file:
+        return file.read()
+
+
+def samples(document, language):
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(document), re.M | re.S)
+
+
+class Paths(unittest.TestCase):
+    def named(self, document):
+        """The paths of this repository that a document names as code; a placeholder ends one."""
+        text = read(document)
+        spans = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^    (.*)$", text, re.M) + samples(document, "sh")
+        folders = r"\.ci|\.github|extension|fsm|fuzz|src|tests"
+        for path in re.findall(rf"(?<![\w/.:-])((?:{folders})/[\w./-]*)", "\n".join(spans)):
+            path = path.rstrip(".")
+            if not path.startswith(MADE):
+                yield path
+
+    def test_every_path_that_a_document_names_exists(self):
+        for document, least in (("README.md", 30), ("fuzz/README.md", 20)):
+            named = sorted(set(self.named(document)))
+            self.assertGreater(len(named), least, named)
+            missing = [path for path in named if not os.path.exists(os.path.join(TOP, path))]
+            self.assertEqual(missing, [], document)
+
+    def test_every_command_that_a_document_shows_can_be_run(self):
+        for document in ("README.md", "fuzz/README.md"):
+            shown = re.findall(r"^    ((?:fuzz|tests)/[\w/-]+)", read(document), re.M)
+            shown += re.findall(r"`(\.ci/run|tests/(?:scripts/)?[\w-]+|fuzz/[\w-]+)(?: [^`]*)?`", read(document))
+            files = [path for path in shown if os.path.isfile(os.path.join(TOP, path))]
+            self.assertGreater(len(files), 2, shown)
+            for path in files:
+                self.assertTrue(os.access(os.path.join(TOP, path), os.X_OK), path)
+
+    def test_the_fuzz_project_s_scripts_are_in_its_table(self):
+        scripts = [name for name in os.listdir(os.path.join(TOP, "fuzz")) if "." not in name]
+        scripts = [name for name in scripts if os.path.isfile(os.path.join(TOP, "fuzz", name))]
+        row = re.search(r"^\| (`smoke`[^|]*) \|", read("fuzz/README.md"), re.M)[1]
+        self.assertEqual(sorted(re.findall(r"`(\w+)`", row)), sorted(scripts))
+        ignored = {f"/fuzz/{name}" for name in scripts} & set(read(".gitignore").splitlines())
+        self.assertEqual(ignored, set(), "a clone would not have it")
+
+
+class Dictionaries(unittest.TestCase):
+    def test_they_are_given_to_the_targets_that_read_words_and_to_no_others(self):
+        targets = [name.removesuffix(".rs") for name in os.listdir(os.path.join(TOP, "fuzz", "fuzz_targets"))]
+        given = {}
+        for target in targets:
+            command = [os.path.join(TOP, "fuzz", "dictionary"), target]
+            option = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+            if option:
+                given[target] = option.removeprefix("-dict=fuzz/dictionaries/")
+        expected = {name: f"{name}.dict" for name in ("close_frame", "config", "http_response")}
+        expected |= {name: "json.dict" for name in ("envelope_decode", "envelope_differential")}
+        self.assertEqual(given, expected)
+        self.assertEqual(sorted(os.listdir(os.path.join(TOP, "fuzz", "dictionaries"))), sorted(set(given.values())))
+
+
+class Samples(unittest.TestCase):
+    def test_the_pod_is_one(self):
+        (sample,) = samples("README.md", "yaml")
+        pod = yaml.safe_load(sample)
+        self.assertEqual((pod["apiVersion"], pod["kind"]), ("v1", "Pod"))
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        agent = next(one for one in pod["spec"]["containers"] if one["name"] == "draupnir")
+        self.assertLessEqual({mount["name"] for mount in agent["volumeMounts"]}, volumes)
+        self.variables_are_known(entry["name"] for entry in agent["env"])
+
+    def test_fly_s_configuration_is_one(self):
+        (sample,) = samples("README.md", "toml")
+        configuration = tomllib.loads(sample)
+        self.assertEqual(configuration["kill_signal"], "SIGTERM")
+        state = configuration["env"]["SINDRI_AGENT_STATE_DIR"]
+        self.assertTrue(state.startswith(configuration["mounts"]["destination"] + "/"), state)
+        self.variables_are_known(configuration["env"])
+
+    def variables_are_known(self, names):
+        known = re.findall(r"^\| `(SINDRI_\w+)` \|", read("README.md"), re.M)
+        for name in names:
+            self.assertIn(name, known)
+
+    def test_the_image_is_made_of_what_a_release_builds(self):
+        dockerfile, release = read("Dockerfile"), read(".github/workflows/release.yml")
+        (copied,) = re.findall(r"^COPY .*?(\S+) /sindri-agent$", dockerfile, re.M)
+        (platforms,) = re.findall(r"buildx build --platform (\S+)", release)
+        (built,) = re.findall(r"tests/scripts/static-binaries (.+)$", release, re.M)
+        for platform in platforms.split(","):
+            name = copied.replace("${TARGETARCH}", platform.removeprefix("linux/"))
+            self.assertRegex(name, r"^dist/sindri-agent-linux-\w+$")
+            target = name.removeprefix("dist/sindri-agent-")
+            self.assertIn(target, built.split())
+            self.assertRegex(read("tests/scripts/static-binaries"), rf"(?m)^  {target}\) triple=")
+            self.assertRegex(release, rf"(?m)^ +{re.escape(name)}$")
+
+
+# In the place of the agent and of the program beside it: each says when it is ready and what it was told.
+AGENT = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.write(1, b"agent ready\\n")
+signal.sigwait([signal.SIGTERM])
+os.write(1, b"agent told\\n")
+"""
+APP = """
+import os, signal, sys
+def told(number, frame):
+    os.write(1, b"app told\\n")
+    sys.exit(7)
+signal.signal(signal.SIGTERM, told)
+os.write(1, b"app ready\\n")
+sys.exit(int(open(sys.argv[0] + ".end").read()))
+"""
+
+
+class BesideTheProgram(unittest.TestCase):
+    """The command line for a machine that runs a program and the agent beside it, under each shell there is."""
+
+    def command(self):
+        (line,) = re.findall(r"^CMD (\[.*\])$", "".join(samples("README.md", "dockerfile")), re.M)
+        return json.loads(line)
+
+    def run_under(self, shell, act):
+        """Starts it, acts when both are ready; its exit status, and what both have said by then."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, script in (("sindri-agent", AGENT), ("my-app", APP)):
+                with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+                    file.write(f"#!{sys.executable}\n{script}")
+                os.chmod(file.name, 0o755)
+            end = os.path.join(folder, "my-app.end")
+            os.mkfifo(end)
+            program, *arguments = self.command()
+            self.assertEqual(program, "/bin/sh")
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            started = subprocess.Popen(
+                [*shell, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            try:
+                ready = sorted(started.stdout.readline() for _ in range(2))
+                self.assertEqual(ready, ["agent ready\n", "app ready\n"])
+                act(started, end)
+                said, _ = started.communicate(timeout=DEADLINE_SECONDS)
+            finally:
+                started.kill()
+            return started.returncode, sorted(said.splitlines())
+
+    def under_every_shell(self, act, expected):
+        shells = [["dash"], ["bash", "--posix"], ["busybox", "sh"]]
+        for shell in (shell for shell in shells if shutil.which(shell[0])):
+            with self.subTest(shell=shell):
+                self.assertEqual(self.run_under(shell, act), expected)
+
+    def test_its_status_is_that_of_a_program_which_ends_by_itself(self):
+        def end(_, place):
+            with open(place, "w", encoding="utf-8") as file:
+                file.write("3")
+
+        self.under_every_shell(end, (3, ["agent told"]))
+
+    def test_a_signal_reaches_both_and_the_program_s_status_counts(self):
+        def stop(started, _):
+            started.send_signal(signal.SIGTERM)
+
+        self.under_every_shell(stop, (7, ["agent told", "app told"]))
+
+
+if __name__ == "__main__":
+    run_and_report()
