@@ -7,6 +7,8 @@ mod diagnoses;
 mod group;
 #[path = "support/namespace.rs"]
 mod namespace;
+#[path = "support/stranger.rs"]
+mod stranger;
 mod support;
 
 use draupnir_console::{Builder, Console, Personality, Upgrade};
@@ -230,7 +232,20 @@ fn too_little_memory() {
 #[test]
 fn too_few_processes() {
     let files = ["pids.max", "pids.max"];
-    finds_in_a_group("too_few_processes", "pids", files, "32", "too few for sessions and commands");
+    let words = "only 32 processes, by a control group: too few for sessions and commands";
+    finds_in_a_group("too_few_processes", "pids", files, "32", words);
+}
+
+#[test]
+fn too_few_processes_of_a_user() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("too_few_processes_of_a_user", "only root can become another user");
+    }
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    std::fs::set_permissions(home.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
+    let (setup, _program) = stranger::as_stranger(&console, &["prlimit", "--nproc=40"]);
+    let words = "only 40 processes, by ulimit -u: too few for sessions and commands";
+    finds(setup.home(&home), &[], &[("warn limits", words)]);
 }
 
 #[test]

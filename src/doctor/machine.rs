@@ -13,7 +13,7 @@ use crate::terminal::trial::Trial;
 use async_io::Timer;
 use futures_lite::future;
 use rustix::fs::{Access, access};
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, geteuid, getrlimit};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -129,15 +129,22 @@ async fn limits(sheet: &mut Sheet) {
         Source::Host => "by the machine",
     };
     let total = metrics.memory.total_bytes.value();
-    let tasks = metrics.instance.task_limit.map(|limit| limit.value());
+    let tasks = task_limit(metrics.instance.task_limit.map(|limit| limit.value()));
     let told = format!("{} of memory, {scope}", bytes(total));
     if total > 0 && total < MEMORY_BYTES_MIN {
         sheet.warn("limits", format!("{told}: too little for the agent and a shell"));
-    } else if let Some(limit) = tasks.filter(|limit| *limit < TASKS_MIN) {
-        sheet.warn("limits", format!("{told}; only {limit} processes: too few for sessions and commands"));
+    } else if let Some((limit, whose)) = tasks.filter(|(limit, _)| *limit < TASKS_MIN) {
+        sheet.warn("limits", format!("{told}; only {limit} processes, {whose}: too few for sessions and commands"));
     } else {
-        sheet.ok("limits", tasks.map_or(told.clone(), |limit| format!("{told}; {limit} processes")));
+        sheet.ok("limits", tasks.map_or(told.clone(), |(limit, whose)| format!("{told}; {limit} processes, {whose}")));
     }
+}
+
+/// How many processes there may be, and what says so: the group's limit, or that of the user, which is none for root.
+fn task_limit(of_group: Option<u64>) -> Option<(u64, &'static str)> {
+    let of_user = if geteuid().is_root() { None } else { getrlimit(Resource::Nproc).current };
+    let limits = [of_group.map(|limit| (limit, "by a control group")), of_user.map(|limit| (limit, "by ulimit -u"))];
+    limits.into_iter().flatten().min_by_key(|(limit, _)| *limit)
 }
 
 fn disk(config: &Config, sheet: &mut Sheet) {

@@ -366,7 +366,6 @@ impl Connection {
     fn flushing(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Reconsider if self.settled && context.children_are_gone() => Transition(State::Closing),
-            Event::Reconsider => Handled,
             Event::Expired(Timer::DrainClose) => Transition(State::Closing),
             Event::Fact(Fact::Greeted { link }) if *link == self.link => {
                 self.open_gate_to_flush(context);
@@ -397,7 +396,6 @@ impl Connection {
                 context.order(Order::DropLink { link: self.link });
                 Transition(State::Unlinked)
             }
-            Event::Reconsider => Handled,
             Event::Fact(
                 Fact::CloseReceived { link, .. }
                 | Fact::LinkLost { link, .. }
@@ -412,7 +410,6 @@ impl Connection {
     fn unlinked(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Reconsider if context.children_are_gone() => self.leave(context),
-            Event::Reconsider => Handled,
             Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Handled,
             _ => Super,
         }
