@@ -97,7 +97,8 @@ impl World {
         let own_ms = self.own_now().as_ms();
         self.tell(|| format!("drops link {link}"));
         let live = self.host.rules.live == Some(link);
-        if live && self.wire(link).is_some_and(|wire| !wire.harmed) {
+        let overslept = self.host.rules.is_probing(own_ms);
+        if live && self.wire(link).is_some_and(|wire| !(wire.harmed || overslept && wire.is_too_long_to_probe())) {
             self.fail(Breach::HealthyLinkDropped(link));
         }
         self.host.rules.drops(own_ms, link);

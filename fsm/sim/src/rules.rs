@@ -172,6 +172,11 @@ impl Rules {
         }
     }
 
+    /// Whether the agent may be waiting for a link that answers for a jump of the clock.
+    pub(crate) fn is_probing(&self, own_ms: u64) -> bool {
+        own_ms.saturating_sub(self.jumped_ms) <= self.policy.probe_ms
+    }
+
     /// The agent resets a socket; the close handshake of a resync was not answered then.
     pub(crate) fn drops(&mut self, now_ms: u64, link: Attempt) {
         if std::mem::take(&mut self.resyncing) {

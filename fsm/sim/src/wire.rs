@@ -57,6 +57,9 @@ pub(crate) struct Batch {
     pub(crate) bytes: u64,
 }
 
+/// A longer way than this, there and back, may be too long for a probe.
+const PROBE_WAY_MS_MAX: u64 = 3_000;
+
 /// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
@@ -199,6 +202,12 @@ impl Wire {
     /// Whether the kernel takes what is being written though nothing passes.
     pub(crate) fn fits_the_buffer(&self) -> bool {
         self.stuck_bytes <= KERNEL_BUFFER_BYTES
+    }
+
+    /// The way there and back takes so much of a probe's five seconds that what else an answer waits for, such as a batch
+    /// before it or a console that does not listen yet, may take the rest.
+    pub(crate) fn is_too_long_to_probe(&self) -> bool {
+        2 * self.latency_ms > PROBE_WAY_MS_MAX
     }
 
     /// Whether it will last if nothing more is done to it.
