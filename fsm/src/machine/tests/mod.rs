@@ -1,7 +1,9 @@
 //! Tests of the machine: a driver that observes every step, and four ways to use it.
 
+mod edges;
 mod exhaustive;
 mod leftovers;
+mod observed;
 mod policy;
 mod properties;
 

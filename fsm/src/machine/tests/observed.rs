@@ -1,0 +1,143 @@
+//! The observer itself: each rule is seen when it is broken, and at the very edge of being kept.
+
+use crate::fact::{Attempt, CloseReason, Fact};
+use crate::limits::Policy;
+use crate::machine::Snapshot;
+use crate::machine::invariants::{Observer, Violation};
+use crate::order::{Gate, Order};
+use crate::time::Time;
+
+/// An observer, and what a machine says of itself that does nothing wrong by standing still.
+struct Watch {
+    observer: Observer,
+    state: &'static str,
+    next: Option<u64>,
+}
+
+impl Watch {
+    fn new() -> Self {
+        Self { observer: Observer::new(Policy::default()), state: "connecting.waiting", next: Some(1_000_000) }
+    }
+
+    /// One that saw link 1 come up.
+    fn linked() -> Self {
+        let mut watch = Self::new();
+        assert_eq!(watch.orders(0, &[Order::Dial { link: 1 }]), Ok(()));
+        assert_eq!(watch.fact(0, Fact::LinkOpened { link: 1 }), Ok(()));
+        watch
+    }
+
+    fn fact(&mut self, at_ms: u64, fact: Fact) -> Result<(), Violation> {
+        self.step(at_ms, fact, &[])
+    }
+
+    fn orders(&mut self, at_ms: u64, orders: &[Order]) -> Result<(), Violation> {
+        self.step(at_ms, Fact::TerminalInput, orders)
+    }
+
+    fn step(&mut self, at_ms: u64, fact: Fact, orders: &[Order]) -> Result<(), Violation> {
+        let next = self.next.map(Time::from_ms);
+        let seen = Snapshot { state: self.state, link: None, next, unhandled: 0, stale: 0 };
+        self.observer.step(Time::from_ms(at_ms), &fact, orders, &seen)
+    }
+}
+
+fn dial(link: Attempt) -> Order {
+    Order::Dial { link }
+}
+
+#[test]
+fn there_is_one_registration_and_one_link_at_a_time() {
+    use crate::order::{ProviderName, RegisterPath};
+    let register =
+        |attempt| Order::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured };
+    let mut watch = Watch::new();
+    assert_eq!(watch.orders(0, &[register(1)]), Ok(()));
+    assert_eq!(watch.observer.registering(), Some(1));
+    assert_eq!(watch.orders(0, &[register(2)]), Err(Violation::SecondRegistration(2)));
+    let mut watch = Watch::new();
+    assert_eq!(watch.orders(0, &[dial(1)]), Ok(()));
+    assert_eq!((watch.observer.dialling(), watch.observer.live()), (Some(1), None));
+    assert_eq!(watch.orders(0, &[dial(2)]), Err(Violation::SecondLink(2)));
+    assert_eq!(Watch::linked().orders(0, &[dial(2)]), Err(Violation::SecondLink(2)));
+}
+
+#[test]
+fn a_socket_is_waited_for_until_it_is_gone_or_cannot_be_waited_for_any_more() {
+    let Policy { close_ms, redial_gap_ms, .. } = Policy::default();
+    let closed = || {
+        let mut watch = Watch::linked();
+        let close = Fact::CloseReceived { link: 1, code: 1000, reason: CloseReason::Other };
+        assert_eq!(watch.fact(100, close), Ok(()));
+        watch
+    };
+    let until_ms = 100 + 2 * close_ms;
+    assert_eq!(closed().orders(until_ms - 1, &[dial(2)]), Err(Violation::SecondLink(2)));
+    assert_eq!(closed().orders(until_ms, &[dial(2)]), Ok(()));
+    let gone = || {
+        let mut watch = closed();
+        assert_eq!(watch.fact(200, Fact::LinkClosed { link: 1 }), Ok(()));
+        watch
+    };
+    assert_eq!(gone().orders(200 + redial_gap_ms - 1, &[dial(2)]), Err(Violation::RedialTooSoon(2)));
+    assert_eq!(gone().orders(200 + redial_gap_ms, &[dial(2)]), Ok(()));
+    // One that goes without a word is gone as well; what is told of another link is not about this one.
+    let mut vanished = Watch::linked();
+    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: 7 }), Ok(()));
+    assert_eq!(vanished.clone_orders(1_000, &[dial(2)]), Err(Violation::SecondLink(2)));
+    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: 1 }), Ok(()));
+    assert_eq!(vanished.orders(200 + redial_gap_ms - 1, &[dial(2)]), Err(Violation::RedialTooSoon(2)));
+}
+
+impl Watch {
+    /// The same for a copy, so that what was broken is not taken in.
+    fn clone_orders(&self, at_ms: u64, orders: &[Order]) -> Result<(), Violation> {
+        Self { observer: self.observer.clone(), ..*self }.orders(at_ms, orders)
+    }
+}
+
+#[test]
+fn orders_are_about_what_there_is() {
+    let watch = Watch::linked();
+    for order in [
+        Order::AbandonRegistration { attempt: 1 },
+        Order::AbandonDial { link: 1 },
+        Order::DropLink { link: 2 },
+        Order::SendPing { link: 2 },
+        Order::OpenGate { link: 2, gate: Gate::All },
+    ] {
+        assert_eq!(watch.clone_orders(0, &[order]), Err(Violation::StaleOrder(order)));
+    }
+    let heartbeat = Order::SendHeartbeat { link: 1 };
+    assert_eq!(watch.clone_orders(0, &[heartbeat]), Err(Violation::ClosedGate(heartbeat)));
+    assert_eq!(watch.clone_orders(0, &[Order::OpenGate { link: 1, gate: Gate::State }, heartbeat]), Ok(()));
+    assert_eq!(watch.clone_orders(0, &[Order::DropLink { link: 1 }, Order::DropLink { link: 1 }]), Ok(()));
+}
+
+#[test]
+fn a_state_has_a_deadline_that_a_tick_does_not_leave_behind() {
+    let mut watch = Watch::new();
+    watch.next = None;
+    assert_eq!(watch.fact(0, Fact::TerminalInput), Err(Violation::NoDeadline("connecting.waiting")));
+    watch.next = Some(50);
+    assert_eq!(watch.fact(50, Fact::TerminalInput), Ok(()), "it is the tick's to fire it");
+    assert_eq!(watch.fact(49, Fact::Tick), Ok(()));
+    assert_eq!(watch.fact(50, Fact::Tick), Err(Violation::DeadlineMissed("connecting.waiting")));
+}
+
+#[test]
+fn a_drain_ends_in_time_and_with_an_exit() {
+    let exit_ms = Policy::default().drain_exit_ms;
+    let mut watch = Watch::new();
+    watch.next = Some(10 + exit_ms);
+    assert_eq!(watch.fact(10, Fact::ShutdownRequested), Ok(()));
+    watch.next = Some(10 + exit_ms + 1);
+    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(Violation::DrainOverdue));
+    watch.state = "stopped";
+    watch.next = None;
+    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(Violation::ExitUnordered));
+    assert_eq!(watch.orders(20, &[Order::Exit]), Ok(()));
+    assert_eq!(watch.orders(21, &[Order::ForgetIdentity]), Err(Violation::OrderAfterExit(Order::ForgetIdentity)));
+    watch.state = "draining.unlinked";
+    assert_eq!(watch.fact(21, Fact::TerminalInput), Err(Violation::ExitUnordered));
+}
