@@ -132,3 +132,17 @@ pub(super) const fn promised_bytes(kind: Kind) -> usize {
         Kind::Closed | Kind::Event => PROMISED_CLOSED_BYTES,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_counted_by_kind_and_together() {
+        let mut drops = Drops::default();
+        for (kind, times) in [(Kind::Result, 2), (Kind::Closed, 3), (Kind::Event, 4)] {
+            (0..times).for_each(|_| drops.count(kind));
+        }
+        assert_eq!((drops.results, drops.closed, drops.events, drops.total()), (2, 3, 4, 9));
+    }
+}

@@ -111,3 +111,28 @@ fn encode(purpose: Purpose, link: Attempt, number: u32, frames: u64) -> Payload 
     payload[10..].copy_from_slice(&frames.min(FRAMES_MAX).to_be_bytes()[2..]);
     payload
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_remembered_and_the_oldest_is_forgotten_first() {
+        let mut pings = Pings::new(1);
+        let payloads: alloc::vec::Vec<_> = (0..50).map(|frames| pings.issue(Purpose::KeepAlive, frames)).collect();
+        assert_eq!(pings.unanswered(), 40);
+        assert_eq!((pings.answer(&payloads[9]), pings.answer(&payloads[10])), (None, Some(10)));
+        assert_eq!(pings.answer(&payloads[49]), Some(49));
+        assert_eq!(pings.unanswered(), 0);
+    }
+
+    #[test]
+    fn markers_leave_room_for_keep_alives() {
+        let mut pings = Pings::new(1);
+        for issued in 0..32 {
+            assert!(pings.room_for_marker(), "{issued}");
+            pings.issue(Purpose::Marker, 0);
+        }
+        assert!(!pings.room_for_marker());
+    }
+}

@@ -19,6 +19,35 @@ fn a_pong_acknowledges_what_went_before_its_ping_and_nothing_after() {
 }
 
 #[test]
+fn a_pong_counts_the_frames_that_it_acknowledges_those_of_a_replay_too() {
+    let mut bench = Bench::online();
+    bench.open(T, 10);
+    bench.drain();
+    let payload = bench.ping();
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 1 }));
+    bench.ledger.replay(T, 0);
+    let sent = bench.drain();
+    assert!(matches!(sent[..], [Sent::Reset(T), Sent::Repeat(T, 0, 10), Sent::Modes(T)]), "{sent:?}");
+    let payload = bench.ping();
+    // Neighbours of one stream count as one.
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 2 }));
+}
+
+#[test]
+fn what_a_marker_has_behind_it_wants_no_other() {
+    let mut bench = Bench::online();
+    bench.open(T, 100_000);
+    let mut frames = 0;
+    while !matches!(bench.next_cutting(1_000), Some(Sent::Ping(Purpose::Marker, _))) {
+        frames += 1;
+        assert!(frames < 100, "no marker");
+    }
+    for _ in 0..frames / 2 {
+        assert!(matches!(bench.next_cutting(1_000), Some(Sent::Bytes(..))), "a second marker too soon");
+    }
+}
+
+#[test]
 fn a_pong_answers_the_pings_before_its_own_too() {
     let mut bench = Bench::online();
     bench.push(Kind::Event, "one");
@@ -155,6 +184,7 @@ fn markers_are_bounded_and_keep_alives_are_not_held_up_by_them() {
 fn a_write_without_progress_for_ten_seconds_is_told_once() {
     let mut bench = Bench::online();
     bench.ledger.write_started(bench.now, 500);
+    assert!(bench.ledger.is_writing());
     let begun = bench.now;
     for second in 1..=9 {
         assert_eq!(bench.ledger.next_deadline(), Some(begun.after_ms(second * 1_000)));
