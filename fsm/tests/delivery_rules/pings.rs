@@ -1,6 +1,6 @@
 //! What a Pong acknowledges, when a Ping is sent, and when a write counts as stuck.
 
-use super::{Bench, Sent, T};
+use super::{Bench, Sent, T, U};
 use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{Ack, After, Kind, Reliable};
 use draupnir_fsm::order::Gate;
@@ -31,6 +31,44 @@ fn a_pong_counts_the_frames_that_it_acknowledges_those_of_a_replay_too() {
     let payload = bench.ping();
     // Neighbours of one stream count as one.
     assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 2 }));
+}
+
+#[test]
+fn a_pong_acknowledges_no_byte_that_went_after_its_ping() {
+    let mut bench = Bench::online();
+    bench.open(T, 10);
+    bench.drain();
+    let before = bench.ping();
+    bench.ledger.grew(T, 30);
+    bench.drain();
+    bench.pong(&before).expect("an answer");
+    assert_eq!(bench.ledger.position(T).expect("it is open").acked, 10);
+}
+
+#[test]
+fn what_is_acknowledged_together_is_under_way_no_more_and_nothing_else_is() {
+    let mut bench = Bench::online();
+    bench.open(T, 3_000);
+    for _ in 0..3 {
+        assert!(matches!(bench.next_cutting(1_000), Some(Sent::Bytes(T, ..))));
+    }
+    let three = bench.ledger.stream_bytes_in_flight();
+    let payload = bench.ping();
+    bench.open(U, 1_000);
+    bench.drain();
+    let others = bench.ledger.stream_bytes_in_flight() - three;
+    assert!(others > 0);
+    bench.pong(&payload).expect("an answer");
+    assert_eq!(bench.ledger.stream_bytes_in_flight(), others);
+}
+
+#[test]
+fn whoever_is_in_a_hurry_marks_the_last_frame_at_once() {
+    let mut bench = Bench::online();
+    bench.ledger.hurry();
+    bench.push(Kind::Event, "last");
+    assert_eq!(bench.next(), Some(Sent::Message("last")));
+    assert!(matches!(bench.next(), Some(Sent::Ping(Purpose::Marker, _))));
 }
 
 #[test]

@@ -137,6 +137,53 @@ fn a_result_over_which_three_links_ended_is_cut_and_then_dropped() {
 }
 
 #[test]
+fn a_result_that_is_no_longer_than_what_it_would_be_cut_to_is_dropped() {
+    for (size_bytes, is_cut) in [(16_384, false), (16_385, true)] {
+        let mut bench = Bench::offline();
+        let message = Reliable { kind: Kind::Result, size_bytes, after: After::NOTHING, promised: false };
+        let number = bench.ledger.push(message, "x").expect("room").number;
+        let mut end = None;
+        for _ in 0..3 {
+            bench.connect();
+            bench.drain();
+            end = bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1009 });
+        }
+        let dropped = Poison::Dropped { number, kind: Kind::Result };
+        assert_eq!(end, Some(if is_cut { Poison::CutResult { number } } else { dropped }), "{size_bytes} bytes");
+    }
+}
+
+#[test]
+fn what_takes_the_place_of_a_message_is_not_longer() {
+    let mut bench = Bench::offline();
+    let number = bench.push(Kind::Result, "of 100 bytes");
+    assert!(!bench.ledger.replace(number, 101, "longer"));
+    assert!(bench.ledger.replace(number, 100, "as long"));
+    assert_eq!((bench.ledger.body(number), bench.ledger.message_bytes()), (Some(&"as long"), 100));
+}
+
+#[test]
+fn an_event_that_was_shortened_leaves_no_less_room_for_promises() {
+    let promises = |bench: &mut Bench| (0..).take_while(|_| bench.ledger.promise(Kind::Result)).count();
+    let mut long = Bench::offline();
+    let message = Reliable { kind: Kind::Event, size_bytes: 1_000_000, after: After::NOTHING, promised: false };
+    let number = long.ledger.push(message, "long").expect("room").number;
+    assert!(long.ledger.replace(number, 100, "short"));
+    let mut short = Bench::offline();
+    short.push(Kind::Event, "short");
+    assert_eq!(promises(&mut long), promises(&mut short));
+}
+
+#[test]
+fn nothing_makes_way_for_what_just_fits() {
+    let mut bench = Bench::offline();
+    bench.push(Kind::Event, "of 100 bytes");
+    assert_eq!(bench.push_size(Kind::Closed, RELIABLE_BYTES_MAX - 110, false), Ok(0));
+    assert_eq!(bench.push_size(Kind::Result, 10, false), Ok(0));
+    assert_eq!(bench.push_size(Kind::Result, 1, false), Ok(1));
+}
+
+#[test]
 fn an_event_over_which_three_links_ended_is_dropped() {
     let mut bench = Bench::offline();
     let number = bench.push(Kind::Event, "event");
