@@ -211,6 +211,16 @@ mod tests {
     const SHARED: usize = BUDGET_BYTES - RELIABLE_BYTES_MAX;
 
     #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "only what was granted is released")]
+    fn what_was_given_back_is_not_given_back_again() {
+        let budget = Budget::new();
+        assert!(budget.grant(Use::Input, 10));
+        budget.release(Use::Input, 10);
+        budget.release(Use::Input, 1);
+    }
+
+    #[test]
     fn what_is_granted_is_never_more_than_there_is() {
         let budget = Budget::new();
         assert_eq!(budget.granted(), RELIABLE_BYTES_MAX);
