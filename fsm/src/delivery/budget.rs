@@ -211,6 +211,25 @@ mod tests {
     const SHARED: usize = BUDGET_BYTES - RELIABLE_BYTES_MAX;
 
     #[test]
+    fn a_detached_scrollback_gives_all_that_it_can_spare_and_not_a_byte_more() {
+        let full = || {
+            let budget = Budget::new();
+            assert!(budget.grant_scrollback(1, SCROLLBACK_KEPT_BYTES) && budget.grant_scrollback(2, 100_000));
+            budget.detached(1, Time::START);
+            budget.detached(2, Time::from_ms(1));
+            assert!(budget.grant(Use::Captured, SHARED - SCROLLBACK_KEPT_BYTES - 100_000));
+            budget
+        };
+        let spare = 100_000 - SCROLLBACK_KEPT_BYTES;
+        assert!(!full().grant(Use::Captured, spare + 1));
+        let budget = full();
+        assert!(budget.grant(Use::Captured, spare));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: 2, to_bytes: SCROLLBACK_KEPT_BYTES }));
+        assert_eq!(budget.take_shrink(), None, "the first had nothing to spare");
+        assert_eq!(budget.granted(), BUDGET_BYTES);
+    }
+
+    #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "only what was granted is released")]
     fn what_was_given_back_is_not_given_back_again() {
