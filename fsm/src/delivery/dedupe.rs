@@ -164,3 +164,47 @@ impl Dedupe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Commands with these numbers that have ended with an estimated result of one byte.
+    fn ended(commands: core::ops::Range<Key>) -> Dedupe {
+        let mut dedupe = Dedupe::new();
+        for command in commands {
+            dedupe.accepted(u64::from(command), command);
+            dedupe.ended(command, 1);
+        }
+        dedupe
+    }
+
+    #[test]
+    fn a_result_counts_for_what_it_weighs_in_the_end() {
+        let mut dedupe = ended(1..4);
+        assert_eq!(dedupe.result_bytes(), 3);
+        dedupe.weighed(2, 700);
+        assert_eq!(dedupe.result_bytes(), 702);
+        dedupe.weighed(2, 300);
+        dedupe.weighed(9, 5_000);
+        assert_eq!(dedupe.result_bytes(), 302, "another's, and one that nobody knows, do not count");
+    }
+
+    #[test]
+    fn what_fills_the_memory_to_the_last_byte_is_remembered() {
+        let mut dedupe = ended(1..3);
+        dedupe.weighed(2, RESULTS_BYTES_MAX - 1);
+        assert_eq!(dedupe.take_forgotten(), None);
+        dedupe.weighed(2, RESULTS_BYTES_MAX);
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(1), None));
+        assert_eq!(dedupe.result_bytes(), RESULTS_BYTES_MAX);
+    }
+
+    #[test]
+    fn as_many_results_are_remembered_as_may_be() {
+        let most = Key::try_from(RESULTS_MAX).expect("small");
+        assert_eq!(ended(0..most).take_forgotten(), None);
+        let mut dedupe = ended(0..most + 1);
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(0), None));
+    }
+}
