@@ -207,4 +207,20 @@ mod tests {
         let mut dedupe = ended(0..most + 1);
         assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(0), None));
     }
+    #[test]
+    fn an_id_that_is_forgotten_takes_its_result_along_and_no_other() {
+        let mut dedupe = Dedupe::new();
+        dedupe.accepted(u64::MAX, Key::MAX);
+        for command in 1..Key::try_from(IDS_MAX).expect("small") {
+            dedupe.accepted(u64::from(command), command);
+            dedupe.ended(command, 1);
+        }
+        // The oldest id of all ends last.
+        dedupe.ended(Key::MAX, 5);
+        while dedupe.take_forgotten().is_some() {}
+        assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1 + 5);
+        dedupe.accepted(u64::MAX - 1, Key::MAX - 1);
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(Key::MAX), None));
+        assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1);
+    }
 }
