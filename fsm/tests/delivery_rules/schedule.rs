@@ -208,3 +208,24 @@ fn batches_are_small_on_a_slow_link_and_large_on_a_fast_one() {
     }
     assert_eq!(bench.ledger.batch_bytes(), 64 << 10);
 }
+
+#[test]
+fn a_stream_that_could_not_be_read_while_the_link_was_full_may_be_once_there_is_room() {
+    let mut bench = Bench::online();
+    bench.open(T, 100_000);
+    bench.open(U, 100_000);
+    bench.drain();
+    let payload = bench.ping();
+    bench.open(V, 16_000);
+    let allowances = |bench: &mut Bench| {
+        let mut last = None;
+        while let Some((stream, bytes)) = bench.ledger.take_allowance() {
+            last = if stream == V { Some(bytes) } else { last };
+        }
+        last
+    };
+    assert_eq!(allowances(&mut bench), Some(0), "the others fill the link");
+    assert_eq!(allowances(&mut bench), None);
+    bench.pong(&payload).expect("an answer");
+    assert!(allowances(&mut bench) > Some(0));
+}
