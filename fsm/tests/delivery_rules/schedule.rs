@@ -229,3 +229,25 @@ fn a_stream_that_could_not_be_read_while_the_link_was_full_may_be_once_there_is_
     bench.pong(&payload).expect("an answer");
     assert!(allowances(&mut bench) > Some(0));
 }
+
+#[test]
+fn who_has_sent_much_and_types_now_still_goes_before_bulk() {
+    let mut bench = Bench::online();
+    bench.open(V, 20_000);
+    bench.drain();
+    bench.acknowledge_all();
+    bench.open(T, 100_000);
+    bench.ledger.grew(V, 20_010);
+    assert_eq!(bench.next(), Some(Sent::Bytes(V, 20_000, 20_010)));
+}
+
+#[test]
+fn several_streams_are_marked_before_the_window_of_the_link_is_used_up() {
+    let mut bench = Bench::online();
+    [T, U, V].into_iter().for_each(|stream| bench.open(stream, 100_000));
+    let mut frames = 0;
+    while !matches!(bench.next_cutting(1_000), Some(Sent::Ping(Purpose::Marker, _))) {
+        frames += 1;
+        assert!(frames <= 28, "half the window of the link is under way, and no marker");
+    }
+}
