@@ -13,7 +13,8 @@ use crate::clock::{Clocks, Watch};
 use crate::complaint::Complaints;
 use crate::delivery::ping::Purpose;
 use crate::delivery::{Delivery, Kind, LinkEnd, Next, Poison};
-use crate::fact::{Attempt, CommandFact, Fact, Jump, Key};
+use crate::fact::{CommandFact, Fact, Jump};
+use crate::id::{CommandKey, LinkId};
 use crate::limits::{Policy, Schedule};
 use crate::machine::{Machine, Snapshot};
 use crate::order::Order;
@@ -164,7 +165,7 @@ impl<M> Engine<M> {
     }
 
     /// The socket has taken the whole batch of frames.
-    pub fn written(&mut self, now: Time, link: Attempt) {
+    pub fn written(&mut self, now: Time, link: LinkId) {
         self.delivery.written();
         // One that was answered before the rest of its batch was taken awaits nothing.
         if core::mem::take(&mut self.pings_to_write) > 0 && self.delivery.unanswered_pings() > 0 {
@@ -173,7 +174,7 @@ impl<M> Engine<M> {
     }
 
     /// A Pong arrived.
-    pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) {
+    pub fn pong(&mut self, now: Time, link: LinkId, payload: &[u8]) {
         if self.delivery.pong(now, link, payload).is_none() {
             return;
         }
@@ -191,7 +192,7 @@ impl<M> Engine<M> {
     pub fn command_requested(
         &mut self,
         now: Time,
-        command: Key,
+        command: CommandKey,
         id_hash: u64,
         timeout_ms: u64,
         may_wait: bool,
@@ -239,7 +240,7 @@ impl<M> Engine<M> {
     }
 
     /// Tells the ledger of links that came up or ended.
-    fn follow_link(&mut self, now: Time, fact: &Fact, before: Option<Attempt>, after: Option<Attempt>) {
+    fn follow_link(&mut self, now: Time, fact: &Fact, before: Option<LinkId>, after: Option<LinkId>) {
         if before == after {
             return;
         }
@@ -279,8 +280,8 @@ mod tests {
         engine.handle(Time::START, Fact::Started { remembered: true });
         engine.tick(Time::START, 0);
         engine.tick(Time::START, 0);
-        engine.handle(Time::START, Fact::LinkOpened { link: 1 });
-        engine.handle(Time::START, Fact::Greeted { link: 1 });
+        engine.handle(Time::START, Fact::LinkOpened { link: LinkId(1) });
+        engine.handle(Time::START, Fact::Greeted { link: LinkId(1) });
         orders(&mut engine);
         engine
     }
@@ -303,7 +304,7 @@ mod tests {
         assert_eq!(orders(&mut engine), []);
         assert!(matches!(engine.next_frame(now), Some(Next::Reliable { body: 7, .. })));
         let Some(Next::Ping { payload, .. }) = engine.next_frame(now) else { panic!("a marker follows at once") };
-        engine.pong(now, 1, &payload);
+        engine.pong(now, LinkId(1), &payload);
         engine.tick(now, 0);
         assert!(matches!(orders(&mut engine)[..], [Order::CloseLink { code: 1000, .. }]));
     }
@@ -311,19 +312,27 @@ mod tests {
     #[test]
     fn a_dispatch_is_taken_answered_or_running_already() {
         let mut engine = ready();
-        assert_eq!(engine.command_requested(Time::START, 1, 77, 0, true), Requested::Taken);
-        assert_eq!(engine.command_requested(Time::START, 2, 77, 0, true), Requested::Running);
-        assert_eq!(engine.command_requested(Time::START, 3, 77, 0, false), Requested::Running, "it needs no room");
+        assert_eq!(engine.command_requested(Time::START, CommandKey(1), 77, 0, true), Requested::Taken);
+        assert_eq!(engine.command_requested(Time::START, CommandKey(2), 77, 0, true), Requested::Running);
+        assert_eq!(
+            engine.command_requested(Time::START, CommandKey(3), 77, 0, false),
+            Requested::Running,
+            "it needs no room"
+        );
         let busy = |engine: &mut Engine<u32>, key| {
             let refusal = Order::RefuseCommand { command: key, refusal: Refusal::Busy };
             orders(engine).contains(&refusal)
         };
-        assert!(!busy(&mut engine, 3));
-        assert_eq!(engine.command_requested(Time::START, 4, 78, 0, false), Requested::Answered);
-        assert!(busy(&mut engine, 4));
-        assert_eq!(engine.command_requested(Time::START, 5, 78, 0, true), Requested::Taken, "room is there again");
+        assert!(!busy(&mut engine, CommandKey(3)));
+        assert_eq!(engine.command_requested(Time::START, CommandKey(4), 78, 0, false), Requested::Answered);
+        assert!(busy(&mut engine, CommandKey(4)));
+        assert_eq!(
+            engine.command_requested(Time::START, CommandKey(5), 78, 0, true),
+            Requested::Taken,
+            "room is there again"
+        );
         engine.handle(Time::START, Fact::ShutdownRequested);
-        assert_eq!(engine.command_requested(Time::START, 6, 79, 0, true), Requested::Answered);
+        assert_eq!(engine.command_requested(Time::START, CommandKey(6), 79, 0, true), Requested::Answered);
     }
 
     /// The keep-alive Ping that is due at `now`.
@@ -345,12 +354,12 @@ mod tests {
     fn the_time_for_a_pong_starts_when_its_ping_is_written_and_not_before() {
         let mut engine = ready();
         let payload = ping(&mut engine, Time::from_ms(10_000));
-        engine.written(Time::from_ms(12_000), 1);
+        engine.written(Time::from_ms(12_000), LinkId(1));
         // The next waits behind a long message when the Pong of the first arrives.
         ping(&mut engine, Time::from_ms(20_000));
-        engine.pong(Time::from_ms(21_000), 1, &payload);
+        engine.pong(Time::from_ms(21_000), LinkId(1), &payload);
         assert!(!drops_link(&mut engine, Time::from_ms(31_000)), "nothing that was written is unanswered");
-        engine.written(Time::from_ms(35_000), 1);
+        engine.written(Time::from_ms(35_000), LinkId(1));
         assert!(!drops_link(&mut engine, Time::from_ms(44_999)));
         assert!(drops_link(&mut engine, Time::from_ms(45_000)));
     }
@@ -360,8 +369,8 @@ mod tests {
         let mut engine = ready();
         let now = Time::from_ms(10_000);
         let payload = ping(&mut engine, now);
-        engine.pong(now.after_ms(50), 1, &payload);
-        engine.written(now.after_ms(900), 1);
+        engine.pong(now.after_ms(50), LinkId(1), &payload);
+        engine.written(now.after_ms(900), LinkId(1));
         // The next Ping waits for its batch.
         ping(&mut engine, now.after_ms(10_000));
         assert!(!drops_link(&mut engine, now.after_ms(11_000)));

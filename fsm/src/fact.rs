@@ -4,13 +4,8 @@
 //! counted and ignored. Their serialised form is the vocabulary of recordings and scenarios (`tests/scenarios`), so
 //! they hold no secret, no terminal byte and no command text: identifiers are numbers given by the agent.
 
+use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
-
-/// Number of a registration attempt or of a link: 1 for the first, never reused within a process.
-pub type Attempt = u32;
-
-/// Number of a terminal session or command as the agent counts them; the console's own ids stay outside.
-pub type Key = u32;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +21,7 @@ pub enum Fact {
     /// The console answered a registration, with whatever HTTP status.
     RegistrationAnswered {
         /// The attempt that this answers.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         /// The HTTP status.
         status: u16,
         /// `Retry-After` in milliseconds, if the answer had one that could be read.
@@ -36,19 +31,19 @@ pub enum Fact {
     /// A registration ended without an answer: no connection, no TLS, no HTTP.
     RegistrationFailed {
         /// The attempt that failed.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         /// What went wrong.
         cause: Failure,
     },
     /// The WebSocket is up: the console answered 101.
     LinkOpened {
         /// The link that is up.
-        link: Attempt,
+        link: LinkId,
     },
     /// A dial ended without a WebSocket.
     DialFailed {
         /// The link that never came up.
-        link: Attempt,
+        link: LinkId,
         /// What went wrong.
         cause: Failure,
         /// `Retry-After` in milliseconds, if the console answered with one.
@@ -58,29 +53,29 @@ pub enum Fact {
     /// The first message of a link arrived: the console listens.
     Greeted {
         /// The link it came on.
-        link: Attempt,
+        link: LinkId,
     },
     /// A Ping left for the socket.
     PingWritten {
         /// The link it went to.
-        link: Attempt,
+        link: LinkId,
     },
     /// A Pong arrived that answers a Ping of this link.
     PongReceived {
         /// The link it came on.
-        link: Attempt,
+        link: LinkId,
         /// No other Ping that was written to this link is unanswered.
         last: bool,
     },
     /// The socket took nothing for [`write_stall_ms`](crate::limits::Policy::write_stall_ms).
     WriteStalled {
         /// The link that is stuck.
-        link: Attempt,
+        link: LinkId,
     },
     /// The console sent a close frame.
     CloseReceived {
         /// The link it closes.
-        link: Attempt,
+        link: LinkId,
         /// The close code; 1005 where the frame had none.
         code: u16,
         /// What the reason says, as far as it is known.
@@ -89,7 +84,7 @@ pub enum Fact {
     /// The link broke without a close frame.
     LinkLost {
         /// The link that broke.
-        link: Attempt,
+        link: LinkId,
         /// How it was noticed.
         cause: Loss,
     },
@@ -97,7 +92,7 @@ pub enum Fact {
     /// [`DropLink`](crate::order::Order::DropLink), a close by the console or a loss.
     LinkClosed {
         /// The link whose socket is gone.
-        link: Attempt,
+        link: LinkId,
     },
     /// Everything that was sent is acknowledged, or no longer so.
     DeliverySettled {
@@ -125,14 +120,14 @@ pub enum Fact {
     /// Something happened to a terminal session.
     Session {
         /// The session.
-        session: Key,
+        session: SessionKey,
         /// What happened to it.
         what: SessionFact,
     },
     /// Something happened to a command.
     Command {
         /// The command.
-        command: Key,
+        command: CommandKey,
         /// What happened to it.
         what: CommandFact,
     },

@@ -13,6 +13,7 @@
 //! | [`clock`], [`complaint`] | that time did not pass as usual; how often a trouble is told |
 //! | [`scenario`] | recorded lives of the machine, and their replay |
 //! | [`fact`], [`order`] | what goes in and what comes out; the vocabulary of recordings |
+//! | [`id`] | the numbers that name attempts, links, sessions and commands |
 //! | [`limits`] | every number: one table, each with its reason |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod complaint;
 pub mod delivery;
 pub mod engine;
 pub mod fact;
+pub mod id;
 pub mod limits;
 pub mod machine;
 pub mod order;

@@ -3,7 +3,7 @@
 //! The agent performs them at once and in order, and reports what became of them as facts. An order about one attempt
 //! or link carries its number. Like facts they hold no secret: they are the other half of every recording.
 
-use crate::fact::{Attempt, Key};
+use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// Something to do.
@@ -13,7 +13,7 @@ pub enum Order {
     /// Send one registration over HTTP; give it up when told to, or when the next one starts.
     Register {
         /// The number that the answer must carry.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         /// Which of the two paths.
         path: RegisterPath,
         /// How to name the provider.
@@ -22,22 +22,22 @@ pub enum Order {
     /// Give up the registration that is in flight.
     AbandonRegistration {
         /// The attempt to give up.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
     },
     /// Resolve, connect and upgrade, once, with the id that is known now.
     Dial {
         /// The number that all facts of this link must carry.
-        link: Attempt,
+        link: LinkId,
     },
     /// Give up the dial that is in flight.
     AbandonDial {
         /// The link to give up.
-        link: Attempt,
+        link: LinkId,
     },
     /// Send a close frame and wait for the console's; then close the socket.
     CloseLink {
         /// The link to close.
-        link: Attempt,
+        link: LinkId,
         /// The close code.
         code: u16,
         /// The reason to give.
@@ -46,34 +46,34 @@ pub enum Order {
     /// Drop the socket with a reset, without a word.
     DropLink {
         /// The link to drop.
-        link: Attempt,
+        link: LinkId,
     },
     /// From now on these messages may be written to the link.
     OpenGate {
         /// The link whose gate opens.
-        link: Attempt,
+        link: LinkId,
         /// Which messages may pass.
         gate: Gate,
     },
     /// Send a `registration` message.
     SendRegistration {
         /// The link to send it on.
-        link: Attempt,
+        link: LinkId,
     },
     /// Send a `heartbeat`.
     SendHeartbeat {
         /// The link to send it on.
-        link: Attempt,
+        link: LinkId,
     },
     /// Take a sample and send `metrics`.
     SendMetrics {
         /// The link to send it on.
-        link: Attempt,
+        link: LinkId,
     },
     /// Send a keep-alive Ping.
     SendPing {
         /// The link to send it on.
-        link: Attempt,
+        link: LinkId,
     },
     /// Tell the console of an event, reliably.
     Emit {
@@ -92,17 +92,17 @@ pub enum Order {
     /// Send these signals to a session: SIGHUP and SIGCONT to its foreground group and its own.
     HangUpSession {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
     /// Send SIGKILL to whatever of a session remains.
     KillSession {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
     /// Tell the console that a session is over, after its last output, and free it.
     FinishSession {
         /// The session.
-        session: Key,
+        session: SessionKey,
         /// Why it ended.
         reason: SessionEnd,
         /// The exit code of its shell.
@@ -111,41 +111,41 @@ pub enum Order {
     /// Start a command.
     StartCommand {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// Answer a dispatch without running anything.
     RefuseCommand {
         /// The command.
-        command: Key,
+        command: CommandKey,
         /// Why.
         refusal: Refusal,
     },
     /// Answer a repeated dispatch with the result of an earlier one.
     RepeatResult {
         /// The repeat, which needs no more answer than that.
-        command: Key,
+        command: CommandKey,
         /// The command whose result is sent again.
-        of: Key,
+        of: CommandKey,
     },
     /// Forget the result of a command: it is too old to be repeated.
     ForgetResult {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// Send SIGTERM to a command's process group.
     TerminateCommand {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// Send SIGKILL to a command's process group.
     KillCommand {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// Tell the console the result of a command, with what it printed so far, and free it.
     FinishCommand {
         /// The command.
-        command: Key,
+        command: CommandKey,
         /// How it ended.
         end: CommandEnd,
         /// The exit code to tell.

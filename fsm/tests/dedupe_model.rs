@@ -1,6 +1,7 @@
 //! The memory of past commands beside a model of it: a list of everything that ever ran, read from its end.
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, IDS_MAX, RESULTS_BYTES_MAX, RESULTS_MAX, Verdict};
+use draupnir_fsm::id::CommandKey;
 use draupnir_fsm::random::Random;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -45,8 +46,8 @@ impl Model {
     fn verdict(&self, hash: u64, remembered: &BTreeSet<u32>) -> Verdict {
         match self.ran.iter().find(|ran| ran.hash == hash) {
             None => Verdict::New,
-            Some(Ran { ended: None, key, .. }) => Verdict::Running(*key),
-            Some(Ran { key, .. }) if remembered.contains(key) => Verdict::Ended(*key),
+            Some(Ran { ended: None, key, .. }) => Verdict::Running(CommandKey(*key)),
+            Some(Ran { key, .. }) if remembered.contains(key) => Verdict::Ended(CommandKey(*key)),
             Some(_) => Verdict::Forgotten,
         }
     }
@@ -91,7 +92,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
             0 | 1 => {
                 let hash = if choice & 64 == 0 { u64::from(value % 700) } else { 1_000 + u64::from(key) };
                 if dedupe.verdict(hash) == Verdict::New {
-                    dedupe.accepted(hash, key);
+                    dedupe.accepted(hash, CommandKey(key));
                     model.accept(hash, key);
                     running.push(key);
                 }
@@ -99,7 +100,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
             _ if !running.is_empty() => {
                 let key = running.remove(usize::from(value) % running.len());
                 let size = if value & 7 == 0 { 700_000 } else { usize::from(value) };
-                dedupe.ended(key, size);
+                dedupe.ended(CommandKey(key), size);
                 model.end(key, size);
             }
             _ => {}
@@ -107,7 +108,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
         // As the agent does: no more than this run or wait at once.
         if running.len() > 272 {
             let key = running.remove(0);
-            dedupe.ended(key, 10);
+            dedupe.ended(CommandKey(key), 10);
             model.end(key, 10);
         }
         forgotten.extend(std::iter::from_fn(|| dedupe.take_forgotten()));
@@ -120,7 +121,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
     compare(&dedupe, &model, &forgotten);
 }
 
-fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[u32]) {
+fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[CommandKey]) {
     let remembered = model.remembered();
     for ran in &model.ran {
         assert_eq!(dedupe.verdict(ran.hash), model.verdict(ran.hash, &remembered), "{ran:?}");
@@ -131,7 +132,7 @@ fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[u32]) {
     told.sort_unstable();
     told.dedup();
     assert_eq!(told.len(), forgotten.len());
-    assert!(remembered.iter().all(|key| !told.contains(key)));
+    assert!(remembered.iter().all(|key| !told.contains(&CommandKey(*key))));
     assert_eq!(told.len() + remembered.len(), model.ended);
 }
 
@@ -148,16 +149,16 @@ fn forty_five_thousand_steps_agree_with_the_model() {
 #[test]
 fn a_long_command_outlives_the_memory_of_ids() {
     let mut dedupe = Dedupe::new();
-    dedupe.accepted(u64::MAX, 1);
+    dedupe.accepted(u64::MAX, CommandKey(1));
     for (hash, key) in (0..40_000).zip(2..) {
-        dedupe.accepted(hash, key);
-        dedupe.ended(key, 100);
+        dedupe.accepted(hash, CommandKey(key));
+        dedupe.ended(CommandKey(key), 100);
     }
-    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Running(1));
+    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Running(CommandKey(1)));
     assert_eq!(dedupe.verdict(0), Verdict::New, "too long ago");
     assert_eq!(dedupe.verdict(39_000), Verdict::Forgotten);
-    dedupe.ended(1, 100);
-    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Ended(1));
+    dedupe.ended(CommandKey(1), 100);
+    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Ended(CommandKey(1)));
 }
 
 proptest! {

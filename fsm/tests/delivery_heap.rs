@@ -7,6 +7,7 @@ use draupnir_fsm::delivery::{
     After, Cut, Delivery, Kind, LinkEnd, Next, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable,
     StreamKey,
 };
+use draupnir_fsm::id::{CommandKey, LinkId, SessionKey};
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::random::Random;
 use draupnir_fsm::time::Time;
@@ -46,7 +47,7 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
     let (mut refused, mut accepted, mut displaced) = (0, 0, 0);
     // Commands that were accepted before the link broke end one by one, a session prints, events never cease. Now and
     // then a link comes up and breaks before anything is acknowledged.
-    ledger.open_stream(StreamKey::Terminal(1));
+    ledger.open_stream(StreamKey::Terminal(SessionKey(1)));
     for second in 0..3_600u32 {
         let now = Time::from_ms(u64::from(second) * SECOND_MS);
         for part in 0..5u32 {
@@ -54,11 +55,11 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
             let id_hash = random.next_u64();
             assert_eq!(past.verdict(id_hash), Verdict::New);
             if ledger.promise(Kind::Result) {
-                past.accepted(id_hash, key);
+                past.accepted(id_hash, CommandKey(key));
                 accepted += 1;
                 let size = usize::try_from(random.between(100, 20_000)).expect("small");
                 push_result(&mut ledger, size);
-                past.ended(key, size);
+                past.ended(CommandKey(key), size);
             } else {
                 refused += 1;
             }
@@ -67,8 +68,8 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
             let event = Reliable { kind: Kind::Event, size_bytes: size, after: After::NOTHING, promised: false };
             displaced += ledger.push(event, vec![0; size]).map_or(0, |pushed| pushed.displaced);
         }
-        ledger.grew(StreamKey::Terminal(1), u64::from(second + 1) << 20);
-        ledger.discarded(StreamKey::Terminal(1), (u64::from(second + 1) << 20) - (256 << 10));
+        ledger.grew(StreamKey::Terminal(SessionKey(1)), u64::from(second + 1) << 20);
+        ledger.discarded(StreamKey::Terminal(SessionKey(1)), (u64::from(second + 1) << 20) - (256 << 10));
         while ledger.take_allowance().is_some() {}
         if second.is_multiple_of(60) {
             break_a_link(&mut ledger, now, second / 60 + 1);
@@ -102,7 +103,7 @@ fn push_result(ledger: &mut Delivery<Vec<u8>>, size: usize) {
 }
 
 fn break_a_link(ledger: &mut Delivery<Vec<u8>>, now: Time, link: u32) {
-    ledger.link_opened(now, link);
+    ledger.link_opened(now, LinkId(link));
     ledger.open_gate(now, Gate::All);
     while let Some(next) = ledger.next(now) {
         if let Next::Stream { cut: Cut::Bytes { max, .. }, .. } = next {
@@ -119,11 +120,11 @@ fn frames_of_running_streams_cost_no_allocation_each() {
     const ROUNDS: u64 = 2_000;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ledger: Delivery<()> = Delivery::new();
-    ledger.link_opened(Time::START, 1);
+    ledger.link_opened(Time::START, LinkId(1));
     ledger.open_gate(Time::START, Gate::All);
     for key in 0..STREAMS {
-        ledger.open_stream(StreamKey::Terminal(key));
-        ledger.grew(StreamKey::Terminal(key), 1 << 40);
+        ledger.open_stream(StreamKey::Terminal(SessionKey(key)));
+        ledger.grew(StreamKey::Terminal(SessionKey(key)), 1 << 40);
     }
     let mut frames = 0u64;
     let mut before = 0;
@@ -144,7 +145,7 @@ fn frames_of_running_streams_cost_no_allocation_each() {
                 other => panic!("{other:?} was not expected"),
             }
         }
-        ledger.pong(now, 1, &newest.expect("a marker")).expect("an answer");
+        ledger.pong(now, LinkId(1), &newest.expect("a marker")).expect("an answer");
         while ledger.take_allowance().is_some() {}
     }
     let allocations = allocations() - before;

@@ -18,7 +18,8 @@ use crate::report::Reporter;
 use draupnir_fsm::delivery::budget::{Budget, Use};
 use draupnir_fsm::delivery::{After, Cut, Kind, PushError, Reliable, StreamKey};
 use draupnir_fsm::engine::Requested;
-use draupnir_fsm::fact::{CommandFact, Fact, Key};
+use draupnir_fsm::fact::{CommandFact, Fact};
+use draupnir_fsm::id::CommandKey;
 use draupnir_fsm::order::{CommandEnd, Refusal};
 use smol::LocalExecutor;
 use std::collections::{BTreeMap, HashMap};
@@ -38,12 +39,12 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Commands {
     runner: command::Commands,
     policy: Policy,
-    live: BTreeMap<Key, Live>,
-    keys: HashMap<CommandId, Key>,
-    answered: BTreeMap<Key, Answered>,
+    live: BTreeMap<CommandKey, Live>,
+    keys: HashMap<CommandId, CommandKey>,
+    answered: BTreeMap<CommandKey, Answered>,
     /// The commands whose streamed output the console does not have yet, and how many of their streams.
-    streaming: BTreeMap<Key, (CommandId, usize)>,
-    next_key: Key,
+    streaming: BTreeMap<CommandKey, (CommandId, usize)>,
+    next_key: CommandKey,
     hasher: RandomState,
     budget: Rc<Budget>,
 }
@@ -81,26 +82,26 @@ impl Commands {
             keys: HashMap::new(),
             answered: BTreeMap::new(),
             streaming: BTreeMap::new(),
-            next_key: 1,
+            next_key: CommandKey(1),
             hasher: RandomState::new(),
             budget: Rc::clone(budget),
         }
     }
 
     /// The console's id of a command.
-    pub(super) fn id(&self, command: Key) -> Option<&CommandId> {
+    pub(super) fn id(&self, command: CommandKey) -> Option<&CommandId> {
         self.live.get(&command).map(|live| &live.id).or(self.streaming.get(&command).map(|(id, _)| id))
     }
 
-    pub(super) fn terminate(&mut self, command: Key) {
+    pub(super) fn terminate(&mut self, command: CommandKey) {
         self.runner.terminate(command);
     }
 
-    pub(super) fn kill(&mut self, command: Key) {
+    pub(super) fn kill(&mut self, command: CommandKey) {
         self.runner.kill(command);
     }
 
-    pub(super) fn forget_result(&mut self, command: Key) {
+    pub(super) fn forget_result(&mut self, command: CommandKey) {
         self.answered.remove(&command);
     }
 
@@ -133,7 +134,7 @@ impl Commands {
         self.hasher.hash_one(id)
     }
 
-    fn take_live(&mut self, command: Key) -> Option<Live> {
+    fn take_live(&mut self, command: CommandKey) -> Option<Live> {
         let live = self.live.remove(&command)?;
         if self.keys.get(&live.id) == Some(&command) {
             self.keys.remove(&live.id);
@@ -167,7 +168,7 @@ impl Agent {
     }
 
     /// Tells the ledger how far the output of a streamed command has come.
-    fn note_command_output(&mut self, command: Key) {
+    fn note_command_output(&mut self, command: CommandKey) {
         if !self.commands.live.get(&command).is_some_and(|live| live.streams) {
             return;
         }
@@ -185,7 +186,7 @@ impl Agent {
             return self.error_event("command", "a command was refused by this instance's own policy", metadata);
         }
         let command = self.commands.next_key;
-        self.commands.next_key = command.wrapping_add(1);
+        self.commands.next_key = command.next();
         let (id, timeout_ms) = (dispatch.command_id.clone(), dispatch.timeout_ms);
         let (streams, id_hash) = (dispatch.stream, self.commands.id_hash(&id));
         let spec = Spec::from(dispatch);
@@ -205,7 +206,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn start_command(&mut self, command: Key) {
+    pub(super) fn start_command(&mut self, command: CommandKey) {
         let Some(live) = self.commands.live.get_mut(&command) else { return };
         let Some((spec, _)) = live.spec.take() else { return };
         let streams_output = live.streams;
@@ -222,7 +223,7 @@ impl Agent {
         }
         match self.commands.runner.start(command, spec) {
             Ok(()) => {
-                tracing::info!(command, "command started");
+                tracing::info!(%command, "command started");
                 if streams_output {
                     self.commands.streaming.insert(command, (live.id.clone(), 2));
                     streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.open_stream(key));
@@ -230,7 +231,7 @@ impl Agent {
                 self.tell_command(command, CommandFact::Started);
             }
             Err(error) => {
-                tracing::warn!(command, %error, "a command could not be started");
+                tracing::warn!(%command, %error, "a command could not be started");
                 live.streams = false;
                 if error.is_exhaustion {
                     let metadata = Metadata::new().with("command_id", live.id.as_str());
@@ -241,7 +242,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn finish_command(&mut self, command: Key, end: CommandEnd, exit_code: i32) {
+    pub(super) fn finish_command(&mut self, command: CommandKey, end: CommandEnd, exit_code: i32) {
         let mut captured = self.commands.runner.finish(command);
         self.note_command_output(command);
         let Some(live) = self.commands.take_live(command) else { return };
@@ -275,7 +276,7 @@ impl Agent {
                 self.unaudited(&problem);
             }
         }
-        tracing::info!(command, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
+        tracing::info!(%command, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
         let number = self.push_result(&message, after, true);
         if live.streams {
             streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.end_stream(key));
@@ -301,7 +302,7 @@ impl Agent {
         }
     }
 
-    pub(super) fn refuse_command(&mut self, command: Key, refusal: Refusal) {
+    pub(super) fn refuse_command(&mut self, command: CommandKey, refusal: Refusal) {
         let Some(live) = self.commands.take_live(command) else { return };
         let (reason, text) = match refusal {
             Refusal::Busy => {
@@ -315,7 +316,7 @@ impl Agent {
     }
 
     /// Sends the result of an earlier command again, to whoever dispatched it twice.
-    pub(super) fn repeat_result(&mut self, command: Key, of: Key) {
+    pub(super) fn repeat_result(&mut self, command: CommandKey, of: CommandKey) {
         let Some(live) = self.commands.take_live(command) else { return };
         let known = self.commands.answered.get(&of).filter(|answered| answered.id == live.id);
         let Some(answered) = known else {
@@ -368,7 +369,7 @@ impl Agent {
         }
     }
 
-    fn tell_command(&mut self, command: Key, what: CommandFact) {
+    fn tell_command(&mut self, command: CommandKey, what: CommandFact) {
         self.tell(Fact::Command { command, what });
     }
 }
@@ -379,11 +380,11 @@ pub(super) fn hash_of(value: &impl Hash) -> u64 {
 }
 
 /// The two streams of a command, as the ledger and as the runner name them.
-fn streams(command: Key) -> [(StreamKey, OutputStream); 2] {
+fn streams(command: CommandKey) -> [(StreamKey, OutputStream); 2] {
     [(StreamKey::Stdout(command), OutputStream::Stdout), (StreamKey::Stderr(command), OutputStream::Stderr)]
 }
 
-fn part(stream: StreamKey) -> Option<(Key, OutputStream)> {
+fn part(stream: StreamKey) -> Option<(CommandKey, OutputStream)> {
     match stream {
         StreamKey::Stdout(command) => Some((command, OutputStream::Stdout)),
         StreamKey::Stderr(command) => Some((command, OutputStream::Stderr)),

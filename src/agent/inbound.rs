@@ -8,7 +8,8 @@ use crate::identity::Identity;
 use crate::link::Report as LinkReport;
 use crate::protocol::{self, DecodeError, Ignored, Inbound, TerminalMessage};
 use crate::report::Report;
-use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 
 /// How many versions are remembered as warned of on one link; a console has one.
 const VERSIONS_WARNED_MAX: usize = 8;
@@ -45,7 +46,7 @@ impl Agent {
             LinkReport::Text { link, text } => self.text(link, &text),
             LinkReport::Binary { link, bytes } => {
                 self.greeted(link);
-                tracing::debug!(link, bytes, "a binary message was ignored");
+                tracing::debug!(%link, bytes, "a binary message was ignored");
             }
             LinkReport::Pong { link, payload } => {
                 let now = self.start.elapsed();
@@ -58,11 +59,11 @@ impl Agent {
                 }
             }
             LinkReport::CloseReceived { link, code, reason } => {
-                tracing::info!(link, code, reason, "the console closes the connection");
+                tracing::info!(%link, code, reason, "the console closes the connection");
                 self.tell(Fact::CloseReceived { link, code, reason: protocol::close::reason(code, &reason) });
             }
             LinkReport::Lost { link, loss, error } => {
-                tracing::warn!(link, ?loss, error, "the connection broke");
+                tracing::warn!(%link, ?loss, error, "the connection broke");
                 self.tell(Fact::LinkLost { link, cause: loss });
             }
             LinkReport::Closed { link } => self.tell(Fact::LinkClosed { link }),
@@ -72,7 +73,7 @@ impl Agent {
     /// Notes what the console gave or said; what follows from the status is the machine's to say.
     fn registration_answered(
         &mut self,
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         status: u16,
         id: Option<String>,
         words: &str,
@@ -83,13 +84,13 @@ impl Agent {
                 let id = id.and_then(|id| protocol::InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| self.config.instance_id.clone());
                 self.remember(Identity { id: Some(id), path: self.registering_at });
-                tracing::info!(attempt, status, instance_id = %self.instance_id(), "registered");
+                tracing::info!(%attempt, status, instance_id = %self.instance_id(), "registered");
             }
-            300..=399 => tracing::error!(attempt, status, location, "the console answers with a redirect"),
+            300..=399 => tracing::error!(%attempt, status, location, "the console answers with a redirect"),
             // Which of the two paths a console serves is found out by trying.
             404 | 405 => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
-                tracing::debug!(attempt, status, words, "the console does not register instances on this path");
+                tracing::debug!(%attempt, status, words, "the console does not register instances on this path");
             }
             _ => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
@@ -109,13 +110,13 @@ impl Agent {
     }
 
     /// Tells the machine of the first message of a link: the console listens.
-    fn greeted(&mut self, link: Attempt) {
+    fn greeted(&mut self, link: LinkId) {
         if !std::mem::replace(&mut self.seen.greeted, true) {
             self.tell(Fact::Greeted { link });
         }
     }
 
-    fn text(&mut self, link: Attempt, text: &str) {
+    fn text(&mut self, link: LinkId, text: &str) {
         if self.live_link() != Some(link) {
             return;
         }

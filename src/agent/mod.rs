@@ -31,7 +31,8 @@ use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::order::RegisterPath;
 use futures_lite::FutureExt as _;
@@ -237,7 +238,7 @@ impl Agent {
     }
 
     /// The link that is up, if one is.
-    fn live_link(&self) -> Option<Attempt> {
+    fn live_link(&self) -> Option<LinkId> {
         self.engine.machine().snapshot().link
     }
 }

@@ -8,6 +8,7 @@ use crate::config::host_name;
 use crate::identity::Identity;
 use crate::protocol::{Registration, Timestamp};
 use draupnir_fsm::delivery::{After, Kind, Reliable};
+use draupnir_fsm::id::RegistrationAttempt;
 use draupnir_fsm::order::{Event, Order, Problem, ProviderName, RegisterPath};
 
 impl Agent {
@@ -24,7 +25,7 @@ impl Agent {
                 self.link.abandon_registration();
             }
             Order::Dial { link } => {
-                tracing::debug!(link, instance_id = %self.instance_id(), "dialling");
+                tracing::debug!(%link, instance_id = %self.instance_id(), "dialling");
                 let instance_id = self.instance_id().clone();
                 self.seen = LinkNotes::default();
                 self.link.dial(link, instance_id.as_str());
@@ -37,7 +38,7 @@ impl Agent {
             }
             Order::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
             Order::DropLink { link } => self.link.drop_now(link),
-            Order::OpenGate { link, gate } => tracing::debug!(link, ?gate, "gate open"),
+            Order::OpenGate { link, gate } => tracing::debug!(%link, ?gate, "gate open"),
             // The engine has handed it to the ledger.
             Order::SendPing { .. } => {}
             Order::SendRegistration { link: _ } => self.send_registration(),
@@ -61,9 +62,9 @@ impl Agent {
         }
     }
 
-    fn register(&mut self, attempt: u32, path: RegisterPath, provider: ProviderName) {
+    fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
         self.registering_at = Some(path);
-        tracing::debug!(attempt, ?path, ?provider, "registering");
+        tracing::debug!(%attempt, ?path, ?provider, "registering");
         let body = self.registration(false).http_body(provider);
         self.link.register(attempt, path, body);
     }

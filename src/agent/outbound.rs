@@ -8,7 +8,7 @@ use super::sessions::Source;
 use crate::link::Frame;
 use crate::protocol::{Metadata, shortened};
 use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Next, Poison, StateKind, StreamKey, UNLIMITED};
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use draupnir_fsm::time::Time;
 
 /// How many frames make a batch, however small: the bound of the list.
@@ -125,7 +125,7 @@ impl Agent {
     /// The same, where each session is a cause of its own.
     pub(super) fn error_event_about(
         &mut self,
-        session: Option<Key>,
+        session: Option<SessionKey>,
         source: &'static str,
         text: &str,
         metadata: Metadata,

@@ -12,7 +12,8 @@ use crate::report::Reporter;
 use crate::terminal::{Open, Report, Terminals};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::delivery::{After, Cut, Kind, Reliable, StreamKey};
-use draupnir_fsm::fact::{Fact, Key, SessionFact};
+use draupnir_fsm::fact::{Fact, SessionFact};
+use draupnir_fsm::id::SessionKey;
 use draupnir_fsm::order::SessionEnd;
 use draupnir_fsm::session::SESSIONS_MAX;
 use draupnir_fsm::time::Time;
@@ -33,9 +34,9 @@ pub(super) trait Source {
 /// All sessions that the console may still ask for.
 pub(super) struct Sessions {
     terminals: Terminals,
-    keys: HashMap<SessionId, Key>,
-    sessions: BTreeMap<Key, Session>,
-    next_key: Key,
+    keys: HashMap<SessionId, SessionKey>,
+    sessions: BTreeMap<SessionKey, Session>,
+    next_key: SessionKey,
     budget: Rc<Budget>,
 }
 
@@ -63,26 +64,26 @@ impl Sessions {
             ),
             keys: HashMap::new(),
             sessions: BTreeMap::new(),
-            next_key: 1,
+            next_key: SessionKey(1),
             budget: Rc::clone(budget),
         }
     }
 
     /// The console's id of a session.
-    pub(super) fn id(&self, session: Key) -> Option<&SessionId> {
+    pub(super) fn id(&self, session: SessionKey) -> Option<&SessionId> {
         self.sessions.get(&session).map(|session| &session.id)
     }
 
-    pub(super) fn hang_up(&mut self, session: Key) {
+    pub(super) fn hang_up(&mut self, session: SessionKey) {
         self.terminals.hang_up(session);
     }
 
-    pub(super) fn kill(&mut self, session: Key) {
+    pub(super) fn kill(&mut self, session: SessionKey) {
         self.terminals.kill(session);
     }
 
     /// Lets a session read, and keep what the console may still need.
-    pub(super) fn allow(&mut self, session: Key, bytes: usize, keep_from: Option<u64>) {
+    pub(super) fn allow(&mut self, session: SessionKey, bytes: usize, keep_from: Option<u64>) {
         self.terminals.allow(session, bytes, keep_from);
     }
 
@@ -99,7 +100,7 @@ impl Sessions {
     }
 
     /// The console has every byte of a session that is over.
-    pub(super) fn free(&mut self, session: Key) {
+    pub(super) fn free(&mut self, session: SessionKey) {
         self.terminals.finish(session);
     }
 
@@ -107,19 +108,19 @@ impl Sessions {
         self.sessions.values().filter(|session| session.closed.is_none()).count()
     }
 
-    fn key(&self, id: &SessionId) -> Option<Key> {
+    fn key(&self, id: &SessionId) -> Option<SessionKey> {
         self.keys.get(id).copied()
     }
 
-    fn add(&mut self, id: SessionId) -> Key {
+    fn add(&mut self, id: SessionId) -> SessionKey {
         let key = self.next_key;
-        self.next_key = self.next_key.wrapping_add(1);
+        self.next_key = self.next_key.next();
         self.keys.insert(id.clone(), key);
         self.sessions.insert(key, Session { id, closed: None, input_bytes: 0 });
         key
     }
 
-    fn forget(&mut self, session: Key) {
+    fn forget(&mut self, session: SessionKey) {
         if let Some(session) = self.sessions.remove(&session) {
             self.keys.remove(&session.id);
         }
@@ -163,7 +164,7 @@ impl Agent {
     }
 
     /// Tells the ledger how far a session's output has come, and from where on it is still held.
-    fn note_output(&mut self, session: Key) {
+    fn note_output(&mut self, session: SessionKey) {
         let held = self.sessions.terminals.held(session);
         let stream = StreamKey::Terminal(session);
         self.engine.delivery.discarded(stream, held.start);
@@ -204,7 +205,7 @@ impl Agent {
         self.engine.delivery.open_stream(StreamKey::Terminal(key));
         match opened {
             Ok(()) => {
-                tracing::info!(session = key, cols, rows, "terminal opened");
+                tracing::info!(session = %key, cols, rows, "terminal opened");
                 self.tell_session(key, SessionFact::Opened);
             }
             Err(error) => {
@@ -215,8 +216,8 @@ impl Agent {
         }
     }
 
-    fn reattach(&mut self, key: Key, cols: u16, rows: u16) {
-        tracing::debug!(session = key, "terminal re-attached");
+    fn reattach(&mut self, key: SessionKey, cols: u16, rows: u16) {
+        tracing::debug!(session = %key, "terminal re-attached");
         self.tell_session(key, SessionFact::Attached);
         self.sessions.terminals.resize(key, cols, rows);
         self.sessions.budget.attached(key);
@@ -270,38 +271,38 @@ impl Agent {
 
     pub(super) fn close_session(&mut self, id: &SessionId) {
         let Some(key) = self.live_session(id) else { return };
-        tracing::info!(session = key, "the console closes a terminal");
+        tracing::info!(session = %key, "the console closes a terminal");
         self.tell_session(key, SessionFact::CloseRequested);
     }
 
     /// The session of this id, if it is not over. One that nobody knows is no error: the console asks for sessions long
     /// after their end (wire.md, part B).
-    fn live_session(&self, id: &SessionId) -> Option<Key> {
+    fn live_session(&self, id: &SessionId) -> Option<SessionKey> {
         let key = self.sessions.key(id)?;
         self.sessions.sessions.get(&key).filter(|session| session.closed.is_none()).map(|_| key)
     }
 
     /// An orphan that is used has found somebody.
-    fn note_use(&mut self, key: Key) {
+    fn note_use(&mut self, key: SessionKey) {
         self.sessions.budget.attached(key);
         if self.engine.machine().is_orphan(key) {
             self.tell_session(key, SessionFact::Attached);
         }
     }
 
-    pub(super) fn finish_session(&mut self, key: Key, end: SessionEnd, exit_code: i32) {
+    pub(super) fn finish_session(&mut self, key: SessionKey, end: SessionEnd, exit_code: i32) {
         let reason = match end {
             SessionEnd::Exited => ClosedReason::Exited,
             SessionEnd::Closed => ClosedReason::Closed,
             SessionEnd::Drained => ClosedReason::Drained,
             SessionEnd::Orphaned => ClosedReason::Orphaned,
         };
-        tracing::info!(session = key, ?reason, exit_code, "terminal closed");
+        tracing::info!(session = %key, ?reason, exit_code, "terminal closed");
         self.close_opened(key, reason, exit_code, None);
     }
 
     /// Ends a session and tells the console so, after its last byte.
-    fn close_opened(&mut self, key: Key, reason: ClosedReason, exit_code: i32, text: Option<&str>) {
+    fn close_opened(&mut self, key: SessionKey, reason: ClosedReason, exit_code: i32, text: Option<&str>) {
         let Some(session_id) = self.sessions.id(key).cloned() else { return };
         let stream = StreamKey::Terminal(key);
         let ends_at = self.sessions.terminals.end(key);
@@ -329,7 +330,7 @@ impl Agent {
     fn forget_acknowledged(&mut self) {
         let delivery = &self.engine.delivery;
         let known = |session: &Session| session.closed.is_none_or(|number| delivery.is_waiting(number));
-        let over: Vec<Key> =
+        let over: Vec<SessionKey> =
             self.sessions.sessions.iter().filter(|(_, session)| !known(session)).map(|(key, _)| *key).collect();
         over.into_iter().for_each(|key| self.sessions.forget(key));
     }
@@ -341,7 +342,7 @@ impl Agent {
         text
     }
 
-    fn tell_session(&mut self, session: Key, what: SessionFact) {
+    fn tell_session(&mut self, session: SessionKey, what: SessionFact) {
         self.tell(Fact::Session { session, what });
     }
 }

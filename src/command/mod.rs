@@ -26,7 +26,7 @@ use crate::report::Reporter;
 use crate::sys::spawn::SpawnError;
 use capture::Capture;
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::CommandKey;
 use pipe::Watched;
 use run::{Run, Streams};
 use smol::{LocalExecutor, Task};
@@ -42,17 +42,17 @@ pub enum Report {
     /// of a command waits: the next one comes after [`Commands::held`].
     Output {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// The last byte of both pipes was read.
     EndOfOutput {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// The process is gone.
     Exited {
         /// The command.
-        command: Key,
+        command: CommandKey,
         /// The exit code; 128 + N for signal N.
         code: i32,
     },
@@ -101,9 +101,9 @@ pub struct Commands {
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     budget: Rc<Budget>,
-    running: BTreeMap<Key, Running>,
-    failed: BTreeMap<Key, NotStarted>,
-    streams: BTreeMap<(Key, OutputStream), Rc<RefCell<Watched>>>,
+    running: BTreeMap<CommandKey, Running>,
+    failed: BTreeMap<CommandKey, NotStarted>,
+    streams: BTreeMap<(CommandKey, OutputStream), Rc<RefCell<Watched>>>,
 }
 
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Commands {
     ///
     /// # Errors
     /// The command does not run; [`Commands::finish`] tells why, too.
-    pub fn start(&mut self, command: Key, spec: Spec) -> Result<(), NotStarted> {
+    pub fn start(&mut self, command: CommandKey, spec: Spec) -> Result<(), NotStarted> {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
             Ok(started) => {
@@ -157,21 +157,21 @@ impl Commands {
     }
 
     /// Sends SIGTERM to the process group of a command.
-    pub fn terminate(&self, command: Key) {
+    pub fn terminate(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
             running.run.terminate();
         }
     }
 
     /// Sends SIGKILL to the process group of a command.
-    pub fn kill(&self, command: Key) {
+    pub fn kill(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
             running.run.kill();
         }
     }
 
     /// Says how much of a streamed output may be read from now on, in bytes; nothing before it is said.
-    pub fn allow(&self, command: Key, stream: OutputStream, bytes: usize) {
+    pub fn allow(&self, command: CommandKey, stream: OutputStream, bytes: usize) {
         if let Some(running) = self.running.get(&command) {
             match stream {
                 OutputStream::Stdout => running.run.stdout.allow(bytes),
@@ -181,7 +181,7 @@ impl Commands {
     }
 
     /// The offsets of the bytes of a streamed output that can be sent; empty for any other.
-    pub fn held(&self, command: Key, stream: OutputStream) -> Range<u64> {
+    pub fn held(&self, command: CommandKey, stream: OutputStream) -> Range<u64> {
         if let Some(running) = self.running.get(&command) {
             running.run.heard();
         }
@@ -189,7 +189,7 @@ impl Commands {
     }
 
     /// Bytes of a streamed output from the offset `from` on, or from the first that is held; at most `bytes_max`.
-    pub fn chunk(&self, command: Key, stream: OutputStream, from: u64, bytes_max: usize) -> Chunk {
+    pub fn chunk(&self, command: CommandKey, stream: OutputStream, from: u64, bytes_max: usize) -> Chunk {
         let Some(watched) = self.streams.get(&(command, stream)) else {
             return Chunk::default();
         };
@@ -211,7 +211,7 @@ impl Commands {
     /// Ends a command, whatever it does: reads what is left in its pipes, closes them, and reaps its process if it is
     /// gone. A command that was never started has printed nothing. What was streamed is held until it is
     /// [released](Self::release).
-    pub fn finish(&mut self, command: Key) -> Captured {
+    pub fn finish(&mut self, command: CommandKey) -> Captured {
         if let Some(Running { run, _watch }) = self.running.remove(&command) {
             run.stdout.read_rest();
             run.stderr.read_rest();
@@ -236,11 +236,11 @@ impl Commands {
     }
 
     /// Forgets a streamed output: the console has it, or never will.
-    pub fn release(&mut self, command: Key, stream: OutputStream) {
+    pub fn release(&mut self, command: CommandKey, stream: OutputStream) {
         self.streams.remove(&(command, stream));
     }
 
-    fn open_streams(&mut self, command: Key) -> Streams {
+    fn open_streams(&mut self, command: CommandKey) -> Streams {
         let mut open = |stream| {
             let watched = Rc::new(RefCell::new(Watched::new(Rc::clone(&self.budget))));
             self.streams.insert((command, stream), Rc::clone(&watched));

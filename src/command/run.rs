@@ -9,7 +9,7 @@ use super::spec::{Feed, Started};
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::CommandKey;
 use futures_lite::future::zip;
 use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
@@ -20,7 +20,7 @@ use std::time::Instant;
 /// A command that runs, or has just ended.
 #[derive(Debug)]
 pub(super) struct Run {
-    command: Key,
+    command: CommandKey,
     child: Child,
     pub(super) stdout: Pipe,
     pub(super) stderr: Pipe,
@@ -39,7 +39,7 @@ pub(super) struct Streams {
 impl Run {
     /// Takes charge of a process. Nothing is read before [`watch`] runs.
     pub(super) fn new(
-        command: Key,
+        command: CommandKey,
         started: Started,
         budget: &Rc<Budget>,
         streams: Option<&Streams>,

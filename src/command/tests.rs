@@ -5,6 +5,7 @@ use crate::report::{self, channel};
 use crate::sys::environment::Environment;
 use async_channel::Receiver;
 use async_io::Timer;
+use draupnir_fsm::id::CommandKey;
 use futures_lite::future::or;
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::time::Duration;
 /// How long anything may take that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
-const COMMAND: Key = 7;
+const COMMAND: CommandKey = CommandKey(7);
 
 /// Commands, a loop that takes their reports, and a home directory.
 struct Bench {

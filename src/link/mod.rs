@@ -21,7 +21,8 @@
 
 use crate::report::Reporter;
 use dial::Dialer;
-use draupnir_fsm::fact::{Attempt, Loss};
+use draupnir_fsm::fact::Loss;
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::order::RegisterPath;
 use resolve::LookUp;
 use smol::{LocalExecutor, Task};
@@ -71,7 +72,7 @@ pub struct Link {
 
 /// The link that is dialled or open.
 struct Current {
-    link: Attempt,
+    link: LinkId,
     line: Rc<Line>,
     progress: Progress,
     /// Dials, then runs the socket to its end; dropping it gives both up.
@@ -118,7 +119,7 @@ impl Link {
     }
 
     /// Registers once. Reports [`Report::RegistrationAnswered`] or [`Report::RegistrationFailed`], unless abandoned.
-    pub fn register(&mut self, attempt: Attempt, path: RegisterPath, body: String) {
+    pub fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, body: String) {
         let (dialer, reporter) = (Rc::clone(&self.dialer), self.reporter.clone());
         self.registration = Some(self.executor.spawn(async move {
             let report = match register::register(&dialer, path, &body).await {
@@ -142,7 +143,7 @@ impl Link {
     }
 
     /// Dials once, as this instance. Reports [`Report::Opened`] and all that follows, or [`Report::DialFailed`].
-    pub fn dial(&mut self, link: Attempt, instance_id: &str) {
+    pub fn dial(&mut self, link: LinkId, instance_id: &str) {
         self.abandon_dial();
         let line = Rc::new(Line::default());
         let progress = Progress::default();
@@ -169,14 +170,14 @@ impl Link {
 
     /// Sends a close frame behind what was handed over, and waits for the console's; ends in [`Report::Closed`].
     /// A link that is gone, or another one, is left alone.
-    pub fn close(&mut self, link: Attempt, code: u16, reason: &str) {
+    pub fn close(&mut self, link: LinkId, code: u16, reason: &str) {
         if let Some(current) = self.open(link) {
             current.line.close(code, reason);
         }
     }
 
     /// Closes the descriptor at once, with a reset; ends in [`Report::Closed`].
-    pub fn drop_now(&mut self, link: Attempt) {
+    pub fn drop_now(&mut self, link: LinkId) {
         if let Some(current) = self.open(link) {
             current.line.reset();
         }
@@ -184,7 +185,7 @@ impl Link {
 
     /// Hands over frames, to be written in this order and flushed; then reports [`Report::Written`]. The next ones only
     /// after that. What a link that is gone is given is dropped.
-    pub fn write(&mut self, link: Attempt, frames: Vec<Frame>) {
+    pub fn write(&mut self, link: LinkId, frames: Vec<Frame>) {
         if let Some(current) = self.open(link) {
             current.line.write(frames);
         }
@@ -195,7 +196,7 @@ impl Link {
         self.current.as_ref().map_or(0, |current| current.progress.bytes())
     }
 
-    fn open(&self, link: Attempt) -> Option<&Current> {
+    fn open(&self, link: LinkId) -> Option<&Current> {
         self.current.as_ref().filter(|current| current.link == link && current.line.is_open())
     }
 }
@@ -206,7 +207,7 @@ pub enum Report {
     /// The console answered a registration.
     RegistrationAnswered {
         /// The attempt that this answers.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         /// The HTTP status.
         status: u16,
         /// `Retry-After`, in milliseconds.
@@ -221,19 +222,19 @@ pub enum Report {
     /// A registration ended without an answer.
     RegistrationFailed {
         /// The attempt that failed.
-        attempt: Attempt,
+        attempt: RegistrationAttempt,
         /// Why.
         error: Error,
     },
     /// The WebSocket is up.
     Opened {
         /// The link that is up.
-        link: Attempt,
+        link: LinkId,
     },
     /// A dial ended without a WebSocket.
     DialFailed {
         /// The link that never came up.
-        link: Attempt,
+        link: LinkId,
         /// Why.
         error: Error,
         /// `Retry-After`, in milliseconds.
@@ -242,33 +243,33 @@ pub enum Report {
     /// A text message.
     Text {
         /// The link it came on.
-        link: Attempt,
+        link: LinkId,
         /// The message.
         text: Received,
     },
     /// A binary message, which the protocol does not have.
     Binary {
         /// The link it came on.
-        link: Attempt,
+        link: LinkId,
         /// Its length.
         bytes: usize,
     },
     /// A Pong.
     Pong {
         /// The link it came on.
-        link: Attempt,
+        link: LinkId,
         /// The payload it echoes.
         payload: Vec<u8>,
     },
     /// What was handed over by [`Link::write`] has left for the kernel.
     Written {
         /// The link it went to.
-        link: Attempt,
+        link: LinkId,
     },
     /// The console sent a close frame.
     CloseReceived {
         /// The link it closes.
-        link: Attempt,
+        link: LinkId,
         /// The close code; 1005 where the frame had none.
         code: u16,
         /// The reason, printable.
@@ -277,7 +278,7 @@ pub enum Report {
     /// The link broke without a close frame.
     Lost {
         /// The link that broke.
-        link: Attempt,
+        link: LinkId,
         /// How it was noticed.
         loss: Loss,
         /// What was noticed, for the log.
@@ -286,6 +287,6 @@ pub enum Report {
     /// The socket is gone, its descriptor too. Always the last report of a link that was opened.
     Closed {
         /// The link whose socket is gone.
-        link: Attempt,
+        link: LinkId,
     },
 }

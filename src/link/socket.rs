@@ -20,7 +20,8 @@ use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Error as WsError, Message, protocol::CloseFrame};
-use draupnir_fsm::fact::{Attempt, Loss};
+use draupnir_fsm::fact::Loss;
+use draupnir_fsm::id::LinkId;
 use futures_lite::future::{self, poll_fn};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_lite::stream::Stream as _;
@@ -107,7 +108,7 @@ impl Line {
     }
 
     /// Runs an upgraded socket to its end.
-    pub(super) async fn run(&self, link: Attempt, socket: WebSocketStream<Stream>, key: &Secret, reporter: &Reporter) {
+    pub(super) async fn run(&self, link: LinkId, socket: WebSocketStream<Stream>, key: &Secret, reporter: &Reporter) {
         self.inner.borrow_mut().socket = Some(socket);
         let life = async {
             reporter.report(Report::Opened { link }).await;
@@ -136,7 +137,7 @@ impl Line {
         .await;
     }
 
-    async fn read(&self, link: Attempt, key: &Secret, reporter: &Reporter) -> End {
+    async fn read(&self, link: LinkId, key: &Secret, reporter: &Reporter) -> End {
         loop {
             poll_fn(|cx| self.backlog.poll_room(cx)).await;
             let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
@@ -197,7 +198,7 @@ impl Line {
         let _ = poll_fn(|cx| self.inner.borrow_mut().poll_shutdown(cx)).await;
     }
 
-    async fn write_all(&self, link: Attempt, reporter: &Reporter) -> End {
+    async fn write_all(&self, link: LinkId, reporter: &Reporter) -> End {
         loop {
             match poll_fn(|cx| self.inner.borrow_mut().poll_write(cx)).await {
                 Ok(()) => reporter.report(Report::Written { link }).await,
@@ -307,7 +308,7 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// What is told of a console's close frame: its code and reason, or 1005 where it has none (RFC 6455, section 7.1.5). The
 /// reason becomes one printable line without the key.
-pub fn close_received(link: Attempt, frame: Option<(u16, &str)>, key: &Secret) -> Report {
+pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> Report {
     let (code, reason) = frame.unwrap_or((NO_STATUS, ""));
     Report::CloseReceived { link, code, reason: words::printable(reason, key) }
 }

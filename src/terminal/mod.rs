@@ -49,7 +49,7 @@ pub use scrollback::SCROLLBACK_BYTES_MAX;
 use crate::report::Reporter;
 use crate::sys::spawn::{Program, spawn};
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use input::Input;
 use output::{Output, RESET};
 use pty::{Pty, Size};
@@ -73,24 +73,24 @@ pub enum Report {
     /// There is new output. At most one such report of a session waits.
     Output {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
     /// The last byte was read.
     EndOfOutput {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
     /// The shell is gone.
     Exited {
         /// The session.
-        session: Key,
+        session: SessionKey,
         /// The exit code; 128 + N for signal N.
         code: i32,
     },
     /// No process of a session that was told to end is left. Not told where the system does not let it be known.
     Reaped {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
 }
 
@@ -143,7 +143,7 @@ pub struct Terminals {
     reports: Reporter,
     budget: Rc<Budget>,
     sweeper: Sweeper,
-    sessions: BTreeMap<Key, Entry>,
+    sessions: BTreeMap<SessionKey, Entry>,
     buffer: ReadBuffer,
     chunk: Vec<u8>,
 }
@@ -192,7 +192,7 @@ impl Terminals {
     /// whose only output is a line that says why: it is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
-    pub fn open(&mut self, key: Key, open: Open<'_>) -> Result<(), SpawnError> {
+    pub fn open(&mut self, key: SessionKey, open: Open<'_>) -> Result<(), SpawnError> {
         let scrollback = Scrollback::new(key, self.budget.clone());
         let output = Rc::new(RefCell::new(Output::new(scrollback)));
         let started = self.start(key, open, &output);
@@ -207,14 +207,14 @@ impl Terminals {
     }
 
     /// SIGHUP and SIGCONT to the process group in the foreground and to that of the shell.
-    pub fn hang_up(&mut self, key: Key) {
+    pub fn hang_up(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.hang_up(&self.sweeper);
         }
     }
 
     /// SIGKILL to whatever is left of the session.
-    pub fn kill(&mut self, key: Key) {
+    pub fn kill(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.kill(&self.sweeper);
         }
@@ -222,7 +222,7 @@ impl Terminals {
 
     /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
     /// [`finish`](Self::finish). Returns where the output ends.
-    pub fn end(&mut self, key: Key) -> u64 {
+    pub fn end(&mut self, key: SessionKey) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
             return 0;
         };
@@ -239,12 +239,12 @@ impl Terminals {
     }
 
     /// Frees everything.
-    pub fn finish(&mut self, key: Key) {
+    pub fn finish(&mut self, key: SessionKey) {
         self.end(key);
         self.sessions.remove(&key);
     }
 
-    fn start(&self, key: Key, open: Open<'_>, output: &Rc<RefCell<Output>>) -> Result<Live, SpawnError> {
+    fn start(&self, key: SessionKey, open: Open<'_>, output: &Rc<RefCell<Output>>) -> Result<Live, SpawnError> {
         let size = Size { cols: open.cols, rows: open.rows };
         let (pty, slave) = Pty::open(size).map_err(SpawnError::Exhausted)?;
         let shell = Shell::new(open.shell, &self.settings);
@@ -272,7 +272,7 @@ impl Terminals {
         Ok(Live { session, exit: self.executor.spawn(exit), _carry: self.executor.spawn(carry) })
     }
 
-    fn live(&self, key: Key) -> Option<&Session> {
+    fn live(&self, key: SessionKey) -> Option<&Session> {
         Some(&*self.sessions.get(&key)?.live.as_ref()?.session)
     }
 }
@@ -280,19 +280,19 @@ impl Terminals {
 /// Input.
 impl Terminals {
     /// Types. What the program does not read waits, up to [`INPUT_BYTES_MAX`]; input beyond it is refused as a whole.
-    pub fn input(&mut self, key: Key, bytes: &[u8]) -> Result<(), InputRefused> {
+    pub fn input(&mut self, key: SessionKey, bytes: &[u8]) -> Result<(), InputRefused> {
         self.live(key).ok_or(InputRefused::Gone)?.input(bytes)
     }
 
     /// Sets the size; neither may be 0.
-    pub fn resize(&mut self, key: Key, cols: u16, rows: u16) {
+    pub fn resize(&mut self, key: SessionKey, cols: u16, rows: u16) {
         if let Some(session) = self.live(key) {
             session.resize(Size { cols, rows });
         }
     }
 
     /// Makes a program that uses the whole screen draw it again, for somebody who has re-attached.
-    pub fn redraw(&mut self, key: Key) {
+    pub fn redraw(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.redraw();
         }
@@ -303,7 +303,7 @@ impl Terminals {
 impl Terminals {
     /// Says how many bytes more than [`held`](Self::held) last told may be read, and from where on everything is to be
     /// kept: what the console may still need. `None` where nobody waits for it, and the oldest makes room.
-    pub fn allow(&mut self, key: Key, bytes: usize, keep_from: Option<u64>) {
+    pub fn allow(&mut self, key: SessionKey, bytes: usize, keep_from: Option<u64>) {
         let Some(entry) = self.sessions.get(&key) else {
             return;
         };
@@ -318,12 +318,12 @@ impl Terminals {
     }
 
     /// The offsets of what there is; to be asked at each [`Report::Output`], since the next one waits for it.
-    pub fn held(&mut self, key: Key) -> Range<u64> {
+    pub fn held(&mut self, key: SessionKey) -> Range<u64> {
         self.sessions.get(&key).map_or(0..0, |entry| entry.output.borrow_mut().tell())
     }
 
     /// Output from an offset on, at most `max` bytes of it, whole characters.
-    pub fn chunk(&mut self, key: Key, from: u64, max: usize) -> Chunk<'_> {
+    pub fn chunk(&mut self, key: SessionKey, from: u64, max: usize) -> Chunk<'_> {
         self.chunk.clear();
         let from = match self.sessions.get(&key) {
             Some(entry) => entry.output.borrow().chunk(from, max, &mut self.chunk),
@@ -333,7 +333,7 @@ impl Terminals {
     }
 
     /// What to show somebody who re-attaches.
-    pub fn replay(&self, key: Key) -> Replay {
+    pub fn replay(&self, key: SessionKey) -> Replay {
         match self.sessions.get(&key) {
             Some(entry) => entry.output.borrow().replay(),
             None => Replay { prelude: RESET.to_vec(), from: 0, epilogue: Vec::new() },
@@ -341,7 +341,7 @@ impl Terminals {
     }
 
     /// Shortens a scrollback to this many bytes, as the budget orders.
-    pub fn shrink(&mut self, key: Key, to_bytes: usize) {
+    pub fn shrink(&mut self, key: SessionKey, to_bytes: usize) {
         if let Some(entry) = self.sessions.get(&key) {
             entry.output.borrow_mut().scrollback.shrink(to_bytes);
         }

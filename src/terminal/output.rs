@@ -133,10 +133,11 @@ impl Output {
 mod tests {
     use super::*;
     use draupnir_fsm::delivery::budget::Budget;
+    use draupnir_fsm::id::SessionKey;
     use std::rc::Rc;
 
     fn output() -> Output {
-        Output::new(Scrollback::new(1, Rc::new(Budget::new())))
+        Output::new(Scrollback::new(SessionKey(1), Rc::new(Budget::new())))
     }
 
     fn chunk(output: &Output, from: u64, max: usize) -> String {

@@ -9,7 +9,7 @@
 use super::modes::{Modes, Scanner};
 use super::utf8;
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
@@ -27,7 +27,7 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 /// The output that a session keeps.
 #[derive(Debug)]
 pub(super) struct Scrollback {
-    session: Key,
+    session: SessionKey,
     budget: Rc<Budget>,
     bytes: VecDeque<u8>,
     start: u64,
@@ -45,7 +45,7 @@ pub(super) struct SafeStart {
 }
 
 impl Scrollback {
-    pub(super) fn new(session: Key, budget: Rc<Budget>) -> Self {
+    pub(super) fn new(session: SessionKey, budget: Rc<Budget>) -> Self {
         Self {
             session,
             budget,
@@ -194,7 +194,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn scrollback() -> Scrollback {
-        Scrollback::new(1, Rc::new(Budget::new()))
+        Scrollback::new(SessionKey(1), Rc::new(Budget::new()))
     }
 
     fn all(scrollback: &Scrollback) -> Vec<u8> {
@@ -209,16 +209,16 @@ mod tests {
         assert_eq!(scrollback.bytes.capacity(), 0);
         scrollback.append(b"$ ");
         assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MIN);
-        assert_eq!(scrollback.budget.scrollback_granted(1), SCROLLBACK_BYTES_MIN);
+        assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), SCROLLBACK_BYTES_MIN);
         scrollback.append(&[b'x'; 5_000]);
         assert_eq!(scrollback.bytes.capacity(), 8_192);
         scrollback.append(&vec![b'y'; 1 << 20]);
         assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MAX);
-        assert_eq!(scrollback.budget.scrollback_granted(1), SCROLLBACK_BYTES_MAX);
+        assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), SCROLLBACK_BYTES_MAX);
         assert_eq!(scrollback.held(), 5_002 + (1 << 20) - 262_144..5_002 + (1 << 20));
         let budget = scrollback.budget.clone();
         drop(scrollback);
-        assert_eq!(budget.scrollback_granted(1), 0);
+        assert_eq!(budget.scrollback_granted(SessionKey(1)), 0);
     }
 
     #[test]

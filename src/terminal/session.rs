@@ -11,7 +11,7 @@ use super::sweep::Sweeper;
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use async_io::Timer;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use futures_lite::future::{poll_fn, yield_now};
 use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
@@ -47,7 +47,7 @@ pub(super) fn read_buffer() -> ReadBuffer {
 /// A session with a shell.
 #[derive(Debug)]
 pub(super) struct Session {
-    key: Key,
+    key: SessionKey,
     pty: Pty,
     shell: Rc<Leader>,
     output: Rc<RefCell<Output>>,
@@ -89,7 +89,7 @@ struct Waits {
 
 impl Session {
     pub(super) fn new(
-        key: Key,
+        key: SessionKey,
         pty: Pty,
         child: Child,
         size: Size,

@@ -8,7 +8,7 @@ use super::Replay;
 use super::output::Output;
 use super::scrollback::Scrollback;
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -20,7 +20,7 @@ pub struct Stream {
 
 impl Stream {
     /// Nothing yet.
-    pub fn new(session: Key, budget: Rc<Budget>) -> Self {
+    pub fn new(session: SessionKey, budget: Rc<Budget>) -> Self {
         Self { output: Output::new(Scrollback::new(session, budget)) }
     }
 

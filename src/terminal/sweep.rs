@@ -6,7 +6,7 @@
 use super::Report;
 use crate::report::Reporter;
 use crate::sys::session::{Member, kill_sessions, members};
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use futures_lite::future::yield_now;
 use rustix::process::Pid;
 use smol::LocalExecutor;
@@ -32,7 +32,7 @@ pub(super) struct Sweeper {
 #[derive(Debug, Default)]
 struct Asked {
     kill: Vec<Pid>,
-    report: Vec<(Key, Pid)>,
+    report: Vec<(SessionKey, Pid)>,
     sweeps: bool,
 }
 
@@ -54,7 +54,7 @@ impl Sweeper {
     }
 
     /// Reports when no process of this session is left but its leader.
-    pub(super) fn report_when_gone(&self, key: Key, session: Pid) {
+    pub(super) fn report_when_gone(&self, key: SessionKey, session: Pid) {
         self.asked.borrow_mut().report.push((key, session));
         self.start();
     }
@@ -97,7 +97,7 @@ fn take_those_of(session: Pid, found: &mut Vec<Member>) -> Vec<Member> {
 }
 
 /// Waits for these, and for what they have started meanwhile.
-async fn report_after(mut found: Vec<Member>, key: Key, session: Pid, reports: Reporter) {
+async fn report_after(mut found: Vec<Member>, key: SessionKey, session: Pid, reports: Reporter) {
     for _ in 0..LOOKS_MAX {
         for member in found {
             if !member.gone().await {

@@ -5,7 +5,7 @@ use crate::report::{self, channel};
 use async_channel::Receiver;
 use async_io::{Timer, block_on};
 use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::SessionKey;
 use futures_lite::future;
 use smol::LocalExecutor;
 use std::collections::BTreeMap;
@@ -42,21 +42,21 @@ impl Seen {
 struct Stage {
     terminals: Terminals,
     reports: Receiver<report::Report>,
-    seen: BTreeMap<Key, Seen>,
+    seen: BTreeMap<u32, Seen>,
     /// Nothing is read from these.
-    held_up: Vec<Key>,
+    held_up: Vec<u32>,
 }
 
 impl Stage {
-    async fn open(&mut self, key: Key, line: &str) {
+    async fn open(&mut self, key: u32, line: &str) {
         self.open_sized(key, line, 80, 24).await;
     }
 
     /// A shell without echo and prompt, that is given one line.
-    async fn open_sized(&mut self, key: Key, line: &str, cols: u16, rows: u16) {
-        self.terminals.open(key, Open { shell: Some("/bin/sh"), cols, rows }).expect("sh starts");
+    async fn open_sized(&mut self, key: u32, line: &str, cols: u16, rows: u16) {
+        self.terminals.open(SessionKey(key), Open { shell: Some("/bin/sh"), cols, rows }).expect("sh starts");
         self.seen.insert(key, Seen::default());
-        self.terminals.allow(key, usize::MAX, Some(0));
+        self.terminals.allow(SessionKey(key), usize::MAX, Some(0));
         self.type_line(key, "stty -echo; PS1=; PS2=; echo set''tled");
         self.until_text(key, "settled\r\n").await;
         let seen = self.seen.entry(key).or_default();
@@ -64,16 +64,16 @@ impl Stage {
         self.type_line(key, line);
     }
 
-    fn type_line(&mut self, key: Key, line: &str) {
-        self.terminals.input(key, format!("{line}\n").as_bytes()).expect("there is room");
+    fn type_line(&mut self, key: u32, line: &str) {
+        self.terminals.input(SessionKey(key), format!("{line}\n").as_bytes()).expect("there is room");
     }
 
-    fn seen(&self, key: Key) -> &Seen {
+    fn seen(&self, key: u32) -> &Seen {
         self.seen.get(&key).expect("opened")
     }
 
     /// Takes reports until the session is as wanted.
-    async fn until(&mut self, key: Key, wanted: impl Fn(&Seen) -> bool) {
+    async fn until(&mut self, key: u32, wanted: impl Fn(&Seen) -> bool) {
         while !wanted(self.seen(key)) {
             let report = future::or(async { self.reports.recv().await.ok() }, async {
                 Timer::after(Duration::from_secs(PATIENCE_S)).await;
@@ -86,28 +86,28 @@ impl Stage {
         }
     }
 
-    async fn until_text(&mut self, key: Key, text: &str) {
+    async fn until_text(&mut self, key: u32, text: &str) {
         self.until(key, |seen| seen.text().contains(text)).await;
     }
 
     fn take(&mut self, report: &Report) {
         match *report {
-            Report::Output { session } => self.pull(session),
+            Report::Output { session } => self.pull(session.0),
             Report::EndOfOutput { session } => {
-                self.pull(session);
-                self.seen.entry(session).or_default().ended = true;
+                self.pull(session.0);
+                self.seen.entry(session.0).or_default().ended = true;
             }
-            Report::Exited { session, code } => self.seen.entry(session).or_default().code = Some(code),
-            Report::Reaped { session } => self.seen.entry(session).or_default().reaped = true,
+            Report::Exited { session, code } => self.seen.entry(session.0).or_default().code = Some(code),
+            Report::Reaped { session } => self.seen.entry(session.0).or_default().reaped = true,
         }
     }
 
-    fn pull(&mut self, key: Key) {
+    fn pull(&mut self, key: u32) {
         let seen = self.seen.entry(key).or_default();
-        let end = self.terminals.held(key).end;
+        let end = self.terminals.held(SessionKey(key)).end;
         let mut at = seen.output.len() as u64;
         while at < end {
-            let chunk = self.terminals.chunk(key, at, 32 << 10);
+            let chunk = self.terminals.chunk(SessionKey(key), at, 32 << 10);
             assert_eq!(chunk.from, at, "nothing is lost");
             if chunk.bytes.is_empty() {
                 break;
@@ -117,11 +117,11 @@ impl Stage {
             seen.frames.push(chunk.bytes.to_vec());
         }
         if !self.held_up.contains(&key) {
-            self.terminals.allow(key, 64 << 10, Some(at));
+            self.terminals.allow(SessionKey(key), 64 << 10, Some(at));
         }
     }
 
-    async fn process_of(&mut self, key: Key, line: &str) -> u32 {
+    async fn process_of(&mut self, key: u32, line: &str) -> u32 {
         self.type_line(key, &format!("{line} echo \"pid=$!=\""));
         self.until_text(key, "=\r\n").await;
         let text = self.seen(key).text();
@@ -151,12 +151,12 @@ fn a_shell_answers_and_ends() {
         stage.type_line(1, "exit 3");
         stage.until(1, Seen::is_over).await;
         assert_eq!(stage.seen(1).code, Some(3));
-        let end = stage.terminals.end(1);
+        let end = stage.terminals.end(SessionKey(1));
         assert_eq!(end, stage.seen(1).output.len() as u64);
-        let kept = stage.terminals.chunk(1, 0, 1 << 20).bytes.to_vec();
+        let kept = stage.terminals.chunk(SessionKey(1), 0, 1 << 20).bytes.to_vec();
         assert_eq!(kept, stage.seen(1).output, "kept until it is finished");
-        stage.terminals.finish(1);
-        assert_eq!(stage.terminals.held(1), 0..0);
+        stage.terminals.finish(SessionKey(1));
+        assert_eq!(stage.terminals.held(SessionKey(1)), 0..0);
     });
 }
 
@@ -166,7 +166,7 @@ fn the_size_is_set_and_changes_arrive() {
         // The shell has the terminal back when it prints by itself.
         stage.open_sized(1, "trap 'stty size' WINCH; stty size; echo back", 100, 30).await;
         stage.until_text(1, "30 100\r\nback").await;
-        stage.terminals.resize(1, 132, 43);
+        stage.terminals.resize(SessionKey(1), 132, 43);
         stage.type_line(1, ":");
         stage.until_text(1, "43 132").await;
     });
@@ -178,10 +178,10 @@ fn control_characters_do_what_they_do() {
         // Whoever prints it has the terminal.
         stage.open(1, "sh -c 'echo ready; exec sleep 100'").await;
         stage.until_text(1, "ready").await;
-        stage.terminals.input(1, b"\x03").expect("there is room");
+        stage.terminals.input(SessionKey(1), b"\x03").expect("there is room");
         stage.type_line(1, "echo \"was $?\"");
         stage.until_text(1, "was 130").await;
-        stage.terminals.input(1, b"\x04").expect("there is room");
+        stage.terminals.input(SessionKey(1), b"\x04").expect("there is room");
         stage.until(1, Seen::is_over).await;
     });
 }
@@ -190,9 +190,9 @@ fn control_characters_do_what_they_do() {
 fn the_default_shell_is_a_login_shell_without_secrets() {
     assert!(std::env::var("CARGO_PKG_NAME").is_ok(), "the stand-in for a secret");
     on_stage(|mut stage| async move {
-        stage.terminals.open(1, Open { shell: None, cols: 80, rows: 24 }).expect("bash starts");
+        stage.terminals.open(SessionKey(1), Open { shell: None, cols: 80, rows: 24 }).expect("bash starts");
         stage.seen.insert(1, Seen::default());
-        stage.terminals.allow(1, usize::MAX, None);
+        stage.terminals.allow(SessionKey(1), usize::MAX, None);
         stage.type_line(
             1,
             "shopt -q login_shell && echo lo''gin; echo \"[$0][$TERM][$COLORTERM][$CARGO_PKG_NAME][$PWD]\"",
@@ -207,13 +207,13 @@ fn the_default_shell_is_a_login_shell_without_secrets() {
 fn a_shell_that_is_not_there_leaves_one_line() {
     on_stage(|mut stage| async move {
         let open = Open { shell: Some("/no/such/shell"), cols: 80, rows: 24 };
-        let error = stage.terminals.open(7, open).expect_err("no such shell");
+        let error = stage.terminals.open(SessionKey(7), open).expect_err("no such shell");
         assert!(matches!(error, SpawnError::NotFound { .. }));
-        assert_eq!(stage.terminals.held(7), 0..27);
-        assert_eq!(stage.terminals.chunk(7, 0, 100).bytes, b"/no/such/shell: not found\r\n");
-        assert_eq!(stage.terminals.end(7), 27);
-        stage.terminals.finish(7);
-        assert_eq!(stage.terminals.held(7), 0..0);
+        assert_eq!(stage.terminals.held(SessionKey(7)), 0..27);
+        assert_eq!(stage.terminals.chunk(SessionKey(7), 0, 100).bytes, b"/no/such/shell: not found\r\n");
+        assert_eq!(stage.terminals.end(SessionKey(7)), 27);
+        stage.terminals.finish(SessionKey(7));
+        assert_eq!(stage.terminals.held(SessionKey(7)), 0..0);
     });
 }
 
@@ -228,7 +228,7 @@ fn everything_that_was_printed_comes_before_the_end() {
             assert!(stage.seen(key).text().ends_with("line 199\r\n"), "{:?}", stage.seen(key).text());
             let lines = stage.seen(key).text().matches("line").count();
             assert_eq!(lines, 200);
-            stage.terminals.finish(key);
+            stage.terminals.finish(SessionKey(key));
         }
     });
 }
@@ -241,7 +241,7 @@ fn a_background_job_holds_the_terminal_open() {
         stage.type_line(1, "exit 5");
         stage.until(1, |seen| seen.code == Some(5)).await;
         assert!(!stage.seen(1).ended);
-        stage.terminals.kill(1);
+        stage.terminals.kill(SessionKey(1));
         stage.until(1, |seen| seen.ended && seen.reaped).await;
         assert!(!is_running(job));
     });
@@ -253,7 +253,7 @@ fn a_hang_up_ends_the_shell_and_its_jobs() {
         stage.open(1, "PS1= exec bash --norc --noediting -i").await;
         let job = stage.process_of(1, "sleep 100 &").await;
         assert!(is_running(job));
-        stage.terminals.hang_up(1);
+        stage.terminals.hang_up(SessionKey(1));
         stage.until(1, |seen| seen.is_over() && seen.reaped).await;
         assert_eq!(stage.seen(1).code, Some(128 + 1));
         assert!(!is_running(job));
@@ -265,13 +265,13 @@ fn what_ignores_the_hang_up_is_reported_only_when_it_is_killed() {
     on_stage(|mut stage| async move {
         stage.open(1, "trap '' HUP").await;
         let job = stage.process_of(1, "(trap '' HUP; exec sleep 100 <&- >&- 2>&-) &").await;
-        stage.terminals.hang_up(1);
+        stage.terminals.hang_up(SessionKey(1));
         stage.type_line(1, "echo st''ill here");
         stage.until_text(1, "still here").await;
         stage.type_line(1, "exit");
         stage.until(1, Seen::is_over).await;
         assert!(is_running(job) && !stage.seen(1).reaped);
-        stage.terminals.kill(1);
+        stage.terminals.kill(SessionKey(1));
         stage.until(1, |seen| seen.reaped).await;
         assert!(!is_running(job));
     });
@@ -284,14 +284,14 @@ fn a_program_that_never_reads_stops_nobody() {
         stage.until_text(1, "ready").await;
         let paste = vec![b'x'; 64 << 10];
         let mut taken = 0;
-        while stage.terminals.input(1, &paste).is_ok() {
+        while stage.terminals.input(SessionKey(1), &paste).is_ok() {
             taken += paste.len();
             assert!(taken < 4 << 20, "the queue has a bound");
         }
         assert!(taken >= super::INPUT_BYTES_MAX, "{taken}");
         stage.open(2, "echo $((6 * 7))").await;
         stage.until_text(2, "42").await;
-        stage.terminals.kill(1);
+        stage.terminals.kill(SessionKey(1));
         stage.until(1, |seen| seen.code == Some(137)).await;
     });
 }
@@ -302,7 +302,7 @@ fn a_large_paste_arrives_whole() {
         stage.open(1, "stty raw; echo ready; head -c 700000 | cksum; exit").await;
         stage.until_text(1, "ready").await;
         let paste: Vec<u8> = (0..700_000_u32).map(|i| b"0123456789abcdef"[(i as usize * 7) % 16]).collect();
-        stage.terminals.input(1, &paste).expect("there is room");
+        stage.terminals.input(SessionKey(1), &paste).expect("there is room");
         stage.until(1, Seen::is_over).await;
         let file = std::env::temp_dir().join(format!("draupnir-paste-{}", std::process::id()));
         fs::write(&file, &paste).expect("writable");
@@ -318,16 +318,16 @@ fn a_terminal_that_may_not_be_read_makes_its_program_wait() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);
-        stage.terminals.allow(1, 0, Some(0));
+        stage.terminals.allow(SessionKey(1), 0, Some(0));
         stage.type_line(1, "yes | head -c 3000000; echo; echo done");
         stage.open(2, "echo $((6 * 7))").await;
         stage.until_text(2, "42").await;
         let before = stage.seen(1).output.len();
         assert!(stage.seen(1).text().is_empty());
-        stage.terminals.allow(1, 1_000, Some(0));
+        stage.terminals.allow(SessionKey(1), 1_000, Some(0));
         stage.until(1, |seen| seen.output.len() == before + 1_000).await;
         stage.held_up.clear();
-        stage.terminals.allow(1, 1_000, Some(before as u64 + 1_000));
+        stage.terminals.allow(SessionKey(1), 1_000, Some(before as u64 + 1_000));
         stage.until_text(1, "done").await;
         assert_eq!(stage.seen(1).text().matches('y').count(), 1_500_000);
     });
@@ -339,7 +339,7 @@ fn no_character_is_split_however_it_arrives() {
         let text = "aé€🦀z".repeat(3);
         let octal: Vec<String> = text.bytes().map(|byte| format!("\\\\{byte:03o}")).collect();
         for cut in 0..=octal.len() {
-            let key = Key::try_from(cut).expect("small") + 1;
+            let key = u32::try_from(cut).expect("small") + 1;
             let (front, back) = octal.split_at(cut);
             // The two parts are two writes.
             stage.open(key, &format!("printf \"{}\"; printf \"{}\"; exit", front.concat(), back.concat())).await;
@@ -349,7 +349,7 @@ fn no_character_is_split_however_it_arrives() {
             let seen = stage.seen(key);
             assert!(seen.text().ends_with(&text), "{:?}", seen.text());
             assert!(seen.frames.iter().all(|frame| std::str::from_utf8(frame).is_ok()), "{:?}", seen.frames);
-            stage.terminals.finish(key);
+            stage.terminals.finish(SessionKey(key));
         }
     });
 }
@@ -377,24 +377,24 @@ fn a_session_that_nobody_watches_keeps_the_last_of_its_output() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);
-        stage.terminals.allow(1, usize::MAX, None);
+        stage.terminals.allow(SessionKey(1), usize::MAX, None);
         stage.type_line(1, "i=0; while [ $i -lt 60000 ]; do echo line $i; i=$((i+1)); done; echo over");
         // Only the ends are looked at, as without a link.
         loop {
-            let held = stage.terminals.held(1);
-            let mut tail = stage.terminals.chunk(1, held.end.saturating_sub(6), 6).bytes.to_vec();
+            let held = stage.terminals.held(SessionKey(1));
+            let mut tail = stage.terminals.chunk(SessionKey(1), held.end.saturating_sub(6), 6).bytes.to_vec();
             tail.retain(|byte| *byte >= b' ');
             if tail == b"over" {
                 break;
             }
             let report = stage.reports.recv().await.expect("there is a channel");
-            assert!(matches!(report, report::Report::Terminal(Report::Output { session: 1 })));
+            assert!(matches!(report, report::Report::Terminal(Report::Output { session: SessionKey(1) })));
         }
-        let held = stage.terminals.held(1);
+        let held = stage.terminals.held(SessionKey(1));
         assert_eq!(held.end - held.start, SCROLLBACK_BYTES_MAX as u64);
-        let replay = stage.terminals.replay(1);
+        let replay = stage.terminals.replay(SessionKey(1));
         assert!(replay.from >= held.start && replay.from < held.start + 20);
-        assert!(stage.terminals.chunk(1, replay.from, 5).bytes.starts_with(b"line "));
+        assert!(stage.terminals.chunk(SessionKey(1), replay.from, 5).bytes.starts_with(b"line "));
         assert_eq!(replay.prelude, b"\x1bc\x1b[?25h");
     });
 }
@@ -406,12 +406,12 @@ fn a_full_screen_program_is_made_to_draw_again() {
                        while :; do sleep 0.01; done";
         stage.open(1, &format!("exec sh -c '{}'", program.replace('\'', "'\\''"))).await;
         stage.until_text(1, "ready").await;
-        let replay = stage.terminals.replay(1);
+        let replay = stage.terminals.replay(SessionKey(1));
         assert_eq!(replay.epilogue, b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
-        stage.terminals.redraw(1);
+        stage.terminals.redraw(SessionKey(1));
         stage.until_text(1, "now 23 80").await;
         stage.until_text(1, "now 24 80").await;
-        stage.terminals.kill(1);
+        stage.terminals.kill(SessionKey(1));
     });
 }
 
@@ -420,7 +420,7 @@ fn a_shell_at_its_prompt_is_not_disturbed_by_a_redraw() {
     on_stage(|mut stage| async move {
         stage.open(1, "trap 'echo resized' WINCH; echo ready").await;
         stage.until_text(1, "ready").await;
-        stage.terminals.redraw(1);
+        stage.terminals.redraw(SessionKey(1));
         stage.type_line(1, "echo do''ne");
         stage.until_text(1, "done").await;
         assert!(!stage.seen(1).text().contains("resized"));

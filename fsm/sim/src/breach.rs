@@ -4,7 +4,7 @@
 
 use crate::panics::Panic;
 use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::Attempt;
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::machine::invariants::Violation;
 use std::fmt;
 use std::mem::discriminant;
@@ -15,11 +15,11 @@ pub enum Breach {
     /// The machine did what it must never do.
     Machine(Violation),
     /// A frame was written to a link that was not up.
-    WrittenToNoLink(Attempt),
+    WrittenToNoLink(LinkId),
     /// A frame was written before its gate was open.
-    WrittenBeforeItsGate(Attempt),
+    WrittenBeforeItsGate(LinkId),
     /// A gate opened before the first message and before its time.
-    GateTooEarly(Attempt),
+    GateTooEarly(LinkId),
     /// A message counts as delivered that the console does not have.
     AcknowledgedUnread(u32),
     /// Bytes of a stream count as delivered that the console does not have.
@@ -45,11 +45,11 @@ pub enum Breach {
     /// An attempt sooner than the console had asked, or than its row of the policy permits.
     TooSoon(&'static str),
     /// A dial while the world still has an open socket of ours.
-    SecondSocket(Attempt),
+    SecondSocket(LinkId),
     /// A link was dead for longer than a Ping and its answer may take.
-    DeadLinkKept(Attempt),
+    DeadLinkKept(LinkId),
     /// A link that nothing was wrong with was dropped.
-    HealthyLinkDropped(Attempt),
+    HealthyLinkDropped(LinkId),
     /// A deadline fired on time that the process had not lived through.
     DeadlineOnJump(&'static str),
     /// A resync that nothing had made necessary.

@@ -9,7 +9,8 @@ use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Cut};
-use draupnir_fsm::fact::{Attempt, CloseReason, Failure};
+use draupnir_fsm::fact::{CloseReason, Failure};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::order::{ProviderName, RegisterPath};
 
 /// A console that greets nobody listens at the latest when the gate opens for everything.
@@ -24,7 +25,7 @@ pub(crate) struct Console {
     pub(crate) away_until_ms: u64,
     pub(crate) key_refused_until_ms: u64,
     /// The link by which it reaches the agent.
-    pub(crate) table: Option<Attempt>,
+    pub(crate) table: Option<LinkId>,
     /// Its routing was lost in a way that the agent could not have noticed.
     pub(crate) lost_routing_unseen: bool,
     /// The agent has closed its last link with a close frame.
@@ -57,7 +58,7 @@ impl World {
     }
 
     /// A registration over HTTP.
-    pub(crate) fn register(&mut self, attempt: Attempt, path: RegisterPath, provider: ProviderName) {
+    pub(crate) fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
         let life = self.host.life;
         let in_ms = 2 * self.plan.latency_ms + self.between(1, 300);
         let (status, retry_after_ms) = match self.meets_one_of(&Fault::REGISTRATIONS) {
@@ -117,7 +118,7 @@ impl World {
     }
 
     /// One connection an instance: a new one takes the place of the one before.
-    pub(crate) fn console_accepts(&mut self, link: Attempt) {
+    pub(crate) fn console_accepts(&mut self, link: LinkId) {
         if let Some(old) = self.console.table.replace(link)
             && self.wire(old).is_some_and(|wire| wire.console_open)
         {
@@ -127,14 +128,14 @@ impl World {
         self.console.old_pong = self.console.last_pong.take();
     }
 
-    pub(crate) fn greet(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn greet(&mut self, life: u32, link: LinkId) {
         if life == self.host.life && self.wire(link).is_some_and(|wire| wire.console_open) {
             self.send_down(link, Down::Text);
         }
     }
 
     /// The upgrade is always answered 101; what is wrong is said after it.
-    pub(crate) fn refuse_link(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn refuse_link(&mut self, life: u32, link: LinkId) {
         if life != self.host.life || self.wire(link).is_none_or(|wire| !wire.console_open) {
             return;
         }
@@ -147,7 +148,7 @@ impl World {
         }
     }
 
-    pub(crate) fn console_closes(&mut self, link: Attempt, code: u16, reason: CloseReason) {
+    pub(crate) fn console_closes(&mut self, link: LinkId, code: u16, reason: CloseReason) {
         let Some(wire) = self.wire(link).filter(|wire| wire.console_open) else { return };
         // Until its close frame has arrived, nothing is answered.
         (wire.console_open, wire.harmed) = (false, true);
@@ -156,7 +157,7 @@ impl World {
     }
 
     /// The console hears that a connection is over. The production one then forgets whichever is current.
-    pub(crate) fn console_notices_end(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn console_notices_end(&mut self, life: u32, link: LinkId) {
         let production = self.plan.production;
         if life != self.host.life {
             if production {
@@ -176,7 +177,7 @@ impl World {
         }
     }
 
-    pub(crate) fn console_reads(&mut self, link: Attempt, frame: Up) {
+    pub(crate) fn console_reads(&mut self, link: LinkId, frame: Up) {
         let now_ms = self.now_ms;
         let listens = self.wire(link).is_some_and(|wire| wire.listens_ms <= now_ms);
         let life = self.host.life;
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    fn answer_ping(&mut self, link: Attempt, payload: Payload) {
+    fn answer_ping(&mut self, link: LinkId, payload: Payload) {
         let skips = self.meets(Fault::PongsSkipped);
         let Some(wire) = self.wire(link).filter(|wire| wire.answers_pings) else { return };
         // Of several Pings only the newest need be answered (RFC 6455, section 5.5.3).
@@ -236,7 +237,7 @@ impl World {
         }
     }
 
-    fn store(&mut self, link: Attempt, place: u32) {
+    fn store(&mut self, link: LinkId, place: u32) {
         let Some(message) = self.messages.message(place).copied() else { return };
         if message.dispatch.is_some() && message.size_bytes > CUT_RESULT_BYTES && self.meets(Fault::Poison) {
             self.tell(|| format!("link {link}: the console cannot take message {place}"));

@@ -12,7 +12,8 @@ use crate::world::{Event, REPORTS_PER_TURN_MAX, World};
 use draupnir_fsm::clock::Clocks;
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::scenario::Step;
 use draupnir_fsm::time::Time;
 use std::cell::RefCell;
@@ -39,7 +40,7 @@ pub(crate) struct Host {
     /// Reports that were taken in since time last passed.
     pub(crate) stirred: usize,
     pub(crate) knows_id: bool,
-    pub(crate) dialling: Option<Attempt>,
+    pub(crate) dialling: Option<LinkId>,
     pub(crate) greeted: bool,
     pub(crate) stop_asked_ms: Option<u64>,
     entropy: u64,
@@ -52,7 +53,7 @@ pub(crate) struct Host {
     /// What the machine is about to learn, and when: where it panics over that, it is the last step.
     pub(crate) hearing: Option<(Time, Fact)>,
     /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
-    pub(crate) awaits_pong: Option<(Attempt, u64)>,
+    pub(crate) awaits_pong: Option<(LinkId, u64)>,
     keeps_steps: bool,
 }
 
@@ -218,7 +219,7 @@ impl World {
         self.host.stirred += 1;
         let now = self.own_now();
         self.host.hearing = Some((now, fact));
-        if self.planted == Some(Planted::Panics) && matches!(fact, Fact::LinkOpened { link } if link > 2) {
+        if self.planted == Some(Planted::Panics) && matches!(fact, Fact::LinkOpened { link } if link > LinkId(2)) {
             panic!("two links are enough for this agent");
         }
         self.host.engine.handle(now, fact);

@@ -4,7 +4,7 @@
 
 use crate::breach::Breach;
 use draupnir_fsm::delivery::{Delivery, StreamKey};
-use draupnir_fsm::fact::Attempt;
+use draupnir_fsm::id::LinkId;
 
 /// One message.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Message {
     pub(crate) unsure: bool,
     /// It may be out of its turn: it was cut, or asked for again.
     pub(crate) out_of_turn: bool,
-    sent_on: Option<Attempt>,
+    sent_on: Option<LinkId>,
     may_repeat: bool,
 }
 
@@ -91,7 +91,7 @@ impl Messages {
     }
 
     /// A message was written to a link.
-    pub(crate) fn sent(&mut self, place: u32, link: Attempt) -> Result<(), Breach> {
+    pub(crate) fn sent(&mut self, place: u32, link: LinkId) -> Result<(), Breach> {
         let Some(message) = self.message_mut(place) else { return Ok(()) };
         let twice = message.sent_on.replace(link) == Some(link);
         if twice && !std::mem::take(&mut message.may_repeat) { Err(Breach::SentTwice(place)) } else { Ok(()) }

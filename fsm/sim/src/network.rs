@@ -7,7 +7,8 @@ use crate::plan::Fault;
 use crate::planted::Planted;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
-use draupnir_fsm::fact::{Attempt, Failure, Loss};
+use draupnir_fsm::fact::{Failure, Loss};
+use draupnir_fsm::id::LinkId;
 
 /// What the network takes once all is calm.
 pub(crate) const CALM_BYTES_PER_MS: u64 = 10_000;
@@ -17,7 +18,7 @@ const GIVES_UP_MS: u64 = 30_000;
 
 impl World {
     /// The agent dials: what the network and the console make of it.
-    pub(crate) fn dial(&mut self, link: Attempt) {
+    pub(crate) fn dial(&mut self, link: LinkId) {
         let life = self.host.life;
         let way_ms = self.plan.latency_ms;
         let fail = |world: &mut Self, in_ms: u64, cause: Failure, retry_after_ms: Option<u64>| {
@@ -49,7 +50,7 @@ impl World {
     }
 
     /// The console's side of a connection comes up.
-    pub(crate) fn accept(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn accept(&mut self, life: u32, link: LinkId) {
         if life != self.host.life || self.host.dialling != Some(link) {
             return;
         }
@@ -74,7 +75,7 @@ impl World {
     }
 
     /// The agent gave up a dial: the console hears of it at once.
-    pub(crate) fn abandon(&mut self, link: Attempt) {
+    pub(crate) fn abandon(&mut self, link: LinkId) {
         if let Some(wire) = self.wire(link) {
             (wire.agent_open, wire.console_open, wire.end_noticed) = (false, false, true);
         }
@@ -82,7 +83,7 @@ impl World {
     }
 
     /// Puts frames on their way; with `bytes`, they are the batch that the socket is writing.
-    pub(crate) fn transmit(&mut self, link: Attempt, frames: &[(Up, u64)], bytes: u64) {
+    pub(crate) fn transmit(&mut self, link: LinkId, frames: &[(Up, u64)], bytes: u64) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let Some(wire) = self.wires.iter_mut().find(|wire| wire.link == link) else { return };
         // What is written to a link that broke goes nowhere, until the agent hears of it.
@@ -98,7 +99,7 @@ impl World {
         }
     }
 
-    pub(crate) fn send_down(&mut self, link: Attempt, frame: Down) {
+    pub(crate) fn send_down(&mut self, link: LinkId, frame: Down) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let Some(wire) = self.wire(link) else { return };
         let at_ms = wire.send_down(now_ms, frame);
@@ -106,7 +107,7 @@ impl World {
     }
 
     /// A frame has reached the console, unless nothing passes.
-    pub(crate) fn reach_console(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn reach_console(&mut self, life: u32, link: LinkId) {
         let now_ms = self.now_ms;
         if life != self.host.life {
             return;
@@ -127,7 +128,7 @@ impl World {
     }
 
     /// A stall is over.
-    pub(crate) fn heal(&mut self, life: u32, link: Attempt) {
+    pub(crate) fn heal(&mut self, life: u32, link: LinkId) {
         let now_ms = self.now_ms;
         if life != self.host.life {
             return;
@@ -140,7 +141,7 @@ impl World {
     }
 
     /// Nothing passes any more, for a while or for ever.
-    pub(crate) fn stall(&mut self, link: Attempt, for_ms: Option<u64>) {
+    pub(crate) fn stall(&mut self, link: LinkId, for_ms: Option<u64>) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let Some(wire) = self.wire(link).filter(|wire| wire.stall.is_none()) else { return };
         wire.harmed = true;
@@ -154,7 +155,7 @@ impl World {
     }
 
     /// The link breaks in the middle of whatever is under way; each side hears of it, or not.
-    pub(crate) fn cut_link(&mut self, link: Attempt, loss: Loss, told_console: bool) {
+    pub(crate) fn cut_link(&mut self, link: LinkId, loss: Loss, told_console: bool) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let kept_up = self.between(0, 4);
         let kept_down = self.between(0, 4);
@@ -173,14 +174,14 @@ impl World {
     }
 
     /// The agent's socket has nothing more to do: when it is gone, and whether that is said.
-    pub(crate) fn socket_ends(&mut self, link: Attempt) {
+    pub(crate) fn socket_ends(&mut self, link: LinkId) {
         let life = self.host.life;
         let in_ms = if self.meets(Fault::ClosesLate) { self.between(500, 4_000) } else { self.between(0, 3) };
         self.note_in(in_ms, Event::Closed { life, link });
     }
 
     /// The agent resets its socket.
-    pub(crate) fn drop_socket(&mut self, link: Attempt) {
+    pub(crate) fn drop_socket(&mut self, link: LinkId) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let silent = self.meets(Fault::ClosesLate);
         let in_ms = self.between(0, 2);
@@ -209,7 +210,7 @@ impl World {
         let stalled = self.wires.iter().any(|wire| wire.console_open && wire.stalled_until(now_ms).is_some());
         // What a process of its own cannot know, the next one cannot cure.
         self.console.lost_routing_unseen |= stalled;
-        let open: Vec<Attempt> = self.wires.iter().filter(|wire| wire.agent_open).map(|wire| wire.link).collect();
+        let open: Vec<LinkId> = self.wires.iter().filter(|wire| wire.agent_open).map(|wire| wire.link).collect();
         for link in open {
             self.drop_socket(link);
         }

@@ -7,7 +7,8 @@ use crate::wire::Up;
 use crate::work::Source;
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::{After, CUT_RESULT_BYTES, Kind, PushError, Reliable, StateKind, StreamKey, UNLIMITED};
-use draupnir_fsm::fact::{CommandFact, Key};
+use draupnir_fsm::fact::CommandFact;
+use draupnir_fsm::id::{CommandKey, LinkId, SessionKey};
 use draupnir_fsm::order::{CloseText, CommandEnd, Order};
 
 impl World {
@@ -80,7 +81,7 @@ impl World {
         }
     }
 
-    fn dial_ordered(&mut self, link: u32) {
+    fn dial_ordered(&mut self, link: LinkId) {
         let own_ms = self.own_now().as_ms();
         let checked = self.host.rules.dials(own_ms);
         self.check(checked);
@@ -93,7 +94,7 @@ impl World {
         self.dial(link);
     }
 
-    fn drop_ordered(&mut self, link: u32) {
+    fn drop_ordered(&mut self, link: LinkId) {
         let own_ms = self.own_now().as_ms();
         self.tell(|| format!("drops link {link}"));
         let live = self.host.rules.live == Some(link);
@@ -155,7 +156,7 @@ impl World {
         }
     }
 
-    fn start_command(&mut self, command: Key) {
+    fn start_command(&mut self, command: CommandKey) {
         let Some(job) = self.work.jobs.get_mut(&command) else { return };
         job.runs = true;
         let dispatch = job.dispatch;
@@ -181,12 +182,12 @@ impl World {
         self.end_command_in(command, asked.lasts_ms, 0);
     }
 
-    fn is_stubborn(&self, command: Key) -> bool {
+    fn is_stubborn(&self, command: CommandKey) -> bool {
         let job = self.work.jobs.get(&command);
         job.and_then(|job| self.work.dispatches.get(job.dispatch as usize)).is_some_and(|asked| asked.stubborn)
     }
 
-    fn end_command_in(&mut self, command: Key, in_ms: u64, code: i32) {
+    fn end_command_in(&mut self, command: CommandKey, in_ms: u64, code: i32) {
         let life = self.host.life;
         let job = self.work.jobs.get(&command);
         let holds =
@@ -197,7 +198,7 @@ impl World {
         }
     }
 
-    fn finish_command(&mut self, command: Key, end: CommandEnd) {
+    fn finish_command(&mut self, command: CommandKey, end: CommandEnd) {
         let Some(job) = self.work.jobs.remove(&command) else { return };
         let Some(asked) = self.work.dispatches.get(job.dispatch as usize).copied() else { return };
         let streams = asked.streams && job.runs && !asked.fails;
@@ -215,7 +216,7 @@ impl World {
         let size_bytes = usize::try_from(250 + if streams { 0 } else { asked.prints_bytes }).unwrap_or(250);
         let cancelled = end != CommandEnd::Exited;
         self.tell(|| format!("command {} ended{}", job.dispatch, if cancelled { ", told to" } else { "" }));
-        let place = if self.planted == Some(Planted::LosesResults) && command % 8 == 7 {
+        let place = if self.planted == Some(Planted::LosesResults) && command.0 % 8 == 7 {
             None
         } else {
             self.push(Kind::Result, size_bytes, after, waits_for, true, Some(job.dispatch))
@@ -229,13 +230,13 @@ impl World {
         self.tell_command(command, CommandFact::Answered { bytes });
     }
 
-    fn refuse_command(&mut self, command: Key) {
+    fn refuse_command(&mut self, command: CommandKey) {
         if let Some(job) = self.work.jobs.remove(&command) {
             self.push(Kind::Result, 250, After::NOTHING, [None; 2], false, Some(job.dispatch));
         }
     }
 
-    fn repeat_result(&mut self, command: Key, of: Key) {
+    fn repeat_result(&mut self, command: CommandKey, of: CommandKey) {
         self.work.jobs.remove(&command);
         let Some((dispatch, place)) = self.work.results.get(&of).copied() else { return };
         if let Some(place) = place {
@@ -249,14 +250,14 @@ impl World {
         self.work.results.insert(of, (dispatch, place));
     }
 
-    fn end_session_in(&mut self, session: Key, in_ms: u64, code: i32) {
+    fn end_session_in(&mut self, session: SessionKey, in_ms: u64, code: i32) {
         let life = self.host.life;
         if !self.meets(Fault::StubbornCommands) {
             self.note_in(in_ms, Event::SessionEnds { life, session, code });
         }
     }
 
-    fn finish_session(&mut self, session: Key) {
+    fn finish_session(&mut self, session: SessionKey) {
         let stream = StreamKey::Terminal(session);
         self.read_all(stream);
         let end = self.work.sources.get(&stream).map_or(0, |source| source.end);

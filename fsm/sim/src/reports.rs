@@ -7,7 +7,8 @@ use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::delivery::{Kind, StreamKey};
 use draupnir_fsm::engine::Requested;
-use draupnir_fsm::fact::{Attempt, CommandFact, Fact, Key, SessionFact};
+use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};
+use draupnir_fsm::id::{CommandKey, LinkId, SessionKey};
 
 impl World {
     pub(crate) fn take_in(&mut self, event: Event) {
@@ -67,7 +68,7 @@ impl World {
         }
     }
 
-    fn opened(&mut self, link: Attempt) {
+    fn opened(&mut self, link: LinkId) {
         if self.host.dialling.take_if(|dialling| *dialling == link).is_none() {
             return;
         }
@@ -78,7 +79,7 @@ impl World {
         self.handle(Fact::LinkOpened { link });
     }
 
-    fn written(&mut self, link: Attempt) {
+    fn written(&mut self, link: LinkId) {
         let now_ms = self.now_ms;
         let Some(wire) = self.wire(link) else { return };
         let done = wire.batch.is_some_and(|batch| batch.until_ms <= now_ms) && wire.agent_open;
@@ -94,7 +95,7 @@ impl World {
     }
 
     /// The next frame of the console's, or the end of the link.
-    fn arrive(&mut self, link: Attempt) {
+    fn arrive(&mut self, link: LinkId) {
         let (now_ms, own_ms) = (self.now_ms, self.own_now().as_ms());
         let Some(wire) = self.wire(link).filter(|wire| wire.agent_open) else { return };
         if let Some(until_ms) = wire.stalled_until(now_ms) {
@@ -159,14 +160,14 @@ impl World {
         }
     }
 
-    fn greeted(&mut self, link: Attempt) {
+    fn greeted(&mut self, link: LinkId) {
         if !std::mem::replace(&mut self.host.greeted, true) {
             self.host.rules.greeted();
             self.handle(Fact::Greeted { link });
         }
     }
 
-    fn pong(&mut self, link: Attempt, payload: Payload) {
+    fn pong(&mut self, link: LinkId, payload: Payload) {
         let payload = match self.planted {
             Some(Planted::AcknowledgesPastThePing) => self.host.newest_ping.unwrap_or(payload),
             Some(Planted::AcceptsPongsOfOldLinks) if Some(payload) == self.host.old_ping => {
@@ -207,9 +208,9 @@ impl World {
             asked.answered = false;
         }
         let timeout_ms = asked.timeout_ms;
-        let command = self.next_key();
+        let command = CommandKey(self.next_key());
         self.work.jobs.insert(command, Job { dispatch, runs: false });
-        let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(command) << 32 } else { 0 };
+        let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(command.0) << 32 } else { 0 };
         let now = self.own_now();
         self.host.stirred += 1;
         let id_hash = u64::from(dispatch) | unique;
@@ -225,7 +226,7 @@ impl World {
         }
     }
 
-    pub(crate) fn next_key(&mut self) -> Key {
+    pub(crate) fn next_key(&mut self) -> u32 {
         let key = self.work.next_key;
         self.work.next_key += 1;
         key
@@ -245,7 +246,7 @@ impl World {
         if self.host.engine.machine().is_draining() || !self.host.engine.delivery.promise(Kind::Closed) {
             return;
         }
-        let key = self.next_key();
+        let key = SessionKey(self.next_key());
         let stream = StreamKey::Terminal(key);
         if let Some(terminal) = self.work.terminals.get_mut(place as usize) {
             (terminal.key, terminal.life, terminal.closed) = (Some(key), life, None);
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    fn reattach(&mut self, key: Key) {
+    fn reattach(&mut self, key: SessionKey) {
         self.tell_session(key, SessionFact::Attached);
         let stream = StreamKey::Terminal(key);
         let from = self.work.sources.get(&stream).map_or(0, |source| source.retained);
@@ -285,7 +286,7 @@ impl World {
         }
     }
 
-    fn live_session(&self, terminal: u32) -> Option<Key> {
+    fn live_session(&self, terminal: u32) -> Option<SessionKey> {
         let terminal = self.work.terminals.get(terminal as usize)?;
         terminal.key.filter(|_| terminal.life == self.host.life && terminal.closed.is_none())
     }
@@ -324,11 +325,11 @@ impl World {
         self.read(stream);
     }
 
-    pub(crate) fn tell_command(&mut self, command: Key, what: CommandFact) {
+    pub(crate) fn tell_command(&mut self, command: CommandKey, what: CommandFact) {
         self.handle(Fact::Command { command, what });
     }
 
-    pub(crate) fn tell_session(&mut self, session: Key, what: SessionFact) {
+    pub(crate) fn tell_session(&mut self, session: SessionKey, what: SessionFact) {
         self.handle(Fact::Session { session, what });
     }
 }

@@ -4,7 +4,8 @@
 //! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
 
 use crate::breach::Breach;
-use draupnir_fsm::fact::{Attempt, CloseReason, Failure};
+use draupnir_fsm::fact::{CloseReason, Failure};
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::Policy;
 use draupnir_fsm::order::Gate;
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ pub(crate) struct Rules {
     dials: VecDeque<u64>,
     registrations: VecDeque<u64>,
     /// The link that is up.
-    pub(crate) live: Option<Attempt>,
+    pub(crate) live: Option<LinkId>,
     opened_ms: u64,
     greeted: bool,
     pub(crate) gate: Option<Gate>,
@@ -130,7 +131,7 @@ impl Rules {
         }
     }
 
-    pub(crate) fn opened(&mut self, now_ms: u64, link: Attempt) {
+    pub(crate) fn opened(&mut self, now_ms: u64, link: LinkId) {
         self.live = Some(link);
         self.resyncing = false;
         self.opened_ms = now_ms;
@@ -144,7 +145,7 @@ impl Rules {
         self.greeted = true;
     }
 
-    pub(crate) fn closed_by_console(&mut self, now_ms: u64, link: Attempt, code: u16, reason: CloseReason) {
+    pub(crate) fn closed_by_console(&mut self, now_ms: u64, link: LinkId, code: u16, reason: CloseReason) {
         if self.live != Some(link) {
             return;
         }
@@ -164,7 +165,7 @@ impl Rules {
     }
 
     /// The link broke, or the agent dropped it.
-    pub(crate) fn broke(&mut self, now_ms: u64, link: Attempt) {
+    pub(crate) fn broke(&mut self, now_ms: u64, link: LinkId) {
         if self.live == Some(link) {
             self.ended(now_ms);
             self.unclean_ms = Some(now_ms);
@@ -178,7 +179,7 @@ impl Rules {
     }
 
     /// The agent resets a socket; the close handshake of a resync was not answered then.
-    pub(crate) fn drops(&mut self, now_ms: u64, link: Attempt) {
+    pub(crate) fn drops(&mut self, now_ms: u64, link: LinkId) {
         if std::mem::take(&mut self.resyncing) {
             self.resyncs_unheard += 1;
             if self.resyncs_unheard < self.policy.resync_tries_max {
@@ -192,7 +193,7 @@ impl Rules {
     }
 
     /// The socket of a link is gone.
-    pub(crate) fn gone(&mut self, now_ms: u64, link: Attempt) {
+    pub(crate) fn gone(&mut self, now_ms: u64, link: LinkId) {
         if std::mem::take(&mut self.resyncing) {
             self.resyncs_unheard = 0;
         }
@@ -226,7 +227,7 @@ impl Rules {
         }
     }
 
-    pub(crate) fn gate_opens(&mut self, now_ms: u64, link: Attempt, gate: Gate) -> Result<(), Breach> {
+    pub(crate) fn gate_opens(&mut self, now_ms: u64, link: LinkId, gate: Gate) -> Result<(), Breach> {
         let wait_ms = match gate {
             Gate::All if self.drains_since_ms.is_none() => self.policy.all_gate_ms,
             Gate::State | Gate::All => self.policy.state_gate_ms,

@@ -9,7 +9,8 @@ use crate::wire::Down;
 use crate::work::{Dispatch, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::{Attempt, CloseReason, Loss};
+use draupnir_fsm::fact::{CloseReason, Loss};
+use draupnir_fsm::id::LinkId;
 
 /// Codes that a console, or what stands before it, closes with.
 const CLOSE_CODES: [u16; 14] = [1000, 1001, 1002, 1003, 1005, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 4999];
@@ -198,7 +199,7 @@ impl World {
     }
 
     /// The link on which the console reaches the agent, if it does.
-    pub(crate) fn routed(&self) -> Option<Attempt> {
+    pub(crate) fn routed(&self) -> Option<LinkId> {
         let link = self.console.table?;
         let wire = self.wires.iter().find(|wire| wire.link == link)?;
         (wire.console_open && wire.listens_ms <= self.now_ms).then_some(link)

@@ -11,7 +11,8 @@ use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{
     Cut, LINK_WINDOW_BYTES_MAX, Next, Poison, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, StateKind, StreamKey,
 };
-use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::Policy;
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::time::Time;
@@ -133,7 +134,7 @@ impl World {
     }
 
     /// Checks a batch on its way to the socket, and gives it to the network.
-    fn write(&mut self, link: Attempt, frames: &[(Up, u64)], bytes: u64) {
+    fn write(&mut self, link: LinkId, frames: &[(Up, u64)], bytes: u64) {
         let rules = &self.host.rules;
         if rules.live != Some(link) {
             return self.fail(Breach::WrittenToNoLink(link));

@@ -5,7 +5,8 @@
 
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::delivery::{Cut, StateKind, StreamKey};
-use draupnir_fsm::fact::{Attempt, CloseReason, Loss};
+use draupnir_fsm::fact::{CloseReason, Loss};
+use draupnir_fsm::id::LinkId;
 use std::collections::VecDeque;
 
 /// What the kernel takes of a stalled connection before it takes nothing more.
@@ -63,7 +64,7 @@ const PROBE_WAY_MS_MAX: u64 = 3_000;
 /// One connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
-    pub(crate) link: Attempt,
+    pub(crate) link: LinkId,
     pub(crate) latency_ms: u64,
     pub(crate) bytes_per_ms: u64,
     pub(crate) up: VecDeque<(u64, Up)>,
@@ -100,7 +101,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(link: Attempt, latency_ms: u64, bytes_per_ms: u64, now_ms: u64) -> Self {
+    pub(crate) fn new(link: LinkId, latency_ms: u64, bytes_per_ms: u64, now_ms: u64) -> Self {
         Self {
             link,
             latency_ms,
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn frames_arrive_in_order_after_their_bytes_and_the_way() {
-        let mut wire = Wire::new(1, 20, 10, 0);
+        let mut wire = Wire::new(LinkId(1), 20, 10, 0);
         assert_eq!(wire.send_up(0, Up::Close(1), 1_000), 120);
         assert_eq!(wire.send_up(50, Up::Close(2), 100), 130);
         assert_eq!(wire.take_up(119), None);
@@ -260,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_stalled_socket_takes_nothing_and_goes_on_where_it_stood() {
-        let mut wire = Wire::new(1, 0, 10, 0);
+        let mut wire = Wire::new(LinkId(1), 0, 10, 0);
         wire.send_up(0, Up::Reset, 1_000);
         assert_eq!(wire.begin_batch(0, 1_000), 100);
         wire.stall = Some((40, 1_000));

@@ -3,7 +3,7 @@
 //! It holds no byte, only how many there are and where they stand. What the ledger must be told of them is the host's.
 
 use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::Key;
+use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::limits::Schedule;
 use std::collections::BTreeMap;
 
@@ -37,7 +37,7 @@ pub(crate) struct Dispatch {
 /// A session as the console knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
-    pub(crate) key: Option<Key>,
+    pub(crate) key: Option<SessionKey>,
     pub(crate) life: u32,
     /// The place of its `closed` among the messages.
     pub(crate) closed: Option<u32>,
@@ -119,11 +119,11 @@ pub(crate) struct Work {
     pub(crate) dispatches: Vec<Dispatch>,
     pub(crate) terminals: Vec<Terminal>,
     pub(crate) sources: BTreeMap<StreamKey, Source>,
-    pub(crate) jobs: BTreeMap<Key, Job>,
-    pub(crate) sessions: BTreeMap<Key, u32>,
+    pub(crate) jobs: BTreeMap<CommandKey, Job>,
+    pub(crate) sessions: BTreeMap<SessionKey, u32>,
     /// The results that may be asked for again: the dispatch, and the place of the message.
-    pub(crate) results: BTreeMap<Key, (u32, Option<u32>)>,
-    pub(crate) next_key: Key,
+    pub(crate) results: BTreeMap<CommandKey, (u32, Option<u32>)>,
+    pub(crate) next_key: u32,
 }
 
 impl Work {

@@ -16,7 +16,8 @@ use crate::planted::Planted;
 use crate::wire::Wire;
 use crate::work::Work;
 use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::{Attempt, Failure, Key};
+use draupnir_fsm::fact::Failure;
+use draupnir_fsm::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use draupnir_fsm::random::Random;
 
 /// How many reports the loop takes in before it lets time pass, as the agent's does.
@@ -32,29 +33,29 @@ const WORLD_MS_MAX: u64 = 172_800_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     // What the process hears.
-    Answered { life: u32, attempt: Attempt, status: u16, retry_after_ms: Option<u64> },
-    RegistrationFailed { life: u32, attempt: Attempt, cause: Failure },
-    Opened { life: u32, link: Attempt },
-    DialFailed { life: u32, link: Attempt, cause: Failure, retry_after_ms: Option<u64> },
-    Arrives { life: u32, link: Attempt },
-    Written { life: u32, link: Attempt },
-    Closed { life: u32, link: Attempt },
+    Answered { life: u32, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64> },
+    RegistrationFailed { life: u32, attempt: RegistrationAttempt, cause: Failure },
+    Opened { life: u32, link: LinkId },
+    DialFailed { life: u32, link: LinkId, cause: Failure, retry_after_ms: Option<u64> },
+    Arrives { life: u32, link: LinkId },
+    Written { life: u32, link: LinkId },
+    Closed { life: u32, link: LinkId },
     Read { life: u32, stream: StreamKey },
-    CommandEnds { life: u32, command: Key, code: i32 },
-    OutputEnds { life: u32, command: Key },
-    SessionEnds { life: u32, session: Key, code: i32 },
+    CommandEnds { life: u32, command: CommandKey, code: i32 },
+    OutputEnds { life: u32, command: CommandKey },
+    SessionEnds { life: u32, session: SessionKey, code: i32 },
     Stop,
     // What happens to the process.
     Thaws { life: u32 },
     Begins { remembered: bool },
     // What happens elsewhere.
     Prints { life: u32, stream: StreamKey },
-    Accepts { life: u32, link: Attempt },
-    Reaches { life: u32, link: Attempt },
-    Greets { life: u32, link: Attempt },
-    Heals { life: u32, link: Attempt },
-    GivesUp { life: u32, link: Attempt },
-    RefusesLink { life: u32, link: Attempt },
+    Accepts { life: u32, link: LinkId },
+    Reaches { life: u32, link: LinkId },
+    Greets { life: u32, link: LinkId },
+    Heals { life: u32, link: LinkId },
+    GivesUp { life: u32, link: LinkId },
+    RefusesLink { life: u32, link: LinkId },
     Works,
     Strikes,
     Calms,
@@ -303,7 +304,7 @@ impl World {
     }
 
     /// The connection of a link of this life.
-    pub(crate) fn wire(&mut self, link: Attempt) -> Option<&mut Wire> {
+    pub(crate) fn wire(&mut self, link: LinkId) -> Option<&mut Wire> {
         self.wires.iter_mut().find(|wire| wire.link == link)
     }
 }

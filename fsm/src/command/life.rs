@@ -4,7 +4,7 @@
 //! a later stage, so that a command ends whatever its process does.
 
 use super::{EXIT_KILLED, EXIT_TIMED_OUT, KILL_AFTER_MS, KILL_PATIENCE_MS, LINGER_MS};
-use crate::fact::Key;
+use crate::id::CommandKey;
 use crate::order::{CommandEnd, Order};
 use crate::time::Time;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 /// A command that was started and is not answered.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
-    command: Key,
+    command: CommandKey,
     timeout_ms: u64,
     stage: Stage,
     deadline: Time,
@@ -49,7 +49,7 @@ pub(super) enum Phase {
 
 impl Life {
     /// A command that is being started now.
-    pub(super) fn new(now: Time, command: Key, timeout_ms: u64) -> Self {
+    pub(super) fn new(now: Time, command: CommandKey, timeout_ms: u64) -> Self {
         Self {
             command,
             timeout_ms,

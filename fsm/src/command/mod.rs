@@ -23,7 +23,8 @@ mod properties;
 mod tests;
 
 use crate::delivery::dedupe::{Dedupe, Verdict};
-use crate::fact::{CommandFact, Key};
+use crate::fact::CommandFact;
+use crate::id::CommandKey;
 use crate::order::{CommandEnd, Order, Refusal};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -54,7 +55,7 @@ pub const KILL_PATIENCE_MS: u64 = 500;
 /// The exit code of a command that ran out of time, as of timeout(1).
 pub const EXIT_TIMED_OUT: i32 = 124;
 
-/// The exit code of a cancelled command: 128 + SIGINT.
+/// The exit code of a cancelled command: CommandKey(128) + SIGINT.
 pub const EXIT_CANCELLED: i32 = 130;
 
 /// The exit code that stands for a command which could not be started, unless the agent knows better.
@@ -69,7 +70,7 @@ pub const EXIT_KILLED: i32 = 137;
 /// All commands of the agent.
 #[derive(Clone, Debug)]
 pub struct Commands {
-    running: BTreeMap<Key, Life>,
+    running: BTreeMap<CommandKey, Life>,
     waiting: VecDeque<Waiting>,
     past: Dedupe,
     room: bool,
@@ -79,7 +80,7 @@ pub struct Commands {
 /// A command that has not been started.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
-    command: Key,
+    command: CommandKey,
     timeout_ms: u64,
 }
 
@@ -91,7 +92,7 @@ impl Default for Commands {
 
 impl Commands {
     /// Takes one fact about one command. A fact that fits none, or comes too late, changes nothing.
-    pub fn handle(&mut self, now: Time, command: Key, fact: &CommandFact, orders: &mut Vec<Order>) {
+    pub fn handle(&mut self, now: Time, command: CommandKey, fact: &CommandFact, orders: &mut Vec<Order>) {
         match *fact {
             CommandFact::Requested { id_hash, timeout_ms } => self.request(now, command, id_hash, timeout_ms, orders),
             CommandFact::Started => self.with(command, orders, |life, _| {
@@ -118,7 +119,7 @@ impl Commands {
 
     /// Lets the deadlines fire that have passed.
     pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
-        let due: Vec<Key> =
+        let due: Vec<CommandKey> =
             self.running.iter().filter(|(_, life)| life.deadline() <= now).map(|(command, _)| *command).collect();
         for command in due {
             self.with(command, orders, |life, orders| life.expired(now, orders));
@@ -183,7 +184,7 @@ impl Commands {
         self.waiting.len()
     }
 
-    fn request(&mut self, now: Time, command: Key, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
+    fn request(&mut self, now: Time, command: CommandKey, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
         if self.contains(command) {
             return;
         }
@@ -227,7 +228,7 @@ impl Commands {
         }
     }
 
-    fn cancel(&mut self, now: Time, command: Key, orders: &mut Vec<Order>) {
+    fn cancel(&mut self, now: Time, command: CommandKey, orders: &mut Vec<Order>) {
         let place = self.waiting.iter().position(|waiting| waiting.command == command);
         if let Some(waiting) = place.and_then(|place| self.waiting.remove(place)) {
             let end = CommandEnd::Cancelled;
@@ -241,14 +242,14 @@ impl Commands {
     }
 
     /// Whether this command waits or runs.
-    pub fn contains(&self, command: Key) -> bool {
+    pub fn contains(&self, command: CommandKey) -> bool {
         self.running.contains_key(&command) || self.waiting.iter().any(|waiting| waiting.command == command)
     }
 
     /// Lets `change` act on a command that runs, and answers it if that was its end.
     fn with(
         &mut self,
-        command: Key,
+        command: CommandKey,
         orders: &mut Vec<Order>,
         change: impl FnOnce(&mut Life, &mut Vec<Order>) -> Phase,
     ) {
@@ -261,7 +262,7 @@ impl Commands {
         }
     }
 
-    fn finish(&mut self, command: Key, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
+    fn finish(&mut self, command: CommandKey, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) {
         orders.push(Order::FinishCommand { command, end, exit_code });
         self.past.ended(command, 0);
         self.forget_results(orders);

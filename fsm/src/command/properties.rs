@@ -2,6 +2,7 @@
 //! order it gives.
 
 use super::*;
+use crate::id::CommandKey;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use proptest::prelude::*;
@@ -21,7 +22,7 @@ enum Step {
     },
     /// A fact about any number, sensible or not.
     Any {
-        command: Key,
+        command: CommandKey,
         fact: CommandFact,
     },
     /// Time passes, with a tick at its end.
@@ -67,7 +68,7 @@ fn step(ids: u64, turnover: u32, drains: u32) -> impl Strategy<Value = Step> {
         40 => (0..ids, timeout_ms)
             .prop_map(|(id_hash, timeout_ms)| Step::Request { id_hash, timeout_ms }),
         turnover => (0..RUNNING_MAX, fact()).prop_map(|(choice, fact)| Step::Running { choice, fact }),
-        5 => (0..400u32, fact()).prop_map(|(command, fact)| Step::Any { command, fact }),
+        5 => (0..400u32, fact()).prop_map(|(command, fact)| Step::Any { command: CommandKey(command), fact }),
         12 => (0..3_000u64).prop_map(|ms| Step::Pass { ms }),
         1 => (0..100_000u64).prop_map(|ms| Step::Sleep { ms }),
         3 => (0..4).prop_map(|choice| Step::Room(choice > 0)),
@@ -100,8 +101,8 @@ struct World {
     /// By number: the first request is command 0.
     requests: Vec<Request>,
     /// Taken and not started, in the order in which they came.
-    waiting: VecDeque<Key>,
-    running: BTreeSet<Key>,
+    waiting: VecDeque<CommandKey>,
+    running: BTreeSet<CommandKey>,
     ids_started: BTreeSet<u64>,
 }
 
@@ -160,9 +161,9 @@ impl World {
     }
 
     /// Notes a request before the machine hears of it.
-    fn announce(&mut self, id_hash: u64) -> Key {
-        let command = Key::try_from(self.requests.len()).expect("few");
-        let live = |key: &Key| self.request(*key).id_hash == id_hash;
+    fn announce(&mut self, id_hash: u64) -> CommandKey {
+        let command = CommandKey(u32::try_from(self.requests.len()).expect("few"));
+        let live = |key: &CommandKey| self.request(*key).id_hash == id_hash;
         let joined = self.waiting.iter().any(live) || self.running.iter().any(live);
         self.requests.push(Request {
             id_hash,
@@ -180,19 +181,19 @@ impl World {
         command
     }
 
-    fn tell(&mut self, command: Key, fact: CommandFact, orders: &mut Vec<Order>) {
+    fn tell(&mut self, command: CommandKey, fact: CommandFact, orders: &mut Vec<Order>) {
         if fact == CommandFact::Failed && self.running.contains(&command) {
             self.request_mut(command).failed = true;
         }
         self.commands.handle(self.now, command, &fact, orders);
     }
 
-    fn request(&self, command: Key) -> &Request {
-        &self.requests[usize::try_from(command).expect("few")]
+    fn request(&self, command: CommandKey) -> &Request {
+        &self.requests[usize::try_from(command.0).expect("few")]
     }
 
-    fn request_mut(&mut self, command: Key) -> &mut Request {
-        &mut self.requests[usize::try_from(command).expect("few")]
+    fn request_mut(&mut self, command: CommandKey) -> &mut Request {
+        &mut self.requests[usize::try_from(command.0).expect("few")]
     }
 
     fn check(&mut self, order: Order) {
@@ -239,7 +240,7 @@ impl World {
         }
     }
 
-    fn check_finish(&mut self, command: Key, end: CommandEnd, order: Order) {
+    fn check_finish(&mut self, command: CommandKey, end: CommandEnd, order: Order) {
         if self.running.remove(&command) {
             let request = self.request(command);
             if request.terminated && !request.failed {
@@ -256,7 +257,7 @@ impl World {
         self.answer(command, order);
     }
 
-    fn check_refusal(&mut self, command: Key, refusal: Refusal, order: Order) {
+    fn check_refusal(&mut self, command: CommandKey, refusal: Refusal, order: Order) {
         assert!(self.waiting.contains(&command), "{order:?}");
         match refusal {
             // Its own place in the model's queue is one more.
@@ -272,7 +273,7 @@ impl World {
         self.answer(command, order);
     }
 
-    fn answer(&mut self, command: Key, order: Order) {
+    fn answer(&mut self, command: CommandKey, order: Order) {
         let request = self.request_mut(command);
         assert!(!request.joined, "{order:?}");
         assert_eq!(request.answer, None, "answered twice: {order:?}");

@@ -1,6 +1,7 @@
 //! One rule each; what combinations of facts can do is in `properties`.
 
 use super::*;
+use crate::id::CommandKey;
 use alloc::vec;
 
 /// The commands and a clock that the test moves.
@@ -14,35 +15,35 @@ impl Bench {
         Self { commands: Commands::default(), now: Time::from_ms(1_000) }
     }
 
-    fn tell(&mut self, command: Key, fact: CommandFact) -> Vec<Order> {
+    fn tell(&mut self, command: u32, fact: CommandFact) -> Vec<Order> {
         let mut orders = Vec::new();
-        self.commands.handle(self.now, command, &fact, &mut orders);
+        self.commands.handle(self.now, CommandKey(command), &fact, &mut orders);
         orders
     }
 
     /// Requests a command whose id is like no other's.
-    fn request(&mut self, command: Key) -> Vec<Order> {
+    fn request(&mut self, command: u32) -> Vec<Order> {
         self.request_as(command, u64::from(command), 0)
     }
 
-    fn request_as(&mut self, command: Key, id_hash: u64, timeout_ms: u64) -> Vec<Order> {
+    fn request_as(&mut self, command: u32, id_hash: u64, timeout_ms: u64) -> Vec<Order> {
         self.tell(command, CommandFact::Requested { id_hash, timeout_ms })
     }
 
     /// Requests a command and lets it run.
-    fn run(&mut self, command: Key, timeout_ms: u64) {
+    fn run(&mut self, command: u32, timeout_ms: u64) {
         let orders = self.request_as(command, u64::from(command), timeout_ms);
-        assert_eq!(orders, [Order::StartCommand { command }]);
+        assert_eq!(orders, [Order::StartCommand { command: CommandKey(command) }]);
         assert_eq!(self.tell(command, CommandFact::Started), []);
     }
 
     /// Lets a command run and end by itself.
-    fn run_through(&mut self, command: Key) -> Vec<Order> {
+    fn run_through(&mut self, command: u32) -> Vec<Order> {
         self.run(command, 0);
         self.exit(command, 0)
     }
 
-    fn exit(&mut self, command: Key, code: i32) -> Vec<Order> {
+    fn exit(&mut self, command: u32, code: i32) -> Vec<Order> {
         assert_eq!(self.tell(command, CommandFact::EndOfOutput), []);
         self.tell(command, CommandFact::Exited { code })
     }
@@ -61,12 +62,12 @@ impl Bench {
     }
 }
 
-fn finish(command: Key, end: CommandEnd, exit_code: i32) -> Order {
-    Order::FinishCommand { command, end, exit_code }
+fn finish(command: u32, end: CommandEnd, exit_code: i32) -> Order {
+    Order::FinishCommand { command: CommandKey(command), end, exit_code }
 }
 
-fn refuse(command: Key, refusal: Refusal) -> Order {
-    Order::RefuseCommand { command, refusal }
+fn refuse(command: u32, refusal: Refusal) -> Order {
+    Order::RefuseCommand { command: CommandKey(command), refusal }
 }
 
 #[test]
@@ -110,10 +111,10 @@ fn a_timeout_counts_from_the_start_terminates_then_kills() {
     assert_eq!(bench.pass_ms(4_000), []);
     assert_eq!(bench.tell(1, CommandFact::Started), []);
     assert_eq!(bench.pass_ms(4_999), []);
-    let terminate = Order::TerminateCommand { command: 1 };
+    let terminate = Order::TerminateCommand { command: CommandKey(1) };
     assert_eq!(bench.pass_ms(1), [terminate]);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS - 1), []);
-    assert_eq!(bench.pass_ms(1), [Order::KillCommand { command: 1 }]);
+    assert_eq!(bench.pass_ms(1), [Order::KillCommand { command: CommandKey(1) }]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
     assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
 }
@@ -121,7 +122,7 @@ fn a_timeout_counts_from_the_start_terminates_then_kills() {
 #[test]
 fn what_outlives_a_terminated_command_is_killed_before_the_answer() {
     let mut bench = Bench::new();
-    let killed = [Order::KillCommand { command: 1 }, finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)];
+    let killed = [Order::KillCommand { command: CommandKey(1) }, finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)];
     bench.run(1, 1);
     bench.pass_ms(1);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
@@ -162,17 +163,17 @@ fn a_cancel_terminates_a_command_that_runs_and_answers_one_that_waits() {
         bench.request(command);
     }
     assert_eq!(bench.tell(16, CommandFact::CancelRequested), [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]);
-    let terminate = Order::TerminateCommand { command: 3 };
+    let terminate = Order::TerminateCommand { command: CommandKey(3) };
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), [terminate]);
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.exit(3, 0),
-        [Order::KillCommand { command: 3 }, finish(3, CommandEnd::Cancelled, EXIT_CANCELLED),]
+        [Order::KillCommand { command: CommandKey(3) }, finish(3, CommandEnd::Cancelled, EXIT_CANCELLED),]
     );
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.request_as(17, 16, 0),
-        [Order::RepeatResult { command: 17, of: 16 }],
+        [Order::RepeatResult { command: CommandKey(17), of: CommandKey(16) }],
         "a command that was cancelled while it waited is not run by a repeat"
     );
 }
@@ -189,10 +190,10 @@ fn a_cancel_after_the_exit_changes_nothing() {
 #[test]
 fn sixteen_run_the_rest_waits_in_order_and_too_many_are_refused() {
     let mut bench = Bench::new();
-    let bound = Key::try_from(RUNNING_MAX).expect("small");
-    let full = bound + Key::try_from(WAITING_MAX).expect("small");
+    let bound = u32::try_from(RUNNING_MAX).expect("small");
+    let full = bound + u32::try_from(WAITING_MAX).expect("small");
     for command in 0..bound {
-        assert_eq!(bench.request(command), [Order::StartCommand { command }]);
+        assert_eq!(bench.request(command), [Order::StartCommand { command: CommandKey(command) }]);
     }
     for command in bound..full {
         assert_eq!(bench.request(command), []);
@@ -201,7 +202,7 @@ fn sixteen_run_the_rest_waits_in_order_and_too_many_are_refused() {
     for command in 0..full - bound {
         let over = bench.exit(command, 0);
         let next = command + bound;
-        let start = Order::StartCommand { command: next };
+        let start = Order::StartCommand { command: CommandKey(next) };
         assert!(over.ends_with(&[start]), "{over:?}");
     }
     assert_eq!(bench.request_as(full + 1, u64::from(full), 0), [], "what was refused has not run, and may come again");
@@ -215,7 +216,7 @@ fn a_repeat_starts_nothing_and_gets_the_same_result() {
     assert_eq!(bench.request_as(2, 1, 0), []);
     assert_eq!(bench.exit(1, 0), [finish(1, CommandEnd::Exited, 0)]);
     for repeat in [3, 4] {
-        let again = Order::RepeatResult { command: repeat, of: 1 };
+        let again = Order::RepeatResult { command: CommandKey(repeat), of: CommandKey(1) };
         assert_eq!(bench.request_as(repeat, 1, 0), [again]);
     }
 }
@@ -227,7 +228,10 @@ fn the_oldest_result_is_forgotten_and_its_repeat_never_runs() {
         let over = bench.run_through(command);
         assert_eq!(over, [finish(command, CommandEnd::Exited, 0)]);
     }
-    assert_eq!(bench.run_through(256), [finish(256, CommandEnd::Exited, 0), Order::ForgetResult { command: 0 },]);
+    assert_eq!(
+        bench.run_through(256),
+        [finish(256, CommandEnd::Exited, 0), Order::ForgetResult { command: CommandKey(0) },]
+    );
     let refused = bench.request_as(257, 0, 0);
     assert_eq!(refused, [refuse(257, Refusal::Forgotten)]);
 }
@@ -239,11 +243,11 @@ fn long_results_are_forgotten_sooner() {
     for command in 0..3 {
         bench.run_through(command);
         let forgotten = bench.tell(command, CommandFact::Answered { bytes });
-        let expected = if command == 2 { vec![Order::ForgetResult { command: 0 }] } else { vec![] };
+        let expected = if command == 2 { vec![Order::ForgetResult { command: CommandKey(0) }] } else { vec![] };
         assert_eq!(forgotten, expected);
     }
     assert_eq!(bench.request_as(3, 0, 0), [refuse(3, Refusal::Forgotten)]);
-    assert_eq!(bench.request_as(4, 1, 0), [Order::RepeatResult { command: 4, of: 1 }]);
+    assert_eq!(bench.request_as(4, 1, 0), [Order::RepeatResult { command: CommandKey(4), of: CommandKey(1) }]);
 }
 
 #[test]
@@ -256,7 +260,7 @@ fn without_room_nothing_is_taken_and_what_was_taken_goes_on() {
     assert_eq!(bench.request(17), [refuse(17, Refusal::Busy)]);
     assert_eq!(bench.request_as(18, 0, 0), [], "a repeat needs no room");
     let over = bench.exit(0, 0);
-    assert_eq!(over, [finish(0, CommandEnd::Exited, 0), Order::StartCommand { command: 16 }]);
+    assert_eq!(over, [finish(0, CommandEnd::Exited, 0), Order::StartCommand { command: CommandKey(16) }]);
     bench.commands.set_room(true);
     assert_eq!(bench.request_as(19, 17, 0), []);
     assert_eq!(bench.commands.waiting(), 1);
@@ -285,9 +289,9 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     }
     assert_eq!(bench.commands.running(), 3);
     let terminated = bench.drain(Commands::drain_terminate);
-    let terminate = |command| Order::TerminateCommand { command };
+    let terminate = |command| Order::TerminateCommand { command: CommandKey(command) };
     assert_eq!(terminated, [terminate(0), terminate(1), terminate(2)]);
-    let kill = |command| Order::KillCommand { command };
+    let kill = |command| Order::KillCommand { command: CommandKey(command) };
     assert_eq!(bench.exit(0, 0), [kill(0), finish(0, CommandEnd::Drained, EXIT_TERMINATED)]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
     assert_eq!(bench.drain(Commands::drain_kill), [kill(1), kill(2)]);
@@ -303,7 +307,7 @@ fn a_drain_leaves_the_reason_of_a_command_that_was_told_to_end_before() {
     bench.pass_ms(1);
     assert_eq!(bench.drain(Commands::drain_terminate), []);
     let killed = bench.drain(Commands::drain_kill);
-    assert_eq!(killed, [Order::KillCommand { command: 1 }]);
+    assert_eq!(killed, [Order::KillCommand { command: CommandKey(1) }]);
     assert_eq!(bench.exit(1, 137), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
 }
 

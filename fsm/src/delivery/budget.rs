@@ -12,7 +12,7 @@
 //! Invariant: what is granted, less what is yet to be shrunk, is never more than [`BUDGET_BYTES`].
 
 use super::RELIABLE_BYTES_MAX;
-use crate::fact::Key;
+use crate::id::SessionKey;
 use crate::time::Time;
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::cell::RefCell;
@@ -42,7 +42,7 @@ const USES: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shrink {
     /// The session.
-    pub session: Key,
+    pub session: SessionKey,
     /// How long its scrollback may be from now on, in bytes, until it is granted more.
     pub to_bytes: usize,
 }
@@ -57,10 +57,10 @@ pub struct Budget {
 struct Books {
     granted: usize,
     uses: [usize; USES],
-    scrollbacks: BTreeMap<Key, Scrollback>,
+    scrollbacks: BTreeMap<SessionKey, Scrollback>,
     /// Detached scrollbacks, by the time at which they were.
-    detached: BTreeSet<(Time, Key)>,
-    to_shrink: BTreeSet<Key>,
+    detached: BTreeSet<(Time, SessionKey)>,
+    to_shrink: BTreeSet<SessionKey>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +97,7 @@ impl Budget {
     }
 
     /// Grants the scrollback of a session `bytes` more; false where there is no room.
-    pub fn grant_scrollback(&self, session: Key, bytes: usize) -> bool {
+    pub fn grant_scrollback(&self, session: SessionKey, bytes: usize) -> bool {
         let mut books = self.books.borrow_mut();
         let granted = books.make_room(bytes, Some(session));
         if granted {
@@ -108,12 +108,12 @@ impl Budget {
     }
 
     /// The scrollback of a session is `bytes` long now, and no longer: takes back the rest of its grant.
-    pub fn scrollback_is(&self, session: Key, bytes: usize) {
+    pub fn scrollback_is(&self, session: SessionKey, bytes: usize) {
         self.books.borrow_mut().cut_grant(session, bytes);
     }
 
     /// The session is over and its scrollback freed.
-    pub fn forget_scrollback(&self, session: Key) {
+    pub fn forget_scrollback(&self, session: SessionKey) {
         let mut books = self.books.borrow_mut();
         books.cut_grant(session, 0);
         if let Some(Scrollback { detached_at: Some(at), .. }) = books.scrollbacks.remove(&session) {
@@ -123,7 +123,7 @@ impl Budget {
     }
 
     /// Nobody looks at the session since `now`, if somebody did before.
-    pub fn detached(&self, session: Key, now: Time) {
+    pub fn detached(&self, session: SessionKey, now: Time) {
         let mut books = self.books.borrow_mut();
         let scrollback = books.scrollbacks.entry(session).or_default();
         if scrollback.detached_at.is_none() {
@@ -133,7 +133,7 @@ impl Budget {
     }
 
     /// Somebody looks at the session again.
-    pub fn attached(&self, session: Key) {
+    pub fn attached(&self, session: SessionKey) {
         let mut books = self.books.borrow_mut();
         if let Some(at) = books.scrollbacks.get_mut(&session).and_then(|scrollback| scrollback.detached_at.take()) {
             books.detached.remove(&(at, session));
@@ -149,7 +149,7 @@ impl Budget {
     }
 
     /// How long the scrollback of a session may be, in bytes.
-    pub fn scrollback_granted(&self, session: Key) -> usize {
+    pub fn scrollback_granted(&self, session: SessionKey) -> usize {
         self.books.borrow().scrollbacks.get(&session).map_or(0, |scrollback| scrollback.granted)
     }
 
@@ -162,14 +162,14 @@ impl Budget {
 impl Books {
     /// Finds room for `bytes` more, taking it from detached scrollbacks, oldest first, but not from that of `asker`.
     /// Takes nothing where it cannot find enough.
-    fn make_room(&mut self, bytes: usize, asker: Option<Key>) -> bool {
+    fn make_room(&mut self, bytes: usize, asker: Option<SessionKey>) -> bool {
         let free = BUDGET_BYTES - RELIABLE_BYTES_MAX - self.granted;
         let Some(mut missing) = bytes.checked_sub(free).filter(|missing| *missing > 0) else {
             return true;
         };
         let donors =
             || self.detached.iter().filter(|(_, session)| Some(*session) != asker).map(|(_, session)| *session);
-        let spare = |session: Key| {
+        let spare = |session: SessionKey| {
             self.scrollbacks
                 .get(&session)
                 .map_or(0, |scrollback| scrollback.granted.saturating_sub(SCROLLBACK_KEPT_BYTES))
@@ -194,7 +194,7 @@ impl Books {
         true
     }
 
-    fn cut_grant(&mut self, session: Key, to: usize) {
+    fn cut_grant(&mut self, session: SessionKey, to: usize) {
         if let Some(scrollback) = self.scrollbacks.get_mut(&session) {
             let back = scrollback.granted.saturating_sub(to);
             scrollback.granted -= back;
@@ -214,9 +214,12 @@ mod tests {
     fn a_detached_scrollback_gives_all_that_it_can_spare_and_not_a_byte_more() {
         let full = || {
             let budget = Budget::new();
-            assert!(budget.grant_scrollback(1, SCROLLBACK_KEPT_BYTES) && budget.grant_scrollback(2, 100_000));
-            budget.detached(1, Time::START);
-            budget.detached(2, Time::from_ms(1));
+            assert!(
+                budget.grant_scrollback(SessionKey(1), SCROLLBACK_KEPT_BYTES)
+                    && budget.grant_scrollback(SessionKey(2), 100_000)
+            );
+            budget.detached(SessionKey(1), Time::START);
+            budget.detached(SessionKey(2), Time::from_ms(1));
             assert!(budget.grant(Use::Captured, SHARED - SCROLLBACK_KEPT_BYTES - 100_000));
             budget
         };
@@ -224,7 +227,7 @@ mod tests {
         assert!(!full().grant(Use::Captured, spare + 1));
         let budget = full();
         assert!(budget.grant(Use::Captured, spare));
-        assert_eq!(budget.take_shrink(), Some(Shrink { session: 2, to_bytes: SCROLLBACK_KEPT_BYTES }));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: SessionKey(2), to_bytes: SCROLLBACK_KEPT_BYTES }));
         assert_eq!(budget.take_shrink(), None, "the first had nothing to spare");
         assert_eq!(budget.granted(), BUDGET_BYTES);
     }
@@ -246,9 +249,9 @@ mod tests {
         assert!(budget.grant(Use::Captured, SHARED - 10));
         assert!(!budget.grant(Use::Input, 11));
         assert!(budget.grant(Use::Input, 10));
-        assert!(!budget.grant_scrollback(1, 1));
+        assert!(!budget.grant_scrollback(SessionKey(1), 1));
         budget.release(Use::Captured, 1_000);
-        assert!(budget.grant_scrollback(1, 1_000));
+        assert!(budget.grant_scrollback(SessionKey(1), 1_000));
         assert_eq!(budget.granted(), BUDGET_BYTES);
         assert_eq!(budget.take_shrink(), None, "an attached scrollback shrinks for nobody");
     }
@@ -258,24 +261,24 @@ mod tests {
         let budget = Budget::new();
         let (old, young, attached) = (7, 3, 1);
         for session in [attached, young, old] {
-            assert!(budget.grant_scrollback(session, 256 << 10));
+            assert!(budget.grant_scrollback(SessionKey(session), 256 << 10));
         }
-        budget.detached(young, Time::from_ms(20));
-        budget.detached(old, Time::from_ms(10));
-        budget.detached(old, Time::from_ms(30));
+        budget.detached(SessionKey(young), Time::from_ms(20));
+        budget.detached(SessionKey(old), Time::from_ms(10));
+        budget.detached(SessionKey(old), Time::from_ms(30));
         assert!(budget.grant(Use::Captured, SHARED - (768 << 10)));
         assert!(budget.grant(Use::Input, 100 << 10));
-        assert_eq!(budget.take_shrink(), Some(Shrink { session: old, to_bytes: 156 << 10 }));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: SessionKey(old), to_bytes: 156 << 10 }));
         assert_eq!(budget.take_shrink(), None);
         // The old one keeps its last screens, the rest comes from the next.
         assert!(budget.grant(Use::Input, 200 << 10));
-        assert_eq!(budget.take_shrink(), Some(Shrink { session: young, to_bytes: 196 << 10 }));
-        assert_eq!(budget.take_shrink(), Some(Shrink { session: old, to_bytes: SCROLLBACK_KEPT_BYTES }));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: SessionKey(young), to_bytes: 196 << 10 }));
+        assert_eq!(budget.take_shrink(), Some(Shrink { session: SessionKey(old), to_bytes: SCROLLBACK_KEPT_BYTES }));
         assert!(!budget.grant(Use::Input, 181 << 10), "all or nothing");
-        assert_eq!(budget.scrollback_granted(young), 196 << 10);
-        budget.attached(young);
+        assert_eq!(budget.scrollback_granted(SessionKey(young)), 196 << 10);
+        budget.attached(SessionKey(young));
         assert!(!budget.grant(Use::Input, 1));
-        budget.forget_scrollback(young);
+        budget.forget_scrollback(SessionKey(young));
         assert!(budget.grant(Use::Input, 196 << 10));
         assert_eq!(budget.granted(), BUDGET_BYTES);
     }
@@ -283,12 +286,12 @@ mod tests {
     #[test]
     fn a_scrollback_does_not_shrink_for_itself() {
         let budget = Budget::new();
-        assert!(budget.grant_scrollback(1, SHARED));
-        budget.detached(1, Time::START);
-        assert!(!budget.grant_scrollback(1, 1));
-        assert!(budget.grant_scrollback(2, 1));
-        budget.scrollback_is(1, 5);
-        assert_eq!(budget.scrollback_granted(1), 5);
+        assert!(budget.grant_scrollback(SessionKey(1), SHARED));
+        budget.detached(SessionKey(1), Time::START);
+        assert!(!budget.grant_scrollback(SessionKey(1), 1));
+        assert!(budget.grant_scrollback(SessionKey(2), 1));
+        budget.scrollback_is(SessionKey(1), 5);
+        assert_eq!(budget.scrollback_granted(SessionKey(1)), 5);
         assert_eq!(budget.granted(), RELIABLE_BYTES_MAX + 6);
     }
 
@@ -305,16 +308,16 @@ mod tests {
                         used -= released;
                         budget.release(Use::Remembered, released);
                     }
-                    2 => held[session as usize] += if budget.grant_scrollback(session, bytes) { bytes } else { 0 },
-                    3 => budget.detached(session, Time::from_ms(at as u64)),
-                    4 => budget.attached(session),
+                    2 => held[session as usize] += if budget.grant_scrollback(SessionKey(session), bytes) { bytes } else { 0 },
+                    3 => budget.detached(SessionKey(session), Time::from_ms(at as u64)),
+                    4 => budget.attached(SessionKey(session)),
                     _ => {
-                        budget.forget_scrollback(session);
+                        budget.forget_scrollback(SessionKey(session));
                         held[session as usize] = 0;
                     }
                 }
                 while let Some(shrink) = budget.take_shrink() {
-                    let session = &mut held[shrink.session as usize];
+                    let session = &mut held[shrink.session.0 as usize];
                     prop_assert!(shrink.to_bytes < *session && shrink.to_bytes >= SCROLLBACK_KEPT_BYTES);
                     *session = shrink.to_bytes;
                 }

@@ -7,7 +7,7 @@
 //! Bounds: the hashes of the last [`IDS_MAX`] ids, the results of the last [`RESULTS_MAX`] commands, of these no more
 //! than [`RESULTS_BYTES_MAX`]. A command that runs is never forgotten; their number is bounded by whoever starts them.
 
-use crate::fact::Key;
+use crate::id::CommandKey;
 use alloc::collections::{BTreeMap, VecDeque};
 
 /// How many ids are known, those that run not counted among them once that many newer ones came.
@@ -25,9 +25,9 @@ pub enum Verdict {
     /// It is new: run it.
     New,
     /// The command with this key runs, or waits to: nothing is to be done.
-    Running(Key),
+    Running(CommandKey),
     /// The command with this key has ended: its result is to be sent again.
-    Ended(Key),
+    Ended(CommandKey),
     /// It has ended, and its result is no longer remembered.
     Forgotten,
 }
@@ -38,17 +38,17 @@ pub struct Dedupe {
     ids: BTreeMap<u64, Life>,
     /// The hashes in the order in which they came; those of refused commands are gone from `ids`.
     order: VecDeque<u64>,
-    running: BTreeMap<Key, u64>,
+    running: BTreeMap<CommandKey, u64>,
     /// Hash, key and size of the results that are remembered, oldest first.
-    results: VecDeque<(u64, Key, usize)>,
+    results: VecDeque<(u64, CommandKey, usize)>,
     result_bytes: usize,
-    forgotten: VecDeque<Key>,
+    forgotten: VecDeque<CommandKey>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
-    Running(Key),
-    Ended(Key),
+    Running(CommandKey),
+    Ended(CommandKey),
     Forgotten,
 }
 
@@ -69,7 +69,7 @@ impl Dedupe {
     }
 
     /// A new id was accepted, as the command with this key.
-    pub fn accepted(&mut self, id_hash: u64, command: Key) {
+    pub fn accepted(&mut self, id_hash: u64, command: CommandKey) {
         debug_assert_eq!(self.verdict(id_hash), Verdict::New, "only new ids are accepted");
         self.ids.insert(id_hash, Life::Running(command));
         self.running.insert(command, id_hash);
@@ -78,7 +78,7 @@ impl Dedupe {
     }
 
     /// A command has ended, with a result of this size.
-    pub fn ended(&mut self, command: Key, size_bytes: usize) {
+    pub fn ended(&mut self, command: CommandKey, size_bytes: usize) {
         let Some(id_hash) = self.running.remove(&command) else {
             return;
         };
@@ -90,7 +90,7 @@ impl Dedupe {
     }
 
     /// The result of a command that has ended is of this size after all.
-    pub fn weighed(&mut self, command: Key, size_bytes: usize) {
+    pub fn weighed(&mut self, command: CommandKey, size_bytes: usize) {
         let remembered = self.results.iter_mut().rev().find(|(_, key, _)| *key == command);
         if let Some((_, _, size)) = remembered {
             self.result_bytes = self.result_bytes - *size + size_bytes;
@@ -100,14 +100,14 @@ impl Dedupe {
     }
 
     /// A command that was accepted is not run after all: its id may come again.
-    pub fn withdrawn(&mut self, command: Key) {
+    pub fn withdrawn(&mut self, command: CommandKey) {
         if let Some(id_hash) = self.running.remove(&command) {
             self.ids.remove(&id_hash);
         }
     }
 
     /// Takes the key of one command whose result is no longer remembered.
-    pub fn take_forgotten(&mut self) -> Option<Key> {
+    pub fn take_forgotten(&mut self) -> Option<CommandKey> {
         self.forgotten.pop_front()
     }
 
@@ -170,11 +170,11 @@ mod tests {
     use super::*;
 
     /// Commands with these numbers that have ended with an estimated result of one byte.
-    fn ended(commands: core::ops::Range<Key>) -> Dedupe {
+    fn ended(commands: core::ops::Range<u32>) -> Dedupe {
         let mut dedupe = Dedupe::new();
         for command in commands {
-            dedupe.accepted(u64::from(command), command);
-            dedupe.ended(command, 1);
+            dedupe.accepted(u64::from(command), CommandKey(command));
+            dedupe.ended(CommandKey(command), 1);
         }
         dedupe
     }
@@ -183,44 +183,45 @@ mod tests {
     fn a_result_counts_for_what_it_weighs_in_the_end() {
         let mut dedupe = ended(1..4);
         assert_eq!(dedupe.result_bytes(), 3);
-        dedupe.weighed(2, 700);
+        dedupe.weighed(CommandKey(2), 700);
         assert_eq!(dedupe.result_bytes(), 702);
-        dedupe.weighed(2, 300);
-        dedupe.weighed(9, 5_000);
+        dedupe.weighed(CommandKey(2), 300);
+        dedupe.weighed(CommandKey(9), 5_000);
         assert_eq!(dedupe.result_bytes(), 302, "another's, and one that nobody knows, do not count");
     }
 
     #[test]
     fn what_fills_the_memory_to_the_last_byte_is_remembered() {
         let mut dedupe = ended(1..3);
-        dedupe.weighed(2, RESULTS_BYTES_MAX - 1);
+        dedupe.weighed(CommandKey(2), RESULTS_BYTES_MAX - 1);
         assert_eq!(dedupe.take_forgotten(), None);
-        dedupe.weighed(2, RESULTS_BYTES_MAX);
-        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(1), None));
+        dedupe.weighed(CommandKey(2), RESULTS_BYTES_MAX);
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(CommandKey(1)), None));
         assert_eq!(dedupe.result_bytes(), RESULTS_BYTES_MAX);
     }
 
     #[test]
     fn as_many_results_are_remembered_as_may_be() {
-        let most = Key::try_from(RESULTS_MAX).expect("small");
+        let most = u32::try_from(RESULTS_MAX).expect("small");
         assert_eq!(ended(0..most).take_forgotten(), None);
         let mut dedupe = ended(0..most + 1);
-        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(0), None));
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(CommandKey(0)), None));
     }
     #[test]
     fn an_id_that_is_forgotten_takes_its_result_along_and_no_other() {
+        let oldest = CommandKey(u32::MAX);
         let mut dedupe = Dedupe::new();
-        dedupe.accepted(u64::MAX, Key::MAX);
-        for command in 1..Key::try_from(IDS_MAX).expect("small") {
-            dedupe.accepted(u64::from(command), command);
-            dedupe.ended(command, 1);
+        dedupe.accepted(u64::MAX, oldest);
+        for command in 1..u32::try_from(IDS_MAX).expect("small") {
+            dedupe.accepted(u64::from(command), CommandKey(command));
+            dedupe.ended(CommandKey(command), 1);
         }
         // The oldest id of all ends last.
-        dedupe.ended(Key::MAX, 5);
+        dedupe.ended(oldest, 5);
         while dedupe.take_forgotten().is_some() {}
         assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1 + 5);
-        dedupe.accepted(u64::MAX - 1, Key::MAX - 1);
-        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(Key::MAX), None));
+        dedupe.accepted(u64::MAX - 1, CommandKey(u32::MAX - 1));
+        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(oldest), None));
         assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1);
     }
 }

@@ -8,7 +8,7 @@ use super::schedule::{STATE_KINDS, Turns};
 use super::stall::Write;
 use super::stream::{Cut, Stream, StreamKey};
 use super::{Delivery, LINK_WINDOW_BYTES_MAX, LINK_WINDOW_BYTES_MIN, Poison, is_sent};
-use crate::fact::Attempt;
+use crate::id::LinkId;
 use crate::order::Gate;
 use crate::time::Time;
 use alloc::collections::VecDeque;
@@ -52,7 +52,7 @@ pub struct Ack {
 /// What is known of the link that is up.
 #[derive(Clone, Debug)]
 pub(super) struct Link<M> {
-    pub(super) number: Attempt,
+    pub(super) number: LinkId,
     pub(super) gate: Option<Gate>,
     pub(super) pings: Pings,
     pub(super) state: [Option<M>; STATE_KINDS],
@@ -84,7 +84,7 @@ pub(super) enum Flight {
 }
 
 impl<M> Link<M> {
-    fn new(number: Attempt) -> Self {
+    fn new(number: LinkId) -> Self {
         Self {
             number,
             gate: None,
@@ -118,7 +118,7 @@ impl<M> Link<M> {
 /// The link.
 impl<M> Delivery<M> {
     /// A link is up. Everything unacknowledged will be sent on it, once its gate is open.
-    pub fn link_opened(&mut self, now: Time, link: Attempt) {
+    pub fn link_opened(&mut self, now: Time, link: LinkId) {
         self.link_closed(now, LinkEnd::Broken);
         self.link = Some(Link::new(link));
         self.each_stream(Stream::reconnected);
@@ -162,7 +162,7 @@ impl<M> Delivery<M> {
     }
 
     /// A Pong arrived. `None` where it answers no Ping of this link that is unanswered: it is foreign, or a repeat.
-    pub fn pong(&mut self, now: Time, link: Attempt, payload: &[u8]) -> Option<Ack> {
+    pub fn pong(&mut self, now: Time, link: LinkId, payload: &[u8]) -> Option<Ack> {
         self.see(now);
         let current = self.link.as_mut().filter(|current| current.number == link)?;
         let frames = current.pings.answer(payload)?;
@@ -230,7 +230,7 @@ impl<M> Delivery<M> {
     }
 
     /// Lets time pass. Tells, once, of the link whose socket has taken nothing for [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
-    pub fn tick(&mut self, now: Time) -> Option<Attempt> {
+    pub fn tick(&mut self, now: Time) -> Option<LinkId> {
         self.see(now);
         let link = self.link.as_mut()?;
         let stalled = link.write.as_mut().is_some_and(|write| write.take_stalled(now));

@@ -12,7 +12,7 @@
 //! | 6–9 | number of the Ping on its link, from 1, big-endian |
 //! | 10–15 | how many reliable frames and stream frames of this link went before it, big-endian |
 
-use crate::fact::Attempt;
+use crate::id::LinkId;
 use alloc::collections::VecDeque;
 
 /// How long the payload of a Ping is, in bytes; RFC 6455 allows 125.
@@ -44,7 +44,7 @@ pub enum Purpose {
 /// The unanswered Pings of one link.
 #[derive(Clone, Debug)]
 pub(super) struct Pings {
-    link: Attempt,
+    link: LinkId,
     issued: u32,
     unanswered: VecDeque<Ping>,
 }
@@ -57,7 +57,7 @@ struct Ping {
 
 impl Pings {
     /// No Ping yet.
-    pub(super) const fn new(link: Attempt) -> Self {
+    pub(super) const fn new(link: LinkId) -> Self {
         Self { link, issued: 0, unanswered: VecDeque::new() }
     }
 
@@ -98,7 +98,7 @@ impl Pings {
     }
 }
 
-fn encode(purpose: Purpose, link: Attempt, number: u32, frames: u64) -> Payload {
+fn encode(purpose: Purpose, link: LinkId, number: u32, frames: u64) -> Payload {
     let purpose = match purpose {
         Purpose::KeepAlive => 1,
         Purpose::Marker => 2,
@@ -106,7 +106,7 @@ fn encode(purpose: Purpose, link: Attempt, number: u32, frames: u64) -> Payload 
     let mut payload = [0; PAYLOAD_BYTES];
     payload[0] = MAGIC;
     payload[1] = VERSION << 4 | purpose;
-    payload[2..6].copy_from_slice(&link.to_be_bytes());
+    payload[2..6].copy_from_slice(&link.0.to_be_bytes());
     payload[6..10].copy_from_slice(&number.to_be_bytes());
     payload[10..].copy_from_slice(&frames.min(FRAMES_MAX).to_be_bytes()[2..]);
     payload
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn so_many_are_remembered_and_the_oldest_is_forgotten_first() {
-        let mut pings = Pings::new(1);
+        let mut pings = Pings::new(LinkId(1));
         let payloads: alloc::vec::Vec<_> = (0..50).map(|frames| pings.issue(Purpose::KeepAlive, frames)).collect();
         assert_eq!(pings.unanswered(), 40);
         assert_eq!((pings.answer(&payloads[9]), pings.answer(&payloads[10])), (None, Some(10)));
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn markers_leave_room_for_keep_alives() {
-        let mut pings = Pings::new(1);
+        let mut pings = Pings::new(LinkId(1));
         for issued in 0..32 {
             assert!(pings.room_for_marker(), "{issued}");
             pings.issue(Purpose::Marker, 0);

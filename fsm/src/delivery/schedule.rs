@@ -9,6 +9,7 @@ use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
 use super::stream::{Class, Cut, StreamKey};
 use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, is_sent};
+use crate::id::{CommandKey, SessionKey};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
@@ -295,8 +296,8 @@ impl<M> Delivery<M> {
 
     /// The stream of a class after the one that was served last, in a circle.
     fn after(&self, class: Class, last: Option<StreamKey>) -> Option<StreamKey> {
-        let first = Bound::Included((class, StreamKey::Terminal(0)));
-        let end = Bound::Included((class, StreamKey::Stderr(u32::MAX)));
+        let first = Bound::Included((class, StreamKey::Terminal(SessionKey(0))));
+        let end = Bound::Included((class, StreamKey::Stderr(CommandKey(u32::MAX))));
         let start = last.map_or(first, |last| Bound::Excluded((class, last)));
         self.runnable
             .range((start, end))

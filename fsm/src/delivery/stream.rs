@@ -5,18 +5,18 @@
 
 use super::rate::{Rate, encoded_bytes, raw_bytes};
 use super::{INTERACTIVE_BYTES_MAX, STREAM_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
-use crate::fact::Key;
+use crate::id::{CommandKey, SessionKey};
 use crate::time::Time;
 
 /// Which stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StreamKey {
     /// What a terminal session prints.
-    Terminal(Key),
+    Terminal(SessionKey),
     /// The standard output of a streamed command.
-    Stdout(Key),
+    Stdout(CommandKey),
     /// The standard error of a streamed command.
-    Stderr(Key),
+    Stderr(CommandKey),
 }
 
 /// How far a stream has come, in bytes since its start.

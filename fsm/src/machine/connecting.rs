@@ -15,7 +15,7 @@ impl Connection {
     }
 
     pub(super) fn dial(&mut self, context: &mut Context<'_>) {
-        self.link = self.link.wrapping_add(1);
+        self.link = self.link.next();
         self.dials = self.dials.saturating_add(1);
         context.order(Order::Dial { link: self.link });
         context.arm_in(Timer::DialDeadline, context.policy.dial_ms);

@@ -5,7 +5,8 @@
 use super::Event;
 use super::chart::State;
 use crate::backoff::Backoff;
-use crate::fact::{Attempt, Fact};
+use crate::fact::Fact;
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::{Gate, ProviderName, RegisterPath};
 use crate::time::Time;
 use statig::prelude::{Handled, Outcome};
@@ -14,9 +15,9 @@ use statig::prelude::{Handled, Outcome};
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     /// Number of the latest registration.
-    pub(super) attempt: Attempt,
+    pub(super) attempt: RegistrationAttempt,
     /// Number of the latest link.
-    pub(super) link: Attempt,
+    pub(super) link: LinkId,
     /// The console has given us an id, now or in an earlier life.
     pub(super) registered: bool,
     /// The `deploy` event of this process is out.
@@ -34,7 +35,7 @@ pub(crate) struct Connection {
     /// It was said that two agents share the id.
     pub(super) sharing_reported: bool,
     /// A link whose socket is not gone yet.
-    pub(super) closing: Option<Attempt>,
+    pub(super) closing: Option<LinkId>,
     /// That socket has been dropped, not only closed.
     pub(super) dropped: bool,
     /// When the last socket was gone.
@@ -78,8 +79,8 @@ pub(crate) struct Connection {
 impl Default for Connection {
     fn default() -> Self {
         Self {
-            attempt: 0,
-            link: 0,
+            attempt: RegistrationAttempt(0),
+            link: LinkId(0),
             registered: false,
             deployed: false,
             path: RegisterPath::Designed,

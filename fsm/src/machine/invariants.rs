@@ -4,7 +4,8 @@
 //! sides. It does not say what the machine should have done, only what it must never do.
 
 use super::Snapshot;
-use crate::fact::{Attempt, Fact};
+use crate::fact::Fact;
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::order::Order;
 use crate::time::Time;
@@ -13,11 +14,11 @@ use crate::time::Time;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// A dial was ordered while a link was up, being dialled, or its socket not gone.
-    SecondLink(Attempt),
+    SecondLink(LinkId),
     /// A dial came sooner after the end of the old socket than permitted.
-    RedialTooSoon(Attempt),
+    RedialTooSoon(LinkId),
     /// A registration was ordered while another was in flight.
-    SecondRegistration(Attempt),
+    SecondRegistration(RegistrationAttempt),
     /// An order named an attempt or a link that it could not be about.
     StaleOrder(Order),
     /// A message was ordered on a link before its gate was open.
@@ -38,11 +39,11 @@ pub enum Violation {
 #[derive(Clone, Debug)]
 pub struct Observer {
     policy: Policy,
-    registering: Option<Attempt>,
-    dialling: Option<Attempt>,
-    live: Option<Attempt>,
+    registering: Option<RegistrationAttempt>,
+    dialling: Option<LinkId>,
+    live: Option<LinkId>,
     /// A socket that is going away, and when it can be waited for no longer.
-    closing: Option<(Attempt, Time)>,
+    closing: Option<(LinkId, Time)>,
     gone_at: Option<Time>,
     gate_open: bool,
     draining_since: Option<Time>,
@@ -66,22 +67,22 @@ impl Observer {
     }
 
     /// The link that is up.
-    pub fn live(&self) -> Option<Attempt> {
+    pub fn live(&self) -> Option<LinkId> {
         self.live
     }
 
     /// The link that is being dialled.
-    pub fn dialling(&self) -> Option<Attempt> {
+    pub fn dialling(&self) -> Option<LinkId> {
         self.dialling
     }
 
     /// The registration that is in flight.
-    pub fn registering(&self) -> Option<Attempt> {
+    pub fn registering(&self) -> Option<RegistrationAttempt> {
         self.registering
     }
 
     /// The link whose socket is not gone yet.
-    pub fn closing(&self) -> Option<Attempt> {
+    pub fn closing(&self) -> Option<LinkId> {
         self.closing.map(|(link, _)| link)
     }
 
@@ -139,11 +140,11 @@ impl Observer {
     }
 
     /// A socket may take its time to close, and as long again to be dropped; after that it need not be waited for.
-    fn expect_close(&mut self, now: Time, link: Attempt) {
+    fn expect_close(&mut self, now: Time, link: LinkId) {
         self.closing = Some((link, now.after_ms(2 * self.policy.close_ms)));
     }
 
-    fn expect_drop(&mut self, now: Time, link: Attempt) {
+    fn expect_drop(&mut self, now: Time, link: LinkId) {
         self.live = None;
         self.closing = Some((link, now.after_ms(self.policy.close_ms)));
     }
@@ -219,7 +220,7 @@ impl Observer {
         Ok(())
     }
 
-    fn check_dial(&mut self, now: Time, link: Attempt) -> Result<(), Violation> {
+    fn check_dial(&mut self, now: Time, link: LinkId) -> Result<(), Violation> {
         let socket_left = self.closing.is_some_and(|(_, until)| now < until);
         if self.live.is_some() || socket_left || self.dialling.replace(link).is_some() {
             return Err(Violation::SecondLink(link));

@@ -9,7 +9,8 @@
 //! `Draining` reaches `Stopped` within [`Policy::drain_exit_ms`]; only a tick fires timers; an unhandled fact is counted.
 
 use crate::command::Commands;
-use crate::fact::{Attempt, Fact, Jump, Key};
+use crate::fact::{Fact, Jump};
+use crate::id::{CommandKey, LinkId, SessionKey};
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
 use crate::random::Random;
@@ -110,7 +111,7 @@ pub struct Snapshot {
     /// The path of the state, such as `connected.ready`.
     pub state: &'static str,
     /// The link that is up or being dialled.
-    pub link: Option<Attempt>,
+    pub link: Option<LinkId>,
     /// The earliest deadline.
     pub next: Option<Time>,
     /// Facts that no state had a use for.
@@ -193,12 +194,12 @@ impl Machine {
     }
 
     /// Whether facts about the input and size of `session` are wanted now, because nobody is known to use it.
-    pub fn is_orphan(&self, session: Key) -> bool {
+    pub fn is_orphan(&self, session: SessionKey) -> bool {
         self.sessions.is_orphan(session)
     }
 
     /// Whether this command waits or runs, so that its own result will come.
-    pub fn has_command(&self, command: Key) -> bool {
+    pub fn has_command(&self, command: CommandKey) -> bool {
         self.commands.contains(command)
     }
 

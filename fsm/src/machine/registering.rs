@@ -15,7 +15,7 @@ impl Connection {
     }
 
     pub(super) fn request(&mut self, context: &mut Context<'_>) {
-        self.attempt = self.attempt.wrapping_add(1);
+        self.attempt = self.attempt.next();
         context.order(Order::Register { attempt: self.attempt, path: self.path, provider: self.provider });
         context.arm_in(Timer::RegistrationDeadline, context.policy.registration_ms);
     }

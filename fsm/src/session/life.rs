@@ -4,7 +4,7 @@
 //! deadline leads to a later stage, so that a session which is told to end does, whatever its processes do.
 
 use super::{EXIT_HUNG_UP, EXIT_KILLED, KILL_AFTER_MS, KILL_PATIENCE_MS, LINGER_MS, MUTE_MS};
-use crate::fact::Key;
+use crate::id::SessionKey;
 use crate::order::{Order, SessionEnd};
 use crate::time::Time;
 use alloc::vec::Vec;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 /// A session that was opened and is not finished.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
-    session: Key,
+    session: SessionKey,
     stage: Stage,
     /// When nobody will have come back to it; `None` while somebody is there.
     orphan_at: Option<Time>,
@@ -50,7 +50,7 @@ pub(super) enum Verdict {
 
 impl Life {
     /// A session whose shell runs.
-    pub(super) const fn new(session: Key, orphan_at: Option<Time>) -> Self {
+    pub(super) const fn new(session: SessionKey, orphan_at: Option<Time>) -> Self {
         Self { session, stage: Stage::Lives, orphan_at, exit_code: None, output_ended: false }
     }
 

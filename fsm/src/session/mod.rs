@@ -21,7 +21,8 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use crate::fact::{Key, SessionFact};
+use crate::fact::SessionFact;
+use crate::id::SessionKey;
 use crate::order::{Order, SessionEnd};
 use crate::time::Time;
 use alloc::collections::BTreeMap;
@@ -56,7 +57,7 @@ pub const EXIT_HUNG_UP: i32 = 129;
 /// All sessions of the agent.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    lives: BTreeMap<Key, Life>,
+    lives: BTreeMap<SessionKey, Life>,
     linked: bool,
     draining: bool,
 }
@@ -68,7 +69,7 @@ impl Sessions {
     }
 
     /// Takes one fact about one session. A fact that fits none, or comes too late, changes nothing.
-    pub fn handle(&mut self, now: Time, session: Key, fact: &SessionFact, orders: &mut Vec<Order>) {
+    pub fn handle(&mut self, now: Time, session: SessionKey, fact: &SessionFact, orders: &mut Vec<Order>) {
         match *fact {
             SessionFact::Opened => self.opened(now, session, orders),
             SessionFact::Attached => {
@@ -87,7 +88,8 @@ impl Sessions {
     /// Lets the deadlines fire that have passed.
     pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
         let is_due = |life: &Life| life.deadline().is_some_and(|deadline| deadline <= now);
-        let due: Vec<Key> = self.lives.iter().filter(|(_, life)| is_due(life)).map(|(session, _)| *session).collect();
+        let due: Vec<SessionKey> =
+            self.lives.iter().filter(|(_, life)| is_due(life)).map(|(session, _)| *session).collect();
         for session in due {
             self.with(session, orders, |life, orders| life.expired(now, orders));
         }
@@ -144,11 +146,11 @@ impl Sessions {
     }
 
     /// Does this session wait for somebody to come back to it?
-    pub fn is_orphan(&self, session: Key) -> bool {
+    pub fn is_orphan(&self, session: SessionKey) -> bool {
         self.lives.get(&session).is_some_and(Life::is_orphan)
     }
 
-    fn opened(&mut self, now: Time, session: Key, orders: &mut Vec<Order>) {
+    fn opened(&mut self, now: Time, session: SessionKey, orders: &mut Vec<Order>) {
         if self.lives.contains_key(&session) {
             return;
         }
@@ -172,14 +174,14 @@ impl Sessions {
         (!self.linked).then(|| now.after_ms(ORPHAN_MS))
     }
 
-    fn keys(&self) -> Vec<Key> {
+    fn keys(&self) -> Vec<SessionKey> {
         self.lives.keys().copied().collect()
     }
 
     /// Changes one session, and finishes it if that was its end.
     fn with(
         &mut self,
-        session: Key,
+        session: SessionKey,
         orders: &mut Vec<Order>,
         change: impl FnOnce(&mut Life, &mut Vec<Order>) -> Verdict,
     ) {

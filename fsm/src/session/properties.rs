@@ -2,6 +2,7 @@
 //! order they give.
 
 use super::*;
+use crate::id::SessionKey;
 use alloc::collections::BTreeSet;
 use proptest::prelude::*;
 
@@ -9,7 +10,7 @@ use proptest::prelude::*;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     /// A fact about one of a few sessions, sensible or not.
-    Fact(Key, SessionFact),
+    Fact(SessionKey, SessionFact),
     /// Time passes, with a tick at its end.
     Pass(u64),
     /// Time passes that nobody lives through.
@@ -33,7 +34,7 @@ fn fact() -> impl Strategy<Value = SessionFact> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => (1_u32..6, fact()).prop_map(|(session, fact)| Step::Fact(session, fact)),
+        20 => (1_u32..6, fact()).prop_map(|(session, fact)| Step::Fact(SessionKey(session), fact)),
         8 => prop_oneof![0_u64..3_000, 0_u64..700_000].prop_map(Step::Pass),
         1 => (0_u64..100_000).prop_map(Step::Sleep),
         2 => Just(Step::LinkUp),
@@ -55,8 +56,8 @@ struct Known {
 
 #[derive(Debug, Default)]
 struct Model {
-    lives: BTreeMap<Key, Known>,
-    finished: BTreeSet<Key>,
+    lives: BTreeMap<SessionKey, Known>,
+    finished: BTreeSet<SessionKey>,
     linked: bool,
 }
 
@@ -90,12 +91,12 @@ impl Model {
         Ok(())
     }
 
-    fn known(&mut self, session: Key) -> Result<&mut Known, TestCaseError> {
+    fn known(&mut self, session: SessionKey) -> Result<&mut Known, TestCaseError> {
         self.lives.get_mut(&session).ok_or_else(|| TestCaseError::fail("an order for a session that does not live"))
     }
 
     /// What a fact changes, before the sessions see it.
-    fn learn(&mut self, session: Key, fact: SessionFact) {
+    fn learn(&mut self, session: SessionKey, fact: SessionFact) {
         match fact {
             SessionFact::Opened => {
                 self.lives.entry(session).or_default();

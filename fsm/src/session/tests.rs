@@ -1,13 +1,14 @@
 //! One rule a test.
 
 use super::*;
+use crate::id::SessionKey;
 use SessionFact::{Attached, CloseRequested, EndOfOutput, Exited, Opened, Reaped};
 
-const HANG_UP: Order = Order::HangUpSession { session: 1 };
-const KILL: Order = Order::KillSession { session: 1 };
+const HANG_UP: Order = Order::HangUpSession { session: SessionKey(1) };
+const KILL: Order = Order::KillSession { session: SessionKey(1) };
 
 fn finish(reason: SessionEnd, exit_code: i32) -> Order {
-    Order::FinishSession { session: 1, reason, exit_code }
+    Order::FinishSession { session: SessionKey(1), reason, exit_code }
 }
 
 /// Session 1, with a link.
@@ -27,7 +28,7 @@ impl Stage {
 
     fn tell(&mut self, fact: SessionFact) -> Vec<Order> {
         let mut orders = Vec::new();
-        self.sessions.handle(self.now, 1, &fact, &mut orders);
+        self.sessions.handle(self.now, SessionKey(1), &fact, &mut orders);
         orders
     }
 
@@ -134,9 +135,9 @@ fn a_shell_that_lets_go_of_its_terminal_is_hung_up_and_left_alone() {
 #[test]
 fn ten_minutes_without_a_link_make_an_orphan() {
     let mut stage = Stage::new();
-    assert!(!stage.sessions.is_orphan(1));
+    assert!(!stage.sessions.is_orphan(SessionKey(1)));
     stage.sessions.link_down(stage.now);
-    assert!(stage.sessions.is_orphan(1));
+    assert!(stage.sessions.is_orphan(SessionKey(1)));
     assert_eq!(stage.pass(ORPHAN_MS - 1), []);
     assert_eq!(stage.pass(1), [HANG_UP]);
     stage.tell(Exited { code: 129 });
@@ -150,7 +151,7 @@ fn a_link_alone_does_not_stop_the_clock_but_somebody_who_comes_back_does() {
     stage.sessions.link_down(stage.now);
     stage.pass(ORPHAN_MS / 2);
     stage.sessions.link_up(stage.now);
-    assert!(stage.sessions.is_orphan(1));
+    assert!(stage.sessions.is_orphan(SessionKey(1)));
     stage.sessions.link_down(stage.now);
     assert_eq!(stage.pass(ORPHAN_MS / 2), [HANG_UP], "from when it was first left alone");
     let mut stage = Stage::new();
@@ -158,7 +159,7 @@ fn a_link_alone_does_not_stop_the_clock_but_somebody_who_comes_back_does() {
     stage.pass(ORPHAN_MS - 1);
     stage.sessions.link_up(stage.now);
     assert_eq!(stage.tell(Attached), []);
-    assert!(!stage.sessions.is_orphan(1));
+    assert!(!stage.sessions.is_orphan(SessionKey(1)));
     assert_eq!(stage.sessions.next_deadline(), None);
 }
 
@@ -170,8 +171,8 @@ fn a_session_that_is_opened_or_used_without_a_link_has_its_clock() {
     stage.tell(Attached);
     assert_eq!(stage.sessions.next_deadline(), Some(Time::from_ms(1_000 + ORPHAN_MS)));
     let mut orders = Vec::new();
-    stage.sessions.handle(stage.now, 2, &Opened, &mut orders);
-    assert!(stage.sessions.is_orphan(2));
+    stage.sessions.handle(stage.now, SessionKey(2), &Opened, &mut orders);
+    assert!(stage.sessions.is_orphan(SessionKey(2)));
 }
 
 #[test]
@@ -197,8 +198,8 @@ fn a_drain_hangs_up_and_then_kills() {
     assert_eq!(orders, [HANG_UP, KILL]);
     assert_eq!(stage.pass(KILL_PATIENCE_MS), [finish(SessionEnd::Drained, EXIT_KILLED)]);
     orders.clear();
-    stage.sessions.handle(stage.now, 2, &Opened, &mut orders);
-    assert_eq!(orders, [Order::HangUpSession { session: 2 }], "it came too late");
+    stage.sessions.handle(stage.now, SessionKey(2), &Opened, &mut orders);
+    assert_eq!(orders, [Order::HangUpSession { session: SessionKey(2) }], "it came too late");
 }
 
 #[test]
@@ -217,10 +218,10 @@ fn one_session_too_many_ends_at_once() {
     let mut sessions = Sessions::new();
     let mut orders = Vec::new();
     for session in (2..).take(SESSIONS_MAX) {
-        sessions.handle(Time::START, session, &Opened, &mut orders);
+        sessions.handle(Time::START, SessionKey(session), &Opened, &mut orders);
     }
     assert_eq!((orders.as_slice(), sessions.live()), ([].as_slice(), SESSIONS_MAX));
-    sessions.handle(Time::START, 1, &Opened, &mut orders);
+    sessions.handle(Time::START, SessionKey(1), &Opened, &mut orders);
     assert_eq!(orders, [HANG_UP, KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
     assert_eq!(sessions.live(), SESSIONS_MAX);
 }

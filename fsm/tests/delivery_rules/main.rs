@@ -9,12 +9,13 @@ use draupnir_fsm::delivery::ping::{Payload, Purpose};
 use draupnir_fsm::delivery::{
     Ack, After, Cut, Delivery, Kind, LinkEnd, Next, PushError, Reliable, StateKind, StreamKey,
 };
+use draupnir_fsm::id::{LinkId, SessionKey};
 use draupnir_fsm::order::Gate;
 use draupnir_fsm::time::Time;
 
-const T: StreamKey = StreamKey::Terminal(1);
-const U: StreamKey = StreamKey::Terminal(2);
-const V: StreamKey = StreamKey::Terminal(3);
+const T: StreamKey = StreamKey::Terminal(SessionKey(1));
+const U: StreamKey = StreamKey::Terminal(SessionKey(2));
+const V: StreamKey = StreamKey::Terminal(SessionKey(3));
 
 /// What went to the link, in a form to compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +33,12 @@ enum Sent {
 struct Bench {
     ledger: Delivery<&'static str>,
     now: Time,
-    link: u32,
+    link: LinkId,
 }
 
 impl Bench {
     fn offline() -> Self {
-        Self { ledger: Delivery::new(), now: Time::START, link: 0 }
+        Self { ledger: Delivery::new(), now: Time::START, link: LinkId(0) }
     }
 
     fn online() -> Self {
@@ -47,7 +48,7 @@ impl Bench {
     }
 
     fn connect(&mut self) {
-        self.link += 1;
+        self.link = self.link.next();
         self.ledger.link_opened(self.now, self.link);
         self.ledger.open_gate(self.now, Gate::All);
     }

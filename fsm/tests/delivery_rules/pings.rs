@@ -3,6 +3,7 @@
 use super::{Bench, Sent, T, U};
 use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{Ack, After, Kind, Reliable};
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
 #[test]
@@ -113,7 +114,7 @@ fn foreign_pongs_and_those_of_earlier_links_acknowledge_nothing() {
     bench.drain();
     let payload = bench.ping();
     assert_eq!(bench.pong(&old), None, "an earlier link's payload");
-    assert_eq!(bench.ledger.pong(bench.now, 1, &payload), None, "an earlier link's Pong");
+    assert_eq!(bench.ledger.pong(bench.now, LinkId(1), &payload), None, "an earlier link's Pong");
     assert_eq!(bench.pong(b""), None);
     assert_eq!(bench.pong(&payload[..15]), None);
     for place in 0..payload.len() {
@@ -130,8 +131,8 @@ fn foreign_pongs_and_those_of_earlier_links_acknowledge_nothing() {
 fn a_ping_from_before_the_gate_acknowledges_nothing() {
     let mut bench = Bench::offline();
     bench.push(Kind::Event, "one");
-    bench.link = 1;
-    bench.ledger.link_opened(bench.now, 1);
+    bench.link = LinkId(1);
+    bench.ledger.link_opened(bench.now, LinkId(1));
     let payload = bench.ping();
     assert_eq!(bench.next(), None, "the gate is shut");
     bench.ledger.open_gate(bench.now, Gate::State);
@@ -145,7 +146,7 @@ fn a_ping_from_before_the_gate_acknowledges_nothing() {
 #[test]
 fn the_payload_of_a_ping_is_as_documented() {
     let mut bench = Bench::offline();
-    bench.link = 0x0102_0303;
+    bench.link = LinkId(0x0102_0303);
     bench.connect();
     bench.push(Kind::Event, "one");
     bench.drain();
@@ -234,7 +235,7 @@ fn a_write_without_progress_for_ten_seconds_is_told_once() {
         bench.now = begun.after_ms(second * 1_000);
         bench.ledger.write_progress(bench.now, 501);
         let stalled = bench.ledger.tick(bench.now);
-        assert_eq!(stalled, (second == 14).then_some(1), "ten seconds after the fourth");
+        assert_eq!(stalled, (second == 14).then_some(LinkId(1)), "ten seconds after the fourth");
     }
     assert_eq!(bench.ledger.tick(bench.now.after_ms(60_000)), None, "told once");
     assert_eq!(bench.ledger.next_deadline(), None);
@@ -251,5 +252,5 @@ fn time_that_was_not_lived_through_stalls_nothing() {
     bench.pass_ms(5_000);
     bench.ledger.shift_ms(3_600_000);
     bench.pass_ms(3_600_000 + 4_999);
-    assert_eq!(bench.ledger.tick(bench.now.after_ms(1)), Some(1));
+    assert_eq!(bench.ledger.tick(bench.now.after_ms(1)), Some(LinkId(1)));
 }

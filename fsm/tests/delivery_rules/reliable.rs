@@ -5,6 +5,7 @@ use draupnir_fsm::delivery::{
     After, CUT_RESULT_BYTES, Drops, Kind, LinkEnd, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison, PushError,
     RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable, StateKind,
 };
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
 #[test]
@@ -40,8 +41,8 @@ fn a_message_can_be_sent_again_on_the_same_link() {
 fn only_the_newest_state_is_sent_and_none_outlives_its_link() {
     let mut bench = Bench::offline();
     assert!(!bench.ledger.set_state(StateKind::Heartbeat, "offline"));
-    bench.link = 1;
-    bench.ledger.link_opened(bench.now, 1);
+    bench.link = LinkId(1);
+    bench.ledger.link_opened(bench.now, LinkId(1));
     bench.ledger.set_state(StateKind::Metrics, "old metrics");
     bench.ledger.set_state(StateKind::Heartbeat, "old beat");
     bench.ledger.set_state(StateKind::Heartbeat, "beat");

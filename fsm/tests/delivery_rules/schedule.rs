@@ -3,6 +3,7 @@
 use super::{Bench, Sent, T, U, V};
 use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{After, FRAME_BYTES_MAX, Kind, StateKind, StreamKey, UNLIMITED};
+use draupnir_fsm::id::{CommandKey, SessionKey};
 
 #[test]
 fn a_closed_follows_the_bytes_of_its_own_stream_and_of_no_other() {
@@ -43,7 +44,7 @@ fn a_closed_waits_for_its_bytes_again_on_the_next_link() {
 
 #[test]
 fn a_streamed_result_waits_for_both_its_streams() {
-    let (out, err) = (StreamKey::Stdout(9), StreamKey::Stderr(9));
+    let (out, err) = (StreamKey::Stdout(CommandKey(9)), StreamKey::Stderr(CommandKey(9)));
     let mut bench = Bench::online();
     bench.open(out, 10);
     bench.open(err, 20);
@@ -148,7 +149,7 @@ fn the_window_is_what_was_acknowledged_in_the_last_second() {
 fn all_streams_together_stay_within_the_window_of_the_link() {
     let mut bench = Bench::online();
     for key in 1..=40 {
-        bench.open(StreamKey::Terminal(key), 3_000_000);
+        bench.open(StreamKey::Terminal(SessionKey(key)), 3_000_000);
     }
     bench.drain();
     let at_first = bench.ledger.stream_bytes_in_flight();
@@ -160,10 +161,10 @@ fn all_streams_together_stay_within_the_window_of_the_link() {
     let at_most = bench.ledger.stream_bytes_in_flight();
     assert!((1 << 20..(1 << 20) + (48 << 10)).contains(&at_most), "{at_most}");
     // Somebody who types gets through all the same.
-    bench.open(StreamKey::Terminal(99), 5);
-    assert_eq!(bench.drain(), [Sent::Bytes(StreamKey::Terminal(99), 0, 5)]);
-    bench.ledger.open_stream(StreamKey::Terminal(100));
-    assert!(bench.ledger.may_read(StreamKey::Terminal(100)) > 10_000);
+    bench.open(StreamKey::Terminal(SessionKey(99)), 5);
+    assert_eq!(bench.drain(), [Sent::Bytes(StreamKey::Terminal(SessionKey(99)), 0, 5)]);
+    bench.ledger.open_stream(StreamKey::Terminal(SessionKey(100)));
+    assert!(bench.ledger.may_read(StreamKey::Terminal(SessionKey(100))) > 10_000);
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn batches_are_small_on_a_slow_link_and_large_on_a_fast_one() {
     let mut bench = Bench::online();
     assert_eq!(bench.ledger.batch_bytes(), 8 << 10);
     for key in 1..=8 {
-        bench.open(StreamKey::Terminal(key), 50_000_000);
+        bench.open(StreamKey::Terminal(SessionKey(key)), 50_000_000);
     }
     for _ in 0..30 {
         bench.drain();

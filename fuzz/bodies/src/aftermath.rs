@@ -3,7 +3,8 @@
 //! A fresh machine with the policy of production is brought as far as the fact needs, watched by the observer of
 //! `draupnir_fsm`, and told nothing else afterwards but the time. All waits are in milliseconds.
 
-use draupnir_fsm::fact::{Attempt, Fact};
+use draupnir_fsm::fact::Fact;
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::Machine;
 use draupnir_fsm::machine::invariants::Observer;
@@ -38,7 +39,7 @@ impl Aftermath {
     }
 
     /// A machine whose first link is up and greeted.
-    pub(crate) fn of_ready_link(seed: u64) -> (Self, Attempt) {
+    pub(crate) fn of_ready_link(seed: u64) -> (Self, LinkId) {
         let (mut aftermath, order) = Self::of_start(true, seed);
         let Order::Dial { link } = order else { panic!("not a dial but {order:?} where an id is remembered") };
         aftermath.tell(&Fact::LinkOpened { link });

@@ -1,31 +1,32 @@
 //! The life of an open link: frames, messages, back-pressure, and every end.
 
 use super::*;
+use draupnir_fsm::id::LinkId;
 
 #[test]
 fn frames_leave_in_order_and_messages_arrive() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
         rig.link.write(
-            1,
+            LinkId(1),
             vec![Frame::Text("one".to_owned()), Frame::Ping(b"two".to_vec()), Frame::Text("three".to_owned())],
         );
-        assert!(matches!(rig.report().await, Report::Written { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
         assert_eq!(hear(&mut console).await, Message::text("one"));
         assert_eq!(hear(&mut console).await, Message::Ping(b"two".to_vec().into()));
         assert_eq!(hear(&mut console).await, Message::text("three"));
 
         say(&mut console, Message::text("hällo")).await;
-        let Report::Pong { link: 1, payload } = rig.report().await else { panic!() };
+        let Report::Pong { link: LinkId(1), payload } = rig.report().await else { panic!() };
         assert_eq!(payload, b"two");
-        let Report::Text { link: 1, text } = rig.report().await else { panic!() };
+        let Report::Text { link: LinkId(1), text } = rig.report().await else { panic!() };
         assert_eq!(&*text, "hällo");
         say(&mut console, Message::binary(vec![0; 70_000])).await;
-        assert!(matches!(rig.report().await, Report::Binary { link: 1, bytes: 70_000 }));
+        assert!(matches!(rig.report().await, Report::Binary { link: LinkId(1), bytes: 70_000 }));
         assert!(rig.link.bytes_written() > 100);
 
         // A frame for another link, or for none, goes nowhere.
-        rig.link.write(2, vec![Frame::Text("stray".to_owned())]);
+        rig.link.write(LinkId(2), vec![Frame::Text("stray".to_owned())]);
         say(&mut console, Message::Ping(b"x".to_vec().into())).await;
         assert_eq!(hear(&mut console).await, Message::Pong(b"x".to_vec().into()));
     });
@@ -35,16 +36,16 @@ fn frames_leave_in_order_and_messages_arrive() {
 fn our_close_follows_what_was_handed_over_and_waits_for_theirs() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
-        rig.link.write(1, vec![Frame::Text("last".to_owned())]);
-        rig.link.close(1, 1000, "agent shutdown");
+        rig.link.write(LinkId(1), vec![Frame::Text("last".to_owned())]);
+        rig.link.close(LinkId(1), 1000, "agent shutdown");
         assert_eq!(hear(&mut console).await, Message::text("last"));
         let Message::Close(Some(frame)) = hear(&mut console).await else { panic!("no close frame") };
         assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Normal, "agent shutdown"));
-        assert!(matches!(rig.report().await, Report::Written { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
         assert!(rig.reports.is_empty(), "not closed before the console has answered");
         assert!(within(console.next()).await.is_none());
         drop(console);
-        assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
     });
 }
 
@@ -56,7 +57,7 @@ fn their_close_is_answered_and_reported_with_code_and_reason() {
         for (frame, expected) in cases {
             let mut console = rig.connect().await;
             say(&mut console, Message::Close(frame.clone())).await;
-            let Report::CloseReceived { link: 1, code, reason } = rig.report().await else { panic!() };
+            let Report::CloseReceived { link: LinkId(1), code, reason } = rig.report().await else { panic!() };
             assert_eq!(
                 (code, reason),
                 (expected, frame.clone().map(|frame| frame.reason.to_string()).unwrap_or_default())
@@ -64,7 +65,7 @@ fn their_close_is_answered_and_reported_with_code_and_reason() {
             assert_eq!(hear(&mut console).await, Message::Close(frame));
             assert!(within(console.next()).await.is_none());
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
         }
     });
 }
@@ -75,15 +76,15 @@ fn losses_are_told_apart() {
         // An end of stream without a close frame.
         let console = rig.connect().await;
         drop(console);
-        assert!(matches!(rig.report().await, Report::Lost { link: 1, loss: Loss::Eof, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Lost { link: LinkId(1), loss: Loss::Eof, .. }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
 
         // A reset.
         let console = rig.connect().await;
         crate::sys::socket::reset_on_close(console.get_ref()).expect("linger");
         drop(console);
-        assert!(matches!(rig.report().await, Report::Lost { link: 1, loss: Loss::Reset, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Lost { link: LinkId(1), loss: Loss::Reset, .. }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
     });
 }
 
@@ -106,12 +107,12 @@ fn a_console_that_breaks_the_rules_is_told_so_before_it_is_left() {
         for (bytes, expected, code) in cases {
             let mut console = rig.connect().await;
             within(console.get_mut().write_all(bytes)).await.expect("sent");
-            let Report::Lost { link: 1, loss, error } = rig.report().await else { panic!() };
+            let Report::Lost { link: LinkId(1), loss, error } = rig.report().await else { panic!() };
             assert_eq!(loss, expected, "{error}");
             let Message::Close(Some(frame)) = hear(&mut console).await else { panic!("no close frame: {error}") };
             assert_eq!(u16::from(frame.code), code, "{error}");
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
         }
     });
 }
@@ -120,16 +121,16 @@ fn a_console_that_breaks_the_rules_is_told_so_before_it_is_left() {
 fn a_dropped_link_is_reset_and_its_descriptor_gone_at_once() {
     run(async |mut rig| {
         let console = rig.connect().await;
-        rig.link.drop_now(1);
+        rig.link.drop_now(LinkId(1));
         // The executor has not turned since: loopback delivers the reset within the call.
         let socket = console.get_ref().get_ref();
         let error = socket.peek(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
         // It may be dropped, closed or written to as often as one likes.
-        rig.link.drop_now(1);
-        rig.link.close(1, 1000, "");
-        rig.link.write(1, vec![Frame::Text(String::new())]);
+        rig.link.drop_now(LinkId(1));
+        rig.link.close(LinkId(1), 1000, "");
+        rig.link.write(LinkId(1), vec![Frame::Text(String::new())]);
         assert!(rig.reports.is_empty());
     });
 }
@@ -142,7 +143,7 @@ fn a_loop_that_takes_nothing_does_not_keep_frames_from_leaving() {
             say(&mut console, Message::text(number.to_string())).await;
         }
         // The loop takes no report until the console has the frame.
-        rig.link.write(1, vec![Frame::Text("through".to_owned())]);
+        rig.link.write(LinkId(1), vec![Frame::Text("through".to_owned())]);
         assert_eq!(hear(&mut console).await, Message::text("through"));
         for number in 0..report::REPORTS_MAX * 4 {
             let mut report = rig.report().await;
@@ -160,7 +161,7 @@ fn a_socket_that_takes_nothing_does_not_keep_messages_from_arriving() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
         let batch: Vec<Frame> = (0..64).map(|_| Frame::Text("x".repeat(256 * 1024))).collect();
-        rig.link.write(1, batch);
+        rig.link.write(LinkId(1), batch);
         for _ in 0..10 {
             say_without_reading(&mut console, Message::text("news")).await;
             assert!(matches!(rig.report().await, Report::Text { .. }));
@@ -170,7 +171,7 @@ fn a_socket_that_takes_nothing_does_not_keep_messages_from_arriving() {
         for _ in 0..64 {
             assert_eq!(hear(&mut console).await.len(), 256 * 1024);
         }
-        assert!(matches!(rig.report().await, Report::Written { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
         assert!(rig.link.bytes_written() > 16 * 1024 * 1024);
     });
 }
@@ -179,7 +180,7 @@ fn a_socket_that_takes_nothing_does_not_keep_messages_from_arriving() {
 fn a_ping_is_answered_although_the_socket_was_full() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
-        rig.link.write(1, (0..64).map(|_| Frame::Text("x".repeat(256 * 1024))).collect());
+        rig.link.write(LinkId(1), (0..64).map(|_| Frame::Text("x".repeat(256 * 1024))).collect());
         say_without_reading(&mut console, Message::Ping(b"there?".to_vec().into())).await;
         let mut texts = 0;
         loop {

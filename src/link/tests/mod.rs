@@ -10,6 +10,7 @@ use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::handshake::server::{Request, Response};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use draupnir_fsm::fact::Failure;
+use draupnir_fsm::id::LinkId;
 use futures_lite::future::{self, block_on};
 use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_lite::stream::StreamExt;
@@ -68,9 +69,9 @@ impl Rig {
 
     /// Dials and upgrades; the test is the console from then on.
     async fn connect(&mut self) -> Console {
-        self.link.dial(1, "inst-1");
+        self.link.dial(LinkId(1), "inst-1");
         let console = accept_websocket(self.accept().await).await;
-        assert!(matches!(self.report().await, Report::Opened { link: 1 }));
+        assert!(matches!(self.report().await, Report::Opened { link: LinkId(1) }));
         console
     }
 

@@ -1,11 +1,12 @@
 //! Registrations and dials that succeed, are refused, fail or are given up.
 
 use super::*;
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 
 #[test]
 fn a_registration_says_what_the_wire_wants_and_reports_what_it_is_told() {
     run(async |mut rig| {
-        rig.link.register(7, RegisterPath::Designed, "{\"a\":1}".to_owned());
+        rig.link.register(RegistrationAttempt(7), RegisterPath::Designed, "{\"a\":1}".to_owned());
         let body = r#"{"id":"inst-9","name":"x"}"#;
         let request =
             rig.answer(&format!("HTTP/1.1 201 Created\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
@@ -13,10 +14,13 @@ fn a_registration_says_what_the_wire_wants_and_reports_what_it_is_told() {
         assert!(request.contains(&format!("\r\nAuthorization: Bearer {KEY}\r\n")), "{request}");
         assert!(request.contains("\r\nContent-Type: application/json\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{\"a\":1}"), "{request}");
-        let Report::RegistrationAnswered { attempt: 7, status: 201, id, .. } = rig.report().await else { panic!() };
+        let Report::RegistrationAnswered { attempt: RegistrationAttempt(7), status: 201, id, .. } = rig.report().await
+        else {
+            panic!()
+        };
         assert_eq!(id.as_deref(), Some("inst-9"));
 
-        rig.link.register(8, RegisterPath::Observed, String::new());
+        rig.link.register(RegistrationAttempt(8), RegisterPath::Observed, String::new());
         let refusal = "HTTP/1.1 429 Too Many\r\nRetry-After: 30\r\n\r\n{\"error\":\"SLOW\",\"message\":\"not sk-test-0123456789\"}";
         let request = rig.answer(refusal).await;
         assert!(request.starts_with("POST /mimir/api/v1/instances HTTP/1.1\r\n"), "{request}");
@@ -26,7 +30,7 @@ fn a_registration_says_what_the_wire_wants_and_reports_what_it_is_told() {
         };
         assert_eq!(words, "SLOW: not [redacted]");
 
-        rig.link.register(9, RegisterPath::Designed, String::new());
+        rig.link.register(RegistrationAttempt(9), RegisterPath::Designed, String::new());
         rig.answer("HTTP/1.1 308 Permanent\r\nLocation: https://console.test/\r\n\r\n").await;
         let Report::RegistrationAnswered { status: 308, location, .. } = rig.report().await else { panic!() };
         assert_eq!(location.as_deref(), Some("https://console.test/"));
@@ -42,9 +46,11 @@ fn a_registration_that_comes_to_nothing_names_the_fault() {
             ("\u{15}\u{3}\u{1}\0\u{2}\u{2}F", Failure::Protocol, "speaks TLS on this port"),
         ];
         for (answer, failure, words) in faults {
-            rig.link.register(1, RegisterPath::Designed, String::new());
+            rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, String::new());
             rig.answer(answer).await;
-            let Report::RegistrationFailed { attempt: 1, error } = rig.report().await else { panic!() };
+            let Report::RegistrationFailed { attempt: RegistrationAttempt(1), error } = rig.report().await else {
+                panic!()
+            };
             assert_eq!(error.failure(), failure);
             assert!(error.to_string().contains(words), "{error}");
         }
@@ -57,9 +63,9 @@ fn nobody_listens() {
     let Rig { mut link, reports, listener } = Rig::new(&executor);
     drop(listener);
     block_on(executor.run(async {
-        link.dial(1, "inst-1");
+        link.dial(LinkId(1), "inst-1");
         let report = within(reports.recv()).await.expect("reported");
-        let report::Report::Link(Report::DialFailed { link: 1, error, retry_after_ms: None }) = report else {
+        let report::Report::Link(Report::DialFailed { link: LinkId(1), error, retry_after_ms: None }) = report else {
             panic!("{report:?}")
         };
         assert_eq!(error.failure(), Failure::Connect);
@@ -89,15 +95,15 @@ fn a_refused_upgrade_reports_its_status_and_words() {
             ),
         ];
         for (answer, failure, wait, words) in cases {
-            rig.link.dial(3, "inst-1");
+            rig.link.dial(LinkId(3), "inst-1");
             rig.answer(&format!("HTTP/1.1 {answer}")).await;
-            let Report::DialFailed { link: 3, error, retry_after_ms } = rig.report().await else { panic!() };
+            let Report::DialFailed { link: LinkId(3), error, retry_after_ms } = rig.report().await else { panic!() };
             assert_eq!((error.failure(), retry_after_ms), (failure, wait), "{answer}");
             assert!(error.to_string().contains(words), "{error}");
         }
         for id in ["", "a b", "a\r\nX-Forged: 1", "ä", &"x".repeat(101)] {
-            rig.link.dial(4, id);
-            let Report::DialFailed { link: 4, error, .. } = rig.report().await else { panic!() };
+            rig.link.dial(LinkId(4), id);
+            let Report::DialFailed { link: LinkId(4), error, .. } = rig.report().await else { panic!() };
             assert!(matches!(error, Error::InstanceId(_)), "{error}");
         }
     });
@@ -106,8 +112,8 @@ fn a_refused_upgrade_reports_its_status_and_words() {
 #[test]
 fn what_is_abandoned_reports_nothing_and_frees_its_descriptor() {
     run(async |mut rig| {
-        rig.link.dial(1, "inst-1");
-        rig.link.register(1, RegisterPath::Designed, String::new());
+        rig.link.dial(LinkId(1), "inst-1");
+        rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, String::new());
         let (mut first, mut second) = (rig.accept().await, rig.accept().await);
         rig.link.abandon_dial();
         rig.link.abandon_registration();

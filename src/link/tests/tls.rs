@@ -2,6 +2,7 @@
 
 use super::*;
 use authority::{Authority, pem_file, self_signed};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
 use rustls::HandshakeKind;
@@ -17,11 +18,11 @@ async fn accept_tls(rig: &Rig, server: &TlsAcceptor) -> TlsStream<Async<TcpStrea
 
 /// The words of a dial that failed in TLS.
 async fn refusal(rig: &mut Rig, server: &TlsAcceptor) -> String {
-    rig.link.dial(1, "inst-1");
+    rig.link.dial(LinkId(1), "inst-1");
     let stream = rig.accept().await;
     let (shaken, report) = future::zip(within(server.accept(stream)), rig.report()).await;
     drop(shaken);
-    let Report::DialFailed { link: 1, error, .. } = report else { panic!("{report:?}") };
+    let Report::DialFailed { link: LinkId(1), error, .. } = report else { panic!("{report:?}") };
     assert_eq!(error.failure(), Failure::Tls);
     error.to_string()
 }
@@ -40,7 +41,7 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
         let authority = Authority::new();
         let server = authority.server(&["127.0.0.1"], (2000, 4000), &[version]);
         run_aimed(trusting(authority.file()), async |mut rig| {
-            rig.link.register(1, RegisterPath::Designed, "{}".to_owned());
+            rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, "{}".to_owned());
             let mut stream = accept_tls(&rig, &server).await;
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
             let request = read_request(&mut stream).await;
@@ -50,24 +51,24 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
             let Report::RegistrationAnswered { status: 201, id, .. } = rig.report().await else { panic!() };
             assert_eq!(id.as_deref(), Some("inst-1"));
 
-            rig.link.dial(1, "inst-1");
+            rig.link.dial(LinkId(1), "inst-1");
             let stream = accept_tls(&rig, &server).await;
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
             let mut console = accept_websocket(stream).await;
-            assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
+            assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
             let frames: Vec<Frame> = (0..10).map(|_| Frame::Text("x".repeat(100_000))).collect();
-            rig.link.write(1, frames);
+            rig.link.write(LinkId(1), frames);
             for _ in 0..10 {
                 assert_eq!(hear(&mut console).await.len(), 100_000);
             }
-            assert!(matches!(rig.report().await, Report::Written { link: 1 }));
+            assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
             say(&mut console, Message::text("news")).await;
             assert!(matches!(rig.report().await, Report::Text { .. }));
-            rig.link.close(1, 1000, "resync");
+            rig.link.close(LinkId(1), 1000, "resync");
             assert!(matches!(hear(&mut console).await, Message::Close(Some(_))));
             assert!(within(console.next()).await.is_none());
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
         });
     }
 }
@@ -97,9 +98,9 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
             assert!(text.starts_with("no TLS with 127.0.0.1:"), "{text}");
         }
         // And the one that is right is still believed.
-        rig.link.dial(2, "inst-1");
+        rig.link.dial(LinkId(2), "inst-1");
         accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: 2 }));
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(2) }));
     });
 }
 
@@ -121,9 +122,9 @@ fn the_variables_of_openssl_replace_the_roots() {
         target.trust = Trust { cert_file: Some(file), ..Trust::default() };
     };
     run_aimed(trust, async |mut rig| {
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
     });
 }
 
@@ -149,7 +150,7 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
             target.trust = trust;
         };
         run_aimed(aim, async |mut rig| {
-            rig.link.dial(1, "inst-1");
+            rig.link.dial(LinkId(1), "inst-1");
             let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
             assert_eq!(error.failure(), Failure::Tls);
             assert!(error.to_string().contains(words), "{error}\nlacks: {words}");
@@ -160,21 +161,21 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
 #[test]
 fn clear_text_and_tls_are_told_apart_from_either_side() {
     run_aimed(with_tls, async |mut rig| {
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         let mut stream = rig.accept().await;
         within(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await.expect("answered");
         let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert_eq!(error.failure(), Failure::Tls);
         assert!(error.to_string().contains("answers in clear text"), "{error}");
 
-        rig.link.dial(2, "inst-1");
+        rig.link.dial(LinkId(2), "inst-1");
         drop(rig.accept().await);
         let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert!(error.to_string().contains("broke off the handshake"), "{error}");
     });
     let authority = Authority::new();
     run(async |mut rig| {
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         let stream = rig.accept().await;
         let (shaken, report) = future::zip(within(authority.valid(&["127.0.0.1"]).accept(stream)), rig.report()).await;
         assert!(shaken.is_err());
@@ -189,19 +190,19 @@ fn a_tls_link_is_lost_and_dropped_like_any_other() {
     let server = authority.valid(&["127.0.0.1"]);
     run_aimed(trusting(authority.file()), async |mut rig| {
         // The stream ends without TLS's own goodbye, as it does when a console dies.
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         let console = accept_websocket(accept_tls(&rig, &server).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
         drop(console);
         assert!(matches!(rig.report().await, Report::Lost { loss: Loss::Eof, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
 
-        rig.link.dial(2, "inst-1");
+        rig.link.dial(LinkId(2), "inst-1");
         let console = accept_websocket(accept_tls(&rig, &server).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: 2 }));
-        rig.link.drop_now(2);
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(2) }));
+        rig.link.drop_now(LinkId(2));
         let error = console.get_ref().get_ref().0.get_ref().peek(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(matches!(rig.report().await, Report::Closed { link: 2 }));
+        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(2) }));
     });
 }

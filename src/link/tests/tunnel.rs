@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Proxies;
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 
 /// Aims at a console behind a proxy on the rig's own port, with this user and password.
 fn behind(credentials: &'static str) -> impl FnOnce(&mut Target) {
@@ -16,7 +17,7 @@ fn behind(credentials: &'static str) -> impl FnOnce(&mut Target) {
 #[test]
 fn both_exchanges_go_through_a_tunnel() {
     run_aimed(behind("user:p%40ss@"), async |mut rig| {
-        rig.link.register(1, RegisterPath::Designed, "{}".to_owned());
+        rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, "{}".to_owned());
         let mut stream = rig.accept().await;
         let request = read_request(&mut stream).await;
         assert!(request.starts_with("CONNECT console.test:8080 HTTP/1.1\r\nHost: console.test:8080\r\n"), "{request}");
@@ -29,12 +30,12 @@ fn both_exchanges_go_through_a_tunnel() {
         within(stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n")).await.expect("answered");
         assert!(matches!(rig.report().await, Report::RegistrationAnswered { status: 409, .. }));
 
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         let mut stream = rig.accept().await;
         assert!(read_request(&mut stream).await.starts_with("CONNECT "));
         within(stream.write_all(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n")).await.expect("answered");
         accept_websocket(stream).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
     });
 }
 
@@ -50,7 +51,7 @@ fn a_proxy_that_gives_no_tunnel_is_named_with_what_is_to_be_done() {
     ];
     for (credentials, answer, words) in cases {
         run_aimed(behind(credentials), async |mut rig| {
-            rig.link.dial(1, "inst-1");
+            rig.link.dial(LinkId(1), "inst-1");
             rig.answer(&format!("HTTP/1.1 {answer}")).await;
             let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
             assert_eq!(error.failure(), Failure::Proxy);
@@ -61,7 +62,7 @@ fn a_proxy_that_gives_no_tunnel_is_named_with_what_is_to_be_done() {
         });
     }
     run_aimed(behind(""), async |mut rig| {
-        rig.link.dial(1, "inst-1");
+        rig.link.dial(LinkId(1), "inst-1");
         rig.answer("").await;
         let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert!(error.to_string().contains("it closed the connection without an answer"), "{error}");

@@ -2,7 +2,8 @@
 //!
 //! It holds no rule. Orders that concern nobody else are done here at once; the others are wishes to the world.
 
-use draupnir_fsm::fact::{Attempt, CloseReason, Fact, Failure, Loss};
+use draupnir_fsm::fact::{CloseReason, Fact, Failure, Loss};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::Machine;
 use draupnir_fsm::order::Order;
@@ -12,18 +13,18 @@ use draupnir_fsm::time::Time;
 /// What an agent wants of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Register { attempt: Attempt },
-    Dial { link: Attempt },
-    Ping { link: Attempt },
-    Close { link: Attempt },
-    Drop { link: Attempt },
+    Register { attempt: RegistrationAttempt },
+    Dial { link: LinkId },
+    Ping { link: LinkId },
+    Close { link: LinkId },
+    Drop { link: LinkId },
 }
 
 /// One agent.
 pub(super) struct Member {
     machine: Machine,
-    dialling: Option<Attempt>,
-    link: Option<Attempt>,
+    dialling: Option<LinkId>,
+    link: Option<LinkId>,
     wake_ms: Option<u64>,
     started: bool,
     /// One way to the console.
@@ -55,57 +56,63 @@ impl Member {
         self.handle(now_ms, Fact::Tick);
     }
 
-    pub(super) fn registered(&mut self, now_ms: u64, attempt: Attempt, status: u16, retry_after_ms: Option<u64>) {
+    pub(super) fn registered(
+        &mut self,
+        now_ms: u64,
+        attempt: RegistrationAttempt,
+        status: u16,
+        retry_after_ms: Option<u64>,
+    ) {
         self.handle(now_ms, Fact::RegistrationAnswered { attempt, status, retry_after_ms });
     }
 
-    pub(super) fn dials(&self, link: Attempt) -> bool {
+    pub(super) fn dials(&self, link: LinkId) -> bool {
         self.dialling == Some(link)
     }
 
-    pub(super) fn dial_failed(&mut self, now_ms: u64, link: Attempt, cause: Failure) {
+    pub(super) fn dial_failed(&mut self, now_ms: u64, link: LinkId, cause: Failure) {
         if self.dialling.take_if(|dialling| *dialling == link).is_some() {
             self.handle(now_ms, Fact::DialFailed { link, cause, retry_after_ms: None });
         }
     }
 
-    pub(super) fn opened(&mut self, now_ms: u64, link: Attempt) {
+    pub(super) fn opened(&mut self, now_ms: u64, link: LinkId) {
         self.dialling = None;
         self.link = Some(link);
         self.handle(now_ms, Fact::LinkOpened { link });
     }
 
-    pub(super) fn greeted(&mut self, now_ms: u64, link: Attempt) {
+    pub(super) fn greeted(&mut self, now_ms: u64, link: LinkId) {
         if self.link == Some(link) {
             self.handle(now_ms, Fact::Greeted { link });
         }
     }
 
-    pub(super) fn ponged(&mut self, now_ms: u64, link: Attempt) {
+    pub(super) fn ponged(&mut self, now_ms: u64, link: LinkId) {
         if self.link == Some(link) {
             self.handle(now_ms, Fact::PongReceived { link, last: true });
         }
     }
 
-    pub(super) fn closed(&mut self, now_ms: u64, link: Attempt, code: u16, reason: CloseReason) {
+    pub(super) fn closed(&mut self, now_ms: u64, link: LinkId, code: u16, reason: CloseReason) {
         if self.link.take_if(|current| *current == link).is_some() {
             self.handle(now_ms, Fact::CloseReceived { link, code, reason });
         }
     }
 
-    pub(super) fn lost(&mut self, now_ms: u64, link: Attempt, cause: Loss) {
+    pub(super) fn lost(&mut self, now_ms: u64, link: LinkId, cause: Loss) {
         if self.link.take_if(|current| *current == link).is_some() {
             self.handle(now_ms, Fact::LinkLost { link, cause });
         }
     }
 
-    pub(super) fn gone(&mut self, now_ms: u64, link: Attempt) {
+    pub(super) fn gone(&mut self, now_ms: u64, link: LinkId) {
         self.link.take_if(|current| *current == link);
         self.handle(now_ms, Fact::LinkClosed { link });
     }
 
     /// The link that is up.
-    pub(super) fn link(&self) -> Option<Attempt> {
+    pub(super) fn link(&self) -> Option<LinkId> {
         self.link
     }
 

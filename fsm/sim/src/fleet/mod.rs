@@ -15,6 +15,7 @@ pub use plot::svg;
 use crate::agenda::Agenda;
 use console::{Admission, Console};
 use draupnir_fsm::fact::{CloseReason, Failure, Loss};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::limits::Policy;
 use draupnir_fsm::random::Random;
 use member::{Member, Wish};
@@ -105,13 +106,13 @@ pub struct Fleet {
 enum Event {
     Starts { member: usize },
     Wakes { member: usize },
-    Dialled { member: usize, link: u32 },
-    Greeted { member: usize, link: u32 },
-    Failed { member: usize, link: u32, cause: Failure },
-    Refused { member: usize, link: u32 },
-    Ponged { member: usize, link: u32 },
-    Gone { member: usize, link: u32 },
-    Registered { member: usize, attempt: u32, status: u16, retry_after_ms: Option<u64> },
+    Dialled { member: usize, link: LinkId },
+    Greeted { member: usize, link: LinkId },
+    Failed { member: usize, link: LinkId, cause: Failure },
+    Refused { member: usize, link: LinkId },
+    Ponged { member: usize, link: LinkId },
+    Gone { member: usize, link: LinkId },
+    Registered { member: usize, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64> },
     Trouble { node: Option<usize> },
 }
 
@@ -269,7 +270,7 @@ impl World {
         self.story == Story::Partition && since_ms.is_some_and(|since_ms| since_ms < self.story.trouble_ms())
     }
 
-    fn arrive(&mut self, member: usize, link: u32) {
+    fn arrive(&mut self, member: usize, link: LinkId) {
         let way_ms = self.members.get(member).map_or(0, |machine| machine.way_ms);
         if !self.members.get(member).is_some_and(|machine| machine.dials(link)) {
             return;
@@ -281,7 +282,7 @@ impl World {
         self.agenda.note(self.now_ms + way_ms + 15, event);
     }
 
-    fn register(&mut self, member: usize, attempt: u32, way_ms: u64) {
+    fn register(&mut self, member: usize, attempt: RegistrationAttempt, way_ms: u64) {
         let address = member / self.fleet.behind_one_address.max(1);
         let (status, retry_after_ms) = self.console.register(self.now_ms, member, address);
         self.figures.registered(self.now_ms, address, status == 201);
@@ -289,7 +290,7 @@ impl World {
         self.agenda.note(self.now_ms + in_ms, Event::Registered { member, attempt, status, retry_after_ms });
     }
 
-    fn socket_goes(&mut self, member: usize, link: u32) {
+    fn socket_goes(&mut self, member: usize, link: LinkId) {
         let in_ms = self.random.between(1, 30);
         self.agenda.note(self.now_ms + in_ms, Event::Gone { member, link });
     }

@@ -2,6 +2,7 @@
 
 use super::{Driver, is_dial};
 use crate::fact::{CloseReason, Fact, Loss};
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::order::{CloseText, Order};
 
@@ -12,8 +13,8 @@ fn is_resync(order: &Order) -> bool {
 /// A link that came up after one that broke, so that a resync is due.
 fn after_a_loss(seed: u64) -> Driver {
     let mut driver = Driver::ready(seed);
-    driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
-    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
     driver
 }
@@ -83,11 +84,11 @@ fn a_resync_that_was_answered_begins_the_count_anew() {
 fn a_clean_close_needs_no_resync_from_the_moment_at_which_the_console_has_forgotten() {
     for (after_ms, due) in [(Policy::default().resync_ms - 1, true), (Policy::default().resync_ms, false)] {
         let mut driver = Driver::ready(4);
-        driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
+        driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
         let broke = driver.now;
-        driver.fact(Fact::LinkClosed { link: 1 });
+        driver.fact(Fact::LinkClosed { link: LinkId(1) });
         driver.until(is_dial);
-        driver.fact(Fact::LinkOpened { link: 2 });
+        driver.fact(Fact::LinkOpened { link: LinkId(2) });
         // It stays in greeting until the close: no resync comes before it.
         driver.now = broke.after_ms(after_ms);
         driver.closed_by_console(1000, CloseReason::Other);
@@ -99,10 +100,10 @@ fn a_clean_close_needs_no_resync_from_the_moment_at_which_the_console_has_forgot
 #[test]
 fn what_is_no_surprise_while_connected_is_not_counted() {
     let mut greeting = Driver::dialling(5);
-    greeting.fact(Fact::LinkOpened { link: 1 });
+    greeting.fact(Fact::LinkOpened { link: LinkId(1) });
     greeting.fact(Fact::TerminalInput);
     let mut ready = Driver::ready(5);
-    ready.fact(Fact::Greeted { link: 1 });
+    ready.fact(Fact::Greeted { link: LinkId(1) });
     ready.fact(Fact::TerminalInput);
     for driver in [greeting, ready] {
         assert_eq!((driver.snapshot().unhandled, driver.snapshot().stale), (0, 0), "in {}", driver.state());
@@ -114,9 +115,9 @@ fn an_attempt_that_was_is_stale_and_one_that_never_was_is_not() {
     let mut driver = Driver::new(6);
     driver.fact(Fact::Started { remembered: false });
     driver.tick();
-    driver.fact(Fact::RegistrationAnswered { attempt: 1, status: 201, retry_after_ms: None });
-    driver.fact(Fact::RegistrationAnswered { attempt: 1, status: 201, retry_after_ms: None });
+    driver.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 201, retry_after_ms: None });
+    driver.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 201, retry_after_ms: None });
     assert_eq!((driver.snapshot().unhandled, driver.snapshot().stale), (0, 1));
-    driver.fact(Fact::RegistrationAnswered { attempt: 2, status: 201, retry_after_ms: None });
+    driver.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(2), status: 201, retry_after_ms: None });
     assert_eq!((driver.snapshot().unhandled, driver.snapshot().stale), (1, 1));
 }

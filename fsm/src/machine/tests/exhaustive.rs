@@ -1,7 +1,8 @@
 //! Every fact in every state, to a bounded depth: the observer must never object, and the way out must stay open.
 
 use super::Driver;
-use crate::fact::{Attempt, CloseReason, Fact, Failure, Jump, Loss};
+use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec::Vec;
 
@@ -20,15 +21,15 @@ enum Step {
 /// All that could happen now, about the current attempt or link, the one before and one that never was.
 fn alphabet(driver: &Driver) -> Vec<Step> {
     let observer = &driver.observer;
-    let current = |number: Option<Attempt>| number.unwrap_or(1);
-    let attempt = current(observer.registering());
-    let link = current(observer.live().or(observer.dialling()).or(observer.closing()));
+    let attempt = observer.registering().unwrap_or(RegistrationAttempt(1));
+    let link = observer.live().or(observer.dialling()).or(observer.closing()).unwrap_or(LinkId(1));
+    let earlier = LinkId(link.0.saturating_sub(1));
     let mut facts = alloc::vec![
         Fact::Started { remembered: false },
         Fact::Tick,
         Fact::RegistrationFailed { attempt, cause: Failure::Connect },
         Fact::LinkOpened { link },
-        Fact::LinkOpened { link: link + 1 },
+        Fact::LinkOpened { link: link.next() },
         Fact::DialFailed { link, cause: Failure::Connect, retry_after_ms: None },
         Fact::DialFailed { link, cause: Failure::Unauthorized, retry_after_ms: None },
         Fact::Greeted { link },
@@ -37,9 +38,9 @@ fn alphabet(driver: &Driver) -> Vec<Step> {
         Fact::PongReceived { link, last: false },
         Fact::WriteStalled { link },
         Fact::LinkLost { link, cause: Loss::Reset },
-        Fact::LinkLost { link: link.saturating_sub(1), cause: Loss::Reset },
+        Fact::LinkLost { link: earlier, cause: Loss::Reset },
         Fact::LinkClosed { link },
-        Fact::LinkClosed { link: link + 1 },
+        Fact::LinkClosed { link: link.next() },
         Fact::DeliverySettled { settled: false },
         Fact::DeliverySettled { settled: true },
         Fact::TerminalInput,
@@ -108,21 +109,21 @@ fn starting_points() -> Vec<Driver> {
     requesting.fact(Fact::Started { remembered: false });
     requesting.tick();
     let mut backing_off = requesting.clone();
-    backing_off.fact(Fact::RegistrationAnswered { attempt: 1, status: 503, retry_after_ms: None });
+    backing_off.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 503, retry_after_ms: None });
     let dialling = Driver::dialling(13);
     let mut waiting = dialling.clone();
-    waiting.fact(Fact::DialFailed { link: 1, cause: Failure::Resolve, retry_after_ms: None });
+    waiting.fact(Fact::DialFailed { link: LinkId(1), cause: Failure::Resolve, retry_after_ms: None });
     let mut greeting = dialling.clone();
-    greeting.fact(Fact::LinkOpened { link: 1 });
+    greeting.fact(Fact::LinkOpened { link: LinkId(1) });
     let ready = Driver::ready(14);
     let mut losing = ready.clone();
-    losing.fact(Fact::LinkLost { link: 1, cause: Loss::Eof });
+    losing.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Eof });
     let mut closing = ready.clone();
-    closing.fact(Fact::CloseReceived { link: 1, code: 1012, reason: CloseReason::Other });
+    closing.fact(Fact::CloseReceived { link: LinkId(1), code: 1012, reason: CloseReason::Other });
     let mut forgotten = ready.clone();
-    forgotten.fact(Fact::CloseReceived { link: 1, code: 1008, reason: CloseReason::UnknownInstance });
+    forgotten.fact(Fact::CloseReceived { link: LinkId(1), code: 1008, reason: CloseReason::UnknownInstance });
     let mut recovered = losing.clone();
-    recovered.fact(Fact::LinkClosed { link: 1 });
+    recovered.fact(Fact::LinkClosed { link: LinkId(1) });
     recovered.reconnect();
     let mut resyncing = recovered.clone();
     let resync = |order: &Order| matches!(order, Order::CloseLink { code: 1000, .. });

@@ -9,7 +9,8 @@ mod properties;
 
 use super::invariants::Observer;
 use super::{Machine, Snapshot};
-use crate::fact::{Attempt, CloseReason, Fact, Jump};
+use crate::fact::{CloseReason, Fact, Jump};
+use crate::id::LinkId;
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
 use crate::time::Time;
@@ -35,8 +36,8 @@ impl Driver {
     /// A machine whose link is ready.
     pub(super) fn ready(seed: u64) -> Self {
         let mut driver = Self::dialling(seed);
-        driver.fact(Fact::LinkOpened { link: 1 });
-        driver.fact(Fact::Greeted { link: 1 });
+        driver.fact(Fact::LinkOpened { link: LinkId(1) });
+        driver.fact(Fact::Greeted { link: LinkId(1) });
         driver
     }
 
@@ -173,7 +174,7 @@ pub(super) fn is_register(order: &Order) -> bool {
 }
 
 /// The number of the link that a step dialled.
-pub(super) fn dialled(orders: &[Order]) -> Option<Attempt> {
+pub(super) fn dialled(orders: &[Order]) -> Option<LinkId> {
     orders.iter().find_map(|order| match order {
         Order::Dial { link } => Some(*link),
         _ => None,

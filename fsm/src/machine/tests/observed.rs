@@ -1,6 +1,7 @@
 //! The observer itself: each rule is seen when it is broken, and at the very edge of being kept.
 
-use crate::fact::{Attempt, CloseReason, Fact};
+use crate::fact::{CloseReason, Fact};
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::machine::Snapshot;
 use crate::machine::invariants::{Observer, Violation};
@@ -22,8 +23,8 @@ impl Watch {
     /// One that saw link 1 come up.
     fn linked() -> Self {
         let mut watch = Self::new();
-        assert_eq!(watch.orders(0, &[Order::Dial { link: 1 }]), Ok(()));
-        assert_eq!(watch.fact(0, Fact::LinkOpened { link: 1 }), Ok(()));
+        assert_eq!(watch.orders(0, &[Order::Dial { link: LinkId(1) }]), Ok(()));
+        assert_eq!(watch.fact(0, Fact::LinkOpened { link: LinkId(1) }), Ok(()));
         watch
     }
 
@@ -42,7 +43,7 @@ impl Watch {
     }
 }
 
-fn dial(link: Attempt) -> Order {
+fn dial(link: LinkId) -> Order {
     Order::Dial { link }
 }
 
@@ -52,14 +53,17 @@ fn there_is_one_registration_and_one_link_at_a_time() {
     let register =
         |attempt| Order::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured };
     let mut watch = Watch::new();
-    assert_eq!(watch.orders(0, &[register(1)]), Ok(()));
-    assert_eq!(watch.observer.registering(), Some(1));
-    assert_eq!(watch.orders(0, &[register(2)]), Err(Violation::SecondRegistration(2)));
+    assert_eq!(watch.orders(0, &[register(RegistrationAttempt(1))]), Ok(()));
+    assert_eq!(watch.observer.registering(), Some(RegistrationAttempt(1)));
+    assert_eq!(
+        watch.orders(0, &[register(RegistrationAttempt(2))]),
+        Err(Violation::SecondRegistration(RegistrationAttempt(2)))
+    );
     let mut watch = Watch::new();
-    assert_eq!(watch.orders(0, &[dial(1)]), Ok(()));
-    assert_eq!((watch.observer.dialling(), watch.observer.live()), (Some(1), None));
-    assert_eq!(watch.orders(0, &[dial(2)]), Err(Violation::SecondLink(2)));
-    assert_eq!(Watch::linked().orders(0, &[dial(2)]), Err(Violation::SecondLink(2)));
+    assert_eq!(watch.orders(0, &[dial(LinkId(1))]), Ok(()));
+    assert_eq!((watch.observer.dialling(), watch.observer.live()), (Some(LinkId(1)), None));
+    assert_eq!(watch.orders(0, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(Watch::linked().orders(0, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
 }
 
 #[test]
@@ -67,26 +71,26 @@ fn a_socket_is_waited_for_until_it_is_gone_or_cannot_be_waited_for_any_more() {
     let Policy { close_ms, redial_gap_ms, .. } = Policy::default();
     let closed = || {
         let mut watch = Watch::linked();
-        let close = Fact::CloseReceived { link: 1, code: 1000, reason: CloseReason::Other };
+        let close = Fact::CloseReceived { link: LinkId(1), code: 1000, reason: CloseReason::Other };
         assert_eq!(watch.fact(100, close), Ok(()));
         watch
     };
     let until_ms = 100 + 2 * close_ms;
-    assert_eq!(closed().orders(until_ms - 1, &[dial(2)]), Err(Violation::SecondLink(2)));
-    assert_eq!(closed().orders(until_ms, &[dial(2)]), Ok(()));
+    assert_eq!(closed().orders(until_ms - 1, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(closed().orders(until_ms, &[dial(LinkId(2))]), Ok(()));
     let gone = || {
         let mut watch = closed();
-        assert_eq!(watch.fact(200, Fact::LinkClosed { link: 1 }), Ok(()));
+        assert_eq!(watch.fact(200, Fact::LinkClosed { link: LinkId(1) }), Ok(()));
         watch
     };
-    assert_eq!(gone().orders(200 + redial_gap_ms - 1, &[dial(2)]), Err(Violation::RedialTooSoon(2)));
-    assert_eq!(gone().orders(200 + redial_gap_ms, &[dial(2)]), Ok(()));
+    assert_eq!(gone().orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]), Err(Violation::RedialTooSoon(LinkId(2))));
+    assert_eq!(gone().orders(200 + redial_gap_ms, &[dial(LinkId(2))]), Ok(()));
     // One that goes without a word is gone as well; what is told of another link is not about this one.
     let mut vanished = Watch::linked();
-    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: 7 }), Ok(()));
-    assert_eq!(vanished.clone_orders(1_000, &[dial(2)]), Err(Violation::SecondLink(2)));
-    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: 1 }), Ok(()));
-    assert_eq!(vanished.orders(200 + redial_gap_ms - 1, &[dial(2)]), Err(Violation::RedialTooSoon(2)));
+    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: LinkId(7) }), Ok(()));
+    assert_eq!(vanished.clone_orders(1_000, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(vanished.fact(200, Fact::LinkClosed { link: LinkId(1) }), Ok(()));
+    assert_eq!(vanished.orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]), Err(Violation::RedialTooSoon(LinkId(2))));
 }
 
 impl Watch {
@@ -100,18 +104,21 @@ impl Watch {
 fn orders_are_about_what_there_is() {
     let watch = Watch::linked();
     for order in [
-        Order::AbandonRegistration { attempt: 1 },
-        Order::AbandonDial { link: 1 },
-        Order::DropLink { link: 2 },
-        Order::SendPing { link: 2 },
-        Order::OpenGate { link: 2, gate: Gate::All },
+        Order::AbandonRegistration { attempt: RegistrationAttempt(1) },
+        Order::AbandonDial { link: LinkId(1) },
+        Order::DropLink { link: LinkId(2) },
+        Order::SendPing { link: LinkId(2) },
+        Order::OpenGate { link: LinkId(2), gate: Gate::All },
     ] {
         assert_eq!(watch.clone_orders(0, &[order]), Err(Violation::StaleOrder(order)));
     }
-    let heartbeat = Order::SendHeartbeat { link: 1 };
+    let heartbeat = Order::SendHeartbeat { link: LinkId(1) };
     assert_eq!(watch.clone_orders(0, &[heartbeat]), Err(Violation::ClosedGate(heartbeat)));
-    assert_eq!(watch.clone_orders(0, &[Order::OpenGate { link: 1, gate: Gate::State }, heartbeat]), Ok(()));
-    assert_eq!(watch.clone_orders(0, &[Order::DropLink { link: 1 }, Order::DropLink { link: 1 }]), Ok(()));
+    assert_eq!(watch.clone_orders(0, &[Order::OpenGate { link: LinkId(1), gate: Gate::State }, heartbeat]), Ok(()));
+    assert_eq!(
+        watch.clone_orders(0, &[Order::DropLink { link: LinkId(1) }, Order::DropLink { link: LinkId(1) }]),
+        Ok(())
+    );
 }
 
 #[test]

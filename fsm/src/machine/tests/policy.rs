@@ -2,6 +2,7 @@
 
 use super::{Driver, is_dial, is_register};
 use crate::fact::{CloseReason, CommandFact, Fact, Failure, Jump, Loss};
+use crate::id::{CommandKey, LinkId, RegistrationAttempt};
 use crate::order::{CloseText, CommandEnd, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
 use alloc::vec::Vec;
 
@@ -21,7 +22,11 @@ fn registering(seed: u64) -> Driver {
     let mut driver = Driver::new(seed);
     driver.fact(Fact::Started { remembered: false });
     let orders = driver.tick();
-    let expected = Order::Register { attempt: 1, path: RegisterPath::Designed, provider: ProviderName::Configured };
+    let expected = Order::Register {
+        attempt: RegistrationAttempt(1),
+        path: RegisterPath::Designed,
+        provider: ProviderName::Configured,
+    };
     assert_eq!(orders, [expected]);
     driver
 }
@@ -34,10 +39,10 @@ fn answered(driver: &mut Driver, status: u16, retry_after_ms: Option<u64>) -> Ve
 #[test]
 fn a_registration_has_fifteen_seconds_and_a_dial_ten() {
     let mut driver = registering(1);
-    let waited = driver.until(|order| matches!(order, Order::AbandonRegistration { attempt: 1 }));
+    let waited = driver.until(|order| matches!(order, Order::AbandonRegistration { attempt: RegistrationAttempt(1) }));
     assert_eq!(waited, 15_000);
     let mut driver = Driver::dialling(1);
-    assert_eq!(driver.until(|order| matches!(order, Order::AbandonDial { link: 1 })), 10_000);
+    assert_eq!(driver.until(|order| matches!(order, Order::AbandonDial { link: LinkId(1) })), 10_000);
 }
 
 #[test]
@@ -45,8 +50,8 @@ fn the_first_retry_comes_within_two_seconds_but_not_before_the_socket_is_gone_fo
     let measure = |seed| {
         let mut driver = Driver::ready(seed);
         driver.live_for_ms(31_000);
-        driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
-        driver.fact(Fact::LinkClosed { link: 1 });
+        driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
+        driver.fact(Fact::LinkClosed { link: LinkId(1) });
         driver.until(is_dial)
     };
     assert_fills(250, 2_000, measure);
@@ -72,16 +77,16 @@ fn a_console_that_goes_away_is_given_ten_seconds() {
 #[test]
 fn a_dial_waits_for_the_old_socket_and_drops_it_in_the_end() {
     let mut driver = Driver::ready(2);
-    driver.fact(Fact::CloseReceived { link: 1, code: 1000, reason: CloseReason::Other });
-    assert_eq!(driver.until(|order| matches!(order, Order::DropLink { link: 1 })), 1_000);
-    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.fact(Fact::CloseReceived { link: LinkId(1), code: 1000, reason: CloseReason::Other });
+    assert_eq!(driver.until(|order| matches!(order, Order::DropLink { link: LinkId(1) })), 1_000);
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
     assert!(driver.until(is_dial) >= 250);
 }
 
 #[test]
 fn a_drop_that_is_never_answered_does_not_keep_the_agent_from_dialling() {
     let mut driver = Driver::ready(2);
-    driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
+    driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
     assert!(driver.until(is_dial) <= 2_000 + 2_000 + 250);
 }
 
@@ -113,7 +118,7 @@ fn retry_after_is_honoured_up_to_ten_minutes_and_spread() {
         assert_fills(low, 2 * low, measure);
     }
     let mut driver = Driver::dialling(3);
-    driver.fact(Fact::DialFailed { link: 1, cause: Failure::Status, retry_after_ms: Some(60_000) });
+    driver.fact(Fact::DialFailed { link: LinkId(1), cause: Failure::Status, retry_after_ms: Some(60_000) });
     assert!((60_000..=120_000).contains(&driver.until(is_dial)));
 }
 
@@ -153,7 +158,7 @@ fn a_refused_key_is_tried_slowly_and_said_each_time() {
     for status in [401, 403] {
         slow(&|driver| answered(driver, status, None), &registering);
     }
-    let unauthorized = Fact::DialFailed { link: 1, cause: Failure::Unauthorized, retry_after_ms: None };
+    let unauthorized = Fact::DialFailed { link: LinkId(1), cause: Failure::Unauthorized, retry_after_ms: None };
     slow(&|driver| driver.fact(unauthorized), &Driver::dialling);
     slow(&|driver| driver.closed_by_console(1008, CloseReason::Authentication), &Driver::ready);
     let fifth = |seed| {
@@ -180,9 +185,9 @@ fn a_registration_tries_the_other_path_and_the_other_name_and_then_goes_on_witho
     let mut driver = registering(4);
     let orders = answered(&mut driver, 404, None);
     let path = RegisterPath::Observed;
-    assert_eq!(orders, [Order::Register { attempt: 2, path, provider: ProviderName::Configured }]);
+    assert_eq!(orders, [Order::Register { attempt: RegistrationAttempt(2), path, provider: ProviderName::Configured }]);
     let orders = answered(&mut driver, 422, None);
-    assert_eq!(orders, [Order::Register { attempt: 3, path, provider: ProviderName::Alias }]);
+    assert_eq!(orders, [Order::Register { attempt: RegistrationAttempt(3), path, provider: ProviderName::Alias }]);
     let orders = answered(&mut driver, 422, None);
     assert_eq!(orders, [Order::Report { problem: Problem::RegistrationRejected }]);
     assert_eq!(driver.until(is_dial), 0);
@@ -204,7 +209,7 @@ fn the_path_that_worked_is_remembered() {
     driver.reconnect();
     driver.closed_by_console(1008, CloseReason::UnknownInstance);
     driver.until(is_register);
-    assert_eq!(driver.observer.registering(), Some(3));
+    assert_eq!(driver.observer.registering(), Some(RegistrationAttempt(3)));
     // Registered again, but deployed only once.
     assert_eq!(answered(&mut driver, 409, None), []);
 }
@@ -249,11 +254,11 @@ fn a_ping_goes_out_every_ten_seconds_and_silence_kills_ten_seconds_after_it_was_
     let is_ping = |order: &Order| matches!(order, Order::SendPing { .. });
     assert_eq!(driver.until(is_ping), 10_000);
     driver.now = driver.now.after_ms(1_500);
-    driver.fact(Fact::PingWritten { link: 1 });
-    let died = driver.until(|order| matches!(order, Order::DropLink { link: 1 }));
+    driver.fact(Fact::PingWritten { link: LinkId(1) });
+    let died = driver.until(|order| matches!(order, Order::DropLink { link: LinkId(1) }));
     assert_eq!(died, 10_000);
     let lost = Event::Disconnect { cause: Disconnect::PongTimeout, code: None };
-    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
     assert_eq!(lost, Event::Disconnect { cause: Disconnect::PongTimeout, code: None });
 }
@@ -262,44 +267,44 @@ fn a_ping_goes_out_every_ten_seconds_and_silence_kills_ten_seconds_after_it_was_
 fn any_pong_gives_the_link_ten_more_seconds() {
     let mut driver = Driver::ready(6);
     driver.until(|order| matches!(order, Order::SendPing { .. }));
-    driver.fact(Fact::PingWritten { link: 1 });
+    driver.fact(Fact::PingWritten { link: LinkId(1) });
     driver.now = driver.now.after_ms(9_000);
-    driver.fact(Fact::PongReceived { link: 1, last: false });
+    driver.fact(Fact::PongReceived { link: LinkId(1), last: false });
     assert_eq!(driver.until(|order| matches!(order, Order::DropLink { .. })), 10_000);
 }
 
 #[test]
 fn a_stalled_write_kills_the_link() {
     let mut driver = Driver::ready(6);
-    let orders = driver.fact(Fact::WriteStalled { link: 1 });
+    let orders = driver.fact(Fact::WriteStalled { link: LinkId(1) });
     let lost = Event::Disconnect { cause: Disconnect::WriteStalled, code: None };
-    assert_eq!(orders, [Order::DropLink { link: 1 }, Order::Emit { event: lost }]);
+    assert_eq!(orders, [Order::DropLink { link: LinkId(1) }, Order::Emit { event: lost }]);
 }
 
 #[test]
 fn an_unclean_loss_is_cured_once_forty_seconds_after_the_next_link_is_ready() {
     let mut driver = Driver::ready(7);
-    driver.fact(Fact::LinkLost { link: 1, cause: Loss::Eof });
-    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Eof });
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
     let ready_at = driver.now;
     driver.live_for_ms(39_999);
     assert_eq!(driver.state(), "connected.ready");
     let orders = driver.advance();
-    let close = Order::CloseLink { link: 2, code: 1000, reason: CloseText::Resync };
+    let close = Order::CloseLink { link: LinkId(2), code: 1000, reason: CloseText::Resync };
     assert!(orders.contains(&close), "{orders:?}");
     assert_eq!(driver.now.ms_since(ready_at), 40_000);
-    driver.fact(Fact::LinkClosed { link: 2 });
+    driver.fact(Fact::LinkClosed { link: LinkId(2) });
     assert_eq!(driver.reconnect(), 250);
     driver.live_for_ms(600_000);
-    assert_eq!(driver.snapshot().link, Some(3), "a resync is not followed by another");
+    assert_eq!(driver.snapshot().link, Some(LinkId(3)), "a resync is not followed by another");
 }
 
 #[test]
 fn a_resync_waits_until_all_is_delivered_and_nobody_types() {
     let mut driver = Driver::ready(7);
-    driver.fact(Fact::WriteStalled { link: 1 });
-    driver.fact(Fact::LinkClosed { link: 1 });
+    driver.fact(Fact::WriteStalled { link: LinkId(1) });
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
     driver.fact(Fact::DeliverySettled { settled: false });
     driver.live_for_ms(45_000);
@@ -316,7 +321,7 @@ fn a_clean_loss_needs_no_resync() {
     driver.closed_by_console(1012, CloseReason::Other);
     driver.reconnect();
     driver.live_for_ms(600_000);
-    assert_eq!(driver.snapshot().link, Some(2));
+    assert_eq!(driver.snapshot().link, Some(LinkId(2)));
 }
 
 #[test]
@@ -325,11 +330,11 @@ fn heartbeats_come_at_once_and_then_at_80_to_95_percent_whatever_the_reconnects(
         let mut driver = Driver::ready(seed);
         let is_beat = |order: &Order| matches!(order, Order::SendHeartbeat { .. });
         driver.until(|order| matches!(order, Order::SendPing { .. }));
-        driver.fact(Fact::PingWritten { link: 1 });
-        driver.fact(Fact::PongReceived { link: 1, last: true });
+        driver.fact(Fact::PingWritten { link: LinkId(1) });
+        driver.fact(Fact::PongReceived { link: LinkId(1), last: true });
         driver.until(|order| matches!(order, Order::SendPing { .. }));
-        driver.fact(Fact::PingWritten { link: 1 });
-        driver.fact(Fact::PongReceived { link: 1, last: true });
+        driver.fact(Fact::PingWritten { link: LinkId(1) });
+        driver.fact(Fact::PongReceived { link: LinkId(1), last: true });
         20_000 + driver.until(is_beat)
     };
     assert_fills(24_000, 28_500, measure);
@@ -350,15 +355,15 @@ fn metrics_keep_their_schedule_over_a_reconnect() {
 #[test]
 fn the_gate_opens_for_state_after_one_second_and_for_all_after_five_or_at_the_greeting() {
     let mut driver = Driver::dialling(9);
-    let orders = driver.fact(Fact::LinkOpened { link: 1 });
+    let orders = driver.fact(Fact::LinkOpened { link: LinkId(1) });
     assert_eq!(orders, [Order::Emit { event: Event::Connect { attempts: 1, offline_ms: 0 } }]);
-    let state = Order::OpenGate { link: 1, gate: Gate::State };
-    let all = Order::OpenGate { link: 1, gate: Gate::All };
+    let state = Order::OpenGate { link: LinkId(1), gate: Gate::State };
+    let all = Order::OpenGate { link: LinkId(1), gate: Gate::All };
     let mut silent = driver.clone();
     assert_eq!(silent.until(|order| *order == state), 1_000);
     assert_eq!(silent.until(|order| *order == all), 4_000);
-    let orders = driver.fact(Fact::Greeted { link: 1 });
-    assert_eq!(orders, [all, Order::SendRegistration { link: 1 }, Order::SendHeartbeat { link: 1 }]);
+    let orders = driver.fact(Fact::Greeted { link: LinkId(1) });
+    assert_eq!(orders, [all, Order::SendRegistration { link: LinkId(1) }, Order::SendHeartbeat { link: LinkId(1) }]);
 }
 
 #[test]
@@ -368,13 +373,13 @@ fn a_jump_of_the_clock_fires_nothing_and_probes_the_link_with_five_seconds() {
     driver.now = driver.now.after_ms(3_600_000);
     let gap_ms = driver.machine.late_by_ms(driver.now).expect("an hour is late");
     let orders = driver.fact(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: 1 });
-    assert_eq!(orders, [Order::ReadHostName, Order::SendPing { link: 1 }]);
+    assert_eq!(orders, [Order::ReadHostName, Order::SendPing { link: LinkId(1) }]);
     let overdue = driver.tick();
     assert!(!overdue.iter().any(|order| matches!(order, Order::DropLink { .. })), "{overdue:?}");
     let mut healthy = driver.clone();
-    healthy.fact(Fact::PingWritten { link: 1 });
-    let orders = healthy.fact(Fact::PongReceived { link: 1, last: true });
-    assert_eq!(orders, [Order::SendHeartbeat { link: 1 }]);
+    healthy.fact(Fact::PingWritten { link: LinkId(1) });
+    let orders = healthy.fact(Fact::PongReceived { link: LinkId(1), last: true });
+    assert_eq!(orders, [Order::SendHeartbeat { link: LinkId(1) }]);
     assert!(driver.until(|order| matches!(order, Order::DropLink { .. })) <= 5_000);
 }
 
@@ -384,10 +389,10 @@ fn the_drain_follows_its_time_table() {
     let orders = driver.fact(Fact::ShutdownRequested);
     let told = Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
     assert_eq!(orders, [Order::Emit { event: told }]);
-    let close = Order::CloseLink { link: 1, code: 1000, reason: CloseText::Shutdown };
+    let close = Order::CloseLink { link: LinkId(1), code: 1000, reason: CloseText::Shutdown };
     let mut flushed = driver.clone();
     assert_eq!(flushed.fact(Fact::DeliverySettled { settled: true }), [close]);
-    assert_eq!(flushed.fact(Fact::LinkClosed { link: 1 }), [Order::Exit]);
+    assert_eq!(flushed.fact(Fact::LinkClosed { link: LinkId(1) }), [Order::Exit]);
     assert_eq!(driver.until(|order| *order == close), 3_500);
     assert_eq!(driver.until(|order| *order == Order::Exit), 500);
     assert!(driver.machine.next_deadline().is_none());
@@ -396,18 +401,18 @@ fn the_drain_follows_its_time_table() {
 #[test]
 fn the_result_of_the_last_command_is_delivered_before_the_close_frame() {
     let mut driver = Driver::ready(11);
-    let tell = |driver: &mut Driver, what| driver.fact(Fact::Command { command: 1, what });
+    let tell = |driver: &mut Driver, what| driver.fact(Fact::Command { command: CommandKey(1), what });
     tell(&mut driver, CommandFact::Requested { id_hash: 1, timeout_ms: 0 });
     tell(&mut driver, CommandFact::Started);
     driver.fact(Fact::ShutdownRequested);
     driver.fact(Fact::DeliverySettled { settled: false });
     assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [], "a command runs");
-    driver.until(|order| *order == Order::TerminateCommand { command: 1 });
+    driver.until(|order| *order == Order::TerminateCommand { command: CommandKey(1) });
     tell(&mut driver, CommandFact::EndOfOutput);
-    let finish = Order::FinishCommand { command: 1, end: CommandEnd::Drained, exit_code: 143 };
+    let finish = Order::FinishCommand { command: CommandKey(1), end: CommandEnd::Drained, exit_code: 143 };
     let over = tell(&mut driver, CommandFact::Exited { code: 143 });
-    assert_eq!(over, [Order::KillCommand { command: 1 }, finish], "its result is still to be delivered");
-    let close = Order::CloseLink { link: 1, code: 1000, reason: CloseText::Shutdown };
+    assert_eq!(over, [Order::KillCommand { command: CommandKey(1) }, finish], "its result is still to be delivered");
+    let close = Order::CloseLink { link: LinkId(1), code: 1000, reason: CloseText::Shutdown };
     assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [close]);
 }
 
@@ -415,20 +420,22 @@ fn the_result_of_the_last_command_is_delivered_before_the_close_frame() {
 fn a_drain_without_a_link_ends_at_once_and_does_not_redial() {
     let mut driver = Driver::dialling(11);
     let orders = driver.fact(Fact::ShutdownRequested);
-    assert_eq!(orders, [Order::AbandonDial { link: 1 }, Order::Exit]);
+    assert_eq!(orders, [Order::AbandonDial { link: LinkId(1) }, Order::Exit]);
     let mut driver = registering(11);
     let orders = driver.fact(Fact::ShutdownRequested);
-    assert_eq!(orders, [Order::AbandonRegistration { attempt: 1 }, Order::Exit]);
+    assert_eq!(orders, [Order::AbandonRegistration { attempt: RegistrationAttempt(1) }, Order::Exit]);
 }
 
 #[test]
 fn a_drain_in_the_greeting_opens_the_gate_to_flush() {
     let mut driver = Driver::dialling(12);
-    driver.fact(Fact::LinkOpened { link: 1 });
+    driver.fact(Fact::LinkOpened { link: LinkId(1) });
     driver.fact(Fact::ShutdownRequested);
     let mut greeted = driver.clone();
-    assert!(greeted.fact(Fact::Greeted { link: 1 }).contains(&Order::OpenGate { link: 1, gate: Gate::All }));
-    assert_eq!(driver.until(|order| *order == Order::OpenGate { link: 1, gate: Gate::All }), 1_000);
+    assert!(
+        greeted.fact(Fact::Greeted { link: LinkId(1) }).contains(&Order::OpenGate { link: LinkId(1), gate: Gate::All })
+    );
+    assert_eq!(driver.until(|order| *order == Order::OpenGate { link: LinkId(1), gate: Gate::All }), 1_000);
 }
 
 #[test]
@@ -438,9 +445,9 @@ fn facts_about_what_is_over_are_counted_and_ignored() {
     driver.reconnect();
     let before = driver.snapshot().stale;
     for fact in [
-        Fact::LinkLost { link: 1, cause: Loss::Reset },
-        Fact::PongReceived { link: 1, last: true },
-        Fact::CloseReceived { link: 1, code: 1008, reason: CloseReason::UnknownInstance },
+        Fact::LinkLost { link: LinkId(1), cause: Loss::Reset },
+        Fact::PongReceived { link: LinkId(1), last: true },
+        Fact::CloseReceived { link: LinkId(1), code: 1008, reason: CloseReason::UnknownInstance },
     ] {
         assert_eq!(driver.fact(fact), []);
     }

@@ -1,7 +1,8 @@
 //! Random facts at random times: the observer never objects, and a console that behaves again is always reached.
 
 use super::Driver;
-use crate::fact::{Attempt, CloseReason, Fact, Failure, Jump, Loss};
+use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
+use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -23,21 +24,21 @@ fn facts() -> impl Strategy<Value = Fact> {
         4 => Just(Fact::Tick),
         1 => any::<bool>().prop_map(|remembered| Fact::Started { remembered }),
         2 => (near.clone(), 100u16..600, asked.clone()).prop_map(|(attempt, status, retry_after_ms)| {
-            Fact::RegistrationAnswered { attempt, status, retry_after_ms }
+            Fact::RegistrationAnswered { attempt: RegistrationAttempt(attempt), status, retry_after_ms }
         }),
-        4 => near.clone().prop_map(|link| Fact::LinkOpened { link }),
+        4 => near.clone().prop_map(|link| Fact::LinkOpened { link: LinkId(link) }),
         1 => (near.clone(), failure, asked).prop_map(|(link, cause, retry_after_ms)| {
-            Fact::DialFailed { link, cause, retry_after_ms }
+            Fact::DialFailed { link: LinkId(link), cause, retry_after_ms }
         }),
-        2 => near.clone().prop_map(|link| Fact::Greeted { link }),
-        1 => near.clone().prop_map(|link| Fact::PingWritten { link }),
-        1 => (near.clone(), any::<bool>()).prop_map(|(link, last)| Fact::PongReceived { link, last }),
-        1 => near.clone().prop_map(|link| Fact::WriteStalled { link }),
+        2 => near.clone().prop_map(|link| Fact::Greeted { link: LinkId(link) }),
+        1 => near.clone().prop_map(|link| Fact::PingWritten { link: LinkId(link) }),
+        1 => (near.clone(), any::<bool>()).prop_map(|(link, last)| Fact::PongReceived { link: LinkId(link), last }),
+        1 => near.clone().prop_map(|link| Fact::WriteStalled { link: LinkId(link) }),
         1 => (near.clone(), 1000u16..1015, reason).prop_map(|(link, code, reason)| {
-            Fact::CloseReceived { link, code, reason }
+            Fact::CloseReceived { link: LinkId(link), code, reason }
         }),
-        1 => near.clone().prop_map(|link| Fact::LinkLost { link, cause: Loss::Eof }),
-        2 => near.prop_map(|link| Fact::LinkClosed { link }),
+        1 => near.clone().prop_map(|link| Fact::LinkLost { link: LinkId(link), cause: Loss::Eof }),
+        2 => near.prop_map(|link| Fact::LinkClosed { link: LinkId(link) }),
         1 => any::<bool>().prop_map(|settled| Fact::DeliverySettled { settled }),
         1 => (jump, any::<u64>(), any::<u64>()).prop_map(|(cause, gap_ms, entropy)| {
             Fact::ClockJumped { cause, gap_ms: gap_ms % 10_000_000, entropy }
@@ -52,7 +53,7 @@ fn heal(driver: &mut Driver, within_ms: u64) {
     if let Some(attempt) = driver.observer.registering() {
         pending.push(Fact::RegistrationAnswered { attempt, status: 201, retry_after_ms: None });
     }
-    let awaited: Option<Attempt> = driver.observer.dialling();
+    let awaited: Option<LinkId> = driver.observer.dialling();
     pending.extend(awaited.map(|link| Fact::LinkOpened { link }));
     pending.extend(driver.observer.live().map(|link| Fact::Greeted { link }));
     while driver.state() != "connected.ready" {
@@ -94,8 +95,8 @@ proptest! {
     #[test]
     fn an_outage_of_a_day_costs_few_dials(seed: u64) {
         let mut driver = Driver::ready(seed);
-        driver.fact(Fact::LinkLost { link: 1, cause: Loss::Reset });
-        driver.fact(Fact::LinkClosed { link: 1 });
+        driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
+        driver.fact(Fact::LinkClosed { link: LinkId(1) });
         let end = driver.now.after_ms(24 * 3_600_000);
         let (mut dials, mut wakes) = (0, 0);
         while driver.now < end {

@@ -4,6 +4,7 @@ use super::reference::Frame;
 use super::{Travelling, World};
 use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{Cut, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, Next, StateKind, StreamKey};
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
 /// What the frame around the bytes counts.
@@ -143,7 +144,7 @@ impl World {
 
     fn pong(&mut self, payload: &[u8]) {
         let answers = self.reference.pong(payload);
-        let ack = self.ledger.pong(self.now, self.link, payload);
+        let ack = self.ledger.pong(self.now, LinkId(self.link), payload);
         assert_eq!(ack.is_some(), answers, "what counts as an answer");
         if let Some(ack) = ack {
             assert_eq!(ack.last, self.reference.unanswered() == 0);
@@ -158,7 +159,7 @@ impl World {
         match self.old_pongs.get(place).cloned() {
             Some(payload) => {
                 let earlier = self.link.saturating_sub(1);
-                assert_eq!(self.ledger.pong(self.now, earlier, &payload), None);
+                assert_eq!(self.ledger.pong(self.now, LinkId(earlier), &payload), None);
                 self.pong(&payload);
             }
             None => {
@@ -204,7 +205,7 @@ impl World {
         self.gates = (false, false);
         self.reference.link(true);
         self.reference.skip_what_is_gone();
-        self.ledger.link_opened(self.now, self.link);
+        self.ledger.link_opened(self.now, LinkId(self.link));
     }
 
     fn cut(&mut self) {

@@ -8,6 +8,7 @@ pub(crate) mod reference;
 
 use choices::Choices;
 use draupnir_fsm::delivery::{After, Delivery, Kind, PushError, Reliable, StreamKey, UNLIMITED};
+use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::time::Time;
 use reference::Reference;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -270,9 +271,9 @@ impl World {
         let key = self.next_key;
         self.next_key += 1;
         let stream = match self.between(0, 2) {
-            0 => StreamKey::Stdout(key),
-            1 => StreamKey::Stderr(key),
-            _ => StreamKey::Terminal(key),
+            0 => StreamKey::Stdout(CommandKey(key)),
+            1 => StreamKey::Stderr(CommandKey(key)),
+            _ => StreamKey::Terminal(SessionKey(key)),
         };
         self.ledger.open_stream(stream);
         let attached = reference::RefStream { attached: true, ..Default::default() };

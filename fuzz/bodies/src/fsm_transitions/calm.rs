@@ -105,7 +105,7 @@ impl World {
         }
         self.now = end;
         assert_eq!(self.seen.state, "connected.ready");
-        assert!(self.latest_link <= link + 1, "more than one resync in a calm");
+        assert!(self.latest_link <= link.next(), "more than one resync in a calm");
     }
 
     /// Told to stop, with nobody to wait for, the agent says goodbye and is gone at once.

@@ -3,7 +3,8 @@
 //! It does not know times; the [calm](super::calm) asks at its end whether anybody was left without an answer.
 
 use draupnir_fsm::command::{RUNNING_MAX, WAITING_MAX};
-use draupnir_fsm::fact::{CommandFact, Fact, Key, SessionFact};
+use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};
+use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::order::{CommandEnd, Order, Refusal, SessionEnd};
 use std::collections::VecDeque;
 
@@ -16,7 +17,7 @@ pub(super) struct Children {
     sessions: Vec<Session>,
     commands: Vec<Command>,
     /// In the order in which they came.
-    waiting: VecDeque<Key>,
+    waiting: VecDeque<CommandKey>,
     running: usize,
     /// By bits, the ids of those that wait or run, of those that ever ran, and of those whose result is forgotten.
     live_ids: u64,
@@ -60,36 +61,37 @@ enum Stage {
 
 impl Children {
     /// A key that was never used.
-    pub(super) fn new_session(&mut self) -> Key {
+    pub(super) fn new_session(&mut self) -> SessionKey {
         self.sessions.push(Session::default());
-        key(self.sessions.len() - 1)
+        SessionKey(key(self.sessions.len() - 1))
     }
 
     /// A key that was never used.
-    pub(super) fn new_command(&mut self) -> Key {
+    pub(super) fn new_command(&mut self) -> CommandKey {
         self.commands.push(Command::default());
-        key(self.commands.len() - 1)
+        CommandKey(key(self.commands.len() - 1))
     }
 
     /// One of the sessions, the newest for 0; none where there was never any.
-    pub(super) fn some_session(&self, choice: u8) -> Option<Key> {
-        choose(self.sessions.len(), choice)
+    pub(super) fn some_session(&self, choice: u8) -> Option<SessionKey> {
+        choose(self.sessions.len(), choice).map(SessionKey)
     }
 
     /// One of the commands, likewise.
-    pub(super) fn some_command(&self, choice: u8) -> Option<Key> {
-        choose(self.commands.len(), choice)
+    pub(super) fn some_command(&self, choice: u8) -> Option<CommandKey> {
+        choose(self.commands.len(), choice).map(CommandKey)
     }
 
     /// The sessions that are not finished.
-    pub(super) fn live_sessions(&self) -> Vec<Key> {
-        let live = |(place, session): (usize, &Session)| (!session.finished).then(|| key(place));
+    pub(super) fn live_sessions(&self) -> Vec<SessionKey> {
+        let live = |(place, session): (usize, &Session)| (!session.finished).then(|| SessionKey(key(place)));
         self.sessions.iter().enumerate().filter_map(live).collect()
     }
 
     /// The commands that run.
-    pub(super) fn running_commands(&self) -> Vec<Key> {
-        let running = |(place, command): (usize, &Command)| (command.stage == Stage::Runs).then(|| key(place));
+    pub(super) fn running_commands(&self) -> Vec<CommandKey> {
+        let running =
+            |(place, command): (usize, &Command)| (command.stage == Stage::Runs).then(|| CommandKey(key(place)));
         self.commands.iter().enumerate().filter_map(running).collect()
     }
 
@@ -119,7 +121,7 @@ impl Children {
         self.draining |= matches!(fact, Fact::ShutdownRequested);
     }
 
-    fn requested(&mut self, key: Key, id_hash: u64) {
+    fn requested(&mut self, key: CommandKey, id_hash: u64) {
         let joined = self.live_ids & 1 << id_hash != 0;
         if !joined {
             self.waiting.push_back(key);
@@ -210,7 +212,7 @@ impl Children {
         (session.hung_up, session.killed) = (true, kills);
     }
 
-    fn started(&mut self, key: Key) {
+    fn started(&mut self, key: CommandKey) {
         assert!(!self.draining, "{key} starts in a drain");
         assert_eq!(self.waiting.front(), Some(&key), "out of turn");
         self.wait_ends(key, Stage::Runs);
@@ -221,7 +223,7 @@ impl Children {
         (self.live_ids, self.ran_ids) = (self.live_ids | id, self.ran_ids | id);
     }
 
-    fn refused(&mut self, key: Key, refusal: Refusal) {
+    fn refused(&mut self, key: CommandKey, refusal: Refusal) {
         // Its own place in the queue is one more.
         let full = self.waiting.len() > WAITING_MAX;
         self.wait_ends(key, Stage::Answered);
@@ -234,7 +236,7 @@ impl Children {
         assert!(may, "{key} is refused as {refusal:?}");
     }
 
-    fn finished(&mut self, key: Key, end: CommandEnd) {
+    fn finished(&mut self, key: CommandKey, end: CommandEnd) {
         let command = self.command(key);
         match command.stage {
             Stage::Runs if command.terminated && !command.failed => {
@@ -255,7 +257,7 @@ impl Children {
         }
     }
 
-    fn wait_ends(&mut self, key: Key, stage: Stage) {
+    fn wait_ends(&mut self, key: CommandKey, stage: Stage) {
         let command = self.command(key);
         assert!(command.stage == Stage::Waits && !command.joined, "{key} to {stage:?}: {command:?}");
         command.stage = stage;
@@ -265,24 +267,24 @@ impl Children {
         self.waiting.remove(place);
     }
 
-    fn session(&mut self, key: Key) -> &mut Session {
-        self.sessions.get_mut(place(key)).expect("only what was opened is told of or ordered about")
+    fn session(&mut self, key: SessionKey) -> &mut Session {
+        self.sessions.get_mut(place(key.0)).expect("only what was opened is told of or ordered about")
     }
 
-    fn command(&mut self, key: Key) -> &mut Command {
-        self.commands.get_mut(place(key)).expect("only what was requested is told of or ordered about")
+    fn command(&mut self, key: CommandKey) -> &mut Command {
+        self.commands.get_mut(place(key.0)).expect("only what was requested is told of or ordered about")
     }
 }
 
-fn key(place: usize) -> Key {
-    Key::try_from(place).expect("fewer than there are facts")
+fn key(place: usize) -> u32 {
+    u32::try_from(place).expect("fewer than there are facts")
 }
 
-fn place(key: Key) -> usize {
+fn place(key: u32) -> usize {
     usize::try_from(key).expect("fewer than there are facts")
 }
 
-fn choose(length: usize, choice: u8) -> Option<Key> {
+fn choose(length: usize, choice: u8) -> Option<u32> {
     let newest = length.checked_sub(1)?;
     Some(key(newest - usize::from(choice).min(newest)))
 }

@@ -5,7 +5,8 @@
 
 use super::children::IDS;
 use super::{FACTS_MAX, World};
-use draupnir_fsm::fact::{Attempt, CloseReason, CommandFact, Fact, Failure, Jump, Loss, SessionFact};
+use draupnir_fsm::fact::{CloseReason, CommandFact, Fact, Failure, Jump, Loss, SessionFact};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 
 const STATUSES: [u16; 16] = [200, 201, 204, 409, 401, 403, 404, 405, 400, 422, 429, 408, 503, 302, 410, 100];
 
@@ -65,8 +66,8 @@ impl World {
     }
 
     fn choose_telling_fact(&mut self, kind: u8, says: u8) {
-        let attempt = older(self.observer.registering().unwrap_or(self.latest_attempt), says);
-        let link = older(self.link_in_use(), says);
+        let attempt = RegistrationAttempt(older(self.observer.registering().unwrap_or(self.latest_attempt).0, says));
+        let link = LinkId(older(self.link_in_use().0, says));
         match kind {
             7 | 8 => {
                 let status = of(&STATUSES, says);
@@ -104,7 +105,7 @@ impl World {
     }
 
     /// The number that a fact about a link most likely has.
-    fn link_in_use(&self) -> Attempt {
+    fn link_in_use(&self) -> LinkId {
         let observer = &self.observer;
         observer.live().or(observer.dialling()).or(observer.closing()).unwrap_or(self.latest_link)
     }
@@ -176,8 +177,8 @@ impl World {
 }
 
 /// The number itself, or one that is up to three older.
-fn older(number: Attempt, says: u8) -> Attempt {
-    number.saturating_sub(Attempt::from(says >> 6))
+fn older(number: u32, says: u8) -> u32 {
+    number.saturating_sub(u32::from(says >> 6))
 }
 
 /// One of a list whose length is a power of two.

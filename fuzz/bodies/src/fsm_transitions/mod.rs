@@ -18,7 +18,8 @@ mod children;
 mod facts;
 
 use children::Children;
-use draupnir_fsm::fact::{Attempt, Fact, Jump};
+use draupnir_fsm::fact::{Fact, Jump};
+use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::invariants::Observer;
 use draupnir_fsm::machine::{Machine, Snapshot};
@@ -66,8 +67,8 @@ struct World {
     batch: u32,
     /// How the machine looked after the latest step.
     seen: Snapshot,
-    latest_attempt: Attempt,
-    latest_link: Attempt,
+    latest_attempt: RegistrationAttempt,
+    latest_link: LinkId,
     /// Jumps of the clock, each of which may make a retry wait a little longer.
     jumps: u64,
 }
@@ -90,8 +91,8 @@ impl World {
             orders: Vec::new(),
             facts: 0,
             batch: 0,
-            latest_attempt: 0,
-            latest_link: 0,
+            latest_attempt: RegistrationAttempt(0),
+            latest_link: LinkId(0),
             jumps: 0,
         };
         world.tell(Fact::Started { remembered: flags & 1 != 0 });

@@ -22,6 +22,7 @@ mod vt;
 use draupnir::terminal::SCROLLBACK_BYTES_MAX;
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
+use draupnir_fsm::id::SessionKey;
 use std::rc::Rc;
 use vt::Vt;
 
@@ -98,7 +99,7 @@ impl Play {
             let left = BUDGET_BYTES - budget.granted();
             assert!(budget.grant(Use::Captured, left));
         }
-        let mut stream = Stream::new(1, budget.clone());
+        let mut stream = Stream::new(SessionKey(1), budget.clone());
         stream.allow(usize::MAX, Some(0));
         Self {
             stream,
@@ -252,7 +253,7 @@ impl Play {
         let bytes = self.printed.len() - place(from);
         let bound = if self.starved { 1 << 10 } else { SCROLLBACK_BYTES_MAX };
         assert!(bytes <= bound, "{bytes} bytes are held");
-        let granted = self.budget.scrollback_granted(1);
+        let granted = self.budget.scrollback_granted(SessionKey(1));
         assert!(bytes <= granted.max(1 << 10), "{bytes} bytes are held, {granted} granted");
         assert!(!self.attached || from <= self.sent, "what was not sent is forgotten");
     }
