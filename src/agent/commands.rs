@@ -9,12 +9,13 @@ use super::policy::Policy;
 use super::sessions::Source;
 use super::share::Share;
 use crate::audit::Entry;
-use crate::command::{self, Line, Report, Spec};
+use crate::command::{self, Line, NotStarted, Report, Spec};
 use crate::config::Config;
 use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Faults, Metadata, OutputStream, ResultReason,
 };
 use crate::report::Reporter;
+use draupnir_fsm::command::{TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS};
 use draupnir_fsm::delivery::budget::{Budget, Use};
 use draupnir_fsm::delivery::{After, Cut, Kind, PushError, Reliable, StreamKey};
 use draupnir_fsm::engine::Requested;
@@ -54,6 +55,8 @@ struct Live {
     /// What to start, until it is.
     spec: Option<(Spec, Option<Share>)>,
     streams: bool,
+    /// How long it may run, in milliseconds.
+    timeout_ms: u64,
     /// Why it was not started, where the audit could not be written.
     unaudited: Option<String>,
 }
@@ -158,6 +161,11 @@ impl Source for Commands {
 impl Agent {
     pub(super) fn command_reports(&mut self, report: Report) {
         match report {
+            Report::Started { command } => {
+                tracing::info!(command, "command started");
+                self.tell_command(command, CommandFact::Started);
+            }
+            Report::StartFailed { command, error } => self.command_not_started(command, &error),
             Report::Output { command } => self.note_command_output(command),
             Report::EndOfOutput { command } => {
                 self.note_command_output(command);
@@ -192,9 +200,10 @@ impl Agent {
         let spec = Spec::from(dispatch);
         let share = self.commands.share_to_wait(spec.bytes());
         let may_wait = share.is_some();
+        let told_timeout_ms = if timeout_ms == 0 { TIMEOUT_DEFAULT_MS } else { timeout_ms.min(TIMEOUT_MAX_MS) };
         self.commands
             .live
-            .insert(command, Live { id: id.clone(), spec: Some((spec, share)), streams, unaudited: None });
+            .insert(command, Live { id: id.clone(), spec: Some((spec, share)), streams, timeout_ms: told_timeout_ms, unaudited: None });
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms, may_wait) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),
@@ -221,28 +230,25 @@ impl Agent {
             self.unaudited(&problem);
             return self.tell_command(command, CommandFact::Failed);
         }
-        match self.commands.runner.start(command, spec) {
-            Ok(()) => {
-                tracing::info!(%command, "command started");
-                if streams_output {
-                    self.commands.streaming.insert(command, (live.id.clone(), 2));
-                    streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.open_stream(key));
-                }
-                self.tell_command(command, CommandFact::Started);
-            }
-            Err(error) => {
-                tracing::warn!(%command, %error, "a command could not be started");
-                live.streams = false;
-                if error.is_exhaustion {
-                    let metadata = Metadata::new().with("command_id", live.id.as_str());
-                    self.error_event("command", &error.reason, metadata);
-                }
-                self.tell_command(command, CommandFact::Failed);
-            }
+        self.commands.runner.start(command, spec);
+        if streams_output {
+            self.commands.streaming.insert(command, (live.id.clone(), 2));
+            streams(command).into_iter().for_each(|(key, _)| self.engine.delivery.open_stream(key));
         }
     }
 
-    pub(super) fn finish_command(&mut self, command: CommandKey, end: CommandEnd, exit_code: i32) {
+    fn command_not_started(&mut self, command: Key, error: &NotStarted) {
+        // One that was given up meanwhile is answered.
+        let Some(live) = self.commands.live.get(&command) else { return };
+        tracing::warn!(command, %error, "a command could not be started");
+        if error.is_exhaustion {
+            let metadata = Metadata::new().with("command_id", live.id.as_str());
+            self.error_event("command", &error.reason, metadata);
+        }
+        self.tell_command(command, CommandFact::Failed);
+    }
+
+    pub(super) fn finish_command(&mut self, command: Key, end: CommandEnd, exit_code: i32) {
         let mut captured = self.commands.runner.finish(command);
         self.note_command_output(command);
         let Some(live) = self.commands.take_live(command) else { return };
@@ -256,6 +262,11 @@ impl Agent {
             Some(_) => (EXIT_REFUSED, Some(ResultReason::AuditUnavailable)),
             None => (captured.exit_code(exit_code), captured.not_started.map(|_| ResultReason::SpawnFailed)),
         };
+        // What a command itself made of the end of the agent says more than that it was told of it.
+        let exit_code = captured.exited.filter(|_| end == CommandEnd::Drained).unwrap_or(exit_code);
+        if end == CommandEnd::TimedOut {
+            captured.note_timeout(live.timeout_ms);
+        }
         let unaudited = live.unaudited.as_ref().map(|text| Captured::all(text.as_bytes()));
         let message = CommandResult {
             command_id: &live.id,

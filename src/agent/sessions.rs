@@ -9,7 +9,7 @@ use crate::audit::{Entry, Unavailable};
 use crate::config::{Config, TerminalPolicy};
 use crate::protocol::{ClosedReason, Faults, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
-use crate::terminal::{Open, Report, Terminals};
+use crate::terminal::{Open, Report, SpawnError, Terminals};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::delivery::{After, Cut, Kind, Reliable, StreamKey};
 use draupnir_fsm::fact::{Fact, SessionFact};
@@ -46,6 +46,8 @@ struct Session {
     closed: Option<u64>,
     /// How much was typed.
     input_bytes: u64,
+    /// Why it has no shell.
+    failure: Option<String>,
 }
 
 impl Sessions {
@@ -116,7 +118,7 @@ impl Sessions {
         let key = self.next_key;
         self.next_key = self.next_key.next();
         self.keys.insert(id.clone(), key);
-        self.sessions.insert(key, Session { id, closed: None, input_bytes: 0 });
+        self.sessions.insert(key, Session { id, closed: None, input_bytes: 0, failure: None });
         key
     }
 
@@ -153,6 +155,8 @@ fn own_bytes(session_id: &SessionId, data: &[u8]) -> (usize, Option<String>) {
 impl Agent {
     pub(super) fn terminal_reports(&mut self, report: Report) {
         match report {
+            Report::Opened { session } => tracing::info!(session, "terminal opened"),
+            Report::OpenFailed { session, error } => self.session_not_opened(session, &error),
             Report::Output { session } => self.note_output(session),
             Report::EndOfOutput { session } => {
                 self.note_output(session);
@@ -201,19 +205,18 @@ impl Agent {
             return self.close_unopened(&id, ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(&text));
         }
         let key = self.sessions.add(id);
-        let opened = self.sessions.terminals.open(key, Open { shell, cols, rows });
+        self.sessions.terminals.open(key, Open { shell, cols, rows });
         self.engine.delivery.open_stream(StreamKey::Terminal(key));
-        match opened {
-            Ok(()) => {
-                tracing::info!(session = %key, cols, rows, "terminal opened");
-                self.tell_session(key, SessionFact::Opened);
-            }
-            Err(error) => {
-                let text = error.to_string();
-                self.close_opened(key, ClosedReason::SpawnFailed, error.exit_code(), Some(&text));
-                self.error_event("terminal", &text, Metadata::new());
-            }
-        }
+        // From now on it can be closed, given up and drained, even while its shell starts.
+        self.tell_session(key, SessionFact::Opened);
+    }
+
+    fn session_not_opened(&mut self, key: Key, error: &SpawnError) {
+        self.note_output(key);
+        let Some(session) = self.sessions.sessions.get_mut(&key) else { return };
+        session.failure = Some(error.to_string());
+        self.tell_session(key, SessionFact::Exited { code: error.exit_code() });
+        self.tell_session(key, SessionFact::EndOfOutput);
     }
 
     fn reattach(&mut self, key: SessionKey, cols: u16, rows: u16) {
@@ -290,7 +293,12 @@ impl Agent {
         }
     }
 
-    pub(super) fn finish_session(&mut self, key: SessionKey, end: SessionEnd, exit_code: i32) {
+    pub(super) fn finish_session(&mut self, key: Key, end: SessionEnd, exit_code: i32) {
+        let failure = self.sessions.sessions.get(&key).and_then(|session| session.failure.clone());
+        if let Some(text) = failure {
+            self.close_opened(key, ClosedReason::SpawnFailed, exit_code, Some(&text));
+            return self.error_event("terminal", &text, Metadata::new());
+        }
         let reason = match end {
             SessionEnd::Exited => ClosedReason::Exited,
             SessionEnd::Closed => ClosedReason::Closed,

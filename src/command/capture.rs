@@ -82,7 +82,7 @@ impl Capture {
     pub(super) fn take(&mut self) -> Output {
         let fresh = Self::new(Rc::clone(&self.grant.budget));
         let Self { head, tail, bytes, grant, .. } = std::mem::replace(self, fresh);
-        Output { head, tail, bytes, _grant: grant }
+        Output { head, tail, bytes, own_bytes: 0, grant }
     }
 
     /// Makes room in the head for `wanted` more bytes, as far as may be; the result is the room. Once something is in the
@@ -111,7 +111,9 @@ pub struct Output {
     head: Vec<u8>,
     tail: Ring,
     bytes: u64,
-    _grant: Grant,
+    /// Bytes of the agent's own behind them.
+    own_bytes: u64,
+    grant: Grant,
 }
 
 impl Output {
@@ -120,9 +122,23 @@ impl Output {
         self.bytes
     }
 
+    /// Appends a line of the agent's own, which does not count as printed.
+    pub fn append_line(&mut self, line: &str) {
+        let last = if self.tail.is_empty() { self.head.last() } else { self.tail.make_contiguous().last() };
+        let separator = if last.is_none_or(|last| *last == b'\n') { "" } else { "\n" };
+        let text = format!("{separator}{line}\n");
+        self.own_bytes += text.len() as u64;
+        if self.tail.is_empty() && self.bytes == self.head.len() as u64 {
+            self.head.extend_from_slice(text.as_bytes());
+        } else {
+            self.tail.push(text.as_bytes(), |step| self.grant.grow(step));
+        }
+    }
+
     /// What was kept of it.
     pub fn kept(&mut self) -> protocol::Captured<'_> {
-        let left_out = self.bytes.saturating_sub((self.head.len() + self.tail.len()) as u64);
+        let all = self.bytes.saturating_add(self.own_bytes);
+        let left_out = all.saturating_sub((self.head.len() + self.tail.len()) as u64);
         protocol::Captured { head: &self.head, left_out, tail: self.tail.make_contiguous() }
     }
 }
@@ -171,6 +187,26 @@ mod tests {
         assert_eq!(kept.left_out, 3_000_000 - CAPTURE_BYTES_MAX as u64);
         drop((output, capture));
         assert_eq!(budget.granted(), before);
+    }
+
+    #[test]
+    fn own_line_stands_alone_behind_the_output() {
+        for (printed, expected) in [("", "line\n"), ("a\n", "a\nline\n"), ("a", "a\nline\n")] {
+            let mut capture = Capture::new(Rc::new(Budget::new()));
+            capture.push(printed.as_bytes());
+            let mut output = capture.take();
+            output.append_line("line");
+            let kept = output.kept();
+            assert_eq!((kept.head, kept.left_out, kept.tail), (expected.as_bytes(), 0, &b""[..]));
+            assert_eq!(output.bytes(), printed.len() as u64);
+        }
+        let mut capture = Capture::new(Rc::new(Budget::new()));
+        capture.push(&vec![b'x'; 3 * CAPTURE_BYTES_MAX]);
+        let mut output = capture.take();
+        output.append_line("line");
+        let kept = output.kept();
+        assert!(kept.tail.ends_with(b"x\nline\n"));
+        assert_eq!(kept.left_out, 2 * CAPTURE_BYTES_MAX as u64 + 6);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! One-off commands: a process group each, on the reactor, their output bounded.
 //!
 //! It does not decide when a command starts, ends or is answered (`draupnir_fsm::command` does), gives no deadlines, and
-//! knows neither ids nor the link. No method blocks longer than a spawn takes.
+//! knows neither ids nor the link. No method blocks, whatever a program, a directory or a file system does.
 //!
 //! Invariants:
+//! - a start that hangs can be ended and given up like a command that runs: what appears later is killed and reaped;
 //! - a command gets an empty standard input or its script, a session and process group of its own, and nothing of the
 //!   agent (`sys`);
+//! - what a command leaves in the background can go on printing for a while: it is read and thrown away (`discard`);
 //! - its process stands for itself until [`Commands::finish`]: no signal can reach a stranger;
 //! - what is kept of its output is bounded, whatever it prints, and drawn on the budget of all buffers.
 //!
 //! Units: bytes, milliseconds. Wire: `command:dispatch`, `command:output`, `command:result` (wire.md, parts A and B).
 
 mod capture;
+mod discard;
 mod pipe;
 mod run;
 mod spec;
@@ -25,6 +28,7 @@ use crate::protocol::OutputStream;
 use crate::report::Reporter;
 use crate::sys::spawn::SpawnError;
 use capture::Capture;
+use discard::Discarded;
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::id::CommandKey;
 use pipe::Watched;
@@ -38,6 +42,18 @@ use std::rc::Rc;
 /// What a command tells the loop.
 #[derive(Debug)]
 pub enum Report {
+    /// The program runs.
+    Started {
+        /// The command.
+        command: Key,
+    },
+    /// The program cannot be run; nothing else is reported of the command.
+    StartFailed {
+        /// The command.
+        command: Key,
+        /// Why.
+        error: NotStarted,
+    },
     /// There is new output of a command that streams, or what was held back of it is no longer. At most one such report
     /// of a command waits: the next one comes after [`Commands::held`].
     Output {
@@ -81,6 +97,12 @@ pub struct NotStarted {
     pub is_exhaustion: bool,
 }
 
+impl From<SpawnError> for NotStarted {
+    fn from(error: SpawnError) -> Self {
+        Self { exit_code: error.exit_code(), is_exhaustion: error.is_exhaustion(), reason: error.to_string() }
+    }
+}
+
 /// What is left of a command that is over.
 #[derive(Debug)]
 pub struct Captured {
@@ -88,8 +110,10 @@ pub struct Captured {
     pub stdout: Output,
     /// Its standard error; the reason where it could not be started.
     pub stderr: Output,
-    /// How long its process ran, in milliseconds.
+    /// How long its process ran, in milliseconds, its start included.
     pub duration_ms: u64,
+    /// The exit code of its process, if that is gone.
+    pub exited: Option<i32>,
     /// Its exit code where it could not be started.
     pub not_started: Option<i32>,
 }
@@ -101,15 +125,16 @@ pub struct Commands {
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     budget: Rc<Budget>,
-    running: BTreeMap<CommandKey, Running>,
-    failed: BTreeMap<CommandKey, NotStarted>,
-    streams: BTreeMap<(CommandKey, OutputStream), Rc<RefCell<Watched>>>,
+    running: BTreeMap<Key, Running>,
+    failed: BTreeMap<Key, NotStarted>,
+    streams: BTreeMap<(Key, OutputStream), Rc<RefCell<Watched>>>,
+    discarded: Discarded,
 }
 
 #[derive(Debug)]
 struct Running {
     run: Rc<Run>,
-    _watch: Task<()>,
+    watch: Task<()>,
 }
 
 impl Commands {
@@ -128,43 +153,41 @@ impl Commands {
             running: BTreeMap::new(),
             failed: BTreeMap::new(),
             streams: BTreeMap::new(),
+            discarded: Discarded::default(),
         }
     }
 
-    /// Starts a command. What prevents it is the standard error of its result, too.
-    ///
-    /// # Errors
-    /// The command does not run; [`Commands::finish`] tells why, too.
-    pub fn start(&mut self, command: CommandKey, spec: Spec) -> Result<(), NotStarted> {
+    /// Begins to start a command, which [`Report::Started`] or [`Report::StartFailed`] tells the end of. What prevents it
+    /// is the standard error of its result, too.
+    pub fn start(&mut self, command: Key, spec: Spec) {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
             Ok(started) => {
                 let streams = is_streamed.then(|| self.open_streams(command));
-                let (run, feed) = Run::new(command, started, &self.budget, streams.as_ref());
+                let (run, start, feed) = Run::new(command, started, &self.budget, streams.as_ref());
                 let run = Rc::new(run);
-                let watch = run::watch(Rc::clone(&run), feed, is_streamed, self.reporter.clone());
-                let watch = self.executor.spawn(watch);
-                self.running.insert(command, Running { run, _watch: watch });
-                Ok(())
+                let watch = run::watch(Rc::clone(&run), start, feed, is_streamed, self.reporter.clone());
+                self.running.insert(command, Running { run, watch: self.executor.spawn(watch) });
             }
             Err(error) => {
-                let is_exhaustion = matches!(error, SpawnError::Exhausted(_));
-                let failure = NotStarted { exit_code: error.exit_code(), reason: error.to_string(), is_exhaustion };
-                self.failed.insert(command, failure.clone());
-                Err(failure)
+                let error = NotStarted::from(error);
+                self.failed.insert(command, error.clone());
+                let reporter = self.reporter.clone();
+                let report = async move { reporter.report(Report::StartFailed { command, error }).await };
+                self.executor.spawn(report).detach();
             }
         }
     }
 
-    /// Sends SIGTERM to the process group of a command.
-    pub fn terminate(&self, command: CommandKey) {
+    /// Sends SIGTERM to every process in the session of a command. It ends one that starts still.
+    pub fn terminate(&self, command: Key) {
         if let Some(running) = self.running.get(&command) {
             running.run.terminate();
         }
     }
 
-    /// Sends SIGKILL to the process group of a command.
-    pub fn kill(&self, command: CommandKey) {
+    /// Sends SIGKILL to every process in the session of a command.
+    pub fn kill(&self, command: Key) {
         if let Some(running) = self.running.get(&command) {
             running.run.kill();
         }
@@ -208,29 +231,45 @@ impl Commands {
         Chunk { offset, data }
     }
 
-    /// Ends a command, whatever it does: reads what is left in its pipes, closes them, and reaps its process if it is
-    /// gone. A command that was never started has printed nothing. What was streamed is held until it is
-    /// [released](Self::release).
-    pub fn finish(&mut self, command: CommandKey) -> Captured {
-        if let Some(Running { run, _watch }) = self.running.remove(&command) {
-            run.stdout.read_rest();
-            run.stderr.read_rest();
-            return Captured {
-                stdout: run.stdout.take(),
-                stderr: run.stderr.take(),
-                duration_ms: run.duration_ms(),
-                not_started: None,
-            };
+    /// Ends a command, whatever it does: reads what is left in its pipes and reaps its process if it is gone. One whose
+    /// start still hangs is killed, and reaped once it can be. A command that was never started has printed nothing. What
+    /// was streamed is held until it is [released](Self::release).
+    pub fn finish(&mut self, command: Key) -> Captured {
+        let Some(Running { run, watch }) = self.running.remove(&command) else {
+            let failure = self.failed.remove(&command);
+            return self.nothing_printed(failure.as_ref());
+        };
+        if run.give_up_start() {
+            watch.detach();
         }
-        let failure = self.failed.remove(&command);
-        let (mut stdout, mut stderr) = (self.capture(), self.capture());
-        if let Some(failure) = &failure {
+        if let Some(failure) = run.failure() {
+            return self.nothing_printed(Some(failure));
+        }
+        for pipe in [&run.stdout, &run.stderr] {
+            if let Some(reads) = pipe.read_rest() {
+                self.discarded.push(&self.executor, reads);
+            }
+        }
+        Captured {
+            stdout: run.stdout.take(),
+            stderr: run.stderr.take(),
+            duration_ms: run.duration_ms(),
+            exited: run.exit_code(),
+            not_started: None,
+        }
+    }
+
+    fn nothing_printed(&self, failure: Option<&NotStarted>) -> Captured {
+        let capture = || Capture::new(Rc::clone(&self.budget));
+        let (mut stdout, mut stderr) = (capture(), capture());
+        if let Some(failure) = failure {
             stderr.push(format!("{failure}\n").as_bytes());
         }
         Captured {
             stdout: stdout.take(),
             stderr: stderr.take(),
             duration_ms: 0,
+            exited: None,
             not_started: failure.map(|failure| failure.exit_code),
         }
     }
@@ -248,16 +287,17 @@ impl Commands {
         };
         Streams { stdout: open(OutputStream::Stdout), stderr: open(OutputStream::Stderr) }
     }
-
-    fn capture(&self) -> Capture {
-        Capture::new(Rc::clone(&self.budget))
-    }
 }
 
 impl Captured {
     /// The exit code to tell: the one that was ordered, unless the command could not be started.
     pub fn exit_code(&self, ordered: i32) -> i32 {
         self.not_started.unwrap_or(ordered)
+    }
+
+    /// Says in its standard error that it ran out of time.
+    pub fn note_timeout(&mut self, timeout_ms: u64) {
+        self.stderr.append_line(&format!("timed out after {timeout_ms} ms"));
     }
 }
 

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// How much is read at once, in bytes: what a pipe holds.
-const READ_BYTES: usize = 64 << 10;
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// What is still read of a pipe when its command is over, in bytes: what it holds, with room for larger pipes. A child
 /// that is left in the background may fill it for ever.
@@ -57,7 +57,7 @@ impl Watched {
 /// The reading end of an output.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    reads: Async<OwnedFd>,
+    reads: Rc<Async<OwnedFd>>,
     capture: RefCell<Capture>,
     watched: Option<Rc<RefCell<Watched>>>,
     allowed: Cell<usize>,
@@ -76,7 +76,7 @@ impl Pipe {
     pub(super) fn new(reads: Async<OwnedFd>, budget: Rc<Budget>, watched: Option<Rc<RefCell<Watched>>>) -> Self {
         let allowed = if watched.is_some() { 0 } else { usize::MAX };
         Self {
-            reads,
+            reads: Rc::new(reads),
             capture: RefCell::new(Capture::new(budget)),
             watched,
             allowed: Cell::new(allowed),
@@ -126,7 +126,8 @@ impl Pipe {
     }
 
     /// Reads what is in the pipe now, whether or not it was allowed: the command is over, and its result tells of this.
-    pub(super) fn read_rest(&self) {
+    /// Gives the pipe where something else may still write into it.
+    pub(super) fn read_rest(&self) -> Option<Rc<Async<OwnedFd>>> {
         let mut left = REST_BYTES_MAX;
         while left > 0 && !self.closed.get() {
             match self.read_now(left) {
@@ -134,7 +135,9 @@ impl Pipe {
                 Progress::Nothing | Progress::End => break,
             }
         }
+        let is_open = !self.closed.get();
         self.end();
+        is_open.then(|| Rc::clone(&self.reads))
     }
 
     /// What is kept for the result.

@@ -3,21 +3,23 @@
 //! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can be
 //! signalled when it is gone itself.
 
-use super::Report;
+use super::{NotStarted, Report};
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
 use crate::report::Reporter;
 use crate::sys::child::Child;
+use crate::sys::session::{kill_sessions, terminate_others};
+use crate::sys::spawn::Start;
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::id::CommandKey;
 use futures_lite::future::zip;
 use rustix::process::Signal;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// A command that runs, or has just ended.
+/// A command that starts, runs, or has just ended.
 #[derive(Debug)]
 pub(super) struct Run {
     command: CommandKey,
@@ -26,6 +28,9 @@ pub(super) struct Run {
     pub(super) stderr: Pipe,
     started_at: Instant,
     ended_at: Cell<Option<Instant>>,
+    /// How its start came out, once it did.
+    started: OnceCell<Result<(), NotStarted>>,
+    exit_code: Cell<Option<i32>>,
     /// New output was told of, and nobody has looked yet.
     told: Cell<bool>,
 }
@@ -37,14 +42,14 @@ pub(super) struct Streams {
 }
 
 impl Run {
-    /// Takes charge of a process. Nothing is read before [`watch`] runs.
+    /// Takes charge of a process on its way. Nothing is read before [`watch`] runs.
     pub(super) fn new(
         command: CommandKey,
         started: Started,
         budget: &Rc<Budget>,
         streams: Option<&Streams>,
-    ) -> (Self, Option<Feed>) {
-        let Started { child, stdout, stderr, feed } = started;
+    ) -> (Self, Start, Option<Feed>) {
+        let Started { child, start, stdout, stderr, feed } = started;
         let watched = |pick: fn(&Streams) -> &Rc<RefCell<Watched>>| streams.map(|streams| Rc::clone(pick(streams)));
         let run = Self {
             command,
@@ -53,20 +58,45 @@ impl Run {
             stderr: Pipe::new(stderr, Rc::clone(budget), watched(|streams| &streams.stderr)),
             started_at: Instant::now(),
             ended_at: Cell::new(None),
+            started: OnceCell::new(),
+            exit_code: Cell::new(None),
             told: Cell::new(false),
         };
-        (run, feed)
+        (run, start, feed)
     }
 
-    /// SIGTERM to the group; and SIGCONT, for what is stopped cannot end.
+    /// SIGTERM to its whole session; and SIGCONT, for what is stopped cannot end.
     pub(super) fn terminate(&self) {
-        self.child.signal_group(Signal::TERM);
-        self.child.signal_group(Signal::CONT);
+        for signal in [Signal::TERM, Signal::CONT] {
+            self.child.signal_group(signal);
+        }
+        terminate_others(self.child.id());
     }
 
-    /// SIGKILL to the group.
+    /// SIGKILL to its whole session.
     pub(super) fn kill(&self) {
         self.child.signal_group(Signal::KILL);
+        kill_sessions(&[self.child.id()]);
+    }
+
+    /// Nobody waits for it any more: what of it may still start is killed. True if it has not started yet, and is to be
+    /// watched on until it is gone.
+    pub(super) fn give_up_start(&self) -> bool {
+        let starts = self.started.set(Ok(())).is_ok();
+        if starts {
+            self.kill();
+        }
+        starts
+    }
+
+    /// Why it does not run.
+    pub(super) fn failure(&self) -> Option<&NotStarted> {
+        self.started.get()?.as_ref().err()
+    }
+
+    /// The exit code of its process, if that is gone.
+    pub(super) fn exit_code(&self) -> Option<i32> {
+        self.exit_code.get()
     }
 
     /// How long its process ran, or has run so far, in milliseconds.
@@ -95,16 +125,28 @@ impl Run {
     }
 }
 
-/// Watches a command until its process is gone and both its outputs are at their end.
-pub(super) async fn watch(run: Rc<Run>, feed: Option<Feed>, streams: bool, reporter: Reporter) {
+/// Watches a command from its start until its process is gone and both its outputs are at their end.
+pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, streams: bool, reporter: Reporter) {
+    let started = start.done(&run.child).await.map_err(NotStarted::from);
+    let command = run.command;
+    if run.started.set(started).is_err() {
+        // Given up, and killed: it only had to be reaped.
+        run.child.exited().await;
+        return;
+    }
+    if let Some(error) = run.failure() {
+        return reporter.report(Report::StartFailed { command, error: error.clone() }).await;
+    }
+    reporter.report(Report::Started { command }).await;
     let output = async {
         zip(run.read(&run.stdout, streams, &reporter), run.read(&run.stderr, streams, &reporter)).await;
-        reporter.report(Report::EndOfOutput { command: run.command }).await;
+        reporter.report(Report::EndOfOutput { command }).await;
     };
     let exit = async {
         let code = run.child.exited().await;
         run.ended_at.set(Some(Instant::now()));
-        reporter.report(Report::Exited { command: run.command, code }).await;
+        run.exit_code.set(Some(code));
+        reporter.report(Report::Exited { command, code }).await;
     };
     let input = async {
         if let Some(feed) = feed {

@@ -5,23 +5,27 @@
 use crate::protocol::Dispatch;
 use crate::sys::child::Child;
 use crate::sys::environment::Environment;
-use crate::sys::spawn::{Program, SpawnError, spawn};
+use crate::sys::spawn::{Program, SpawnError, Start, spawn};
 use async_io::Async;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 /// The shell of command lines. POSIX knows it by this name only, and every system has it there.
 const SHELL: &str = "/bin/sh";
+
+/// The longest argument that every system takes, in bytes without its end: Linux has 32 pages.
+const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
 
 /// What a command gets from the agent.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The agent's own variables without its secrets.
     pub environment: Environment,
-    /// The working directory where the console names none; one that is named is relative to it.
+    /// The working directory where the console names none; one that is named is relative to it. `/` where it cannot be
+    /// entered.
     pub home: PathBuf,
 }
 
@@ -76,9 +80,10 @@ impl From<Dispatch> for Spec {
     }
 }
 
-/// A process with the agent's ends of its pipes.
+/// A process on its way, with the agent's ends of its pipes.
 pub(super) struct Started {
     pub(super) child: Child,
+    pub(super) start: Start,
     pub(super) stdout: Async<OwnedFd>,
     pub(super) stderr: Async<OwnedFd>,
     pub(super) feed: Option<Feed>,
@@ -90,47 +95,48 @@ pub(super) struct Feed {
     pub(super) stdin: Async<OwnedFd>,
 }
 
-/// Starts a command. Every end of a pipe that is not the agent's is closed when this is back.
+/// Starts a command, and comes back while it starts. Every end of a pipe that is not the agent's is closed then.
 pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnError> {
     let Spec { line, env, script, directory, stream: _ } = spec;
     let (path, arguments) = match line {
-        Line::Shell(line) => (SHELL.into(), vec![OsString::from("-c"), line.into()]),
+        Line::Shell(line) => (SHELL.into(), shell_arguments(line)),
         Line::Program { program, arguments } => (program, arguments.into_iter().map(OsString::from).collect()),
     };
-    let directory = working_directory(&settings.home, directory);
     let mut environment = settings.environment.clone();
-    match plain(&directory) {
-        Some(directory) => environment.set("PWD", directory),
-        None => environment.remove("PWD"),
-    }
     for (name, value) in env {
         environment.set(name, value);
     }
     let (stdin, feed) = standard_input(script).map_err(SpawnError::Exhausted)?;
     let (stdout, stdout_writes) = output().map_err(SpawnError::Exhausted)?;
     let (stderr, stderr_writes) = output().map_err(SpawnError::Exhausted)?;
-    let child = spawn(&Program {
+    let (child, start) = spawn(&Program {
         path: OsStr::new(&path),
         name: None,
         arguments: &arguments,
         environment: &environment,
-        directory: &directory,
+        home: &settings.home,
+        directory: directory.as_deref(),
         stdio: [stdin.as_fd(), stdout_writes.as_fd(), stderr_writes.as_fd()],
         controlling_terminal: false,
     })?;
-    Ok(Started { child, stdout, stderr, feed })
+    Ok(Started { child, start, stdout, stderr, feed })
 }
 
-/// A directory that the console names must be there; the home directory of an image often is not.
-fn working_directory(home: &Path, named: Option<PathBuf>) -> PathBuf {
-    let home = if home.is_dir() { home } else { Path::new("/") };
-    named.map_or_else(|| home.to_owned(), |named| home.join(named))
-}
-
-/// The directory as a shell would name it in `PWD`: absolute and without detours; else the shell finds out by itself.
-fn plain(directory: &Path) -> Option<PathBuf> {
-    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    (directory.is_absolute() && directory.components().all(is_plain)).then(|| directory.components().collect())
+/// What the shell gets to run a line. One that is too long for an argument comes in parts, which the shell puts together
+/// and drops from its parameters before it runs them.
+fn shell_arguments(line: String) -> Vec<OsString> {
+    if line.len() <= ARGUMENT_BYTES_MAX {
+        return vec!["-c".into(), line.into()];
+    }
+    let (mut parts, mut rest) = (Vec::new(), line.as_str());
+    while !rest.is_empty() {
+        let (part, others) = rest.split_at(rest.floor_char_boundary(ARGUMENT_BYTES_MAX));
+        parts.push(OsString::from(part));
+        rest = others;
+    }
+    let together: String = (1..=parts.len()).map(|number| format!("${{{number}}}")).collect();
+    let line = format!("eval \"shift {}\n{together}\"", parts.len());
+    ["-c".into(), line.into(), SHELL.into()].into_iter().chain(parts).collect()
 }
 
 fn standard_input(script: Option<Vec<u8>>) -> io::Result<(OwnedFd, Option<Feed>)> {

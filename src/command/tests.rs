@@ -61,6 +61,22 @@ impl Bench {
         async_io::block_on(self.executor.run(or(next, too_long)))
     }
 
+    /// Starts a command, to the end of its start.
+    fn start(&mut self, spec: Spec) {
+        self.commands.start(COMMAND, spec);
+        let report = self.next();
+        assert!(matches!(report, Report::Started { command: COMMAND }), "{report:?}");
+    }
+
+    /// Starts a command that cannot be.
+    fn failure(&mut self, spec: Spec) -> NotStarted {
+        self.commands.start(COMMAND, spec);
+        match self.next() {
+            Report::StartFailed { command: COMMAND, error } => error,
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// Lets it go on until it says so; gives the exit code if that was told meanwhile.
     fn until(&self, is_it: impl Fn(&Report) -> bool) -> Option<i32> {
         let mut code = None;
@@ -77,7 +93,7 @@ impl Bench {
 
     /// Lets a command run to the end of its process and of its output.
     fn run(&mut self, spec: Spec) -> Told {
-        self.commands.start(COMMAND, spec).expect("it starts");
+        self.start(spec);
         let (mut code, mut ended) = (None, false);
         while code.is_none() || !ended {
             match self.next() {
@@ -176,7 +192,7 @@ fn the_working_directory_is_the_one_that_was_named_or_home() {
     let told = bench.run(named("sub"));
     assert_eq!(told.stdout, format!("{}/sub\n", bench.home.display()));
     assert_eq!(bench.run(named("/")).stdout, "/\n");
-    let failure = bench.commands.start(COMMAND, named("missing")).expect_err("no such directory");
+    let failure = bench.failure(named("missing"));
     assert_eq!(failure.exit_code, 126);
     let told = bench.told(0);
     assert!(told.stderr.contains("missing") && told.stderr.contains("No such file"), "{told:?}");
@@ -192,7 +208,7 @@ fn what_cannot_be_started_says_why() {
     fs::write(&plain, "no program").expect("writable");
     let plain = plain.to_str().expect("text");
     for (name, code, reason) in [("no-such-program", 127, "not found"), (plain, 126, "ermission denied")] {
-        let failure = bench.commands.start(COMMAND, program(name, &["x"])).expect_err("no program");
+        let failure = bench.failure(program(name, &["x"]));
         assert_eq!(failure.exit_code, code);
         let told = bench.told(0);
         assert!(told.stderr.contains(name) && told.stderr.contains(reason), "{told:?}");
@@ -215,7 +231,7 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
     // A shell forgets a signal that comes between its fork and the exec of its child: each child says that it is there.
     let child = "sh -c 'echo up; exec sleep 600' &";
     let line = format!("trap 'echo told; exit 9' TERM; {child} {child} wait; wait");
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell(&line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }
@@ -233,7 +249,7 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
 fn what_ignores_sigterm_is_killed_with_its_children() {
     let mut bench = Bench::new("stubborn");
     let line = "trap '' TERM; sleep 600 & echo up; wait";
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell(line) }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell(line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }
@@ -250,7 +266,7 @@ fn a_child_in_the_background_does_not_hold_the_output_back() {
     let mut bench = Bench::new("background");
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; (read go < {0}; echo late) & echo early", fifo.display());
-    bench.commands.start(COMMAND, shell(&line)).expect("it starts");
+    bench.start(shell(&line));
     assert_eq!(bench.until(is_exit), Some(0));
     assert_eq!(bench.told(0).stdout, "early\n");
     // It lives: somebody opens the other end.
@@ -261,7 +277,7 @@ fn a_child_in_the_background_does_not_hold_the_output_back() {
 fn memory_is_bounded_whatever_is_printed() {
     let mut bench = Bench::new("flood");
     let before = bench.budget.granted();
-    bench.commands.start(COMMAND, shell("yes | head -c 64M; echo end")).expect("it starts");
+    bench.start(shell("yes | head -c 64M; echo end"));
     bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
     assert!(bench.budget.granted() - before <= CAPTURE_BYTES_MAX);
     let mut captured = bench.commands.finish(COMMAND);
@@ -279,7 +295,7 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
     let mut bench = Bench::new("stream");
     let before = bench.budget.granted();
     let line = "head -c 300000 /dev/zero | tr '\\0' x; echo problem >&2";
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell(line) }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell(line) });
     let mut end = 0;
     for allowed in [1, 1_000, 100_000] {
         bench.commands.allow(COMMAND, OutputStream::Stdout, allowed);
@@ -317,7 +333,7 @@ fn what_was_allowed_can_be_taken_back() {
     let mut bench = Bench::new("taken-back");
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; echo up >&2; read go < {0}; echo late; echo done >&2", fifo.display());
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell(&line) });
     bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
     bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
     bench.until(is_output);
@@ -335,7 +351,7 @@ fn what_was_allowed_can_be_taken_back() {
 #[test]
 fn what_was_not_allowed_is_in_the_result_and_the_stream_at_the_end() {
     let mut bench = Bench::new("rest");
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell("echo one; echo two >&2") }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell("echo one; echo two >&2") });
     assert_eq!(bench.until(is_exit), Some(0));
     assert_eq!(bench.told(0), Told { stdout: "one\n".into(), stderr: "two\n".into(), code: 0 });
     assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"one\n");
@@ -347,7 +363,7 @@ fn characters_are_sent_whole_unless_they_never_end() {
     let mut bench = Bench::new("characters");
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; printf 'a\\342\\202'; read go < {0}; printf '\\254b\\303'", fifo.display());
-    bench.commands.start(COMMAND, Spec { stream: true, ..shell(&line) }).expect("it starts");
+    bench.start(Spec { stream: true, ..shell(&line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
     }

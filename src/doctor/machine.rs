@@ -103,12 +103,16 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
 async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
     let (shell, home) = (config.shell.clone().into_os_string(), config.home.clone());
     let settings = Settings { shell, home, secrets: vec!["SINDRI_CONSOLE_API_KEY".to_owned()] };
-    let shell = trial.start(&settings)?;
+    let (shell, start) = trial.start(&settings)?;
+    let run = async {
+        start.done(&shell).await?;
+        Ok(Some(shell.exited().await))
+    };
     let late = async {
         Timer::after(SHELL_PATIENCE).await;
-        None
+        Ok(None)
     };
-    let code = future::or(async { Some(shell.exited().await) }, late).await;
+    let code = future::or(run, late).await?;
     if code.is_none() {
         shell.signal_group(Signal::KILL);
     }

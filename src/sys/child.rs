@@ -9,7 +9,7 @@
 
 use async_signal::{Signal as Caught, Signals};
 use futures_lite::StreamExt;
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process, kill_process_group, waitid, waitpid,
 };
@@ -47,7 +47,7 @@ impl Child {
         match Watch::new(pid) {
             Ok(watch) => Ok(Self { pid, watch }),
             Err(error) => {
-                let _ = kill_process_group(pid, Signal::KILL);
+                signal_group(pid, Signal::KILL);
                 children().abandon(pid);
                 Err(error)
             }
@@ -98,7 +98,7 @@ impl Child {
 
     /// Sends a signal to its process group, whether or not the child itself still runs. A group that is gone is none.
     pub fn signal_group(&self, signal: Signal) {
-        let _ = kill_process_group(self.pid, signal);
+        signal_group(self.pid, signal);
     }
 
     /// Sends a signal to the child alone.
@@ -122,7 +122,6 @@ impl Watch {
         #[cfg(target_os = "linux")]
         {
             use async_io::Async;
-            use rustix::io::Errno;
             use rustix::process::{PidfdFlags, pidfd_open};
             match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(pidfd) => return Ok(Self::Pidfd(Async::new_nonblocking(pidfd)?)),
@@ -176,7 +175,15 @@ pub fn kill_all() {
         Err(TryLockError::WouldBlock) => return,
     };
     for pid in &children.own {
-        let _ = kill_process_group(*pid, Signal::KILL);
+        signal_group(*pid, Signal::KILL);
+    }
+}
+
+/// Sends a signal to the process group of a child that is not reaped; to the child alone while it has none of its own
+/// yet, since it has only just started.
+pub(super) fn signal_group(pid: Pid, signal: Signal) {
+    if kill_process_group(pid, signal) == Err(Errno::SRCH) {
+        let _ = kill_process(pid, signal);
     }
 }
 
@@ -257,7 +264,6 @@ fn is_zombie_of(pid: Pid, parent: i32) -> bool {
 mod tests {
     use super::*;
     use async_io::block_on;
-    use rustix::io::Errno;
 
     /// Forks without the machinery of this folder, whose children know their way to wait already.
     fn sleeper() -> Pid {

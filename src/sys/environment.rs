@@ -7,6 +7,85 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 
+/// Variables of whatever started the agent that are not true of a session or command: which terminal or multiplexer shows
+/// it, over which connection it came, where it began, and by what a service speaks to its supervisor. Exact names.
+pub const NOT_INHERITED: &[&str] = &[
+    // The terminal.
+    "ALACRITTY_LOG",
+    "ALACRITTY_SOCKET",
+    "ALACRITTY_WINDOW_ID",
+    "COLUMNS",
+    "GHOSTTY_BIN_DIR",
+    "GHOSTTY_RESOURCES_DIR",
+    "GHOSTTY_SHELL_FEATURES",
+    "GNOME_TERMINAL_SCREEN",
+    "GNOME_TERMINAL_SERVICE",
+    "INSIDE_EMACS",
+    "ITERM_PROFILE",
+    "ITERM_SESSION_ID",
+    "KITTY_LISTEN_ON",
+    "KITTY_PID",
+    "KITTY_PUBLIC_KEY",
+    "KITTY_WINDOW_ID",
+    "KONSOLE_DBUS_SERVICE",
+    "KONSOLE_DBUS_SESSION",
+    "KONSOLE_DBUS_WINDOW",
+    "KONSOLE_PROFILE_NAME",
+    "KONSOLE_VERSION",
+    "LC_TERMINAL",
+    "LC_TERMINAL_VERSION",
+    "LINES",
+    "NVIM",
+    "TERMCAP",
+    "TERMINATOR_DBUS_NAME",
+    "TERMINATOR_DBUS_PATH",
+    "TERMINATOR_UUID",
+    "TERM_PROGRAM",
+    "TERM_PROGRAM_VERSION",
+    "TERM_SESSION_ID",
+    "TILIX_ID",
+    "VTE_VERSION",
+    "WEZTERM_PANE",
+    "WEZTERM_UNIX_SOCKET",
+    "WINDOWID",
+    "WT_PROFILE_ID",
+    "WT_SESSION",
+    "XTERM_LOCALE",
+    "XTERM_SHELL",
+    "XTERM_VERSION",
+    // The multiplexer.
+    "STY",
+    "TMUX",
+    "TMUX_PANE",
+    "WINDOW",
+    "ZELLIJ",
+    "ZELLIJ_PANE_ID",
+    "ZELLIJ_SESSION_NAME",
+    // The connection.
+    "SSH_CLIENT",
+    "SSH_CONNECTION",
+    "SSH_ORIGINAL_COMMAND",
+    "SSH_TTY",
+    // The place.
+    "OLDPWD",
+    "PWD",
+    // The supervisor.
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "MAINPID",
+    "MANAGERPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "NOTIFY_SOCKET",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
 /// The variables of a child, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
@@ -14,11 +93,10 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// What the agent itself was started with, but for the variables named in `without`.
-    pub fn inherited(without: &[&str]) -> Self {
-        let variables =
-            std::env::vars_os().filter(|(name, _)| !without.iter().any(|left_out| name == left_out)).collect();
-        Self { variables }
+    /// What the agent itself was started with, without [`NOT_INHERITED`] and the variables named in `secrets`.
+    pub fn inherited(secrets: &[&str]) -> Self {
+        let is_left_out = |name: &OsStr| NOT_INHERITED.iter().chain(secrets).any(|left_out| name == *left_out);
+        Self { variables: std::env::vars_os().filter(|(name, _)| !is_left_out(name)).collect() }
     }
 
     /// Sets one variable. A name that is empty or has a `=` would be read as another variable, and is left out.

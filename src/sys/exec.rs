@@ -1,19 +1,33 @@
-//! Between fork and exec: turns a copy of the agent into the program that was asked for.
+//! Between the start of a child and its exec: turns a copy of the agent into the program that was asked for.
 //!
 //! It does not decide anything and does not prepare anything: [`Plan`] was made before, so that nothing here allocates,
-//! locks or panics. On Linux the child borrows the agent's memory until its exec (`CLONE_VM | CLONE_VFORK`, as
-//! `posix_spawn` does), which costs no page tables; the calling thread stands still meanwhile, and all signals are
-//! blocked, so that no handler of the agent runs in the child. Elsewhere it is a plain fork.
+//! locks or panics. Nor does the agent wait: a working directory or a program on a file system that does not answer
+//! holds up the child alone. On Linux the child runs in the agent's memory until its exec (`CLONE_VM`), which costs no
+//! page tables, at the same time as the agent; [`Memory`] therefore lives until the child has left it. Where that
+//! cannot be, and elsewhere, it is a plain fork.
 //!
-//! Invariant: every call between the fork and the exec is async-signal-safe, and works on memory that the agent keeps
-//! until the child is gone from it.
+//! Invariants:
+//! - Every call between the start and the exec is async-signal-safe, leaves `errno` alone (`raw.rs`), and works on
+//!   [`Memory`], which nobody else changes.
+//! - No handler of the agent runs in the child: all signals are blocked until their dispositions are the defaults.
 
+use super::raw;
+#[cfg(target_os = "linux")]
+use super::stack::Stack;
 use libc::{c_char, c_int};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
-/// Everything the child needs, made before the fork.
+/// What the child works with, at one place until it has left it.
+pub(super) struct Memory {
+    plan: Plan,
+    #[cfg(target_os = "linux")]
+    stack: Stack,
+}
+
+/// Everything the child needs, made before it starts.
 pub(super) struct Plan {
     /// What becomes descriptors 0, 1 and 2. None of them is below 3.
     pub(super) stdio: [RawFd; 3],
@@ -21,14 +35,18 @@ pub(super) struct Plan {
     pub(super) error_pipe: RawFd,
     /// Descriptor 0 becomes the controlling terminal.
     pub(super) controlling_terminal: bool,
-    /// The working directory.
-    pub(super) directory: CString,
+    /// Where to start; `/` where that directory cannot be entered.
+    pub(super) home: Option<CString>,
+    /// Where to go from there.
+    pub(super) directory: Option<CString>,
     /// The files to try, in order.
     pub(super) candidates: Vec<CString>,
     /// `argv`.
     pub(super) arguments: Pointers,
     /// `envp`.
     pub(super) variables: Pointers,
+    /// The same for a child that started in `/` instead of its home.
+    pub(super) variables_at_root: Pointers,
     /// The limit of core files that the agent itself was started with.
     pub(super) core_limit: Option<libc::rlimit>,
     /// The limit of descriptors that the agent itself was started with.
@@ -37,18 +55,40 @@ pub(super) struct Plan {
     pub(super) descriptors_end: Option<RawFd>,
 }
 
-/// Strings and the null-terminated array of pointers to them that `execve` wants.
+/// The null-terminated array of pointers to strings that `execve` wants, and the strings, which may be shared.
 pub(super) struct Pointers {
-    _strings: Vec<CString>,
+    _strings: Vec<Rc<CString>>,
     pointers: Vec<*const c_char>,
 }
 
 impl Pointers {
     /// The array for these strings.
-    pub(super) fn new(strings: Vec<CString>) -> Self {
+    pub(super) fn new(strings: Vec<Rc<CString>>) -> Self {
         // The bytes of a `CString` do not move with it.
         let pointers = strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect();
         Self { _strings: strings, pointers }
+    }
+
+    /// The memory it holds, in bytes.
+    fn bytes(&self) -> usize {
+        self.pointers.len() * size_of::<*const c_char>()
+            + self._strings.iter().map(|string| string.count_bytes()).sum::<usize>()
+    }
+}
+
+impl Memory {
+    /// A plan, and a stack to work on it.
+    pub(super) fn new(plan: Plan) -> io::Result<Self> {
+        Ok(Self {
+            plan,
+            #[cfg(target_os = "linux")]
+            stack: Stack::new()?,
+        })
+    }
+
+    /// How much it is, in bytes, but for what is the same for every child.
+    pub(super) fn bytes(&self) -> usize {
+        self.plan.arguments.bytes() + self.plan.variables.bytes()
     }
 }
 
@@ -63,107 +103,120 @@ pub(super) enum Step {
     Directory = 3,
     /// The program itself.
     Exec = 4,
+    /// The program is there, and what it names as its interpreter is not.
+    Interpreter = 5,
 }
 
 impl Step {
     /// The step that a byte of the pipe stands for.
     pub(super) fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Setup, Self::Terminal, Self::Directory, Self::Exec].into_iter().find(|step| *step as u8 == byte)
+        let all = [Self::Setup, Self::Terminal, Self::Directory, Self::Exec, Self::Interpreter];
+        all.into_iter().find(|step| *step as u8 == byte)
     }
 }
 
 /// Bytes of an error in the pipe: the step, then `errno`.
 pub(super) const ERROR_BYTES: usize = 5;
 
-/// Starts the child. Its process id comes back at once; how far it came stands in the pipe.
-pub(super) fn start(plan: &Plan) -> io::Result<libc::pid_t> {
-    let blocked = BlockedSignals::new();
-    let started = fork(plan);
-    drop(blocked);
-    started
+/// Starts the child and waits for nothing. Its process id comes back; how far it came stands in the pipe.
+///
+/// # Safety
+/// `memory` must stay where and as it is until the child has called exec or is gone.
+pub(super) unsafe fn start(memory: &Memory) -> io::Result<libc::pid_t> {
+    let _blocked = BlockedSignals::new();
+    // SAFETY: the caller's.
+    unsafe { fork(memory) }
 }
 
+/// # Safety
+/// As for [`start`].
 #[cfg(target_os = "linux")]
-fn fork(plan: &Plan) -> io::Result<libc::pid_t> {
+unsafe fn fork(memory: &Memory) -> io::Result<libc::pid_t> {
     extern "C" fn enter(plan: *mut libc::c_void) -> c_int {
-        // SAFETY: `fork` passes a plan that it keeps borrowed until this process has left its memory.
+        // SAFETY: `fork` passes a plan that stays until this process has left its memory.
         run(unsafe { &*plan.cast::<Plan>() })
     }
-    let stack = super::stack::Stack::new()?;
-    // SAFETY: the child runs `enter` on a stack of its own. CLONE_VFORK keeps this thread, and so `plan` and `stack`,
-    // where they are until the child has called exec or _exit. `run` follows the rules of this module.
-    let pid = unsafe {
-        libc::clone(
-            enter,
-            stack.top(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
-            std::ptr::from_ref(plan).cast_mut().cast(),
-        )
+    let clone = |flags: c_int| {
+        // SAFETY: the child runs `enter` on a stack of its own, and `run` follows the rules of this module. The caller
+        // keeps `memory`.
+        let pid = unsafe {
+            let plan = std::ptr::from_ref(&memory.plan).cast_mut().cast();
+            libc::clone(enter, memory.stack.top(), flags | libc::SIGCHLD, plan)
+        };
+        if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(pid) }
     };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        pid => Ok(pid),
+    if !raw::LEAVES_ERRNO_ALONE {
+        return clone(0);
+    }
+    match clone(libc::CLONE_VM) {
+        // An emulator that knows no processes of one memory.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => clone(0),
+        started => started,
     }
 }
 
+/// # Safety
+/// None of its own.
 #[cfg(not(target_os = "linux"))]
-fn fork(plan: &Plan) -> io::Result<libc::pid_t> {
+unsafe fn fork(memory: &Memory) -> io::Result<libc::pid_t> {
     // SAFETY: the child only runs `run`, which follows the rules of this module, and never returns.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
-        0 => {
-            let status = run(plan);
-            // SAFETY: _exit is async-signal-safe and does not return.
-            unsafe { libc::_exit(status) }
-        }
+        0 => raw::exit(run(&memory.plan)),
         pid => Ok(pid),
     }
 }
 
-/// Runs in the child. Comes back only with an error, which is in the pipe by then; the result is the exit status.
+/// Runs in the child. Comes back never; what prevented the exec is in the pipe by then.
 fn run(plan: &Plan) -> c_int {
     let (step, errno) = become_program(plan);
     let [a, b, c, d] = errno.to_ne_bytes();
     let error: [u8; ERROR_BYTES] = [step as u8, a, b, c, d];
-    // SAFETY: `error` is valid for its length; write and _exit are async-signal-safe.
-    unsafe {
-        libc::write(plan.error_pipe, error.as_ptr().cast(), ERROR_BYTES);
-        libc::_exit(127)
-    }
+    let _ = raw::write(plan.error_pipe, &error);
+    raw::exit(127)
 }
 
 fn become_program(plan: &Plan) -> (Step, c_int) {
-    reset_dispositions();
-    // SAFETY: plain system calls on descriptors and memory of `plan`, all async-signal-safe.
+    // What is sent to the child from here on ends it, wherever it hangs, as it would end the program.
+    raw::reset_dispositions();
+    raw::unblock_signals();
+    if let Err(errno) = raw::set_session() {
+        return (Step::Setup, errno);
+    }
+    // The sources are all above 2, so that none is overwritten before it was copied.
+    for (source, target) in plan.stdio.iter().zip(0..) {
+        if let Err(errno) = raw::duplicate(*source, target) {
+            return (Step::Setup, errno);
+        }
+    }
+    raw::close_others(plan.error_pipe, plan.descriptors_end);
+    if plan.controlling_terminal
+        && let Err(errno) = raw::take_terminal()
+    {
+        return (Step::Terminal, errno);
+    }
+    // A limit that cannot be given back is no reason to refuse a shell.
+    if let Some(limit) = &plan.core_limit {
+        let _ = raw::set_limit(libc::RLIMIT_CORE, limit);
+    }
+    if let Some(limit) = &plan.descriptor_limit {
+        let _ = raw::set_limit(libc::RLIMIT_NOFILE, limit);
+    }
+    let mut variables = &plan.variables;
+    // SAFETY: every path is a C string that `plan` owns.
     unsafe {
-        if libc::setsid() == -1 {
-            return (Step::Setup, errno());
+        if plan.home.as_ref().is_some_and(|home| raw::enter(home.as_ptr()).is_err()) {
+            variables = &plan.variables_at_root;
+            if let Err(errno) = raw::enter(c"/".as_ptr()) {
+                return (Step::Directory, errno);
+            }
         }
-        // The sources are all above 2, so that none is overwritten before it was copied.
-        if libc::dup2(plan.stdio[0], 0) == -1
-            || libc::dup2(plan.stdio[1], 1) == -1
-            || libc::dup2(plan.stdio[2], 2) == -1
+        if let Some(directory) = &plan.directory
+            && let Err(errno) = raw::enter(directory.as_ptr())
         {
-            return (Step::Setup, errno());
+            return (Step::Directory, errno);
         }
-        close_others(plan.error_pipe, plan.descriptors_end);
-        if plan.controlling_terminal && libc::ioctl(0, libc::TIOCSCTTY as _, 0) == -1 {
-            return (Step::Terminal, errno());
-        }
-        if libc::chdir(plan.directory.as_ptr()) == -1 {
-            return (Step::Directory, errno());
-        }
-        // A limit that cannot be given back is no reason to refuse a shell.
-        if let Some(limit) = &plan.core_limit {
-            libc::setrlimit(libc::RLIMIT_CORE, limit);
-        }
-        if let Some(limit) = &plan.descriptor_limit {
-            libc::setrlimit(libc::RLIMIT_NOFILE, limit);
-        }
-        let mut nothing: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut nothing);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &nothing, std::ptr::null_mut());
-        (Step::Exec, exec(plan))
+        execute(plan, variables)
     }
 }
 
@@ -171,77 +224,22 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
 ///
 /// # Safety
 /// In the child only: on success the process is another program.
-unsafe fn exec(plan: &Plan) -> c_int {
-    let mut said = libc::ENOENT;
+unsafe fn execute(plan: &Plan, variables: &Pointers) -> (Step, c_int) {
+    let mut says_most = (Step::Exec, libc::ENOENT);
     for candidate in &plan.candidates {
+        let (arguments, variables) = (plan.arguments.pointers.as_ptr(), variables.pointers.as_ptr());
         // SAFETY: both arrays are null-terminated and point to strings that `plan` owns.
-        unsafe {
-            libc::execve(candidate.as_ptr(), plan.arguments.pointers.as_ptr(), plan.variables.pointers.as_ptr());
-        }
-        match errno() {
-            libc::ENOENT | libc::ENOTDIR => {}
-            libc::EACCES => said = libc::EACCES,
-            other => return other,
-        }
-    }
-    said
-}
-
-/// Every signal to its default, those included that the C library keeps for itself and does not let anyone set.
-fn reset_dispositions() {
-    #[cfg(target_os = "linux")]
-    {
-        // `SIG_DFL` is 0, and so are the flags, the restorer and the mask: a kernel `sigaction` of zeros, which is at
-        // most 32 bytes on the machines Linux has.
-        const DEFAULT: [u64; 8] = [0; 8];
-        const SIGNALS: c_int = 64;
-        const MASK_BYTES: usize = 8;
-        for signal in 1..=SIGNALS {
-            // SAFETY: `DEFAULT` is larger than the kernel reads; SIGKILL and SIGSTOP are refused without effect.
-            unsafe {
-                libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), std::ptr::null::<u8>(), MASK_BYTES);
-            }
+        let tried = unsafe { raw::execute(candidate.as_ptr(), arguments, variables) };
+        match tried {
+            // The kernel says "no such file" of the interpreter in the same words as of the script.
+            // SAFETY: a C string.
+            Err(libc::ENOENT) if unsafe { raw::is_there(candidate.as_ptr()) } => says_most.0 = Step::Interpreter,
+            Ok(_) | Err(libc::ENOENT | libc::ENOTDIR) => {}
+            Err(libc::EACCES) => says_most = (Step::Exec, libc::EACCES),
+            Err(other) => return (Step::Exec, other),
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        const SIGNALS: c_int = 31;
-        for signal in 1..=SIGNALS {
-            // SAFETY: setting a disposition to the default is async-signal-safe.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
-    }
-}
-
-/// Closes every descriptor above the standard ones but `kept`, which the exec closes.
-fn close_others(kept: RawFd, end: Option<RawFd>) {
-    const FIRST: RawFd = 3;
-    if let Some(end) = end {
-        for descriptor in (FIRST..end).filter(|descriptor| *descriptor != kept) {
-            // SAFETY: this process has its own table of descriptors, and nobody else uses it.
-            unsafe { libc::close(descriptor) };
-        }
-        return;
-    }
-    #[cfg(target_os = "linux")]
-    // SAFETY: as above. An empty range is refused without effect.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, FIRST, kept.wrapping_sub(1), 0u32);
-        libc::syscall(libc::SYS_close_range, kept.wrapping_add(1), u32::MAX, 0u32);
-    }
-}
-
-fn errno() -> c_int {
-    #[cfg(target_os = "linux")]
-    // SAFETY: the address of this thread's errno; in a child that borrows the agent's memory the thread stands still.
-    unsafe {
-        *libc::__errno_location()
-    }
-    #[cfg(not(target_os = "linux"))]
-    // SAFETY: the address of this thread's errno.
-    unsafe {
-        *libc::__error()
-    }
+    says_most
 }
 
 /// All signals blocked on this thread, until dropped.

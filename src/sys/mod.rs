@@ -18,6 +18,7 @@ pub mod descriptor;
 pub mod environment;
 mod exec;
 pub mod process;
+mod raw;
 pub mod session;
 pub mod socket;
 pub mod spawn;

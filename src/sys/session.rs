@@ -1,12 +1,12 @@
-//! Kills whatever remains of sessions: the processes that no signal to a process group reaches.
+//! Ends whatever remains of sessions: the processes that no signal to a process group reaches.
 //!
 //! It does not signal groups ([`Child`](super::child::Child) does) and knows no grace. A process that made a session of
-//! its own is not found. Costly (it looks at every process of the machine), so it is for the end of a session only, and
-//! for many sessions at once.
+//! its own (`setsid`) is not found. Costly (it looks at every process of the machine), so it is for the end of a session
+//! only, and for many sessions at once.
 
 #[cfg(target_os = "linux")]
 use async_io::Async;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpgid, kill_process};
 use std::collections::HashSet;
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
@@ -26,7 +26,7 @@ pub fn kill_sessions(sessions: &[Pid]) -> usize {
     for _ in 0..ROUNDS_MAX {
         let before = killed.len();
         for pid in processes() {
-            if is_in(pid, sessions) && !killed.contains(&pid) && kill(pid, sessions) {
+            if is_in(pid, sessions) && !killed.contains(&pid) && signal_one(pid, sessions, Signal::KILL) {
                 killed.insert(pid);
             }
         }
@@ -35,6 +35,19 @@ pub fn kill_sessions(sessions: &[Pid]) -> usize {
         }
     }
     killed.len()
+}
+
+/// Sends SIGTERM, and SIGCONT since what is stopped cannot end, to the processes of this session that are not in the
+/// process group of its leader, which is signalled as a group.
+///
+/// The leader must not be reaped yet.
+pub fn terminate_others(session: Pid) {
+    let is_other = |pid: &Pid| is_in(*pid, &[session]) && getpgid(Some(*pid)).is_ok_and(|group| group != session);
+    for pid in processes().into_iter().filter(is_other) {
+        for signal in [Signal::TERM, Signal::CONT] {
+            signal_one(pid, &[session], signal);
+        }
+    }
 }
 
 /// A process that was found in a session.
@@ -90,17 +103,17 @@ fn is_in(pid: Pid, sessions: &[Pid]) -> bool {
     sessions.iter().any(|wanted| wanted.as_raw_nonzero().get() == session)
 }
 
-/// Kills one process that was found in one of the sessions.
-fn kill(pid: Pid, sessions: &[Pid]) -> bool {
+/// Signals one process that was found in one of the sessions.
+fn signal_one(pid: Pid, sessions: &[Pid], signal: Signal) -> bool {
     #[cfg(target_os = "linux")]
     {
         use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
         // Its number may stand for another process by now. What a pidfd stands for does not change, so look again.
         if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
-            return is_in(pid, sessions) && pidfd_send_signal(process, Signal::KILL).is_ok();
+            return is_in(pid, sessions) && pidfd_send_signal(process, signal).is_ok();
         }
     }
-    is_in(pid, sessions) && kill_process(pid, Signal::KILL).is_ok()
+    is_in(pid, sessions) && kill_process(pid, signal).is_ok()
 }
 
 #[cfg(target_os = "linux")]

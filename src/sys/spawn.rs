@@ -1,23 +1,38 @@
-//! Starts a program in a session of its own, with nothing of the agent in it.
+//! Starts a program in a session of its own, with nothing of the agent in it, and waits for nothing.
 //!
-//! It does not wait for the program ([`Child`] does) and does not choose its environment. The child is the leader of a
-//! new session and process group. Signal dispositions are the defaults and no signal is blocked, however the agent was
-//! started; every descriptor but the three given is closed; limits that the agent changed for itself are given back;
-//! the umask is kept. The kernel's out-of-memory killer is asked to take the child before the agent.
+//! It does not choose the program's environment. The child is the leader of a new session and process group. Signal
+//! dispositions are the defaults and no signal is blocked, however the agent was started; every descriptor but the
+//! three given is closed; limits that the agent changed for itself are given back; the umask is kept. The kernel's
+//! out-of-memory killer is asked to take the child before the agent.
 //!
-//! Everything is prepared before the fork (see `exec.rs`). When [`spawn`] comes back with a child, its exec has
-//! succeeded: a program that cannot be run is an error here, not an exit status.
+//! Everything is prepared before the child starts (see `exec.rs`). [`spawn`] comes back at once; whether the exec
+//! succeeded is known when [`Start::done`] is: a program that cannot be run is an error there, not an exit status. A file
+//! system that does not answer holds up the child alone, for as long as it likes. The child can be signalled meanwhile.
+//! Starts that hang are bounded by [`STARTS_MAX`] and [`STARTS_BYTES_MAX`].
 
-use super::child::Child;
+use super::child::{Child, signal_group};
 use super::environment::Environment;
-use super::exec::{self, ERROR_BYTES, Plan, Pointers, Step};
+use super::exec::{self, ERROR_BYTES, Memory, Plan, Pointers, Step};
 use super::process;
-use rustix::process::{Pid, WaitOptions, waitpid};
+use async_io::Async;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
 use std::ffi::{CString, OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// How many programs may be about to start. All 256 sessions and 16 commands may be at once; the rest is for those that
+/// hang on a file system that does not answer, and were given up.
+pub const STARTS_MAX: usize = 320;
+
+/// The memory that programs which are about to start may hold, in bytes of arguments and variables: 16 commands of the
+/// longest message there is, and as much again.
+pub const STARTS_BYTES_MAX: usize = 32 << 20;
 
 /// What to start, and in which surroundings.
 #[derive(Debug)]
@@ -28,10 +43,12 @@ pub struct Program<'a> {
     pub name: Option<&'a OsStr>,
     /// The arguments behind the name.
     pub arguments: &'a [OsString],
-    /// All its variables.
+    /// All its variables. Where it has no `PWD` the program gets one that is true.
     pub environment: &'a Environment,
-    /// The working directory.
-    pub directory: &'a Path,
+    /// Where it starts; `/` where that directory cannot be entered.
+    pub home: &'a Path,
+    /// Where it goes from there; it does not start where that cannot be entered.
+    pub directory: Option<&'a Path>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Standard input is a terminal that nobody controls yet, and becomes the controlling terminal of the session.
@@ -73,6 +90,15 @@ pub enum SpawnError {
     /// Whoever asked must leave out the NUL character: no argument, variable or path can have one.
     #[error("a NUL character in the program, an argument or a variable")]
     Nul,
+    /// The operator must look for a file system that does not answer: too many starts wait for one.
+    #[error("cannot start a process: {STARTS_MAX} starts, or {} MiB of them, hang already on a file system that does not answer", STARTS_BYTES_MAX >> 20)]
+    Hanging,
+    /// Whoever asked must shorten it: an argument or variable, or all of them together, is longer than the system takes.
+    #[error("{}: an argument or variable is longer than this system takes (128 KiB on Linux), or all of them are", .program.display())]
+    TooLong {
+        /// The program as it was asked for.
+        program: PathBuf,
+    },
     /// The operator must give the machine more: processes, descriptors or memory are used up.
     #[error("cannot start a process: {0}")]
     Exhausted(#[source] io::Error),
@@ -90,14 +116,21 @@ impl SpawnError {
             | Self::Interpreter { .. }
             | Self::Directory { .. }
             | Self::Nul
+            | Self::Hanging
+            | Self::TooLong { .. }
             | Self::Exhausted(_)
             | Self::Terminal(_) => 126,
         }
     }
+
+    /// Whether the machine lacks something: nothing is wrong with the program then.
+    pub fn is_exhaustion(&self) -> bool {
+        matches!(self, Self::Exhausted(_) | Self::Hanging)
+    }
 }
 
-/// Starts the program. The calling thread stands still until its exec, some tenths of a millisecond.
-pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
+/// Starts the program, and comes back while it does.
+pub fn spawn(program: &Program<'_>) -> Result<(Child, Start), SpawnError> {
     let candidates = candidates(program)?;
     let (pipe_reads, pipe_writes) = pipe().map_err(SpawnError::Exhausted)?;
     let moved = [0, 1, 2].map(|at| above_stdio(program.stdio[at]));
@@ -108,28 +141,163 @@ pub fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
         error.map_err(SpawnError::Exhausted)?,
     ];
     let limits = process::inherited_limits();
-    let plan = Plan {
+    let is_absolute = program.directory.is_some_and(Path::is_absolute);
+    let [variables, variables_at_root] = variables(program)?;
+    let memory = Memory::new(Plan {
         stdio: [0, 1, 2].map(|at: usize| number(&moved[at], program.stdio[at])),
         error_pipe: pipe_writes.as_raw_fd(),
         controlling_terminal: program.controlling_terminal,
-        directory: c_string(program.directory.as_os_str())?,
+        home: if is_absolute { None } else { Some(c_string(program.home.as_os_str())?) },
+        directory: program.directory.map(|directory| c_string(directory.as_os_str())).transpose()?,
         candidates,
         arguments: arguments(program)?,
-        variables: variables(program.environment)?,
+        variables,
+        variables_at_root,
         core_limit: limits.core,
         descriptor_limit: limits.descriptors,
         descriptors_end: descriptors_end(),
+    });
+    let memory = Box::new(memory.map_err(SpawnError::Exhausted)?);
+    let share = Share::take(memory.bytes()).ok_or(SpawnError::Hanging)?;
+    let pipe = Async::new(pipe_reads).map_err(SpawnError::Exhausted)?;
+    // SAFETY: `Start` keeps the box until the child has left it, or for ever.
+    let pid = unsafe { exec::start(&memory) }.map_err(SpawnError::Exhausted)?;
+    let start = Start {
+        pid: Pid::from_raw(pid).expect("a child has a number above 0"),
+        program: program.path.into(),
+        directory: program.home.join(program.directory.unwrap_or(Path::new(""))),
+        pipe,
+        memory: ManuallyDrop::new(memory),
+        has_left: false,
+        _share: share,
     };
-    let pid = exec::start(&plan).map_err(SpawnError::Exhausted)?;
-    let pid = Pid::from_raw(pid).expect("a child has a number above 0");
-    drop(pipe_writes);
-    if let Some((step, error)) = failure(pipe_reads) {
-        // It is on its way out and has no children: this wait is over at once.
-        let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
-        return Err(explain(program, &plan, step, error));
+    let child = Child::adopt(start.pid).map_err(SpawnError::Exhausted)?;
+    Ok((child, start))
+}
+
+/// A program on its way to its exec. Dropped before that, it kills the child.
+#[must_use = "the program is killed when this is dropped before it runs"]
+pub struct Start {
+    pid: Pid,
+    program: PathBuf,
+    directory: PathBuf,
+    /// Its writing end is the child's alone, and closed by the exec or the end of the child; both only after it has left
+    /// the memory.
+    pipe: Async<OwnedFd>,
+    memory: ManuallyDrop<Box<Memory>>,
+    has_left: bool,
+    _share: Share,
+}
+
+impl Start {
+    /// Waits until the program runs, or has failed to and the child is gone.
+    ///
+    /// # Errors
+    /// Why the program does not run. A child that was killed on its way is no error: it tells of that by its exit code.
+    pub async fn done(mut self, child: &Child) -> Result<(), SpawnError> {
+        let mut said = Vec::new();
+        while !self.hear(&mut said) {
+            // The reactor refuses nothing that it has accepted once.
+            self.pipe.readable().await.expect("the reactor still watches this pipe");
+        }
+        let failure = said.split_first().and_then(|(step, errno)| {
+            let errno = i32::from_ne_bytes(errno.try_into().ok()?);
+            Some(self.explain(Step::from_byte(*step)?, io::Error::from_raw_os_error(errno)))
+        });
+        let Some(failure) = failure else {
+            process::expose_to_oom_killer(self.pid);
+            return Ok(());
+        };
+        child.exited().await;
+        Err(failure)
     }
-    process::expose_to_oom_killer(pid);
-    Child::adopt(pid).map_err(SpawnError::Exhausted)
+
+    /// Reads what there is in the pipe; true at its end, when the child has left the memory.
+    fn hear(&mut self, said: &mut Vec<u8>) -> bool {
+        let mut bytes = [0; ERROR_BYTES];
+        while !self.has_left {
+            match rustix::io::read(&self.pipe, &mut bytes) {
+                Ok(0) => self.has_left = true,
+                Ok(count) => said.extend_from_slice(bytes.get(..count).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.has_left
+    }
+
+    fn explain(&self, step: Step, error: io::Error) -> SpawnError {
+        let (program, directory) = (self.program.clone(), self.directory.clone());
+        match step {
+            Step::Setup => SpawnError::Exhausted(error),
+            Step::Terminal => SpawnError::Terminal(error),
+            Step::Directory => SpawnError::Directory { directory, error },
+            Step::Interpreter => SpawnError::Interpreter { program },
+            Step::Exec => match error.raw_os_error() {
+                Some(libc::ENOENT) => SpawnError::NotFound { program },
+                Some(libc::E2BIG) => SpawnError::TooLong { program },
+                _ => SpawnError::NotExecutable { program, error },
+            },
+        }
+    }
+}
+
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        if self.hear(&mut Vec::new()) {
+            // SAFETY: the child has left the memory, and it is not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        } else {
+            // Its number is its own: it has not even left the pipe. What it works with stays for ever.
+            signal_group(self.pid, Signal::KILL);
+        }
+    }
+}
+
+/// What all starts together hold.
+#[derive(Debug, Default)]
+struct InFlight {
+    starts: usize,
+    bytes: usize,
+}
+
+static IN_FLIGHT: Mutex<InFlight> = Mutex::new(InFlight { starts: 0, bytes: 0 });
+
+fn in_flight() -> MutexGuard<'static, InFlight> {
+    IN_FLIGHT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The share of one start.
+#[derive(Debug)]
+struct Share {
+    bytes: usize,
+}
+
+impl Share {
+    /// None where too many starts hang.
+    fn take(bytes: usize) -> Option<Self> {
+        let mut all = in_flight();
+        if all.starts >= STARTS_MAX || all.bytes.saturating_add(bytes) > STARTS_BYTES_MAX {
+            return None;
+        }
+        all.starts += 1;
+        all.bytes += bytes;
+        Some(Self { bytes })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut all = in_flight();
+        all.starts -= 1;
+        all.bytes -= self.bytes;
+    }
 }
 
 /// Where a program is looked for when its environment has no `PATH`.
@@ -161,21 +329,37 @@ fn candidates(program: &Program<'_>) -> Result<Vec<CString>, SpawnError> {
 fn arguments(program: &Program<'_>) -> Result<Pointers, SpawnError> {
     let name = program.name.unwrap_or(program.path);
     let arguments = program.arguments.iter().map(OsString::as_os_str);
-    let strings: Result<_, _> = [name].into_iter().chain(arguments).map(c_string).collect();
+    let strings: Result<_, _> =
+        [name].into_iter().chain(arguments).map(|argument| c_string(argument).map(Rc::new)).collect();
     Ok(Pointers::new(strings?))
 }
 
-fn variables(environment: &Environment) -> Result<Pointers, SpawnError> {
-    let strings: Result<_, _> = environment
-        .iter()
-        .map(|(name, value)| {
-            let mut variable = name.to_os_string().into_vec();
-            variable.push(b'=');
-            variable.extend_from_slice(value.as_bytes());
-            CString::new(variable).map_err(|_| SpawnError::Nul)
-        })
-        .collect();
-    Ok(Pointers::new(strings?))
+/// The variables of a program that starts in its home, and of one that starts in `/` instead.
+fn variables(program: &Program<'_>) -> Result<[Pointers; 2], SpawnError> {
+    let variable = |name: &OsStr, value: &OsStr| {
+        let mut variable = name.to_os_string().into_vec();
+        variable.push(b'=');
+        variable.extend_from_slice(value.as_bytes());
+        CString::new(variable).map(Rc::new).map_err(|_| SpawnError::Nul)
+    };
+    let strings: Result<Vec<_>, _> =
+        program.environment.iter().map(|(name, value)| variable(name, value)).collect();
+    let strings = strings?;
+    let with_place = |home: &Path| {
+        let mut strings = strings.clone();
+        let place = plain(&home.join(program.directory.unwrap_or(Path::new(""))));
+        if let (None, Some(place)) = (program.environment.value("PWD"), place) {
+            strings.push(variable(OsStr::new("PWD"), place.as_os_str())?);
+        }
+        Ok(Pointers::new(strings))
+    };
+    Ok([with_place(program.home)?, with_place(Path::new("/"))?])
+}
+
+/// The directory as a shell would name it in `PWD`: absolute and without detours; else the shell finds out by itself.
+fn plain(directory: &Path) -> Option<PathBuf> {
+    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    (directory.is_absolute() && directory.components().all(is_plain)).then(|| directory.components().collect())
 }
 
 fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
@@ -231,34 +415,4 @@ const DESCRIPTORS_END_UNKNOWN: RawFd = 4_096;
 
 fn highest_descriptor() -> Option<RawFd> {
     std::fs::read_dir("/dev/fd").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).max()
-}
-
-/// What the child says of its failure; `None` when the pipe was closed by a successful exec.
-fn failure(pipe: OwnedFd) -> Option<(Step, io::Error)> {
-    let mut said = [0; ERROR_BYTES];
-    std::fs::File::from(pipe).read_exact(&mut said).ok()?;
-    let [step, errno @ ..] = said;
-    let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
-    Some((Step::from_byte(step)?, error))
-}
-
-fn explain(program: &Program<'_>, plan: &Plan, step: Step, error: io::Error) -> SpawnError {
-    match step {
-        Step::Setup => SpawnError::Exhausted(error),
-        Step::Terminal => SpawnError::Terminal(error),
-        Step::Directory => SpawnError::Directory { directory: program.directory.into(), error },
-        Step::Exec if error.raw_os_error() != Some(libc::ENOENT) => {
-            SpawnError::NotExecutable { program: program.path.into(), error }
-        }
-        // The kernel says "no such file" of the interpreter in the same words as of the script.
-        Step::Exec if is_there(program, plan) => SpawnError::Interpreter { program: program.path.into() },
-        Step::Exec => SpawnError::NotFound { program: program.path.into() },
-    }
-}
-
-fn is_there(program: &Program<'_>, plan: &Plan) -> bool {
-    plan.candidates.iter().any(|candidate| {
-        let candidate = Path::new(OsStr::from_bytes(candidate.as_bytes()));
-        program.directory.join(candidate).is_file()
-    })
 }

@@ -4,7 +4,7 @@ use super::child::{Child, reap_orphans};
 use super::environment::Environment;
 use super::process;
 use super::session::kill_sessions;
-use super::spawn::{Program, SpawnError, spawn};
+use super::spawn::{Program, SpawnError};
 use async_io::block_on;
 use rustix::process::{Pid, Signal, getpgid, getsid};
 use std::ffi::{OsStr, OsString};
@@ -44,6 +44,13 @@ fn environment() -> Environment {
     environment
 }
 
+/// Starts a program, to the end of its start.
+fn spawn(program: &Program<'_>) -> Result<Child, SpawnError> {
+    let (child, start) = super::spawn::spawn(program)?;
+    block_on(start.done(&child))?;
+    Ok(child)
+}
+
 /// Starts a program whose output and errors go into a pipe.
 fn start(path: &str, arguments: &[&str]) -> Result<(Child, File), SpawnError> {
     let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
@@ -54,7 +61,8 @@ fn start(path: &str, arguments: &[&str]) -> Result<(Child, File), SpawnError> {
         name: None,
         arguments: &arguments,
         environment: &environment(),
-        directory: Path::new("/"),
+        home: Path::new("/"),
+        directory: None,
         stdio: [nothing.as_fd(), writes.as_fd(), writes.as_fd()],
         controlling_terminal: false,
     })?;
@@ -200,7 +208,8 @@ fn a_bad_directory_is_an_error_and_not_another_directory() {
         name: None,
         arguments: &[],
         environment: &environment(),
-        directory: Path::new("/no/such/directory"),
+        home: Path::new("/"),
+        directory: Some(Path::new("/no/such/directory")),
         stdio: [nothing.as_fd(), nothing.as_fd(), nothing.as_fd()],
         controlling_terminal: false,
     });
@@ -220,7 +229,8 @@ fn the_name_the_arguments_and_the_variables_arrive_as_they_are() {
         name: Some(OsStr::new("-named")),
         arguments: &["-c", "echo \"$0|$1|$2|$ODD|$PWD\"; echo $HOME", "zero", "", "two words"].map(OsString::from),
         environment: &environment,
-        directory: Path::new("/usr"),
+        home: Path::new("/usr"),
+        directory: None,
         stdio: [nothing.as_fd(), writes.as_fd(), writes.as_fd()],
         controlling_terminal: false,
     })
@@ -245,7 +255,8 @@ fn the_terminal_becomes_the_controlling_one() {
         name: None,
         arguments: &["-c", "echo seen >/dev/tty"].map(OsString::from),
         environment: &environment(),
-        directory: Path::new("/"),
+        home: Path::new("/"),
+        directory: None,
         stdio: [slave.as_fd(), slave.as_fd(), slave.as_fd()],
         controlling_terminal: true,
     })

@@ -47,7 +47,6 @@ pub use input::{INPUT_BYTES_MAX, InputRefused};
 pub use scrollback::SCROLLBACK_BYTES_MAX;
 
 use crate::report::Reporter;
-use crate::sys::spawn::{Program, spawn};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::id::SessionKey;
 use input::Input;
@@ -62,14 +61,25 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use sweep::Sweeper;
 
 /// What a terminal tells the loop.
 #[derive(Debug)]
 pub enum Report {
+    /// The shell runs.
+    Opened {
+        /// The session.
+        session: Key,
+    },
+    /// The shell cannot be run. The only output of the session is a line that says why; nothing else is reported of it.
+    OpenFailed {
+        /// The session.
+        session: Key,
+        /// Why.
+        error: SpawnError,
+    },
     /// There is new output. At most one such report of a session waits.
     Output {
         /// The session.
@@ -157,7 +167,7 @@ struct Live {
     session: Rc<Session>,
     exit: Task<()>,
     /// Ends when it is dropped.
-    _carry: Task<()>,
+    carry: Task<()>,
 }
 
 impl fmt::Debug for Terminals {
@@ -188,22 +198,25 @@ impl Terminals {
         }
     }
 
-    /// Starts a shell in a terminal of its own. Where that fails there is a session all the same, already at its end,
-    /// whose only output is a line that says why: it is sent and [finished](Self::finish) as any other.
+    /// Begins to start a shell in a terminal of its own, which [`Report::Opened`] or [`Report::OpenFailed`] tells the end
+    /// of. There is a session from now on: it takes input, can be hung up, killed and ended while its shell starts, and where
+    /// that fails, its only output is a line that says why: it is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
-    pub fn open(&mut self, key: SessionKey, open: Open<'_>) -> Result<(), SpawnError> {
+    pub fn open(&mut self, key: Key, open: Open<'_>) {
         let scrollback = Scrollback::new(key, self.budget.clone());
         let output = Rc::new(RefCell::new(Output::new(scrollback)));
-        let started = self.start(key, open, &output);
-        if let Err(error) = &started {
-            let mut output = output.borrow_mut();
-            output.scrollback.append(format!("{error}\r\n").as_bytes());
-            output.ended = true;
-        }
-        let (live, result) = started.map_or_else(|error| (None, Err(error)), |live| (Some(live), Ok(())));
+        let live = match self.start(key, open, &output) {
+            Ok(live) => Some(live),
+            Err(error) => {
+                let reports = self.reports.clone();
+                session::fail(&output, &error);
+                let report = async move { reports.report(Report::OpenFailed { session: key, error }).await };
+                self.executor.spawn(report).detach();
+                None
+            }
+        };
         self.sessions.insert(key, Entry { output, live });
-        result
     }
 
     /// SIGHUP and SIGCONT to the process group in the foreground and to that of the shell.
@@ -221,8 +234,9 @@ impl Terminals {
     }
 
     /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
-    /// [`finish`](Self::finish). Returns where the output ends.
-    pub fn end(&mut self, key: SessionKey) -> u64 {
+    /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns where the
+    /// output ends.
+    pub fn end(&mut self, key: Key) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
             return 0;
         };
@@ -231,6 +245,9 @@ impl Terminals {
         }
         entry.output.borrow_mut().ended = true;
         if let Some(live) = entry.live.take() {
+            if live.session.give_up_start() {
+                live.carry.detach();
+            }
             // A shell that hangs in the kernel is reaped when it comes out.
             live.exit.detach();
         }
@@ -248,28 +265,14 @@ impl Terminals {
         let size = Size { cols: open.cols, rows: open.rows };
         let (pty, slave) = Pty::open(size).map_err(SpawnError::Exhausted)?;
         let shell = Shell::new(open.shell, &self.settings);
-        let at = |directory: &Path| {
-            spawn(&Program {
-                path: &shell.path,
-                name: Some(&shell.name),
-                arguments: &[],
-                environment: &shell.environment,
-                directory,
-                stdio: [slave.as_fd(), slave.as_fd(), slave.as_fd()],
-                controlling_terminal: true,
-            })
-        };
-        let child = match at(&shell.home) {
-            // A home that is gone is no reason to refuse the shell in which it can be made again.
-            Err(SpawnError::Directory { .. }) => at(Path::new("/")),
-            started => started,
-        }?;
+        let (child, start) = shell.spawn(&[], &slave)?;
         let input = Input::new(self.budget.clone());
         let session = Session::new(key, pty, child, size, output.clone(), input, self.buffer.clone());
         let session = Rc::new(session);
-        let exit = session.await_exit(self.reports.clone(), self.sweeper.clone());
-        let carry = session.clone().carry(self.reports.clone());
-        Ok(Live { session, exit: self.executor.spawn(exit), _carry: self.executor.spawn(carry) })
+        let (opened, wait_opened) = async_channel::bounded(1);
+        let exit = session.await_exit(wait_opened, self.reports.clone(), self.sweeper.clone());
+        let carry = session.clone().carry(start, opened, self.reports.clone());
+        Ok(Live { session, exit: self.executor.spawn(exit), carry: self.executor.spawn(carry) })
     }
 
     fn live(&self, key: SessionKey) -> Option<&Session> {

@@ -1,4 +1,4 @@
-//! One session that lives: its terminal, its shell, and the two tasks that carry bytes and await the end.
+//! One session that starts or lives: its terminal, its shell, and the two tasks that carry bytes and await the end.
 //!
 //! It decides nothing about its life: it does what it is told and reports. One task reads and writes the terminal, the
 //! other waits for the shell; neither ever blocks, and a session that does not get on stops nobody but itself.
@@ -10,6 +10,8 @@ use super::pty::{Pty, Size};
 use super::sweep::Sweeper;
 use crate::report::Reporter;
 use crate::sys::child::Child;
+use crate::sys::spawn::{SpawnError, Start};
+use async_channel::{Receiver, Sender};
 use async_io::Timer;
 use draupnir_fsm::id::SessionKey;
 use futures_lite::future::{poll_fn, yield_now};
@@ -44,6 +46,13 @@ pub(super) fn read_buffer() -> ReadBuffer {
     Rc::new(RefCell::new(vec![0; READ_BYTES].into_boxed_slice()))
 }
 
+/// Ends an output of which there is nothing but why there is no shell.
+pub(super) fn fail(output: &RefCell<Output>, error: &SpawnError) {
+    let mut output = output.borrow_mut();
+    output.scrollback.append(format!("{error}\r\n").as_bytes());
+    output.ended = true;
+}
+
 /// A session with a shell.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -65,6 +74,8 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Leader {
     child: Child,
+    /// It is known that it runs or cannot be run, or nobody waits for that any more.
+    started: Cell<bool>,
     /// The session was told to end, so what remains of it matters.
     ending: Cell<bool>,
     gone: Cell<bool>,
@@ -100,7 +111,12 @@ impl Session {
         Self {
             key,
             pty,
-            shell: Rc::new(Leader { child, ending: Cell::new(false), gone: Cell::new(false) }),
+            shell: Rc::new(Leader {
+                child,
+                started: Cell::new(false),
+                ending: Cell::new(false),
+                gone: Cell::new(false),
+            }),
             output,
             input: RefCell::new(input),
             size: Cell::new(size),
@@ -157,6 +173,16 @@ impl Session {
         sweeper.kill(self.shell.child.id());
     }
 
+    /// Nobody waits for its start any more: what of it may still start is killed. True if it has not started yet, and is to
+    /// be carried on until it is gone.
+    pub(super) fn give_up_start(&self) -> bool {
+        let starts = !self.shell.started.replace(true);
+        if starts {
+            self.shell.child.signal_group(Signal::KILL);
+        }
+        starts
+    }
+
     fn signal(&self, signals: &[Signal], sweeper: &Sweeper) {
         let child = &self.shell.child;
         self.pty.signal_foreground(child.id(), signals);
@@ -177,11 +203,20 @@ impl Session {
     }
 
     /// Waits for the shell, and then, if the session was told to end, for whatever else is in it. It holds nothing of
-    /// the session but the shell.
-    pub(super) fn await_exit(&self, reports: Reporter, sweeper: Sweeper) -> impl Future<Output = ()> + use<> {
+    /// the session but the shell. Of a shell that was not reported to be there, it reports nothing.
+    pub(super) fn await_exit(
+        &self,
+        opened: Receiver<()>,
+        reports: Reporter,
+        sweeper: Sweeper,
+    ) -> impl Future<Output = ()> + use<> {
         let (key, shell) = (self.key, self.shell.clone());
         async move {
+            let is_opened = opened.recv().await.is_ok();
             let code = shell.child.exited().await;
+            if !is_opened {
+                return;
+            }
             shell.gone.set(true);
             let asks = shell.ending.get();
             reports.report(Report::Exited { session: key, code }).await;
@@ -191,8 +226,21 @@ impl Session {
         }
     }
 
-    /// Carries bytes until the terminal ends.
-    pub(super) async fn carry(self: Rc<Self>, reports: Reporter) {
+    /// Waits for the start of the shell, and then carries bytes until the terminal ends.
+    pub(super) async fn carry(self: Rc<Self>, start: Start, opened: Sender<()>, reports: Reporter) {
+        let session = self.key;
+        let started = start.done(&self.shell.child).await;
+        if self.shell.started.replace(true) {
+            return; // Given up, and killed.
+        }
+        if let Err(error) = started {
+            fail(&self.output, &error);
+            return reports.report(Report::OpenFailed { session, error }).await;
+        }
+        reports.report(Report::Opened { session }).await;
+        // Nobody else sends, so there is room.
+        let _ = opened.try_send(());
+        drop(opened);
         let mut waits = Waits::default();
         loop {
             let mut woken = false;

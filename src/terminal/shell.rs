@@ -1,10 +1,13 @@
 //! Which shell a session runs, and in which surroundings.
 //!
-//! It starts nothing, and reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but for its secrets and what would mislead a terminal.
+//! It reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but for its secrets and what would mislead a terminal.
 
 use super::Settings;
+use crate::sys::child::Child;
 use crate::sys::environment::Environment;
+use crate::sys::spawn::{Program, SpawnError, Start, spawn};
 use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A shell to start.
@@ -17,21 +20,6 @@ pub(super) struct Shell {
     pub(super) environment: Environment,
     pub(super) home: PathBuf,
 }
-
-/// Variables of the agent's own surroundings that are not true of a session: the size of another terminal, and the
-/// means by which a service speaks to whatever started it.
-const NOT_INHERITED: [&str; 10] = [
-    "COLUMNS",
-    "LINES",
-    "TERMCAP",
-    "NOTIFY_SOCKET",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "JOURNAL_STREAM",
-    "INVOCATION_ID",
-];
 
 /// The directories of programs where the agent itself was given none.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -54,13 +42,26 @@ impl Shell {
         let environment = environment(settings, user.as_ref(), &path, &home);
         Self { path, name, environment, home }
     }
+
+    /// Starts it in this terminal, which becomes the controlling one. A home that is gone is no reason to refuse the shell
+    /// in which it can be made again.
+    pub(super) fn spawn(&self, arguments: &[OsString], terminal: &OwnedFd) -> Result<(Child, Start), SpawnError> {
+        spawn(&Program {
+            path: &self.path,
+            name: Some(&self.name),
+            arguments,
+            environment: &self.environment,
+            home: &self.home,
+            directory: None,
+            stdio: [terminal.as_fd(), terminal.as_fd(), terminal.as_fd()],
+            controlling_terminal: true,
+        })
+    }
 }
 
 fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &Path) -> Environment {
-    let mut environment = Environment::inherited(&NOT_INHERITED);
-    for secret in &settings.secrets {
-        environment.remove(secret);
-    }
+    let secrets: Vec<&str> = settings.secrets.iter().map(String::as_str).collect();
+    let mut environment = Environment::inherited(&secrets);
     environment.set("TERM", "xterm-256color");
     environment.set("COLORTERM", "truecolor");
     environment.set("SHELL", shell);
@@ -130,9 +131,6 @@ mod tests {
         assert_eq!(value("COLORTERM"), Some("truecolor"));
         assert_eq!(value("PATH"), Some(PATH_DEFAULT), "the agent's own value counts as a secret here");
         assert_eq!((value("HOME"), shell.home.to_str()), (Some("/home/a"), Some("/home/a")));
-        for name in NOT_INHERITED {
-            assert_eq!(value(name), None, "{name}");
-        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Real shells in real terminals, with a loop that only keeps what it is told.
 
-use super::{Open, Report, SCROLLBACK_BYTES_MAX, Settings, SpawnError, Terminals};
+use super::{Open, Report, SCROLLBACK_BYTES_MAX, Settings, Terminals};
 use crate::report::{self, channel};
 use async_channel::Receiver;
 use async_io::{Timer, block_on};
@@ -24,6 +24,7 @@ struct Seen {
     /// Where the output of the test's own begins.
     mark: usize,
     frames: Vec<Vec<u8>>,
+    opened: bool,
     ended: bool,
     code: Option<i32>,
     reaped: bool,
@@ -53,8 +54,8 @@ impl Stage {
     }
 
     /// A shell without echo and prompt, that is given one line.
-    async fn open_sized(&mut self, key: u32, line: &str, cols: u16, rows: u16) {
-        self.terminals.open(SessionKey(key), Open { shell: Some("/bin/sh"), cols, rows }).expect("sh starts");
+    async fn open_sized(&mut self, key: Key, line: &str, cols: u16, rows: u16) {
+        self.terminals.open(key, Open { shell: Some("/bin/sh"), cols, rows });
         self.seen.insert(key, Seen::default());
         self.terminals.allow(SessionKey(key), usize::MAX, Some(0));
         self.type_line(key, "stty -echo; PS1=; PS2=; echo set''tled");
@@ -92,7 +93,13 @@ impl Stage {
 
     fn take(&mut self, report: &Report) {
         match *report {
-            Report::Output { session } => self.pull(session.0),
+            Report::Opened { session } => self.seen.entry(session).or_default().opened = true,
+            Report::OpenFailed { session, ref error } => {
+                self.pull(session);
+                let seen = self.seen.entry(session).or_default();
+                (seen.ended, seen.code) = (true, Some(error.exit_code()));
+            }
+            Report::Output { session } => self.pull(session),
             Report::EndOfOutput { session } => {
                 self.pull(session.0);
                 self.seen.entry(session.0).or_default().ended = true;
@@ -190,7 +197,7 @@ fn control_characters_do_what_they_do() {
 fn the_default_shell_is_a_login_shell_without_secrets() {
     assert!(std::env::var("CARGO_PKG_NAME").is_ok(), "the stand-in for a secret");
     on_stage(|mut stage| async move {
-        stage.terminals.open(SessionKey(1), Open { shell: None, cols: 80, rows: 24 }).expect("bash starts");
+        stage.terminals.open(1, Open { shell: None, cols: 80, rows: 24 });
         stage.seen.insert(1, Seen::default());
         stage.terminals.allow(SessionKey(1), usize::MAX, None);
         stage.type_line(
@@ -207,13 +214,15 @@ fn the_default_shell_is_a_login_shell_without_secrets() {
 fn a_shell_that_is_not_there_leaves_one_line() {
     on_stage(|mut stage| async move {
         let open = Open { shell: Some("/no/such/shell"), cols: 80, rows: 24 };
-        let error = stage.terminals.open(SessionKey(7), open).expect_err("no such shell");
-        assert!(matches!(error, SpawnError::NotFound { .. }));
-        assert_eq!(stage.terminals.held(SessionKey(7)), 0..27);
-        assert_eq!(stage.terminals.chunk(SessionKey(7), 0, 100).bytes, b"/no/such/shell: not found\r\n");
-        assert_eq!(stage.terminals.end(SessionKey(7)), 27);
-        stage.terminals.finish(SessionKey(7));
-        assert_eq!(stage.terminals.held(SessionKey(7)), 0..0);
+        stage.terminals.open(7, open);
+        stage.seen.insert(7, Seen::default());
+        stage.until(7, Seen::is_over).await;
+        assert_eq!((stage.seen(7).opened, stage.seen(7).code), (false, Some(127)));
+        assert_eq!(stage.terminals.held(7), 0..27);
+        assert_eq!(stage.terminals.chunk(7, 0, 100).bytes, b"/no/such/shell: not found\r\n");
+        assert_eq!(stage.terminals.end(7), 27);
+        stage.terminals.finish(7);
+        assert_eq!(stage.terminals.held(7), 0..0);
     });
 }
 

@@ -6,10 +6,9 @@ use super::Settings;
 use super::pty::{Pty, Size};
 use super::shell::Shell;
 use crate::sys::child::Child;
-use crate::sys::spawn::{Program, SpawnError, spawn};
+use crate::sys::spawn::{SpawnError, Start};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 /// The size that a console asks for when it does not know better.
 const SIZE: Size = Size { cols: 80, rows: 24 };
@@ -34,23 +33,8 @@ impl Trial {
     /// Starts the default shell in it, with a command line that only exits, and with status 0.
     ///
     /// # Errors
-    /// It cannot be started, neither in its home nor, if that is missing, in `/`.
-    pub fn start(&self, settings: &Settings) -> Result<Child, SpawnError> {
-        let shell = Shell::new(None, settings);
-        let at = |directory: &Path| {
-            spawn(&Program {
-                path: &shell.path,
-                name: Some(&shell.name),
-                arguments: &["-c".into(), "exit 0".into()],
-                environment: &shell.environment,
-                directory,
-                stdio: [self.slave.as_fd(), self.slave.as_fd(), self.slave.as_fd()],
-                controlling_terminal: true,
-            })
-        };
-        match at(&shell.home) {
-            Err(SpawnError::Directory { .. }) => at(Path::new("/")),
-            started => started,
-        }
+    /// It cannot even begin to start.
+    pub fn start(&self, settings: &Settings) -> Result<(Child, Start), SpawnError> {
+        Shell::new(None, settings).spawn(&["-c".into(), "exit 0".into()], &self.slave)
     }
 }

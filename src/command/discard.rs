@@ -1,0 +1,61 @@
+//! The outputs of commands that are over, while a program that they left in the background may still print.
+//!
+//! A program must not die of SIGPIPE at its next line because the command that started it has ended: what it prints is
+//! read on and thrown away. That is bounded in number, time and speed. It keeps nothing of it.
+
+use super::pipe::READ_BYTES;
+use async_io::{Async, Timer};
+use futures_lite::future::or;
+use rustix::io::Errno;
+use smol::{LocalExecutor, Task};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How many outputs are read on; the oldest is let go for one more. Both of 16 commands: each takes a descriptor.
+const OUTPUTS_MAX: usize = 32;
+
+/// How long an output is read on: as long as the longest command may run. What is to live longer has an output of its own.
+const DISCARD_MAX: Duration = Duration::from_secs(3_600);
+
+/// The pause after each read. With what a pipe holds it makes 640 KiB a second, so that a program that prints without end
+/// costs next to nothing.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The outputs that are read on.
+#[derive(Debug, Default)]
+pub(super) struct Discarded {
+    outputs: VecDeque<Task<()>>,
+}
+
+impl Discarded {
+    /// Reads one more output on.
+    pub(super) fn push(&mut self, executor: &LocalExecutor<'static>, reads: Rc<Async<OwnedFd>>) {
+        self.outputs.retain(|output| !output.is_finished());
+        if self.outputs.len() >= OUTPUTS_MAX {
+            self.outputs.pop_front();
+        }
+        let too_long = async {
+            Timer::after(DISCARD_MAX).await;
+        };
+        self.outputs.push_back(executor.spawn(or(discard(reads), too_long)));
+    }
+}
+
+async fn discard(reads: Rc<Async<OwnedFd>>) {
+    while reads.readable().await.is_ok() {
+        match read(&reads) {
+            Ok(0) => return,
+            Ok(_) => drop(Timer::after(PAUSE).await),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn read(reads: &Async<OwnedFd>) -> Result<usize, Errno> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+    rustix::io::read(reads.as_fd(), &mut buffer).map(|(bytes, _)| bytes.len())
+}
