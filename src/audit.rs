@@ -1,14 +1,57 @@
 //! The audit: one JSON line for each terminal and command that begins or ends (`SINDRI_AGENT_AUDIT`).
 //!
-//! It names ids, programs and their arguments, exit codes and byte counts; never output, never an environment. What
-//! begins is written down before it does: while that cannot be done, nothing may begin. It decides nothing else, and
-//! holds nothing in memory. The file is only ever appended to, its owner's alone (`own_file`), a line by one write.
+//! A line names ids, programs and their arguments, exit codes and byte counts; never output, never an environment. The
+//! caller enqueues a line, goes on, and starts a terminal or command only after [`Report::Written`] for its line. The file
+//! is only ever appended to, readable by its owner alone (`own_file`); each line is one write, off the loop's thread
+//! (`writer`).
 
 use crate::protocol::Timestamp;
+use crate::report::{REPORTS_MAX, Reporter};
+use crate::writer::{ANSWER_TIMEOUT, Answer, Refused, Writer, not_answering};
+use async_channel::Sender;
 use serde::Serialize;
+use smol::LocalExecutor;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// How much may wait for the file, in bytes: the lines of four dispatches with the longest arguments that a message holds.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// What the queue counts for a line besides its text, in bytes.
+const LINE_OVERHEAD_BYTES: usize = 128;
+
+/// The number that the caller gives a line, to recognize its report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryId(pub u64);
+
+/// What happened to a line. Each line that was [queued](Accepted::Queued) has exactly one report, in the order of the lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// It is in the file.
+    Written {
+        /// The line.
+        id: EntryId,
+    },
+    /// It is not, or only in part. What was to begin must not.
+    Failed {
+        /// The line.
+        id: EntryId,
+        /// Why, for the operator: it names the file.
+        error: String,
+    },
+}
+
+/// What [`Audit::write`] did with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is enqueued; a [`Report`] follows.
+    Queued,
+    /// There is no audit: nothing is written, no report follows, and what was to begin may.
+    NotConfigured,
+}
 
 /// Something that is written down.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -65,79 +108,179 @@ pub struct Unavailable {
 /// The audit, if one is configured.
 #[derive(Debug)]
 pub struct Audit {
-    path: Option<PathBuf>,
-    file: Option<File>,
-    /// The last line may have been written in part: the next one begins on a line of its own.
-    is_torn: bool,
+    configured: Option<Configured>,
+}
+
+#[derive(Debug)]
+struct Configured {
+    path: PathBuf,
+    /// Locked on the writer's thread alone.
+    log: Arc<Mutex<AuditFile>>,
+    writer: Writer,
+    reports: Sender<Report>,
+}
+
+/// The opening of the file, which may take long.
+#[derive(Debug)]
+pub struct Opening {
+    asked: Option<(PathBuf, Answer<Result<(), Unavailable>>)>,
+}
+
+impl Opening {
+    /// Waits until the file is open, or says why nothing may begin until that works.
+    pub fn wait(self, deadline: Instant) -> Option<Unavailable> {
+        let (path, answer) = self.asked?;
+        answer.wait(deadline).unwrap_or_else(|cause| Err(Unavailable { path, cause })).err()
+    }
 }
 
 impl Audit {
-    /// Opens the file, or says why nothing may begin until that works.
-    pub fn open(path: Option<PathBuf>) -> (Self, Option<Unavailable>) {
-        let mut audit = Self { path, file: None, is_torn: false };
-        let problem = audit.reopen().err();
-        (audit, problem)
+    /// Begins to open the file. Reports reach `reporter` by a task on the executor of the loop.
+    pub fn open(path: Option<PathBuf>, executor: &LocalExecutor<'static>, reporter: Reporter) -> (Self, Opening) {
+        let (sender, reports) = async_channel::bounded(REPORTS_MAX);
+        if path.is_some() {
+            let forward = async move {
+                while let Ok(report) = reports.recv().await {
+                    reporter.report(report).await;
+                }
+            };
+            executor.spawn(forward).detach();
+        }
+        Self::reporting_to(path, sender)
     }
 
-    /// Writes one line.
+    fn reporting_to(path: Option<PathBuf>, reports: Sender<Report>) -> (Self, Opening) {
+        let Some(path) = path else { return (Self { configured: None }, Opening { asked: None }) };
+        let log = Arc::new(Mutex::new(AuditFile { path: path.clone(), file: None, is_torn: false }));
+        let writer = Writer::new("audit", QUEUE_BYTES_MAX);
+        let file = Arc::clone(&log);
+        let answer = writer.ask(move || file.lock().unwrap_or_else(PoisonError::into_inner).reopen());
+        let opening = Opening { asked: Some((path.clone(), answer)) };
+        (Self { configured: Some(Configured { path, log, writer, reports }) }, opening)
+    }
+
+    /// Enqueues one line, and returns at once.
     ///
     /// # Errors
-    /// It could not be written whole. What was to begin must not.
-    pub fn write(&mut self, entry: Entry<'_>) -> Result<(), Unavailable> {
+    /// Too much waits, or the file system has not answered for 5 s. No report follows; what was to begin must not.
+    pub fn write(&self, id: EntryId, entry: Entry<'_>) -> Result<Accepted, Unavailable> {
         #[derive(Serialize)]
         struct Line<'a> {
             at: Timestamp,
             #[serde(flatten)]
             entry: Entry<'a>,
         }
-        if self.path.is_none() {
-            return Ok(());
+        let Some(configured) = &self.configured else { return Ok(Accepted::NotConfigured) };
+        let unavailable = |cause| Unavailable { path: configured.path.clone(), cause };
+        if configured.writer.is_stalled(ANSWER_TIMEOUT) {
+            return Err(unavailable(not_answering()));
         }
+        let mut line = serde_json::to_vec(&Line { at: Timestamp::now(), entry }).map_err(|e| unavailable(e.into()))?;
+        line.push(b'\n');
+        let (file, reports) = (Arc::clone(&configured.log), configured.reports.clone());
+        let enqueued = configured.writer.push(line.len() + LINE_OVERHEAD_BYTES, move || {
+            let written = file.lock().unwrap_or_else(PoisonError::into_inner).append(&line);
+            let report = match written {
+                Ok(()) => Report::Written { id },
+                Err(error) => Report::Failed { id, error: error.to_string() },
+            };
+            // The loop drops the other end only when the process ends.
+            let _ = reports.send_blocking(report);
+        });
+        enqueued.map(|()| Accepted::Queued).map_err(|refused| {
+            unavailable(match refused {
+                Refused::NoThread(cause) => cause,
+                full @ Refused::Full => io::Error::other(full),
+            })
+        })
+    }
+}
+
+/// The file, and what is known of it.
+#[derive(Debug)]
+struct AuditFile {
+    path: PathBuf,
+    file: Option<File>,
+    /// The last line may have been written in part: the next one begins on a line of its own.
+    is_torn: bool,
+}
+
+impl AuditFile {
+    fn append(&mut self, line: &[u8]) -> Result<(), Unavailable> {
         self.reopen()?;
         let Some(file) = &mut self.file else { return Ok(()) };
-        let mut line = if self.is_torn { vec![b'\n'] } else { Vec::new() };
-        let written = serde_json::to_writer(&mut line, &Line { at: Timestamp::now(), entry })
-            .map_err(io::Error::from)
-            .and_then(|()| {
-                line.push(b'\n');
-                file.write_all(&line)
-            });
+        let written = if self.is_torn { file.write_all(&[b"\n", line].concat()) } else { file.write_all(line) };
         self.is_torn = written.is_err();
         written.map_err(|cause| self.unavailable(cause))
     }
 
-    /// Opens the file if it is not; one that was removed meanwhile is made anew, or rotation would lose lines.
+    /// Opens the file unless it is open. A file that was removed is created again, or rotation would lose lines.
     fn reopen(&mut self) -> Result<(), Unavailable> {
         use std::os::unix::fs::MetadataExt as _;
-        let Some(path) = &self.path else { return Ok(()) };
         let is_linked = |file: &File| file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
         if self.file.as_ref().is_some_and(is_linked) {
             return Ok(());
         }
-        let opened = crate::own_file::open(path);
+        let opened = crate::own_file::open(&self.path);
         self.is_torn = false;
         self.file = Some(opened.map_err(|cause| self.unavailable(cause))?);
         Ok(())
     }
 
     fn unavailable(&self, cause: io::Error) -> Unavailable {
-        Unavailable { path: self.path.clone().unwrap_or_default(), cause }
+        Unavailable { path: self.path.clone(), cause }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use async_channel::Receiver;
     use serde_json::Value;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    use std::time::Duration;
 
     const STARTED: Entry<'static> = Entry::CommandStarted { command_id: "c", program: "/bin/true", args: &[] };
 
+    /// An audit, and what it reports.
+    struct Audited {
+        audit: Audit,
+        reports: Receiver<Report>,
+        next: u64,
+    }
+
+    impl Audited {
+        fn open(path: &Path) -> (Self, Option<Unavailable>) {
+            let (sender, reports) = async_channel::bounded(REPORTS_MAX);
+            let (audit, opening) = Audit::reporting_to(Some(path.to_owned()), sender);
+            (Self { audit, reports, next: 0 }, opening.wait(Instant::now() + Duration::from_secs(30)))
+        }
+
+        /// Enqueues a line and waits for its report.
+        fn write(&mut self, entry: Entry<'_>) -> Result<(), String> {
+            self.next += 1;
+            let sent = EntryId(self.next);
+            assert_eq!(self.audit.write(sent, entry).expect("there is room"), Accepted::Queued);
+            match self.reports.recv_blocking().expect("the audit reports") {
+                Report::Written { id } if id == sent => Ok(()),
+                Report::Failed { id, error } if id == sent => Err(error),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// The file as the writer's thread sees it.
+        fn file<T>(&self, change: impl FnOnce(&mut AuditFile) -> T) -> T {
+            let configured = self.audit.configured.as_ref().expect("it is configured");
+            change(&mut configured.log.lock().expect("no test panics with it"))
+        }
+    }
+
     #[test]
-    fn each_entry_is_a_line_of_its_own_in_a_file_of_ones_own() {
+    fn each_entry_is_one_line_in_a_private_file() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("audit.jsonl");
-        let (mut audit, problem) = Audit::open(Some(path.clone()));
+        let (mut audit, problem) = Audited::open(&path);
         assert!(problem.is_none());
         audit.write(STARTED).expect("there is room");
         let ended = Entry::CommandEnded { command_id: "c", exit_code: 0, stdout_bytes: 3, stderr_bytes: 0 };
@@ -154,47 +297,70 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_an_error_and_room_made_ends_it() {
-        if !std::path::Path::new("/dev/full").exists() {
+    fn full_disk_is_reported_until_there_is_room() {
+        if !Path::new("/dev/full").exists() {
             return;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("audit.jsonl");
-        let (mut audit, _) = Audit::open(Some("/dev/full".into()));
-        let error = audit.write(STARTED).expect_err("no room").to_string();
+        let (mut audit, _) = Audited::open(Path::new("/dev/full"));
+        let error = audit.write(STARTED).expect_err("no room");
         assert!(error.contains("/dev/full"), "{error}");
-        audit.path = Some(path.clone());
-        audit.file = None;
+        audit.file(|file| (file.path, file.file) = (path.clone(), None));
         audit.write(STARTED).expect("there is room now");
         assert_eq!(std::fs::read_to_string(&path).expect("it is there").lines().count(), 1);
     }
 
     #[test]
-    fn a_line_torn_by_a_full_disk_does_not_spoil_the_next() {
+    fn torn_line_does_not_spoil_the_next() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("audit.jsonl");
-        let (mut audit, _) = Audit::open(Some(path.clone()));
+        let (mut audit, _) = Audited::open(&path);
         std::fs::write(&path, "{\"at\":\"20").expect("half a line");
-        audit.is_torn = true;
+        audit.file(|file| file.is_torn = true);
         audit.write(STARTED).expect("there is room");
         let text = std::fs::read_to_string(&path).expect("it is there");
         assert!(text.lines().last().is_some_and(|line| serde_json::from_str::<Value>(line).is_ok()), "{text}");
     }
 
     #[test]
-    fn a_file_that_was_moved_away_and_removed_is_made_anew() {
+    fn removed_file_is_created_again() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("audit.jsonl");
-        let (mut audit, _) = Audit::open(Some(path.clone()));
+        let (mut audit, _) = Audited::open(&path);
         std::fs::remove_file(&path).expect("it is there");
-        audit.write(STARTED).expect("made anew");
+        audit.write(STARTED).expect("created again");
         assert!(path.exists());
     }
 
     #[test]
-    fn without_a_file_nothing_is_written_and_nothing_refused() {
-        let (mut audit, problem) = Audit::open(None);
-        assert!(problem.is_none());
-        audit.write(STARTED).expect("nothing to write");
+    fn without_a_file_nothing_is_written_or_refused() {
+        let (sender, reports) = async_channel::bounded(REPORTS_MAX);
+        let (audit, opening) = Audit::reporting_to(None, sender);
+        assert!(opening.wait(Instant::now()).is_none());
+        assert_eq!(audit.write(EntryId(1), STARTED).expect("nothing to write"), Accepted::NotConfigured);
+        assert!(reports.is_empty());
+    }
+
+    #[test]
+    fn hung_file_holds_up_no_caller_and_fills_the_queue() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (audited, _) = Audited::open(&directory.path().join("audit.jsonl"));
+        let (audit, reports) = (&audited.audit, &audited.reports);
+        let argument = ["x".repeat(1 << 20)];
+        let long = Entry::CommandStarted { command_id: "c", program: "/bin/true", args: &argument };
+        let queued = audited.file(|_| {
+            // Here the writer's thread waits, as it does in a write that does not return.
+            let mut queued = 0;
+            while audit.write(EntryId(queued), long).is_ok() {
+                queued += 1;
+            }
+            assert!(reports.is_empty() && (3..=5).contains(&queued), "{queued}");
+            queued
+        });
+        for expected in 0..queued {
+            let report = reports.recv_blocking().expect("the audit reports");
+            assert_eq!(report, Report::Written { id: EntryId(expected) });
+        }
     }
 }

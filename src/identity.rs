@@ -1,22 +1,28 @@
 //! Remembers across restarts which id which console gave to this instance.
 //!
 //! It decides nothing about when to register. An agent that registers at every start litters the fleet with ghosts
-//! (wire.md, part B), so that what is remembered is dialled first; but an agent that cannot remember still works:
-//! every fault here is one warning and no more. The file is small, is read once, and is only ever replaced whole, so
-//! that a crash leaves the old one or the new one.
+//! (wire.md, part B), so the agent dials what it remembers first. An agent that cannot remember still works: a fault here
+//! is one warning. The file is small and read once. It is only ever replaced whole, so a crash leaves the old one or the
+//! new one. All access to it is off the loop's thread (`writer`).
 
 use crate::protocol::InstanceId;
+use crate::writer::{Answer, Writer};
 use draupnir_fsm::order::RegisterPath;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// How much may wait for the file, in bytes. Only a notice waits: the newest identity stands beside the queue.
+const QUEUE_BYTES_MAX: usize = 1 << 10;
 
 /// The file within the state directory.
 const FILE_NAME: &str = "identity.json";
 
-/// Longest file that is read, in bytes: thrice what the longest that is written has.
+/// Longest file that is read, in bytes: three times what the longest that is written has.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Most identities that are kept. One instance seldom has more than one console; the oldest goes first.
@@ -64,61 +70,135 @@ pub struct Identity {
     pub path: Option<RegisterPath>,
 }
 
-/// All that is remembered for one instance id on one console, and the file behind it.
+/// What is remembered for one instance id on one console, and the writer of the file behind it.
 #[derive(Debug)]
-pub struct Memory {
-    file: Option<PathBuf>,
-    entries: Vec<Entry>,
+pub struct IdentityStore {
+    identity: Identity,
+    /// The newest identity that waits to be written.
+    waiting: Arc<Mutex<Option<Identity>>>,
+    /// Locked on the writer's thread alone.
+    file: Arc<Mutex<StateFile>>,
+    writer: Writer,
+}
+
+/// The reading of the file, which may take long.
+#[derive(Debug)]
+pub struct Opening {
+    store: IdentityStore,
+    path: Option<PathBuf>,
+    answer: Answer<Result<Identity, Error>>,
+}
+
+impl Opening {
+    /// Waits until the file is read. A fault leaves an empty store that works until the process ends.
+    pub fn wait(self, deadline: Instant) -> (IdentityStore, Option<Error>) {
+        let Self { mut store, path, answer } = self;
+        let unreadable = |cause| Err(Error::Unreadable { file: path.unwrap_or_default(), cause });
+        match answer.wait(deadline).unwrap_or_else(unreadable) {
+            Ok(identity) => {
+                store.identity = identity;
+                (store, None)
+            }
+            Err(error) => (store, Some(error)),
+        }
+    }
+}
+
+impl IdentityStore {
+    /// Begins to read what is remembered for `configured` on `console`.
+    pub fn open(state_dir: Option<&Path>, console: &str, configured: &InstanceId) -> Opening {
+        let path = state_dir.map(|directory| directory.join(FILE_NAME));
+        let key = (console.to_owned(), configured.as_str().to_owned());
+        let file = StateFile { path: path.clone(), key, entries: None, has_warned: false };
+        let (file, writer) = (Arc::new(Mutex::new(file)), Writer::new("state", QUEUE_BYTES_MAX));
+        let read = Arc::clone(&file);
+        let answer = writer.ask(move || lock(&read).load());
+        Opening { store: Self { identity: Identity::default(), waiting: Arc::default(), file, writer }, path, answer }
+    }
+
+    /// What is known.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Keeps what is known now, and enqueues it for the file unless nothing changed. Of several that wait the last is
+    /// written. A file that cannot be written is one warning in the log.
+    pub fn save(&mut self, identity: Identity) {
+        if self.identity == identity {
+            return;
+        }
+        self.identity = identity.clone();
+        let waits_already = lock(&self.waiting).replace(identity).is_some();
+        if waits_already {
+            return;
+        }
+        let (waiting, file) = (Arc::clone(&self.waiting), Arc::clone(&self.file));
+        let job = move || {
+            let newest = lock(&waiting).take();
+            newest.into_iter().for_each(|identity| lock(&file).save(&identity));
+        };
+        if let Err(refused) = self.writer.push(1, job) {
+            lock(&self.waiting).take();
+            warn(&refused);
+        }
+    }
+
+    /// Waits until the newest identity is on the disk; false at the deadline.
+    pub fn flush(&self, deadline: Instant) -> bool {
+        self.writer.flush(deadline)
+    }
+}
+
+/// No code that can panic runs under these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The one line that an operator looks for.
+pub fn warn(error: &impl std::fmt::Display) {
+    tracing::warn!(%error, "state directory not writable; instance id will not survive a restart");
+}
+
+/// The file, as the writer's thread knows it.
+#[derive(Debug)]
+struct StateFile {
+    path: Option<PathBuf>,
+    /// The console and the configured id that the agent runs with.
     key: (String, String),
+    /// What is in the file; none before it was read.
+    entries: Option<Vec<Entry>>,
+    /// A fault is worth one line.
     has_warned: bool,
 }
 
-impl Memory {
-    /// Reads what is remembered for `configured` on `console`. A fault leaves an empty memory that works until the
-    /// process ends; it is told once.
-    pub fn open(state_dir: Option<&Path>, console: &str, configured: &InstanceId) -> (Self, Option<Error>) {
-        let file = state_dir.map(|directory| directory.join(FILE_NAME));
-        let read = file.as_deref().ok_or(Error::NoDirectory).and_then(read);
+impl StateFile {
+    fn load(&mut self) -> Result<Identity, Error> {
+        let read = self.path.as_deref().ok_or(Error::NoDirectory).and_then(read);
+        self.has_warned = read.is_err();
         let (entries, error) = match read {
             Ok(entries) => (entries, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let key = (console.to_owned(), configured.as_str().to_owned());
-        (Self { file, entries, key, has_warned: error.is_some() }, error)
-    }
-
-    /// What is known.
-    pub fn identity(&self) -> Identity {
         let (console, configured) = &self.key;
-        let found = self.entries.iter().find(|entry| entry.console == *console && entry.configured == *configured);
-        found.map(|entry| Identity { id: entry.id(), path: entry.path }).unwrap_or_default()
+        let found = entries.iter().find(|entry| entry.console == *console && entry.configured == *configured);
+        let identity = found.map(|entry| Identity { id: entry.id(), path: entry.path }).unwrap_or_default();
+        self.entries = Some(entries);
+        error.map_or(Ok(identity), Err)
     }
 
-    /// Keeps what is known now. Nothing is written where nothing changed.
-    ///
-    /// # Errors
-    /// It could not be written, and nothing was said about this file before.
-    pub fn remember(&mut self, identity: &Identity) -> Result<(), Error> {
-        if self.identity() == *identity {
-            return Ok(());
-        }
+    fn save(&mut self, identity: &Identity) {
         let (console, configured) = self.key.clone();
-        self.entries.retain(|entry| entry.console != console || entry.configured != configured);
-        self.entries.drain(..self.entries.len().saturating_sub(IDENTITIES_MAX - 1));
+        let entries = self.entries.get_or_insert_default();
+        entries.retain(|entry| entry.console != console || entry.configured != configured);
+        entries.drain(..entries.len().saturating_sub(IDENTITIES_MAX - 1));
         let id = identity.id.as_ref().map(|id| id.as_str().to_owned());
-        self.entries.push(Entry { console, configured, id, path: identity.path });
-        match self.save() {
-            Err(error) if !self.has_warned => {
-                self.has_warned = true;
-                Err(error)
+        entries.push(Entry { console, configured, id, path: identity.path });
+        let Some(file) = self.path.as_deref() else { return };
+        if let Err(cause) = replace(file, entries) {
+            if !std::mem::replace(&mut self.has_warned, true) {
+                warn(&Error::Unwritable { file: file.to_owned(), cause });
             }
-            Ok(()) | Err(_) => Ok(()),
         }
-    }
-
-    fn save(&self) -> Result<(), Error> {
-        let file = self.file.as_deref().ok_or(Error::NoDirectory)?;
-        replace(file, &self.entries).map_err(|cause| Error::Unwritable { file: file.to_owned(), cause })
     }
 }
 
@@ -188,8 +268,11 @@ fn replace(file: &Path, entries: &[Entry]) -> io::Result<()> {
     let written = write_new(&new, &text).and_then(|()| fs::rename(&new, file));
     if written.is_err() {
         let _ = fs::remove_file(&new);
+        return written;
     }
-    written
+    // The name is on the disk once its directory is. Some file systems cannot sync one; they keep the order themselves.
+    let _ = File::open(directory).and_then(|directory| directory.sync_all());
+    Ok(())
 }
 
 fn write_new(file: &Path, text: &[u8]) -> io::Result<()> {
@@ -219,8 +302,13 @@ mod tests {
             self.0.join(FILE_NAME)
         }
 
-        fn open(&self, console: &str, configured: &str) -> (Memory, Option<Error>) {
-            Memory::open(Some(&self.0), console, &id(configured))
+        fn open(&self, console: &str, configured: &str) -> (IdentityStore, Option<Error>) {
+            open(Some(&self.0), console, configured)
+        }
+
+        /// Opens, saves, and waits for the disk.
+        fn save(&self, console: &str, configured: &str, identity: Identity) {
+            save(&mut self.open(console, configured).0, identity);
         }
     }
 
@@ -228,6 +316,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
+    }
+
+    fn in_time() -> Instant {
+        Instant::now() + std::time::Duration::from_secs(30)
+    }
+
+    fn open(state_dir: Option<&Path>, console: &str, configured: &str) -> (IdentityStore, Option<Error>) {
+        IdentityStore::open(state_dir, console, &id(configured)).wait(in_time())
+    }
+
+    fn save(store: &mut IdentityStore, identity: Identity) {
+        store.save(identity);
+        assert!(store.flush(in_time()));
     }
 
     fn id(text: &str) -> InstanceId {
@@ -239,54 +340,68 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_there_after_a_restart() {
+    fn saved_identity_is_there_after_a_restart() {
         let directory = Directory::new();
-        let (mut memory, error) = directory.open("http://c", "web-1");
-        assert!(error.is_none() && memory.identity() == Identity::default());
-        memory.remember(&given("cmw1")).expect("written");
-        let (mut memory, error) = directory.open("http://c", "web-1");
+        let (mut store, error) = directory.open("http://c", "web-1");
+        assert!(error.is_none() && *store.identity() == Identity::default());
+        save(&mut store, given("cmw1"));
+        let (mut store, error) = directory.open("http://c", "web-1");
         assert!(error.is_none());
-        assert_eq!(memory.identity(), given("cmw1"));
+        assert_eq!(*store.identity(), given("cmw1"));
         let forgotten = Identity { id: None, ..given("cmw1") };
-        memory.remember(&forgotten).expect("written");
-        assert_eq!(directory.open("http://c", "web-1").0.identity(), forgotten);
+        save(&mut store, forgotten.clone());
+        assert_eq!(*directory.open("http://c", "web-1").0.identity(), forgotten);
     }
 
     #[test]
-    fn consoles_and_configured_ids_are_told_apart() {
+    fn of_several_that_wait_the_last_is_written() {
         let directory = Directory::new();
-        directory.open("http://c", "web-1").0.remember(&given("a")).expect("written");
-        directory.open("http://d", "web-1").0.remember(&given("b")).expect("written");
-        directory.open("http://c", "web-2").0.remember(&given("c")).expect("written");
+        let (mut store, _) = directory.open("http://c", "web-1");
+        let file = Arc::clone(&store.file);
+        let hung = file.lock().expect("no test panics with it");
+        for number in 0..1_000 {
+            store.save(given(&format!("cmw{number}")));
+        }
+        drop(hung);
+        assert!(store.flush(in_time()));
+        assert_eq!(*directory.open("http://c", "web-1").0.identity(), given("cmw999"));
+    }
+
+    #[test]
+    fn consoles_and_configured_ids_are_kept_apart() {
+        let directory = Directory::new();
+        directory.save("http://c", "web-1", given("a"));
+        directory.save("http://d", "web-1", given("b"));
+        directory.save("http://c", "web-2", given("c"));
         for (console, configured, expected) in
             [("http://c", "web-1", "a"), ("http://d", "web-1", "b"), ("http://c", "web-2", "c")]
         {
-            assert_eq!(directory.open(console, configured).0.identity(), given(expected));
+            assert_eq!(*directory.open(console, configured).0.identity(), given(expected));
         }
-        assert_eq!(directory.open("http://d", "web-2").0.identity(), Identity::default());
+        assert_eq!(*directory.open("http://d", "web-2").0.identity(), Identity::default());
     }
 
     #[test]
-    fn the_oldest_goes_first() {
+    fn oldest_identity_goes_first() {
         let directory = Directory::new();
         for number in 0..=IDENTITIES_MAX {
-            directory.open(&format!("http://c{number}"), "web-1").0.remember(&given("a")).expect("written");
+            directory.save(&format!("http://c{number}"), "web-1", given("a"));
         }
-        assert_eq!(directory.open("http://c0", "web-1").0.identity(), Identity::default());
-        assert_eq!(directory.open("http://c1", "web-1").0.identity(), given("a"));
+        assert_eq!(*directory.open("http://c0", "web-1").0.identity(), Identity::default());
+        assert_eq!(*directory.open("http://c1", "web-1").0.identity(), given("a"));
     }
 
     #[test]
-    fn only_its_owner_reads_it_and_nothing_is_left_beside_it() {
+    fn file_is_private_and_nothing_is_left_beside_it() {
         let directory = Directory::new();
-        directory.open("http://c", "web-1").0.remember(&given("a")).expect("written");
+        directory.save("http://c", "web-1", given("a"));
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(&directory.0), mode(&directory.file())), (0o700, 0o600));
         assert_eq!(fs::read_dir(&directory.0).expect("a directory").count(), 1);
     }
 
     #[test]
-    fn a_damaged_file_is_one_warning_and_is_replaced() {
+    fn damaged_file_is_an_error_and_is_replaced() {
         for content in [
             "",
             "{",
@@ -298,32 +413,46 @@ mod tests {
             let directory = Directory::new();
             fs::create_dir_all(&directory.0).expect("a directory");
             fs::write(directory.file(), content).expect("a file");
-            let (mut memory, error) = directory.open("http://c", "web-1");
+            let (mut store, error) = directory.open("http://c", "web-1");
             assert!(matches!(error, Some(Error::Damaged { .. })), "{content}");
-            memory.remember(&given("a")).expect("written");
-            assert_eq!(directory.open("http://c", "web-1").0.identity(), given("a"));
+            save(&mut store, given("a"));
+            assert_eq!(*directory.open("http://c", "web-1").0.identity(), given("a"));
         }
     }
 
     #[test]
-    fn a_place_that_cannot_be_written_is_one_warning() {
+    fn unwritable_place_is_one_warning_and_the_store_works() {
         let directory = Directory::new();
         fs::write(&directory.0, "a file, not a directory").expect("a file");
-        let (mut memory, error) = directory.open("http://c", "web-1");
+        let (mut store, error) = directory.open("http://c", "web-1");
         assert!(matches!(error, Some(Error::Unreadable { .. })), "{error:?}");
-        memory.remember(&given("a")).expect("nothing more is said");
-        assert_eq!(memory.identity(), given("a"));
+        save(&mut store, given("a"));
+        assert_eq!(*store.identity(), given("a"));
         fs::remove_file(&directory.0).expect("removed");
 
         let below_a_file = Path::new("/proc/draupnir");
-        let (mut memory, error) = Memory::open(Some(below_a_file), "http://c", &id("web-1"));
-        assert!(error.is_none(), "{error:?}");
-        assert!(matches!(memory.remember(&given("a")), Err(Error::Unwritable { .. })));
-        memory.remember(&given("b")).expect("nothing more is said");
+        let (mut store, error) = open(Some(below_a_file), "http://c", "web-1");
+        assert!(error.is_none() && !lock(&store.file).has_warned, "{error:?}");
+        save(&mut store, given("a"));
+        assert!(lock(&store.file).has_warned);
 
-        let (mut memory, error) = Memory::open(None, "http://c", &id("web-1"));
+        let (mut store, error) = open(None, "http://c", "web-1");
         assert!(matches!(error, Some(Error::NoDirectory)));
-        memory.remember(&given("a")).expect("nothing more is said");
+        save(&mut store, given("a"));
+        assert_eq!(*store.identity(), given("a"));
+    }
+
+    #[test]
+    fn file_that_does_not_answer_leaves_an_empty_store() {
+        let directory = Directory::new();
+        let opening = IdentityStore::open(Some(&directory.0), "http://c", &id("web-1"));
+        let file = Arc::clone(&opening.store.file);
+        // The writer's thread waits here, as it does in a read that does not return; or it has read already.
+        let hung = file.lock().expect("no test panics with it");
+        let has_read = hung.entries.is_some();
+        let (store, error) = opening.wait(Instant::now());
+        assert!(has_read || error.is_some_and(|error| error.to_string().ends_with("does not answer")));
+        assert_eq!(*store.identity(), Identity::default());
     }
 
     #[test]
@@ -342,7 +471,8 @@ mod tests {
             let directory = Directory::new();
             fs::create_dir_all(&directory.0).expect("a directory");
             fs::write(directory.file(), content).expect("a file");
-            prop_assert_eq!(directory.open("http://c", "web-1").0.identity(), Identity::default());
+            let (store, _) = directory.open("http://c", "web-1");
+            prop_assert_eq!(store.identity(), &Identity::default());
         }
     }
 }

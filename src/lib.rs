@@ -12,6 +12,7 @@
 //! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`own_file`] | opens what is written for its owner alone | what is written |
 //! | [`identity`] | remembers ids across restarts | when to register |
+//! | `own_log` | keeps the agent's own log file short | what is logged |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
@@ -29,6 +30,7 @@ pub mod link;
 pub mod logging;
 pub mod metrics;
 pub mod own_file;
+mod own_log;
 pub mod protocol;
 pub mod replay;
 pub mod report;
@@ -36,3 +38,4 @@ pub mod restart;
 pub mod ring;
 pub mod sys;
 pub mod terminal;
+pub mod writer;

@@ -1,16 +1,20 @@
 //! Logging: where lines go, which ones, and what must not be in them.
 //!
-//! It writes to standard error: JSON lines, or readable ones where that is a terminal. Nothing in the agent logs the
-//! key; the writer here is the last line of defence, against what a library might put into an error: a line that holds
-//! the key is written without it. And it never holds up the loop: where nobody reads standard error, lines are dropped
-//! and counted.
+//! Lines go to standard error: JSON, or readable ones where that is a terminal. Nothing in the agent logs the key; the
+//! writer here is the last line of defence against what a library might put into an error: it replaces the key in a line.
+//! The caller formats a line and enqueues it; a thread of its own writes it (`writer`). While standard error takes
+//! nothing, lines beyond the bound are dropped and counted. The agent keeps its own log file short (`own_log`).
 
-use crate::config::{LogLevel, REDACTED, Secret};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::config::{Config, LogLevel, REDACTED, Secret};
+use crate::own_log::OwnLog;
+use crate::writer::Writer;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -21,23 +25,36 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 /// Shortest key that is looked for, in bytes: a shorter one would take ordinary words with it, and is no secret.
 const KEY_BYTES_MIN: usize = 6;
 
-/// Most bytes that a pipe with any room takes without blocking (PIPE_BUF on Linux; POSIX promises 512, macOS has 512
-/// too, but reports a pipe writable only when that much fits).
-const CHUNK_BYTES_MAX: usize = if cfg!(target_os = "linux") { 4096 } else { 512 };
+/// How much may wait for standard error, in bytes: some 1,000 lines, a burst of a busy second.
+const QUEUE_BYTES_MAX: usize = 256 << 10;
 
-/// How long a line waits for a reader of standard error, in milliseconds; once one was dropped, the next do not wait.
-const WAIT_MS_MAX: i64 = 100;
+/// What the queue counts for a line besides its text, in bytes.
+const LINE_OVERHEAD_BYTES: usize = 64;
 
-/// Starts logging, once per process.
+/// The log of the process, once it is started.
+static LOG: OnceLock<Redacting> = OnceLock::new();
+
+/// Starts logging, once per process. No thread is started before the first line.
 ///
 /// # Errors
 /// It was started before.
-pub fn start(level: LogLevel, key: &Secret) -> Result<(), TryInitError> {
+pub fn start(config: &Config) -> Result<(), TryInitError> {
+    let own_log = OwnLog::new(config.home.as_deref(), config.log_max_bytes);
+    let log = LOG.get_or_init(|| Redacting::new(&config.api_key, Sink::standard_error(own_log)));
+    let format = tracing_subscriber::fmt::layer().with_writer(log.clone());
     let is_terminal = io::stderr().is_terminal();
-    let writer = Redacting::new(key, io::stderr());
-    let format = tracing_subscriber::fmt::layer().with_writer(writer);
     let layer = if is_terminal { format.with_ansi(false).boxed() } else { format.json().flatten_event(true).boxed() };
-    tracing_subscriber::registry().with(layer.with_filter(filter(level))).try_init()
+    tracing_subscriber::registry().with(layer.with_filter(filter(config.log_level))).try_init()
+}
+
+/// Enqueues a line past the formatting, which may be what panicked; without a log it is written at once.
+pub fn write_line(line: &str) {
+    let line = [line.as_bytes(), b"\n"].concat();
+    match LOG.get() {
+        Some(log) => log.log(&line),
+        // Where that fails, no other place is left.
+        None => drop(io::stderr().write_all(&line)),
+    }
 }
 
 /// Our own lines at the level that is asked for, those of libraries from warnings on.
@@ -52,16 +69,24 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(ours.map(|target| (target, level)))
 }
 
-/// Writes lines without the key.
-struct Redacting<W> {
+/// Enqueues lines without the key. Clones are the same log.
+#[derive(Clone)]
+struct Redacting {
     needles: Arc<[Secret]>,
-    sink: Arc<Mutex<Sink<W>>>,
+    /// Locked on the writer's thread alone.
+    sink: Arc<Mutex<Sink>>,
+    /// Lines that were not written, and not reported yet.
+    dropped: Arc<AtomicU64>,
+    /// A notice of them is in the queue.
+    has_notice: Arc<AtomicBool>,
+    writer: Writer,
 }
 
-impl<W: Write + AsFd> Redacting<W> {
-    fn new(key: &Secret, writer: W) -> Self {
+impl Redacting {
+    fn new(key: &Secret, sink: Sink) -> Self {
         let needles = if key.expose().len() < KEY_BYTES_MIN { Vec::new() } else { spellings(key) };
-        Self { needles: needles.into(), sink: Arc::new(Mutex::new(Sink { writer, dropped: 0 })) }
+        let (sink, writer) = (Arc::new(Mutex::new(sink)), Writer::new("log", QUEUE_BYTES_MAX));
+        Self { needles: needles.into(), sink, dropped: Arc::default(), has_notice: Arc::default(), writer }
     }
 
     fn redacted<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
@@ -78,14 +103,53 @@ impl<W: Write + AsFd> Redacting<W> {
         }
         line
     }
+
+    /// Enqueues a line, or counts it. Lines that were dropped leave one notice at the end of the queue, which says how many
+    /// there were once the lines before it are written.
+    fn log(&self, line: &[u8]) {
+        let line = self.redacted(line).into_owned();
+        let bytes = line.len() + LINE_OVERHEAD_BYTES;
+        let (sink, dropped) = (Arc::clone(&self.sink), Arc::clone(&self.dropped));
+        let write = move || {
+            if !sink.lock().unwrap_or_else(PoisonError::into_inner).write(&line) {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        if self.writer.push(bytes, write).is_ok() {
+            // A line that could not be written, or that found no thread, has left none.
+            if self.dropped.load(Ordering::Relaxed) > 0 {
+                self.enqueue_notice();
+            }
+            return;
+        }
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.enqueue_notice();
+    }
+
+    fn enqueue_notice(&self) {
+        if self.has_notice.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Self { sink, dropped, has_notice, .. } = self.clone();
+        let notice = move || {
+            has_notice.store(false, Ordering::Relaxed);
+            let count = dropped.swap(0, Ordering::Relaxed);
+            let line = format!("{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{count}}}\n");
+            let is_written = count == 0 || sink.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes());
+            if !is_written {
+                dropped.fetch_add(count, Ordering::Relaxed);
+            }
+        };
+        if self.writer.push_beyond_bound(notice).is_err() {
+            self.has_notice.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Every line is one call: the layer formats it whole first.
-impl<W: Write + AsFd> Write for Redacting<W> {
+impl Write for Redacting {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let redacted = self.redacted(line);
-        // A panic elsewhere while a line was written leaves at worst half a line.
-        self.sink.lock().unwrap_or_else(PoisonError::into_inner).write(&redacted);
+        self.log(line);
         Ok(line.len())
     }
 
@@ -94,49 +158,43 @@ impl<W: Write + AsFd> Write for Redacting<W> {
     }
 }
 
-impl<W: Write + AsFd + 'static> MakeWriter<'_> for Redacting<W> {
+impl MakeWriter<'_> for Redacting {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
-        Self { needles: Arc::clone(&self.needles), sink: Arc::clone(&self.sink) }
+        self.clone()
     }
 }
 
-/// Where lines go, and how many did not get there.
-struct Sink<W> {
-    writer: W,
-    dropped: u64,
+/// Where lines go, as the writer's thread knows it.
+struct Sink {
+    descriptor: BorrowedFd<'static>,
+    own_log: OwnLog,
 }
 
-impl<W: Write + AsFd> Sink<W> {
-    /// Writes a line, or counts it where nobody reads.
-    fn write(&mut self, line: &[u8]) {
-        if self.dropped > 0 {
-            let words =
-                format!("{{\"level\":\"WARN\",\"message\":\"log lines dropped\",\"count\":{}}}\n", self.dropped);
-            if !self.write_chunks(words.as_bytes(), 0) {
-                self.dropped = self.dropped.saturating_add(1);
-                return;
+impl Sink {
+    /// The descriptor, not the standard library's handle: a write that blocks must not hold a lock that a panic needs.
+    fn standard_error(own_log: OwnLog) -> Self {
+        Self { descriptor: rustix::stdio::stderr(), own_log }
+    }
+
+    /// Writes a line, and waits as long as that takes; false where it was not written whole.
+    fn write(&mut self, mut line: &[u8]) -> bool {
+        self.own_log.before_write();
+        while !line.is_empty() {
+            match rustix::io::write(self.descriptor, line) {
+                Ok(written) => line = line.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                // Another process may have made the description non-blocking for us, too.
+                Err(Errno::AGAIN) => {
+                    let mut descriptors = [PollFd::from_borrowed_fd(self.descriptor, PollFlags::OUT)];
+                    let _ = poll(&mut descriptors, None);
+                }
+                Err(_) => return false,
             }
-            self.dropped = 0;
         }
-        if !self.write_chunks(line, WAIT_MS_MAX) {
-            self.dropped = 1;
-        }
+        true
     }
-
-    /// Writes pieces that cannot block, each when there is room; `false` where there was none or the other end is gone.
-    fn write_chunks(&mut self, line: &[u8], wait_ms_max: i64) -> bool {
-        line.chunks(CHUNK_BYTES_MAX)
-            .all(|chunk| has_room(&self.writer, wait_ms_max) && self.writer.write_all(chunk).is_ok())
-    }
-}
-
-/// Whether a descriptor takes a piece now, or within the time given.
-fn has_room(descriptor: &impl AsFd, wait_ms_max: i64) -> bool {
-    let wait = Timespec { tv_sec: 0, tv_nsec: wait_ms_max * 1_000_000 };
-    let mut descriptors = [PollFd::new(descriptor, PollFlags::OUT)];
-    poll(&mut descriptors, Some(&wait)).is_ok_and(|ready| ready > 0)
 }
 
 /// The key as it is, as it stands within a JSON text or a Rust literal, and within one of these within the other; the
@@ -158,20 +216,37 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::io::{PipeReader, PipeWriter, Read, pipe};
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
 
-    fn redacting(key: &str) -> (Redacting<PipeWriter>, PipeReader) {
+    /// A log into a pipe, and its other end.
+    fn redacting(key: &str) -> (Redacting, PipeReader) {
         let (reader, writer) = pipe().expect("a pipe");
-        (Redacting::new(&Secret::new(key), writer), reader)
+        // The log of a process lives as long as that: so does this end.
+        let writer: &'static PipeWriter = Box::leak(Box::new(writer));
+        (Redacting::new(&Secret::new(key), Sink { descriptor: writer.as_fd(), own_log: OwnLog::none() }), reader)
+    }
+
+    fn flush(log: &Redacting) {
+        assert!(log.writer.flush(Instant::now() + Duration::from_secs(30)));
+    }
+
+    /// What is in the pipe now.
+    fn written(log: &Redacting, reader: &mut PipeReader) -> String {
+        flush(log);
+        rustix::io::ioctl_fionbio(&*reader, true).expect("a pipe");
+        let mut text = Vec::new();
+        let error = reader.read_to_end(&mut text).expect_err("the other end is open");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        String::from_utf8(text).expect("UTF-8")
     }
 
     fn logged(key: &str, log: impl FnOnce()) -> String {
         let (writer, mut reader) = redacting(key);
-        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer);
+        let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(writer.clone());
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter(LogLevel::Info)));
         tracing::subscriber::with_default(subscriber, log);
-        let mut text = String::new();
-        reader.read_to_string(&mut text).expect("UTF-8");
-        text
+        written(&writer, &mut reader)
     }
 
     #[test]
@@ -199,28 +274,44 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_stuck_loses_lines_and_learns_how_many() {
-        let (mut writer, mut reader) = redacting("sk-0123456789");
-        let line = [b'x'; 1000];
-        let mut dropped = 0;
-        while dropped < 3 {
-            writer.write_all(&line).expect("never fails");
-            dropped = writer.sink.lock().expect("not poisoned").dropped;
+    fn unread_pipe_drops_lines_and_says_how_many() {
+        let (log, mut reader) = redacting("sk-0123456789");
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        while log.dropped.load(Ordering::Relaxed) < 3 {
+            log.log(&line);
         }
-        let mut piece = vec![0; 32 * 1024];
-        reader.read_exact(&mut piece).expect("what was written");
-        writer.write_all(b"last\n").expect("never fails");
-        drop(writer);
-        let mut rest = String::new();
-        reader.read_to_string(&mut rest).expect("UTF-8");
-        assert!(rest.ends_with("\"log lines dropped\",\"count\":3}\nlast\n"), "{rest}");
+        // The pipe is read until the notice has come: it stands behind the lines that waited.
+        let mut text = Vec::new();
+        while !text.ends_with(b"\"count\":3}\n") {
+            let mut byte = [0];
+            reader.read_exact(&mut byte).expect("the other end is open");
+            text.extend(byte);
+        }
+        log.log(b"last\n");
+        assert_eq!(written(&log, &mut reader), "last\n");
+        let lines = text.split_inclusive(|byte| *byte == b'\n').count();
+        assert!(lines > 200 && text.len() < QUEUE_BYTES_MAX + (128 << 10), "{lines} lines, {} bytes", text.len());
     }
 
     #[test]
-    fn a_reader_that_is_gone_is_no_fault() {
-        let (mut writer, reader) = redacting("sk-0123456789");
+    fn closed_pipe_counts_lines_and_is_no_fault() {
+        let (log, reader) = redacting("sk-0123456789");
         drop(reader);
-        writer.write_all(b"line\n").expect("never fails");
+        log.log(b"line\n");
+        flush(&log);
+        assert_eq!(log.dropped.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn non_blocking_pipe_loses_nothing() {
+        let (log, mut reader) = redacting("sk-0123456789");
+        let descriptor = log.sink.lock().expect("not poisoned").descriptor;
+        rustix::io::ioctl_fionbio(descriptor, true).expect("a pipe");
+        let long = vec![b'x'; 200 << 10];
+        log.log(&long);
+        let mut read = vec![0; long.len()];
+        reader.read_exact(&mut read).expect("the other end is open");
+        assert_eq!(read, long);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::Config;
-use draupnir::{agent, doctor, logging, replay, restart, sys};
+use draupnir::{agent, doctor, logging, replay, restart, sys, writer};
 use std::io::stdout;
 use std::process::ExitCode;
 
@@ -30,17 +30,24 @@ fn run() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    if let Err(error) = logging::start(config.log_level, &config.api_key) {
+    if let Err(error) = logging::start(&config) {
         eprintln!("sindri-agent: logging cannot be started: {error}");
         return ExitCode::FAILURE;
+    }
+    // Before the first line, which starts a thread.
+    if let Err(error) = scrub_key() {
+        tracing::error!(%error, "the API key stays readable in this process's environment");
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    if let Err(error) = scrub_key() {
-        tracing::error!(%error, "the API key stays readable in this process's environment");
-    }
     restart::on_panic(past, config.api_key.clone());
+    let status = live(config, past);
+    writer::flush_all(writer::FLUSH_TIMEOUT);
+    status
+}
+
+fn live(config: Config, past: restart::Past) -> ExitCode {
     match agent::run(config, past) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::Error::Proxy(error)) => {
@@ -48,7 +55,7 @@ fn run() -> ExitCode {
             ExitCode::from(EXIT_CONFIG)
         }
         Err(error) => {
-            tracing::error!(%error, "the agent could not begin");
+            tracing::error!(%error, "failed to start");
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@
 //! loop never waits for a module, so nothing can lock up. It does not interpret.
 
 use crate::agent::{sampling, signals};
-use crate::{command, link, terminal};
+use crate::{audit, command, link, terminal};
 use async_channel::{Receiver, Sender};
 
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
@@ -19,10 +19,18 @@ pub enum Report {
     Terminal(terminal::Report),
     /// From a command.
     Command(command::Report),
+    /// From the audit.
+    Audit(audit::Report),
     /// From the sampler.
     Sample(sampling::Report),
     /// From the signal handlers.
     Signal(signals::Report),
+}
+
+impl From<audit::Report> for Report {
+    fn from(report: audit::Report) -> Self {
+        Self::Audit(report)
+    }
 }
 
 impl From<sampling::Report> for Report {

@@ -7,7 +7,6 @@
 
 use crate::config::Secret;
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::panic::PanicHookInfo;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,23 +66,25 @@ impl Past {
 /// Lets every panic from now on start the program anew, which needs the key again.
 pub fn on_panic(past: Past, key: Secret) {
     std::panic::set_hook(Box::new(move |panic| {
-        tell(&key, panic);
+        log_panic(panic);
+        // What else waits to be written says what led to it.
+        crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let Some(past) = past.with_panic(unix_s) else {
             std::process::abort();
         };
         let error = begin_anew(past, &key);
-        let _ = writeln!(std::io::stderr(), "sindri-agent: cannot be started anew: {error}");
+        crate::logging::write_line(&format!("sindri-agent: cannot be started anew: {error}"));
+        crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         std::process::abort();
     }));
 }
 
-/// One JSON line, past the logger: it may be what panicked.
-fn tell(key: &Secret, panic: &PanicHookInfo<'_>) {
+/// One JSON line, past the formatting of the log, which may be what panicked.
+fn log_panic(panic: &PanicHookInfo<'_>) {
     let text: String = panic.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect();
-    let text = text.replace(key.expose(), crate::config::REDACTED);
     let line = serde_json::json!({"level": "ERROR", "message": "panic: starting anew", "panic": text});
-    let _ = writeln!(std::io::stderr(), "{line}");
+    crate::logging::write_line(&line.to_string());
 }
 
 /// Replaces this program by itself; comes back only with an error.

@@ -102,7 +102,7 @@ fn what_was_put_in_the_place_of_the_files_beforehand_harms_nothing() {
         console.browser().dispatch(&format!("c{n}"), "true");
         let result = console.result(&format!("c{n}"));
         assert_eq!(result["reason"], "audit_unavailable", "{result}");
-        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is recorded");
+        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "recording not started");
         agent.drain();
     }
     assert_eq!(std::fs::read_to_string(&target).expect("it is there"), "precious\n");

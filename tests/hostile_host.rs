@@ -137,11 +137,19 @@ fn a_state_directory_that_cannot_be_written_costs_one_warning() {
     let console = Console::start(Personality::production());
     let test = "a_state_directory_that_cannot_be_written_costs_one_warning";
     let Some(agent) = mounted(test, &console, &["mount -t tmpfs -o ro none \"$HOME\""]) else { return };
-    agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is remembered across restarts");
+    agent.wait_log(|line| {
+        line["level"] == "WARN"
+            && line["message"] == "state directory not writable; instance id will not survive a restart"
+    });
     assert_beats(&console);
     console.link().close(1012, "restart");
     console.on(2).frame("heartbeat");
-    assert_eq!(agent.log().count(|line| line["message"] == "nothing is remembered across restarts"), 1);
+    assert_eq!(
+        agent
+            .log()
+            .count(|line| line["message"] == "state directory not writable; instance id will not survive a restart"),
+        1
+    );
     assert_eq!(console.browser().run("touch ~/x || echo full")["stdout"], "full\n");
     agent.drain();
 }
@@ -166,7 +174,7 @@ fn a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else() {
     let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
     let life = setup.home_path().join("life.jsonl");
     let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &FULL_HOME).spawn();
-    for told in ["nothing is remembered across restarts", "nothing is recorded"] {
+    for told in ["state directory not writable; instance id will not survive a restart", "recording not started"] {
         agent.wait_log(|line| line["level"] == "WARN" && line["message"] == told);
     }
     assert_eq!(console.browser().run("echo x >~/x || echo full")["stdout"], "full\n");
@@ -188,7 +196,7 @@ fn a_disk_that_fills_up_ends_the_recording_behind_a_whole_line() {
     let life = setup.home_path().join("life.jsonl");
     let room = ["mount -t tmpfs -o size=64k none \"$HOME\"", "head -c 40k /dev/zero >\"$HOME/fill\""];
     let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &room).spawn();
-    let has_ended = || agent.log().count(|line| line["message"] == "the recording ends here") == 1;
+    let has_ended = || agent.log().count(|line| line["message"] == "recording stopped: write failed") == 1;
     for _ in 0..1_000 {
         if has_ended() {
             break;
@@ -241,7 +249,10 @@ fn where_every_file_system_is_read_only_it_works_and_remembers_nothing() {
     let all = "cut -d' ' -f5 /proc/self/mountinfo | while read -r place; do mount -o remount,bind,ro \"$place\"; done \
                2>&- || true";
     let Some(agent) = mounted(test, &console, &[all]) else { return };
-    agent.wait_log(|line| line["level"] == "WARN" && line["message"] == "nothing is remembered across restarts");
+    agent.wait_log(|line| {
+        line["level"] == "WARN"
+            && line["message"] == "state directory not writable; instance id will not survive a restart"
+    });
     let tried = "for d in / /tmp /proc ~ ; do touch $d/draupnir-x && echo $d can be written; done; echo done";
     assert_eq!(console.browser().run(tried)["stdout"], "done\n");
     console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");

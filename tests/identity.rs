@@ -14,7 +14,7 @@ const FLY: (&str, &str) = ("SINDRI_PROVIDER", "fly");
 #[track_caller]
 fn lives(console: &Console, home: &Home) -> (Agent, String) {
     let view = console.from_now();
-    let agent = Setup::new(console).home(home).env(FLY.0, FLY.1).spawn();
+    let agent = Setup::new(console).home(home).env(FLY.0, FLY.1).env("SINDRI_AGENT_HEARTBEAT", "0.2").spawn();
     let id = view.frame("heartbeat").payload()["instance_id"].as_str().expect("an id").to_owned();
     (agent, id)
 }
@@ -24,7 +24,7 @@ fn registrations(console: &Console) -> usize {
 }
 
 fn is_memory_warning(line: &Value) -> bool {
-    line["level"] == "WARN" && line["message"].as_str().is_some_and(|text| text.contains("remembered"))
+    line["level"] == "WARN" && line["message"] == "state directory not writable; instance id will not survive a restart"
 }
 
 #[test]
@@ -59,6 +59,9 @@ fn a_restart_without_the_state_registers_again() {
 fn a_killed_agent_remembers_as_well() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let (agent, id) = lives(&console, &home);
+    let is_saved =
+        || std::fs::read_to_string(home.state_dir().join("identity.json")).is_ok_and(|text| text.contains(&id));
+    support::settles(&console, "the id is on the disk", is_saved);
     agent.kill();
     console.ended(1);
     let (agent, again) = lives(&console, &home);

@@ -22,7 +22,7 @@ fn planted() {
     let past = restart::Past::take();
     draupnir::sys::process::harden();
     let config = Config::from_environment().expect("the test configures it");
-    logging::start(config.log_level, &config.api_key).expect("the first in this process");
+    logging::start(&config).expect("the first in this process");
     restart::on_panic(past, config.api_key.clone());
     if !past.is_restart() {
         std::thread::spawn(|| {

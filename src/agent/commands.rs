@@ -5,6 +5,7 @@
 //! streamed output go through the ledger. Exactly once holds for one lifetime of the process.
 
 use super::Agent;
+use super::auditing::Subject;
 use super::policy::Policy;
 use super::sessions::Source;
 use super::share::Share;
@@ -215,19 +216,27 @@ impl Agent {
         }
     }
 
-    pub(super) fn start_command(&mut self, command: CommandKey) {
-        let Some(live) = self.commands.live.get_mut(&command) else { return };
-        let Some((spec, _)) = live.spec.take() else { return };
-        let streams_output = live.streams;
+    pub(super) fn start_command(&mut self, command: Key) {
+        let Some(live) = self.commands.live.get(&command) else { return };
+        let Some((spec, _)) = &live.spec else { return };
         let (program, args) = match &spec.line {
             Line::Shell(line) => (line, &[][..]),
             Line::Program { program, arguments } => (program, arguments.as_slice()),
         };
         let entry = Entry::CommandStarted { command_id: live.id.as_str(), program, args };
-        if let Err(problem) = self.audit.write(entry) {
+        if let Some((subject, written)) = self.auditing.write(entry, Subject::Command(command)) {
+            self.audited(subject, written);
+        }
+    }
+
+    /// Starts a command whose line is written. One that is over meanwhile is not started.
+    pub(super) fn command_audited(&mut self, command: Key, written: Result<(), String>) {
+        let Some(live) = self.commands.live.get_mut(&command) else { return };
+        let Some((spec, _)) = live.spec.take() else { return };
+        let streams_output = live.streams;
+        if let Err(problem) = written {
             live.unaudited = Some(format!("{problem}\n"));
             live.streams = false;
-            self.unaudited(&problem);
             return self.tell_command(command, CommandFact::Failed);
         }
         self.commands.runner.start(command, spec);
@@ -283,8 +292,8 @@ impl Agent {
             let (stdout_bytes, stderr_bytes) = (captured.stdout.bytes(), captured.stderr.bytes());
             let command_id = live.id.as_str();
             let entry = Entry::CommandEnded { command_id, exit_code, stdout_bytes, stderr_bytes };
-            if let Err(problem) = self.audit.write(entry) {
-                self.unaudited(&problem);
+            if let Some((subject, written)) = self.auditing.write(entry, Subject::End) {
+                self.audited(subject, written);
             }
         }
         tracing::info!(%command, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");

@@ -20,6 +20,7 @@ impl Agent {
             Report::Link(report) => self.link_reports(report),
             Report::Terminal(report) => self.terminal_reports(report),
             Report::Command(report) => self.command_reports(report),
+            Report::Audit(report) => self.audit_reports(report),
             Report::Sample(report) => self.sample_reports(report),
             Report::Signal(super::signals::Report::Stop) => self.tell(Fact::ShutdownRequested),
         }
@@ -132,7 +133,8 @@ impl Agent {
         }
     }
 
-    fn message(&mut self, message: Inbound) {
+    pub(super) fn message(&mut self, message: Inbound) {
+        let Some(message) = self.auditing.hold(message) else { return };
         match message {
             Inbound::TerminalCreate { session_id, cols, rows, shell } => {
                 self.create_session(session_id, cols, rows, shell.as_deref());

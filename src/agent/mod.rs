@@ -5,6 +5,7 @@
 //! All of it runs on one executor on the main thread, and no part of it ever waits but the loop itself, for the next
 //! report or deadline.
 
+mod auditing;
 mod clocks;
 mod commands;
 mod events;
@@ -21,12 +22,13 @@ pub mod signals;
 
 use crate::audit::Audit;
 use crate::config::{Config, host_name};
-use crate::identity::{Identity, Memory};
+use crate::identity::{self, Identity, IdentityStore};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
 use crate::protocol::{InstanceId, Metadata};
 use crate::report::{self, Report, Reporter};
 use crate::restart::Past;
+use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::delivery::budget::Budget;
@@ -38,6 +40,7 @@ use draupnir_fsm::order::RegisterPath;
 use futures_lite::FutureExt as _;
 use smol::LocalExecutor;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// How many reports are taken in before time is allowed to pass: a flood must not keep deadlines from firing.
 const REPORTS_PER_TURN_MAX: usize = 64;
@@ -51,7 +54,7 @@ pub struct Agent {
     /// Which id and path are known, as long as the process lives.
     identity: Identity,
     /// The same, across restarts.
-    memory: Memory,
+    store: IdentityStore,
     /// The path of the registration in flight: the one that worked is remembered.
     registering_at: Option<RegisterPath>,
     hostname: String,
@@ -59,7 +62,7 @@ pub struct Agent {
     sampling: sampling::Sampling,
     sessions: sessions::Sessions,
     commands: commands::Commands,
-    audit: Audit,
+    auditing: auditing::Auditing,
     /// What was noticed on the current link.
     seen: LinkNotes,
     /// What keeps the agent from the console, as it was last told: the same is not worth a line at each retry.
@@ -123,34 +126,38 @@ impl Agent {
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
         let seed = entropy();
         let mut engine = Engine::new(Policy::default(), schedule, seed);
-        if let Some(path) = &config.record {
-            recorder::begin(&mut engine, path, seed, schedule);
-        }
+        // All three are opened at once, so that one that hangs leaves the others their time.
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let recording = config.record.as_ref().map(|path| recorder::begin(&mut engine, path, seed, schedule));
+        let (audit, audit_opening) = Audit::open(config.audit.clone(), executor, reporter.clone());
         let console = config.console_url.to_string();
-        let (memory, error) = Memory::open(config.state_dir.as_deref(), &console, &config.instance_id);
+        let state = IdentityStore::open(config.state_dir.as_deref(), &console, &config.instance_id);
+        let (store, error) = state.wait(deadline);
         if let Some(error) = error {
-            tracing::warn!(%error, "nothing is remembered across restarts");
+            identity::warn(&error);
+        }
+        if let Some(recording) = recording {
+            recording.wait(deadline);
+        }
+        if let Some(problem) = audit_opening.wait(deadline) {
+            tracing::error!(%problem, "audit log not writable; refusing terminals and commands");
         }
         let target = Target::of(&config)?;
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
-        let (audit, problem) = Audit::open(config.audit.clone());
-        if let Some(problem) = problem {
-            tracing::error!(%problem, "no terminal is opened and no command run until it can");
-        }
         let budget = Rc::new(Budget::new());
         Ok(Self {
             link: Link::new(target, Rc::clone(executor), reporter.clone())?,
-            identity: memory.identity(),
-            memory,
+            identity: store.identity().clone(),
+            store,
             registering_at: None,
             hostname: host_name(),
             events: events::Events::new(entropy()),
             sampling: sampling::Sampling::begin(executor, reporter.clone()),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
-            audit,
+            auditing: auditing::Auditing::new(audit),
             seen: LinkNotes::default(),
             trouble: None,
             words: None,

@@ -71,10 +71,8 @@ impl Agent {
 
     /// Keeps what is known of this instance, on disk too if that can be.
     pub(super) fn remember(&mut self, identity: Identity) {
-        self.identity = identity;
-        if let Err(error) = self.memory.remember(&self.identity) {
-            tracing::warn!(%error, "nothing is remembered across restarts");
-        }
+        self.identity = identity.clone();
+        self.store.save(identity);
     }
 
     /// What the instance says about itself: by the configured id to register, by the console's on the link.

@@ -5,7 +5,8 @@
 //! `closed` again.
 
 use super::Agent;
-use crate::audit::{Entry, Unavailable};
+use super::auditing::{Request, Subject};
+use crate::audit::Entry;
 use crate::config::{Config, TerminalPolicy};
 use crate::protocol::{ClosedReason, Faults, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
@@ -192,18 +193,36 @@ impl Agent {
             self.close_unopened(&id, ClosedReason::RefusedByPolicy, EXIT_REFUSED, Some(text));
             return self.error_event("terminal", text, Metadata::new().with("session_id", id.as_str()));
         }
-        if self.sessions.live() >= SESSIONS_MAX || !self.engine.delivery.promise(Kind::Closed) {
+        if self.sessions.live() + self.auditing.sessions() >= SESSIONS_MAX
+            || !self.engine.delivery.promise(Kind::Closed)
+        {
             let text = format!("{SESSIONS_MAX} sessions are open, or too much waits for the console");
             self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
             return self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
         }
         let started = shell.filter(|shell| !shell.is_empty()).map(Cow::from);
         let started = started.unwrap_or_else(|| self.config.shell.to_string_lossy());
-        if let Err(problem) = self.audit.write(Entry::TerminalOpened { session_id: id.as_str(), shell: &started }) {
-            self.engine.delivery.break_promise(Kind::Closed);
-            let text = self.unaudited(&problem);
-            return self.close_unopened(&id, ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(&text));
+        let entry = Entry::TerminalOpened { session_id: id.as_str(), shell: &started };
+        let shell = shell.map(str::to_owned);
+        let request = Request { id: id.clone(), cols, rows, shell, held: Vec::new() };
+        if let Some((subject, written)) = self.auditing.write(entry, Subject::Session(Box::new(request))) {
+            self.audited(subject, written);
         }
+    }
+
+    /// Opens a terminal whose line is written.
+    pub(super) fn session_audited(&mut self, request: Request, written: Result<(), String>) {
+        let Request { id, cols, rows, shell, held: _ } = request;
+        let refused = match written {
+            Err(text) => Some((ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(text))),
+            Ok(()) if self.engine.machine().is_draining() => Some((ClosedReason::Drained, 0, None)),
+            Ok(()) => None,
+        };
+        if let Some((reason, exit_code, text)) = refused {
+            self.engine.delivery.break_promise(Kind::Closed);
+            return self.close_unopened(&id, reason, exit_code, text.as_deref());
+        }
+        let shell = shell.as_deref();
         let key = self.sessions.add(id);
         self.sessions.terminals.open(key, Open { shell, cols, rows });
         self.engine.delivery.open_stream(StreamKey::Terminal(key));
@@ -318,8 +337,8 @@ impl Agent {
         let input_bytes = self.sessions.sessions.get(&key).map_or(0, |session| session.input_bytes);
         let session_text = session_id.as_str();
         let entry = Entry::TerminalClosed { session_id: session_text, exit_code, output_bytes: ends_at, input_bytes };
-        if let Err(problem) = self.audit.write(entry) {
-            self.unaudited(&problem);
+        if let Some((subject, written)) = self.auditing.write(entry, Subject::End) {
+            self.audited(subject, written);
         }
         let id = self.events.next_id();
         let message = TerminalClosed { session_id: &session_id, exit_code, reason, message: text, id }.message();
@@ -343,14 +362,7 @@ impl Agent {
         over.into_iter().for_each(|key| self.sessions.forget(key));
     }
 
-    /// Says that the audit cannot be written; the text for whoever is refused because of it.
-    pub(super) fn unaudited(&mut self, problem: &Unavailable) -> String {
-        let text = problem.to_string();
-        self.error_event("audit", &text, Metadata::new());
-        text
-    }
-
-    fn tell_session(&mut self, session: SessionKey, what: SessionFact) {
+    fn tell_session(&mut self, session: Key, what: SessionFact) {
         self.tell(Fact::Session { session, what });
     }
 }

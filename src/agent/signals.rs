@@ -28,6 +28,7 @@ pub fn listen(reporter: Reporter) -> std::io::Result<impl Future<Output = ()>> {
             let Ok(signal) = signal else { continue };
             if told {
                 tracing::warn!(signal = name(signal), "second signal: leaving at once");
+                crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
                 std::process::exit(exit_status(signal));
             }
             told = true;

@@ -38,6 +38,9 @@ pub const INTERVAL_SECONDS_MIN: f64 = 0.05;
 /// Longest interval that may be set, in seconds: a day.
 pub const INTERVAL_SECONDS_MAX: f64 = 86_400.0;
 
+/// Shortest log file that may be set, in bytes: room for the lines of one start.
+pub const LOG_BYTES_MIN: u64 = 4_096;
+
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -79,6 +82,8 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// How much to log.
     pub log_level: LogLevel,
+    /// The length at which the file that standard error is gets renamed, in bytes.
+    pub log_max_bytes: Option<u64>,
     /// What is legal and yet worth a warning line at the start.
     pub warnings: Vec<String>,
 }
@@ -185,6 +190,7 @@ impl Config {
         let audit = reader.path("SINDRI_AGENT_AUDIT");
         let record = reader.path("SINDRI_AGENT_RECORD");
         let log_level = reader.log_level();
+        let log_max_bytes = reader.log_max_bytes();
         let warnings = reader.finish(api_key.as_ref())?;
         let (Some(api_key), Some(console_url), Some(instance_id)) = (api_key, console_url, instance_id) else {
             unreachable!("invariant: what is required and missing is a problem")
@@ -209,6 +215,7 @@ impl Config {
             audit,
             record,
             log_level,
+            log_max_bytes,
             warnings,
         })
     }

@@ -7,7 +7,9 @@ use super::detect::is_name;
 use super::problem::{Problem, Problems};
 use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
-use super::{CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LogLevel, Proxies, TerminalPolicy};
+use super::{
+    CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies, TerminalPolicy,
+};
 use crate::protocol::InstanceId;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -225,6 +227,18 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
                 LogLevel::Info
             }
         }
+    }
+
+    /// The length at which the log file is renamed.
+    pub(super) fn log_max_bytes(&mut self) -> Option<u64> {
+        const NAME: &str = "SINDRI_AGENT_LOG_MAX";
+        let raw = self.raw(NAME)?;
+        let text = raw.to_string_lossy();
+        let bytes = text.trim().parse().ok().filter(|bytes| *bytes >= LOG_BYTES_MIN);
+        if bytes.is_none() {
+            self.problem(NAME, &text, &format!("a number of bytes, at least {LOG_BYTES_MIN}"));
+        }
+        bytes
     }
 
     /// What a variable holds; nothing where that is empty.

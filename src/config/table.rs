@@ -126,6 +126,12 @@ const TABLE: &[Variable] = &[
         "",
         "a file for facts and orders, to be replayed; without secrets or output; that of the life before is kept as `<file>.previous`",
     ),
+    optional(
+        "SINDRI_AGENT_LOG_MAX",
+        "",
+        "at this many bytes (at least 4096) the file that standard error is becomes `<file>.1`; \
+         `~/.sindri/logs/draupnir.log` does so without it, at 8 MiB; other files are left alone",
+    ),
     optional("SINDRI_LOG_LEVEL", "`info`", "`debug`, `info`, `warn`, `error`"),
     optional(
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",

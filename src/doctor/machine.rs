@@ -4,19 +4,20 @@
 
 use super::finding::Sheet;
 use crate::config::{Config, TerminalPolicy};
-use crate::identity::Memory;
+use crate::identity::IdentityStore;
 use crate::metrics::{Roots, Sampler, Space};
 use crate::protocol::metrics::Source;
 use crate::sys::spawn::SpawnError;
 use crate::terminal::Settings;
 use crate::terminal::trial::Trial;
+use crate::writer::ANSWER_TIMEOUT;
 use async_io::Timer;
 use futures_lite::future;
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, Signal, geteuid, getrlimit};
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A shell that was only asked to end has this long for it.
 const SHELL_PATIENCE: Duration = Duration::from_secs(5);
@@ -44,7 +45,8 @@ pub(super) async fn check(config: &Config, sheet: &mut Sheet) {
 
 fn state(config: &Config, sheet: &mut Sheet) {
     let console = config.console_url.to_string();
-    let (memory, error) = Memory::open(config.state_dir.as_deref(), &console, &config.instance_id);
+    let opening = IdentityStore::open(config.state_dir.as_deref(), &console, &config.instance_id);
+    let (store, error) = opening.wait(Instant::now() + ANSWER_TIMEOUT);
     if let Some(error) = error {
         return sheet.warn("state", format!("{error}; until then the agent registers again at every start"));
     }
@@ -54,7 +56,7 @@ fn state(config: &Config, sheet: &mut Sheet) {
         let text = format!("{shown} cannot be written ({error}): the agent will register again at every start");
         return sheet.warn("state", text);
     }
-    match memory.identity().id {
+    match &store.identity().id {
         Some(id) => sheet.ok("state", format!("{shown}: this console has given the id {id}")),
         None => sheet.ok("state", format!("{shown}: nothing is remembered yet for this console")),
     }
