@@ -45,12 +45,12 @@ pub enum Report {
     /// The program runs.
     Started {
         /// The command.
-        command: Key,
+        command: CommandKey,
     },
     /// The program cannot be run; nothing else is reported of the command.
     StartFailed {
         /// The command.
-        command: Key,
+        command: CommandKey,
         /// Why.
         error: NotStarted,
     },
@@ -125,9 +125,9 @@ pub struct Commands {
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     budget: Rc<Budget>,
-    running: BTreeMap<Key, Running>,
-    failed: BTreeMap<Key, NotStarted>,
-    streams: BTreeMap<(Key, OutputStream), Rc<RefCell<Watched>>>,
+    running: BTreeMap<CommandKey, Running>,
+    failed: BTreeMap<CommandKey, NotStarted>,
+    streams: BTreeMap<(CommandKey, OutputStream), Rc<RefCell<Watched>>>,
     discarded: Discarded,
 }
 
@@ -159,7 +159,7 @@ impl Commands {
 
     /// Begins to start a command, which [`Report::Started`] or [`Report::StartFailed`] tells the end of. What prevents it
     /// is the standard error of its result, too.
-    pub fn start(&mut self, command: Key, spec: Spec) {
+    pub fn start(&mut self, command: CommandKey, spec: Spec) {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
             Ok(started) => {
@@ -180,14 +180,14 @@ impl Commands {
     }
 
     /// Sends SIGTERM to every process in the session of a command. It ends one that starts still.
-    pub fn terminate(&self, command: Key) {
+    pub fn terminate(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
             running.run.terminate();
         }
     }
 
     /// Sends SIGKILL to every process in the session of a command.
-    pub fn kill(&self, command: Key) {
+    pub fn kill(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
             running.run.kill();
         }
@@ -234,7 +234,7 @@ impl Commands {
     /// Ends a command, whatever it does: reads what is left in its pipes and reaps its process if it is gone. One whose
     /// start still hangs is killed, and reaped once it can be. A command that was never started has printed nothing. What
     /// was streamed is held until it is [released](Self::release).
-    pub fn finish(&mut self, command: Key) -> Captured {
+    pub fn finish(&mut self, command: CommandKey) -> Captured {
         let Some(Running { run, watch }) = self.running.remove(&command) else {
             let failure = self.failed.remove(&command);
             return self.nothing_printed(failure.as_ref());

@@ -71,12 +71,12 @@ pub enum Report {
     /// The shell runs.
     Opened {
         /// The session.
-        session: Key,
+        session: SessionKey,
     },
     /// The shell cannot be run. The only output of the session is a line that says why; nothing else is reported of it.
     OpenFailed {
         /// The session.
-        session: Key,
+        session: SessionKey,
         /// Why.
         error: SpawnError,
     },
@@ -203,7 +203,7 @@ impl Terminals {
     /// that fails, its only output is a line that says why: it is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
-    pub fn open(&mut self, key: Key, open: Open<'_>) {
+    pub fn open(&mut self, key: SessionKey, open: Open<'_>) {
         let scrollback = Scrollback::new(key, self.budget.clone());
         let output = Rc::new(RefCell::new(Output::new(scrollback)));
         let live = match self.start(key, open, &output) {
@@ -236,7 +236,7 @@ impl Terminals {
     /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
     /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns where the
     /// output ends.
-    pub fn end(&mut self, key: Key) -> u64 {
+    pub fn end(&mut self, key: SessionKey) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
             return 0;
         };

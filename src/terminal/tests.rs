@@ -54,7 +54,7 @@ impl Stage {
     }
 
     /// A shell without echo and prompt, that is given one line.
-    async fn open_sized(&mut self, key: Key, line: &str, cols: u16, rows: u16) {
+    async fn open_sized(&mut self, key: SessionKey, line: &str, cols: u16, rows: u16) {
         self.terminals.open(key, Open { shell: Some("/bin/sh"), cols, rows });
         self.seen.insert(key, Seen::default());
         self.terminals.allow(SessionKey(key), usize::MAX, Some(0));
