@@ -7,7 +7,7 @@
 
 use crate::protocol::InstanceId;
 use crate::writer::{Answer, Writer};
-use draupnir_fsm::order::RegisterPath;
+use draupnir_fsm::driver::RegisterPath;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};

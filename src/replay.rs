@@ -13,7 +13,7 @@ const FILE_BYTES_MAX: u64 = 128 << 20;
 /// Replays `file`: 0 if the machine does today what is written, 1 if not or if the file is none.
 pub fn run(file: &Path, out: &mut impl Write) -> ExitCode {
     let told = match replayed(file) {
-        Ok(path) => writeln!(out, "{}: as recorded, {} orders\n{path}", file.display(), path.orders).map(|()| true),
+        Ok(path) => writeln!(out, "{}: as recorded, {} outputs\n{path}", file.display(), path.outputs).map(|()| true),
         Err(problem) => writeln!(out, "{}: {problem}", file.display()).map(|()| false),
     };
     // Somebody who does not read the answer gets it as the exit status all the same.

@@ -199,6 +199,13 @@ pub enum Jump {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SessionFact {
+    /// It is being opened.
+    Opening,
+    /// It could not be opened.
+    OpenFailed {
+        /// The exit code to report.
+        exit_code: i32,
+    },
     /// Its shell runs.
     Opened,
     /// Somebody uses it: a create, an input or a resize arrived. Input and resize are told only while

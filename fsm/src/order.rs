@@ -307,6 +307,8 @@ pub enum Problem {
 pub enum SessionEnd {
     /// Its shell exited by itself.
     Exited,
+    /// Its shell could not be started.
+    SpawnFailed,
     /// The console closed it.
     Closed,
     /// The agent drained.

@@ -1,9 +1,8 @@
 //! Reads the clocks, and waits for them: the one place that asks what time it is.
 //!
-//! It compares nothing; what a jump is stands in [`draupnir_fsm::clock`].
+//! It compares nothing; what a jump is stands in [`draupnir_fsm::driver`].
 
-use draupnir_fsm::clock::Clocks;
-use draupnir_fsm::time::Time;
+use draupnir_fsm::driver::{Clocks, Time};
 use rustix::time::{ClockId, clock_gettime};
 use smol::Timer;
 use smol::future::yield_now;

@@ -4,7 +4,7 @@
 
 use crate::metrics::facts;
 use crate::protocol::{Event, EventType, InstanceId, MessageId, Metadata, Timestamp};
-use draupnir_fsm::order::{Disconnect, Event as Told, Problem};
+use draupnir_fsm::driver::{Disconnect, Event as Told, Problem};
 
 /// Builds events.
 #[derive(Debug)]

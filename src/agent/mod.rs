@@ -1,86 +1,60 @@
-//! The loop: reports in, facts to the machine, orders out, frames to the link.
+//! The loop around the driver: reports become inputs, outputs become calls.
 //!
-//! It owns everything and decides nothing. What a report means stands in `inbound`, how an order is performed in
-//! `orders`, what is written in `outbound`; `sessions` and `commands` know which of the console's ids is which number.
-//! All of it runs on one executor on the main thread, and no part of it ever waits but the loop itself, for the next
-//! report or deadline.
+//! It decides nothing. What a report means stands in `reports`, what is done about an output in `actions`, what messages
+//! look like in `host`; `sessions` and `commands` keep the console's ids. All of it runs on one executor on the main
+//! thread, and nothing blocks it but the wait for the next report or deadline.
 
-mod auditing;
+mod actions;
 mod clocks;
 mod commands;
 mod events;
-mod inbound;
-mod orders;
-mod outbound;
+mod host;
 mod policy;
 mod recorder;
+mod reports;
 pub mod sampling;
 mod sessions;
 mod settings;
-mod share;
 pub mod signals;
 
 use crate::audit::Audit;
 use crate::config::{Config, host_name};
-use crate::identity::{self, Identity, IdentityStore};
+use crate::identity::{self, IdentityStore};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
-use crate::protocol::{InstanceId, Metadata};
+use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::restart::Past;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::Fact;
-use draupnir_fsm::id::LinkId;
-use draupnir_fsm::limits::{Policy, Schedule};
-use draupnir_fsm::order::RegisterPath;
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, Input, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
+use host::{Host, Text};
 use smol::LocalExecutor;
+use std::collections::BTreeMap;
+use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// How many reports are taken in before time is allowed to pass: a flood must not keep deadlines from firing.
-const REPORTS_PER_TURN_MAX: usize = 64;
-
 /// Everything that lives as long as the process.
 pub struct Agent {
-    config: Rc<Config>,
-    start: Start,
-    engine: Engine<String>,
-    link: Link,
-    /// Which id and path are known, as long as the process lives.
-    identity: Identity,
-    /// The same, across restarts.
-    store: IdentityStore,
-    /// The path of the registration in flight: the one that worked is remembered.
-    registering_at: Option<RegisterPath>,
-    hostname: String,
-    events: events::Events,
-    sampling: sampling::Sampling,
-    sessions: sessions::Sessions,
-    commands: commands::Commands,
-    auditing: auditing::Auditing,
-    /// What was noticed on the current link.
-    seen: LinkNotes,
-    /// What keeps the agent from the console, as it was last told: the same is not worth a line at each retry.
-    trouble: Option<String>,
-    /// How the console put its last refusal, until a problem is reported with it.
-    words: Option<String>,
+    driver: Driver<Text>,
+    host: Host,
+    /// Makes numbers of the console's ids.
+    hasher: RandomState,
     reports: Receiver<Report>,
+    /// What was known at once when an output was performed: input of the next turn.
+    pending: Vec<Input>,
+    /// The time of this turn.
+    now: Time,
+    /// What the kernel had taken of the link's bytes when that was last looked at.
+    bytes_written: u64,
     alarm: Alarm,
 }
 
-/// What is noticed once for each link.
-#[derive(Debug, Default)]
-struct LinkNotes {
-    greeted: bool,
-    versions_warned: Vec<String>,
-}
-
-/// Why the agent could not begin.
+/// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This machine must let the agent handle signals.
@@ -94,10 +68,10 @@ pub enum Error {
     Link(#[from] link::Error),
 }
 
-/// Runs the agent until it is told to stop.
+/// Runs the agent until it has received a signal that asks it to stop, and has drained.
 ///
 /// # Errors
-/// It could not begin. Once it runs, nothing ends it but a signal.
+/// It could not start. Once it runs, nothing ends it but a signal.
 pub fn run(config: Config, past: Past) -> Result<(), Error> {
     let executor = Rc::new(LocalExecutor::new());
     let start = Start::now();
@@ -109,7 +83,7 @@ pub fn run(config: Config, past: Past) -> Result<(), Error> {
         if let Some(reaping) = signals::reap_orphans(past).map_err(Error::Signals)? {
             spawner.spawn(reaping).detach();
         }
-        Agent::new(config, start, &spawner, &reporter, reports)?.live(past).await;
+        Agent::new(config, start, &spawner, &reporter, reports)?.run(past).await;
         Ok(())
     }))
 }
@@ -124,11 +98,12 @@ impl Agent {
     ) -> Result<Self, Error> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
-        let seed = entropy();
-        let mut engine = Engine::new(Policy::default(), schedule, seed);
+        let (seed, audited) = (entropy(), config.audit.is_some());
+        let budget = Rc::new(Budget::new());
+        let mut driver = Driver::new(Policy::default(), schedule, seed, audited, Rc::clone(&budget));
         // All three are opened at once, so that one that hangs leaves the others their time.
         let deadline = Instant::now() + ANSWER_TIMEOUT;
-        let recording = config.record.as_ref().map(|path| recorder::begin(&mut engine, path, seed, schedule));
+        let recording = config.record.as_ref().map(|path| recorder::begin(&mut driver, path, seed, schedule, audited));
         let (audit, audit_opening) = Audit::open(config.audit.clone(), executor, reporter.clone());
         let console = config.console_url.to_string();
         let state = IdentityStore::open(config.state_dir.as_deref(), &console, &config.instance_id);
@@ -146,8 +121,8 @@ impl Agent {
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
-        let budget = Rc::new(Budget::new());
-        Ok(Self {
+        let host = Host {
+            start,
             link: Link::new(target, Rc::clone(executor), reporter.clone())?,
             identity: store.identity().clone(),
             store,
@@ -157,41 +132,54 @@ impl Agent {
             sampling: sampling::Sampling::begin(executor, reporter.clone()),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
-            auditing: auditing::Auditing::new(audit),
-            seen: LinkNotes::default(),
-            trouble: None,
-            words: None,
+            audit,
+            audit_problem: "the audit log was not written in time".to_owned(),
+            notes: BTreeMap::new(),
+            next_note: 1,
+            versions_warned: Vec::new(),
+            last_connect_error: None,
+            console_text: None,
             config,
-            start,
-            engine,
+        };
+        Ok(Self {
+            driver,
+            host,
+            hasher: RandomState::new(),
             reports,
+            pending: Vec::new(),
+            now: start.elapsed(),
+            bytes_written: 0,
             alarm: Alarm::new(),
         })
     }
 
-    async fn live(mut self, past: Past) {
+    async fn run(mut self, past: Past) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            instance_id = %self.instance_id(),
-            console = %self.config.console_url,
+            instance_id = %self.host.instance_id(),
+            console = %self.host.config.console_url,
             "started"
         );
+        self.handle(Input::Started { remembered: self.host.identity.id.is_some() });
         if past.is_restart() {
-            self.error_event("agent", "the agent panicked and was started anew", Metadata::new());
+            let text = "the agent panicked and was restarted".to_owned();
+            let note = self.host.note("agent", text, Metadata::new());
+            self.handle(Input::Noted { note, cause: None });
         }
-        self.tell(Fact::Started { remembered: self.identity.id.is_some() });
         loop {
-            self.turn();
-            if self.engine.machine().is_stopped() {
+            self.run_once();
+            if self.driver.is_stopped() {
                 tracing::info!("stopped");
                 return;
             }
             let report = self.wait().await;
-            // First of all, or what waits to be told would count as lived through after a freeze.
-            self.engine.observe(self.start.elapsed(), clocks::read(), entropy);
+            self.now = self.host.start.elapsed();
+            // First of all, or what waits to be handled would count as lived through after a freeze.
+            self.driver.observe(self.now, clocks::read(), entropy);
+            std::mem::take(&mut self.pending).into_iter().for_each(|input| self.handle(input));
             let Some(report) = report else { continue };
             self.take_in(report);
-            for _ in 1..REPORTS_PER_TURN_MAX {
+            for _ in 1..INPUTS_PER_TURN_MAX {
                 let Ok(report) = self.reports.try_recv() else { break };
                 self.take_in(report);
             }
@@ -200,7 +188,10 @@ impl Agent {
 
     /// The next report, or nothing once the next deadline is there.
     async fn wait(&mut self) -> Option<Report> {
-        let due = self.engine.next_deadline().and_then(|deadline| self.start.instant(deadline));
+        if !self.pending.is_empty() {
+            return None;
+        }
+        let due = self.driver.next_deadline().and_then(|deadline| self.host.start.instant(deadline));
         let report = async { self.reports.recv().await.ok() };
         match due {
             Some(due) => {
@@ -214,39 +205,19 @@ impl Agent {
         }
     }
 
-    /// Lets time pass and does all that is to be done, until nothing more is.
-    fn turn(&mut self) {
-        let now = self.start.elapsed();
-        loop {
-            self.engine.tick(now, self.link.bytes_written());
-            let mut performed = false;
-            while let Some(order) = self.engine.poll_order() {
-                performed = true;
-                self.perform(order);
-            }
-            self.follow_deliveries();
-            if !performed {
-                break;
-            }
+    /// Does what the driver wants, until nothing is left for this turn.
+    fn run_once(&mut self) {
+        let bytes = self.host.link.bytes_written();
+        if bytes != std::mem::replace(&mut self.bytes_written, bytes) {
+            self.handle(Input::WriteProgress { bytes });
         }
-        self.feed_link(now);
-        self.feed_sources();
+        while let Some(output) = self.driver.poll(self.now, &mut self.host) {
+            self.host.perform(output, &mut self.pending);
+        }
     }
 
-    /// Hands one fact to the machine, now.
-    fn tell(&mut self, fact: Fact) {
-        let now = self.start.elapsed();
-        self.engine.handle(now, fact);
-    }
-
-    /// The id by which the console knows this instance: the one it gave, else the configured one.
-    fn instance_id(&self) -> &InstanceId {
-        self.identity.id.as_ref().unwrap_or(&self.config.instance_id)
-    }
-
-    /// The link that is up, if one is.
-    fn live_link(&self) -> Option<LinkId> {
-        self.engine.machine().snapshot().link
+    fn handle(&mut self, input: Input) {
+        self.driver.handle(self.now, input);
     }
 }
 
@@ -254,5 +225,5 @@ impl Agent {
 fn entropy() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // The standard library seeds each of these from the operating system, and it is linked already.
-    std::hash::RandomState::new().build_hasher().finish()
+    RandomState::new().build_hasher().finish()
 }

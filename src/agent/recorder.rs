@@ -1,12 +1,11 @@
 //! Writes a recording: a scenario that anyone can replay (`SINDRI_AGENT_RECORD`).
 //!
-//! Facts and orders hold no secret, no terminal byte and no command text, so neither does the file. It is bounded and
+//! Inputs and outputs hold no secret, no terminal byte and no command text, so neither does the file. It is bounded and
 //! written off the loop's thread (`writer`). A fault ends the recording and never the agent.
 
 use crate::own_file;
 use crate::writer::{Answer, Writer};
-use draupnir_fsm::engine::Engine;
-use draupnir_fsm::limits::Schedule;
+use draupnir_fsm::driver::{Body, Driver, Schedule};
 use draupnir_fsm::scenario::{End, Header, VERSION};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -24,12 +23,18 @@ const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// What the queue counts for a line besides its text, in bytes.
 const LINE_OVERHEAD_BYTES: usize = 128;
 
-/// Begins to record `engine`.
-pub(super) fn begin<M>(engine: &mut Engine<M>, path: &Path, seed: u64, config: Schedule) -> Opening {
+/// Begins to record `driver`.
+pub(super) fn begin<B: Body>(
+    driver: &mut Driver<B>,
+    path: &Path,
+    seed: u64,
+    config: Schedule,
+    audited: bool,
+) -> Opening {
     let about = format!("recorded by sindri-agent {}", env!("CARGO_PKG_VERSION"));
-    let header = Header { scenario: VERSION, about, seed, config };
+    let header = Header { scenario: VERSION, about, seed, config, audited };
     let (recording, opening) = Recording::begin(path, header.to_line());
-    engine.record(Box::new(move |step| {
+    driver.record(Box::new(move |step| {
         if !recording.has_ended() {
             recording.write(step.to_line());
         }
@@ -173,9 +178,9 @@ fn previous(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::fact::Fact;
+    use draupnir_fsm::driver::Fact;
+    use draupnir_fsm::driver::Time;
     use draupnir_fsm::scenario::{Step, parse};
-    use draupnir_fsm::time::Time;
     use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt as _;
 

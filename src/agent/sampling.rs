@@ -4,11 +4,11 @@
 
 use super::Agent;
 use crate::metrics::{CPU_INTERVAL_MIN, Figure, Roots, Sampler};
-use crate::protocol::metrics::{Live, Metrics, Stamped};
-use crate::protocol::{Heartbeat, Timestamp};
+use crate::protocol::Metadata;
+use crate::protocol::metrics::{Live, Metrics};
 use crate::report::Reporter;
 use async_channel::{Receiver, Sender};
-use draupnir_fsm::delivery::StateKind;
+use draupnir_fsm::driver::{Input, StateKind};
 use futures_lite::FutureExt as _;
 use smol::{LocalExecutor, Timer};
 use std::rc::Rc;
@@ -33,10 +33,12 @@ enum Want {
     Metrics,
 }
 
-/// The requests to the task that samples.
+/// The requests to the task that samples, and what it measured last.
 #[derive(Debug)]
 pub(super) struct Sampling {
     wants: Sender<Want>,
+    pub(super) live: Option<Live>,
+    pub(super) metrics: Option<Box<Metrics>>,
 }
 
 impl Sampling {
@@ -44,7 +46,7 @@ impl Sampling {
     pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter) -> Self {
         let (wants, requests) = async_channel::bounded(WANTS_MAX);
         executor.spawn(sample(requests, reporter)).detach();
-        Self { wants }
+        Self { wants, live: None, metrics: None }
     }
 
     pub(super) fn want_heartbeat(&self) {
@@ -100,24 +102,25 @@ async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
 }
 
 impl Agent {
-    /// Turns what was measured into a state message. A link that has gone meanwhile gets nothing: its successor asks anew.
-    pub(super) fn sample_reports(&mut self, report: Report) {
-        let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
-        let timestamp = Timestamp::now();
-        match report {
+    /// Keeps what was measured until the driver asks for the message.
+    pub(super) fn sample_report(&mut self, report: Report) {
+        let sample = match report {
             Report::Heartbeat(live) => {
-                let uptime_seconds = self.start.elapsed().as_ms() / 1_000;
-                let message = Heartbeat { instance_id, timestamp, uptime_seconds, live: Some(live) }.message();
-                self.engine.delivery.set_state(StateKind::Heartbeat, message);
+                self.host.sampling.live = Some(live);
+                StateKind::Heartbeat
             }
             Report::Metrics(metrics) => {
-                let message = Stamped { instance_id, timestamp, metrics: &metrics }.message();
-                self.engine.delivery.set_state(StateKind::Metrics, message);
+                self.host.sampling.metrics = Some(metrics);
+                StateKind::Metrics
             }
             Report::Missing(figures) => {
                 let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");
-                self.tell_missing(&figures);
+                let text = "figures are 0 because this machine does not tell them".to_owned();
+                let note = self.host.note("metrics", text, Metadata::new().with("figures", figures));
+                // Each figure is reported once.
+                return self.handle(Input::Noted { note, cause: None });
             }
-        }
+        };
+        self.handle(Input::Sampled { sample });
     }
 }

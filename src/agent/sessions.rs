@@ -1,54 +1,41 @@
-//! Terminal sessions as the console knows them: which id is which number, and what the console hears of them.
-//!
-//! The terminals themselves are [`crate::terminal`]'s, their lifecycles the machine's, the bytes under way the ledger's;
-//! this joins the three. A session whose `closed` is not acknowledged is still known, so that a `create` for it gets that
-//! `closed` again.
+//! What the agent keeps of terminal sessions beside the terminals: the console's ids and what was said about each.
 
-use super::Agent;
-use super::auditing::{Request, Subject};
-use crate::audit::Entry;
-use crate::config::{Config, TerminalPolicy};
-use crate::protocol::{ClosedReason, Faults, Metadata, SessionId, TerminalClosed, TerminalOutput};
+use super::host::Note;
+use crate::audit::Entry as AuditEntry;
+use crate::config::Config;
+use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
-use crate::terminal::{Open, Report, SpawnError, Terminals};
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::delivery::{After, Cut, Kind, Reliable, StreamKey};
-use draupnir_fsm::fact::{Fact, SessionFact};
-use draupnir_fsm::id::SessionKey;
-use draupnir_fsm::order::SessionEnd;
-use draupnir_fsm::session::SESSIONS_MAX;
-use draupnir_fsm::time::Time;
+use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Terminals};
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{Cut, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
 use smol::LocalExecutor;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 
 /// The exit code of a terminal that this instance does not open.
 const EXIT_REFUSED: i32 = 126;
 
-/// Where the bytes of a stream come from.
-pub(super) trait Source {
-    /// Cuts what the ledger asks for; how many bytes of the stream that is, and the message that carries them.
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<String>);
-}
-
-/// All sessions that the console may still ask for.
+/// All sessions that the driver may still ask about.
 pub(super) struct Sessions {
-    terminals: Terminals,
-    keys: HashMap<SessionId, SessionKey>,
-    sessions: BTreeMap<SessionKey, Session>,
+    pub(super) terminals: Terminals,
+    entries: BTreeMap<SessionKey, Entry>,
+    /// What was typed, until the driver says into which session.
+    typed: VecDeque<Vec<u8>>,
     next_key: SessionKey,
-    budget: Rc<Budget>,
+    default_shell: String,
 }
 
-struct Session {
+struct Entry {
     id: SessionId,
-    /// The number of its `closed` in the ledger, once it is over.
-    closed: Option<u64>,
-    /// How much was typed.
-    input_bytes: u64,
-    /// Why it has no shell.
+    shell: Option<String>,
+    /// Why it was not opened.
     failure: Option<String>,
+    /// What was typed before the terminal was asked for; `None` from then on.
+    early: Option<Vec<u8>>,
+    input_bytes: u64,
 }
 
 impl Sessions {
@@ -58,92 +45,170 @@ impl Sessions {
         reporter: &Reporter,
         budget: &Rc<Budget>,
     ) -> Self {
+        let settings = super::settings::terminals(config);
         Self {
-            terminals: Terminals::new(
-                super::settings::terminals(config),
-                Rc::clone(executor),
-                reporter.clone(),
-                Rc::clone(budget),
-            ),
-            keys: HashMap::new(),
-            sessions: BTreeMap::new(),
-            next_key: SessionKey(1),
-            budget: Rc::clone(budget),
+            terminals: Terminals::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
+            entries: BTreeMap::new(),
+            typed: VecDeque::new(),
+            next_key: SessionKey::default().next(),
+            default_shell: config.shell.to_string_lossy().into_owned(),
         }
+    }
+
+    /// Keeps what a `terminal:create` says, under a number of its own.
+    pub(super) fn add(&mut self, id: SessionId, shell: Option<String>, failure: Option<String>) -> SessionKey {
+        let key = self.next_key;
+        self.next_key = key.next();
+        let shell = shell.filter(|shell| !shell.is_empty());
+        self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0 });
+        key
+    }
+
+    pub(super) fn forget(&mut self, session: SessionKey) {
+        self.entries.remove(&session);
     }
 
     /// The console's id of a session.
     pub(super) fn id(&self, session: SessionKey) -> Option<&SessionId> {
-        self.sessions.get(&session).map(|session| &session.id)
+        self.entries.get(&session).map(|entry| &entry.id)
     }
 
-    pub(super) fn hang_up(&mut self, session: SessionKey) {
-        self.terminals.hang_up(session);
+    /// Keeps what was typed until the driver says into which session.
+    pub(super) fn typed(&mut self, data: Vec<u8>) {
+        self.typed.push_back(data);
     }
 
-    pub(super) fn kill(&mut self, session: SessionKey) {
-        self.terminals.kill(session);
+    /// Types the oldest input that waits into a session; `None` discards it.
+    pub(super) fn take_input(&mut self, session: Option<SessionKey>) -> Result<(), (SessionKey, InputRefused)> {
+        let Some((session, data)) = session.zip(self.typed.pop_front()) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(&session) else { return Ok(()) };
+        entry.input_bytes += data.len() as u64;
+        let taken = match &mut entry.early {
+            Some(early) if early.len() + data.len() > INPUT_BYTES_MAX => Err(InputRefused::Full),
+            Some(early) => {
+                early.extend_from_slice(&data);
+                Ok(())
+            }
+            None => self.terminals.input(session, &data),
+        };
+        taken.map_err(|refused| (session, refused))
     }
 
-    /// Lets a session read, and keep what the console may still need.
-    pub(super) fn allow(&mut self, session: SessionKey, bytes: usize, keep_from: Option<u64>) {
-        self.terminals.allow(session, bytes, keep_from);
+    pub(super) fn open(&mut self, session: SessionKey, cols: u16, rows: u16) {
+        let Some(entry) = self.entries.get_mut(&session) else { return };
+        let shell = entry.shell.as_deref();
+        self.terminals.open(session, Open { shell, cols, rows });
+        let early = entry.early.take().unwrap_or_default();
+        // It is within the bound that the terminal has.
+        let _ = self.terminals.input(session, &early);
     }
 
-    /// Shortens the scrollbacks that the budget wants shorter.
-    pub(super) fn shrink(&mut self) {
-        while let Some(shrink) = self.budget.take_shrink() {
-            self.terminals.shrink(shrink.session, shrink.to_bytes);
+    /// The terminal could not be opened, for this reason.
+    pub(super) fn failed(&mut self, session: SessionKey, failure: String) {
+        if let Some(entry) = self.entries.get_mut(&session) {
+            entry.failure = Some(failure);
         }
     }
 
-    /// Notes for the budget that nobody can look at any session.
-    pub(super) fn detached(&self, now: Time) {
-        self.sessions.keys().for_each(|session| self.budget.detached(*session, now));
+    /// The audit line about the begin of a session.
+    pub(super) fn opened_entry(&self, session: SessionKey) -> Option<AuditEntry<'_>> {
+        let entry = self.entries.get(&session)?;
+        let shell = entry.shell.as_deref().unwrap_or(&self.default_shell);
+        Some(AuditEntry::TerminalOpened { session_id: entry.id.as_str(), shell })
     }
 
-    /// The console has every byte of a session that is over.
-    pub(super) fn free(&mut self, session: SessionKey) {
-        self.terminals.finish(session);
+    /// The audit line about its end.
+    pub(super) fn closed_entry(
+        &self,
+        session: SessionKey,
+        exit_code: i32,
+        output_bytes: u64,
+    ) -> Option<AuditEntry<'_>> {
+        let Entry { id, input_bytes, .. } = self.entries.get(&session)?;
+        let (session_id, input_bytes) = (id.as_str(), *input_bytes);
+        Some(AuditEntry::TerminalClosed { session_id, exit_code, output_bytes, input_bytes })
     }
 
-    fn live(&self) -> usize {
-        self.sessions.values().filter(|session| session.closed.is_none()).count()
+    /// The `terminal:closed` of a session that was opened.
+    pub(super) fn closed(
+        &mut self,
+        session: SessionKey,
+        end: SessionEnd,
+        exit_code: i32,
+        id: MessageId,
+    ) -> Option<String> {
+        self.terminals.end(session);
+        let entry = self.entries.get(&session)?;
+        let reason = match end {
+            SessionEnd::Exited => ClosedReason::Exited,
+            SessionEnd::Closed => ClosedReason::Closed,
+            SessionEnd::Drained => ClosedReason::Drained,
+            SessionEnd::Orphaned => ClosedReason::Orphaned,
+            SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
+        };
+        tracing::info!(%session, ?reason, exit_code, "terminal closed");
+        let message = entry.failure.as_deref();
+        Some(TerminalClosed { session_id: &entry.id, exit_code, reason, message, id }.message())
     }
 
-    fn key(&self, id: &SessionId) -> Option<SessionKey> {
-        self.keys.get(id).copied()
+    /// The `terminal:closed` in answer to a `terminal:create` that opened nothing.
+    pub(super) fn unopened(
+        &self,
+        session: SessionKey,
+        refusal: SessionRefusal,
+        audit_problem: &str,
+        id: MessageId,
+    ) -> Option<String> {
+        let entry = self.entries.get(&session)?;
+        let (reason, exit_code, text) = match refusal {
+            SessionRefusal::Draining => (ClosedReason::Drained, 0, None),
+            SessionRefusal::Policy => (ClosedReason::RefusedByPolicy, EXIT_REFUSED, Some(refusal_text(refusal))),
+            SessionRefusal::Busy | SessionRefusal::Ending => (ClosedReason::Busy, 0, Some(refusal_text(refusal))),
+            SessionRefusal::AuditUnavailable => {
+                (ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(audit_problem.into()))
+            }
+            SessionRefusal::Invalid => (ClosedReason::Invalid, 0, entry.failure.as_deref().map(Cow::from)),
+        };
+        let message = text.as_deref();
+        Some(TerminalClosed { session_id: &entry.id, exit_code, reason, message, id }.message())
     }
 
-    fn add(&mut self, id: SessionId) -> SessionKey {
-        let key = self.next_key;
-        self.next_key = self.next_key.next();
-        self.keys.insert(id.clone(), key);
-        self.sessions.insert(key, Session { id, closed: None, input_bytes: 0, failure: None });
-        key
+    pub(super) fn refused_note(&self, session: SessionKey, refusal: SessionRefusal) -> Note {
+        self.note(session, refusal_text(refusal).into_owned())
     }
 
-    fn forget(&mut self, session: SessionKey) {
-        if let Some(session) = self.sessions.remove(&session) {
-            self.keys.remove(&session.id);
-        }
+    pub(super) fn failed_note(&self, session: SessionKey) -> Note {
+        let failure = self.entries.get(&session).and_then(|entry| entry.failure.clone());
+        self.note(session, failure.unwrap_or_default())
     }
-}
 
-impl Source for Sessions {
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<String>) {
-        let StreamKey::Terminal(key) = stream else { return (0, None) };
-        let Some(session) = self.sessions.get(&key) else { return (0, None) };
-        let session_id = &session.id;
+    fn note(&self, session: SessionKey, text: String) -> Note {
+        Note { source: "terminal", text, metadata: self.metadata(session) }
+    }
+
+    pub(super) fn metadata(&self, session: SessionKey) -> Metadata {
+        self.id(session).into_iter().fold(Metadata::new(), |data, id| data.with("session_id", id.as_str()))
+    }
+
+    pub(super) fn held(&mut self, session: SessionKey) -> Range<u64> {
+        self.terminals.held(session)
+    }
+
+    pub(super) fn replay_from(&self, session: SessionKey) -> u64 {
+        self.terminals.replay(session).from
+    }
+
+    pub(super) fn cut(&mut self, session: SessionKey, cut: Cut) -> (usize, Option<String>) {
+        let Some(Entry { id: session_id, .. }) = self.entries.get(&session) else { return (0, None) };
         match cut {
             Cut::Bytes { from, max, replay } => {
-                let chunk = self.terminals.chunk(key, from, max);
+                let chunk = self.terminals.chunk(session, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
                 let message = (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay }.message());
                 (data.len(), message)
             }
-            Cut::Reset => own_bytes(session_id, &self.terminals.replay(key).prelude),
-            Cut::Modes => own_bytes(session_id, &self.terminals.replay(key).epilogue),
+            Cut::Reset => own_bytes(session_id, &self.terminals.replay(session).prelude),
+            Cut::Modes => own_bytes(session_id, &self.terminals.replay(session).epilogue),
         }
     }
 }
@@ -153,216 +218,15 @@ fn own_bytes(session_id: &SessionId, data: &[u8]) -> (usize, Option<String>) {
     (data.len(), Some(TerminalOutput { session_id, data, offset: None, replay: true }.message()))
 }
 
-impl Agent {
-    pub(super) fn terminal_reports(&mut self, report: Report) {
-        match report {
-            Report::Opened { session } => tracing::info!(session, "terminal opened"),
-            Report::OpenFailed { session, error } => self.session_not_opened(session, &error),
-            Report::Output { session } => self.note_output(session),
-            Report::EndOfOutput { session } => {
-                self.note_output(session);
-                self.tell_session(session, SessionFact::EndOfOutput);
-            }
-            Report::Exited { session, code } => self.tell_session(session, SessionFact::Exited { code }),
-            Report::Reaped { session } => self.tell_session(session, SessionFact::Reaped),
+fn refusal_text(refusal: SessionRefusal) -> Cow<'static, str> {
+    match refusal {
+        SessionRefusal::Draining => "the agent is stopping".into(),
+        SessionRefusal::Policy => "this instance opens no terminals (SINDRI_AGENT_TERMINAL=off)".into(),
+        SessionRefusal::Busy => {
+            format!("{SESSIONS_MAX} sessions are open, or too much waits for the console: try later").into()
         }
-    }
-
-    /// Tells the ledger how far a session's output has come, and from where on it is still held.
-    fn note_output(&mut self, session: SessionKey) {
-        let held = self.sessions.terminals.held(session);
-        let stream = StreamKey::Terminal(session);
-        self.engine.delivery.discarded(stream, held.start);
-        self.engine.delivery.grew(stream, held.end);
-    }
-
-    pub(super) fn create_session(&mut self, id: SessionId, cols: u16, rows: u16, shell: Option<&str>) {
-        if let Some(key) = self.sessions.key(&id) {
-            match self.sessions.sessions.get(&key).and_then(|session| session.closed) {
-                None => return self.reattach(key, cols, rows),
-                Some(closed) if self.engine.delivery.send_again(closed) => return,
-                // The console has that `closed`: the id is free again.
-                Some(_) => self.sessions.forget(key),
-            }
-        }
-        if self.engine.machine().is_draining() {
-            return self.close_unopened(&id, ClosedReason::Drained, 0, None);
-        }
-        if self.config.terminal == TerminalPolicy::Off {
-            let text = "this instance opens no terminals (SINDRI_AGENT_TERMINAL=off)";
-            self.close_unopened(&id, ClosedReason::RefusedByPolicy, EXIT_REFUSED, Some(text));
-            return self.error_event("terminal", text, Metadata::new().with("session_id", id.as_str()));
-        }
-        if self.sessions.live() + self.auditing.sessions() >= SESSIONS_MAX
-            || !self.engine.delivery.promise(Kind::Closed)
-        {
-            let text = format!("{SESSIONS_MAX} sessions are open, or too much waits for the console");
-            self.close_unopened(&id, ClosedReason::Busy, 0, Some(&text));
-            return self.error_event("terminal", &text, Metadata::new().with("session_id", id.as_str()));
-        }
-        let started = shell.filter(|shell| !shell.is_empty()).map(Cow::from);
-        let started = started.unwrap_or_else(|| self.config.shell.to_string_lossy());
-        let entry = Entry::TerminalOpened { session_id: id.as_str(), shell: &started };
-        let shell = shell.map(str::to_owned);
-        let request = Request { id: id.clone(), cols, rows, shell, held: Vec::new() };
-        if let Some((subject, written)) = self.auditing.write(entry, Subject::Session(Box::new(request))) {
-            self.audited(subject, written);
-        }
-    }
-
-    /// Opens a terminal whose line is written.
-    pub(super) fn session_audited(&mut self, request: Request, written: Result<(), String>) {
-        let Request { id, cols, rows, shell, held: _ } = request;
-        let refused = match written {
-            Err(text) => Some((ClosedReason::AuditUnavailable, EXIT_REFUSED, Some(text))),
-            Ok(()) if self.engine.machine().is_draining() => Some((ClosedReason::Drained, 0, None)),
-            Ok(()) => None,
-        };
-        if let Some((reason, exit_code, text)) = refused {
-            self.engine.delivery.break_promise(Kind::Closed);
-            return self.close_unopened(&id, reason, exit_code, text.as_deref());
-        }
-        let shell = shell.as_deref();
-        let key = self.sessions.add(id);
-        self.sessions.terminals.open(key, Open { shell, cols, rows });
-        self.engine.delivery.open_stream(StreamKey::Terminal(key));
-        // From now on it can be closed, given up and drained, even while its shell starts.
-        self.tell_session(key, SessionFact::Opened);
-    }
-
-    fn session_not_opened(&mut self, key: Key, error: &SpawnError) {
-        self.note_output(key);
-        let Some(session) = self.sessions.sessions.get_mut(&key) else { return };
-        session.failure = Some(error.to_string());
-        self.tell_session(key, SessionFact::Exited { code: error.exit_code() });
-        self.tell_session(key, SessionFact::EndOfOutput);
-    }
-
-    fn reattach(&mut self, key: SessionKey, cols: u16, rows: u16) {
-        tracing::debug!(session = %key, "terminal re-attached");
-        self.tell_session(key, SessionFact::Attached);
-        self.sessions.terminals.resize(key, cols, rows);
-        self.sessions.budget.attached(key);
-        let from = self.sessions.terminals.replay(key).from;
-        self.engine.delivery.replay(StreamKey::Terminal(key), from);
-        self.sessions.terminals.redraw(key);
-    }
-
-    /// Tells the console that a session which it wants does not exist, and why.
-    fn close_unopened(&mut self, session_id: &SessionId, reason: ClosedReason, exit_code: i32, text: Option<&str>) {
-        let id = self.events.next_id();
-        let message = TerminalClosed { session_id, exit_code, reason, message: text, id }.message();
-        self.push_closed(message);
-    }
-
-    fn push_closed(&mut self, message: String) {
-        let reliable =
-            Reliable { kind: Kind::Closed, size_bytes: message.len(), after: After::NOTHING, promised: false };
-        if self.engine.delivery.push(reliable, message).is_err() {
-            tracing::debug!("the end of a session found no room and was dropped");
-        }
-    }
-
-    pub(super) fn refuse_session(&mut self, id: &SessionId, faults: &Faults) {
-        if self.sessions.key(id).is_none() {
-            self.close_unopened(id, ClosedReason::Invalid, 0, Some(&faults.to_string()));
-        }
-    }
-
-    pub(super) fn session_input(&mut self, id: &SessionId, data: Vec<u8>) {
-        if self.engine.machine().wants_terminal_input() {
-            self.tell(Fact::TerminalInput);
-        }
-        let Some(key) = self.live_session(id) else { return };
-        self.note_use(key);
-        if let Some(session) = self.sessions.sessions.get_mut(&key) {
-            session.input_bytes += data.len() as u64;
-        }
-        if let Err(refused) = self.sessions.terminals.input(key, &data) {
-            let text = refused.to_string();
-            let metadata = Metadata::new().with("session_id", id.as_str());
-            self.error_event_about(Some(key), "terminal", &text, metadata);
-        }
-    }
-
-    pub(super) fn resize_session(&mut self, id: &SessionId, cols: u16, rows: u16) {
-        let Some(key) = self.live_session(id) else { return };
-        self.note_use(key);
-        self.sessions.terminals.resize(key, cols, rows);
-    }
-
-    pub(super) fn close_session(&mut self, id: &SessionId) {
-        let Some(key) = self.live_session(id) else { return };
-        tracing::info!(session = %key, "the console closes a terminal");
-        self.tell_session(key, SessionFact::CloseRequested);
-    }
-
-    /// The session of this id, if it is not over. One that nobody knows is no error: the console asks for sessions long
-    /// after their end (wire.md, part B).
-    fn live_session(&self, id: &SessionId) -> Option<SessionKey> {
-        let key = self.sessions.key(id)?;
-        self.sessions.sessions.get(&key).filter(|session| session.closed.is_none()).map(|_| key)
-    }
-
-    /// An orphan that is used has found somebody.
-    fn note_use(&mut self, key: SessionKey) {
-        self.sessions.budget.attached(key);
-        if self.engine.machine().is_orphan(key) {
-            self.tell_session(key, SessionFact::Attached);
-        }
-    }
-
-    pub(super) fn finish_session(&mut self, key: Key, end: SessionEnd, exit_code: i32) {
-        let failure = self.sessions.sessions.get(&key).and_then(|session| session.failure.clone());
-        if let Some(text) = failure {
-            self.close_opened(key, ClosedReason::SpawnFailed, exit_code, Some(&text));
-            return self.error_event("terminal", &text, Metadata::new());
-        }
-        let reason = match end {
-            SessionEnd::Exited => ClosedReason::Exited,
-            SessionEnd::Closed => ClosedReason::Closed,
-            SessionEnd::Drained => ClosedReason::Drained,
-            SessionEnd::Orphaned => ClosedReason::Orphaned,
-        };
-        tracing::info!(session = %key, ?reason, exit_code, "terminal closed");
-        self.close_opened(key, reason, exit_code, None);
-    }
-
-    /// Ends a session and tells the console so, after its last byte.
-    fn close_opened(&mut self, key: SessionKey, reason: ClosedReason, exit_code: i32, text: Option<&str>) {
-        let Some(session_id) = self.sessions.id(key).cloned() else { return };
-        let stream = StreamKey::Terminal(key);
-        let ends_at = self.sessions.terminals.end(key);
-        self.note_output(key);
-        let input_bytes = self.sessions.sessions.get(&key).map_or(0, |session| session.input_bytes);
-        let session_text = session_id.as_str();
-        let entry = Entry::TerminalClosed { session_id: session_text, exit_code, output_bytes: ends_at, input_bytes };
-        if let Some((subject, written)) = self.auditing.write(entry, Subject::End) {
-            self.audited(subject, written);
-        }
-        let id = self.events.next_id();
-        let message = TerminalClosed { session_id: &session_id, exit_code, reason, message: text, id }.message();
-        let after = After::stream(stream, ends_at);
-        let reliable = Reliable { kind: Kind::Closed, size_bytes: message.len(), after, promised: true };
-        let pushed = self.engine.delivery.push(reliable, message);
-        self.engine.delivery.end_stream(stream);
-        match (pushed, self.sessions.sessions.get_mut(&key)) {
-            (Ok(pushed), Some(session)) => session.closed = Some(pushed.number),
-            (Ok(_) | Err(_), _) => self.sessions.forget(key),
-        }
-        self.forget_acknowledged();
-    }
-
-    /// Forgets the sessions whose `closed` the console has.
-    fn forget_acknowledged(&mut self) {
-        let delivery = &self.engine.delivery;
-        let known = |session: &Session| session.closed.is_none_or(|number| delivery.is_waiting(number));
-        let over: Vec<SessionKey> =
-            self.sessions.sessions.iter().filter(|(_, session)| !known(session)).map(|(key, _)| *key).collect();
-        over.into_iter().for_each(|key| self.sessions.forget(key));
-    }
-
-    fn tell_session(&mut self, session: Key, what: SessionFact) {
-        self.tell(Fact::Session { session, what });
+        SessionRefusal::Ending => "the session that had this id has not ended yet: try again".into(),
+        SessionRefusal::AuditUnavailable => "the audit log cannot be written".into(),
+        SessionRefusal::Invalid => "the request is not valid".into(),
     }
 }

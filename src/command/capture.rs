@@ -5,7 +5,7 @@
 
 use crate::protocol;
 use crate::ring::Ring;
-use draupnir_fsm::delivery::budget::{Budget, Use};
+use draupnir_fsm::driver::budget::{Budget, Use};
 use std::rc::Rc;
 
 /// The most that is kept of one output, in bytes: as much as fits into a result and more, so that what has to be cut is

@@ -7,7 +7,7 @@
 use super::capture::{Capture, Grant, Output};
 use crate::ring::Ring;
 use async_io::Async;
-use draupnir_fsm::delivery::budget::Budget;
+use draupnir_fsm::driver::budget::Budget;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

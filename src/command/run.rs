@@ -3,15 +3,15 @@
 //! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can be
 //! signalled when it is gone itself.
 
-use super::{NotStarted, Report};
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
+use super::{NotStarted, Report};
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use crate::sys::session::{kill_sessions, terminate_others};
 use crate::sys::spawn::Start;
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::id::CommandKey;
+use draupnir_fsm::driver::CommandKey;
+use draupnir_fsm::driver::budget::Budget;
 use futures_lite::future::zip;
 use rustix::process::Signal;
 use std::cell::{Cell, OnceCell, RefCell};

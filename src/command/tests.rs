@@ -5,7 +5,7 @@ use crate::report::{self, channel};
 use crate::sys::environment::Environment;
 use async_channel::Receiver;
 use async_io::Timer;
-use draupnir_fsm::id::CommandKey;
+use draupnir_fsm::driver::CommandKey;
 use futures_lite::future::or;
 use std::fs;
 use std::path::PathBuf;

@@ -156,7 +156,7 @@ fn is_local(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::fact::Failure;
+    use draupnir_fsm::driver::Failure;
     use futures_lite::future;
     use rustix::net::sockopt;
 

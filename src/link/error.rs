@@ -8,7 +8,7 @@ use super::race::Failed;
 use super::roots::RootsFault;
 use super::tls::TlsFault;
 use crate::protocol::InvalidInstanceId;
-use draupnir_fsm::fact::Failure;
+use draupnir_fsm::driver::Failure;
 use std::io;
 
 /// Why the console was not reached.

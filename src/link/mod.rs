@@ -20,10 +20,11 @@
 //! Wire: part A "HTTP", part B "Registration" and "WebSocket".
 
 use crate::report::Reporter;
+use async_tungstenite::tungstenite::Utf8Bytes;
 use dial::Dialer;
-use draupnir_fsm::fact::Loss;
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
-use draupnir_fsm::order::RegisterPath;
+use draupnir_fsm::driver::Loss;
+use draupnir_fsm::driver::RegisterPath;
+use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 use resolve::LookUp;
 use smol::{LocalExecutor, Task};
 use socket::Line;
@@ -83,7 +84,7 @@ struct Current {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A message.
-    Text(String),
+    Text(Utf8Bytes),
     /// A Ping with its payload, at most 125 bytes (RFC 6455, section 5.5).
     Ping(Vec<u8>),
 }

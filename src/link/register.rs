@@ -9,7 +9,7 @@ use super::http::{self, Answer};
 use super::stream::Progress;
 use super::words;
 use crate::config::Secret;
-use draupnir_fsm::order::RegisterPath;
+use draupnir_fsm::driver::RegisterPath;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
 /// What a console answered to a registration; the fields are those of

@@ -2,7 +2,7 @@
 //!
 //! It reads code and reason; what follows from them is the machine's.
 
-use draupnir_fsm::fact::CloseReason;
+use draupnir_fsm::driver::CloseReason;
 
 /// The endpoint goes away: also what the console says to a connection that another one replaces.
 const GOING_AWAY: u16 = 1001;

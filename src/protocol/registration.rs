@@ -7,7 +7,7 @@
 use super::encode::{Payload, encode, json, sealed};
 use super::id::InstanceId;
 use super::timestamp::Timestamp;
-use draupnir_fsm::order::ProviderName;
+use draupnir_fsm::driver::ProviderName;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -342,8 +342,7 @@ fn variables(program: &Program<'_>) -> Result<[Pointers; 2], SpawnError> {
         variable.extend_from_slice(value.as_bytes());
         CString::new(variable).map(Rc::new).map_err(|_| SpawnError::Nul)
     };
-    let strings: Result<Vec<_>, _> =
-        program.environment.iter().map(|(name, value)| variable(name, value)).collect();
+    let strings: Result<Vec<_>, _> = program.environment.iter().map(|(name, value)| variable(name, value)).collect();
     let strings = strings?;
     let with_place = |home: &Path| {
         let mut strings = strings.clone();

@@ -3,7 +3,7 @@
 //! It does not write. Bounded by [`INPUT_BYTES_MAX`] and by the budget: what is over the bound is refused as a whole,
 //! never cut.
 
-use draupnir_fsm::delivery::budget::{Budget, Use};
+use draupnir_fsm::driver::budget::{Budget, Use};
 use std::collections::VecDeque;
 use std::rc::Rc;
 
@@ -83,7 +83,7 @@ impl Drop for Input {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::delivery::budget::BUDGET_BYTES;
+    use draupnir_fsm::driver::budget::BUDGET_BYTES;
 
     #[test]
     fn it_is_taken_in_order_and_given_back() {

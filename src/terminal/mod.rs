@@ -47,8 +47,8 @@ pub use input::{INPUT_BYTES_MAX, InputRefused};
 pub use scrollback::SCROLLBACK_BYTES_MAX;
 
 use crate::report::Reporter;
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::id::SessionKey;
+use draupnir_fsm::driver::SessionKey;
+use draupnir_fsm::driver::budget::Budget;
 use input::Input;
 use output::{Output, RESET};
 use pty::{Pty, Size};

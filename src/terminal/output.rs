@@ -132,8 +132,8 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::delivery::budget::Budget;
-    use draupnir_fsm::id::SessionKey;
+    use draupnir_fsm::driver::SessionKey;
+    use draupnir_fsm::driver::budget::Budget;
     use std::rc::Rc;
 
     fn output() -> Output {

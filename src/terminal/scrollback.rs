@@ -8,8 +8,8 @@
 
 use super::modes::{Modes, Scanner};
 use super::utf8;
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::id::SessionKey;
+use draupnir_fsm::driver::SessionKey;
+use draupnir_fsm::driver::budget::Budget;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
@@ -190,7 +190,7 @@ impl Drop for Scrollback {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Use};
+    use draupnir_fsm::driver::budget::{BUDGET_BYTES, Use};
     use proptest::prelude::*;
 
     fn scrollback() -> Scrollback {

@@ -13,7 +13,7 @@ use crate::sys::child::Child;
 use crate::sys::spawn::{SpawnError, Start};
 use async_channel::{Receiver, Sender};
 use async_io::Timer;
-use draupnir_fsm::id::SessionKey;
+use draupnir_fsm::driver::SessionKey;
 use futures_lite::future::{poll_fn, yield_now};
 use rustix::process::Signal;
 use std::cell::{Cell, RefCell};

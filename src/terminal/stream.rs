@@ -7,8 +7,8 @@
 use super::Replay;
 use super::output::Output;
 use super::scrollback::Scrollback;
-use draupnir_fsm::delivery::budget::Budget;
-use draupnir_fsm::id::SessionKey;
+use draupnir_fsm::driver::SessionKey;
+use draupnir_fsm::driver::budget::Budget;
 use std::ops::Range;
 use std::rc::Rc;
 

@@ -6,7 +6,7 @@
 use super::Report;
 use crate::report::Reporter;
 use crate::sys::session::{Member, kill_sessions, members};
-use draupnir_fsm::id::SessionKey;
+use draupnir_fsm::driver::SessionKey;
 use futures_lite::future::yield_now;
 use rustix::process::Pid;
 use smol::LocalExecutor;

@@ -174,6 +174,14 @@ impl Commands {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
+    /// The command that waits or runs under this hash of its id.
+    pub fn live(&self, id_hash: u64) -> Option<CommandKey> {
+        match self.past.verdict(id_hash) {
+            Verdict::Running(command) => Some(command),
+            Verdict::New | Verdict::Ended(_) | Verdict::Forgotten => None,
+        }
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
         self.running.len()

@@ -156,6 +156,11 @@ impl<M> Delivery<M> {
         self.queue.blame(oldest)
     }
 
+    /// Is a link up?
+    pub fn has_link(&self) -> bool {
+        self.link.is_some()
+    }
+
     /// Is a link up and its gate open for these messages?
     pub fn is_open(&self, gate: Gate) -> bool {
         self.link.as_ref().is_some_and(|link| link.gate >= Some(gate))

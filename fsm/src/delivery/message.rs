@@ -3,6 +3,7 @@
 //! It holds no rule but what each kind is promised. Sizes are encoded bytes.
 
 use super::stream::StreamKey;
+use serde::{Deserialize, Serialize};
 
 /// What a promise keeps free for a result: 16 running and 256 waiting commands take half of the bound.
 pub const PROMISED_RESULT_BYTES: usize = 8 << 10;
@@ -11,7 +12,8 @@ pub const PROMISED_RESULT_BYTES: usize = 8 << 10;
 pub const PROMISED_CLOSED_BYTES: usize = 1 << 10;
 
 /// What a reliable message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `command:result`
     Result,

@@ -105,7 +105,7 @@ pub struct Delivery<M> {
     gaps: BTreeSet<StreamKey>,
     finished: VecDeque<StreamKey>,
     /// The agent stops: what is unacknowledged is asked for as soon as nothing is left to send.
-    hurried: bool,
+    draining: bool,
     link: Option<Link<M>>,
 }
 
@@ -129,7 +129,7 @@ impl<M> Delivery<M> {
             starved: VecDeque::new(),
             gaps: BTreeSet::new(),
             finished: VecDeque::new(),
-            hurried: false,
+            draining: false,
             link: None,
         }
     }
@@ -187,6 +187,11 @@ impl<M> Delivery<M> {
     /// Their encoded bytes.
     pub const fn message_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    /// Was this message sent on this link, and is it unacknowledged?
+    pub fn is_under_way(&self, number: u64) -> bool {
+        self.link.is_some() && self.queue.is_sent(number)
     }
 
     /// What was dropped since this was last asked, once a link is ready for everything: to be told by an `error` event.

@@ -330,6 +330,11 @@ impl<M> Queue<M> {
         self.messages.contains_key(&number)
     }
 
+    /// Was a message sent on this link, and is it kept?
+    pub(super) fn is_sent(&self, number: u64) -> bool {
+        self.messages.get(&number).is_some_and(|message| message.place == Place::Sent)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

@@ -13,6 +13,7 @@ use crate::id::{CommandKey, SessionKey};
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
+use serde::{Deserialize, Serialize};
 
 /// How many frames of other kinds may pass one of bulk.
 pub(super) const OTHERS_BEFORE_BULK: u32 = 64;
@@ -27,7 +28,8 @@ const FRAME_BYTES_MIN: usize = 4 << 10;
 pub(super) const STATE_KINDS: usize = 3;
 
 /// A message that describes the present, so that only the newest counts; sent in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StateKind {
     /// `registration`
     Registration,
@@ -146,8 +148,8 @@ impl<M> Delivery<M> {
     }
 
     /// The agent stops, and waits for nothing but acknowledgements: from now on a marker follows the last frame at once.
-    pub fn hurry(&mut self) {
-        self.hurried = true;
+    pub fn begin_drain(&mut self) {
+        self.draining = true;
     }
 
     /// The next frame for the link, in the order in which they must be written; `None` while there is none to send.
@@ -252,7 +254,7 @@ impl<M> Delivery<M> {
         }
         self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk)).or_else(|| {
             let link = self.link.as_ref()?;
-            let asked = self.hurried && link.unmarked_since.is_some() && link.pings.room_for_marker();
+            let asked = self.draining && link.unmarked_since.is_some() && link.pings.room_for_marker();
             asked.then_some(Choice::Ping(Purpose::Marker))
         })
     }

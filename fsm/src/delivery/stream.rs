@@ -7,9 +7,11 @@ use super::rate::{Rate, encoded_bytes, raw_bytes};
 use super::{INTERACTIVE_BYTES_MAX, STREAM_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
 use crate::id::{CommandKey, SessionKey};
 use crate::time::Time;
+use serde::{Deserialize, Serialize};
 
 /// Which stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StreamKey {
     /// What a terminal session prints.
     Terminal(SessionKey),

@@ -174,6 +174,11 @@ impl Machine {
         self.orders.pop_front()
     }
 
+    /// Everything that was ordered since the last fact.
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        core::mem::take(&mut self.orders).into()
+    }
+
     /// When the next tick is due; `None` only in `Stopped`.
     pub fn next_deadline(&self) -> Option<Time> {
         if self.is_stopped() {
@@ -196,6 +201,16 @@ impl Machine {
     /// Whether facts about the input and size of `session` are wanted now, because nobody is known to use it.
     pub fn is_orphan(&self, session: SessionKey) -> bool {
         self.sessions.is_orphan(session)
+    }
+
+    /// The command that waits or runs under this hash of its id.
+    pub fn live_command(&self, id_hash: u64) -> Option<CommandKey> {
+        self.commands.live(id_hash)
+    }
+
+    /// How many commands wait or run.
+    pub fn commands(&self) -> usize {
+        self.commands.running() + self.commands.waiting()
     }
 
     /// Whether this command waits or runs, so that its own result will come.

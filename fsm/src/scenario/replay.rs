@@ -1,21 +1,35 @@
-//! Replaying a scenario: the facts go through a new machine, and its orders must be exactly those written down.
+//! Replaying a scenario: the inputs go through a new driver, and its outputs must be exactly those written down.
 
 use super::{Scenario, Step};
+use crate::delivery::budget::Budget;
+use crate::delivery::{Cut, StreamKey};
+use crate::driver::{Answer, ByteSource, Driver, Encode, Input, Message, Output};
+use crate::id::SessionKey;
 use crate::limits::Policy;
+use crate::machine::Snapshot;
 use crate::machine::invariants::{Observer, Violation};
-use crate::machine::{Machine, Snapshot};
-use crate::order::Order;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::Rc;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::fmt;
+use core::ops::Range;
+
+/// The length of a body where a scenario does not say it, in bytes.
+const BODY_BYTES: usize = 300;
+
+/// More outputs in one turn than this are a loop that does not end.
+const OUTPUTS_MAX: usize = 100_000;
 
 /// The states that a replay went through, each with the line of the step that led there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// Line and state, in order, without repetition.
     pub states: Vec<(usize, &'static str)>,
-    /// How many orders were compared.
-    pub orders: usize,
+    /// How many outputs were compared.
+    pub outputs: usize,
 }
 
 impl fmt::Display for Path {
@@ -42,13 +56,15 @@ pub struct Difference {
 /// What differs at a step.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// The orders.
-    Orders {
+    /// The outputs.
+    Outputs {
         /// Those written.
-        expected: Vec<Order>,
-        /// Those that the machine gave.
-        got: Vec<Order>,
+        expected: Vec<Output<usize>>,
+        /// Those that the driver gave.
+        got: Vec<Output<usize>>,
     },
+    /// The driver asked its host for something else than is written, or for more or less.
+    Answers,
     /// The state after the step.
     State {
         /// The one written.
@@ -56,7 +72,7 @@ pub enum What {
         /// The machine's.
         got: &'static str,
     },
-    /// The next deadline.
+    /// The next deadline of the machine.
     Next {
         /// The one written.
         expected: String,
@@ -71,7 +87,8 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "line {}: the replay differs", self.line)?;
         match &self.what {
-            What::Orders { expected, got } => write_orders(f, expected, got)?,
+            What::Outputs { expected, got } => write_outputs(f, expected, got)?,
+            What::Answers => writeln!(f, "  the host was asked for something else than is written")?,
             What::State { expected, got } => writeln!(f, "  state: expected {expected}, got {got}")?,
             What::Next { expected, got } => writeln!(f, "  next: expected {expected}, got {got}")?,
             What::Invariant(violation) => writeln!(f, "  an invariant is broken: {violation:?}")?,
@@ -82,30 +99,32 @@ impl fmt::Display for Difference {
 
 impl core::error::Error for Difference {}
 
-/// Plays `scenario` through a new machine with the production policy.
+/// Plays `scenario` through a new driver with the production policy.
 ///
 /// # Errors
-/// The first step whose orders, state, deadline or invariants differ.
+/// The first step whose outputs, state, deadline or invariants differ.
 pub fn replay(scenario: &Scenario) -> Result<Path, Difference> {
     let mut player = Player::new(scenario);
     for (line, step) in &scenario.steps {
-        let (got, seen, broken) = player.step(step);
+        let got = player.step(step);
+        let seen = player.driver.snapshot().connection;
         player.note(*line, seen.state, got.len());
+        let broken = player.watcher.borrow_mut().violation.take();
         let what = broken.map(What::Invariant).or_else(|| compare(step, got, &seen));
-        if let Some(what) = what {
+        if let Some(what) = what.or_else(|| player.host.differs.then_some(What::Answers)) {
             return Err(Difference { line: *line, what, path: player.path });
         }
     }
     Ok(player.path)
 }
 
-/// The same facts at the same times, with the orders, states and deadlines that the machine gives today.
+/// The same inputs at the same times, with the outputs, states and deadlines that the driver gives today.
 pub fn rewritten(scenario: &Scenario) -> Scenario {
     let mut player = Player::new(scenario);
     let mut rewritten = scenario.clone();
     for (_, step) in &mut rewritten.steps {
-        let (orders, seen, _) = player.step(step);
-        step.orders = orders;
+        step.outputs = player.step(step);
+        let seen = player.driver.snapshot().connection;
         step.state = step.state.take().map(|_| seen.state.to_string());
         step.next = step.next.and(seen.next);
     }
@@ -113,38 +132,133 @@ pub fn rewritten(scenario: &Scenario) -> Scenario {
 }
 
 struct Player {
-    machine: Machine,
-    observer: Observer,
+    driver: Driver<usize>,
+    host: ReplayHost,
+    watcher: Rc<RefCell<Watcher>>,
     path: Path,
+}
+
+struct Watcher {
+    observer: Observer,
+    violation: Option<Violation>,
 }
 
 impl Player {
     fn new(scenario: &Scenario) -> Self {
         let policy = Policy::default();
-        let observer = Observer::new(policy.clone());
-        let machine = Machine::new(policy, scenario.header.config, scenario.header.seed);
-        Self { machine, observer, path: Path::default() }
+        let watcher = Watcher { observer: Observer::new(policy.clone()), violation: None };
+        let watcher = Rc::new(RefCell::new(watcher));
+        let header = &scenario.header;
+        let mut driver = Driver::new(policy, header.config, header.seed, header.audited, Rc::new(Budget::new()));
+        let watching = Rc::clone(&watcher);
+        driver.observe_machine(Box::new(move |now, fact, orders, seen| {
+            let Watcher { observer, violation } = &mut *watching.borrow_mut();
+            let broken = observer.step(now, fact, orders, seen).err();
+            *violation = violation.take().or(broken);
+        }));
+        Self { driver, host: ReplayHost::default(), watcher, path: Path::default() }
     }
 
-    fn step(&mut self, step: &Step) -> (Vec<Order>, Snapshot, Option<Violation>) {
-        self.machine.handle(step.at_ms, &step.fact);
-        let orders: Vec<_> = core::iter::from_fn(|| self.machine.poll_order()).collect();
-        let seen = self.machine.snapshot();
-        let broken = self.observer.step(step.at_ms, &step.fact, &orders, &seen).err();
-        (orders, seen, broken)
+    fn step(&mut self, step: &Step) -> Vec<Output<usize>> {
+        for input in &step.inputs {
+            if let Input::Output { stream, from, end } = *input {
+                self.host.held.insert(stream, from..end);
+            }
+            self.driver.handle(step.at_ms, *input);
+        }
+        self.host.is_given = !step.answers.is_empty();
+        self.host.answers = step.answers.iter().copied().collect();
+        let polled = core::iter::from_fn(|| self.driver.poll(step.at_ms, &mut self.host));
+        let outputs = polled.take(OUTPUTS_MAX).collect();
+        self.host.differs |= !self.host.answers.is_empty();
+        outputs
     }
 
-    fn note(&mut self, line: usize, state: &'static str, orders: usize) {
-        self.path.orders += orders;
+    fn note(&mut self, line: usize, state: &'static str, outputs: usize) {
+        self.path.outputs += outputs;
         if self.path.states.last().is_none_or(|(_, last)| *last != state) {
             self.path.states.push((line, state));
         }
     }
 }
 
-fn compare(step: &Step, got: Vec<Order>, seen: &Snapshot) -> Option<What> {
-    if step.orders != got {
-        return Some(What::Orders { expected: step.orders.clone(), got });
+/// Answers as written; where a scenario leaves the answers out, with bodies of one length and the bytes that were told.
+#[derive(Debug, Default)]
+struct ReplayHost {
+    answers: VecDeque<Answer>,
+    is_given: bool,
+    differs: bool,
+    held: BTreeMap<StreamKey, Range<u64>>,
+}
+
+impl ReplayHost {
+    /// The next written answer, where it is one of these.
+    fn next<A>(&mut self, read: impl FnOnce(Answer) -> Option<A>) -> Option<A> {
+        if !self.is_given {
+            return None;
+        }
+        let answer = self.answers.pop_front().and_then(read);
+        self.differs |= answer.is_none();
+        answer
+    }
+
+    fn next_body(&mut self) -> Option<Option<usize>> {
+        self.next(|answer| match answer {
+            Answer::Body(body) => Some(body),
+            Answer::Cut(..) | Answer::Held { .. } => None,
+        })
+    }
+
+    fn next_held(&mut self, stream: StreamKey) -> Range<u64> {
+        let written = self.next(|answer| match answer {
+            Answer::Held { from, end } => Some(from..end),
+            Answer::Body(_) | Answer::Cut(..) => None,
+        });
+        written.unwrap_or_else(|| self.held.get(&stream).cloned().unwrap_or_default())
+    }
+}
+
+impl Encode for ReplayHost {
+    type Body = usize;
+
+    fn encode(&mut self, _message: &Message) -> Option<usize> {
+        self.next_body().unwrap_or(Some(BODY_BYTES))
+    }
+
+    fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> {
+        let shorter = (*body).min(bytes_max);
+        self.next_body().unwrap_or(Some(shorter))
+    }
+}
+
+impl ByteSource for ReplayHost {
+    fn held(&mut self, stream: StreamKey) -> Range<u64> {
+        self.next_held(stream)
+    }
+
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<usize>) {
+        let written = self.next(|answer| match answer {
+            Answer::Cut(bytes, body) => Some((bytes, body)),
+            Answer::Body(_) | Answer::Held { .. } => None,
+        });
+        written.unwrap_or_else(|| match cut {
+            Cut::Reset | Cut::Modes => (0, Some(BODY_BYTES)),
+            Cut::Bytes { from, max, replay: _ } => {
+                let end = self.held.get(&stream).map_or(0, |held| held.end);
+                let bytes = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
+                (bytes, (bytes > 0).then_some(bytes + BODY_BYTES))
+            }
+        })
+    }
+
+    fn replay_from(&mut self, session: SessionKey) -> u64 {
+        self.next_held(StreamKey::Terminal(session)).start
+    }
+}
+
+fn compare(step: &Step, got: Vec<Output<usize>>, seen: &Snapshot) -> Option<What> {
+    if step.outputs != got {
+        return Some(What::Outputs { expected: step.outputs.clone(), got });
     }
     if let Some(expected) = step.state.as_ref().filter(|expected| !is_within(seen.state, expected)) {
         return Some(What::State { expected: expected.clone(), got: seen.state });
@@ -159,18 +273,27 @@ fn is_within(state: &str, outer: &str) -> bool {
     state.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// A line for each order: `=` where both agree, `-` what was expected, `+` what came instead.
-fn write_orders(f: &mut fmt::Formatter<'_>, expected: &[Order], got: &[Order]) -> fmt::Result {
+/// A line for each output: `=` where both agree, `-` what was expected, `+` what came instead.
+fn write_outputs(f: &mut fmt::Formatter<'_>, expected: &[Output<usize>], got: &[Output<usize>]) -> fmt::Result {
     for place in 0..expected.len().max(got.len()) {
         match (expected.get(place), got.get(place)) {
-            (Some(one), Some(other)) if one == other => writeln!(f, "  = {one:?}")?,
+            (Some(one), Some(other)) if one == other => writeln!(f, "  = {one}")?,
             (one, other) => {
-                one.iter().try_for_each(|order| writeln!(f, "  - expected {order:?}"))?;
-                other.iter().try_for_each(|order| writeln!(f, "  + got      {order:?}"))?;
+                one.iter().try_for_each(|output| writeln!(f, "  - expected {output}"))?;
+                other.iter().try_for_each(|output| writeln!(f, "  + got      {output}"))?;
             }
         }
     }
     Ok(())
+}
+
+impl fmt::Display for Output<usize> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { link, frames } => write!(f, "Write {{ link: {link}, frames: {frames:?} }}"),
+            Self::Do(action) => write!(f, "{action:?}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -179,9 +302,9 @@ mod tests {
     use crate::scenario::parse;
 
     const STORY: &str = concat!(
-        r#"{"scenario":1,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
+        r#"{"scenario":2,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
         "\n",
-        r#"{"at_ms":0,"fact":{"kind":"started","remembered":false}}"#,
+        r#"{"at_ms":0,"inputs":[{"kind":"started","remembered":false}]}"#,
         "\n",
         r#"{"at_ms":0,"fact":{"kind":"tick"},"orders":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
         "\n",
@@ -215,7 +338,7 @@ mod tests {
     fn a_text_that_is_no_scenario_is_refused_with_its_line() {
         for (from, to, line) in [
             (r#""seed":7"#, r#""seed":7,"x":1"#, 1),
-            (r#""scenario":1"#, r#""scenario":2"#, 1),
+            (r#""scenario":2"#, r#""scenario":2"#, 1),
             (r#""remembered":false"#, r#""remembered":false,"y":0"#, 2),
             (r#""at_ms":0,"fact":{"kind":"tick"}"#, r#""fact":{"kind":"tick"}"#, 3),
             (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":1}"#, 3),
@@ -235,8 +358,8 @@ mod tests {
         let told = parse(&surplus).expect_err("refused").to_string();
         assert_eq!(told, "line 3: the field `until_ms` is unknown, or says nothing here");
         let outright = STORY.replace(
-            r#""fact":{"kind":"started","remembered":false}"#,
-            r#""orders":[],"state":null,"next":null,"fact":{"kind":"started","remembered":false}"#,
+            r#""inputs":[{"kind":"started","remembered":false}]"#,
+            r#""orders":[],"state":null,"next":null,"inputs":[{"kind":"started","remembered":false}]"#,
         );
         assert_eq!(parse(&outright), parse(STORY), "what there is not may be said");
     }

@@ -1,4 +1,4 @@
-//! Scenarios as text: reading with an exact complaint, writing a line at a time.
+//! Scenarios as text: reading with errors that name the line, and writing a line at a time.
 
 use super::{End, Header, Scenario, Step, VERSION};
 use crate::time::Time;
@@ -26,7 +26,7 @@ impl fmt::Display for ParseError {
 
 impl core::error::Error for ParseError {}
 
-/// Reads a scenario. Blank lines are passed over.
+/// Reads a scenario. Blank lines are skipped.
 ///
 /// # Errors
 /// Names the first line that is not what the format wants.
@@ -35,7 +35,8 @@ pub fn parse(text: &str) -> Result<Scenario, ParseError> {
     let (line, first) = lines.next().ok_or_else(|| error(1, "the header is missing"))?;
     let header: Header = serde_json::from_str(first).map_err(|problem| error(line, problem))?;
     if header.scenario != VERSION {
-        return Err(error(line, format!("version {} is not known, only {VERSION}", header.scenario)));
+        let version = header.scenario;
+        return Err(error(line, format!("format version {version}; this program replays version {VERSION} alone")));
     }
     let mut scenario = Scenario { header, steps: Vec::new(), end: None };
     let mut earliest = Time::START;
@@ -63,7 +64,7 @@ fn read_step(text: &str) -> Result<Step, String> {
     let step: Step = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
     let written: Value = serde_json::from_str(&step.to_line()).map_err(|problem| problem.to_string())?;
     // What stands beside these belongs to the step itself, and serde knows all of it.
-    let mut parts = ["fact", "orders"].into_iter().filter_map(|part| Some((read.get(part)?, written.get(part)?)));
+    let mut parts = ["inputs", "outputs"].into_iter().filter_map(|part| Some((read.get(part)?, written.get(part)?)));
     match parts.find_map(|(read, written)| surplus(read, written)) {
         Some(key) => Err(format!("the field `{key}` is unknown, or says nothing here")),
         None => Ok(step),
@@ -114,7 +115,7 @@ impl fmt::Display for Scenario {
 }
 
 fn line_of(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("facts, orders and headers have string keys and no failing serialisers")
+    serde_json::to_string(value).expect("inputs, outputs and headers have string keys and no failing serialisers")
 }
 
 fn error(line: usize, what: impl fmt::Display) -> ParseError {

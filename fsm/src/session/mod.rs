@@ -71,7 +71,12 @@ impl Sessions {
     /// Takes one fact about one session. A fact that fits none, or comes too late, changes nothing.
     pub fn handle(&mut self, now: Time, session: SessionKey, fact: &SessionFact, orders: &mut Vec<Order>) {
         match *fact {
-            SessionFact::Opened => self.opened(now, session, orders),
+            SessionFact::Opening | SessionFact::Opened => self.opened(now, session, orders),
+            SessionFact::OpenFailed { exit_code } => {
+                if self.lives.remove(&session).is_some() {
+                    orders.push(Order::FinishSession { session, reason: SessionEnd::SpawnFailed, exit_code });
+                }
+            }
             SessionFact::Attached => {
                 let orphan_at = self.orphan_at(now);
                 self.with(session, orders, |life, _| life.attached(orphan_at));

@@ -1,7 +1,7 @@
 //! The life of an open link: frames, messages, back-pressure, and every end.
 
 use super::*;
-use draupnir_fsm::id::LinkId;
+use draupnir_fsm::driver::LinkId;
 
 #[test]
 fn frames_leave_in_order_and_messages_arrive() {

@@ -1,7 +1,7 @@
 //! Registrations and dials that succeed, are refused, fail or are given up.
 
 use super::*;
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
+use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 
 #[test]
 fn a_registration_says_what_the_wire_wants_and_reports_what_it_is_told() {

@@ -2,7 +2,7 @@
 
 use super::*;
 use authority::{Authority, pem_file, self_signed};
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
+use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
 use rustls::HandshakeKind;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Proxies;
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
+use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 
 /// Aims at a console behind a proxy on the rig's own port, with this user and password.
 fn behind(credentials: &'static str) -> impl FnOnce(&mut Target) {

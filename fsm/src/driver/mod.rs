@@ -1,0 +1,481 @@
+//! The driver: everything that decides, behind one way in and one way out.
+//!
+//! The agent, the simulation, the replay and the fuzz targets run this same object, so that what ships is what is
+//! tested. It owns the connection's machine, the delivery ledger, the lifecycles of sessions and commands, admission,
+//! repeats, error-rate limits, batches and windows, and which of the console's ids is which key. It holds no byte of a
+//! stream and encodes nothing: it asks its [host](ByteSource) for both.
+//!
+//! The loop around it, in this order:
+//!
+//! 1. [`observe`](Driver::observe) the clocks, so that a freeze is noticed before anything else;
+//! 2. [`handle`](Driver::handle) up to [`INPUTS_PER_TURN_MAX`] inputs, so that a flood does not keep deadlines from firing;
+//! 3. [`poll`](Driver::poll) until `None`, and do each [`Output`] at once;
+//! 4. wait for the next input, or until [`next_deadline`](Driver::next_deadline).
+//!
+//! What becomes of an output is an input of a later turn: nothing is handed over between the polls of one turn.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `input`, `output`, `ports` | nothing: the vocabulary |
+//! | `link` | when a link lives, what is written to it, what a Pong means |
+//! | `sessions` | which terminals are opened, re-attached, refused, closed |
+//! | `commands` | which commands run, are refused, or are answered with an earlier result |
+//! | `audit` | what waits for an audit line, and for how long |
+//! | `errors` | how often an error is reported |
+//! | `record` | nothing: what a recorder sees |
+
+mod audit;
+mod commands;
+mod errors;
+pub(crate) mod hex;
+mod input;
+mod link;
+mod output;
+mod ports;
+mod record;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+pub use crate::clock::Clocks;
+pub use crate::command::{
+    RUNNING_MAX as COMMANDS_RUNNING_MAX, TIMEOUT_MAX_MS as COMMAND_TIMEOUT_MAX_MS,
+    WAITING_MAX as COMMANDS_WAITING_MAX,
+};
+pub use crate::delivery::budget;
+pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
+pub use crate::delivery::{
+    CUT_RESULT_BYTES, Cut, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
+};
+pub use crate::fact::{CloseReason, Failure, Jump, Loss};
+pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+pub use crate::limits::{Policy, Schedule};
+pub use crate::order::{
+    CloseText, CommandEnd, Disconnect, Event, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
+};
+pub use crate::session::SESSIONS_MAX;
+pub use crate::time::Time;
+pub use audit::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX};
+pub use errors::{CAUSES_MAX, ERROR_INTERVAL_MS};
+pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, NoteId, SessionInput};
+pub use output::{
+    Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
+};
+pub use ports::{Body, ByteSource, Encode};
+pub use record::{Answer, Recorder, Step};
+
+use crate::clock::Watch;
+use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
+use crate::fact::{CommandFact, Fact, SessionFact};
+use crate::machine::{self, Machine};
+use crate::order::Order;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::rc::Rc;
+use audit::Audits;
+use budget::Budget;
+use commands::Commands;
+use errors::ErrorRateLimiter;
+use link::LinkState;
+use record::{Answering, Recording};
+use sessions::Sessions;
+
+/// How many inputs are handled before time is allowed to pass: a flood must not keep deadlines from firing.
+pub const INPUTS_PER_TURN_MAX: usize = 64;
+
+/// How many ticks of the machine one turn may have. More than it has timers: one that re-arms itself in the past would
+/// spin otherwise.
+const TICKS_PER_TURN_MAX: u32 = 16;
+
+/// Sees every step of the machine, for checks that are independent of it: when, what happened, what was ordered, and
+/// how the machine looks after it.
+pub type Observer = Box<dyn FnMut(Time, &Fact, &[Order], &machine::Snapshot)>;
+
+/// What can be seen of the driver from outside: for logs, tests and replays. It is never restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The connection.
+    pub connection: machine::Snapshot,
+    /// Reliable messages that the console is not known to have.
+    pub messages: usize,
+    /// Their encoded bytes.
+    pub message_bytes: usize,
+    /// Encoded bytes of streams that are under way.
+    pub stream_bytes_in_flight: u64,
+    /// Sessions that are opening, open or ending.
+    pub sessions: usize,
+    /// Commands that run or wait.
+    pub commands: usize,
+}
+
+/// What was decided and is not done yet, in order.
+enum Todo {
+    Order(Order),
+    Send(Message),
+    Error(ErrorEvent),
+    Replay(SessionKey),
+    Do(Action),
+}
+
+/// The whole of what decides; `B` is the body of a message.
+pub struct Driver<B> {
+    machine: Machine,
+    ledger: Delivery<B>,
+    budget: Rc<Budget>,
+    clocks: Watch,
+    link: LinkState,
+    sessions: Sessions,
+    commands: Commands<B>,
+    audits: Audits,
+    errors: ErrorRateLimiter,
+    poison: Option<Poison>,
+    room_for_results: bool,
+    todo: VecDeque<Todo>,
+    ticks: u32,
+    /// Totals of ignored facts as they were last logged.
+    ignored: (u64, u64),
+    recording: Option<Recording>,
+    observer: Option<Observer>,
+}
+
+impl<B: Body> Driver<B> {
+    /// A new life. Its first input is [`Input::Started`]. With `audited`, nothing is opened or started before its audit
+    /// line is written.
+    pub fn new(policy: Policy, schedule: Schedule, seed: u64, audited: bool, budget: Rc<Budget>) -> Self {
+        Self {
+            machine: Machine::new(policy, schedule, seed),
+            ledger: Delivery::new(),
+            budget,
+            clocks: Watch::default(),
+            link: LinkState::default(),
+            sessions: Sessions::default(),
+            commands: Commands::default(),
+            audits: Audits::new(audited),
+            errors: ErrorRateLimiter::default(),
+            poison: None,
+            room_for_results: true,
+            todo: VecDeque::new(),
+            ticks: 0,
+            ignored: (0, 0),
+            recording: None,
+            observer: None,
+        }
+    }
+
+    /// Shows every turn from now on to `recorder`.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recording = Some(Recording::new(recorder));
+    }
+
+    /// Shows every step of the machine from now on to `observer`.
+    pub fn observe_machine(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    /// Compares the clocks with what was expected; `entropy` is asked for only when they jumped. To be called first in a
+    /// turn.
+    pub fn observe(&mut self, now: Time, clocks: Clocks, entropy: impl FnOnce() -> u64) {
+        let jumped = self.clocks.observe(clocks);
+        let late = self.machine.late_by_ms(now).map(|gap_ms| (Jump::LateTick, gap_ms));
+        if let Some((cause, gap_ms)) = late.or(jumped) {
+            self.handle(now, Input::ClockJumped { cause, gap_ms, entropy: entropy() });
+        }
+    }
+
+    /// Takes in one thing that happened.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        if let Some(recording) = &mut self.recording {
+            recording.input(now, input);
+        }
+        match input {
+            Input::Started { remembered } => self.step(now, Fact::Started { remembered }),
+            Input::RegistrationAnswered { attempt, status, retry_after_ms } => {
+                self.step(now, Fact::RegistrationAnswered { attempt, status, retry_after_ms });
+            }
+            Input::RegistrationFailed { attempt, cause } => {
+                self.step(now, Fact::RegistrationFailed { attempt, cause });
+            }
+            Input::LinkOpened { link } => self.step(now, Fact::LinkOpened { link }),
+            Input::DialFailed { link, cause, retry_after_ms } => {
+                self.step(now, Fact::DialFailed { link, cause, retry_after_ms });
+            }
+            Input::Received { link, message } => self.received(now, link, message),
+            Input::Pong { link, payload } => self.pong(now, link, &payload),
+            Input::WriteProgress { bytes } => self.write_progress(now, bytes),
+            Input::Written { link } => self.written(now, link),
+            Input::CloseReceived { link, code, reason } => {
+                self.step(now, Fact::CloseReceived { link, code, reason });
+            }
+            Input::LinkLost { link, cause } => self.step(now, Fact::LinkLost { link, cause }),
+            Input::LinkClosed { link } => self.step(now, Fact::LinkClosed { link }),
+            Input::ClockJumped { cause, gap_ms, entropy } => {
+                if cause == Jump::LateTick {
+                    self.ledger.shift_ms(gap_ms);
+                    self.audits.shift_ms(gap_ms);
+                }
+                self.step(now, Fact::ClockJumped { cause, gap_ms, entropy });
+            }
+            Input::ShutdownRequested => {
+                self.step(now, Fact::ShutdownRequested);
+                self.ledger.begin_drain();
+            }
+            // A link that went meanwhile gets nothing: the next one asks for a sample of its own.
+            Input::Sampled { sample } => self.todo.push_back(Todo::Send(Message::State(sample))),
+            Input::Session { session, what } => self.session_input(now, session, what),
+            Input::Command { command, what } => self.command_input(now, command, what),
+            Input::Output { stream, from, end } => self.source_holds(stream, from, end),
+            Input::Audited { audit } => self.audited(now, audit),
+            Input::AuditFailed { audit } => self.audit_failed(now, audit),
+            Input::Noted { note, cause } => self.note(now, note, cause),
+        }
+    }
+
+    /// The next thing to do; `None` when nothing is left for this turn. Fires what is due by `now`.
+    pub fn poll<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
+        let mut host = Answering { host, answers: self.recording.as_mut().map(Recording::take_answers) };
+        let output = self.next_output(now, &mut host);
+        if let (Some(recording), Some(answers)) = (&mut self.recording, host.answers) {
+            recording.put_answers(answers);
+            match &output {
+                Some(output) => recording.output(now, output),
+                None => recording.end_turn(now, &self.machine.snapshot()),
+            }
+        }
+        output
+    }
+
+    /// When the next turn is due at the latest; `None` only when stopped.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let machine = self.machine.next_deadline()?;
+        let others = [self.ledger.next_deadline(), self.audits.next_deadline()];
+        Some(others.into_iter().flatten().fold(machine, Time::min))
+    }
+
+    /// Whether nothing more will be wanted.
+    pub fn is_stopped(&self) -> bool {
+        self.machine.is_stopped() && self.todo.is_empty()
+    }
+
+    /// What can be seen from outside.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            connection: self.machine.snapshot(),
+            messages: self.ledger.messages(),
+            message_bytes: self.ledger.message_bytes(),
+            stream_bytes_in_flight: self.ledger.stream_bytes_in_flight(),
+            sessions: self.sessions.live(),
+            commands: self.machine.commands(),
+        }
+    }
+
+    fn next_output<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
+        loop {
+            match self.todo.pop_front() {
+                Some(Todo::Do(action)) => return Some(Output::Do(action)),
+                Some(Todo::Order(order)) => self.perform(now, order, host),
+                Some(Todo::Send(message)) => self.send(&message, host),
+                Some(Todo::Error(event)) => self.send(&Message::Error(event), host),
+                Some(Todo::Replay(session)) => self.replay(session, host),
+                None if self.advance(now, host) => {}
+                None => break,
+            }
+        }
+        let output = self.batch(now, host).or_else(|| self.read_credit());
+        if output.is_none() {
+            self.ticks = 0;
+        }
+        output
+    }
+
+    /// Lets one thing happen that time or the ledger brings; false where nothing is left.
+    fn advance<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> bool {
+        if let Some(link) = self.ledger.tick(now) {
+            self.step(now, Fact::WriteStalled { link });
+        } else if let Some(stream) = self.ledger.take_finished() {
+            self.ledger.forget_stream(stream);
+            self.release(stream);
+        } else if let Some(gap) = self.ledger.take_gap() {
+            // Each is reported: it takes a lost link or a lack of memory to make one.
+            self.todo.push_back(Todo::Error(ErrorEvent::Gap(gap)));
+        } else if let Some(drops) = self.ledger.take_drops() {
+            self.todo.push_back(Todo::Error(ErrorEvent::Drops(drops)));
+        } else if let Some(poison) = self.poison.take() {
+            self.treat(poison, host);
+        } else if self.ledger.is_settled() != self.machine.believes_settled() {
+            // Only now: what was ordered before may have been a message.
+            self.step(now, Fact::DeliverySettled { settled: self.ledger.is_settled() });
+        } else if !self.room_for_results && self.ledger.promise(Kind::Result) {
+            self.ledger.break_promise(Kind::Result);
+            self.set_room(now, true);
+        } else if let Some(subject) = self.audits.take_overdue(now) {
+            self.unaudited(now, subject);
+        } else if self.ticks < TICKS_PER_TURN_MAX
+            && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)
+        {
+            self.ticks += 1;
+            self.step(now, Fact::Tick);
+        } else if let Some(shrink) = self.budget.take_shrink() {
+            self.out(Action::ShrinkScrollback { session: shrink.session, to_bytes: shrink.to_bytes });
+        } else {
+            return self.log_ignored();
+        }
+        true
+    }
+
+    /// Hands one fact to the machine and queues what it orders.
+    fn step(&mut self, now: Time, fact: Fact) {
+        let before = self.machine.snapshot().link;
+        self.machine.handle(now, &fact);
+        let orders = self.machine.take_orders();
+        let seen = self.machine.snapshot();
+        if let Some(observer) = &mut self.observer {
+            observer(now, &fact, &orders, &seen);
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.stepped(now);
+        }
+        self.follow_link(now, &fact, before, seen.link);
+        for order in orders {
+            match order {
+                // Both take effect before anything else that happens in this turn.
+                Order::OpenGate { gate, .. } => self.ledger.open_gate(now, gate),
+                Order::SendPing { .. } => self.ledger.request_ping(),
+                _ => {}
+            }
+            self.todo.push_back(Todo::Order(order));
+        }
+    }
+
+    fn perform<H: ByteSource<Body = B>>(&mut self, now: Time, order: Order, host: &mut H) {
+        let late = !self.machine.is_draining();
+        match order {
+            Order::Register { attempt, path, provider } => self.out(Action::Register { attempt, path, provider }),
+            Order::AbandonRegistration { attempt } => self.out(Action::AbandonRegistration { attempt, late }),
+            Order::Dial { link } => self.out(Action::Dial { link }),
+            Order::AbandonDial { link } => self.out(Action::AbandonDial { link, late }),
+            Order::CloseLink { link, code, reason } => self.out(Action::CloseLink { link, code, reason }),
+            Order::DropLink { link } => self.out(Action::DropLink { link }),
+            Order::OpenGate { link, gate } => self.log(Notice::GateOpened { link, gate }),
+            Order::SendPing { link: _ } => {}
+            Order::SendRegistration { link: _ } => self.send(&Message::State(StateKind::Registration), host),
+            Order::SendHeartbeat { link: _ } => self.out(Action::TakeSample { sample: StateKind::Heartbeat }),
+            Order::SendMetrics { link: _ } => self.out(Action::TakeSample { sample: StateKind::Metrics }),
+            Order::Emit { event } => self.send(&Message::Event(event), host),
+            Order::Report { problem } => self.out(Action::Report { problem }),
+            Order::ForgetIdentity => self.out(Action::ForgetIdentity),
+            Order::ReadHostName => self.out(Action::ReadHostName),
+            Order::HangUpSession { session } => self.out(Action::HangUpSession { session }),
+            Order::KillSession { session } => self.out(Action::KillSession { session }),
+            Order::FinishSession { session, reason, exit_code } => {
+                self.finish_session(session, reason, exit_code, host);
+            }
+            Order::StartCommand { command } => self.start_command(now, command),
+            Order::RefuseCommand { command, refusal } => self.refuse_command(command, refusal, host),
+            Order::RepeatResult { command, of } => self.repeat_result(command, of, host),
+            Order::ForgetResult { command } => self.forget_result(command),
+            Order::TerminateCommand { command } => self.out(Action::TerminateCommand { command }),
+            Order::KillCommand { command } => self.out(Action::KillCommand { command }),
+            Order::FinishCommand { command, end, exit_code } => {
+                self.finish_command(now, command, end, exit_code, host);
+            }
+            Order::Exit => self.out(Action::Exit),
+        }
+    }
+
+    fn out(&mut self, action: Action) {
+        self.todo.push_back(Todo::Do(action));
+    }
+
+    fn log(&mut self, notice: Notice) {
+        self.out(Action::Log { notice });
+    }
+
+    /// Encodes a message that needs nothing more than that, and gives it to the ledger.
+    fn send<H: ByteSource<Body = B>>(&mut self, message: &Message, host: &mut H) {
+        let kind = match message {
+            Message::State(kind) => {
+                if let Some(body) = self.ledger.has_link().then(|| host.encode(message)).flatten() {
+                    self.ledger.set_state(*kind, body);
+                }
+                return;
+            }
+            Message::Event(_) | Message::Error(_) => Kind::Event,
+            Message::Closed { .. } | Message::Unopened { .. } => Kind::Closed,
+            Message::Result { .. } | Message::Unrun { .. } => Kind::Result,
+        };
+        if let Some(body) = host.encode(message) {
+            self.push(kind, body, After::NOTHING, false, host);
+        }
+    }
+
+    /// Gives a reliable message to the ledger; its number, unless there was no room for it.
+    fn push<H: ByteSource<Body = B>>(
+        &mut self,
+        kind: Kind,
+        body: B,
+        after: After,
+        promised: bool,
+        host: &mut H,
+    ) -> Option<u64> {
+        let reliable = |body: &B| Reliable { kind, size_bytes: body.size_bytes(), after, promised };
+        let pushed = match self.ledger.push(reliable(&body), body.clone()) {
+            Err(PushError::TooLong { room_bytes }) => match host.shorten(&body, room_bytes) {
+                Some(shorter) => self.ledger.push(reliable(&shorter), shorter),
+                None => Err(PushError::Dropped),
+            },
+            pushed => pushed,
+        };
+        match pushed {
+            Ok(pushed) => Some(pushed.number),
+            Err(PushError::TooLong { .. } | PushError::Dropped) => {
+                self.log(Notice::MessageDropped { message: kind });
+                None
+            }
+        }
+    }
+
+    /// Does what is to be done about a message that the console seems unable to take.
+    fn treat<H: ByteSource<Body = B>>(&mut self, poison: Poison, host: &mut H) {
+        match poison {
+            Poison::CutResult { number } => {
+                let shorter = self.ledger.body(number).and_then(|body| host.shorten(body, CUT_RESULT_BYTES));
+                let replaced =
+                    shorter.is_some_and(|body| self.ledger.replace(number, body.size_bytes(), body));
+                if replaced {
+                    self.log(Notice::ResultCut { number });
+                } else {
+                    self.ledger.give_up(number);
+                    self.log(Notice::PoisonDropped { number, message: Kind::Result });
+                }
+            }
+            Poison::Dropped { number, kind } => self.log(Notice::PoisonDropped { number, message: kind }),
+        }
+    }
+
+    fn set_room(&mut self, now: Time, room: bool) {
+        if room != self.room_for_results {
+            self.room_for_results = room;
+            self.step(now, Fact::RoomForResults { room });
+        }
+    }
+
+    /// Queues a line about facts that the machine had no use for; false where there were none.
+    fn log_ignored(&mut self) -> bool {
+        let seen = self.machine.snapshot();
+        let totals = (seen.unhandled, seen.stale);
+        if totals == self.ignored {
+            return false;
+        }
+        self.ignored = totals;
+        self.log(Notice::FactsIgnored { unhandled: totals.0, stale: totals.1 });
+        true
+    }
+
+    fn tell_session(&mut self, now: Time, session: SessionKey, what: SessionFact) {
+        self.step(now, Fact::Session { session, what });
+    }
+
+    fn tell_command(&mut self, now: Time, command: CommandKey, what: CommandFact) {
+        self.step(now, Fact::Command { command, what });
+    }
+}

@@ -1,0 +1,47 @@
+//! The two doors through which the driver asks for what it does not hold: bodies of messages and bytes of streams.
+//!
+//! Both are answered at once and without side effects that the driver would have to know of. A recording holds the
+//! answers as lengths, so that a replay needs neither.
+
+use super::output::Message;
+use crate::delivery::{Cut, StreamKey};
+use crate::id::SessionKey;
+use core::ops::Range;
+
+/// The body of a message. Clones are cheap: the ledger keeps one until the console has it.
+pub trait Body: Clone {
+    /// Its length on the wire, in bytes.
+    fn size_bytes(&self) -> usize;
+}
+
+/// Lengths stand for bodies in replays.
+impl Body for usize {
+    fn size_bytes(&self) -> usize {
+        *self
+    }
+}
+
+/// Encodes messages.
+pub trait Encode {
+    /// What it makes of them.
+    type Body: Body;
+
+    /// The body of a message; `None` where there is nothing to tell.
+    fn encode(&mut self, message: &Message) -> Option<Self::Body>;
+
+    /// The same result with less output, at most `bytes_max` long; `None` where it cannot be cut to that.
+    fn shorten(&mut self, body: &Self::Body, bytes_max: usize) -> Option<Self::Body>;
+}
+
+/// Holds the bytes of streams.
+pub trait ByteSource: Encode {
+    /// The offsets of the bytes that the source of this stream holds now.
+    fn held(&mut self, stream: StreamKey) -> Range<u64>;
+
+    /// Cuts bytes from a stream: how many of its bytes that were, and the message that carries them. Fewer than asked
+    /// for where a character would be split; no message where nothing is left but the beginning of one.
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Self::Body>);
+
+    /// From which offset on a session is replayed to a console that has seen nothing.
+    fn replay_from(&mut self, session: SessionKey) -> u64;
+}

@@ -1,0 +1,319 @@
+//! Terminal sessions as the console knows them: which are opened, attached to again, refused and forgotten.
+//!
+//! A session whose `closed` is not acknowledged is still known, so that a `create` for it is told of that `closed`.
+
+use super::audit::Subject;
+use super::input::{ConsoleId, SessionInput};
+use super::output::{Action, AuditEntry, ErrorEvent, Message, Notice, SessionRefusal};
+use super::ports::{Body, ByteSource};
+use super::{Driver, Todo};
+use crate::delivery::{After, Kind, StreamKey};
+use crate::fact::{Fact, SessionFact};
+use crate::id::SessionKey;
+use crate::order::SessionEnd;
+use crate::session::SESSIONS_MAX;
+use crate::time::Time;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// All sessions that the console may still ask for.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    keys: BTreeMap<ConsoleId, SessionKey>,
+    entries: BTreeMap<SessionKey, Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: ConsoleId,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its audit line is not written yet.
+    Audited { size: Size },
+    /// It is being opened, or open.
+    Open,
+    /// The console asked for its end.
+    Ending,
+    /// It is over; the number of its `closed` in the ledger.
+    Closed { number: u64 },
+}
+
+/// Columns and rows.
+type Size = (u16, u16);
+
+impl Sessions {
+    /// Sessions that are not over.
+    pub(super) fn live(&self) -> usize {
+        self.entries.values().filter(|session| !matches!(session.state, State::Closed { .. })).count()
+    }
+
+    fn known(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
+        let key = self.keys.get(&id).copied()?;
+        self.entries.get(&key).map(|session| (key, session.state))
+    }
+
+    /// The session of this id, if it takes input. An unknown id is no error: the console asks for sessions long after
+    /// their end.
+    fn open(&self, id: ConsoleId) -> Option<SessionKey> {
+        match self.known(id)? {
+            (key, State::Audited { .. } | State::Open) => Some(key),
+            (_, State::Ending | State::Closed { .. }) => None,
+        }
+    }
+
+    fn add(&mut self, session: SessionKey, id: ConsoleId, state: State) {
+        self.keys.insert(id, session);
+        self.entries.insert(session, Session { id, state });
+    }
+
+    fn set(&mut self, session: SessionKey, state: State) {
+        if let Some(session) = self.entries.get_mut(&session) {
+            session.state = state;
+        }
+    }
+
+    fn remove(&mut self, session: SessionKey) -> Option<Session> {
+        let removed = self.entries.remove(&session)?;
+        if self.keys.get(&removed.id) == Some(&session) {
+            self.keys.remove(&removed.id);
+        }
+        Some(removed)
+    }
+}
+
+impl<B: Body> Driver<B> {
+    pub(super) fn create(&mut self, now: Time, session: SessionKey, id: ConsoleId, size: Size, allowed: bool) {
+        match self.sessions.known(id) {
+            Some((key, State::Audited { .. })) => {
+                self.sessions.set(key, State::Audited { size });
+                return self.out(Action::ForgetSession { session });
+            }
+            Some((key, State::Open)) => {
+                self.reattach(now, key, size);
+                return self.out(Action::ForgetSession { session });
+            }
+            Some((_, State::Ending)) => return self.refuse(now, session, SessionRefusal::Ending),
+            Some((_, State::Closed { number })) if self.ledger.is_under_way(number) => {
+                // Whether the console has read that `closed` already is not known: a repeat could be taken for it.
+                return self.refuse(now, session, SessionRefusal::Ending);
+            }
+            Some((_, State::Closed { number })) if self.ledger.is_waiting(number) => {
+                // It will be sent on this link.
+                return self.out(Action::ForgetSession { session });
+            }
+            Some((key, State::Closed { .. })) => self.forget_session(key),
+            None => {}
+        }
+        match self.admit(allowed) {
+            Err(refusal) => self.refuse(now, session, refusal),
+            Ok(()) if self.audits.is_enabled() => {
+                self.sessions.add(session, id, State::Audited { size });
+                self.await_audit(now, Subject::Session(session));
+            }
+            Ok(()) => {
+                self.sessions.add(session, id, State::Open);
+                self.open(now, session, size);
+            }
+        }
+    }
+
+    /// Whether one more session may be opened; then room for its `closed` is promised.
+    fn admit(&mut self, allowed: bool) -> Result<(), SessionRefusal> {
+        if self.machine.is_draining() {
+            Err(SessionRefusal::Draining)
+        } else if !allowed {
+            Err(SessionRefusal::Policy)
+        } else if self.audits.is_full() {
+            Err(SessionRefusal::AuditUnavailable)
+        } else if self.sessions.live() >= SESSIONS_MAX || !self.ledger.promise(Kind::Closed) {
+            Err(SessionRefusal::Busy)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn refuse(&mut self, now: Time, session: SessionKey, refusal: SessionRefusal) {
+        self.todo.push_back(Todo::Send(Message::Unopened { session, refusal }));
+        match refusal {
+            SessionRefusal::Policy | SessionRefusal::Busy => {
+                self.report(now, ErrorEvent::SessionRefused(session, refusal));
+            }
+            // Reported where it failed, or the console's own doing.
+            SessionRefusal::AuditUnavailable
+            | SessionRefusal::Draining
+            | SessionRefusal::Ending
+            | SessionRefusal::Invalid => {}
+        }
+        self.out(Action::ForgetSession { session });
+    }
+
+    pub(super) fn invalid_create(&mut self, session: SessionKey, id: ConsoleId) {
+        if self.sessions.known(id).is_none() {
+            self.todo.push_back(Todo::Send(Message::Unopened { session, refusal: SessionRefusal::Invalid }));
+        }
+        self.out(Action::ForgetSession { session });
+    }
+
+    pub(super) fn session_audited(&mut self, now: Time, session: SessionKey) {
+        let Some(Session { state: State::Audited { size }, .. }) = self.sessions.entries.get(&session) else {
+            return;
+        };
+        let size = *size;
+        if self.machine.is_draining() {
+            return self.withdraw(now, session, SessionRefusal::Draining);
+        }
+        self.sessions.set(session, State::Open);
+        self.open(now, session, size);
+    }
+
+    pub(super) fn session_unaudited(&mut self, now: Time, session: SessionKey) {
+        self.withdraw(now, session, SessionRefusal::AuditUnavailable);
+    }
+
+    /// Refuses a session that was admitted and is not open.
+    fn withdraw(&mut self, now: Time, session: SessionKey, refusal: SessionRefusal) {
+        if self.sessions.remove(session).is_some() {
+            self.ledger.break_promise(Kind::Closed);
+            self.refuse(now, session, refusal);
+        }
+    }
+
+    fn open(&mut self, now: Time, session: SessionKey, (cols, rows): Size) {
+        self.ledger.open_stream(StreamKey::Terminal(session));
+        self.out(Action::OpenSession { session, cols, rows });
+        self.tell_session(now, session, SessionFact::Opening);
+    }
+
+    fn reattach(&mut self, now: Time, session: SessionKey, (cols, rows): Size) {
+        self.log(Notice::Reattached { session });
+        self.tell_session(now, session, SessionFact::Attached);
+        self.budget.attached(session);
+        self.out(Action::ResizeSession { session, cols, rows });
+        self.todo.push_back(Todo::Replay(session));
+    }
+
+    /// Sends again what the source holds of a session.
+    pub(super) fn replay<H: ByteSource<Body = B>>(&mut self, session: SessionKey, host: &mut H) {
+        let from = host.replay_from(session);
+        self.ledger.replay(StreamKey::Terminal(session), from);
+        self.out(Action::RedrawSession { session });
+    }
+
+    pub(super) fn keys(&mut self, now: Time, id: ConsoleId) {
+        if self.machine.wants_terminal_input() {
+            self.step(now, Fact::TerminalInput);
+        }
+        let session = self.sessions.open(id);
+        if let Some(session) = session {
+            self.note_use(now, session);
+        }
+        self.out(Action::TakeInput { session });
+    }
+
+    pub(super) fn resize(&mut self, now: Time, id: ConsoleId, size: Size) {
+        let Some(session) = self.sessions.open(id) else { return };
+        if let Some((_, State::Audited { .. })) = self.sessions.known(id) {
+            return self.sessions.set(session, State::Audited { size });
+        }
+        self.note_use(now, session);
+        self.out(Action::ResizeSession { session, cols: size.0, rows: size.1 });
+    }
+
+    pub(super) fn close(&mut self, now: Time, id: ConsoleId) {
+        match self.sessions.known(id) {
+            Some((session, State::Audited { .. })) => self.withdraw(now, session, SessionRefusal::Ending),
+            Some((session, State::Open)) => {
+                self.log(Notice::Closing { session });
+                self.sessions.set(session, State::Ending);
+                self.tell_session(now, session, SessionFact::CloseRequested);
+            }
+            Some((_, State::Ending | State::Closed { .. })) | None => {}
+        }
+    }
+
+    /// A session that is used is no orphan.
+    fn note_use(&mut self, now: Time, session: SessionKey) {
+        self.budget.attached(session);
+        if self.machine.is_orphan(session) {
+            self.tell_session(now, session, SessionFact::Attached);
+        }
+    }
+
+    /// No console looks at any session.
+    pub(super) fn detach_sessions(&mut self, now: Time) {
+        for session in self.sessions.entries.keys() {
+            self.budget.detached(*session, now);
+        }
+    }
+
+    pub(super) fn session_input(&mut self, now: Time, session: SessionKey, what: SessionInput) {
+        match what {
+            SessionInput::Opened => self.tell_session(now, session, SessionFact::Opened),
+            SessionInput::OpenFailed { exit_code } => {
+                self.tell_session(now, session, SessionFact::OpenFailed { exit_code });
+                self.report(now, ErrorEvent::SpawnFailed(session));
+            }
+            SessionInput::EndOfOutput => self.tell_session(now, session, SessionFact::EndOfOutput),
+            SessionInput::Exited { code } => self.tell_session(now, session, SessionFact::Exited { code }),
+            SessionInput::Reaped => self.tell_session(now, session, SessionFact::Reaped),
+            SessionInput::InputRefused { note } => {
+                // Each session is a cause of its own.
+                self.note(now, note, Some(INPUT_REFUSED ^ u64::from(session.0)));
+            }
+        }
+    }
+
+    /// The source of a stream holds these bytes now.
+    pub(super) fn source_holds(&mut self, stream: StreamKey, from: u64, end: u64) {
+        self.ledger.discarded(stream, from);
+        self.ledger.grew(stream, end);
+    }
+
+    /// Ends a session and tells the console, after its last byte.
+    pub(super) fn finish_session<H: ByteSource<Body = B>>(
+        &mut self,
+        session: SessionKey,
+        end: SessionEnd,
+        exit_code: i32,
+        host: &mut H,
+    ) {
+        if !self.sessions.entries.contains_key(&session) {
+            return;
+        }
+        let stream = StreamKey::Terminal(session);
+        let body = host.encode(&Message::Closed { session, end, exit_code });
+        // Only now: with its `closed` the last bytes were read.
+        let held = host.held(stream);
+        self.source_holds(stream, held.start, held.end);
+        let after = After::stream(stream, held.end);
+        let number = body.and_then(|body| self.push(Kind::Closed, body, after, true, host));
+        self.audit(AuditEntry::TerminalClosed { session, exit_code, output_bytes: held.end });
+        self.ledger.end_stream(stream);
+        match number {
+            Some(number) => self.sessions.set(session, State::Closed { number }),
+            None => self.forget_session(session),
+        }
+    }
+
+    /// Forgets the sessions whose `closed` the console has.
+    pub(super) fn forget_closed_sessions(&mut self) {
+        let is_known = |session: &Session| match session.state {
+            State::Closed { number } => self.ledger.is_waiting(number),
+            State::Audited { .. } | State::Open | State::Ending => true,
+        };
+        let over = self.sessions.entries.iter().filter(|(_, session)| !is_known(session));
+        let over: Vec<SessionKey> = over.map(|(key, _)| *key).collect();
+        over.into_iter().for_each(|session| self.forget_session(session));
+    }
+
+    fn forget_session(&mut self, session: SessionKey) {
+        self.sessions.remove(session);
+        self.out(Action::ForgetSession { session });
+    }
+}
+
+/// What tells the cause of refused input from other causes; the session's number goes into it.
+const INPUT_REFUSED: u64 = 1 << 63;

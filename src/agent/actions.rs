@@ -1,0 +1,162 @@
+//! Does what the driver wants: each action at once, without waiting.
+//!
+//! What becomes of it is a report, and reports become inputs.
+
+use super::host::{Host, problem_text};
+use crate::audit::{Accepted, EntryId};
+use crate::config::host_name;
+use crate::identity::Identity;
+use crate::link;
+use draupnir_fsm::driver::{
+    Action, AuditEntry, AuditId, Frame, Input, Notice, Output, ProviderName, RegisterPath, RegistrationAttempt,
+    SessionInput, StateKind, StreamKey,
+};
+
+impl Host {
+    /// Does one thing; what is known of it at once goes into `inputs`.
+    pub(super) fn perform(&mut self, output: Output<super::host::Text>, inputs: &mut Vec<Input>) {
+        let action = match output {
+            Output::Write { link, frames } => {
+                let frames = frames.into_iter().map(|frame| match frame {
+                    Frame::Text(text) => link::Frame::Text(text.0),
+                    Frame::Ping(payload) => link::Frame::Ping(payload.to_vec()),
+                });
+                return self.link.write(link, frames.collect());
+            }
+            Output::Do(action) => action,
+        };
+        match action {
+            Action::Register { attempt, path, provider } => self.register(attempt, path, provider),
+            Action::AbandonRegistration { attempt: _, late } => {
+                if late {
+                    let way = self.link.by_way_of();
+                    self.connect_error(format!("the console did not answer the registration in time{way}"));
+                }
+                self.link.abandon_registration();
+            }
+            Action::Dial { link } => {
+                tracing::debug!(%link, instance_id = %self.instance_id(), "dialling");
+                let instance_id = self.instance_id().clone();
+                self.versions_warned.clear();
+                self.link.dial(link, instance_id.as_str());
+            }
+            Action::AbandonDial { link: _, late } => {
+                if late {
+                    let way = self.link.by_way_of();
+                    self.connect_error(format!("the console was not reached in time{way}"));
+                }
+                self.link.abandon_dial();
+            }
+            Action::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
+            Action::DropLink { link } => self.link.drop_now(link),
+            Action::TakeSample { sample: StateKind::Metrics } => self.sampling.want_metrics(),
+            // The registration needs no sample.
+            Action::TakeSample { sample: StateKind::Heartbeat | StateKind::Registration } => {
+                self.sampling.want_heartbeat();
+            }
+            Action::Report { problem } => {
+                let text = problem_text(problem, self.instance_id());
+                tracing::error!(console_text = self.console_text.take(), "{text}");
+            }
+            Action::ForgetIdentity => self.remember(Identity { id: None, path: self.identity.path }),
+            Action::ReadHostName => self.hostname = host_name(),
+            Action::OpenSession { session, cols, rows } => self.sessions.open(session, cols, rows),
+            Action::ResizeSession { session, cols, rows } => self.sessions.terminals.resize(session, cols, rows),
+            Action::RedrawSession { session } => self.sessions.terminals.redraw(session),
+            Action::TakeInput { session } => {
+                if let Err((session, refused)) = self.sessions.take_input(session) {
+                    let metadata = self.sessions.metadata(session);
+                    let note = self.note("terminal", refused.to_string(), metadata);
+                    inputs.push(Input::Session { session, what: SessionInput::InputRefused { note } });
+                }
+            }
+            Action::HangUpSession { session } => self.sessions.terminals.hang_up(session),
+            Action::KillSession { session } => self.sessions.terminals.kill(session),
+            Action::ShrinkScrollback { session, to_bytes } => self.sessions.terminals.shrink(session, to_bytes),
+            Action::ForgetSession { session } => self.sessions.forget(session),
+            Action::StartCommand { command } => self.commands.start(command),
+            Action::TerminateCommand { command } => self.commands.runner.terminate(command),
+            Action::KillCommand { command } => self.commands.runner.kill(command),
+            Action::ForgetCommand { command } => self.commands.forget(command),
+            Action::ReadCredit { stream: StreamKey::Terminal(session), bytes, keep_from } => {
+                self.sessions.terminals.allow(session, bytes.unwrap_or(usize::MAX), keep_from);
+            }
+            Action::ReadCredit { stream, bytes, keep_from: _ } => {
+                self.commands.give_credit(stream, bytes.unwrap_or(usize::MAX));
+            }
+            Action::Release { stream: StreamKey::Terminal(session) } => self.sessions.terminals.finish(session),
+            Action::Release { stream } => self.commands.release(stream),
+            Action::Audit { audit, entry } => inputs.extend(self.write_audit(audit, entry)),
+            Action::DropNote { note } => {
+                if let Some(note) = self.notes.remove(&note) {
+                    tracing::debug!(source = note.source, metadata = %note.metadata, cause = note.text, "still failing");
+                }
+            }
+            Action::Log { notice } => log(notice),
+            Action::Exit => tracing::debug!("nothing is left to do"),
+        }
+    }
+
+    fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
+        self.registering_at = Some(path);
+        tracing::debug!(%attempt, ?path, ?provider, "registering");
+        let body = self.registration(false).http_body(provider);
+        self.link.register(attempt, path, body);
+    }
+
+    /// Keeps what is known of this instance, on disk too where that can be.
+    pub(super) fn remember(&mut self, identity: Identity) {
+        self.identity = identity.clone();
+        self.store.save(identity);
+    }
+
+    /// Logs what keeps the agent from the console, once for each cause and not for each retry.
+    pub(super) fn connect_error(&mut self, error: String) {
+        if self.last_connect_error.as_ref() == Some(&error) {
+            return tracing::debug!(cause = error, "still failing");
+        }
+        tracing::warn!("{error}");
+        self.last_connect_error = Some(error);
+    }
+
+    /// Queues an audit line; what is known of it at once, else its report will say.
+    fn write_audit(&mut self, audit: AuditId, entry: AuditEntry) -> Option<Input> {
+        let line = match entry {
+            AuditEntry::TerminalOpened { session } => self.sessions.opened_entry(session),
+            AuditEntry::TerminalClosed { session, exit_code, output_bytes } => {
+                self.sessions.closed_entry(session, exit_code, output_bytes)
+            }
+            AuditEntry::CommandStarted { command } => self.commands.started_entry(command),
+            AuditEntry::CommandEnded { command } => self.commands.ended_entry(command),
+        };
+        // What has no line any more needs none.
+        let Some(line) = line else { return Some(Input::Audited { audit }) };
+        match self.audit.write(EntryId(audit.0.into()), line) {
+            Ok(Accepted::Queued) => None,
+            Ok(Accepted::NotConfigured) => Some(Input::Audited { audit }),
+            Err(problem) => {
+                self.audit_problem = problem.to_string();
+                Some(Input::AuditFailed { audit })
+            }
+        }
+    }
+}
+
+fn log(notice: Notice) {
+    match notice {
+        Notice::GateOpened { link, gate } => tracing::debug!(%link, ?gate, "gate open"),
+        Notice::Reattached { session } => tracing::debug!(%session, "terminal re-attached"),
+        Notice::Closing { session } => tracing::info!(%session, "the console closes a terminal"),
+        Notice::DuplicateDispatch { of } => tracing::debug!(command = %of, "dispatched again while it runs"),
+        Notice::ResultRepeated { of } => tracing::debug!(command = %of, "dispatched again: its result is sent again"),
+        Notice::ResultCut { number } => {
+            let bytes = draupnir_fsm::driver::CUT_RESULT_BYTES;
+            tracing::error!(number, bytes, "cut a result that the console cannot take");
+        }
+        Notice::PoisonDropped { number, message } => {
+            tracing::error!(number, ?message, "dropped a message that the console cannot take");
+        }
+        Notice::MessageDropped { message } => tracing::debug!(?message, "dropped a message: delivery queue full"),
+        Notice::FactsIgnored { unhandled, stale } => tracing::debug!(unhandled, stale, "facts ignored"),
+    }
+}

@@ -1,0 +1,231 @@
+//! The agent's side of the driver's two doors: encodes messages and cuts bytes from terminals and commands.
+
+use super::commands::Commands;
+use super::events::{self, Events};
+use super::sampling::Sampling;
+use super::sessions::Sessions;
+use crate::audit::Audit;
+use crate::config::Config;
+use crate::identity::{Identity, IdentityStore};
+use crate::link::Link;
+use crate::protocol::metrics::Stamped;
+use crate::protocol::{Heartbeat, InstanceId, Metadata, Registration, Timestamp};
+use async_tungstenite::tungstenite::Utf8Bytes;
+use draupnir_fsm::driver::{
+    Body, ByteSource, Cut, Encode, ErrorEvent, Event, Message, NoteId, RegisterPath, SessionKey, StateKind, StreamKey,
+};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The body of a message, ready for the socket.
+#[derive(Clone, Debug)]
+pub(super) struct Text(pub(super) Utf8Bytes);
+
+impl Body for Text {
+    fn size_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(text.into())
+    }
+}
+
+/// A text about something that failed, until the driver says whether it is sent.
+pub(super) struct Note {
+    pub(super) source: &'static str,
+    pub(super) text: String,
+    pub(super) metadata: Metadata,
+}
+
+/// Everything but the driver.
+pub(super) struct Host {
+    pub(super) config: Rc<Config>,
+    pub(super) start: super::clocks::Start,
+    pub(super) link: Link,
+    /// Which id and path are known, as long as the process lives.
+    pub(super) identity: Identity,
+    /// The same, across restarts.
+    pub(super) store: IdentityStore,
+    /// The path of the registration in flight: the one that worked is remembered.
+    pub(super) registering_at: Option<RegisterPath>,
+    pub(super) hostname: String,
+    pub(super) events: Events,
+    pub(super) sampling: Sampling,
+    pub(super) sessions: Sessions,
+    pub(super) commands: Commands,
+    pub(super) audit: Audit,
+    /// Why the audit log could not be written, as it last failed.
+    pub(super) audit_problem: String,
+    pub(super) notes: BTreeMap<NoteId, Note>,
+    pub(super) next_note: u32,
+    /// Versions that were warned of on the current link.
+    pub(super) versions_warned: Vec<String>,
+    /// What keeps the agent from the console, as it was last logged: the same is not worth a line at each retry.
+    pub(super) last_connect_error: Option<String>,
+    /// How the console put its last refusal, until a problem is reported with it.
+    pub(super) console_text: Option<String>,
+}
+
+impl Host {
+    /// The id by which the console knows this instance: the one it gave, else the configured one.
+    pub(super) fn instance_id(&self) -> &InstanceId {
+        self.identity.id.as_ref().unwrap_or(&self.config.instance_id)
+    }
+
+    /// What the instance says about itself: by the configured id to register, by the console's on the link.
+    pub(super) fn registration(&self, on_link: bool) -> Registration<'_> {
+        Registration {
+            instance_id: if on_link { self.instance_id() } else { &self.config.instance_id },
+            hostname: &self.hostname,
+            provider: self.config.provider.as_deref(),
+            region: self.config.region.as_deref(),
+            tags: &self.config.tags,
+            timestamp: Timestamp::now(),
+        }
+    }
+
+    /// Keeps a text until the driver has decided about it.
+    pub(super) fn note(&mut self, source: &'static str, text: String, metadata: Metadata) -> NoteId {
+        let id = NoteId(self.next_note);
+        self.next_note = self.next_note.wrapping_add(1);
+        self.notes.insert(id, Note { source, text, metadata });
+        id
+    }
+
+    fn event(&mut self, event: Event) -> String {
+        match event {
+            Event::Deploy => {}
+            Event::Connect { attempts, offline_ms } => {
+                tracing::info!(instance_id = %self.instance_id(), attempts, offline_ms, "connected");
+            }
+            Event::Disconnect { cause, code } => tracing::info!(?cause, code, "disconnected"),
+            Event::Error { problem } => tracing::debug!(?problem, "reporting an error to the console"),
+        }
+        let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+        self.events.told(event, instance_id)
+    }
+
+    /// Logs an error and makes the event that reports it.
+    fn error(&mut self, event: ErrorEvent) -> Option<String> {
+        let Note { source, text, metadata } = match event {
+            ErrorEvent::Note(note) => self.notes.remove(&note)?,
+            ErrorEvent::SessionRefused(session, refusal) => self.sessions.refused_note(session, refusal),
+            ErrorEvent::SpawnFailed(session) => self.sessions.failed_note(session),
+            ErrorEvent::CommandRefused(command) => self.commands.refused_note(command),
+            ErrorEvent::Exhausted(command) => self.commands.failed_note(command),
+            ErrorEvent::AuditUnavailable => {
+                Note { source: "audit", text: self.audit_problem.clone(), metadata: Metadata::new() }
+            }
+            ErrorEvent::Gap(gap) => {
+                let metadata =
+                    Metadata::new().with("from", gap.from).with("to", gap.to).with("lost_bytes", gap.lost_bytes);
+                let metadata = match self.id_of(gap.stream) {
+                    Some((name, id)) => metadata.with(name, id),
+                    None => metadata,
+                };
+                Note { source: "output", text: "output was lost while the console was away".into(), metadata }
+            }
+            ErrorEvent::Drops(drops) => {
+                let metadata = Metadata::new()
+                    .with("results", drops.results)
+                    .with("closed", drops.closed)
+                    .with("events", drops.events);
+                let text = "messages that waited for the console were dropped".into();
+                Note { source: "delivery", text, metadata }
+            }
+        };
+        tracing::warn!(source, %metadata, "{text}");
+        let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+        Some(self.events.error(source, &text, metadata, instance_id))
+    }
+
+    fn id_of(&self, stream: StreamKey) -> Option<(&'static str, String)> {
+        match stream {
+            StreamKey::Terminal(session) => Some(("session_id", self.sessions.id(session)?.as_str().to_owned())),
+            StreamKey::Stdout(command) | StreamKey::Stderr(command) => {
+                Some(("command_id", self.commands.id(command)?.as_str().to_owned()))
+            }
+        }
+    }
+
+    fn state(&mut self, kind: StateKind) -> Option<String> {
+        let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+        let timestamp = Timestamp::now();
+        match kind {
+            StateKind::Registration => Some(self.registration(true).message()),
+            StateKind::Heartbeat => {
+                let live = Some(self.sampling.live.take()?);
+                let uptime_seconds = self.start.elapsed().as_ms() / 1_000;
+                Some(Heartbeat { instance_id, timestamp, uptime_seconds, live }.message())
+            }
+            StateKind::Metrics => {
+                let metrics = &self.sampling.metrics.take()?;
+                Some(Stamped { instance_id, timestamp, metrics }.message())
+            }
+        }
+    }
+
+    fn encoded(&mut self, message: &Message) -> Option<String> {
+        match *message {
+            Message::State(kind) => self.state(kind),
+            Message::Event(event) => Some(self.event(event)),
+            Message::Error(event) => self.error(event),
+            Message::Closed { session, end, exit_code } => {
+                let id = self.events.next_id();
+                self.sessions.closed(session, end, exit_code, id)
+            }
+            Message::Unopened { session, refusal } => {
+                let id = self.events.next_id();
+                self.sessions.unopened(session, refusal, &self.audit_problem, id)
+            }
+            Message::Result { command, end, exit_code } => self.commands.result(command, end, exit_code),
+            Message::Unrun { command, refusal } => self.commands.unrun(command, refusal, &self.audit_problem),
+        }
+    }
+}
+
+impl Encode for Host {
+    type Body = Text;
+
+    fn encode(&mut self, message: &Message) -> Option<Text> {
+        self.encoded(message).map(Text::from)
+    }
+
+    fn shorten(&mut self, body: &Text, bytes_max: usize) -> Option<Text> {
+        crate::protocol::shortened(&body.0, bytes_max).map(Text::from)
+    }
+}
+
+impl ByteSource for Host {
+    fn held(&mut self, stream: StreamKey) -> Range<u64> {
+        match stream {
+            StreamKey::Terminal(session) => self.sessions.held(session),
+            StreamKey::Stdout(command) | StreamKey::Stderr(command) => self.commands.held(command, stream),
+        }
+    }
+
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Text>) {
+        let (bytes, text) = match (stream, cut) {
+            (StreamKey::Terminal(session), cut) => self.sessions.cut(session, cut),
+            (StreamKey::Stdout(command) | StreamKey::Stderr(command), Cut::Bytes { from, max, replay: _ }) => {
+                self.commands.cut(command, stream, from, max)
+            }
+            // Commands are not replayed.
+            (StreamKey::Stdout(_) | StreamKey::Stderr(_), Cut::Reset | Cut::Modes) => (0, None),
+        };
+        (bytes, text.map(Text::from))
+    }
+
+    fn replay_from(&mut self, session: SessionKey) -> u64 {
+        self.sessions.replay_from(session)
+    }
+}
+
+/// What the log says about a problem of the connection.
+pub(super) fn problem_text(problem: draupnir_fsm::driver::Problem, instance_id: &InstanceId) -> String {
+    events::problem_text(problem, instance_id.as_str())
+}

@@ -1,0 +1,270 @@
+//! Turns reports of the modules into inputs of the driver.
+//!
+//! What is wrong with a message is reported to whom it concerns, and costs nothing but that message.
+
+use super::Agent;
+use crate::identity::Identity;
+use crate::link::Report as LinkReport;
+use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
+use crate::report::Report;
+use crate::{audit, command, terminal};
+use draupnir_fsm::driver::{
+    AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, SessionInput, SessionKey,
+    StreamKey,
+};
+use std::hash::{BuildHasher as _, Hash};
+
+/// How many versions are remembered as warned of on one link; a console has one.
+const VERSIONS_WARNED_MAX: usize = 8;
+
+impl Agent {
+    pub(super) fn take_in(&mut self, report: Report) {
+        match report {
+            Report::Link(report) => self.link_report(report),
+            Report::Terminal(report) => self.terminal_report(report),
+            Report::Command(report) => self.command_report(report),
+            Report::Audit(report) => self.audit_report(report),
+            Report::Sample(report) => self.sample_report(report),
+            Report::Signal(super::signals::Report::Stop) => self.handle(Input::ShutdownRequested),
+        }
+    }
+
+    fn link_report(&mut self, report: LinkReport) {
+        let input = match report {
+            LinkReport::RegistrationAnswered { attempt, status, retry_after_ms, id, words, location } => {
+                self.registration_answered(attempt, status, id, &words, location.as_deref());
+                Input::RegistrationAnswered { attempt, status, retry_after_ms }
+            }
+            LinkReport::RegistrationFailed { attempt, error } => {
+                self.host.connect_error(format!("registration failed: {error}"));
+                Input::RegistrationFailed { attempt, cause: error.failure() }
+            }
+            LinkReport::Opened { link } => {
+                self.host.last_connect_error = None;
+                Input::LinkOpened { link }
+            }
+            LinkReport::DialFailed { link, error, retry_after_ms } => {
+                self.host.connect_error(format!("the console was not reached: {error}"));
+                Input::DialFailed { link, cause: error.failure(), retry_after_ms }
+            }
+            LinkReport::Text { link, text } => Input::Received { link, message: self.message(&text) },
+            LinkReport::Binary { link, bytes } => {
+                tracing::debug!(%link, bytes, "ignored a binary message");
+                Input::Received { link, message: ConsoleMessage::Other }
+            }
+            LinkReport::Pong { link, payload } => match payload.as_slice().try_into() {
+                Ok(payload) => Input::Pong { link, payload },
+                // Of another length it answers no Ping of ours.
+                Err(_) => return,
+            },
+            LinkReport::Written { link } => Input::Written { link },
+            LinkReport::CloseReceived { link, code, reason } => {
+                tracing::info!(%link, code, reason, "the console closes the connection");
+                Input::CloseReceived { link, code, reason: protocol::close::reason(code, &reason) }
+            }
+            LinkReport::Lost { link, loss, error } => {
+                tracing::warn!(%link, ?loss, error, "connection lost");
+                Input::LinkLost { link, cause: loss }
+            }
+            LinkReport::Closed { link } => Input::LinkClosed { link },
+        };
+        self.handle(input);
+    }
+
+    /// Notes what the console gave or said; what follows from the status is the driver's to say.
+    fn registration_answered(
+        &mut self,
+        attempt: RegistrationAttempt,
+        status: u16,
+        id: Option<String>,
+        words: &str,
+        location: Option<&str>,
+    ) {
+        let host = &mut self.host;
+        match status {
+            200..=299 | 409 => {
+                let id = id.and_then(|id| InstanceId::new(&id).ok());
+                let id = id.unwrap_or_else(|| host.config.instance_id.clone());
+                host.remember(Identity { id: Some(id), path: host.registering_at });
+                tracing::info!(%attempt, status, instance_id = %host.instance_id(), "registered");
+            }
+            300..=399 => tracing::error!(%attempt, status, location, "the console answers with a redirect"),
+            // Which of the two paths a console serves is found out by trying.
+            404 | 405 => {
+                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
+                tracing::debug!(%attempt, status, words, "the console does not register instances on this path");
+            }
+            _ => {
+                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
+                let colon = if words.is_empty() { "" } else { ": " };
+                host.connect_error(format!("the console answers the registration with status {status}{colon}{words}"));
+            }
+        }
+    }
+
+    fn message(&mut self, text: &str) -> ConsoleMessage {
+        match protocol::decode(text) {
+            Ok(decoded) => {
+                if let Some(version) = decoded.version_mismatch {
+                    self.warn_of_version(version);
+                }
+                self.decoded(decoded.message)
+            }
+            Err(error) => self.unreadable(&error, text.len()),
+        }
+    }
+
+    fn decoded(&mut self, message: Inbound) -> ConsoleMessage {
+        match message {
+            Inbound::TerminalCreate { session_id, cols, rows, shell } => {
+                let id = self.console_id(&session_id);
+                let allowed = self.host.config.terminal == crate::config::TerminalPolicy::On;
+                let session = self.host.sessions.add(session_id, shell, None);
+                ConsoleMessage::Create { session, id, cols, rows, allowed }
+            }
+            Inbound::TerminalInput { session_id, data } => {
+                self.host.sessions.typed(data);
+                ConsoleMessage::Keys { id: self.console_id(&session_id) }
+            }
+            Inbound::TerminalResize { session_id, cols, rows } => {
+                ConsoleMessage::Resize { id: self.console_id(&session_id), cols, rows }
+            }
+            Inbound::TerminalClose { session_id } => ConsoleMessage::Close { id: self.console_id(&session_id) },
+            Inbound::CommandDispatch(dispatch) => {
+                let id = self.console_id(&dispatch.command_id);
+                let (timeout_ms, streams) = (dispatch.timeout_ms, dispatch.stream);
+                let (command, bytes, allowed) = self.host.commands.add(*dispatch);
+                ConsoleMessage::Dispatch { command, id, timeout_ms, bytes, streams, allowed }
+            }
+            Inbound::CommandCancel { command_id } => ConsoleMessage::Cancel { id: self.console_id(&command_id) },
+            // Who can be answered is told by the answer, everybody else by an event.
+            Inbound::InvalidTerminal { message: TerminalMessage::Create, session_id: Some(session_id), faults } => {
+                let id = self.console_id(&session_id);
+                let session = self.host.sessions.add(session_id, None, Some(faults.to_string()));
+                ConsoleMessage::InvalidCreate { session, id }
+            }
+            Inbound::InvalidDispatch { command_id: Some(command_id), faults } => {
+                let command = self.host.commands.add_invalid(command_id, faults.to_string());
+                ConsoleMessage::InvalidDispatch { command }
+            }
+            Inbound::InvalidTerminal { message: _, session_id, faults } => {
+                self.invalid(&faults, session_id.as_ref().map(|id| id.as_str()))
+            }
+            Inbound::InvalidDispatch { command_id: None, faults } | Inbound::InvalidCancel { faults } => {
+                self.invalid(&faults, None)
+            }
+            Inbound::Ignored(ignored) => {
+                log_ignored(&ignored);
+                ConsoleMessage::Other
+            }
+        }
+    }
+
+    fn unreadable(&mut self, error: &DecodeError, bytes: usize) -> ConsoleMessage {
+        let metadata = Metadata::new().with("bytes", bytes).with("error", error.to_string());
+        self.unusable("a message from the console cannot be read", metadata)
+    }
+
+    fn invalid(&mut self, faults: &protocol::Faults, session_id: Option<&str>) -> ConsoleMessage {
+        let metadata = Metadata::new().with("error", faults.to_string());
+        let metadata = session_id.into_iter().fold(metadata, |metadata, id| metadata.with("session_id", id));
+        self.unusable("a message from the console cannot be followed", metadata)
+    }
+
+    fn unusable(&mut self, text: &'static str, metadata: Metadata) -> ConsoleMessage {
+        let note = self.host.note("protocol", text.to_owned(), metadata);
+        ConsoleMessage::Unusable { note, cause: self.hasher.hash_one(text) }
+    }
+
+    /// The keyed hash of an id that the console gave.
+    fn console_id(&self, id: &impl Hash) -> ConsoleId {
+        ConsoleId(self.hasher.hash_one(id))
+    }
+
+    fn warn_of_version(&mut self, version: String) {
+        let warned = &mut self.host.versions_warned;
+        if warned.len() < VERSIONS_WARNED_MAX && !warned.contains(&version) {
+            tracing::warn!(version, ours = protocol::VERSION, "the console speaks another version of the protocol");
+            warned.push(version);
+        }
+    }
+
+    fn terminal_report(&mut self, report: terminal::Report) {
+        match report {
+            terminal::Report::Opened { session } => {
+                tracing::info!(%session, "terminal opened");
+                self.session(session, SessionInput::Opened);
+            }
+            terminal::Report::OpenFailed { session, error } => {
+                self.host.sessions.failed(session, error.to_string());
+                self.session(session, SessionInput::OpenFailed { exit_code: error.exit_code() });
+            }
+            terminal::Report::Output { session } => self.note_output(StreamKey::Terminal(session)),
+            terminal::Report::EndOfOutput { session } => {
+                self.note_output(StreamKey::Terminal(session));
+                self.session(session, SessionInput::EndOfOutput);
+            }
+            terminal::Report::Exited { session, code } => self.session(session, SessionInput::Exited { code }),
+            terminal::Report::Reaped { session } => self.session(session, SessionInput::Reaped),
+        }
+    }
+
+    fn command_report(&mut self, report: command::Report) {
+        match report {
+            command::Report::Started { command } => {
+                tracing::info!(%command, "command started");
+                self.command(command, CommandInput::Started);
+            }
+            command::Report::StartFailed { command, error } => {
+                tracing::warn!(%command, %error, "command could not be started");
+                self.host.commands.failed(command, error.reason);
+                self.command(command, CommandInput::StartFailed { exhausted: error.is_exhaustion });
+            }
+            command::Report::Output { command } => self.note_command_output(command),
+            command::Report::EndOfOutput { command } => {
+                self.note_command_output(command);
+                self.command(command, CommandInput::EndOfOutput);
+            }
+            command::Report::Exited { command, code } => self.command(command, CommandInput::Exited { code }),
+        }
+    }
+
+    fn audit_report(&mut self, report: audit::Report) {
+        let audit = |id: audit::EntryId| AuditId(u32::try_from(id.0).unwrap_or(u32::MAX));
+        match report {
+            audit::Report::Written { id } => self.handle(Input::Audited { audit: audit(id) }),
+            audit::Report::Failed { id, error } => {
+                self.host.audit_problem = error;
+                self.handle(Input::AuditFailed { audit: audit(id) });
+            }
+        }
+    }
+
+    fn note_command_output(&mut self, command: CommandKey) {
+        self.note_output(StreamKey::Stdout(command));
+        self.note_output(StreamKey::Stderr(command));
+    }
+
+    /// Tells the driver how far a source has come, and from where on it still holds it.
+    fn note_output(&mut self, stream: StreamKey) {
+        let held = draupnir_fsm::driver::ByteSource::held(&mut self.host, stream);
+        self.handle(Input::Output { stream, from: held.start, end: held.end });
+    }
+
+    fn session(&mut self, session: SessionKey, what: SessionInput) {
+        self.handle(Input::Session { session, what });
+    }
+
+    fn command(&mut self, command: CommandKey, what: CommandInput) {
+        self.handle(Input::Command { command, what });
+    }
+}
+
+fn log_ignored(ignored: &Ignored) {
+    match ignored {
+        Ignored::Native => tracing::debug!("ignored a frame in the console's native form"),
+        Ignored::LogSubscription => tracing::debug!("there are no logs to subscribe to"),
+        Ignored::NonsenseSize => tracing::debug!("ignored invalid terminal size"),
+        Ignored::Unknown(kind) => tracing::debug!(kind, "ignored a message of an unknown type"),
+    }
+}
