@@ -31,7 +31,7 @@ fn recorded(console: &Console) -> (Agent, Home) {
 fn drained_for_ms(home: &Home) -> u64 {
     let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
     let steps: Vec<Value> = life.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let told = steps.iter().find(|step| step["fact"]["kind"] == "shutdown_requested").expect("it was told to stop");
+    let told = steps.iter().find(|step| support::has_input(step, "shutdown_requested")).expect("SIGTERM is in it");
     let last = steps.last().expect("there is a last step");
     assert_eq!(last["state"], "stopped");
     last["at_ms"].as_u64().expect("a time") - told["at_ms"].as_u64().expect("a time")

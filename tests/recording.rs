@@ -73,7 +73,7 @@ fn it_holds_no_secret_and_is_for_its_owner_alone() {
 fn what_is_no_recording_is_told() {
     let home = Home::new();
     let file = home.path().join("none.jsonl");
-    std::fs::write(&file, "{\"scenario\":1}\nnot a step\n").expect("written");
+    std::fs::write(&file, "{\"scenario\":2}\nnot a step\n").expect("written");
     for path in [file.as_path(), Path::new("/nonexistent/life.jsonl")] {
         let output = replay(path);
         assert_eq!(output.status.code(), Some(1), "{}", said(&output));

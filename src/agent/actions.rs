@@ -35,7 +35,7 @@ impl Host {
                 self.link.abandon_registration();
             }
             Action::Dial { link } => {
-                tracing::debug!(%link, instance_id = %self.instance_id(), "dialling");
+                tracing::debug!(link = link.0, instance_id = %self.instance_id(), "dialling");
                 let instance_id = self.instance_id().clone();
                 self.versions_warned.clear();
                 self.link.dial(link, instance_id.as_str());
@@ -99,7 +99,7 @@ impl Host {
 
     fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
         self.registering_at = Some(path);
-        tracing::debug!(%attempt, ?path, ?provider, "registering");
+        tracing::debug!(attempt = attempt.0, ?path, ?provider, "registering");
         let body = self.registration(false).http_body(provider);
         self.link.register(attempt, path, body);
     }
@@ -144,11 +144,11 @@ impl Host {
 
 fn log(notice: Notice) {
     match notice {
-        Notice::GateOpened { link, gate } => tracing::debug!(%link, ?gate, "gate open"),
-        Notice::Reattached { session } => tracing::debug!(%session, "terminal re-attached"),
-        Notice::Closing { session } => tracing::info!(%session, "the console closes a terminal"),
-        Notice::DuplicateDispatch { of } => tracing::debug!(command = %of, "dispatched again while it runs"),
-        Notice::ResultRepeated { of } => tracing::debug!(command = %of, "dispatched again: its result is sent again"),
+        Notice::GateOpened { link, gate } => tracing::debug!(link = link.0, ?gate, "gate open"),
+        Notice::Reattached { session } => tracing::debug!(session = session.0, "terminal re-attached"),
+        Notice::Closing { session } => tracing::info!(session = session.0, "the console closes a terminal"),
+        Notice::DuplicateDispatch { of } => tracing::debug!(command = of.0, "dispatched again while it runs"),
+        Notice::ResultRepeated { of } => tracing::debug!(command = of.0, "dispatched again: its result is sent again"),
         Notice::ResultCut { number } => {
             let bytes = draupnir_fsm::driver::CUT_RESULT_BYTES;
             tracing::error!(number, bytes, "cut a result that the console cannot take");

@@ -140,7 +140,7 @@ impl Commands {
         let exit_code = captured.exit_code(exit_code);
         let (stdout_bytes, stderr_bytes) = (captured.stdout.bytes(), captured.stderr.bytes());
         entry.ended = Ended { exit_code, stdout_bytes, stderr_bytes };
-        tracing::info!(%command, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
+        tracing::info!(command = command.0, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
         let result = CommandResult {
             command_id: &entry.id,
             stdout: captured.stdout.kept(),

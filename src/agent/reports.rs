@@ -49,7 +49,7 @@ impl Agent {
             }
             LinkReport::Text { link, text } => Input::Received { link, message: self.message(&text) },
             LinkReport::Binary { link, bytes } => {
-                tracing::debug!(%link, bytes, "ignored a binary message");
+                tracing::debug!(link = link.0, bytes, "ignored a binary message");
                 Input::Received { link, message: ConsoleMessage::Other }
             }
             LinkReport::Pong { link, payload } => match payload.as_slice().try_into() {
@@ -59,11 +59,11 @@ impl Agent {
             },
             LinkReport::Written { link } => Input::Written { link },
             LinkReport::CloseReceived { link, code, reason } => {
-                tracing::info!(%link, code, reason, "the console closes the connection");
+                tracing::info!(link = link.0, code, reason, "the console closes the connection");
                 Input::CloseReceived { link, code, reason: protocol::close::reason(code, &reason) }
             }
             LinkReport::Lost { link, loss, error } => {
-                tracing::warn!(%link, ?loss, error, "connection lost");
+                tracing::warn!(link = link.0, ?loss, error, "connection lost");
                 Input::LinkLost { link, cause: loss }
             }
             LinkReport::Closed { link } => Input::LinkClosed { link },
@@ -86,13 +86,18 @@ impl Agent {
                 let id = id.and_then(|id| InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| host.config.instance_id.clone());
                 host.remember(Identity { id: Some(id), path: host.registering_at });
-                tracing::info!(%attempt, status, instance_id = %host.instance_id(), "registered");
+                tracing::info!(attempt = attempt.0, status, instance_id = %host.instance_id(), "registered");
             }
-            300..=399 => tracing::error!(%attempt, status, location, "the console answers with a redirect"),
+            300..=399 => tracing::error!(attempt = attempt.0, status, location, "the console answers with a redirect"),
             // Which of the two paths a console serves is found out by trying.
             404 | 405 => {
                 host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
-                tracing::debug!(%attempt, status, words, "the console does not register instances on this path");
+                tracing::debug!(
+                    attempt = attempt.0,
+                    status,
+                    words,
+                    "the console does not register instances on this path"
+                );
             }
             _ => {
                 host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
@@ -192,7 +197,7 @@ impl Agent {
     fn terminal_report(&mut self, report: terminal::Report) {
         match report {
             terminal::Report::Opened { session } => {
-                tracing::info!(%session, "terminal opened");
+                tracing::info!(session = session.0, "terminal opened");
                 self.session(session, SessionInput::Opened);
             }
             terminal::Report::OpenFailed { session, error } => {
@@ -212,11 +217,11 @@ impl Agent {
     fn command_report(&mut self, report: command::Report) {
         match report {
             command::Report::Started { command } => {
-                tracing::info!(%command, "command started");
+                tracing::info!(command = command.0, "command started");
                 self.command(command, CommandInput::Started);
             }
             command::Report::StartFailed { command, error } => {
-                tracing::warn!(%command, %error, "command could not be started");
+                tracing::warn!(command = command.0, %error, "command could not be started");
                 self.host.commands.failed(command, error.reason);
                 self.command(command, CommandInput::StartFailed { exhausted: error.is_exhaustion });
             }

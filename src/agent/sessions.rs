@@ -146,7 +146,7 @@ impl Sessions {
             SessionEnd::Orphaned => ClosedReason::Orphaned,
             SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
         };
-        tracing::info!(%session, ?reason, exit_code, "terminal closed");
+        tracing::info!(session = session.0, ?reason, exit_code, "terminal closed");
         let message = entry.failure.as_deref();
         Some(TerminalClosed { session_id: &entry.id, exit_code, reason, message, id }.message())
     }

@@ -315,3 +315,8 @@ pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> 
         view = view.after(&beat);
     }
 }
+
+/// Whether a step of a recording has an input of this kind.
+pub fn has_input(step: &serde_json::Value, kind: &str) -> bool {
+    step["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["kind"] == kind))
+}

@@ -3,9 +3,9 @@
 //! A line that is not written within [`AUDIT_TIMEOUT_MS`] counts as one that cannot be: a disk that hangs must not keep
 //! the console waiting.
 
+use super::Driver;
 use super::output::{Action, AuditEntry, AuditId, ErrorEvent};
 use super::ports::Body;
-use super::Driver;
 use crate::id::{CommandKey, SessionKey};
 use crate::time::Time;
 use alloc::collections::BTreeMap;

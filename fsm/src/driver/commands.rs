@@ -226,17 +226,11 @@ impl<B: Body> Driver<B> {
     }
 
     /// Sends the result of an earlier command again, to a console that dispatched it twice.
-    pub(super) fn repeat_result<H: ByteSource<Body = B>>(
-        &mut self,
-        command: CommandKey,
-        of: CommandKey,
-        host: &mut H,
-    ) {
+    pub(super) fn repeat_result<H: ByteSource<Body = B>>(&mut self, command: CommandKey, of: CommandKey, host: &mut H) {
         if self.take_live(command).is_none() {
             return;
         }
-        let (number, body) =
-            self.commands.answered.get(&of).map_or((None, None), |it| (it.number, it.body.clone()));
+        let (number, body) = self.commands.answered.get(&of).map_or((None, None), |it| (it.number, it.body.clone()));
         if number.is_some_and(|number| self.ledger.send_again(number)) {
             self.log(Notice::ResultRepeated { of });
         } else if let Some(body) = body {

@@ -1,9 +1,9 @@
 //! The live link: what arrives on it, what is written to it, and what a Pong means.
 
+use super::Driver;
 use super::input::ConsoleMessage;
 use super::output::{Action, Frame, Output};
 use super::ports::{Body, ByteSource};
-use super::Driver;
 use crate::delivery::ping::{PAYLOAD_BYTES, Purpose};
 use crate::delivery::{LinkEnd, Next, UNLIMITED};
 use crate::fact::Fact;

@@ -39,8 +39,7 @@ mod tests;
 
 pub use crate::clock::Clocks;
 pub use crate::command::{
-    RUNNING_MAX as COMMANDS_RUNNING_MAX, TIMEOUT_MAX_MS as COMMAND_TIMEOUT_MAX_MS,
-    WAITING_MAX as COMMANDS_WAITING_MAX,
+    RUNNING_MAX as COMMANDS_RUNNING_MAX, TIMEOUT_MAX_MS as COMMAND_TIMEOUT_MAX_MS, WAITING_MAX as COMMANDS_WAITING_MAX,
 };
 pub use crate::delivery::budget;
 pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
@@ -439,8 +438,7 @@ impl<B: Body> Driver<B> {
         match poison {
             Poison::CutResult { number } => {
                 let shorter = self.ledger.body(number).and_then(|body| host.shorten(body, CUT_RESULT_BYTES));
-                let replaced =
-                    shorter.is_some_and(|body| self.ledger.replace(number, body.size_bytes(), body));
+                let replaced = shorter.is_some_and(|body| self.ledger.replace(number, body.size_bytes(), body));
                 if replaced {
                     self.log(Notice::ResultCut { number });
                 } else {

@@ -1,0 +1,274 @@
+//! Rules of the driver that one sequence shows; combinations are the simulation's, real sequences `tests/scenarios`.
+
+use super::*;
+use crate::delivery::ping::Payload;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// Encodes everything as 300 bytes and holds nothing.
+#[derive(Default)]
+struct Host {
+    encoded: Vec<Message>,
+}
+
+impl Encode for Host {
+    type Body = usize;
+
+    fn encode(&mut self, message: &Message) -> Option<usize> {
+        self.encoded.push(*message);
+        Some(300)
+    }
+
+    fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> {
+        Some((*body).min(bytes_max))
+    }
+}
+
+impl ByteSource for Host {
+    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
+        0..0
+    }
+
+    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<usize>) {
+        (0, None)
+    }
+
+    fn replay_from(&mut self, _session: SessionKey) -> u64 {
+        0
+    }
+}
+
+struct Rig {
+    driver: Driver<usize>,
+    host: Host,
+    now: Time,
+}
+
+impl Rig {
+    fn new(audited: bool) -> Self {
+        let budget = Rc::new(Budget::new());
+        let driver = Driver::new(Policy::default(), Schedule::default(), 1, audited, budget);
+        Self { driver, host: Host::default(), now: Time::START }
+    }
+
+    /// One whose link is ready, with nothing left to do and nothing unacknowledged.
+    fn ready(audited: bool) -> Self {
+        let mut rig = Self::new(audited);
+        rig.turn(Input::Started { remembered: true });
+        rig.turn(Input::LinkOpened { link: LinkId(1) });
+        rig.receive(ConsoleMessage::Other);
+        rig.settle();
+        rig
+    }
+
+    fn turn(&mut self, input: Input) -> Vec<Output<usize>> {
+        self.driver.handle(self.now, input);
+        self.poll()
+    }
+
+    fn receive(&mut self, message: ConsoleMessage) -> Vec<Output<usize>> {
+        self.turn(Input::Received { link: LinkId(1), message })
+    }
+
+    fn poll(&mut self) -> Vec<Output<usize>> {
+        core::iter::from_fn(|| self.driver.poll(self.now, &mut self.host)).collect()
+    }
+
+    fn at(&mut self, ms: u64) -> Vec<Output<usize>> {
+        self.now = Time::from_ms(ms);
+        self.poll()
+    }
+
+    /// Everything written is acknowledged.
+    fn settle(&mut self) {
+        self.now = self.now.after_ms(300);
+        let mut pings = pings(&self.poll());
+        for _ in 0..4 {
+            pings.extend(crate::driver::tests::pings(&self.turn(Input::Written { link: LinkId(1) })));
+            for payload in core::mem::take(&mut pings) {
+                pings.extend(crate::driver::tests::pings(&self.turn(Input::Pong { link: LinkId(1), payload })));
+            }
+            self.now = self.now.after_ms(300);
+            pings.extend(crate::driver::tests::pings(&self.poll()));
+        }
+        assert_eq!(self.driver.snapshot().messages, 0);
+    }
+
+    fn create(&mut self, session: u32, id: u64) -> Vec<Output<usize>> {
+        let (session, id) = (SessionKey(session), ConsoleId(id));
+        self.receive(ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true })
+    }
+
+    fn dispatch(&mut self, command: u32, id: u64) -> Vec<Output<usize>> {
+        let (command, id) = (CommandKey(command), ConsoleId(id));
+        let dispatch =
+            ConsoleMessage::Dispatch { command, id, timeout_ms: 0, bytes: 100, streams: false, allowed: true };
+        self.receive(dispatch)
+    }
+
+    fn was_encoded(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+        self.host.encoded.iter().filter(|message| wanted(message)).count()
+    }
+}
+
+fn pings(outputs: &[Output<usize>]) -> Vec<Payload> {
+    let mut pings = Vec::new();
+    for output in outputs {
+        if let Output::Write { frames, .. } = output {
+            pings.extend(frames.iter().filter_map(|frame| match frame {
+                Frame::Ping(payload) => Some(*payload),
+                Frame::Text(_) => None,
+            }));
+        }
+    }
+    pings
+}
+
+fn has(outputs: &[Output<usize>], wanted: Action) -> bool {
+    outputs.contains(&Output::Do(wanted))
+}
+
+fn drops_link(outputs: &[Output<usize>]) -> bool {
+    has(outputs, Action::DropLink { link: LinkId(1) })
+}
+
+#[test]
+fn drain_closes_only_after_its_last_event_is_acknowledged() {
+    let mut rig = Rig::ready(false);
+    let outputs = rig.turn(Input::ShutdownRequested);
+    let is_close = |output: &Output<usize>| matches!(output, Output::Do(Action::CloseLink { code: 1000, .. }));
+    assert!(!outputs.iter().any(is_close), "{outputs:?}");
+    let marker = pings(&outputs).pop().expect("a marker follows the event at once");
+    rig.turn(Input::Written { link: LinkId(1) });
+    assert!(rig.turn(Input::Pong { link: LinkId(1), payload: marker }).iter().any(is_close));
+}
+
+#[test]
+fn dispatch_is_accepted_repeated_or_refused() {
+    let mut rig = Rig::ready(false);
+    assert!(has(&rig.dispatch(1, 77), Action::StartCommand { command: CommandKey(1) }));
+    let again = rig.dispatch(2, 77);
+    assert!(has(&again, Action::Log { notice: Notice::DuplicateDispatch { of: CommandKey(1) } }));
+    assert!(has(&again, Action::ForgetCommand { command: CommandKey(2) }));
+    rig.turn(Input::Command { command: CommandKey(1), what: CommandInput::Started });
+    rig.turn(Input::Command { command: CommandKey(1), what: CommandInput::EndOfOutput });
+    rig.turn(Input::Command { command: CommandKey(1), what: CommandInput::Exited { code: 0 } });
+    assert_eq!(rig.was_encoded(|message| matches!(message, Message::Result { .. })), 1);
+    rig.settle();
+    let repeat = rig.dispatch(3, 77);
+    assert!(has(&repeat, Action::Log { notice: Notice::ResultRepeated { of: CommandKey(1) } }));
+    assert!(repeat.iter().any(|output| matches!(output, Output::Write { .. })), "{repeat:?}");
+    assert_eq!(rig.was_encoded(|message| matches!(message, Message::Result { .. })), 1, "it is kept");
+    rig.turn(Input::ShutdownRequested);
+    rig.dispatch(4, 78);
+    let refusal = CommandRefusal::Refused(Refusal::Draining);
+    assert_eq!(rig.was_encoded(|it| *it == Message::Unrun { command: CommandKey(4), refusal }), 1);
+}
+
+#[test]
+fn pong_timeout_starts_when_the_ping_is_written() {
+    let mut rig = Rig::ready(false);
+    let first = pings(&rig.at(12_000)).pop().expect("a keep-alive Ping is due");
+    rig.now = Time::from_ms(13_000);
+    rig.turn(Input::Written { link: LinkId(1) });
+    let second = rig.at(22_000);
+    assert!(!pings(&second).is_empty());
+    // The second waits behind a long message when the Pong of the first arrives.
+    rig.now = Time::from_ms(22_500);
+    rig.turn(Input::Pong { link: LinkId(1), payload: first });
+    rig.now = Time::from_ms(31_000);
+    rig.driver.handle(rig.now, Input::WriteProgress { bytes: 1 });
+    assert!(!drops_link(&rig.poll()), "nothing that was written is unanswered");
+    rig.turn(Input::Written { link: LinkId(1) });
+    assert!(!drops_link(&rig.at(40_999)));
+    assert!(drops_link(&rig.at(41_000)));
+}
+
+#[test]
+fn create_for_a_live_id_attaches_again() {
+    let mut rig = Rig::ready(false);
+    assert!(has(&rig.create(1, 5), Action::OpenSession { session: SessionKey(1), cols: 80, rows: 24 }));
+    rig.turn(Input::Session { session: SessionKey(1), what: SessionInput::Opened });
+    let outputs = rig.create(2, 5);
+    assert!(has(&outputs, Action::ResizeSession { session: SessionKey(1), cols: 80, rows: 24 }));
+    assert!(has(&outputs, Action::RedrawSession { session: SessionKey(1) }));
+    assert!(has(&outputs, Action::ForgetSession { session: SessionKey(2) }));
+}
+
+#[test]
+fn create_behind_a_close_is_refused_and_types_nowhere() {
+    let mut rig = Rig::ready(false);
+    rig.create(1, 5);
+    rig.turn(Input::Session { session: SessionKey(1), what: SessionInput::Opened });
+    rig.receive(ConsoleMessage::Close { id: ConsoleId(5) });
+    rig.create(2, 5);
+    let refusal = SessionRefusal::Ending;
+    assert_eq!(rig.was_encoded(|it| *it == Message::Unopened { session: SessionKey(2), refusal }), 1);
+    let typed = rig.receive(ConsoleMessage::Keys { id: ConsoleId(5) });
+    assert!(has(&typed, Action::TakeInput { session: None }));
+}
+
+#[test]
+fn session_over_the_limit_is_refused() {
+    let mut rig = Rig::ready(false);
+    let limit = u32::try_from(SESSIONS_MAX).expect("small");
+    for session in 1..=limit {
+        assert!(has(
+            &rig.create(session, u64::from(session)),
+            Action::OpenSession { session: SessionKey(session), cols: 80, rows: 24 }
+        ));
+    }
+    rig.create(limit + 1, 1_000);
+    let refusal = SessionRefusal::Busy;
+    assert_eq!(rig.was_encoded(|it| *it == Message::Unopened { session: SessionKey(limit + 1), refusal }), 1);
+}
+
+#[test]
+fn audited_command_starts_after_its_line_is_written() {
+    let mut rig = Rig::ready(true);
+    let outputs = rig.dispatch(1, 77);
+    let entry = AuditEntry::CommandStarted { command: CommandKey(1) };
+    let audit = AuditId(1);
+    assert!(has(&outputs, Action::Audit { audit, entry }), "{outputs:?}");
+    let start = Action::StartCommand { command: CommandKey(1) };
+    assert!(!has(&outputs, start));
+    assert!(has(&rig.turn(Input::Audited { audit }), start));
+}
+
+#[test]
+fn audit_line_that_never_comes_refuses_after_its_timeout() {
+    let mut rig = Rig::ready(true);
+    let began = rig.now;
+    rig.dispatch(1, 77);
+    rig.create(1, 5);
+    rig.at(began.as_ms() + AUDIT_TIMEOUT_MS - 1);
+    let is_refusal = |message: &Message| {
+        matches!(
+            message,
+            Message::Unrun { refusal: CommandRefusal::AuditUnavailable, .. }
+                | Message::Unopened { refusal: SessionRefusal::AuditUnavailable, .. }
+        )
+    };
+    assert_eq!(rig.was_encoded(is_refusal), 0);
+    rig.at(began.as_ms() + AUDIT_TIMEOUT_MS);
+    assert_eq!(rig.was_encoded(is_refusal), 2);
+    // A line that is written too late starts nothing.
+    let late = rig.turn(Input::Audited { audit: AuditId(1) });
+    assert!(!has(&late, Action::StartCommand { command: CommandKey(1) }), "{late:?}");
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Error(ErrorEvent::AuditUnavailable))), 1, "once a minute");
+}
+
+#[test]
+fn message_of_a_dead_link_has_no_effect() {
+    let mut rig = Rig::ready(false);
+    let message = ConsoleMessage::Dispatch {
+        command: CommandKey(1),
+        id: ConsoleId(1),
+        timeout_ms: 0,
+        bytes: 1,
+        streams: false,
+        allowed: true,
+    };
+    let outputs = rig.turn(Input::Received { link: LinkId(7), message });
+    assert_eq!(outputs, [Output::Do(Action::ForgetCommand { command: CommandKey(1) })]);
+}
