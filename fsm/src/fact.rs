@@ -67,7 +67,7 @@ pub enum Fact {
         /// No other Ping that was written to this link is unanswered.
         last: bool,
     },
-    /// The socket took nothing for [`write_stall_ms`](crate::limits::Policy::write_stall_ms).
+    /// The socket took nothing for [`WRITE_STALL_MS`](crate::delivery::WRITE_STALL_MS).
     WriteStalled {
         /// The link that is stuck.
         link: LinkId,

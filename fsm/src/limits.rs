@@ -50,8 +50,6 @@ pub struct Policy {
     pub pong_ms: u64,
     /// After a jump of the clock the link has this long to answer.
     pub probe_ms: u64,
-    /// The link is dead when the socket has taken no byte for this long while there is one to write.
-    pub write_stall_ms: u64,
     /// The close handshake has this long, then the socket is dropped; and as long again to be gone.
     pub close_ms: u64,
     /// A console that has not greeted gets state messages after this.
@@ -106,7 +104,6 @@ impl Default for Policy {
             ping_ms: 10_000,
             pong_ms: 10_000,
             probe_ms: 5_000,
-            write_stall_ms: 10_000,
             close_ms: 1_000,
             state_gate_ms: 1_000,
             all_gate_ms: 5_000,

@@ -55,7 +55,7 @@ pub const KILL_PATIENCE_MS: u64 = 500;
 /// The exit code of a command that ran out of time, as of timeout(1).
 pub const EXIT_TIMED_OUT: i32 = 124;
 
-/// The exit code of a cancelled command: CommandKey(128) + SIGINT.
+/// The exit code of a cancelled command: 128 + SIGINT.
 pub const EXIT_CANCELLED: i32 = 130;
 
 /// The exit code that stands for a command which could not be started, unless the agent knows better.

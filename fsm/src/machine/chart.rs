@@ -181,7 +181,7 @@ impl blocking::Superstate<Connection> for Superstate {
             Self::Running => &[Timer::CloseDeadline],
             Self::Registering | Self::Connecting => &[],
             Self::Connected => {
-                connection.offline_since = context.now;
+                connection.link.offline_since = context.now;
                 &[Timer::Ping, Timer::PongDeadline, Timer::Heartbeat, Timer::Metrics]
             }
             Self::Draining => &[Timer::DrainStep, Timer::DrainExit],
@@ -209,11 +209,11 @@ impl Connection {
         match event {
             Event::Fact(Fact::ShutdownRequested) => Transition(State::Unlinked),
             Event::Fact(Fact::ClockJumped { entropy, .. }) => {
-                self.jumped(*entropy, context);
+                self.handle_clock_jump(*entropy, context);
                 Handled
             }
             // Even after it was given up for gone: it is the console's table that the next dial must not overtake.
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => {
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link.id => {
                 self.socket_gone(context);
                 Handled
             }
@@ -232,10 +232,10 @@ impl Connection {
     fn unregistered(&mut self, event: &Event<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::Started { remembered }) => {
-                self.registered = *remembered;
+                self.registration.done = *remembered;
                 Handled
             }
-            Event::Expired(Timer::Begin) if self.registered => Transition(State::Waiting { wait_ms: 0 }),
+            Event::Expired(Timer::Begin) if self.registration.done => Transition(State::Waiting { wait_ms: 0 }),
             Event::Expired(Timer::Begin) => Transition(State::Requesting),
             _ => Super,
         }
@@ -243,15 +243,17 @@ impl Connection {
 
     fn requesting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::RegistrationAnswered { attempt, status, retry_after_ms }) if *attempt == self.attempt => {
+            Event::Fact(Fact::RegistrationAnswered { attempt, status, retry_after_ms })
+                if *attempt == self.registration.attempt =>
+            {
                 self.registration_answered(*status, *retry_after_ms, context)
             }
-            Event::Fact(Fact::RegistrationFailed { attempt, .. }) if *attempt == self.attempt => {
+            Event::Fact(Fact::RegistrationFailed { attempt, .. }) if *attempt == self.registration.attempt => {
                 self.registration_failed(context)
             }
             Event::Expired(Timer::RegistrationDeadline) => self.registration_overdue(context),
             Event::Fact(Fact::ShutdownRequested) => {
-                context.order(Order::AbandonRegistration { attempt: self.attempt });
+                context.order(Order::AbandonRegistration { attempt: self.registration.attempt });
                 Super // the root drains
             }
             _ => Super,
@@ -268,7 +270,7 @@ impl Connection {
     fn waiting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Expired(Timer::Retry) => self.retry_is_due(context),
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => {
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link.id => {
                 self.socket_gone(context);
                 self.arm_retry(context);
                 Handled
@@ -284,13 +286,13 @@ impl Connection {
 
     fn dialling(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::LinkOpened { link }) if *link == self.link => Transition(State::Greeting),
-            Event::Fact(Fact::DialFailed { link, cause, retry_after_ms }) if *link == self.link => {
+            Event::Fact(Fact::LinkOpened { link }) if *link == self.link.id => Transition(State::Greeting),
+            Event::Fact(Fact::DialFailed { link, cause, retry_after_ms }) if *link == self.link.id => {
                 self.dial_failed(*cause, *retry_after_ms, context)
             }
             Event::Expired(Timer::DialDeadline) => self.dial_overdue(context),
             Event::Fact(Fact::ShutdownRequested) => {
-                context.order(Order::AbandonDial { link: self.link });
+                context.order(Order::AbandonDial { link: self.link.id });
                 Super // the root drains
             }
             _ => Super,
@@ -300,15 +302,15 @@ impl Connection {
     fn connected(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::ShutdownRequested) => Transition(State::Flushing),
-            Event::Fact(Fact::CloseReceived { link, code, reason }) if *link == self.link => {
+            Event::Fact(Fact::CloseReceived { link, code, reason }) if *link == self.link.id => {
                 self.close_received(*code, *reason, context)
             }
-            Event::Fact(Fact::LinkLost { link, .. }) if *link == self.link => self.link_lost(context),
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => self.link_vanished(context),
-            Event::Fact(Fact::WriteStalled { link }) if *link == self.link => self.write_stalled(context),
+            Event::Fact(Fact::LinkLost { link, .. }) if *link == self.link.id => self.link_lost(context),
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link.id => self.link_vanished(context),
+            Event::Fact(Fact::WriteStalled { link }) if *link == self.link.id => self.write_stalled(context),
             Event::Expired(Timer::PongDeadline) => self.pong_overdue(context),
             Event::Fact(Fact::ClockJumped { entropy, .. }) => {
-                self.jumped(*entropy, context);
+                self.handle_clock_jump(*entropy, context);
                 self.probe(context);
                 Handled
             }
@@ -318,7 +320,7 @@ impl Connection {
 
     fn greeting(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::Greeted { link }) if *link == self.link => Transition(State::Ready),
+            Event::Fact(Fact::Greeted { link }) if *link == self.link.id => Transition(State::Ready),
             Event::Expired(Timer::AllGate) => Transition(State::Ready),
             Event::Expired(Timer::StateGate) => {
                 self.open_gate(Gate::State, context);
@@ -339,7 +341,7 @@ impl Connection {
                 Handled
             }
             Event::Fact(Fact::TerminalInput) => {
-                self.typed_at = Some(context.now);
+                self.resync.typed_at = Some(context.now);
                 Handled
             }
             Event::Expired(Timer::Resync) => self.resync(context),
@@ -367,7 +369,7 @@ impl Connection {
         match event {
             Event::Reconsider if self.settled && context.children_are_gone() => Transition(State::Closing),
             Event::Expired(Timer::DrainClose) => Transition(State::Closing),
-            Event::Fact(Fact::Greeted { link }) if *link == self.link => {
+            Event::Fact(Fact::Greeted { link }) if *link == self.link.id => {
                 self.open_gate_to_flush(context);
                 Handled
             }
@@ -375,14 +377,16 @@ impl Connection {
                 self.open_gate_to_flush(context);
                 Handled
             }
-            Event::Fact(Fact::PingWritten { link } | Fact::PongReceived { link, .. }) if *link == self.link => Handled,
+            Event::Fact(Fact::PingWritten { link } | Fact::PongReceived { link, .. }) if *link == self.link.id => {
+                Handled
+            }
             Event::Fact(Fact::CloseReceived { link, .. } | Fact::LinkLost { link, .. } | Fact::LinkClosed { link })
-                if *link == self.link =>
+                if *link == self.link.id =>
             {
                 Transition(State::Unlinked)
             }
-            Event::Fact(Fact::WriteStalled { link }) if *link == self.link => {
-                context.order(Order::DropLink { link: self.link });
+            Event::Fact(Fact::WriteStalled { link }) if *link == self.link.id => {
+                context.order(Order::DropLink { link: self.link.id });
                 Transition(State::Unlinked)
             }
             _ => Super,
@@ -391,9 +395,9 @@ impl Connection {
 
     fn closing(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Transition(State::Unlinked),
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link.id => Transition(State::Unlinked),
             Event::Expired(Timer::CloseDeadline) => {
-                context.order(Order::DropLink { link: self.link });
+                context.order(Order::DropLink { link: self.link.id });
                 Transition(State::Unlinked)
             }
             Event::Fact(
@@ -402,7 +406,7 @@ impl Connection {
                 | Fact::Greeted { link }
                 | Fact::PingWritten { link }
                 | Fact::PongReceived { link, .. },
-            ) if *link == self.link => Handled,
+            ) if *link == self.link.id => Handled,
             _ => Super,
         }
     }
@@ -410,7 +414,7 @@ impl Connection {
     fn unlinked(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Reconsider if context.children_are_gone() => self.leave(context),
-            Event::Fact(Fact::LinkClosed { link }) if *link == self.link => Handled,
+            Event::Fact(Fact::LinkClosed { link }) if *link == self.link.id => Handled,
             _ => Super,
         }
     }

@@ -1,7 +1,7 @@
 //! Life on a link: gates, keep-alive, heartbeats and metrics, resync, and all the ways in which it ends.
 
 use super::chart::State;
-use super::connection::Connection;
+use super::connection::{Connection, OldSocket, Replacements};
 use super::{Context, Event};
 use crate::fact::{CloseReason, Fact};
 use crate::order::{CloseText, Disconnect, Event as Told, Gate, Order, Problem};
@@ -14,11 +14,11 @@ const GOES_AWAY: [u16; 3] = [1001, 1012, 1013];
 
 impl Connection {
     pub(super) fn begin_link(&mut self, context: &mut Context<'_>) {
-        let offline_ms = context.now.ms_since(self.offline_since);
-        context.order(Order::Emit { event: Told::Connect { attempts: self.dials, offline_ms } });
-        self.dials = 0;
-        self.gate = None;
-        self.probing = false;
+        let offline_ms = context.now.ms_since(self.link.offline_since);
+        context.order(Order::Emit { event: Told::Connect { attempts: self.link.dials, offline_ms } });
+        self.link.dials = 0;
+        self.link.gate = None;
+        self.link.probing = false;
         context.arm_in(Timer::Ping, context.policy.ping_ms);
     }
 
@@ -31,53 +31,55 @@ impl Connection {
         self.open_gate(Gate::All, context);
         context.arm_in(Timer::Stable, context.policy.stable_ms);
         context.arm_in(Timer::StableAfterReplacement, context.policy.replaced_reset_ms);
-        if self.resync_due {
-            self.typed_at = None;
+        if self.resync.due {
+            self.resync.typed_at = None;
             context.arm_in(Timer::Resync, context.policy.resync_ms);
         }
     }
 
     /// Opens the gate as far as `gate`; what it lets through first goes out at once.
     pub(super) fn open_gate(&mut self, gate: Gate, context: &mut Context<'_>) {
-        if self.gate >= Some(gate) {
+        if self.link.gate >= Some(gate) {
             return;
         }
-        let first = self.gate.is_none();
-        self.gate = Some(gate);
-        context.order(Order::OpenGate { link: self.link, gate });
+        let first = self.link.gate.is_none();
+        self.link.gate = Some(gate);
+        context.order(Order::OpenGate { link: self.link.id, gate });
         if first {
-            context.order(Order::SendRegistration { link: self.link });
+            context.order(Order::SendRegistration { link: self.link.id });
             self.beat(context);
-            context.timers.arm(Timer::Metrics, self.metrics_at.max(context.now));
+            context.timers.arm(Timer::Metrics, self.due.metrics_at.max(context.now));
         }
     }
 
     fn beat(&mut self, context: &mut Context<'_>) {
-        context.order(Order::SendHeartbeat { link: self.link });
-        self.heartbeat_at = next_of(context.schedule.heartbeat_ms, context);
-        context.timers.arm(Timer::Heartbeat, self.heartbeat_at);
+        context.order(Order::SendHeartbeat { link: self.link.id });
+        self.due.heartbeat_at = next_of(context.schedule.heartbeat_ms, context);
+        context.timers.arm(Timer::Heartbeat, self.due.heartbeat_at);
     }
 
     /// What keeps a healthy link going.
     pub(super) fn keep_alive(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Expired(Timer::Ping) => {
-                context.order(Order::SendPing { link: self.link });
+                context.order(Order::SendPing { link: self.link.id });
                 context.arm_in(Timer::Ping, context.policy.ping_ms);
             }
-            Event::Fact(Fact::PingWritten { link }) if *link == self.link => {
+            Event::Fact(Fact::PingWritten { link }) if *link == self.link.id => {
                 let deadline = context.now.after_ms(context.policy.pong_ms);
                 context.timers.arm_if_idle(Timer::PongDeadline, deadline);
             }
-            Event::Fact(Fact::PongReceived { link, last }) if *link == self.link => self.pong_received(*last, context),
+            Event::Fact(Fact::PongReceived { link, last }) if *link == self.link.id => {
+                self.pong_received(*last, context)
+            }
             Event::Expired(Timer::Heartbeat) => self.beat(context),
             Event::Expired(Timer::Metrics) => {
-                context.order(Order::SendMetrics { link: self.link });
-                self.metrics_at = next_of(context.schedule.metrics_ms, context);
-                context.timers.arm(Timer::Metrics, self.metrics_at);
+                context.order(Order::SendMetrics { link: self.link.id });
+                self.due.metrics_at = next_of(context.schedule.metrics_ms, context);
+                context.timers.arm(Timer::Metrics, self.due.metrics_at);
             }
             // A greeting is told once, but a link may be ready without one and be greeted late.
-            Event::Fact(Fact::Greeted { link }) if *link == self.link => {}
+            Event::Fact(Fact::Greeted { link }) if *link == self.link.id => {}
             // Typing that was told when the resync had just ceased to wait.
             Event::Fact(Fact::TerminalInput) => {}
             _ => return Super,
@@ -91,10 +93,10 @@ impl Connection {
         } else {
             context.arm_in(Timer::PongDeadline, context.policy.pong_ms);
         }
-        if self.probing {
-            self.probing = false;
+        if self.link.probing {
+            self.link.probing = false;
             // The console may have counted us out meanwhile; a heartbeat heals that.
-            if self.gate.is_some() {
+            if self.link.gate.is_some() {
                 self.beat(context);
             }
         }
@@ -102,8 +104,8 @@ impl Connection {
 
     /// Asks the link for a sign of life after a jump of the clock.
     pub(super) fn probe(&mut self, context: &mut Context<'_>) {
-        self.probing = true;
-        context.order(Order::SendPing { link: self.link });
+        self.link.probing = true;
+        context.order(Order::SendPing { link: self.link.id });
         context.arm_in(Timer::PongDeadline, context.policy.probe_ms);
     }
 
@@ -115,7 +117,7 @@ impl Connection {
     ) -> Outcome<State> {
         self.ended(Disconnect::Closed, Some(code), context);
         // A clean close cures nothing while the console has yet to forget a socket that broke before it.
-        self.resync_due &= context.now.ms_since(self.unclean_at) < context.policy.resync_ms;
+        self.resync.due &= context.now.ms_since(self.resync.unclean_at) < context.policy.resync_ms;
         match (code, reason) {
             (1008, CloseReason::Authentication) => {
                 context.order(Order::Report { problem: Problem::KeyRefused });
@@ -123,7 +125,7 @@ impl Connection {
                 Transition(State::Waiting { wait_ms })
             }
             (1008, CloseReason::UnknownInstance) => {
-                self.registered = false;
+                self.registration.done = false;
                 context.order(Order::Report { problem: Problem::UnknownInstance });
                 context.order(Order::ForgetIdentity);
                 let wait_ms = self.backoff.after_unknown_ms(context.policy, context.random);
@@ -162,45 +164,43 @@ impl Connection {
 
     /// A dead link is dropped with a reset, so that nothing lingers.
     fn dead(&mut self, cause: Disconnect, context: &mut Context<'_>) -> Outcome<State> {
-        context.order(Order::DropLink { link: self.link });
+        context.order(Order::DropLink { link: self.link.id });
         self.ended(cause, None, context);
-        self.dropped = true;
+        self.old_socket = OldSocket::Dropped(self.link.id);
         self.unclean(context);
         self.retry_after_loss(false, context)
     }
 
     /// Cures the production console of a socket that broke: one clean reconnect, once it can do no harm.
     pub(super) fn resync(&mut self, context: &mut Context<'_>) -> Outcome<State> {
-        let quiet = self.typed_at.is_none_or(|at| context.now.ms_since(at) >= context.policy.resync_quiet_ms);
+        let quiet = self.resync.typed_at.is_none_or(|at| context.now.ms_since(at) >= context.policy.resync_quiet_ms);
         if !(quiet && self.settled) {
             context.arm_in(Timer::Resync, context.policy.resync_poll_ms);
             return Handled;
         }
         self.ended(Disconnect::Resync, Some(1000), context);
-        self.resync_due = false;
-        self.resyncing = true;
-        context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Resync });
+        self.resync.due = false;
+        self.resync.closing = true;
+        context.order(Order::CloseLink { link: self.link.id, code: 1000, reason: CloseText::Resync });
         Transition(State::Waiting { wait_ms: 0 })
     }
 
     /// The console will hear of the end of this link late, and then forget the next one with it.
     pub(super) fn unclean(&mut self, context: &Context<'_>) {
-        self.resync_due = true;
-        self.unclean_at = context.now;
+        self.resync.due = true;
+        self.resync.unclean_at = context.now;
     }
 
     pub(super) fn forget_replacements(&mut self) {
         self.backoff.reset_replacement();
-        self.replacements = [None; 3];
-        self.sharing_reported = false;
+        self.replacements = Replacements::default();
     }
 
     /// Notes that the link is over and its socket on its way out.
     fn ended(&mut self, cause: Disconnect, code: Option<u16>, context: &mut Context<'_>) {
         context.order(Order::Emit { event: Told::Disconnect { cause, code } });
-        self.closing = Some(self.link);
-        self.dropped = false;
-        self.resyncing = false;
+        self.old_socket = OldSocket::Closing(self.link.id);
+        self.resync.closing = false;
         context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
     }
 
@@ -211,11 +211,11 @@ impl Connection {
 
     /// Says once, at the third replacement within the window, that two agents share the id.
     fn note_replacement(&mut self, context: &mut Context<'_>) {
-        self.replacements = [Some(context.now), self.replacements[0], self.replacements[1]];
-        let third = self.replacements[2];
+        self.replacements.at = [Some(context.now), self.replacements.at[0], self.replacements.at[1]];
+        let third = self.replacements.at[2];
         let crowded = third.is_some_and(|at| context.now.ms_since(at) <= context.policy.replaced_window_ms);
-        if crowded && !self.sharing_reported {
-            self.sharing_reported = true;
+        if crowded && !self.replacements.reported {
+            self.replacements.reported = true;
             context.order(Order::Report { problem: Problem::SharedInstanceId });
             context.order(Order::Emit { event: Told::Error { problem: Problem::SharedInstanceId } });
         }

@@ -14,99 +14,148 @@ use statig::prelude::{Handled, Outcome};
 /// What outlives a state.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// Number of the latest registration.
-    pub(super) attempt: RegistrationAttempt,
-    /// Number of the latest link.
-    pub(super) link: LinkId,
-    /// The console has given us an id, now or in an earlier life.
-    pub(super) registered: bool,
-    /// The `deploy` event of this process is out.
-    pub(super) deployed: bool,
-    /// The path that is tried first.
-    pub(super) path: RegisterPath,
-    /// The other path was tried in this round.
-    pub(super) path_changed: bool,
-    /// How the provider is named.
-    pub(super) provider: ProviderName,
+    pub(super) registration: Registration,
+    pub(super) link: Link,
+    pub(super) old_socket: OldSocket,
     /// The waits as far as they have grown.
     pub(super) backoff: Backoff,
-    /// When the last replacements happened, the newest first.
-    pub(super) replacements: [Option<Time>; 3],
-    /// It was said that two agents share the id.
-    pub(super) sharing_reported: bool,
-    /// A link whose socket is not gone yet.
-    pub(super) closing: Option<LinkId>,
-    /// That socket has been dropped, not only closed.
-    pub(super) dropped: bool,
-    /// When the last socket was gone.
-    pub(super) gone_at: Option<Time>,
     /// When the next dial is wanted, the old socket permitting.
     pub(super) retry_at: Time,
-    /// Dials since the last link.
-    pub(super) dials: u32,
-    /// Since when there is no link.
-    pub(super) offline_since: Time,
-    /// What may pass on the current link.
-    pub(super) gate: Option<Gate>,
-    /// The link answers for a jump of the clock.
-    pub(super) probing: bool,
-    /// A loss was unclean, and the console must be cured of it.
-    pub(super) resync_due: bool,
-    /// When the last unclean loss was.
-    pub(super) unclean_at: Time,
-    /// The link that is closing was closed for a resync.
-    pub(super) resyncing: bool,
-    /// Resyncs in a row whose close was not answered.
-    pub(super) resyncs_unanswered: u8,
-    /// When somebody last typed, as far as that was asked for.
-    pub(super) typed_at: Option<Time>,
+    pub(super) replacements: Replacements,
+    pub(super) resync: Resync,
+    pub(super) due: Due,
     /// Everything sent is acknowledged.
     pub(super) settled: bool,
-    /// When the next heartbeat is due; a reconnect does not change it.
-    pub(super) heartbeat_at: Time,
-    /// When the next metrics are due; a reconnect does not change it.
-    pub(super) metrics_at: Time,
-    /// How many of the three signals of the drain are out.
-    pub(super) drain_steps: u8,
-    /// When the drain began.
-    pub(super) drain_began: Time,
+    pub(super) drain: Drain,
     /// Facts that no state had a use for.
     pub(super) unhandled: u64,
     /// Facts about attempts and links that were over.
     pub(super) stale: u64,
 }
 
+/// How the console is asked for an id, and what it answered.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    /// Number of the latest attempt.
+    pub(super) attempt: RegistrationAttempt,
+    /// The console knows this instance, as far as the agent knows: it dials without registering.
+    pub(super) done: bool,
+    /// The `deploy` event of this process is out.
+    pub(super) deployed: bool,
+    /// The path of the next attempt.
+    pub(super) path: RegisterPath,
+    /// The other path was tried in this round.
+    pub(super) path_changed: bool,
+    /// How the next attempt names the provider.
+    pub(super) provider: ProviderName,
+}
+
+/// The latest link, from its dial to its end.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    /// Dials since the last link that was up.
+    pub(super) dials: u32,
+    /// Since when there is no link.
+    pub(super) offline_since: Time,
+    /// What may pass; nothing while the console may not listen yet.
+    pub(super) gate: Option<Gate>,
+    /// It answers for a jump of the clock.
+    pub(super) probing: bool,
+}
+
+/// The socket of the link that ended last. No link is dialled while it may still be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OldSocket {
+    /// There was none.
+    None,
+    /// The close handshake is under way.
+    Closing(LinkId),
+    /// It was dropped, and is not reported closed.
+    Dropped(LinkId),
+    /// It is closed, or was given up, since then.
+    Gone(Time),
+}
+
+impl OldSocket {
+    /// Whether it may still be open.
+    pub(super) const fn is_left(self) -> bool {
+        match self {
+            Self::Closing(_) | Self::Dropped(_) => true,
+            Self::None | Self::Gone(_) => false,
+        }
+    }
+}
+
+/// What is known of another connection under the same id.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Replacements {
+    /// When the last ones happened, the newest first.
+    pub(super) at: [Option<Time>; 3],
+    /// It was reported that two agents share the id.
+    pub(super) reported: bool,
+}
+
+/// The extra reconnect after an unclean loss.
+#[derive(Clone, Debug)]
+pub(super) struct Resync {
+    /// A loss was unclean, and the console must be cured of it.
+    pub(super) due: bool,
+    /// When the last unclean loss was.
+    pub(super) unclean_at: Time,
+    /// The old socket was closed for a resync.
+    pub(super) closing: bool,
+    /// Resyncs in a row whose close was not answered.
+    pub(super) unanswered: u8,
+    /// When somebody last typed, as far as that was asked for.
+    pub(super) typed_at: Option<Time>,
+}
+
+/// When the state messages are due; a reconnect does not change it.
+#[derive(Clone, Debug)]
+pub(super) struct Due {
+    pub(super) heartbeat_at: Time,
+    pub(super) metrics_at: Time,
+}
+
+/// How far the drain has come.
+#[derive(Clone, Debug)]
+pub(super) struct Drain {
+    pub(super) began: Time,
+    pub(super) next: DrainStep,
+}
+
+/// The signals of the drain's time table, after the SIGHUP at its beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DrainStep {
+    /// SIGTERM to commands.
+    TerminateCommands,
+    /// SIGKILL to sessions.
+    KillSessions,
+    /// SIGKILL to commands.
+    KillCommands,
+}
+
 impl Default for Connection {
     fn default() -> Self {
         Self {
-            attempt: RegistrationAttempt(0),
-            link: LinkId(0),
-            registered: false,
-            deployed: false,
-            path: RegisterPath::Designed,
-            path_changed: false,
-            provider: ProviderName::Configured,
+            registration: Registration {
+                attempt: RegistrationAttempt(0),
+                done: false,
+                deployed: false,
+                path: RegisterPath::Designed,
+                path_changed: false,
+                provider: ProviderName::Configured,
+            },
+            link: Link { id: LinkId(0), dials: 0, offline_since: Time::START, gate: None, probing: false },
+            old_socket: OldSocket::None,
             backoff: Backoff::default(),
-            replacements: [None; 3],
-            sharing_reported: false,
-            closing: None,
-            dropped: false,
-            gone_at: None,
             retry_at: Time::START,
-            dials: 0,
-            offline_since: Time::START,
-            gate: None,
-            probing: false,
-            resync_due: false,
-            unclean_at: Time::START,
-            resyncing: false,
-            resyncs_unanswered: 0,
-            typed_at: None,
+            replacements: Replacements::default(),
+            resync: Resync { due: false, unclean_at: Time::START, closing: false, unanswered: 0, typed_at: None },
+            due: Due { heartbeat_at: Time::START, metrics_at: Time::START },
             settled: true,
-            heartbeat_at: Time::START,
-            metrics_at: Time::START,
-            drain_steps: 0,
-            drain_began: Time::START,
+            drain: Drain { began: Time::START, next: DrainStep::TerminateCommands },
             unhandled: 0,
             stale: 0,
         }
@@ -128,7 +177,7 @@ impl Connection {
     fn is_stale(&self, fact: &Fact) -> bool {
         match fact {
             Fact::RegistrationAnswered { attempt, .. } | Fact::RegistrationFailed { attempt, .. } => {
-                *attempt <= self.attempt
+                *attempt <= self.registration.attempt
             }
             Fact::LinkOpened { link }
             | Fact::DialFailed { link, .. }
@@ -138,7 +187,7 @@ impl Connection {
             | Fact::WriteStalled { link }
             | Fact::CloseReceived { link, .. }
             | Fact::LinkLost { link, .. }
-            | Fact::LinkClosed { link } => *link <= self.link,
+            | Fact::LinkClosed { link } => *link <= self.link.id,
             Fact::Started { .. }
             | Fact::Tick
             | Fact::DeliverySettled { .. }

@@ -2,15 +2,14 @@
 
 use super::Context;
 use super::chart::State;
-use super::connection::Connection;
+use super::connection::{Connection, Drain, DrainStep};
 use crate::order::{CloseText, Disconnect, Event, Gate, Order};
 use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
 
 impl Connection {
     pub(super) fn begin_drain(&mut self, context: &mut Context<'_>) {
-        self.drain_began = context.now;
-        self.drain_steps = 0;
+        self.drain = Drain { began: context.now, next: DrainStep::TerminateCommands };
         context.hang_up_sessions();
         context.arm_in(Timer::DrainStep, context.policy.drain_terminate_ms);
         context.arm_in(Timer::DrainExit, context.policy.drain_exit_ms);
@@ -21,7 +20,7 @@ impl Connection {
         // That event waits to be delivered, which the loop has yet to tell.
         self.settled = false;
         context.arm_in(Timer::DrainClose, context.policy.drain_close_ms);
-        if self.gate < Some(Gate::All) {
+        if self.link.gate < Some(Gate::All) {
             context.arm_in(Timer::StateGate, context.policy.state_gate_ms);
         }
     }
@@ -34,28 +33,25 @@ impl Connection {
     }
 
     pub(super) fn begin_close(&mut self, context: &mut Context<'_>) {
-        context.order(Order::CloseLink { link: self.link, code: 1000, reason: CloseText::Shutdown });
+        context.order(Order::CloseLink { link: self.link.id, code: 1000, reason: CloseText::Shutdown });
         context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
     }
 
     /// The next of the three signals of the time table.
     pub(super) fn drain_step(&mut self, context: &mut Context<'_>) {
-        self.drain_steps += 1;
-        let next_ms = match self.drain_steps {
-            1 => {
+        let (next, next_ms) = match self.drain.next {
+            DrainStep::TerminateCommands => {
                 context.terminate_commands();
-                context.policy.drain_kill_sessions_ms
+                (DrainStep::KillSessions, context.policy.drain_kill_sessions_ms)
             }
-            2 => {
+            DrainStep::KillSessions => {
                 context.kill_sessions();
-                context.policy.drain_kill_commands_ms
+                (DrainStep::KillCommands, context.policy.drain_kill_commands_ms)
             }
-            _ => {
-                context.kill_commands();
-                return;
-            }
+            DrainStep::KillCommands => return context.kill_commands(),
         };
-        context.timers.arm(Timer::DrainStep, self.drain_began.after_ms(next_ms));
+        self.drain.next = next;
+        context.timers.arm(Timer::DrainStep, self.drain.began.after_ms(next_ms));
     }
 
     /// Nothing is left to do, or no time to do it.

@@ -243,7 +243,7 @@ impl Machine {
         let connection = self.connection.inner();
         Snapshot {
             state: self.connection.state().name(),
-            link: self.has_link().then_some(connection.link),
+            link: self.has_link().then_some(connection.link.id),
             next: self.next_deadline(),
             unhandled: connection.unhandled,
             stale: connection.stale,

@@ -10,18 +10,22 @@ use statig::prelude::{Outcome, Transition};
 impl Connection {
     /// Back at the start, where the path in use and the other one are both open again.
     pub(super) fn begin_anew(&mut self, wait_ms: u64, context: &mut Context<'_>) {
-        self.path_changed = false;
+        self.registration.path_changed = false;
         context.arm_in(Timer::Begin, wait_ms);
     }
 
     pub(super) fn request(&mut self, context: &mut Context<'_>) {
-        self.attempt = self.attempt.next();
-        context.order(Order::Register { attempt: self.attempt, path: self.path, provider: self.provider });
+        self.registration.attempt = self.registration.attempt.next();
+        context.order(Order::Register {
+            attempt: self.registration.attempt,
+            path: self.registration.path,
+            provider: self.registration.provider,
+        });
         context.arm_in(Timer::RegistrationDeadline, context.policy.registration_ms);
     }
 
     pub(super) fn back_off(&mut self, wait_ms: u64, context: &mut Context<'_>) {
-        self.path_changed = false;
+        self.registration.path_changed = false;
         context.arm_in(Timer::Retry, wait_ms);
     }
 
@@ -36,14 +40,14 @@ impl Connection {
             200..=299 | 409 => self.registration_accepted(context),
             401 | 403 => self.key_refused_registering(context),
             // The other path is asked at once: this one is not served here.
-            404 | 405 if !self.path_changed => {
-                self.path_changed = true;
-                self.path = other(self.path);
+            404 | 405 if !self.registration.path_changed => {
+                self.registration.path_changed = true;
+                self.registration.path = other(self.registration.path);
                 Transition(State::Requesting)
             }
             // The production console knows fewer providers by other names.
-            400 | 422 if self.provider == ProviderName::Configured => {
-                self.provider = ProviderName::Alias;
+            400 | 422 if self.registration.provider == ProviderName::Configured => {
+                self.registration.provider = ProviderName::Alias;
                 Transition(State::Requesting)
             }
             408 | 425 | 429 | 500..=599 => self.register_later(retry_after_ms, context),
@@ -62,14 +66,14 @@ impl Connection {
     }
 
     pub(super) fn registration_overdue(&mut self, context: &mut Context<'_>) -> Outcome<State> {
-        context.order(Order::AbandonRegistration { attempt: self.attempt });
+        context.order(Order::AbandonRegistration { attempt: self.registration.attempt });
         self.register_later(None, context)
     }
 
     fn registration_accepted(&mut self, context: &mut Context<'_>) -> Outcome<State> {
-        self.registered = true;
-        if !self.deployed {
-            self.deployed = true;
+        self.registration.done = true;
+        if !self.registration.deployed {
+            self.registration.deployed = true;
             context.order(Order::Emit { event: Event::Deploy });
         }
         Transition(State::Waiting { wait_ms: 0 })
