@@ -178,18 +178,16 @@ fn previous(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::driver::Fact;
-    use draupnir_fsm::driver::Time;
     use draupnir_fsm::scenario::{Step, parse};
     use std::fs::OpenOptions;
     use std::os::unix::fs::PermissionsExt as _;
 
     fn header() -> Header {
-        Header { scenario: VERSION, about: "a test".into(), seed: 1, config: Schedule::default() }
+        Header { scenario: VERSION, about: "a test".into(), seed: 1, config: Schedule::default(), audited: false }
     }
 
     fn tick() -> String {
-        Step { at_ms: Time::START, fact: Fact::Tick, orders: Vec::new(), state: None, next: None }.to_line()
+        Step { state: Some("connected.ready".into()), ..Step::default() }.to_line()
     }
 
     fn in_time() -> Instant {

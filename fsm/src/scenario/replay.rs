@@ -304,63 +304,71 @@ mod tests {
     const STORY: &str = concat!(
         r#"{"scenario":2,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
         "\n",
-        r#"{"at_ms":0,"inputs":[{"kind":"started","remembered":false}]}"#,
+        r#"{"at_ms":0,"inputs":[{"kind":"started","remembered":false}],"outputs":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
         "\n",
-        r#"{"at_ms":0,"fact":{"kind":"tick"},"orders":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
+        r#"{"at_ms":9,"inputs":[{"kind":"registration_answered","attempt":1,"status":201}],"outputs":[{"kind":"dial","link":1}],"answers":[250],"state":"connecting.dialling"}"#,
         "\n",
     );
 
     #[test]
-    fn a_story_replays_and_prints_itself() {
-        let scenario = parse(STORY).expect("the story is well-formed");
-        let path = replay(&scenario).expect("the story is true");
-        assert_eq!(path.to_string(), "unregistered (2) → registering.requesting (3)");
+    fn scenario_replays_and_prints_itself() {
+        let scenario = parse(STORY).expect("the scenario is well-formed");
+        let path = replay(&scenario).expect("the scenario is true");
+        assert_eq!(path.to_string(), "registering.requesting (2) → connecting.dialling (3)");
         assert_eq!(scenario.to_string(), STORY);
     }
 
     #[test]
-    fn a_missing_a_leftover_and_a_wrong_order_are_told_with_their_line() {
-        for (from, to, told) in [
-            (r#""attempt":1"#, r#""attempt":2"#, "- expected Register { attempt: 2"),
-            (r#"[{"kind":"register""#, r#"[{"kind":"exit"},{"kind":"register""#, "- expected Exit"),
-            (r#""state":"registering""#, r#""state":"connected""#, "expected connected, got registering.requesting"),
-            (r#""next":15000"#, r#""next":1"#, "expected 1 ms, got 15000 ms"),
+    fn difference_is_reported_with_its_line() {
+        for (from, to, line, told) in [
+            (
+                r#"[{"kind":"register","attempt":1"#,
+                r#"[{"kind":"register","attempt":2"#,
+                2,
+                "- expected Register { attempt: 2",
+            ),
+            (r#"[{"kind":"dial""#, r#"[{"kind":"exit"},{"kind":"dial""#, 3, "- expected Exit"),
+            (r#""state":"registering""#, r#""state":"connected""#, 2, "expected connected, got registering.requesting"),
+            (r#""next":15000"#, r#""next":1"#, 2, "expected 1 ms, got 15000 ms"),
+            ("[250]", "[250,1]", 3, "the host was asked for something else"),
+            ("[250]", "[[1,2]]", 3, "the host was asked for something else"),
         ] {
-            let scenario = parse(&STORY.replace(from, to)).expect("still well-formed");
+            let scenario = parse(&STORY.replacen(from, to, 1)).expect("still well-formed");
             let difference = replay(&scenario).expect_err("no longer true").to_string();
-            assert!(difference.starts_with("line 3:"), "{difference}");
+            assert!(difference.starts_with(&alloc::format!("line {line}:")), "{difference}");
             assert!(difference.contains(told), "{difference}");
-            assert_eq!(rewritten(&scenario).steps[1].1.orders.len(), 1);
+            assert_eq!(rewritten(&scenario).steps[1].1.outputs.len(), 1);
         }
     }
 
     #[test]
-    fn a_text_that_is_no_scenario_is_refused_with_its_line() {
+    fn malformed_text_is_refused_with_its_line() {
         for (from, to, line) in [
             (r#""seed":7"#, r#""seed":7,"x":1"#, 1),
-            (r#""scenario":2"#, r#""scenario":2"#, 1),
+            (r#""scenario":2"#, r#""scenario":1"#, 1),
             (r#""remembered":false"#, r#""remembered":false,"y":0"#, 2),
-            (r#""at_ms":0,"fact":{"kind":"tick"}"#, r#""fact":{"kind":"tick"}"#, 3),
-            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":1}"#, 3),
-            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":null}"#, 3),
-            (r#"{"kind":"tick"}"#, r#"{"kind":"tick","orders":[{"kind":"exit"}]}"#, 3),
-            (r#"{"kind":"tick"}"#, r#"{"kind":"session","session":1,"what":{"is":"opened","code":0}}"#, 3),
-            (r#"[{"kind":"register""#, r#"[{"kind":"exit","link":1},{"kind":"register""#, 3),
+            (r#""at_ms":9,"#, "", 3),
+            (r#""status":201"#, r#""status":201,"x":1"#, 3),
+            (r#""status":201"#, r#""status":201,"x":null"#, 3),
+            (r#"[{"kind":"dial""#, r#"[{"kind":"exit","link":1},{"kind":"dial""#, 3),
         ] {
-            assert_eq!(parse(&STORY.replace(from, to)).expect_err("refused").line, line, "{to}");
+            assert_eq!(parse(&STORY.replacen(from, to, 1)).expect_err("refused").line, line, "{to}");
         }
         assert!(parse("").is_err());
     }
 
     #[test]
-    fn a_key_that_nothing_reads_is_named() {
-        let surplus = STORY.replace(r#"{"kind":"tick"}"#, r#"{"kind":"tick","until_ms":1}"#);
+    fn unknown_key_is_named() {
+        let surplus = STORY.replace(r#""status":201"#, r#""status":201,"until_ms":1"#);
         let told = parse(&surplus).expect_err("refused").to_string();
-        assert_eq!(told, "line 3: the field `until_ms` is unknown, or says nothing here");
-        let outright = STORY.replace(
-            r#""inputs":[{"kind":"started","remembered":false}]"#,
-            r#""orders":[],"state":null,"next":null,"inputs":[{"kind":"started","remembered":false}]"#,
-        );
-        assert_eq!(parse(&outright), parse(STORY), "what there is not may be said");
+        assert!(told.starts_with("line 3: ") && told.contains("until_ms"), "{told}");
+        let explicit = STORY.replace(r#""at_ms":9,"#, r#""at_ms":9,"next":null,"#);
+        assert_eq!(parse(&explicit), parse(STORY), "what is absent may be written as null");
+    }
+
+    #[test]
+    fn older_version_is_refused_with_both_numbers() {
+        let told = parse(&STORY.replacen(r#""scenario":2"#, r#""scenario":1"#, 1)).expect_err("refused").to_string();
+        assert_eq!(told, "line 1: format version 1; this program replays version 2 alone");
     }
 }

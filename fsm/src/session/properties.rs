@@ -106,7 +106,12 @@ impl Model {
                     known.exited_by_itself.get_or_insert(code);
                 }
             }
-            SessionFact::Attached | SessionFact::CloseRequested | SessionFact::EndOfOutput | SessionFact::Reaped => {}
+            SessionFact::Opening
+            | SessionFact::OpenFailed { .. }
+            | SessionFact::Attached
+            | SessionFact::CloseRequested
+            | SessionFact::EndOfOutput
+            | SessionFact::Reaped => {}
         }
     }
 

@@ -56,7 +56,7 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
             let mut console = accept_websocket(stream).await;
             assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
-            let frames: Vec<Frame> = (0..10).map(|_| Frame::Text("x".repeat(100_000))).collect();
+            let frames: Vec<Frame> = (0..10).map(|_| Frame::Text("x".repeat(100_000).into())).collect();
             rig.link.write(LinkId(1), frames);
             for _ in 0..10 {
                 assert_eq!(hear(&mut console).await.len(), 100_000);
@@ -133,8 +133,8 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
     let (empty, garbage) =
         (pem_file("nothing\n"), pem_file("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"));
     let missing = PathBuf::from("/nonexistent/ca.pem");
-    let ca = |path: &Path| Trust { ca_file: Some(path.to_owned()), ..Trust::default() };
-    let roots = |path: &Path| Trust { cert_file: Some(path.to_owned()), ..Trust::default() };
+    let ca = |path: &Path| Trust { ca_file: Some(path.into()), ..Trust::default() };
+    let roots = |path: &Path| Trust { cert_file: Some(path.into()), ..Trust::default() };
     let dirs = Trust { cert_dirs: vec![missing.clone()], ..Trust::default() };
     let cases = [
         (ca(&missing), "SINDRI_AGENT_CA_FILE: /nonexistent/ca.pem cannot be used: No such file"),
