@@ -132,14 +132,19 @@ impl Source for Sessions {
         let Some(session) = self.sessions.get(&key) else { return (0, None) };
         let session_id = &session.id;
         match cut {
-            Cut::Bytes { from, max, replay } => {
+            Cut::Bytes { from, max, replay: false } => {
                 let chunk = self.terminals.chunk(key, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
-                let message = (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay }.message());
+                let message = (!data.is_empty())
+                    .then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
                 (data.len(), message)
             }
+            Cut::Bytes { from, max, replay: true } => {
+                let shown = self.terminals.replay_chunk(key, from, max);
+                (shown.settled, own_bytes(session_id, shown.bytes).1.filter(|_| !shown.bytes.is_empty()))
+            }
             Cut::Reset => own_bytes(session_id, &self.terminals.replay(key).prelude),
-            Cut::Modes => own_bytes(session_id, &self.terminals.replay(key).epilogue),
+            Cut::Modes => own_bytes(session_id, &self.terminals.epilogue(key)),
         }
     }
 }
