@@ -201,14 +201,19 @@ impl Sessions {
     pub(super) fn cut(&mut self, session: SessionKey, cut: Cut) -> (usize, Option<String>) {
         let Some(Entry { id: session_id, .. }) = self.entries.get(&session) else { return (0, None) };
         match cut {
-            Cut::Bytes { from, max, replay } => {
+            Cut::Bytes { from, max, replay: false } => {
                 let chunk = self.terminals.chunk(session, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
-                let message = (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay }.message());
+                let message = (!data.is_empty())
+                    .then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
                 (data.len(), message)
             }
+            Cut::Bytes { from, max, replay: true } => {
+                let shown = self.terminals.replay_chunk(session, from, max);
+                (shown.settled, own_bytes(session_id, shown.bytes).1.filter(|_| !shown.bytes.is_empty()))
+            }
             Cut::Reset => own_bytes(session_id, &self.terminals.replay(session).prelude),
-            Cut::Modes => own_bytes(session_id, &self.terminals.replay(session).epilogue),
+            Cut::Modes => own_bytes(session_id, &self.terminals.epilogue(session)),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Invariants:
 //! - No call blocks, and no session holds up another: reading goes in turns, input that is not taken waits.
 //! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
+//! - A replay holds nothing that a terminal answers, or that acts beyond the screen.
 //! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (wire.md, part B).
 //! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
 //! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
@@ -22,7 +23,8 @@
 //! | `session` | the two tasks of a live session, and what can be done to it |
 //! | `pty`, `shell` | the terminal; the shell in it and its surroundings |
 //! | `output`, `scrollback` | what was printed: kept, cut, replayed |
-//! | `modes`, `utf8` | what must be known of the bytes for that |
+//! | `replay` | what a replay leaves out, since a terminal would answer or act |
+//! | `parser`, `modes`, `utf8` | what must be known of the bytes for that |
 //! | `input` | what was typed and waits |
 //! | `sweep` | what remains when the shell is gone |
 //! | [`trial`] | a terminal and a shell for whoever looks for faults |
@@ -31,7 +33,9 @@
 mod input;
 mod modes;
 mod output;
+mod parser;
 mod pty;
+mod replay;
 mod scrollback;
 mod session;
 mod shell;
@@ -135,15 +139,22 @@ pub struct Chunk<'a> {
     pub bytes: &'a [u8],
 }
 
-/// What somebody who re-attaches is shown.
+/// The beginning of a replay, which shows the screen to a console that re-attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// What resets the terminal and sets the modes that hold at `from`; bytes of the agent's own.
+    /// Resets the terminal and sets the modes that hold at `from`; bytes of the agent's own.
     pub prelude: Vec<u8>,
     /// Where to begin: at the beginning of a line or sequence, never within a character.
     pub from: u64,
-    /// What sets the modes that hold now; bytes of the agent's own, never none.
-    pub epilogue: Vec<u8>,
+}
+
+/// A part of a replay: what may be shown of some output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown<'a> {
+    /// How many bytes of output it stands for. None: wait until there is more output.
+    pub settled: usize,
+    /// Bytes that neither ask nor act; possibly none. They have no offset.
+    pub bytes: &'a [u8],
 }
 
 /// All sessions.
@@ -329,18 +340,34 @@ impl Terminals {
     pub fn chunk(&mut self, key: SessionKey, from: u64, max: usize) -> Chunk<'_> {
         self.chunk.clear();
         let from = match self.sessions.get(&key) {
-            Some(entry) => entry.output.borrow().chunk(from, max, &mut self.chunk),
+            Some(entry) => entry.output.borrow_mut().chunk(from, max, &mut self.chunk),
             None => from,
         };
         Chunk { from, bytes: &self.chunk }
     }
 
-    /// What to show somebody who re-attaches.
+    /// Where to begin when a console re-attaches, and with what.
     pub fn replay(&self, key: SessionKey) -> Replay {
         match self.sessions.get(&key) {
             Some(entry) => entry.output.borrow().replay(),
-            None => Replay { prelude: RESET.to_vec(), from: 0, epilogue: Vec::new() },
+            None => Replay { prelude: RESET.to_vec(), from: 0 },
         }
+    }
+
+    /// What a replay shows of the output from an offset on, at most `max` bytes of it.
+    pub fn replay_chunk(&mut self, key: SessionKey, from: u64, max: usize) -> Shown<'_> {
+        self.chunk.clear();
+        let settled = match self.sessions.get(&key) {
+            Some(entry) => entry.output.borrow_mut().replay_chunk(from, max, &mut self.chunk),
+            None => 0,
+        };
+        Shown { settled, bytes: &self.chunk }
+    }
+
+    /// What follows the last chunk of a replay, or of what was printed until the console re-attached: sets the modes that
+    /// hold there. Bytes of the agent's own.
+    pub fn epilogue(&mut self, key: SessionKey) -> Vec<u8> {
+        self.sessions.get(&key).map_or_else(Vec::new, |entry| entry.output.borrow_mut().epilogue())
     }
 
     /// Shortens a scrollback to this many bytes, as the budget orders.

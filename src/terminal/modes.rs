@@ -1,10 +1,9 @@
 //! Which modes a program has set in the terminal, read from its output.
 //!
-//! It is no terminal: it knows no screen, no cursor and no colours, and recognises sequences only as far as is needed
-//! to find `ESC [ ? … h/l`, the keypad's `ESC =` and `ESC >`, and the two resets. It takes bytes as they come, cut
-//! anywhere, and never needs more than its few bytes of state, whatever the input.
+//! It is no terminal: it knows no screen, no cursor and no colours, but `ESC [ ? … h/l`, the keypad's `ESC =` and
+//! `ESC >`, and the two resets. It takes bytes as they come, cut anywhere, and its state has a fixed size.
 
-use memchr::{memchr, memchr3};
+use super::parser::{Parser, State, Token};
 use std::io::Write;
 
 /// The modes that are remembered, as bits: those whose loss a user would notice after a re-attach.
@@ -22,7 +21,7 @@ const PRIVATE: [(u16, u16); 14] = [
     (1000, 1 << 6),  // mouse: buttons
     (1002, 1 << 7),  // mouse: drags
     (1003, 1 << 8),  // mouse: every movement
-    (1004, 1 << 9),  // focus
+    (1004, FOCUS),   // focus, which is reported at once
     (1006, 1 << 10), // mouse coordinates as text
     (1015, 1 << 11), // the same, older
     (1005, 1 << 12), // the same, as UTF-8
@@ -30,6 +29,7 @@ const PRIVATE: [(u16, u16); 14] = [
 ];
 const KEYPAD: u16 = 1 << 14;
 const ALTERNATE: u16 = 0b111;
+const FOCUS: u16 = 1 << 9;
 const WRAP: u16 = 1 << 4;
 const CURSOR_SEEN: u16 = 1 << 5;
 const CURSOR_KEYS: u16 = 1 << 3;
@@ -63,6 +63,11 @@ impl Modes {
         out
     }
 
+    /// The same without the mode that a terminal answers at once when it is set.
+    pub(super) const fn unanswered(self) -> Self {
+        Self(self.0 & !FOCUS)
+    }
+
     fn set(&mut self, bits: u16, on: bool) {
         if on {
             self.0 |= bits;
@@ -81,64 +86,12 @@ impl Modes {
     }
 }
 
-/// How many numbers of one sequence are kept; more are legal and never seen.
-const NUMBERS_MAX: usize = 16;
-
 /// Reads output and keeps the modes. `Default` is a terminal after a reset.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scanner {
     modes: Modes,
-    state: State,
-    numbers: [u16; NUMBERS_MAX],
-    /// Index of the number that is being read.
-    at: usize,
+    parser: Parser,
 }
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    /// Text.
-    #[default]
-    Ground,
-    /// Behind ESC.
-    Escape,
-    /// Behind ESC and something that wants one more character, such as the name of a character set.
-    Designation,
-    /// Behind `ESC [`.
-    Control(Control),
-    /// In a title, a device string or the like, until BEL or ESC.
-    String,
-}
-
-/// What marks a control sequence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Control {
-    /// Nothing yet.
-    Begun,
-    /// Numbers alone.
-    Plain,
-    /// `?` before everything else.
-    Private,
-    /// `!` behind the numbers: only the soft reset is known.
-    Soft,
-    /// Any other mark, or one in another place: none of ours.
-    Foreign,
-}
-
-impl Control {
-    /// The same behind another number.
-    const fn numbered(self) -> Self {
-        match self {
-            Self::Begun | Self::Plain => Self::Plain,
-            Self::Private => Self::Private,
-            Self::Soft | Self::Foreign => Self::Foreign,
-        }
-    }
-}
-
-const ESC: u8 = 0x1b;
-const BEL: u8 = 0x07;
-const CANCEL: u8 = 0x18;
-const SUBSTITUTE: u8 = 0x1a;
 
 impl Scanner {
     /// The modes as they are behind the last byte.
@@ -146,20 +99,20 @@ impl Scanner {
         self.modes
     }
 
+    pub(super) const fn parser(&self) -> &Parser {
+        &self.parser
+    }
+
     /// Is the last byte the end of a sequence, or text?
     pub(super) fn is_between_sequences(&self) -> bool {
-        self.state == State::Ground
+        self.parser.state() == State::Ground
     }
 
     /// Reads more output.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while let Some((first, rest)) = bytes.split_first() {
             // Text and strings are most of all output: go over them at once.
-            let skip = match self.state {
-                State::Ground => memchr(ESC, bytes).unwrap_or(bytes.len()),
-                State::String => string_end(bytes),
-                State::Escape | State::Designation | State::Control(_) => 0,
-            };
+            let skip = self.parser.skippable(bytes);
             if skip > 0 {
                 bytes = bytes.get(skip..).unwrap_or_default();
             } else {
@@ -170,95 +123,26 @@ impl Scanner {
     }
 
     /// Reads one byte.
-    pub(super) fn step(&mut self, byte: u8) {
-        if byte == ESC {
-            self.state = State::Escape;
-            return;
-        }
-        if byte == CANCEL || byte == SUBSTITUTE {
-            self.state = State::Ground;
-            return;
-        }
-        self.state = match self.state {
-            State::Ground => State::Ground,
-            State::Escape => self.escape(byte),
-            State::Designation if byte < 0x20 => State::Designation,
-            State::Designation => State::Ground,
-            State::Control(control) => self.control(control, byte),
-            State::String if byte == BEL => State::Ground,
-            State::String => State::String,
-        };
-    }
-
-    fn escape(&mut self, byte: u8) -> State {
-        match byte {
-            b'[' => {
-                self.numbers = [0; NUMBERS_MAX];
-                self.at = 0;
-                State::Control(Control::Begun)
-            }
-            b']' | b'P' | b'X' | b'^' | b'_' => State::String,
-            b' '..=b'/' => State::Designation,
-            b'=' | b'>' => {
-                self.modes.set(KEYPAD, byte == b'=');
-                State::Ground
-            }
-            b'c' => {
-                self.modes = Modes::default();
-                State::Ground
-            }
-            // Control characters take effect within a sequence and do not end it.
-            0..0x20 => State::Escape,
-            _ => State::Ground,
-        }
-    }
-
-    fn control(&mut self, control: Control, byte: u8) -> State {
-        match byte {
-            b'0'..=b'9' => {
-                if let Some(number) = self.numbers.get_mut(self.at) {
-                    *number = number.saturating_mul(10).saturating_add(u16::from(byte - b'0'));
-                }
-                State::Control(control.numbered())
-            }
-            b';' | b':' => {
-                self.at = self.at.saturating_add(1);
-                State::Control(control.numbered())
-            }
-            b'?' if control == Control::Begun => State::Control(Control::Private),
-            b'!' if matches!(control, Control::Begun | Control::Plain) => State::Control(Control::Soft),
-            b'?' | b'!' => State::Control(Control::Foreign),
-            b'<'..=b'>' | b' '..=b'/' => State::Control(Control::Foreign),
-            0..0x20 => State::Control(control),
-            0x40..=0x7e => {
-                self.finish(control, byte);
-                State::Ground
-            }
-            0x7f.. => State::Control(control),
-        }
-    }
-
-    fn finish(&mut self, control: Control, last: u8) {
-        match (control, last) {
-            (Control::Private, b'h' | b'l') => {
-                let count = self.at.saturating_add(1).min(NUMBERS_MAX);
-                for number in self.numbers.iter().take(count) {
-                    self.modes.set_private(*number, last == b'h');
+    pub(super) fn step(&mut self, byte: u8) -> Token {
+        let token = self.parser.step(byte);
+        let sequence = self.parser.sequence();
+        match (token, sequence.marker, sequence.intermediate) {
+            _ if sequence.malformed => {}
+            (Token::Escape(b'=' | b'>'), 0, 0) => self.modes.set(KEYPAD, token == Token::Escape(b'=')),
+            (Token::Escape(b'c'), 0, 0) => self.modes = Modes::default(),
+            (Token::Sequence(b'h' | b'l'), b'?', 0) => {
+                for number in sequence.numbers() {
+                    self.modes.set_private(*number, token == Token::Sequence(b'h'));
                 }
             }
-            (Control::Soft, b'p') => {
+            (Token::Sequence(b'p'), 0, b'!') => {
                 self.modes.set(CURSOR_SEEN | WRAP, true);
                 self.modes.set(CURSOR_KEYS | KEYPAD, false);
             }
-            (Control::Begun | Control::Plain | Control::Private | Control::Soft | Control::Foreign, _) => {}
+            _ => {}
         }
+        token
     }
-}
-
-/// Where a string that goes on in `bytes` ends, or might.
-fn string_end(bytes: &[u8]) -> usize {
-    let end = memchr3(ESC, BEL, CANCEL, bytes).unwrap_or(bytes.len());
-    memchr(SUBSTITUTE, bytes.get(..end).unwrap_or_default()).unwrap_or(end)
 }
 
 #[cfg(test)]
@@ -316,6 +200,8 @@ mod tests {
             b"\x1b]0;\x07[?25l",
             b"\x1b[?2\x18 5l",
             b"\x1b[?99999999925l",
+            b"\x1b[?25\xc3\xa9l",
+            b"\x9b?25l",
         ] {
             assert_eq!(after(other), RESET, "{other:?}");
         }
@@ -333,12 +219,14 @@ mod tests {
     fn strings_hide_what_is_in_them_until_their_end() {
         assert_eq!(after(b"\x1b]0;title[?25l\x07\x1b[?25l"), "\x1b[?25l");
         assert_eq!(after(b"\x1bPdevice\x1b\\\x1b[?25l"), "\x1b[?25l");
+        assert_eq!(after(b"\x1bPdevice\x07[?25l"), RESET, "BEL ends a title, and no other string");
+        assert_eq!(after(b"\xc2\x9d0;title\xc2\x9c\xc2\x9b?25l"), "\x1b[?25l");
         assert_eq!(after(b"\x1b(0\x1b[?25l"), "\x1b[?25l");
     }
 
     #[test]
     fn a_string_that_is_broken_off_is_over_however_it_arrives() {
-        for end in [CANCEL, SUBSTITUTE, BEL] {
+        for end in [0x18, 0x1a, 0x07] {
             let mut scanner = Scanner::default();
             scanner.feed(&[b"\x1b]0;title".as_slice(), &[end], b"text"].concat());
             assert!(scanner.is_between_sequences(), "{end:#x}");

@@ -7,6 +7,7 @@
 //! Invariant: it holds the bytes from `start` to `end`, no more than it has capacity, no more than it was granted.
 
 use super::modes::{Modes, Scanner};
+use super::replay::Filter;
 use super::utf8;
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
@@ -104,6 +105,26 @@ impl Scrollback {
         into.extend_from_slice(of_front);
         into.extend_from_slice(of_back);
         from
+    }
+
+    /// The filter of a replay as it is at an offset: on from `known`, which is at an offset itself, or from the oldest
+    /// byte.
+    pub(super) fn filter_at(&self, offset: u64, known: Option<(u64, Filter)>) -> Filter {
+        let (start, mut filter) = known
+            .filter(|(at, _)| (self.start..=offset).contains(at))
+            .unwrap_or_else(|| (self.start, Filter::new(self.discarded.clone())));
+        let mut shown = Vec::new();
+        for byte in self.bytes_from(start).take(usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX)) {
+            filter.push(byte, &mut shown);
+            shown.clear();
+        }
+        filter
+    }
+
+    /// The bytes from an offset on that is held.
+    pub(super) fn bytes_from(&self, offset: u64) -> impl Iterator<Item = u8> {
+        let skip = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
+        self.bytes.range(skip..).copied()
     }
 
     /// How many bytes at the end are the beginning of a character.

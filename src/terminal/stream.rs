@@ -60,13 +60,23 @@ impl Stream {
     }
 
     /// See [`Terminals::chunk`](super::Terminals::chunk); the result is the offset of the first byte.
-    pub fn chunk(&self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
+    pub fn chunk(&mut self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
         self.output.chunk(from, max, into)
     }
 
     /// See [`Terminals::replay`](super::Terminals::replay).
     pub fn replay(&self) -> Replay {
         self.output.replay()
+    }
+
+    /// See [`Terminals::replay_chunk`](super::Terminals::replay_chunk); the result is how many bytes are settled.
+    pub fn replay_chunk(&mut self, from: u64, max: usize, into: &mut Vec<u8>) -> usize {
+        self.output.replay_chunk(from, max, into)
+    }
+
+    /// See [`Terminals::epilogue`](super::Terminals::epilogue).
+    pub fn epilogue(&mut self) -> Vec<u8> {
+        self.output.epilogue()
     }
 
     /// See [`Terminals::shrink`](super::Terminals::shrink).

@@ -415,9 +415,8 @@ fn a_full_screen_program_is_made_to_draw_again() {
                        while :; do sleep 0.01; done";
         stage.open(1, &format!("exec sh -c '{}'", program.replace('\'', "'\\''"))).await;
         stage.until_text(1, "ready").await;
-        let replay = stage.terminals.replay(SessionKey(1));
-        assert_eq!(replay.epilogue, b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
-        stage.terminals.redraw(SessionKey(1));
+        assert_eq!(stage.terminals.epilogue(1), b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
+        stage.terminals.redraw(1);
         stage.until_text(1, "now 23 80").await;
         stage.until_text(1, "now 24 80").await;
         stage.terminals.kill(SessionKey(1));
