@@ -229,6 +229,7 @@ impl Agent {
             self.unaudited(&problem);
             return self.tell_command(command, CommandFact::Failed);
         }
+        tracing::debug!(command, "starting command");
         self.commands.runner.start(command, spec);
         if streams_output {
             self.commands.streaming.insert(command, (live.id.clone(), 2));
