@@ -200,9 +200,10 @@ impl Agent {
         let share = self.commands.share_to_wait(spec.bytes());
         let may_wait = share.is_some();
         let told_timeout_ms = if timeout_ms == 0 { TIMEOUT_DEFAULT_MS } else { timeout_ms.min(TIMEOUT_MAX_MS) };
-        self.commands
-            .live
-            .insert(command, Live { id: id.clone(), spec: Some((spec, share)), streams, timeout_ms: told_timeout_ms, unaudited: None });
+        self.commands.live.insert(
+            command,
+            Live { id: id.clone(), spec: Some((spec, share)), streams, timeout_ms: told_timeout_ms, unaudited: None },
+        );
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms, may_wait) {
             Requested::Taken => drop(self.commands.keys.insert(id, command)),

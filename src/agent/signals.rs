@@ -33,10 +33,10 @@ const SIGNALS: &[(Signal, &str, Action)] = &[
     (Signal::Term, "SIGTERM", Action::Stop),
     (Signal::Int, "SIGINT", Action::Stop),
     (Signal::Quit, "SIGQUIT", Action::Stop),
-    (Signal::Hup, "SIGHUP", Action::Drain),  // a terminal or session that ends sends it more than once
+    (Signal::Hup, "SIGHUP", Action::Drain), // a terminal or session that ends sends it more than once
     (Signal::Usr1, "SIGUSR1", Action::Drain),
     (Signal::Xcpu, "SIGXCPU", Action::Drain), // comes every second from the soft limit on, until SIGKILL at the hard one
-    (Signal::Usr2, "SIGUSR2", Action::Log),  // reserved
+    (Signal::Usr2, "SIGUSR2", Action::Log),   // reserved
 ];
 
 /// Waits for signals for as long as the process lives.

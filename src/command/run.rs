@@ -3,9 +3,9 @@
 //! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can be
 //! signalled when it is gone itself.
 
-use super::{NotStarted, Report};
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
+use super::{NotStarted, Report};
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use crate::sys::session::{kill_sessions, terminate_others};

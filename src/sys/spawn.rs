@@ -275,13 +275,13 @@ fn in_flight() -> MutexGuard<'static, InFlight> {
 
 /// The share of one start.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     bytes: usize,
 }
 
 impl Share {
     /// None where too many starts hang.
-    fn take(bytes: usize) -> Option<Self> {
+    pub(super) fn take(bytes: usize) -> Option<Self> {
         let mut all = in_flight();
         if all.starts >= STARTS_MAX || all.bytes.saturating_add(bytes) > STARTS_BYTES_MAX {
             return None;
@@ -342,8 +342,7 @@ fn variables(program: &Program<'_>) -> Result<[Pointers; 2], SpawnError> {
         variable.extend_from_slice(value.as_bytes());
         CString::new(variable).map(Rc::new).map_err(|_| SpawnError::Nul)
     };
-    let strings: Result<Vec<_>, _> =
-        program.environment.iter().map(|(name, value)| variable(name, value)).collect();
+    let strings: Result<Vec<_>, _> = program.environment.iter().map(|(name, value)| variable(name, value)).collect();
     let strings = strings?;
     let with_place = |home: &Path| {
         let mut strings = strings.clone();
