@@ -47,6 +47,7 @@ fn a_timeout_ends_the_group_and_tells_what_was_printed() {
     assert_eq!(result["exit_code"], 124);
     assert_eq!((&result["timed_out"], &result["cancelled"]), (&json!(true), &Value::Null));
     assert_eq!(result["stdout"], "early\n");
+    assert_eq!(result["stderr"], "timed out after 300 ms\n");
     // Long before its minute is over; that it is not too early is shown where time is made up.
     assert!(duration_ms(&result) < 30_000, "{result}");
     goes(&console, &agent.home().path().join("pid"));
@@ -173,4 +174,89 @@ fn a_drain_ends_commands_and_delivers_their_results_before_the_close_frame() {
     assert_eq!(code, Some(1000));
     assert!(!agent.home().path().join("ran").exists());
     assert_eq!(console.count(|record| record.kind() == "command:result"), 18);
+}
+
+/// Shell lines whose processes leave the process group of the command. One more way is one more line.
+const LEAVE_THE_GROUP: &[(&str, &str)] = &[
+    ("timeout", "timeout 600 sleep 9999; true"),
+    ("job control", "set -m; sleep 9999 & wait"),
+    ("interactive shell", "bash -ic 'sleep 9999; true'"),
+    ("setpgrp", "perl -e 'setpgrp; exec qw(sleep 9999)'; true"),
+    ("ignores SIGTERM", "trap '' TERM; timeout 600 sleep 9999; sleep 9999"),
+];
+
+/// How many processes of this session run.
+fn of_session(leader: u32) -> usize {
+    let entries = std::fs::read_dir("/proc").expect("Linux tells");
+    let of_it = |stat: &String| {
+        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
+        fields.next() != Some("Z") && fields.nth(2) == Some(leader.to_string().as_str())
+    };
+    let stats = entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    stats.filter(of_it).count()
+}
+
+#[test]
+fn whole_session_ends_however_a_process_left_the_group() {
+    #[derive(Debug)]
+    enum End {
+        Timeout,
+        Cancel,
+        Drain,
+    }
+    for end in [End::Timeout, End::Cancel, End::Drain] {
+        let (console, agent) = start();
+        let timeout_ms = if matches!(end, End::Timeout) { 1_000 } else { 600_000 };
+        for (way, line) in LEAVE_THE_GROUP {
+            let line = format!("echo $$ up; {line}");
+            console.browser().dispatch_with(way, &json!({"command": line, "timeout_ms": timeout_ms, "stream": true}));
+        }
+        let mut leaders = Vec::new();
+        for (way, _) in LEAVE_THE_GROUP {
+            let shown = console.wait_text(&format!("{way}/stdout"), "up\n");
+            let leader = shown.text().split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+            support::settles(&console, "its child is there", || of_session(leader) > 1);
+            leaders.push(leader);
+        }
+        match end {
+            End::Timeout => {}
+            End::Cancel => LEAVE_THE_GROUP.iter().for_each(|(way, _)| _ = console.browser().cancel(way)),
+            End::Drain => agent.signal(Signal::TERM),
+        }
+        for (way, _) in LEAVE_THE_GROUP {
+            console.result(way);
+        }
+        if matches!(end, End::Drain) {
+            assert!(agent.wait_exit(DRAIN_MAX).success());
+            assert_eq!(leaders.iter().map(|leader| of_session(*leader)).sum::<usize>(), 0, "{end:?}");
+            continue;
+        }
+        support::settles(&console, "nothing is left", || leaders.iter().all(|leader| of_session(*leader) == 0));
+        agent.drain();
+    }
+}
+
+#[test]
+fn background_program_prints_on_after_its_command_ended() {
+    let (console, agent) = start();
+    // More than a pipe holds, so that somebody must read it.
+    let line = "mkfifo ~/go; nohup sh -c 'read go < ~/go; echo hi; echo hi >&2; head -c 200000 /dev/zero; \
+                echo alive > ~/lives' & echo early";
+    assert_eq!(console.browser().run(line)["stdout"], "early\n");
+    let home = agent.home().path().to_owned();
+    std::fs::write(home.join("go"), "go\n").expect("it reads");
+    support::settles(&console, "it lives", || home.join("lives").exists());
+    agent.drain();
+}
+
+#[test]
+fn drained_command_keeps_the_exit_code_of_its_trap() {
+    let (console, agent) = start();
+    let line = "trap 'echo clean; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+    console.browser().dispatch_with("c", &json!({"command": line, "stream": true}));
+    console.wait_text("c/stdout", "up");
+    agent.drain();
+    let result = console.result("c");
+    assert_eq!((&result["exit_code"], &result["cancelled"]), (&json!(0), &json!(true)), "{result}");
+    assert_eq!(result["stdout"], "up\nclean\n");
 }

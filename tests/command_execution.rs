@@ -232,3 +232,47 @@ fn a_dispatch_that_cannot_be_read_gets_an_error_result_or_an_event() {
     assert!(!agent.home().path().join("ran").exists());
     agent.drain();
 }
+
+#[test]
+fn shell_line_longer_than_an_argument_runs() {
+    let (console, agent) = start();
+    const ARGUMENT_BYTES_MAX: usize = 131_071;
+    let end = "; echo \"$0 $# ${1-none}\" 'ü'; exit 3";
+    for bytes in [ARGUMENT_BYTES_MAX, ARGUMENT_BYTES_MAX + 1, 3 * ARGUMENT_BYTES_MAX, 600_000] {
+        // Characters of two bytes from an odd place on: one of them is where the line is cut.
+        let room = bytes - ":  ".len() - end.len();
+        let line = format!(":  {}{}{end}", "x".repeat(room % 2), "é".repeat(room / 2));
+        assert_eq!(line.len(), bytes);
+        let result = run(&console, &bytes.to_string(), &json!({"command": line}));
+        assert_eq!((&result["stdout"], &result["exit_code"]), (&json!("/bin/sh 0 none ü\n"), &json!(3)), "{bytes}");
+        assert_eq!(result["stderr"], "");
+    }
+    agent.drain();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn too_long_argument_is_refused_with_that_reason() {
+    let (console, agent) = start();
+    let result = run(&console, "long", &program("/bin/echo", &[&"x".repeat(131_072)]));
+    assert_eq!((&result["exit_code"], &result["reason"]), (&json!(126), &json!("spawn_failed")), "{result}");
+    assert!(result["stderr"].as_str().is_some_and(|text| text.contains("longer than this system takes (128 KiB")));
+    agent.drain();
+}
+
+#[test]
+fn starters_variables_reach_neither_commands_nor_terminals() {
+    use draupnir::sys::environment::NOT_INHERITED;
+    for name in ["TMUX", "STY", "TERM_PROGRAM", "SSH_CONNECTION", "COLUMNS", "NOTIFY_SOCKET", "LISTEN_FDNAMES"] {
+        assert!(NOT_INHERITED.contains(&name), "{name}");
+    }
+    let console = Console::start(Personality::production());
+    let setup = NOT_INHERITED.iter().fold(Setup::new(&console), |setup, name| setup.env(name, "from-starter"));
+    let agent = setup.env("KEPT", "from-starter").spawn();
+    assert_eq!(console.browser().run("env | grep from-starter")["stdout"], "KEPT=from-starter\n");
+    console.browser().create("s", 80, 24).input("s", b"echo left=$(env | grep -c from-star''ter)=\n");
+    console.wait_text("s", "left=1=");
+    let asked_for = json!({"command": "echo $COLUMNS", "env": ["COLUMNS=99"]});
+    assert_eq!(run(&console, "asked for", &asked_for)["stdout"], "99\n");
+    agent.drain();
+}

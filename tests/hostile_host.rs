@@ -304,6 +304,27 @@ fn a_user_whom_the_system_does_not_know_is_served() {
     agent.drain();
 }
 
+#[test]
+fn home_that_may_not_be_entered_is_left_for_the_root() {
+    const TEST: &str = "home_that_may_not_be_entered_is_left_for_the_root";
+    if !rustix::process::geteuid().is_root() {
+        return skip(TEST, "only root can become another user");
+    }
+    let console = Console::start(Personality::production());
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let of_owner_alone = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(home.path(), of_owner_alone).expect("it is ours");
+    let (setup, _program) = as_stranger(&console, &[]);
+    let agent = setup.env("HOME", home.path()).spawn();
+    let result = console.browser().run("pwd; echo $PWD");
+    assert_eq!((&result["stdout"], &result["exit_code"]), (&"/\n/\n".into(), &0.into()), "{result}");
+    console.browser().dispatch_with("relative", &serde_json::json!({"command": "pwd", "working_dir": "usr"}));
+    assert_eq!(console.result("relative")["stdout"], "/usr\n");
+    console.browser().create("s", 80, 24).input("s", b"echo at=$(pwd)=\n");
+    console.wait_text("s", "at=/=");
+    agent.drain();
+}
+
 /// Lets the user of this process have so many processes and threads; it counts only where it is not root. A limit that
 /// is below what there is ends nothing and lets nothing begin.
 #[track_caller]

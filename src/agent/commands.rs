@@ -10,7 +10,7 @@ use crate::protocol::{
 };
 use crate::report::Reporter;
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::driver::{CommandEnd, CommandKey, CommandRefusal, Refusal, StreamKey};
+use draupnir_fsm::driver::{CommandEnd, CommandKey, CommandRefusal, Refusal, StreamKey, effective_timeout_ms};
 use smol::LocalExecutor;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -31,6 +31,8 @@ struct Entry {
     id: CommandId,
     /// What to start, until it is.
     spec: Option<Spec>,
+    /// How long it may run.
+    timeout_ms: u64,
     /// Why it was refused, or could not be started.
     failure: Option<String>,
     /// What its last audit line says of it, once it has ended.
@@ -63,22 +65,22 @@ impl Commands {
     /// Keeps a dispatch under a number of its own; the memory that it takes, and whether the operator allows it.
     pub(super) fn add(&mut self, dispatch: Dispatch) -> (CommandKey, usize, bool) {
         let refused = self.policy.refuses(&dispatch);
-        let id = dispatch.command_id.clone();
+        let (id, timeout_ms) = (dispatch.command_id.clone(), effective_timeout_ms(dispatch.timeout_ms));
         let spec = Spec::from(dispatch);
         let bytes = spec.bytes();
-        let key = self.insert(id, Some(spec), refused.map(str::to_owned));
+        let key = self.insert(id, Some(spec), timeout_ms, refused.map(str::to_owned));
         (key, bytes, refused.is_none())
     }
 
     /// Keeps the id of a dispatch that cannot be followed, and why.
     pub(super) fn add_invalid(&mut self, id: CommandId, fault: String) -> CommandKey {
-        self.insert(id, None, Some(fault))
+        self.insert(id, None, 0, Some(fault))
     }
 
-    fn insert(&mut self, id: CommandId, spec: Option<Spec>, failure: Option<String>) -> CommandKey {
+    fn insert(&mut self, id: CommandId, spec: Option<Spec>, timeout_ms: u64, failure: Option<String>) -> CommandKey {
         let key = self.next_key;
         self.next_key = key.next();
-        self.entries.insert(key, Entry { id, spec, failure, ended: Ended::default() });
+        self.entries.insert(key, Entry { id, spec, timeout_ms, failure, ended: Ended::default() });
         key
     }
 
@@ -138,6 +140,9 @@ impl Commands {
         let mut captured = self.runner.finish(command);
         let entry = self.entries.get_mut(&command)?;
         let exit_code = captured.exit_code(exit_code);
+        if end == CommandEnd::TimedOut {
+            captured.note_timeout(entry.timeout_ms);
+        }
         let (stdout_bytes, stderr_bytes) = (captured.stdout.bytes(), captured.stderr.bytes());
         entry.ended = Ended { exit_code, stdout_bytes, stderr_bytes };
         tracing::info!(command = command.0, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");

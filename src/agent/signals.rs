@@ -1,7 +1,8 @@
-//! Signals. SIGTERM and SIGINT: the first one drains, a second one ends the process at once.
+//! Signals that the agent handles; `sys::disposition` says which it ignores.
 //!
-//! The second does not go through the loop, so that it works whatever hangs. SIGCHLD matters only to PID 1, which
-//! inherits the orphans of the whole container.
+//! The first one that asks it to stop drains. A second SIGTERM, SIGINT or SIGQUIT ends the process at once, and does not
+//! go through the loop, so that it works whatever hangs. SIGCHLD matters only to PID 1, which inherits the orphans of
+//! the whole container.
 
 use crate::report::Reporter;
 use crate::restart::Past;
@@ -16,27 +17,66 @@ pub enum Report {
     Stop,
 }
 
+/// What the agent does at a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    /// Drains; at the second of this kind it exits at once.
+    Stop,
+    /// Drains, however often it comes.
+    Drain,
+    /// Only says that it came.
+    Log,
+}
+
+/// Every signal that is handled. SIGHUP is not where it was ignored at the start.
+const SIGNALS: &[(Signal, &str, Action)] = &[
+    (Signal::Term, "SIGTERM", Action::Stop),
+    (Signal::Int, "SIGINT", Action::Stop),
+    (Signal::Quit, "SIGQUIT", Action::Stop),
+    (Signal::Hup, "SIGHUP", Action::Drain), // a terminal or session that ends sends it more than once
+    (Signal::Usr1, "SIGUSR1", Action::Drain),
+    (Signal::Xcpu, "SIGXCPU", Action::Drain), // comes every second from the soft limit on, until SIGKILL at the hard one
+    (Signal::Usr2, "SIGUSR2", Action::Log),   // reserved
+];
+
 /// Waits for signals for as long as the process lives.
 ///
 /// # Errors
 /// The handlers could not be installed.
 pub fn listen(reporter: Reporter) -> std::io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals::new([Signal::Term, Signal::Int])?;
+    let is_kept = |signal: Signal| signal == Signal::Hup && sys::disposition::is_hang_up_ignored();
+    let mut signals = Signals::new(SIGNALS.iter().map(|(signal, ..)| *signal).filter(|signal| !is_kept(*signal)))?;
     Ok(async move {
-        let mut told = false;
+        let (mut drains, mut stops) = (false, false);
         while let Some(signal) = signals.next().await {
-            let Ok(signal) = signal else { continue };
-            if told {
-                tracing::warn!(signal = name(signal), "second signal: leaving at once");
-                crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
-                std::process::exit(exit_status(signal));
+            let Some((signal, name, action)) =
+                signal.ok().and_then(|signal| SIGNALS.iter().find(|(handled, ..)| *handled == signal))
+            else {
+                continue;
+            };
+            match action {
+                Action::Log => {
+                    tracing::info!("received {name}; reserved, ignored");
+                    continue;
+                }
+                Action::Stop if stops => {
+                    tracing::warn!("received {name} again; exiting at once");
+                    crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
+                    std::process::exit(EXIT_BY_SIGNAL.saturating_add(*signal as i32));
+                }
+                Action::Stop => stops = true,
+                Action::Drain => {}
             }
-            told = true;
-            tracing::info!(signal = name(signal), "told to stop: draining");
-            reporter.report(Report::Stop).await;
+            if !std::mem::replace(&mut drains, true) {
+                tracing::info!("received {name}; draining");
+                reporter.report(Report::Stop).await;
+            }
         }
     })
 }
+
+/// The exit status of a process that a signal ended: this and its number.
+const EXIT_BY_SIGNAL: i32 = 128;
 
 /// Reaps what others leave behind, for as long as the process lives: as PID 1, and after a restart, when there may be
 /// children of an earlier life. Nothing to do for any other.
@@ -57,13 +97,4 @@ pub fn reap_orphans(past: Past) -> std::io::Result<Option<impl Future<Output = (
             }
         }
     }))
-}
-
-/// The exit status of a process that a signal ended: 128 + its number.
-fn exit_status(signal: Signal) -> i32 {
-    if signal == Signal::Int { 130 } else { 143 }
-}
-
-fn name(signal: Signal) -> &'static str {
-    if signal == Signal::Int { "SIGINT" } else { "SIGTERM" }
 }

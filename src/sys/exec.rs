@@ -197,10 +197,10 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
     }
     // A limit that cannot be given back is no reason to refuse a shell.
     if let Some(limit) = &plan.core_limit {
-        let _ = raw::set_limit(libc::RLIMIT_CORE, limit);
+        let _ = raw::set_limit(libc::RLIMIT_CORE as usize, limit);
     }
     if let Some(limit) = &plan.descriptor_limit {
-        let _ = raw::set_limit(libc::RLIMIT_NOFILE, limit);
+        let _ = raw::set_limit(libc::RLIMIT_NOFILE as usize, limit);
     }
     let mut variables = &plan.variables;
     // SAFETY: every path is a C string that `plan` owns.

@@ -7,14 +7,16 @@
 //! |---|---|
 //! | [`spawn`] | starts a program in a session of its own, with nothing of the agent in it |
 //! | [`child`] | a started program: waits for it on the reactor, signals it, reaps it, and the orphans left to PID 1 |
-//! | [`session`] | kills whatever remains of sessions |
+//! | [`session`] | ends whatever remains of sessions |
 //! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
+//! | [`disposition`] | which signals the agent ignores, and that none is blocked |
 //! | [`environment`] | the variables that children get, and the erasure of those that nobody may read |
 //! | [`process`] | what the agent does to itself at its start: no core, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
 pub mod child;
 pub mod descriptor;
+pub mod disposition;
 pub mod environment;
 mod exec;
 pub mod process;

@@ -20,14 +20,13 @@ static INHERITED: OnceLock<InheritedLimits> = OnceLock::new();
 
 /// Hardens this process, once, at its start: its memory is in no core file and readable by no other process of the same
 /// user; it may open as many descriptors as its sessions need; and the exit of a child is told whatever the parent of
-/// this process had ignored. What the system refuses is left as it was.
+/// this process had ignored; no signal is blocked, and none that it inherited ends or stops it for nothing. What the system refuses is left as it was.
 pub fn harden() {
     INHERITED.get_or_init(|| {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-        // SAFETY: setting the default disposition installs no code. Ignored, SIGCHLD would make the kernel reap
-        // children behind our back.
-        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        // Among others SIGCHLD: ignored, it would make the kernel reap children behind our back.
+        super::disposition::set();
         InheritedLimits {
             core: change(Resource::Core, |limit| Rlimit { current: Some(0), ..limit }),
             descriptors: change(Resource::Nofile, |limit| Rlimit { current: raised(limit, DESCRIPTORS), ..limit }),

@@ -26,12 +26,12 @@ mod system {
     #[cfg(target_arch = "x86_64")]
     unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Answer {
         let [a, b, c, d] = arguments;
-        let result: isize;
+        let result: libc::c_long;
         // SAFETY: the kernel changes `rax`, `rcx` and `r11`, and memory as the call says.
         unsafe {
             std::arch::asm!(
                 "syscall",
-                inlateout("rax") number as isize => result,
+                inlateout("rax") number => result,
                 in("rdi") a,
                 in("rsi") b,
                 in("rdx") c,
@@ -51,13 +51,13 @@ mod system {
     #[cfg(target_arch = "aarch64")]
     unsafe fn call(number: libc::c_long, arguments: [usize; 4]) -> Answer {
         let [a, b, c, d] = arguments;
-        let result: isize;
+        let result: libc::c_long;
         // SAFETY: the kernel changes `x0`, and memory as the call says.
         unsafe {
             std::arch::asm!(
                 "svc 0",
                 in("x8") number,
-                inlateout("x0") a as isize => result,
+                inlateout("x0") a => result,
                 in("x1") b,
                 in("x2") c,
                 in("x3") d,
@@ -84,13 +84,9 @@ mod system {
     }
 
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    fn answer(result: isize) -> Answer {
-        /// The kernel's highest error number.
-        const ERROR_MAX: isize = 4_095;
-        match c_int::try_from(result) {
-            Ok(error) if (-ERROR_MAX..0).contains(&result) => Err(-error),
-            _ => Ok(result.cast_unsigned()),
-        }
+    fn answer(result: libc::c_long) -> Answer {
+        // Errors are -4095 to -1; what is not negative is a result.
+        usize::try_from(result).map_err(|_| c_int::try_from(-result).unwrap_or(libc::EINVAL))
     }
 
     pub(in super::super) fn set_session() -> Answer {
@@ -115,8 +111,13 @@ mod system {
     }
 
     pub(in super::super) fn take_terminal() -> Answer {
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "a number of 16 bits, in a type that depends on the C library"
+        )]
+        const TAKE: usize = libc::TIOCSCTTY as usize;
         // SAFETY: the request has no memory.
-        unsafe { call(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0]) }
+        unsafe { call(libc::SYS_ioctl, [0, TAKE, 0, 0]) }
     }
 
     /// # Safety
@@ -133,10 +134,10 @@ mod system {
         unsafe { call(libc::SYS_faccessat, [libc::AT_FDCWD as usize, file as usize, libc::F_OK as usize, 0]) }.is_ok()
     }
 
-    pub(in super::super) fn set_limit(resource: u32, limit: &libc::rlimit) -> Answer {
+    pub(in super::super) fn set_limit(resource: usize, limit: &libc::rlimit) -> Answer {
         let limit: [u64; 2] = [limit.rlim_cur, limit.rlim_max];
         // SAFETY: the kernel reads two numbers of 64 bits, and 0 stands for this process.
-        unsafe { call(libc::SYS_prlimit64, [0, resource as usize, limit.as_ptr() as usize, 0]) }
+        unsafe { call(libc::SYS_prlimit64, [0, resource, limit.as_ptr() as usize, 0]) }
     }
 
     /// # Safety
@@ -230,7 +231,8 @@ mod system {
         answer(unsafe { libc::access(file, libc::F_OK) }).is_ok()
     }
 
-    pub(in super::super) fn set_limit(resource: c_int, limit: &libc::rlimit) -> Answer {
+    pub(in super::super) fn set_limit(resource: usize, limit: &libc::rlimit) -> Answer {
+        let resource = c_int::try_from(resource).map_err(|_| libc::EINVAL)?;
         // SAFETY: the limit lives across the call.
         answer(unsafe { libc::setrlimit(resource, limit) })
     }
@@ -246,9 +248,10 @@ mod system {
         answer(unsafe { libc::execve(file, arguments, variables) })
     }
 
-    pub(in super::super) fn write(descriptor: RawFd, bytes: &[u8]) {
+    pub(in super::super) fn write(descriptor: RawFd, bytes: &[u8]) -> Answer {
         // SAFETY: `bytes` is valid for its length.
-        let _ = unsafe { libc::write(descriptor, bytes.as_ptr().cast(), bytes.len()) };
+        let written = unsafe { libc::write(descriptor, bytes.as_ptr().cast(), bytes.len()) };
+        usize::try_from(written).map_err(|_| libc::EIO)
     }
 
     pub(in super::super) fn exit(status: c_int) -> ! {

@@ -275,13 +275,13 @@ fn in_flight() -> MutexGuard<'static, InFlight> {
 
 /// The share of one start.
 #[derive(Debug)]
-struct Share {
+pub(super) struct Share {
     bytes: usize,
 }
 
 impl Share {
     /// None where too many starts hang.
-    fn take(bytes: usize) -> Option<Self> {
+    pub(super) fn take(bytes: usize) -> Option<Self> {
         let mut all = in_flight();
         if all.starts >= STARTS_MAX || all.bytes.saturating_add(bytes) > STARTS_BYTES_MAX {
             return None;

@@ -403,3 +403,76 @@ fn hardens_itself() {
     child.signal(Signal::KILL);
     assert_eq!(block_on(child.exited()), 128 + 9, "the status was not thrown away");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn starts_that_hang_are_bounded_in_number_and_memory() {
+    in_a_process_of_its_own("takes_every_start");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "run by starts_that_hang_are_bounded_in_number_and_memory"]
+fn takes_every_start() {
+    use super::spawn::{STARTS_BYTES_MAX, STARTS_MAX, Share};
+    let many: Vec<_> = (0..STARTS_MAX).map(|_| Share::take(1).expect("there is room")).collect();
+    let error = start("true", &[]).expect_err("too many");
+    assert!(matches!(error, SpawnError::Hanging), "{error}");
+    assert_eq!((error.exit_code(), error.is_exhaustion()), (126, true));
+    drop(many);
+    let large = Share::take(STARTS_BYTES_MAX).expect("there is room");
+    assert!(matches!(start("true", &[]), Err(SpawnError::Hanging)));
+    drop(large);
+    assert_eq!(run("exit 3").0, 3);
+    assert!(Share::take(STARTS_BYTES_MAX).is_some(), "nothing of it is held on to");
+}
+
+#[test]
+fn start_that_is_dropped_ends_its_child() {
+    let nothing = File::open("/dev/null").expect("there");
+    let (child, start) = super::spawn::spawn(&Program {
+        path: OsStr::new("sleep"),
+        name: None,
+        arguments: &["1000".into()],
+        environment: &environment(),
+        home: Path::new("/"),
+        directory: None,
+        stdio: [nothing.as_fd(), nothing.as_fd(), nothing.as_fd()],
+        controlling_terminal: false,
+    })
+    .expect("sleep starts");
+    // Stopped on its way, unless it was faster; a signal that comes before the session is there reaches it too.
+    child.signal_group(Signal::STOP);
+    drop(start);
+    child.signal_group(Signal::KILL);
+    assert_eq!(block_on(child.exited()), 128 + 9);
+}
+
+#[test]
+fn home_that_cannot_be_entered_is_left_for_the_root() {
+    let nothing = File::open("/dev/null").expect("there");
+    for (home, directory, expected) in [
+        ("/no/such/home", None, "/ /\n"),
+        ("/no/such/home", Some("usr"), "/usr /usr\n"),
+        ("/usr", None, "/usr /usr\n"),
+        ("/usr", Some("bin/.."), "/usr /usr\n"),
+        ("/no/such/home", Some("/usr"), "/usr /usr\n"),
+    ] {
+        let (mut output, writes) = io::pipe().expect("a pipe");
+        let child = spawn(&Program {
+            path: OsStr::new("sh"),
+            name: None,
+            arguments: &["-c", "echo $(pwd -P) $PWD"].map(OsString::from),
+            environment: &environment(),
+            home: Path::new(home),
+            directory: directory.map(Path::new),
+            stdio: [nothing.as_fd(), writes.as_fd(), writes.as_fd()],
+            controlling_terminal: false,
+        })
+        .expect("sh starts");
+        drop(writes);
+        let mut said = String::new();
+        output.read_to_string(&mut said).expect("text");
+        assert_eq!((said.as_str(), block_on(child.exited())), (expected, 0), "{home} {directory:?}");
+    }
+}

@@ -365,7 +365,12 @@ mod tests {
         ] {
             let mut output = printed(&[b"a", sent, rest].concat());
             let (screen, before) = shown(&mut output, 1 + sent.len(), 100).expect("the rest is there");
-            assert_eq!(screen, [b"\x1bc\x1b[?25ha", opening, b"\x1b[?25h", opening].concat(), "{:?}", sent.escape_ascii());
+            assert_eq!(
+                screen,
+                [b"\x1bc\x1b[?25ha", opening, b"\x1b[?25h", opening].concat(),
+                "{:?}",
+                sent.escape_ascii()
+            );
             assert!(screen.get(before..).expect("within").ends_with(opening));
         }
     }

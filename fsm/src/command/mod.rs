@@ -204,7 +204,7 @@ impl Commands {
                 Some(refusal) => orders.push(Order::RefuseCommand { command, refusal }),
                 None => {
                     self.past.accepted(id_hash, command);
-                    self.waiting.push_back(Waiting { command, timeout_ms: clamp_timeout(timeout_ms) });
+                    self.waiting.push_back(Waiting { command, timeout_ms: effective_timeout_ms(timeout_ms) });
                     self.start_waiting(now, orders);
                 }
             },
@@ -283,8 +283,9 @@ impl Commands {
     }
 }
 
-/// The time-out that a payload asks for, within its bounds.
-fn clamp_timeout(timeout_ms: u64) -> u64 {
+/// The time-out that follows from what a payload asks for, in milliseconds: at most [`TIMEOUT_MAX_MS`], and
+/// [`TIMEOUT_DEFAULT_MS`] where it asks for none.
+pub fn effective_timeout_ms(timeout_ms: u64) -> u64 {
     match timeout_ms {
         0 => TIMEOUT_DEFAULT_MS,
         asked => asked.min(TIMEOUT_MAX_MS),

@@ -40,6 +40,7 @@ mod tests;
 pub use crate::clock::Clocks;
 pub use crate::command::{
     RUNNING_MAX as COMMANDS_RUNNING_MAX, TIMEOUT_MAX_MS as COMMAND_TIMEOUT_MAX_MS, WAITING_MAX as COMMANDS_WAITING_MAX,
+    effective_timeout_ms,
 };
 pub use crate::delivery::budget;
 pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
