@@ -2,6 +2,9 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use draupnir_console::{Answer, Console, Personality};
@@ -89,6 +92,82 @@ fn words_of_the_console_cannot_break_a_line() {
     agent.wait_log(is_level("ERROR"));
     agent.drain();
     assert!(agent.log().lines().iter().all(|line| line.value.is_object() && !line.raw.contains('\u{1b}')));
+}
+
+/// The agent with its standard error in this file.
+fn into_file(setup: Setup, log: &Path) -> Setup {
+    setup.program("/bin/sh").arg("-c").arg(format!("exec {} 2>>{}", support::agent_program().display(), log.display()))
+}
+
+/// The file, and what it is renamed to.
+fn log_at(path: PathBuf) -> (PathBuf, PathBuf) {
+    let previous = PathBuf::from(format!("{}.1", path.display()));
+    (path, previous)
+}
+
+#[test]
+fn own_log_of_8_mib_is_renamed_and_opened_again() {
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console);
+    let (log, previous) = log_at(setup.home_path().join(".sindri/logs/draupnir.log"));
+    std::fs::create_dir_all(log.parent().expect("it has one")).expect("the home is ours");
+    std::fs::write(&log, vec![b'\n'; 8 << 20]).expect("there is room");
+    std::fs::set_permissions(&log, Permissions::from_mode(0o640)).expect("it is ours");
+    // Of a link that stands in the way nothing is followed.
+    let target = setup.home_path().join("target");
+    std::fs::write(&target, "precious").expect("there is room");
+    std::os::unix::fs::symlink(&target, &previous).expect("a link");
+    let agent = into_file(setup, &log).spawn();
+    console.frame("heartbeat");
+    agent.drain();
+    assert_eq!(std::fs::symlink_metadata(&previous).expect("it was renamed").len(), 8 << 20);
+    assert_eq!(std::fs::read_to_string(&target).expect("it is there"), "precious");
+    let text = std::fs::read_to_string(&log).expect("it was opened again");
+    assert!(text.starts_with('{') && text.contains("\"started\"") && text.contains("\"stopped\""), "{text}");
+    for file in [&log, &previous] {
+        assert_eq!(std::fs::metadata(file).expect("it is there").permissions().mode() & 0o777, 0o640);
+    }
+}
+
+#[test]
+fn any_log_with_a_bound_stays_below_it() {
+    const BYTES_MAX: u64 = 4_096;
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_LOG_MAX", BYTES_MAX.to_string());
+    let (log, previous) = log_at(setup.home_path().join("any"));
+    let agent = into_file(setup, &log).spawn();
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    for _ in 0..50 {
+        console.browser().run("true");
+    }
+    agent.drain();
+    let longest_line = 1_024;
+    for file in [&log, &previous] {
+        assert!((1..BYTES_MAX + longest_line).contains(&length(file)), "{}: {}", file.display(), length(file));
+    }
+    assert!(length(&previous) >= BYTES_MAX);
+    let names = std::fs::read_dir(agent.home().path()).expect("it is there").flatten().map(|entry| entry.file_name());
+    assert_eq!(names.filter(|name| name.to_string_lossy().starts_with("any")).count(), 2);
+}
+
+#[test]
+fn other_long_logs_are_left_alone() {
+    let console = Console::start(Personality::production());
+    let own = ".sindri/logs/draupnir.log";
+    for (n, (name, has_two_links)) in (1..).zip([("draupnir.log", false), ("log", false), (own, true)]) {
+        let setup = Setup::new(&console);
+        let (log, previous) = log_at(setup.home_path().join(name));
+        std::fs::create_dir_all(log.parent().expect("it has one")).expect("the home is ours");
+        std::fs::write(&log, vec![b'\n'; 8 << 20]).expect("there is room");
+        if has_two_links {
+            std::fs::hard_link(&log, setup.home_path().join("second")).expect("a link");
+        }
+        let agent = into_file(setup, &log).spawn();
+        console.on(n).frame("heartbeat");
+        agent.drain();
+        assert!(!previous.exists(), "{name}");
+        assert!(std::fs::metadata(&log).expect("it is there").len() > 8 << 20, "{name}");
+    }
 }
 
 #[test]
