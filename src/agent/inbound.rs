@@ -5,7 +5,7 @@
 
 use super::Agent;
 use crate::identity::Identity;
-use crate::link::Report as LinkReport;
+use crate::link::{Report as LinkReport, Verdict};
 use crate::protocol::{self, DecodeError, Ignored, Inbound, TerminalMessage};
 use crate::report::Report;
 use draupnir_fsm::fact::{Attempt, Fact};
@@ -35,10 +35,11 @@ impl Agent {
                 self.tell(Fact::RegistrationFailed { attempt, cause: error.failure() });
             }
             LinkReport::Opened { link } => {
-                self.trouble = None;
+                (self.trouble, self.words) = (None, None);
                 self.tell(Fact::LinkOpened { link });
             }
             LinkReport::DialFailed { link, error, retry_after_ms } => {
+                self.words = None;
                 self.trouble(format!("the console was not reached: {error}"));
                 self.tell(Fact::DialFailed { link, cause: error.failure(), retry_after_ms });
             }
@@ -78,20 +79,22 @@ impl Agent {
         words: &str,
         location: Option<&str>,
     ) {
-        match status {
-            200..=299 | 409 => {
+        // What the console said before concerns another answer.
+        self.words = None;
+        match Verdict::of(status) {
+            Verdict::Registered => {
                 let id = id.and_then(|id| protocol::InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| self.config.instance_id.clone());
                 self.remember(Identity { id: Some(id), path: self.registering_at });
                 tracing::info!(attempt, status, instance_id = %self.instance_id(), "registered");
             }
-            300..=399 => tracing::error!(attempt, status, location, "the console answers with a redirect"),
+            Verdict::Redirected => tracing::error!(attempt, status, location, "the console answers with a redirect"),
             // Which of the two paths a console serves is found out by trying.
-            404 | 405 => {
+            Verdict::WrongPath => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
                 tracing::debug!(attempt, status, words, "the console does not register instances on this path");
             }
-            _ => {
+            Verdict::KeyRefused | Verdict::PayloadRefused | Verdict::Rejected | Verdict::Unavailable => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
                 let colon = if words.is_empty() { "" } else { ": " };
                 self.trouble(format!("the console answers the registration with status {status}{colon}{words}"));

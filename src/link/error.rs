@@ -130,6 +130,15 @@ pub enum PeerFault {
     /// Its answer's head is over the limit.
     #[error("sent an HTTP answer whose head is over the limit")]
     HeadTooBig,
+    /// It sent an answer whose body cannot be believed.
+    #[error("sent an answer {0}")]
+    BadBody(&'static str),
+    /// It sent a success of this media type.
+    #[error(
+        "answered with {0} instead of JSON: something else stands in the console's place, such as a captive portal; \
+         log in to this network, or correct the console URL"
+    )]
+    NotJson(String),
     /// It agreed to an upgrade in the wrong way.
     #[error("answered the upgrade with 101 but without a valid {0} header: something between is no WebSocket proxy")]
     BadUpgrade(&'static str),
