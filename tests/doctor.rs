@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::Path;
 use support::{Home, Setup, skip};
 use tinyproxy::Tinyproxy;
-use tls::authority::{Authority, pem_file};
+use tls::authority::{Authority, pem_file, self_signed_authority};
 
 /// What was found, and whether that is a failure or a warning.
 type Finding = (String, String, String);
@@ -165,6 +165,7 @@ fn faults_of_certificates() {
         (authority.server(&["127.0.0.1"], (2000, 2001), both), "expired at 2001-01-01T00:00:00Z"),
         (authority.server(&["127.0.0.1"], (3999, 4000), both), "not valid before 3999-01-01T00:00:00Z"),
         (authority.valid(&["other.test"]), "is for other.test, not for 127.0.0.1"),
+        (self_signed_authority(&["127.0.0.1"], (2000, 4000)).0, "it is an authority's own (CA:TRUE)"),
     ];
     for (server, words) in cases {
         let console = tls::console(server).start();
@@ -181,6 +182,15 @@ fn faults_of_certificates() {
         "{sheet:#}"
     );
     assert!(sheet.to_string().contains("1 of them from SINDRI_AGENT_CA_FILE"), "{sheet:#}");
+}
+
+#[test]
+fn self_signed_authority_named_itself_is_trusted() {
+    let (server, file) = self_signed_authority(&["127.0.0.1"], (2000, 4000));
+    let console = tls::console(server).start();
+    let (status, sheet) = doctor(trusting(&console, file.path()));
+    assert_eq!((status, findings(&sheet)), (Some(0), vec![]), "{sheet:#}");
+    assert!(sheet.to_string().contains("valid until 4000-01-01T00:00:00Z; it is for 127.0.0.1"), "{sheet:#}");
 }
 
 #[test]

@@ -108,7 +108,11 @@ const TABLE: &[Variable] = &[
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
         "where to remember which id which console gave; if it cannot be written, the agent warns once and goes on",
     ),
-    optional("SINDRI_AGENT_CA_FILE", "", "certificates (PEM) of a private authority to trust beside the others"),
+    optional(
+        "SINDRI_AGENT_CA_FILE",
+        "",
+        "certificates (PEM) to trust beside the others: of a private authority, or the console's own self-signed one",
+    ),
     optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: no terminal is ever opened, whatever the console says"),
     optional(
         "SINDRI_AGENT_COMMANDS",

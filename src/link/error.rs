@@ -3,6 +3,7 @@
 //! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
 //! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
 
+use super::explain;
 use super::proxy::ProxyFault;
 use super::race::Failed;
 use super::roots::RootsFault;
@@ -116,7 +117,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum PeerFault {
     /// The connection broke.
-    #[error("broke the connection off: {0}")]
+    #[error("broke the connection off: {}", explain::io(.0))]
     Broke(io::Error),
     /// The stream ended before an answer.
     #[error("closed the connection without an answer")]
@@ -221,7 +222,8 @@ impl Error {
 }
 
 fn attempts(failed: &[Failed]) -> String {
-    let texts: Vec<String> = failed.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let texts: Vec<String> =
+        failed.iter().map(|(address, error)| format!("{address}: {}", explain::io(error))).collect();
     texts.join("; ")
 }
 

@@ -305,7 +305,8 @@ mod tests {
             let (status, body) = answer(&format!("HTTP/1.1 201 Created\r\n{text}")).expect("an answer");
             assert_eq!((status, &body.bytes[..], body.fault), (201, expected.as_bytes(), None), "{text}");
         }
-        let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\n\r\nhello";
+        let interim =
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\n\r\nhello";
         assert_eq!(answer(interim).expect("an answer").1.bytes, b"hello");
     }
 
@@ -347,8 +348,7 @@ mod tests {
 
     #[test]
     fn content_type_tells_json_from_anything_else() {
-        let foreign =
-            |value: &str| head(&format!("HTTP/1.1 200 OK\r\n{value}\r\n")).foreign_type().map(str::to_owned);
+        let foreign = |value: &str| head(&format!("HTTP/1.1 200 OK\r\n{value}\r\n")).foreign_type().map(str::to_owned);
         for json in ["", "Content-Type: \r\n", "content-type: Application/JSON; charset=utf-8\r\n"] {
             assert_eq!(foreign(json), None, "{json}");
         }

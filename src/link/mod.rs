@@ -12,8 +12,9 @@
 //! |---|---|
 //! | `target` | what is to be reached, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
-//! | `proxy`, `tls`, `roots` | what may stand between, what must, and who is trusted |
+//! | `proxy`, `tls`, `roots`, `verifier` | what may stand between, what must, and who is trusted |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
+//! | `explain` | what the errors of libraries mean, in words |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
@@ -32,6 +33,7 @@ use stream::Progress;
 mod chain;
 mod dial;
 mod error;
+mod explain;
 mod http;
 mod inflow;
 pub mod probe;
@@ -47,6 +49,7 @@ mod target;
 mod tests;
 mod tls;
 mod upgrade;
+mod verifier;
 mod words;
 
 pub use error::{Error, Hop, PeerFault};

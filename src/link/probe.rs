@@ -6,6 +6,7 @@
 
 use super::dial::Dialer;
 use super::error::{Error, Hop};
+use super::explain;
 use super::http::{self, Answer};
 use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
@@ -159,7 +160,7 @@ impl Probe {
     pub async fn roots(&self) -> Result<Trusting, Error> {
         let trusted = self.dialer.tls.trusted().await?;
         let roots = &trusted.roots;
-        Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private })
+        Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private.len() })
     }
 
     /// Shakes hands where the URL demands TLS, and looks `ahead` into the future of the certificates.
@@ -240,7 +241,7 @@ impl Probe {
                     return Greeting::Close { code, reason: words::printable(&reason, &self.dialer.target.key) };
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Err(error)) => return Greeting::Lost { error: error.to_string() },
+                Some(Err(error)) => return Greeting::Lost { error: explain::websocket(&error) },
                 None => return Greeting::Lost { error: "the stream ended".to_owned() },
             }
         }

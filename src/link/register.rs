@@ -174,10 +174,7 @@ mod tests {
         let cases = [
             ("Content-Length: 14\r\n\r\n{\"id\"", "sent an answer that ends before the length it announced"),
             ("Content-Length: -1\r\n\r\n{}", "sent an answer whose Content-Length is not a number"),
-            (
-                "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{}",
-                "sent an answer with a malformed chunk",
-            ),
+            ("Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{}", "sent an answer with a malformed chunk"),
             (
                 "Transfer-Encoding: chunked\r\n\r\n8\r\n{\"id\"",
                 "sent an answer that ends before the length it announced",

@@ -9,9 +9,11 @@
 
 use super::chain::issuer;
 use super::error::Error;
+use super::explain;
 use super::roots::{self, Extent, Roots};
 use super::stream::Tcp;
 use super::target::Trust;
+use super::verifier::Verifier;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
@@ -19,7 +21,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -97,7 +99,7 @@ pub enum TlsFault {
     #[error("the handshake failed: {0}")]
     Handshake(String),
     /// The connection broke during the handshake.
-    #[error("it broke off the handshake ({0}); perhaps it speaks no TLS on this port")]
+    #[error("it broke off the handshake ({}); perhaps it speaks no TLS on this port", explain::io(.0))]
     Broke(io::Error),
 }
 
@@ -113,6 +115,7 @@ pub(super) struct Tls {
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) roots: Roots,
+    verifier: Arc<Verifier>,
     config: Arc<ClientConfig>,
 }
 
@@ -135,9 +138,9 @@ impl Tls {
         let (trust, extent) = (self.trust.clone(), self.extent.get());
         // Reading and parsing some 140 certificates takes a few milliseconds.
         let roots = blocking::unblock(move || roots::load_roots(&trust, extent)).await.map_err(Error::Roots)?;
-        tracing::debug!(roots = roots.store.len(), from = ?roots.from, private = roots.private, "trusted roots read");
-        let config = client_config(Arc::clone(&roots.store));
-        let trusted = Rc::new(Trusted { roots, config });
+        let private = roots.private.len();
+        tracing::debug!(roots = roots.store.len(), from = ?roots.from, private, "trusted roots read");
+        let trusted = Rc::new(Trusted::new(roots));
         *self.trusted.borrow_mut() = Some(Rc::clone(&trusted));
         Ok(trusted)
     }
@@ -164,21 +167,26 @@ impl Tls {
 }
 
 impl Trusted {
+    fn new(roots: Roots) -> Self {
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), provider()).build();
+        let webpki = webpki.expect("invariant: there is a root, and no revocation list to be wrong");
+        let verifier = Arc::new(Verifier::new(webpki, roots.private.clone()));
+        let config = client_config(Arc::clone(&verifier));
+        Self { roots, verifier, config }
+    }
+
     /// Whether the chain that this console has shown would be accepted at another time, too.
     pub(super) fn accepts_at(&self, stream: &TlsStream<Tcp>, host: &str, at: SystemTime) -> Result<(), TlsFault> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let [certificate, intermediates @ ..] = chain else {
             return Err(TlsFault::Certificate("there is none".to_owned()));
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots.store), provider())
-            .build()
-            .map_err(|error| TlsFault::Certificate(error.to_string()))?;
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = UnixTime::since_unix_epoch(since_epoch);
-        match verifier.verify_server_cert(certificate, intermediates, &server_name(host)?, &[], at) {
+        match self.verifier.verify_server_cert(certificate, intermediates, &server_name(host)?, &[], at) {
             Ok(_) => Ok(()),
             Err(RustlsError::InvalidCertificate(fault)) => Err(TlsFault::from(&fault)),
-            Err(other) => Err(TlsFault::Handshake(other.to_string())),
+            Err(other) => Err(TlsFault::Handshake(explain::tls(&other))),
         }
     }
 }
@@ -198,11 +206,12 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
 }
 
-fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
+fn client_config(verifier: Arc<Verifier>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
+        .dangerous() // The library's word for a verifier that is not its own.
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
@@ -229,7 +238,7 @@ impl From<io::Error> for TlsFault {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
             Some(RustlsError::InvalidCertificate(fault)) => Self::from(fault),
             Some(RustlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::ClearText,
-            Some(other) => Self::Handshake(other.to_string()),
+            Some(other) => Self::Handshake(explain::tls(other)),
             None => Self::Broke(error),
         }
     }
@@ -249,8 +258,8 @@ impl From<&CertificateError> for TlsFault {
             CertificateError::NotValidForNameContext { expected, presented } => {
                 Self::WrongName { expected: expected.to_str().into_owned(), presented: presented.clone() }
             }
-            // rustls' errors are not ours to enumerate; its own words are precise.
-            other => Self::Certificate(other.to_string()),
+            // rustls' errors are not ours to enumerate.
+            other => Self::Certificate(explain::certificate(other)),
         }
     }
 }
@@ -268,7 +277,7 @@ fn named(presented: &[String]) -> String {
     let plain = |text: &String| text.split(['"', '(', ')']).rfind(|part| !part.is_empty()).unwrap_or(text).to_owned();
     let names: Vec<String> = presented.iter().take(NAMES_TOLD_MAX).map(plain).collect();
     match presented.len().saturating_sub(names.len()) {
-        _ if names.is_empty() => "nobody".to_owned(),
+        _ if names.is_empty() => "no host (it has no subjectAltName)".to_owned(),
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }

@@ -47,6 +47,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "tls", "expired at 2001-01-01T00:00:00Z"),
     ("fail", "tls", "not valid before 3999-01-01T00:00:00Z"),
     ("fail", "tls", "is for other.test, not for 127.0.0.1"),
+    ("fail", "tls", "it is an authority's own (CA:TRUE)"),
     ("warn", "tls", "ends within two days; renew it"),
     ("fail", "tls", "it broke off the handshake"),
     ("fail", "tls", "accepts connections and shakes no hands"),
