@@ -11,6 +11,8 @@
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`own_file`] | opens what is written for its owner alone | what is written |
+//! | [`file_timeout`], [`preflight`] | files at the start, each within a time limit; those that the configuration names | what they are for |
+//! | [`nearest`] | finds the name that a mistyped one was meant to be | whose names they are |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
@@ -24,11 +26,14 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod doctor;
+pub mod file_timeout;
 pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod metrics;
+pub mod nearest;
 pub mod own_file;
+pub mod preflight;
 pub mod protocol;
 pub mod replay;
 pub mod report;

@@ -244,6 +244,8 @@ fn faults_of_what_answers() {
         "it says: maintenance",
     );
     finds(behind("HTTP/1.1 429 No\r\n\r\n"), "warn", "registration", "too many requests");
+    let portal = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>Log in</html>";
+    finds(behind(portal), "warn", "registration", "text/html instead of JSON");
     finds(behind("SSH-2.0-OpenSSH_9.9\r\n"), "fail", "registration", "does not speak HTTP on this port");
     finds(behind(""), "fail", "registration", "closed the connection without an answer");
     let past = "HTTP/1.1 405 No\r\nDate: Sat, 06 Nov 2010 08:49:37 GMT\r\n\r\n";
@@ -288,6 +290,29 @@ fn a_key_that_is_refused_early_or_late() {
     let (status, sheet) = doctor(Setup::new(&early).key("drp_not_the_one"));
     let [(_, check, text)] = &findings(&sheet)[..] else { panic!("not one finding: {sheet:#}") };
     assert!(status == Some(1) && check == "key" && text.contains(words), "{sheet:#}");
+}
+
+#[test]
+fn refused_key_in_quotes_is_told_as_such() {
+    let console = production();
+    let setup = Setup::new(&console).key(&format!("'{}'", console.key()));
+    finds(setup, "fail", "key", "it stands in quotes, which the agent sends with it");
+}
+
+#[test]
+fn unknown_variable_is_a_warning() {
+    let console = production();
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARBEAT", "1");
+    finds(setup, "warn", "configuration", "did you mean SINDRI_AGENT_HEARTBEAT?");
+}
+
+#[test]
+fn hanging_ca_file_is_told() {
+    let console = tls::valid_console(&Authority::new());
+    let setup = Setup::new(&console);
+    let path = setup.home_path().join("ca.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is installed").success());
+    finds(setup.env("SINDRI_AGENT_CA_FILE", path), "fail", "roots", "its file system did not answer within 5 s");
 }
 
 #[test]

@@ -241,6 +241,15 @@ fn a_refused_key_is_one_error_and_no_end() {
 }
 
 #[test]
+fn refused_key_in_quotes_is_told_as_such() {
+    let console = Console::start(Personality::designed());
+    let agent = Setup::new(&console).key(&format!("\"{}\"", console.key())).spawn();
+    let line = agent.wait_log(is_error);
+    assert!(line["hint"].as_str().is_some_and(|hint| hint.contains("it stands in quotes")), "{line}");
+    agent.drain();
+}
+
+#[test]
 fn a_redirect_is_said_and_not_followed() {
     let (console, elsewhere) = (Console::start(Personality::designed()), Console::start(Personality::designed()));
     let location = format!("{}{DESIGNED}", elsewhere.url());

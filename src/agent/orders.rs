@@ -107,8 +107,9 @@ impl Agent {
 
     fn report_problem(&mut self, problem: Problem) {
         let text = super::events::problem_text(problem, self.instance_id().as_str());
+        let hint = matches!(problem, Problem::KeyRefused).then(|| self.config.api_key.likely_mistake()).flatten();
         // Nothing where the console said nothing.
-        tracing::error!(words = self.words.take(), "{text}");
+        tracing::error!(words = self.words.take(), hint, "{text}");
     }
 
     /// Gives an event to the ledger.

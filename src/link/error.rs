@@ -16,7 +16,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operator must correct the API key.
-    #[error("the API key cannot stand in an HTTP header: it is empty or holds a control character")]
+    #[error(
+        "the API key cannot stand in an HTTP header: it is empty or holds something else than visible ASCII characters"
+    )]
     Key,
     /// The operator, or the console that gave it, must correct the instance id.
     #[error("{0}; this one has not")]

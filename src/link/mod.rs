@@ -1,7 +1,7 @@
 //! Reaches the console: DNS, TCP, proxy, TLS, registration over HTTP, and the WebSocket.
 //!
 //! It decides nothing: when to register, dial, close or give up is ordered by the machine, and what messages mean is
-//! `protocol`'s. It keeps no deadline and retries nothing. Methods of [`Link`] return at once; what became of them is
+//! `protocol`'s. It keeps no deadline, but one for the files of certificates, and retries nothing. Methods of [`Link`] return at once; what became of them is
 //! reported, with the number of the attempt or link that it belongs to.
 //!
 //! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
@@ -55,7 +55,7 @@ mod words;
 pub use error::{Error, Hop, PeerFault};
 pub use inflow::Received;
 pub use register::{Registered, Verdict, exchange as exchange_registration};
-pub use roots::{RootsFault, RootsFrom};
+pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
 pub use target::{Target, Trust};
 pub use tls::TlsFault;

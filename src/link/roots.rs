@@ -9,6 +9,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_native_certs::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -45,6 +46,12 @@ pub enum RootsFault {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file system does not answer.
+    #[error(
+        "the files of trusted certificates are not read: {0}; check where SINDRI_AGENT_CA_FILE, SSL_CERT_FILE and \
+         SSL_CERT_DIR lead to"
+    )]
+    Timeout(io::Error),
     /// The operator named places for roots, and there is none in them.
     #[error("SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate{}", because(reason))]
     None {
@@ -123,8 +130,16 @@ fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, Roo
     Ok(certificates)
 }
 
+/// Whether a file can serve as `SINDRI_AGENT_CA_FILE`. Blocks.
+///
+/// # Errors
+/// The operator must correct the file or its variable.
+pub fn check_ca_file(path: &Path) -> Result<(), RootsFault> {
+    private_certificates(path).map(drop)
+}
+
 /// The operator's own authorities; unlike a system's store, this file must be right in whole. Blocks.
-pub(super) fn private_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
+fn private_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
     let fail = |reason| RootsFault::File { variable: "SINDRI_AGENT_CA_FILE", path: path.to_owned(), reason };
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certificates = read.map_err(|error| fail(explain::pem(&error)))?;

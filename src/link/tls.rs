@@ -10,10 +10,14 @@
 use super::chain::issuer;
 use super::error::Error;
 use super::explain;
-use super::roots::{self, Extent, Roots};
+use super::roots::{self, Extent, Roots, RootsFault};
 use super::stream::Tcp;
 use super::target::Trust;
 use super::verifier::Verifier;
+use crate::file_timeout::{self, FILE_TIMEOUT};
+use async_channel::Receiver;
+use async_io::Timer;
+use futures_lite::future;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
@@ -109,6 +113,8 @@ pub(super) struct Tls {
     trust: Trust,
     extent: Cell<Extent>,
     trusted: RefCell<Option<Rc<Trusted>>>,
+    /// The read that is under way: one alone, whatever its file system does.
+    reading: RefCell<Option<Receiver<Result<Roots, RootsFault>>>>,
 }
 
 /// Whom this machine trusts, and the client's side of every handshake that follows from it.
@@ -121,7 +127,7 @@ pub(super) struct Trusted {
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::new(None) }
+        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::default(), reading: RefCell::default() }
     }
 
     /// Forgets whom this machine trusts, and reads more of it the next time.
@@ -132,17 +138,39 @@ impl Tls {
 
     /// Whom this machine trusts, read on first use.
     pub(super) async fn trusted(&self) -> Result<Rc<Trusted>, Error> {
-        if let Some(known) = self.trusted.borrow().as_ref() {
-            return Ok(Rc::clone(known));
-        }
-        let (trust, extent) = (self.trust.clone(), self.extent.get());
-        // Reading and parsing some 140 certificates takes a few milliseconds.
-        let roots = blocking::unblock(move || roots::load_roots(&trust, extent)).await.map_err(Error::Roots)?;
+        let roots = loop {
+            if let Some(known) = self.trusted.borrow().as_ref() {
+                return Ok(Rc::clone(known));
+            }
+            let reading = self.reading.borrow_mut().get_or_insert_with(|| self.read()).clone();
+            let late = async {
+                Timer::after(FILE_TIMEOUT).await;
+                Err(RootsFault::Timeout(file_timeout::timed_out()))
+            };
+            // Nothing comes where another dial has taken the outcome: it is known then, or is read again.
+            let outcome = future::or(async { Ok(reading.recv().await.ok()) }, late).await.map_err(Error::Roots)?;
+            *self.reading.borrow_mut() = None;
+            if let Some(outcome) = outcome {
+                break outcome.map_err(Error::Roots)?;
+            }
+        };
         let private = roots.private.len();
         tracing::debug!(roots = roots.store.len(), from = ?roots.from, private, "trusted roots read");
         let trusted = Rc::new(Trusted::new(roots));
         *self.trusted.borrow_mut() = Some(Rc::clone(&trusted));
         Ok(trusted)
+    }
+
+    /// Begins to read: a few milliseconds for some 140 certificates, or for ever where a file system hangs.
+    fn read(&self) -> Receiver<Result<Roots, RootsFault>> {
+        let (trust, extent) = (self.trust.clone(), self.extent.get());
+        let (sender, outcome) = async_channel::bounded(1);
+        let read = move || {
+            // Nobody listens any more where the link is gone.
+            let _ = sender.try_send(roots::load_roots(&trust, extent));
+        };
+        blocking::unblock(read).detach();
+        outcome
     }
 
     /// Shakes hands on a fresh connection to this host.
