@@ -35,9 +35,9 @@ pub enum Invocation {
     },
 }
 
-/// A command line that is not understood. It prints as what is wrong with it, and the usage.
+/// A command line that is not understood. Its text names the unknown word and shows the usage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{USAGE}", complaint(.unknown.as_deref()))]
+#[error("{}{USAGE}", unknown_word(.unknown.as_deref()))]
 pub struct Misused {
     /// The first word that is not known; none where a known one is in the wrong place.
     unknown: Option<String>,
@@ -46,7 +46,7 @@ pub struct Misused {
 /// All words that are known.
 const WORDS: [&str; 9] = ["help", "version", "doctor", "replay", "--help", "--version", "--json", "-h", "-V"];
 
-fn complaint(unknown: Option<&str>) -> String {
+fn unknown_word(unknown: Option<&str>) -> String {
     let Some(word) = unknown else { return String::new() };
     let meant = nearest(word, WORDS).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
     let word: String = word.chars().take(WORD_CHARACTERS_MAX).collect();
@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn unknown_word_names_the_nearest_known_one() {
-        let told = |words: &[&str]| parsed(words).expect_err("a mistake").to_string();
-        let first_line = |words| told(words).lines().next().unwrap_or_default().to_owned();
+        let text = |words: &[&str]| parsed(words).expect_err("a mistake").to_string();
+        let first_line = |words| text(words).lines().next().unwrap_or_default().to_owned();
         assert_eq!(first_line(&["--verison"]), "sindri-agent: \"--verison\" is not known; did you mean --version?");
         assert_eq!(first_line(&["docter", "--json"]), "sindri-agent: \"docter\" is not known; did you mean doctor?");
         assert_eq!(first_line(&["doctor", "--jsn"]), "sindri-agent: \"--jsn\" is not known; did you mean --json?");

@@ -11,8 +11,9 @@
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`own_file`] | opens what is written for its owner alone | what is written |
-//! | [`file_timeout`], [`preflight`] | files at the start, each within a time limit; those that the configuration names | what they are for |
-//! | [`nearest`] | finds the name that a mistyped one was meant to be | whose names they are |
+//! | [`file_timeout`] | limits the time of a call that opens or reads a file | what is read |
+//! | [`preflight`] | checks the files that the configuration names before the start | their later use |
+//! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |

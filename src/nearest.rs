@@ -1,6 +1,6 @@
-//! Finds the known name that a mistyped one was probably meant to be.
+//! Finds the known name closest to a mistyped one.
 
-/// How many letters may be missing, superfluous or wrong in a name that is taken for another.
+/// Most edits (inserted, deleted or replaced letters) between a mistyped name and the known one.
 const EDITS_MAX: usize = 2;
 
 /// The known name closest to `word`, if one is close; case does not matter.
@@ -12,7 +12,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     with_edits.filter(is_close).min_by_key(|(edits, _)| *edits).map(|(_, name)| name)
 }
 
-/// Levenshtein's distance, in bytes.
+/// The Levenshtein distance, in bytes.
 fn edits(word: &[u8], name: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=name.len()).collect();
     for (letters, letter) in word.iter().enumerate() {

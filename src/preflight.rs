@@ -1,8 +1,7 @@
-//! Looks at the files that the configuration names before the agent starts, so that a wrong name is told at once and not
-//! at the first use.
+//! Checks the files that the configuration names before the agent starts, so that a mistake shows at once.
 //!
-//! It changes nothing. A file system that does not answer is a line in the log, and the agent starts all the same: it
-//! tries again when the file is needed.
+//! It changes no file. A file system that does not answer costs one log line: the agent starts and reads the file when it
+//! needs it.
 
 use crate::config::{Config, TerminalPolicy};
 use crate::file_timeout;
@@ -11,10 +10,10 @@ use rustix::fs::{Access, access};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Looks at the file of certificates and the shell.
+/// Checks the shell of terminals and, for a console with TLS, the file of certificates.
 ///
 /// # Errors
-/// The operator must correct the file of certificates; without it no console with TLS is reached.
+/// The operator must correct the file of certificates; the agent cannot verify the console without it.
 pub fn check(config: &Config) -> Result<(), RootsFault> {
     if config.terminal == TerminalPolicy::On {
         check_shell(&config.shell);
@@ -30,7 +29,7 @@ fn check_certificates(path: PathBuf) -> Result<(), RootsFault> {
     match file_timeout::run(move || Ok(link::check_ca_file(&path))) {
         Ok(outcome) => outcome,
         Err(error) => {
-            tracing::error!(file = %name.display(), %error, "SINDRI_AGENT_CA_FILE cannot be read; trying again at each connection");
+            tracing::error!(file = %name.display(), %error, "SINDRI_AGENT_CA_FILE not readable; retrying at each connection");
             Ok(())
         }
     }
@@ -40,11 +39,11 @@ fn check_shell(shell: &Path) {
     let wanted = shell.to_owned();
     if let Err(error) = file_timeout::run(move || is_program(&wanted)) {
         let shell = shell.display();
-        tracing::warn!(%shell, %error, "the shell of terminals cannot be started; set SINDRI_AGENT_SHELL to another one");
+        tracing::warn!(%shell, %error, "shell not executable; terminals will fail until SINDRI_AGENT_SHELL names another one");
     }
 }
 
-/// Whether a program of this path, or of this name in one of the directories of programs, may be started.
+/// Whether this path, or a program of this name in a directory of `PATH`, is executable.
 fn is_program(shell: &Path) -> io::Result<()> {
     if shell.components().count() > 1 {
         return is_executable(shell);

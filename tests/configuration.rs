@@ -145,7 +145,7 @@ fn unusable_ca_file_is_found_at_the_start() {
     }
 }
 
-/// A file that is opened and never read from: as on a file system that does not answer.
+/// A FIFO without a writer: opening it blocks, as on a file system that does not answer.
 fn hanging_file(setup: &Setup, name: &str) -> std::path::PathBuf {
     let path = setup.home_path().join(name);
     let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is installed");
@@ -161,7 +161,8 @@ fn hanging_ca_file_is_an_error_and_no_end() {
     let agent = setup.env("SINDRI_AGENT_CA_FILE", &path).spawn();
     let hangs = "its file system did not answer within 5 s";
     agent.wait_log(|line| line["level"] == "ERROR" && line["error"] == hangs);
-    agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("certificates are not read: its file"));
+    agent
+        .wait_log(|line| line["level"] == "WARN" && line.to_string().contains("certificates cannot be read: its file"));
     agent.drain();
 }
 

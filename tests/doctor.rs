@@ -165,7 +165,7 @@ fn faults_of_certificates() {
         (authority.server(&["127.0.0.1"], (2000, 2001), both), "expired at 2001-01-01T00:00:00Z"),
         (authority.server(&["127.0.0.1"], (3999, 4000), both), "not valid before 3999-01-01T00:00:00Z"),
         (authority.valid(&["other.test"]), "is for other.test, not for 127.0.0.1"),
-        (self_signed_authority(&["127.0.0.1"], (2000, 4000)).0, "it is an authority's own (CA:TRUE)"),
+        (self_signed_authority(&["127.0.0.1"], (2000, 4000)).0, "it is a certificate of an authority (CA:TRUE)"),
     ];
     for (server, words) in cases {
         let console = tls::console(server).start();
@@ -293,10 +293,10 @@ fn a_key_that_is_refused_early_or_late() {
 }
 
 #[test]
-fn refused_key_in_quotes_is_told_as_such() {
+fn refused_key_in_quotes_gives_a_hint() {
     let console = production();
     let setup = Setup::new(&console).key(&format!("'{}'", console.key()));
-    finds(setup, "fail", "key", "it stands in quotes, which the agent sends with it");
+    finds(setup, "fail", "key", "it stands in quotes, and the agent sends them too");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn unknown_variable_is_a_warning() {
 }
 
 #[test]
-fn hanging_ca_file_is_told() {
+fn hanging_ca_file_fails_the_check() {
     let console = tls::valid_console(&Authority::new());
     let setup = Setup::new(&console);
     let path = setup.home_path().join("ca.pem");

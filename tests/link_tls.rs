@@ -51,7 +51,10 @@ fn a_certificate_that_is_not_trusted_is_named_and_told_nothing() {
     let (authority, impostor, stranger) = (Authority::new(), Authority::new(), Authority::named("a stranger"));
     let both = rustls::DEFAULT_VERSIONS;
     let cases: [(TlsAcceptor, &str); 7] = [
-        (self_signed_authority(&["127.0.0.1"], (2000, 4000)).0, "it is an authority's own (CA:TRUE), not a server's"),
+        (
+            self_signed_authority(&["127.0.0.1"], (2000, 4000)).0,
+            "it is a certificate of an authority (CA:TRUE), not of a server",
+        ),
         (stranger.valid(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),
         (impostor.valid(&["127.0.0.1"]), "does not fit the trusted authority of that name"),
         (self_signed(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),

@@ -241,7 +241,7 @@ fn a_refused_key_is_one_error_and_no_end() {
 }
 
 #[test]
-fn refused_key_in_quotes_is_told_as_such() {
+fn refused_key_in_quotes_gives_a_hint() {
     let console = Console::start(Personality::designed());
     let agent = Setup::new(&console).key(&format!("\"{}\"", console.key())).spawn();
     let line = agent.wait_log(is_error);

@@ -2,8 +2,8 @@
 //!
 //! It is the only reader of environment variables. It opens no file but to see whether one is there, and connects to
 //! nothing. All problems are collected and reported at once, each with its variable, the value (never one that holds
-//! the key) and what is allowed. An empty variable counts as unset; blanks around a value of the agent's own variables are
-//! dropped, as files with CR LF leave them.
+//! the key) and what is allowed. An empty variable counts as unset. The reader drops blanks around the values of the
+//! agent's own variables, such as the CR of a file with CR LF line ends.
 //!
 //! Invariants: what is in [`Config`] is legal; the key is in [`Secret`] alone. Times are in milliseconds.
 
@@ -218,8 +218,9 @@ impl Config {
     }
 }
 
-/// A line for each variable of the environment that looks like one of the agent's and is none. To be called when the key
-/// is out of the environment: the names come with copies of the values.
+/// One warning for each variable of the environment that looks like a variable of the agent and is not one.
+///
+/// Call it after the key was erased from the environment: the standard library copies the values, too.
 pub fn unknown_variables() -> Vec<String> {
     table::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }

@@ -21,10 +21,10 @@ const PROVIDERS: &[&str] = &["fly", "docker", "k8s", "e2b", "devpod"];
 const INSTANCE_ID_ALLOWED: &str = "1–100 visible ASCII characters";
 const KEY: &str = API_KEY_VARIABLE;
 const KEY_ALLOWED: &str = "a key of visible ASCII characters, without blanks and without the word Bearer";
-/// Names that systems give themselves where nobody has named them.
+/// Default host names of distributions and of the kernel.
 const HOST_NAMES_OF_MANY: [&str; 4] = ["localhost", "localhost.localdomain", "(none)", "unknown"];
 
-/// A container without a name is called by the first digits of its number (Docker, Podman).
+/// Length of a default host name of Docker and Podman: the first digits of the container id.
 const CONTAINER_NAME_CHARACTERS: usize = 12;
 
 const NAME_ALLOWED: &str = "1–64 visible ASCII characters";
@@ -112,22 +112,22 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
             let text = raw.to_string_lossy();
             return InstanceId::new(&text).map_err(|_| self.problem(NAME, &text, INSTANCE_ID_ALLOWED)).ok();
         }
-        if let Some(why) = self.doubts_about(host_name) {
+        if let Some(why) = self.host_name_fault(host_name) {
             self.warnings.push(format!("{NAME} is not set, and the host name {host_name:?} {why}: set it"));
         }
         let allowed = || format!("{INSTANCE_ID_ALLOWED}, and so is not the host name, which would stand in for it");
         InstanceId::new(host_name).map_err(|_| self.problems.push(Problem::missing(NAME, allowed()))).ok()
     }
 
-    /// Why a host name is a bad id, if it is one.
-    fn doubts_about(&self, host_name: &str) -> Option<&'static str> {
+    /// Why a host name does not identify this instance, if it does not.
+    fn host_name_fault(&self, host_name: &str) -> Option<&'static str> {
         if HOST_NAMES_OF_MANY.contains(&host_name.to_ascii_lowercase().as_str()) {
-            return Some("is that of many machines");
+            return Some("is shared by many machines");
         }
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let is_random = host_name.len() == CONTAINER_NAME_CHARACTERS && host_name.bytes().all(is_hex);
         let is_kept = self.trimmed("SINDRI_AGENT_STATE_DIR").is_some();
-        (is_random && !is_kept).then_some("looks like the random one of a container, which its next start changes")
+        (is_random && !is_kept).then_some("looks like a container id, which changes with every new container")
     }
 
     pub(super) fn provider(&mut self) -> Option<String> {
@@ -179,12 +179,12 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         tags
     }
 
-    /// A path of the agent's own variables: what it leads to shows when it is used.
+    /// A path from a variable of the agent, without surrounding blanks.
     pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
         self.trimmed(name).map(PathBuf::from)
     }
 
-    /// A path of a variable that is not the agent's, as it is.
+    /// A path from a variable of the system, unchanged.
     pub(super) fn foreign_path(&mut self, name: &'static str) -> Option<PathBuf> {
         self.raw(name).map(PathBuf::from)
     }
@@ -259,7 +259,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         (self.variable)(name).filter(|value| !value.is_empty())
     }
 
-    /// The same without the blanks around it, such as the CR of a file with CR LF.
+    /// The value without surrounding blanks, such as the CR of a file with CR LF line ends.
     fn trimmed(&self, name: &str) -> Option<OsString> {
         let raw = self.raw(name)?;
         match raw.to_str().map(str::trim) {

@@ -37,15 +37,15 @@ impl Secret {
         std::str::from_utf8(&self.0).expect("invariant: it was made of a text")
     }
 
-    /// What is probably wrong with it as an API key; none where it looks right. It is legal all the same.
+    /// A likely mistake in an API key that is legal: quotes around it, or the scheme in front of it.
     pub fn likely_mistake(&self) -> Option<&'static str> {
         const MARKS: [char; 3] = ['"', '\'', '`'];
         let key = self.expose();
         if key.starts_with(MARKS) || key.ends_with(MARKS) {
-            return Some("it stands in quotes, which the agent sends with it: remove them");
+            return Some("it stands in quotes, and the agent sends them too; remove the quotes");
         }
         let begins_with_scheme = key.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("bearer"));
-        begins_with_scheme.then_some("it begins with the word Bearer, which the agent adds by itself: remove the word")
+        begins_with_scheme.then_some("it begins with the word Bearer, which the agent adds; remove the word")
     }
 
     /// The same with a backslash before each of these marks, as it stands within a JSON text, say.

@@ -23,11 +23,11 @@ pub fn table() -> &'static [Variable] {
     TABLE
 }
 
-/// Most names that are told to be unknown.
+/// Most unknown names that are reported.
 const UNKNOWN_MAX: usize = 8;
 
-/// A line for each of these names that looks like a variable of the agent and is none. What else begins with `SINDRI_` is
-/// Sindri's.
+/// One warning for each name that begins with `SINDRI_AGENT_` or nearly equals a variable of the agent, and is not one.
+/// All other names with `SINDRI_` belong to Sindri.
 pub(super) fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
     let known: Vec<&str> = TABLE.iter().map(|row| row.name).filter(|name| name.starts_with("SINDRI_")).collect();
     let mut lines: Vec<String> = names
@@ -176,10 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_are_told_with_the_nearest_known_one() {
-        let told = |names: &[&str]| unknown(names.iter().map(|name| (*name).to_owned()));
+    fn unknown_name_is_reported_with_the_nearest_known_one() {
+        let lines = |names: &[&str]| unknown(names.iter().map(|name| (*name).to_owned()));
         let ours: Vec<&str> = TABLE.iter().flat_map(|row| row.name.split(", ")).collect();
-        assert_eq!(told(&ours), [""; 0]);
+        assert_eq!(lines(&ours), [""; 0]);
         let of_sindri = [
             "SINDRI_LLM_ADAPTER",
             "SINDRI_LLM_PROXY_PORT",
@@ -188,9 +188,9 @@ mod tests {
             "SINDRI_VALIDATION_TIMEOUT",
             "PATH",
         ];
-        assert_eq!(told(&of_sindri), [""; 0]);
+        assert_eq!(lines(&of_sindri), [""; 0]);
         assert_eq!(
-            told(&["SINDRI_CONSOLE_URI", "SINDRI_AGENT_HEARBEAT", "SINDRI_AGENT_COLOR", "sindri_log_level"]),
+            lines(&["SINDRI_CONSOLE_URI", "SINDRI_AGENT_HEARBEAT", "SINDRI_AGENT_COLOR", "sindri_log_level"]),
             [
                 "SINDRI_AGENT_COLOR is not a variable of the agent and is ignored",
                 "SINDRI_AGENT_HEARBEAT is not a variable of the agent and is ignored; did you mean SINDRI_AGENT_HEARTBEAT?",

@@ -160,12 +160,13 @@ fn host_name_that_identifies_nobody_is_one_warning() {
     };
     for host_name in ["localhost", "LocalHost.localdomain", "(none)"] {
         let [warning] = &warnings(host_name, &[])[..] else { panic!("{host_name}") };
-        let start = format!("SINDRI_INSTANCE_ID is not set, and the host name {host_name:?} is that of many machines");
+        let start =
+            format!("SINDRI_INSTANCE_ID is not set, and the host name {host_name:?} is shared by many machines");
         assert!(warning.starts_with(&start), "{warning}");
         assert_eq!(warnings(host_name, &[("SINDRI_INSTANCE_ID", "db-7")]), [""; 0]);
     }
     let [warning] = &warnings("0123456789ab", &[])[..] else { panic!("no warning") };
-    assert!(warning.contains("looks like the random one of a container"), "{warning}");
+    assert!(warning.contains("looks like a container id"), "{warning}");
     for set in [("SINDRI_AGENT_STATE_DIR", "/state"), ("SINDRI_INSTANCE_ID", "db-7")] {
         assert_eq!(warnings("0123456789ab", &[set]), [""; 0]);
     }

@@ -88,7 +88,7 @@ struct Visit {
     policy: Policy,
     tls: bool,
     proxied: bool,
-    /// What is probably wrong with the key.
+    /// A likely mistake in the key.
     mistake: Option<&'static str>,
 }
 
@@ -239,7 +239,7 @@ impl Visit {
                 _ => {
                     match asked.media_type.as_deref().filter(|_| (200..300).contains(&asked.status)) {
                         None => sheet.ok("registration", status(&asked)),
-                        Some(media_type) => sheet.warn("registration", stranger(&asked, media_type)),
+                        Some(media_type) => sheet.warn("registration", not_json(&asked, media_type)),
                     }
                     return Ok(asked);
                 }
@@ -371,7 +371,7 @@ fn status(asked: &Asked) -> String {
     format!("{} answers a GET with HTTP status {}", asked.path, asked.status)
 }
 
-fn stranger(asked: &Asked, media_type: &str) -> String {
+fn not_json(asked: &Asked, media_type: &str) -> String {
     format!(
         "{} and {media_type} instead of JSON: something else may stand in the console's place, such as a captive portal; \
          log in to this network, or correct SINDRI_CONSOLE_URL",

@@ -133,10 +133,10 @@ pub enum PeerFault {
     /// Its answer's head is over the limit.
     #[error("sent an HTTP answer whose head is over the limit")]
     HeadTooBig,
-    /// It sent an answer whose body cannot be believed.
+    /// It sent a success with an invalid body.
     #[error("sent an answer {0}")]
     BadBody(&'static str),
-    /// It sent a success of this media type.
+    /// It sent a success of this media type instead of JSON.
     #[error(
         "answered with {0} instead of JSON: something else stands in the console's place, such as a captive portal; \
          log in to this network, or correct the console URL"

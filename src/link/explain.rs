@@ -1,8 +1,7 @@
-//! Says in words what an error of a library means: rustls, webpki, tungstenite, the system's I/O, PEM files.
+//! Says in words what an error of a library means: rustls, webpki, tungstenite, PEM files, the system's I/O.
 //!
-//! The texts of these libraries are made for their users, who read the source: names of variants, numbers of algorithms.
-//! A row of a table here turns one into a sentence that says who must act. What no row knows gets the sentence of its
-//! kind, with the name of the variant spelt in words.
+//! These libraries print the names of their enum variants, which an operator cannot act on. A row of a table here maps an
+//! error to one sentence. An error without a row gets the sentence of its kind and the name of its variant in words.
 //!
 //! Invariant: no `Debug` text reaches a message.
 
@@ -13,71 +12,78 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError};
 use std::fmt::Debug;
 use std::io;
 
-/// What webpki objects to in a certificate, by the name of its error.
+/// Faults of a certificate, by the name of webpki's error.
 const CERTIFICATE_FAULTS: &[(&str, &str)] = &[
     (
         CA_AS_SERVER,
-        "it is an authority's own (CA:TRUE), not a server's; give the console one of its own, or name this very one in \
+        "it is a certificate of an authority (CA:TRUE), not of a server; give the console a server certificate, or put this one into \
          SINDRI_AGENT_CA_FILE",
     ),
     ("EmptyEkuExtension", "its list of purposes (extended key usage) is empty"),
-    ("EndEntityUsedAsCa", "a certificate in its chain is not an authority's and has signed another"),
-    ("NameConstraintViolation", "an authority in its chain may not sign for this name"),
-    ("PathLenConstraintViolated", "an authority in its chain may not sign for so long a chain"),
+    ("EndEntityUsedAsCa", "its chain holds an issuer that is not an authority"),
+    ("NameConstraintViolation", "an authority in its chain must not sign for this name"),
+    ("PathLenConstraintViolated", "its chain is longer than one of its authorities allows"),
     ("SignatureAlgorithmMismatch", "it names two different signature algorithms"),
-    ("UnsupportedCertVersion", "it is not of version 3 (X.509), which alone can name hosts"),
+    ("UnsupportedCertVersion", "its X.509 version is not 3, the only one that can name hosts"),
     ("UnsupportedCriticalExtension", "it has a critical extension that the agent does not know"),
 ];
 
-/// webpki's name for a certificate of an authority that is shown as a server's own.
+/// webpki's name of the error for a server that presents a certificate of an authority.
 const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
 
-/// What an alert of the other end means for who reads it.
+/// TLS alerts that the console sends.
 const ALERTS: &[(AlertDescription, &str)] = &[
-    (AlertDescription::HandshakeFailure, "it accepts none of the agent's versions, ciphers or key exchanges of TLS"),
-    (AlertDescription::ProtocolVersion, "it accepts neither TLS 1.2 nor 1.3"),
-    (AlertDescription::InsufficientSecurity, "it demands stronger ciphers than the agent has"),
-    (AlertDescription::UnrecognisedName, "it serves no host of this name; correct the console URL"),
-    (AlertDescription::CertificateRequired, "it demands a client certificate, and the agent has none"),
-    (AlertDescription::BadCertificate, "it demands a client certificate, and the agent has none"),
-    (AlertDescription::AccessDenied, "it denies access before any key is sent"),
-    (AlertDescription::InternalError, "it failed by itself; look into its log"),
-    (AlertDescription::NoApplicationProtocol, "it does not offer HTTP/1.1 under TLS"),
+    (
+        AlertDescription::HandshakeFailure,
+        "the console accepts none of the agent's TLS versions, ciphers or key exchanges",
+    ),
+    (AlertDescription::ProtocolVersion, "the console accepts neither TLS 1.2 nor TLS 1.3"),
+    (AlertDescription::InsufficientSecurity, "the console requires stronger ciphers than the agent has"),
+    (AlertDescription::UnrecognisedName, "the console serves no host of this name; correct the console URL"),
+    (AlertDescription::CertificateRequired, "the console requires a client certificate, and the agent has none"),
+    (AlertDescription::BadCertificate, "the console requires a client certificate, and the agent has none"),
+    (AlertDescription::AccessDenied, "the console denies access"),
+    (AlertDescription::InternalError, "the console reports an internal TLS error; read its log"),
+    (AlertDescription::NoApplicationProtocol, "the console does not offer HTTP/1.1 over TLS"),
 ];
 
-/// Whether the only objection to a certificate is that it is an authority's, not a server's.
+/// Whether a certificate was refused only because it is a certificate of an authority.
 pub(super) fn is_authority_as_server(error: &TlsError) -> bool {
     matches!(error, TlsError::InvalidCertificate(CertificateError::Other(other)) if other.0.to_string() == CA_AS_SERVER)
 }
 
-/// What a TLS error means, as a clause about the other end.
+/// What a TLS error means.
 pub(super) fn tls(error: &TlsError) -> String {
     let with_name = |sentence: &str, name: &dyn Debug| format!("{sentence} ({})", spelt(name));
     match error {
         TlsError::InvalidCertificate(fault) => format!("its certificate cannot be accepted: {}", certificate(fault)),
         TlsError::AlertReceived(alert) => match ALERTS.iter().find(|(known, _)| known == alert) {
             Some((_, sentence)) => (*sentence).to_owned(),
-            None => with_name("it ended TLS with an alert", alert),
+            None => with_name("the console ended TLS with an alert", alert),
         },
-        TlsError::InvalidMessage(why) => with_name("it sent a TLS message that cannot be read", why),
-        TlsError::PeerIncompatible(why) => with_name("it and the agent have no TLS in common", why),
-        TlsError::PeerMisbehaved(why) => with_name("it broke the rules of TLS", why),
-        TlsError::InappropriateMessage { got_type, .. } => with_name("it sent a TLS message out of turn", got_type),
-        TlsError::InappropriateHandshakeMessage { got_type, .. } => {
-            with_name("it sent a TLS message out of turn", got_type)
+        TlsError::InvalidMessage(why) => with_name("the console sent a malformed TLS message", why),
+        TlsError::PeerIncompatible(why) => {
+            with_name("the console and the agent share no TLS version, cipher or feature", why)
         }
-        TlsError::NoCertificatesPresented => "it showed no certificate".to_owned(),
-        TlsError::DecryptError => "what it sent cannot be decrypted: something between changes it".to_owned(),
-        TlsError::PeerSentOversizedRecord => "it sent a TLS record over the limit".to_owned(),
-        TlsError::NoApplicationProtocol => "it does not offer HTTP/1.1 under TLS".to_owned(),
-        TlsError::FailedToGetRandomBytes => "this machine gives no random numbers".to_owned(),
+        TlsError::PeerMisbehaved(why) => with_name("the console violated the TLS protocol", why),
+        TlsError::InappropriateMessage { got_type, .. } => {
+            with_name("the console sent an unexpected TLS message", got_type)
+        }
+        TlsError::InappropriateHandshakeMessage { got_type, .. } => {
+            with_name("the console sent an unexpected TLS message", got_type)
+        }
+        TlsError::NoCertificatesPresented => "the console presented no certificate".to_owned(),
+        TlsError::DecryptError => "a TLS record cannot be decrypted; something on the way changes the data".to_owned(),
+        TlsError::PeerSentOversizedRecord => "the console sent a TLS record over the size limit".to_owned(),
+        TlsError::NoApplicationProtocol => "the console does not offer HTTP/1.1 over TLS".to_owned(),
+        TlsError::FailedToGetRandomBytes => "this machine has no source of random numbers".to_owned(),
         TlsError::FailedToGetCurrentTime => "this machine's clock cannot be read".to_owned(),
-        // Errors of a use of the library that the agent does not make, and of versions to come.
+        // Misuse of the library, which the agent does not do, and variants of later versions.
         _ => "TLS failed on this machine".to_owned(),
     }
 }
 
-/// Why a certificate is not accepted, as a clause about it.
+/// Why a certificate is not accepted.
 pub(super) fn certificate(fault: &CertificateError) -> String {
     use CertificateError as Fault;
     let sentence = match fault {
@@ -90,8 +96,8 @@ pub(super) fn certificate(fault: &CertificateError) -> String {
         Fault::UnknownRevocationStatus
         | Fault::ExpiredRevocationList
         | Fault::ExpiredRevocationListContext { .. }
-        | Fault::InvalidOcspResponse => "whether it was revoked cannot be told",
-        Fault::BadSignature => "its signature is not that of its issuer",
+        | Fault::InvalidOcspResponse => "its revocation status is unknown",
+        Fault::BadSignature => "its issuer did not sign it",
         #[allow(deprecated)] // Still a variant that may come.
         Fault::UnsupportedSignatureAlgorithm => SIGNED_OTHERWISE,
         Fault::UnsupportedSignatureAlgorithmContext { .. }
@@ -104,18 +110,18 @@ pub(super) fn certificate(fault: &CertificateError) -> String {
             let name = other.0.to_string();
             return match CERTIFICATE_FAULTS.iter().find(|(known, _)| *known == name) {
                 Some((_, sentence)) => (*sentence).to_owned(),
-                None => format!("it breaks the rules of X.509 ({})", spelt_name(&name)),
+                None => format!("it violates X.509 ({})", spelt_name(&name)),
             };
         }
-        _ => "it breaks the rules of X.509",
+        _ => "it violates X.509",
     };
     sentence.to_owned()
 }
 
 /// RSA keys below 2048 bits, SHA-1, Ed448 and the like.
-const SIGNED_OTHERWISE: &str = "it, or one of its issuers, is signed in a way that is not accepted any more or not yet";
+const SIGNED_OTHERWISE: &str = "it, or one of its issuers, is signed with an algorithm that the agent does not accept";
 
-/// What an error of a socket or file means; on a TLS connection the library's errors come wrapped in one.
+/// What an I/O error means. On a TLS connection it may hold an error of rustls or tungstenite.
 pub(super) fn io(error: &io::Error) -> String {
     let inner = error.get_ref();
     if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<TlsError>()) {
@@ -132,7 +138,7 @@ pub(super) fn io(error: &io::Error) -> String {
 
 /// What an error of the WebSocket means.
 pub(super) fn websocket(error: &WsError) -> String {
-    let rule = match error {
+    let violation = match error {
         WsError::Io(error) => return io(error),
         WsError::ConnectionClosed | WsError::AlreadyClosed => return "the connection is closed".to_owned(),
         WsError::Capacity(_) => return "the console sent a message over 1 MiB".to_owned(),
@@ -153,10 +159,10 @@ pub(super) fn websocket(error: &WsError) -> String {
         ) => "a frame is of an unknown type",
         WsError::Protocol(ProtocolError::InvalidCloseSequence) => "a close frame is malformed",
         WsError::Protocol(ProtocolError::ReceivedAfterClosing) => "a frame follows the close frame",
-        // Errors of the handshake, which is ours, and of versions to come.
-        _ => return "the console broke the rules of WebSocket".to_owned(),
+        // Errors of the opening handshake, which `upgrade` does, and variants of later versions.
+        _ => return "the console violated the WebSocket protocol".to_owned(),
     };
-    format!("the console broke the rules of WebSocket: {rule}")
+    format!("the console violated the WebSocket protocol: {violation}")
 }
 
 /// Why a file of certificates cannot be read.
@@ -172,13 +178,13 @@ pub(super) fn pem(error: &PemError) -> String {
     }
 }
 
-/// What a file without a certificate lacks.
+/// The fault of a file without a certificate.
 pub(super) const NO_CERTIFICATE: &str = "it holds no PEM certificate";
 
 /// The name of a variant in words: `UnknownPSKIdentity` is "unknown PSK identity".
 fn spelt(variant: &dyn Debug) -> String {
     let name = format!("{variant:?}");
-    // A number that the library has no name for.
+    // The library has no name for this number.
     if name.contains("(0x") { "unknown".to_owned() } else { spelt_name(&name) }
 }
 
@@ -215,19 +221,19 @@ pub(super) mod tests {
     /// Standard names that are written so in a sentence.
     const NAMES: [&str; 5] = ["WebSocket", "MiB", "serverAuth", "subjectAltName", "SINDRI_AGENT_CA_FILE"];
 
-    /// Sees that a text is a sentence and not the debug form of a value: no joined-up names, no braces, nothing called.
+    /// Asserts that a text is a sentence and no `Debug` output: no camel case, no braces, no constructor.
     #[track_caller]
-    pub(crate) fn is_in_words(text: &str) {
+    pub(crate) fn assert_sentence(text: &str) {
         let plain = NAMES.iter().fold(text.to_owned(), |text, name| text.replace(name, "name"));
         let pairs: Vec<(char, char)> = plain.chars().zip(plain.chars().skip(1)).collect();
         let is_joined = pairs.iter().any(|(left, right)| left.is_ascii_lowercase() && right.is_ascii_uppercase());
         let is_called = pairs.iter().any(|(left, right)| left.is_alphanumeric() && *right == '(');
         let is_debug =
             is_joined || is_called || plain.contains(['{', '}', '[', ']', '_', '\\']) || plain.contains("::");
-        assert!(!text.is_empty() && !is_debug, "not in words: {text}");
+        assert!(!text.is_empty() && !is_debug, "no sentence: {text}");
     }
 
-    /// All that rustls and webpki say about a certificate.
+    /// All errors of rustls and webpki about a certificate.
     fn certificate_faults() -> Vec<CertificateError> {
         use CertificateError as Fault;
         let (time, next_update) = (UnixTime::now(), UnixTime::since_unix_epoch(Duration::from_secs(1)));
@@ -382,26 +388,26 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_tls_error_is_told_in_words() {
+    fn tls_errors_are_sentences() {
         for error in tls_errors() {
-            is_in_words(&tls(&error));
-            // The same where it comes during the handshake, and where it comes later.
+            assert_sentence(&tls(&error));
+            // During the handshake and after it.
             let wrapped = || io::Error::new(io::ErrorKind::InvalidData, error.clone());
-            is_in_words(&TlsFault::from(wrapped()).to_string());
-            is_in_words(&PeerFault::Broke(wrapped()).to_string());
+            assert_sentence(&TlsFault::from(wrapped()).to_string());
+            assert_sentence(&PeerFault::Broke(wrapped()).to_string());
         }
     }
 
     #[test]
-    fn every_websocket_error_is_told_in_words() {
+    fn websocket_errors_are_sentences() {
         for error in websocket_errors() {
-            is_in_words(&websocket(&error));
-            is_in_words(&io(&io::Error::other(error)));
+            assert_sentence(&websocket(&error));
+            assert_sentence(&io(&io::Error::other(error)));
         }
     }
 
     #[test]
-    fn every_error_of_the_system_is_told_in_words() {
+    fn system_errors_are_sentences() {
         for number in 1..=133 {
             let text = io(&io::Error::from_raw_os_error(number));
             assert!(text.ends_with(&format!(" (os error {number})")) && text.len() > 16, "{text}");
@@ -412,7 +418,7 @@ pub(super) mod tests {
             io::ErrorKind::UnexpectedEof,
             io::ErrorKind::WriteZero,
         ] {
-            is_in_words(&io(&kind.into()));
+            assert_sentence(&io(&kind.into()));
         }
         for error in [
             PemError::MissingSectionEnd { end_marker: b"x".to_vec() },
@@ -422,19 +428,19 @@ pub(super) mod tests {
             PemError::NoItemsFound,
             PemError::SectionTooLarge,
         ] {
-            is_in_words(&pem(&error));
+            assert_sentence(&pem(&error));
         }
     }
 
     #[test]
-    fn every_json_error_is_told_in_words() {
+    fn json_errors_are_sentences() {
         for text in ["", "{", "nul", "[1,]", "{\"a\" 1}", "1e999", "\"\\x\"", "\"\\ud800\"", "{} x"] {
-            is_in_words(&serde_json::from_str::<serde_json::Value>(text).expect_err(text).to_string());
+            assert_sentence(&serde_json::from_str::<serde_json::Value>(text).expect_err(text).to_string());
         }
     }
 
     #[test]
-    fn variant_is_spelt_in_words() {
+    fn variant_name_becomes_words() {
         assert_eq!(spelt(&AlertDescription::UnknownPSKIdentity), "unknown PSK identity");
         assert_eq!(spelt(&AlertDescription::UnknownCA), "unknown CA");
         assert_eq!(spelt(&AlertDescription::Unknown(200)), "unknown");
@@ -443,9 +449,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn text_of_a_library_is_not_in_words() {
+    fn debug_text_is_no_sentence() {
         for text in ["Other(OtherError(CaUsedAsEndEntity))", "HandshakeFailure", "Some(1)", "a { b: 1 }"] {
-            assert!(std::panic::catch_unwind(|| is_in_words(text)).is_err(), "{text}");
+            assert!(std::panic::catch_unwind(|| assert_sentence(text)).is_err(), "{text}");
         }
     }
 

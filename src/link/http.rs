@@ -4,8 +4,7 @@
 //! `httparse`, because a client library costs 110 KB of binary for one POST, one upgrade and one CONNECT.
 //!
 //! Invariants: an answer's head takes at most [`HEAD_BYTES_MAX`], its body [`BODY_BYTES_MAX`]; what is over the body's
-//! limit is left unread. A body says whether its length is as announced (RFC 9112, section 6.3); the caller decides
-//! whether that matters.
+//! limit is left unread. [`Body::fault`] says when a body does not have the announced length (RFC 9112, section 6.3).
 
 use super::error::PeerFault;
 use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -46,7 +45,7 @@ pub(super) struct Answer {
 pub(super) struct Body {
     /// At most [`BODY_BYTES_MAX`].
     pub(super) bytes: Vec<u8>,
-    /// What is wrong with its length, if it is not whole.
+    /// What is wrong with its length, if anything.
     pub(super) fault: Option<&'static str>,
 }
 
@@ -55,7 +54,7 @@ enum Framing {
     Exactly(usize),
     Chunked,
     UntilEnd,
-    /// The head does not say it in a way that can be followed, for this reason.
+    /// The head is contradictory or unknown, for this reason.
     Unknown(&'static str),
 }
 
@@ -80,7 +79,7 @@ impl Head {
         named.flat_map(|(_, value)| value.split(',')).map(str::trim)
     }
 
-    /// The media type of a body that is said to be something else than JSON.
+    /// The media type of the body, if it is declared and not JSON.
     pub(super) fn foreign_type(&self) -> Option<&str> {
         let media_type = self.header("content-type")?.split(';').next().unwrap_or_default().trim();
         let subtype = media_type.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
@@ -88,7 +87,7 @@ impl Head {
         (!is_json && !media_type.is_empty()).then_some(media_type)
     }
 
-    /// How the body is compressed, if it is.
+    /// The content coding of a compressed body.
     pub(super) fn compression(&self) -> Option<&str> {
         self.tokens("content-encoding").find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
     }
@@ -197,8 +196,8 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(usize, Head)>, PeerFault> {
     Ok(Some((length, Head { status, headers })))
 }
 
-/// The body behind a head. A stream that breaks ends a body of no announced length like one that ends: servers reset
-/// connections whose request they have not read to its end.
+/// Reads the body behind a head. Without an announced length a reset ends the body like an end of stream: servers reset
+/// connections whose request they did not read to the end.
 pub(super) async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, rest: Vec<u8>) -> Body {
     let (mut bytes, fault) = match head.framing() {
         Framing::Chunked => read_chunks(stream, rest).await,

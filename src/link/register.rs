@@ -3,8 +3,8 @@
 //! It does not choose the path, retry or follow redirects: the machine does the first two, and nobody the third, because
 //! a redirect that is followed hands the key to whoever wrote it. Wire: part A "HTTP", part B "Registration".
 //!
-//! Invariant: an answer counts as a success only if its body is whole, says each thing once and is not of another kind
-//! than JSON. A refusal counts whatever its body is like.
+//! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as anything
+//! but JSON. A refusal stays a refusal with any body.
 
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
@@ -34,19 +34,19 @@ pub struct Registered {
 /// What the status of a registration's answer means: the one table of it (wire.md, part B, "Registration").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// 2xx, and 409 for "already": the console knows this instance.
+    /// 2xx, and 409 (already registered): the console knows this instance.
     Registered,
     /// 3xx: the console is elsewhere.
     Redirected,
-    /// 401, 403: the key is refused.
+    /// 401, 403: the console refuses the key.
     KeyRefused,
     /// 404, 405: this console does not register instances on this path.
     WrongPath,
-    /// 400, 422: the payload is refused, most likely for its provider.
+    /// 400, 422: the console refuses the payload, most likely its provider.
     PayloadRefused,
-    /// Any other 4xx: this console does not register this instance.
+    /// Any other 4xx: the console does not register this instance.
     Rejected,
-    /// 408, 425, 429, 5xx, and what is no final status of HTTP: another time perhaps.
+    /// 408, 425, 429, 5xx, and every status that HTTP does not define: retry later.
     Unavailable,
 }
 
@@ -66,7 +66,7 @@ impl Verdict {
     }
 }
 
-/// The path of this kind, without the prefix of the console's URL.
+/// The path of a registration, without the prefix of the console URL.
 pub(super) fn path(kind: RegisterPath) -> &'static str {
     match kind {
         RegisterPath::Designed => "/api/v1/instances/register",
@@ -86,7 +86,7 @@ pub(super) async fn register(dialer: &Dialer, path: RegisterPath, body: &str) ->
 /// Sends a registration over a stream that is open, and reads the answer; the key is kept out of what is told of it.
 ///
 /// # Errors
-/// What came is no answer that HTTP knows, or none came, or it is a success that cannot be believed.
+/// No answer came, it is not HTTP, or it is a success with an invalid body.
 pub async fn exchange<S>(stream: &mut S, request: &[u8], key: &Secret) -> Result<Registered, PeerFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -140,7 +140,7 @@ mod tests {
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    /// A console that answers this whatever it is asked.
+    /// A console that gives this answer to any request.
     struct Answering(Cursor<Vec<u8>>);
 
     impl AsyncRead for Answering {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn success_that_cannot_be_believed_is_a_failed_exchange() {
+    fn success_with_invalid_body_is_a_failed_exchange() {
         let cases = [
             ("Content-Length: 14\r\n\r\n{\"id\"", "sent an answer that ends before the length it announced"),
             ("Content-Length: -1\r\n\r\n{}", "sent an answer whose Content-Length is not a number"),
@@ -193,16 +193,16 @@ mod tests {
                 assert!(error.starts_with(text), "{status} {rest}: {error}");
             }
         }
-        // A refusal is one whatever is wrong with its body.
+        // The same body does not change a refusal.
         for (rest, _) in cases {
-            assert_eq!(answered(401, rest).map(|told| told.status), Ok(401), "{rest}");
+            assert_eq!(answered(401, rest).map(|answer| answer.status), Ok(401), "{rest}");
         }
     }
 
     #[test]
     fn success_needs_no_body_and_no_id() {
         let usual = "Content-Type: application/json\r\n\r\n{\"id\":\"inst-1\",\"name\":{\"id\":7}}";
-        assert_eq!(answered(201, usual).map(|told| told.id), Ok(Some("inst-1".to_owned())));
+        assert_eq!(answered(201, usual).map(|answer| answer.id), Ok(Some("inst-1".to_owned())));
         for rest in [
             "\r\n",
             "Content-Type: text/html\r\nContent-Length: 0\r\n\r\n",
@@ -211,9 +211,9 @@ mod tests {
             "Content-Type: application/json\r\n\r\n{\"name\":\"x\"}",
             "Content-Encoding: gzip\r\n\r\n{\"id\":\"inst-1\"}",
         ] {
-            assert_eq!(answered(201, rest).map(|told| told.id), Ok(None), "{rest}");
+            assert_eq!(answered(201, rest).map(|answer| answer.id), Ok(None), "{rest}");
         }
-        let told = answered(503, "Content-Encoding: gzip\r\n\r\n\u{1f}x").expect("an answer");
-        assert_eq!(told.words, "a body compressed with gzip, which the agent did not ask for");
+        let refused = answered(503, "Content-Encoding: gzip\r\n\r\n\u{1f}x").expect("an answer");
+        assert_eq!(refused.words, "a body compressed with gzip, which the agent did not ask for");
     }
 }

@@ -48,8 +48,7 @@ pub enum RootsFault {
     },
     /// A file system does not answer.
     #[error(
-        "the files of trusted certificates are not read: {0}; check where SINDRI_AGENT_CA_FILE, SSL_CERT_FILE and \
-         SSL_CERT_DIR lead to"
+        "trusted certificates cannot be read: {0}; check the paths in SINDRI_AGENT_CA_FILE, SSL_CERT_FILE and SSL_CERT_DIR"
     )]
     Timeout(io::Error),
     /// The operator named places for roots, and there is none in them.
@@ -89,7 +88,7 @@ pub(super) fn load_roots(trust: &Trust, extent: Extent) -> Result<Roots, RootsFa
     }
     let private = trust.ca_file.as_deref().map_or(Ok(Vec::new()), private_certificates)?;
     for certificate in &private {
-        // It was tried where it was read.
+        // `private_certificates` has checked that it can be added.
         let _ = store.add(certificate.clone());
     }
     Ok(Roots { store: Arc::new(store), from, private })

@@ -113,7 +113,7 @@ pub(super) struct Tls {
     trust: Trust,
     extent: Cell<Extent>,
     trusted: RefCell<Option<Rc<Trusted>>>,
-    /// The read that is under way: one alone, whatever its file system does.
+    /// The read in progress. A hanging file system blocks one thread at most.
     reading: RefCell<Option<Receiver<Result<Roots, RootsFault>>>>,
 }
 
@@ -147,7 +147,7 @@ impl Tls {
                 Timer::after(FILE_TIMEOUT).await;
                 Err(RootsFault::Timeout(file_timeout::timed_out()))
             };
-            // Nothing comes where another dial has taken the outcome: it is known then, or is read again.
+            // The channel is closed when another task received the outcome; look again.
             let outcome = future::or(async { Ok(reading.recv().await.ok()) }, late).await.map_err(Error::Roots)?;
             *self.reading.borrow_mut() = None;
             if let Some(outcome) = outcome {
@@ -161,12 +161,12 @@ impl Tls {
         Ok(trusted)
     }
 
-    /// Begins to read: a few milliseconds for some 140 certificates, or for ever where a file system hangs.
+    /// Starts to read the roots: a few milliseconds for 140 certificates, without end on a hanging file system.
     fn read(&self) -> Receiver<Result<Roots, RootsFault>> {
         let (trust, extent) = (self.trust.clone(), self.extent.get());
         let (sender, outcome) = async_channel::bounded(1);
         let read = move || {
-            // Nobody listens any more where the link is gone.
+            // Fails only when the link, and with it the receiver, is gone.
             let _ = sender.try_send(roots::load_roots(&trust, extent));
         };
         blocking::unblock(read).detach();
@@ -238,7 +238,7 @@ fn client_config(verifier: Arc<Verifier>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
-        .dangerous() // The library's word for a verifier that is not its own.
+        .dangerous() // rustls' word for any verifier that is not its own
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];

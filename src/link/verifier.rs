@@ -1,8 +1,8 @@
 //! Verifies the console's certificate by webpki's rules, with one exception.
 //!
-//! `openssl req -x509` marks the certificate that it makes as an authority's, and an authority's may not be shown as a
-//! server's own (RFC 5280, section 4.2.1.9). Whoever names this very certificate in `SINDRI_AGENT_CA_FILE` has said that
-//! it is the console's. It is then accepted for the names and the time that stand in it, and for nothing else.
+//! `openssl req -x509` marks its self-signed certificate as one of an authority (CA:TRUE), and webpki accepts no such
+//! certificate from a server. An operator who puts exactly this certificate into `SINDRI_AGENT_CA_FILE` trusts it as the
+//! console's. The verifier then accepts it for its own names and dates.
 
 use super::explain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -12,11 +12,11 @@ use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
 
-/// The rules of this machine.
+/// webpki's verifier and the exception.
 #[derive(Debug)]
 pub(super) struct Verifier {
     webpki: Arc<WebPkiServerVerifier>,
-    /// What the operator has named, byte for byte.
+    /// The certificates of `SINDRI_AGENT_CA_FILE`.
     named: Vec<CertificateDer<'static>>,
 }
 
@@ -36,7 +36,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.webpki.verify_server_cert(certificate, intermediates, name, ocsp_response, now) {
-            // webpki asks what a certificate is for when it has found its dates to be right, and before its name.
+            // webpki checks the dates before CA:TRUE, and the name after it.
             Err(error) if explain::is_authority_as_server(&error) && self.named.contains(certificate) => {
                 verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 Ok(ServerCertVerified::assertion())

@@ -24,7 +24,7 @@ fn of_body(body: &[u8], key: &Secret) -> String {
     printable(&text, key)
 }
 
-/// What an answer says: nothing of a compressed body, but that it is one.
+/// The text of an answer; of a compressed body only its coding.
 pub(super) fn of_answer(head: &Head, body: &[u8], key: &Secret) -> String {
     match head.compression().filter(|_| !body.is_empty()) {
         None => of_body(body, key),

@@ -49,7 +49,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "tls", "expired at 2001-01-01T00:00:00Z"),
     ("fail", "tls", "not valid before 3999-01-01T00:00:00Z"),
     ("fail", "tls", "is for other.test, not for 127.0.0.1"),
-    ("fail", "tls", "it is an authority's own (CA:TRUE)"),
+    ("fail", "tls", "it is a certificate of an authority (CA:TRUE)"),
     ("warn", "tls", "ends within two days; renew it"),
     ("fail", "tls", "it broke off the handshake"),
     ("fail", "tls", "accepts connections and shakes no hands"),
@@ -70,7 +70,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "websocket", "upgraded, and then lost"),
     ("fail", "websocket", "does not answer it"),
     ("warn", "websocket", "closed by the console with 1013 \"try again later\""),
-    ("fail", "key", "it stands in quotes, which the agent sends with it"),
+    ("fail", "key", "it stands in quotes, and the agent sends them too"),
     ("fail", "key", "set a valid one in SINDRI_CONSOLE_API_KEY"),
 ];
 

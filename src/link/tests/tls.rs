@@ -113,10 +113,10 @@ fn self_signed_authority_named_itself_is_accepted() {
         accept_websocket(accept_tls(&rig, &named).await).await;
         assert!(matches!(rig.report().await, Report::Opened { link: 1 }));
     });
-    // Another one that only looks the same is refused, and in words.
+    // Another certificate with the same names is refused.
     run_aimed(trusting(file.path()), async |mut rig| {
         let text = refusal(&mut rig, &other).await;
-        assert!(text.contains("it is an authority's own (CA:TRUE), not a server's"), "{text}");
+        assert!(text.contains("it is a certificate of an authority (CA:TRUE), not of a server"), "{text}");
     });
     for (names, years, words) in [
         (["127.0.0.1"], (2000, 2001), "expired at 2001-01-01T00:00:00Z"),
