@@ -4,6 +4,7 @@
 //! mistake, answered by the usage and exit status 64.
 
 use crate::config;
+use crate::nearest::nearest;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -34,17 +35,33 @@ pub enum Invocation {
     },
 }
 
-/// A command line that is not understood. It prints as the usage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{USAGE}")]
-pub struct Misused;
+/// A command line that is not understood. Its text names the unknown word and shows the usage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{USAGE}", unknown_word(.unknown.as_deref()))]
+pub struct Misused {
+    /// The first word that is not known; none where a known one is in the wrong place.
+    unknown: Option<String>,
+}
+
+/// All words that are known.
+const WORDS: [&str; 9] = ["help", "version", "doctor", "replay", "--help", "--version", "--json", "-h", "-V"];
+
+fn unknown_word(unknown: Option<&str>) -> String {
+    let Some(word) = unknown else { return String::new() };
+    let meant = nearest(word, WORDS).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    let word: String = word.chars().take(WORD_CHARACTERS_MAX).collect();
+    format!("sindri-agent: {word:?} is not known{meant}\n")
+}
+
+/// How much of an unknown word is repeated, in characters.
+const WORD_CHARACTERS_MAX: usize = 40;
 
 const USAGE: &str = "\
 usage: sindri-agent                  run; the environment configures it (see --help)
        sindri-agent replay <file>    run a recording through the state machine
        sindri-agent doctor [--json]  check everything between this machine and the console
-       sindri-agent --version
-       sindri-agent --help";
+       sindri-agent --version        print the version (also -V, version)
+       sindri-agent --help           print this and all variables (also -h, help)";
 
 /// Reads the arguments, the program's name not among them.
 ///
@@ -58,15 +75,20 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         given.each_ref().map(|argument| argument.as_ref().map(|argument| argument.to_str().unwrap_or_default()));
     match words {
         [None, ..] => Ok(Invocation::Run),
-        [Some("--version"), None, _] => Ok(Invocation::Version),
-        [Some("--help"), None, _] => Ok(Invocation::Help),
+        [Some("--version" | "-V" | "version"), None, _] => Ok(Invocation::Version),
+        [Some("--help" | "-h" | "help"), None, _] => Ok(Invocation::Help),
         [Some("doctor"), None, _] => Ok(Invocation::Doctor { json: false }),
         [Some("doctor"), Some("--json"), None] => Ok(Invocation::Doctor { json: true }),
         [Some("replay"), Some(_), None] => {
             let [_, file, _] = given;
-            file.filter(|file| !file.is_empty()).map(|file| Invocation::Replay { file: file.into() }).ok_or(Misused)
+            let file = file.filter(|file| !file.is_empty()).ok_or(Misused { unknown: None })?;
+            Ok(Invocation::Replay { file: file.into() })
         }
-        _ => Err(Misused),
+        [Some("replay"), ..] => Err(Misused { unknown: None }),
+        words => {
+            let unknown = words.into_iter().flatten().find(|word| !WORDS.contains(word)).map(str::to_owned);
+            Err(Misused { unknown })
+        }
     }
 }
 
@@ -97,8 +119,12 @@ mod tests {
     #[test]
     fn what_is_understood() {
         assert_eq!(parsed(&[]), Ok(Invocation::Run));
-        assert_eq!(parsed(&["--version"]), Ok(Invocation::Version));
-        assert_eq!(parsed(&["--help"]), Ok(Invocation::Help));
+        for word in ["--version", "-V", "version"] {
+            assert_eq!(parsed(&[word]), Ok(Invocation::Version));
+        }
+        for word in ["--help", "-h", "help"] {
+            assert_eq!(parsed(&[word]), Ok(Invocation::Help));
+        }
         assert_eq!(parsed(&["replay", "a.jsonl"]), Ok(Invocation::Replay { file: "a.jsonl".into() }));
         assert_eq!(parsed(&["doctor"]), Ok(Invocation::Doctor { json: false }));
         assert_eq!(parsed(&["doctor", "--json"]), Ok(Invocation::Doctor { json: true }));
@@ -108,7 +134,7 @@ mod tests {
     fn anything_else_is_a_mistake() {
         for words in [
             &["run"][..],
-            &["-h"],
+            &["-x"],
             &[""],
             &["--version", "--help"],
             &["replay"],
@@ -117,8 +143,21 @@ mod tests {
             &["doctor", "--xml"],
             &["doctor", "--json", "--json"],
         ] {
-            assert_eq!(parsed(words), Err(Misused), "{words:?}");
+            let misused = parsed(words).expect_err("a mistake");
+            assert!(misused.to_string().contains("usage:"), "{words:?}");
         }
+    }
+
+    #[test]
+    fn unknown_word_names_the_nearest_known_one() {
+        let text = |words: &[&str]| parsed(words).expect_err("a mistake").to_string();
+        let first_line = |words| text(words).lines().next().unwrap_or_default().to_owned();
+        assert_eq!(first_line(&["--verison"]), "sindri-agent: \"--verison\" is not known; did you mean --version?");
+        assert_eq!(first_line(&["docter", "--json"]), "sindri-agent: \"docter\" is not known; did you mean doctor?");
+        assert_eq!(first_line(&["doctor", "--jsn"]), "sindri-agent: \"--jsn\" is not known; did you mean --json?");
+        assert_eq!(first_line(&["--frobnicate"]), "sindri-agent: \"--frobnicate\" is not known");
+        assert!(first_line(&["--version", "--help"]).starts_with("usage:"));
+        assert!(first_line(&["replay", "a", "b"]).starts_with("usage:"));
     }
 
     #[cfg(unix)]

@@ -11,6 +11,9 @@
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
 //! | [`own_file`] | opens what is written for its owner alone | what is written |
+//! | [`file_timeout`] | limits the time of a call that opens or reads a file | what is read |
+//! | [`preflight`] | checks the files that the configuration names before the start | their later use |
+//! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | `own_log` | keeps the agent's own log file short | what is logged |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
@@ -25,12 +28,15 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod doctor;
+pub mod file_timeout;
 pub mod identity;
 pub mod link;
 pub mod logging;
 pub mod metrics;
+pub mod nearest;
 pub mod own_file;
 mod own_log;
+pub mod preflight;
 pub mod protocol;
 pub mod replay;
 pub mod report;

@@ -1,8 +1,8 @@
 //! The agent's process: flags, configuration, logging, exit status; nothing else.
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
-use draupnir::config::Config;
-use draupnir::{agent, doctor, logging, replay, restart, sys, writer};
+use draupnir::config::{API_KEY_VARIABLE, Config, unknown_variables};
+use draupnir::{agent, doctor, logging, preflight, replay, restart, sys, writer};
 use std::io::stdout;
 use std::process::ExitCode;
 
@@ -27,6 +27,7 @@ fn run() -> ExitCode {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
+            unknown_variables().iter().for_each(|line| eprintln!("{line}"));
             return ExitCode::from(EXIT_CONFIG);
         }
     };
@@ -38,7 +39,7 @@ fn run() -> ExitCode {
     if let Err(error) = scrub_key() {
         tracing::error!(%error, "the API key stays readable in this process's environment");
     }
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&unknown_variables()) {
         tracing::warn!("{warning}");
     }
     restart::on_panic(past, config.api_key.clone());
@@ -48,6 +49,10 @@ fn run() -> ExitCode {
 }
 
 fn live(config: Config, past: restart::Past) -> ExitCode {
+    if let Err(error) = preflight::check(&config) {
+        tracing::error!(%error, "the configuration cannot be used");
+        return ExitCode::from(EXIT_CONFIG);
+    }
     match agent::run(config, past) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::Error::Proxy(error)) => {
@@ -73,7 +78,7 @@ fn examine(json: bool) -> ExitCode {
 
 /// To be called before the first thread: from here on no terminal of this user can read the key in /proc.
 fn scrub_key() -> Result<(), sys::environment::ScrubError> {
-    sys::environment::scrub("SINDRI_CONSOLE_API_KEY")
+    sys::environment::scrub(API_KEY_VARIABLE)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const VARIABLE: &str = "SINDRI_AGENT_PANICS";
 
 /// The variable that the agent has erased and its next life needs.
-const KEY_VARIABLE: &str = "SINDRI_CONSOLE_API_KEY";
+const KEY_VARIABLE: &str = crate::config::API_KEY_VARIABLE;
 
 /// So many panics within [`WINDOW`] end the process.
 const PANICS_MAX: u32 = 5;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use std::path::Path;
 use support::{Home, Setup, skip};
 use tinyproxy::Tinyproxy;
-use tls::authority::{Authority, pem_file};
+use tls::authority::{Authority, pem_file, self_signed_authority};
 
 /// What was found, and whether that is a failure or a warning.
 type Finding = (String, String, String);
@@ -165,6 +165,7 @@ fn faults_of_certificates() {
         (authority.server(&["127.0.0.1"], (2000, 2001), both), "expired at 2001-01-01T00:00:00Z"),
         (authority.server(&["127.0.0.1"], (3999, 4000), both), "not valid before 3999-01-01T00:00:00Z"),
         (authority.valid(&["other.test"]), "is for other.test, not for 127.0.0.1"),
+        (self_signed_authority(&["127.0.0.1"], (2000, 4000)).0, "it is a certificate of an authority (CA:TRUE)"),
     ];
     for (server, words) in cases {
         let console = tls::console(server).start();
@@ -181,6 +182,15 @@ fn faults_of_certificates() {
         "{sheet:#}"
     );
     assert!(sheet.to_string().contains("1 of them from SINDRI_AGENT_CA_FILE"), "{sheet:#}");
+}
+
+#[test]
+fn self_signed_authority_named_itself_is_trusted() {
+    let (server, file) = self_signed_authority(&["127.0.0.1"], (2000, 4000));
+    let console = tls::console(server).start();
+    let (status, sheet) = doctor(trusting(&console, file.path()));
+    assert_eq!((status, findings(&sheet)), (Some(0), vec![]), "{sheet:#}");
+    assert!(sheet.to_string().contains("valid until 4000-01-01T00:00:00Z; it is for 127.0.0.1"), "{sheet:#}");
 }
 
 #[test]
@@ -234,6 +244,8 @@ fn faults_of_what_answers() {
         "it says: maintenance",
     );
     finds(behind("HTTP/1.1 429 No\r\n\r\n"), "warn", "registration", "too many requests");
+    let portal = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>Log in</html>";
+    finds(behind(portal), "warn", "registration", "text/html instead of JSON");
     finds(behind("SSH-2.0-OpenSSH_9.9\r\n"), "fail", "registration", "does not speak HTTP on this port");
     finds(behind(""), "fail", "registration", "closed the connection without an answer");
     let past = "HTTP/1.1 405 No\r\nDate: Sat, 06 Nov 2010 08:49:37 GMT\r\n\r\n";
@@ -278,6 +290,29 @@ fn a_key_that_is_refused_early_or_late() {
     let (status, sheet) = doctor(Setup::new(&early).key("drp_not_the_one"));
     let [(_, check, text)] = &findings(&sheet)[..] else { panic!("not one finding: {sheet:#}") };
     assert!(status == Some(1) && check == "key" && text.contains(words), "{sheet:#}");
+}
+
+#[test]
+fn refused_key_in_quotes_gives_a_hint() {
+    let console = production();
+    let setup = Setup::new(&console).key(&format!("'{}'", console.key()));
+    finds(setup, "fail", "key", "it stands in quotes, and the agent sends them too");
+}
+
+#[test]
+fn unknown_variable_is_a_warning() {
+    let console = production();
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARBEAT", "1");
+    finds(setup, "warn", "configuration", "did you mean SINDRI_AGENT_HEARTBEAT?");
+}
+
+#[test]
+fn hanging_ca_file_fails_the_check() {
+    let console = tls::valid_console(&Authority::new());
+    let setup = Setup::new(&console);
+    let path = setup.home_path().join("ca.pem");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is installed").success());
+    finds(setup.env("SINDRI_AGENT_CA_FILE", path), "fail", "roots", "its file system did not answer within 5 s");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;
 use support::{Setup, skip};
-use tls::authority::{Authority, self_signed};
+use tls::authority::{Authority, self_signed, self_signed_authority};
 
 fn trusting(console: &Console, file: &Path) -> Setup {
     Setup::new(console).env("SINDRI_AGENT_CA_FILE", file)
@@ -50,7 +50,11 @@ fn a_private_authority_is_trusted_in_both_versions_of_tls() {
 fn a_certificate_that_is_not_trusted_is_named_and_told_nothing() {
     let (authority, impostor, stranger) = (Authority::new(), Authority::new(), Authority::named("a stranger"));
     let both = rustls::DEFAULT_VERSIONS;
-    let cases: [(TlsAcceptor, &str); 6] = [
+    let cases: [(TlsAcceptor, &str); 7] = [
+        (
+            self_signed_authority(&["127.0.0.1"], (2000, 4000)).0,
+            "it is a certificate of an authority (CA:TRUE), not of a server",
+        ),
         (stranger.valid(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),
         (impostor.valid(&["127.0.0.1"]), "does not fit the trusted authority of that name"),
         (self_signed(&["127.0.0.1"]), "signed by an issuer that this machine does not trust"),
@@ -62,6 +66,15 @@ fn a_certificate_that_is_not_trusted_is_named_and_told_nothing() {
         let console = tls::console(server).start();
         refused(trusting(&console, authority.file()), &console, words);
     }
+}
+
+#[test]
+fn self_signed_authority_named_itself_is_accepted() {
+    let (server, file) = self_signed_authority(&["127.0.0.1"], (2000, 4000));
+    let console = tls::console(server).start();
+    let agent = trusting(&console, file.path()).spawn();
+    console.frame("heartbeat");
+    agent.drain();
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! The agent's mind alone on a dead network for a virtual day, while things happen that it would tell: memory stays
 //! flat, dials stay few, and time is not spent on nothing.
 //!
-//! No socket and no clock: the engine is driven from deadline to deadline. Units: bytes, virtual milliseconds.
+//! No socket and no clock: the driver is polled from deadline to deadline. Units: bytes, virtual milliseconds.
 
 use std::alloc::System;
+use std::ops::Range;
+use std::rc::Rc;
 
-use draupnir_fsm::delivery::{After, Kind, Reliable};
-use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::{Fact, Failure};
-use draupnir_fsm::limits::{Policy, Schedule};
-use draupnir_fsm::order::Order;
-use draupnir_fsm::time::Time;
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{
+    Action, ByteSource, Cut, Driver, Encode, Failure, Input, Message, NoteId, Output, Policy, Schedule, SessionKey,
+    StreamKey, Time,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -28,53 +29,89 @@ const EVENT_BYTES: usize = 400;
 /// A day of retries spread over 30 s has 5,760 of them, on average; the first are sooner.
 const DIALS_MAX: usize = 7_000;
 
+/// A body that takes the memory that it says.
+#[derive(Clone)]
+struct Body(Box<[u8]>);
+
+impl draupnir_fsm::driver::Body for Body {
+    fn size_bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Encodes every message at the length of an ordinary event, and has no stream.
+struct Events;
+
+impl Encode for Events {
+    type Body = Body;
+
+    fn encode(&mut self, _message: &Message) -> Option<Body> {
+        Some(Body(vec![b'x'; EVENT_BYTES].into()))
+    }
+
+    fn shorten(&mut self, _body: &Body, _bytes_max: usize) -> Option<Body> {
+        None
+    }
+}
+
+impl ByteSource for Events {
+    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
+        0..0
+    }
+
+    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<Body>) {
+        (0, None)
+    }
+
+    fn replay_from(&mut self, _session: SessionKey) -> u64 {
+        0
+    }
+}
+
 struct Day {
-    engine: Engine<String>,
+    driver: Driver<Body>,
+    cause: Failure,
     now_ms: u64,
     next_event_ms: u64,
-    ticks: usize,
+    turns: usize,
     dials: usize,
 }
 
 impl Day {
-    fn begin() -> Day {
-        let mut engine = Engine::new(Policy::default(), Schedule::default(), 7);
-        engine.handle(Time::START, Fact::Started { remembered: true });
-        Day { engine, now_ms: 0, next_event_ms: EVENT_EVERY_MS, ticks: 0, dials: 0 }
+    /// A day on which every dial fails for this cause.
+    fn begin(cause: Failure) -> Day {
+        let budget = Rc::new(Budget::new());
+        let mut driver = Driver::new(Policy::default(), Schedule::default(), 7, false, budget);
+        driver.handle(Time::START, Input::Started { remembered: true });
+        Day { driver, cause, now_ms: 0, next_event_ms: EVENT_EVERY_MS, turns: 0, dials: 0 }
     }
 
-    /// Lives up to `until_ms`.
-    fn live(&mut self, until_ms: u64) {
+    /// Runs until `until_ms`; with `events` something happens now and then.
+    fn run(&mut self, until_ms: u64, events: bool) {
         while self.now_ms < until_ms {
             let now = Time::from_ms(self.now_ms);
-            self.engine.tick(now, 0);
-            self.ticks += 1;
-            while let Some(order) = self.engine.poll_order() {
-                self.perform(now, order);
+            self.turns += 1;
+            let mut dialled = None;
+            while let Some(output) = self.driver.poll(now, &mut Events) {
+                match output {
+                    Output::Do(Action::Dial { link }) => dialled = Some(link),
+                    Output::Do(_) => {}
+                    Output::Write { .. } => panic!("there is no link to write to"),
+                }
             }
-            while self.engine.delivery.take_drops().is_some() {}
-            assert!(self.engine.next_frame(now).is_none(), "there is no link to write to");
-            let due_ms = self.engine.next_deadline().expect("it is not stopped").as_ms();
-            assert!(due_ms > self.now_ms || self.engine.machine().next_deadline().is_some());
-            self.now_ms = due_ms.max(self.now_ms).min(self.next_event_ms);
-            if self.now_ms == self.next_event_ms {
+            if let Some(link) = dialled {
+                self.dials += 1;
+                self.driver.handle(now, Input::DialFailed { link, cause: self.cause, retry_after_ms: None });
+            }
+            let due_ms = self.driver.next_deadline().expect("it is not stopped").as_ms();
+            self.now_ms = due_ms.max(self.now_ms);
+            if events && self.next_event_ms <= self.now_ms {
+                self.now_ms = self.next_event_ms;
                 self.next_event_ms += EVENT_EVERY_MS;
-                self.something_happens();
+                // The oldest make room; that is counted and reported when the console is back.
+                self.driver.handle(Time::from_ms(self.now_ms), Input::Noted { note: NoteId(1), cause: None });
             }
         }
-    }
-
-    fn perform(&mut self, now: Time, order: Order) {
-        if let Order::Dial { link } = order {
-            self.dials += 1;
-            self.engine.handle(now, Fact::DialFailed { link, cause: Failure::Connect, retry_after_ms: None });
-        }
-    }
-
-    fn something_happens(&mut self) {
-        let event = Reliable { kind: Kind::Event, size_bytes: EVENT_BYTES, after: After::NOTHING, promised: false };
-        // The oldest make room; that is counted and told when the console is back.
-        let _ = self.engine.delivery.push(event, "x".repeat(EVENT_BYTES));
     }
 }
 
@@ -84,17 +121,17 @@ fn memory_is_flat_dials_are_few_and_nothing_spins() {
         let change = everything.change();
         change.bytes_allocated - change.bytes_deallocated
     };
-    let mut day = Day::begin();
-    day.live(DAY_MS / 2); // by now the ledger holds as much as it may
+    let mut day = Day::begin(Failure::Connect);
+    day.run(DAY_MS / 2, true); // by now the ledger holds as much as it may
     let (noon_bytes, noon_dials) = (held_bytes(), day.dials);
-    day.live(DAY_MS);
+    day.run(DAY_MS, true);
     let night_bytes = held_bytes();
     assert!(night_bytes <= noon_bytes + 64 * 1024, "{noon_bytes} bytes at noon, {night_bytes} at night");
     assert!(night_bytes < 8 << 20, "{night_bytes} bytes");
     assert!((2 * 60 * 24..DIALS_MAX).contains(&day.dials), "{} dials", day.dials);
     assert!(day.dials - noon_dials < DIALS_MAX / 2 + 500, "{} dials since noon", day.dials - noon_dials);
     let reasons = day.dials + usize::try_from(DAY_MS / EVENT_EVERY_MS).expect("it fits");
-    assert!(day.ticks <= 3 * reasons, "{} turns for {reasons} reasons", day.ticks);
+    assert!(day.turns <= 3 * reasons, "{} turns for {reasons} reasons", day.turns);
 }
 
 // One test at a time: the allocations of all threads are counted.
@@ -106,19 +143,7 @@ fn a_day_without_a_network() {
 
 fn an_hour_without_dials_is_an_hour_asleep() {
     // A refused key waits for minutes: the loop has nothing to do in between.
-    let mut engine: Engine<String> = Engine::new(Policy::default(), Schedule::default(), 7);
-    engine.handle(Time::START, Fact::Started { remembered: true });
-    let (mut now_ms, mut ticks) = (0, 0);
-    while now_ms < HOUR_MS {
-        let now = Time::from_ms(now_ms);
-        engine.tick(now, 0);
-        ticks += 1;
-        while let Some(order) = engine.poll_order() {
-            if let Order::Dial { link } = order {
-                engine.handle(now, Fact::DialFailed { link, cause: Failure::Unauthorized, retry_after_ms: None });
-            }
-        }
-        now_ms = engine.next_deadline().expect("it is not stopped").as_ms().max(now_ms);
-    }
-    assert!(ticks < 60, "{ticks} turns in an hour");
+    let mut day = Day::begin(Failure::Unauthorized);
+    day.run(HOUR_MS, false);
+    assert!(day.turns < 60, "{} turns in an hour", day.turns);
 }

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use draupnir_console::{Console, End, Greeting, Personality, Record, Upgrade, What};
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::{Agent, Home, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");

@@ -122,6 +122,71 @@ fn a_success_without_a_usable_id_keeps_the_configured_one() {
     }
 }
 
+/// An HTTP answer to a registration, byte for byte.
+fn raw(text: &str) -> Answer {
+    Answer::garbage(text.as_bytes())
+}
+
+#[test]
+fn broken_success_is_a_failed_exchange_and_tried_again() {
+    let cases = [
+        ("Content-Length: 14\r\n\r\n{\"id\"", "ends before the length it announced"),
+        ("Content-Length: -1\r\n\r\n{\"id\":\"wrong\"}", "whose Content-Length is not a number"),
+        ("Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{\"id\":\"wrong\"}", "a malformed chunk"),
+        ("Content-Length: 27\r\n\r\n{\"id\":\"wrong\",\"id\":\"other\"}", "names \\\"id\\\" twice"),
+    ];
+    for (answer, words) in cases {
+        let console = Console::start(Personality::designed());
+        console.answer_registration(raw(&format!("HTTP/1.1 201 Created\r\n{answer}")));
+        let agent = Agent::spawn(&console, &[]);
+        let line = agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains(words));
+        assert!(line.to_string().contains("registration failed"), "{line}");
+        console.within(RETRIES_MAX).registration_answered(1, 201);
+        assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(INSTANCE_ID), "{answer}");
+        agent.drain();
+    }
+}
+
+#[test]
+fn captive_portal_page_is_a_refusal_with_the_reason() {
+    let console = Console::start(Personality::designed());
+    let page = Answer::status(200).header("Content-Type", "text/html; charset=utf-8").body("<html>Log in</html>");
+    console.answer_registration(page);
+    let agent = Agent::spawn(&console, &[]);
+    agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("text/html instead of JSON"));
+    console.within(RETRIES_MAX).registration_answered(1, 201);
+    console.frame("heartbeat");
+    assert_eq!(agent.log().count(|line| line["message"] == "registered"), 1);
+    agent.drain();
+}
+
+#[test]
+fn compressed_answer_is_a_warning_and_keeps_configured_id() {
+    let console = Console::start(Personality::designed());
+    let answer = Answer::status(201).header("Content-Encoding", "gzip").body("\u{1f}\u{8b}x");
+    console.answer_registration(answer);
+    let agent = Agent::spawn(&console, &[]);
+    let taken = console.registration_answered(1, 201);
+    assert_eq!(taken.request().header("Accept-Encoding"), Some("identity"));
+    agent.wait_log(|line| line["level"] == "WARN" && line["coding"] == "gzip");
+    assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(INSTANCE_ID));
+    agent.drain();
+}
+
+#[test]
+fn words_of_an_old_answer_are_not_repeated() {
+    let console = Console::start(Personality::production());
+    let agent = Setup::new(&console).env("SINDRI_PROVIDER", "fly").spawn();
+    console.registration_answered(1, 404);
+    console.frame("heartbeat");
+    console.answer_upgrade(draupnir_console::Upgrade::close(1008, "Authentication required"));
+    console.link().reset();
+    let line = agent.wait_log(is_error);
+    assert!(line["message"].as_str().is_some_and(|text| text.contains("SINDRI_CONSOLE_API_KEY")), "{line}");
+    assert!(line["words"].is_null(), "{line}");
+    agent.drain();
+}
+
 #[test]
 fn a_wait_that_the_console_asks_for_is_kept() {
     for status in [429, 503] {
@@ -173,6 +238,15 @@ fn a_refused_key_is_one_error_and_no_end() {
         // The next attempt is half a minute away at least.
         assert_eq!(console.count(|record| matches!(record.what, What::Registration(..) | What::Upgrade(_))), 1);
     }
+}
+
+#[test]
+fn refused_key_in_quotes_gives_a_hint() {
+    let console = Console::start(Personality::designed());
+    let agent = Setup::new(&console).key(&format!("\"{}\"", console.key())).spawn();
+    let line = agent.wait_log(is_error);
+    assert!(line["hint"].as_str().is_some_and(|hint| hint.contains("it stands in quotes")), "{line}");
+    agent.drain();
 }
 
 #[test]

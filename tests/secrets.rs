@@ -158,7 +158,7 @@ fn the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_s
 #[test]
 fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
     // `Agent` looks for every form in everything that was written when it is dropped.
-    let key = r##"drp !"#$%&'()*+,-./:;<=>?@[\]^_`{|}~ 0123456789"##;
+    let key = r##"drp!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~0123456789"##;
     let console = Console::start(Personality::designed());
     console.set_key(key);
     let echoes = format!("the key {key} is not one of ours, nor is {key:?}");

@@ -8,8 +8,8 @@ use crate::config::host_name;
 use crate::identity::Identity;
 use crate::link;
 use draupnir_fsm::driver::{
-    Action, AuditEntry, AuditId, Frame, Input, Notice, Output, ProviderName, RegisterPath, RegistrationAttempt,
-    SessionInput, StateKind, StreamKey,
+    Action, AuditEntry, AuditId, Frame, Input, Notice, Output, Problem, ProviderName, RegisterPath,
+    RegistrationAttempt, SessionInput, StateKind, StreamKey,
 };
 
 impl Host {
@@ -56,7 +56,8 @@ impl Host {
             }
             Action::Report { problem } => {
                 let text = problem_text(problem, self.instance_id());
-                tracing::error!(console_text = self.console_text.take(), "{text}");
+                let hint = (problem == Problem::KeyRefused).then(|| self.config.api_key.likely_mistake()).flatten();
+                tracing::error!(console_text = self.console_text.take(), hint, "{text}");
             }
             Action::ForgetIdentity => self.remember(Identity { id: None, path: self.identity.path }),
             Action::ReadHostName => self.hostname = host_name(),

@@ -6,6 +6,7 @@
 //! link, and whoever may write to a listed file or its directory decides what it is.
 
 use crate::config::{CommandPolicy, Config};
+use crate::file_timeout;
 use crate::protocol::Dispatch;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,7 +33,7 @@ impl Policy {
         match &config.commands {
             CommandPolicy::On => Self::Everything,
             CommandPolicy::Off => Self::Nothing,
-            CommandPolicy::Allow(file) => read(file).map_or_else(
+            CommandPolicy::Allow(file) => read_in_time(file).map_or_else(
                 |error| {
                     let file = file.display();
                     tracing::error!(%file, %error, "the list of allowed programs cannot be used: no command will be run");
@@ -63,6 +64,12 @@ impl Policy {
                 .then_some("this program is not on this instance's list (SINDRI_AGENT_COMMANDS=allow)"),
         }
     }
+}
+
+/// Reads the list within the time limit of a file.
+fn read_in_time(file: &Path) -> io::Result<BTreeSet<String>> {
+    let file = file.to_owned();
+    file_timeout::run(move || read(&file))
 }
 
 /// One absolute path a line; blank lines and lines that begin with `#` are passed over.

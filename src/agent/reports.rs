@@ -4,7 +4,7 @@
 
 use super::Agent;
 use crate::identity::Identity;
-use crate::link::Report as LinkReport;
+use crate::link::{Report as LinkReport, Verdict};
 use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
 use crate::report::Report;
 use crate::{audit, command, terminal};
@@ -40,10 +40,11 @@ impl Agent {
                 Input::RegistrationFailed { attempt, cause: error.failure() }
             }
             LinkReport::Opened { link } => {
-                self.host.last_connect_error = None;
+                (self.host.last_connect_error, self.host.console_text) = (None, None);
                 Input::LinkOpened { link }
             }
             LinkReport::DialFailed { link, error, retry_after_ms } => {
+                self.host.console_text = None;
                 self.host.connect_error(format!("the console was not reached: {error}"));
                 Input::DialFailed { link, cause: error.failure(), retry_after_ms }
             }
@@ -81,25 +82,25 @@ impl Agent {
         location: Option<&str>,
     ) {
         let host = &mut self.host;
-        match status {
-            200..=299 | 409 => {
+        // What the console said before concerns another answer.
+        host.console_text = None;
+        match Verdict::of(status) {
+            Verdict::Registered => {
                 let id = id.and_then(|id| InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| host.config.instance_id.clone());
                 host.remember(Identity { id: Some(id), path: host.registering_at });
                 tracing::info!(attempt = attempt.0, status, instance_id = %host.instance_id(), "registered");
             }
-            300..=399 => tracing::error!(attempt = attempt.0, status, location, "the console answers with a redirect"),
-            // Which of the two paths a console serves is found out by trying.
-            404 | 405 => {
-                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
-                tracing::debug!(
-                    attempt = attempt.0,
-                    status,
-                    words,
-                    "the console does not register instances on this path"
-                );
+            Verdict::Redirected => {
+                tracing::error!(attempt = attempt.0, status, location, "the console answers with a redirect");
             }
-            _ => {
+            // Which of the two paths a console serves is found out by trying.
+            Verdict::WrongPath => {
+                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
+                let attempt = attempt.0;
+                tracing::debug!(attempt, status, words, "the console does not register instances on this path");
+            }
+            Verdict::KeyRefused | Verdict::PayloadRefused | Verdict::Rejected | Verdict::Unavailable => {
                 host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
                 let colon = if words.is_empty() { "" } else { ": " };
                 host.connect_error(format!("the console answers the registration with status {status}{colon}{words}"));

@@ -7,7 +7,7 @@ use crate::terminal;
 use std::path::PathBuf;
 
 /// The variables of the agent that no child may see.
-pub(super) const SECRETS: &[&str] = &["SINDRI_CONSOLE_API_KEY"];
+pub(super) const SECRETS: &[&str] = &[crate::config::API_KEY_VARIABLE];
 
 pub(super) fn terminals(config: &Config) -> terminal::Settings {
     terminal::Settings {

@@ -2,7 +2,8 @@
 //!
 //! It is the only reader of environment variables. It opens no file but to see whether one is there, and connects to
 //! nothing. All problems are collected and reported at once, each with its variable, the value (never one that holds
-//! the key) and what is allowed. An empty variable counts as unset.
+//! the key) and what is allowed. An empty variable counts as unset. The reader drops blanks around the values of the
+//! agent's own variables, such as the CR of a file with CR LF line ends.
 //!
 //! Invariants: what is in [`Config`] is legal; the key is in [`Secret`] alone. Times are in milliseconds.
 
@@ -25,6 +26,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+
+/// The variable that holds the API key.
+pub const API_KEY_VARIABLE: &str = "SINDRI_CONSOLE_API_KEY";
 
 /// Seconds between heartbeats where nothing else is said; the console's patience ends at 30.
 pub const HEARTBEAT_SECONDS_DEFAULT: f64 = 30.0;
@@ -176,14 +180,14 @@ impl Config {
         let instance_id = reader.instance_id(&machine.host_name);
         let provider = reader.provider().or_else(|| machine.provider(&variable));
         let region = reader.region().or_else(|| machine.region(&variable));
-        let home = reader.path("HOME");
+        let home = reader.foreign_path("HOME");
         let heartbeat_ms = reader.interval_ms("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS_DEFAULT);
         let metrics_ms = reader.interval_ms("SINDRI_AGENT_METRICS", METRICS_SECONDS_DEFAULT);
         let tags = reader.tags();
-        let shell = reader.path("SINDRI_AGENT_SHELL").unwrap_or_else(|| machine.shell(reader.path("SHELL")));
+        let shell = reader.path("SINDRI_AGENT_SHELL").unwrap_or_else(|| machine.shell(reader.foreign_path("SHELL")));
         let state_dir = reader.state_dir(home.as_deref());
         let ca_file = reader.path("SINDRI_AGENT_CA_FILE");
-        let roots = Roots { file: reader.path("SSL_CERT_FILE"), dir: reader.path("SSL_CERT_DIR") };
+        let roots = Roots { file: reader.foreign_path("SSL_CERT_FILE"), dir: reader.foreign_path("SSL_CERT_DIR") };
         let proxies = reader.proxies();
         let terminal = reader.terminal();
         let commands = reader.commands();
@@ -219,6 +223,13 @@ impl Config {
             warnings,
         })
     }
+}
+
+/// One warning for each variable of the environment that looks like a variable of the agent and is not one.
+///
+/// Call it after the key was erased from the environment: the standard library copies the values, too.
+pub fn unknown_variables() -> Vec<String> {
+    table::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ use super::problem::{Problem, Problems};
 use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
 use super::{
-    CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies, TerminalPolicy,
+    API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies,
+    TerminalPolicy,
 };
 use crate::protocol::InstanceId;
 use std::collections::BTreeMap;
@@ -19,8 +20,14 @@ use std::path::{Path, PathBuf};
 const PROVIDERS: &[&str] = &["fly", "docker", "k8s", "e2b", "devpod"];
 
 const INSTANCE_ID_ALLOWED: &str = "1–100 visible ASCII characters";
-const KEY: &str = "SINDRI_CONSOLE_API_KEY";
-const KEY_ALLOWED: &str = "a key of visible ASCII characters";
+const KEY: &str = API_KEY_VARIABLE;
+const KEY_ALLOWED: &str = "a key of visible ASCII characters, without blanks and without the word Bearer";
+/// Default host names of distributions and of the kernel.
+const HOST_NAMES_OF_MANY: [&str; 4] = ["localhost", "localhost.localdomain", "(none)", "unknown"];
+
+/// Length of a default host name of Docker and Podman: the first digits of the container id.
+const CONTAINER_NAME_CHARACTERS: usize = 12;
+
 const NAME_ALLOWED: &str = "1–64 visible ASCII characters";
 const TAGS_ALLOWED: &str = "key=value pairs with commas between them, each key once";
 
@@ -70,7 +77,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         };
         let mut bytes = raw.into_encoded_bytes();
         let key = std::str::from_utf8(&bytes).ok().map(str::trim).and_then(|text| {
-            let is_legal = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+            let is_legal = text.bytes().all(|byte| byte.is_ascii_graphic());
             is_legal.then(|| Secret::new(text))
         });
         wipe(&mut bytes);
@@ -86,7 +93,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
 
     pub(super) fn console_url(&mut self) -> Option<ConsoleUrl> {
         const NAME: &str = "SINDRI_CONSOLE_URL";
-        let Some(raw) = self.raw(NAME) else {
+        let Some(raw) = self.trimmed(NAME) else {
             let example = "a URL such as https://console.example.com";
             self.problems.push(Problem::missing(NAME, example));
             return None;
@@ -102,12 +109,26 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
 
     pub(super) fn instance_id(&mut self, host_name: &str) -> Option<InstanceId> {
         const NAME: &str = "SINDRI_INSTANCE_ID";
-        if let Some(raw) = self.raw(NAME) {
+        if let Some(raw) = self.trimmed(NAME) {
             let text = raw.to_string_lossy();
             return InstanceId::new(&text).map_err(|_| self.problem(NAME, &text, INSTANCE_ID_ALLOWED)).ok();
         }
+        if let Some(why) = self.host_name_fault(host_name) {
+            self.warnings.push(format!("{NAME} is not set, and the host name {host_name:?} {why}: set it"));
+        }
         let allowed = || format!("{INSTANCE_ID_ALLOWED}, and so is not the host name, which would stand in for it");
         InstanceId::new(host_name).map_err(|_| self.problems.push(Problem::missing(NAME, allowed()))).ok()
+    }
+
+    /// Why a host name does not identify this instance, if it does not.
+    fn host_name_fault(&self, host_name: &str) -> Option<&'static str> {
+        if HOST_NAMES_OF_MANY.contains(&host_name.to_ascii_lowercase().as_str()) {
+            return Some("is shared by many machines");
+        }
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let is_random = host_name.len() == CONTAINER_NAME_CHARACTERS && host_name.bytes().all(is_hex);
+        let is_kept = self.trimmed("SINDRI_AGENT_STATE_DIR").is_some();
+        (is_random && !is_kept).then_some("looks like a container id, which changes with every new container")
     }
 
     pub(super) fn provider(&mut self) -> Option<String> {
@@ -159,8 +180,13 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         tags
     }
 
-    /// A path, as it is: what it leads to shows when it is used.
+    /// A path from a variable of the agent, without surrounding blanks.
     pub(super) fn path(&mut self, name: &'static str) -> Option<PathBuf> {
+        self.trimmed(name).map(PathBuf::from)
+    }
+
+    /// A path from a variable of the system, unchanged.
+    pub(super) fn foreign_path(&mut self, name: &'static str) -> Option<PathBuf> {
         self.raw(name).map(PathBuf::from)
     }
 
@@ -169,7 +195,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         if let Some(configured) = self.path("SINDRI_AGENT_STATE_DIR") {
             return Some(configured);
         }
-        let of_user = self.path("XDG_STATE_HOME").filter(|path| path.is_absolute());
+        let of_user = self.foreign_path("XDG_STATE_HOME").filter(|path| path.is_absolute());
         let of_user = of_user.or_else(|| home.map(|home| home.join(".local/state")));
         of_user.map(|path| path.join("sindri-agent"))
     }
@@ -198,7 +224,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     pub(super) fn commands(&mut self) -> CommandPolicy {
         const NAME: &str = "SINDRI_AGENT_COMMANDS";
         const ALLOWED: &str = "on, off or allow:<file>";
-        let Some(raw) = self.raw(NAME) else {
+        let Some(raw) = self.trimmed(NAME) else {
             return CommandPolicy::On;
         };
         match raw.to_string_lossy().as_ref() {
@@ -246,9 +272,18 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         (self.variable)(name).filter(|value| !value.is_empty())
     }
 
+    /// The value without surrounding blanks, such as the CR of a file with CR LF line ends.
+    fn trimmed(&self, name: &str) -> Option<OsString> {
+        let raw = self.raw(name)?;
+        match raw.to_str().map(str::trim) {
+            Some(text) => (!text.is_empty()).then(|| text.into()),
+            None => Some(raw),
+        }
+    }
+
     /// A text; one that is not UTF-8 is a problem.
     fn text(&mut self, name: &'static str, allowed: &str) -> Option<String> {
-        let raw = self.raw(name)?;
+        let raw = self.trimmed(name)?;
         raw.into_string().map_err(|raw| self.problem(name, &raw.to_string_lossy(), allowed)).ok()
     }
 

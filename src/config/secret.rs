@@ -37,6 +37,17 @@ impl Secret {
         std::str::from_utf8(&self.0).expect("invariant: it was made of a text")
     }
 
+    /// A likely mistake in an API key that is legal: quotes around it, or the scheme in front of it.
+    pub fn likely_mistake(&self) -> Option<&'static str> {
+        const MARKS: [char; 3] = ['"', '\'', '`'];
+        let key = self.expose();
+        if key.starts_with(MARKS) || key.ends_with(MARKS) {
+            return Some("it stands in quotes, and the agent sends them too; remove the quotes");
+        }
+        let begins_with_scheme = key.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("bearer"));
+        begins_with_scheme.then_some("it begins with the word Bearer, which the agent adds; remove the word")
+    }
+
     /// The same with a backslash before each of these marks, as it stands within a JSON text, say.
     pub fn escaped(&self, marks: &[char]) -> Self {
         let pieces = self.expose().split_inclusive(marks).flat_map(|piece| match piece.strip_suffix(marks) {
@@ -89,6 +100,20 @@ mod tests {
             "[redacted] [redacted] [redacted] Some([redacted])"
         );
         assert_eq!(secret.clone().expose(), "hunter2");
+    }
+
+    #[test]
+    fn mistake_in_a_key_is_named() {
+        let mistake = |key: &str| Secret::new(key).likely_mistake();
+        for quoted in ["\"sk-1\"", "'sk-1'", "`sk-1", "sk-1\""] {
+            assert!(mistake(quoted).is_some_and(|text| text.contains("quotes")), "{quoted}");
+        }
+        for named in ["Bearer:sk-1", "bearer_sk-1"] {
+            assert!(mistake(named).is_some_and(|text| text.contains("Bearer")), "{named}");
+        }
+        for right in ["sk-1", "bear", "s\"k", ""] {
+            assert_eq!(mistake(right), None, "{right}");
+        }
     }
 
     #[test]

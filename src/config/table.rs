@@ -2,6 +2,9 @@
 //!
 //! It describes and does not read; a test compares the two halves.
 
+use super::API_KEY_VARIABLE;
+use crate::nearest::nearest;
+
 /// One environment variable.
 #[derive(Clone, Copy, Debug)]
 pub struct Variable {
@@ -18,6 +21,27 @@ pub struct Variable {
 /// All of them, in the order in which an operator meets them.
 pub fn table() -> &'static [Variable] {
     TABLE
+}
+
+/// Most unknown names that are reported.
+const UNKNOWN_MAX: usize = 8;
+
+/// One warning for each name that begins with `SINDRI_AGENT_` or nearly equals a variable of the agent, and is not one.
+/// All other names with `SINDRI_` belong to Sindri.
+pub(super) fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known: Vec<&str> = TABLE.iter().map(|row| row.name).filter(|name| name.starts_with("SINDRI_")).collect();
+    let mut lines: Vec<String> = names
+        .filter(|name| !known.contains(&name.as_str()))
+        .filter_map(|name| {
+            let meant = nearest(&name, known.iter().copied());
+            let is_ours = meant.is_some() || name.starts_with("SINDRI_AGENT_");
+            let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+            is_ours.then(|| format!("{} is not a variable of the agent and is ignored{meant}", name.escape_debug()))
+        })
+        .collect();
+    lines.sort_unstable();
+    lines.truncate(UNKNOWN_MAX);
+    lines
 }
 
 /// The table as it stands in the README.
@@ -80,10 +104,7 @@ const TABLE: &[Variable] = &[
         "http or https; a path prefix is kept, trailing slashes are dropped; user name, password, query and fragment \
          are refused",
     ),
-    required(
-        "SINDRI_CONSOLE_API_KEY",
-        "the key of this instance: visible ASCII characters; surrounding white space is dropped",
-    ),
+    required(API_KEY_VARIABLE, "the key of this instance: visible ASCII characters without blanks"),
     optional("SINDRI_INSTANCE_ID", "host name", "1–100 visible ASCII characters"),
     optional(
         "SINDRI_PROVIDER",
@@ -108,7 +129,11 @@ const TABLE: &[Variable] = &[
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
         "where to remember which id which console gave; if it cannot be written, the agent warns once and goes on",
     ),
-    optional("SINDRI_AGENT_CA_FILE", "", "certificates (PEM) of a private authority to trust beside the others"),
+    optional(
+        "SINDRI_AGENT_CA_FILE",
+        "",
+        "certificates (PEM) to trust beside the others: of a private authority, or the console's own self-signed one",
+    ),
     optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: no terminal is ever opened, whatever the console says"),
     optional(
         "SINDRI_AGENT_COMMANDS",
@@ -154,6 +179,33 @@ mod tests {
         assert!(help_table().lines().all(|line| line.chars().count() <= 130));
         assert!(TABLE.iter().all(|variable| help_table().contains(variable.name)));
         assert_eq!(wrapped("a bc d", 4), ["a bc", "d"]);
+    }
+
+    #[test]
+    fn unknown_name_is_reported_with_the_nearest_known_one() {
+        let lines = |names: &[&str]| unknown(names.iter().map(|name| (*name).to_owned()));
+        let ours: Vec<&str> = TABLE.iter().flat_map(|row| row.name.split(", ")).collect();
+        assert_eq!(lines(&ours), [""; 0]);
+        let of_sindri = [
+            "SINDRI_LLM_ADAPTER",
+            "SINDRI_LLM_PROXY_PORT",
+            "SINDRI_LLM_REPORT_INTERVAL",
+            "SINDRI_SCRIPT_B64",
+            "SINDRI_VALIDATION_TIMEOUT",
+            "PATH",
+        ];
+        assert_eq!(lines(&of_sindri), [""; 0]);
+        assert_eq!(
+            lines(&["SINDRI_CONSOLE_URI", "SINDRI_AGENT_HEARBEAT", "SINDRI_AGENT_COLOR", "sindri_log_level"]),
+            [
+                "SINDRI_AGENT_COLOR is not a variable of the agent and is ignored",
+                "SINDRI_AGENT_HEARBEAT is not a variable of the agent and is ignored; did you mean SINDRI_AGENT_HEARTBEAT?",
+                "SINDRI_CONSOLE_URI is not a variable of the agent and is ignored; did you mean SINDRI_CONSOLE_URL?",
+                "sindri_log_level is not a variable of the agent and is ignored; did you mean SINDRI_LOG_LEVEL?",
+            ]
+        );
+        let many: Vec<String> = (0..100).map(|number| format!("SINDRI_AGENT_{number}")).collect();
+        assert_eq!(unknown(many.into_iter()).len(), UNKNOWN_MAX);
     }
 
     #[test]

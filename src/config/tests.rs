@@ -46,19 +46,21 @@ fn two_variables_are_enough() {
 #[test]
 fn everything_can_be_set() {
     let config = read(&[
+        ("SINDRI_CONSOLE_URL", "https://c.example/x/ \r"),
         ("SINDRI_CONSOLE_API_KEY", " spaced \n"),
-        ("SINDRI_INSTANCE_ID", "db-7"),
-        ("SINDRI_PROVIDER", "Fly"),
+        ("SINDRI_INSTANCE_ID", "db-7\r"),
+        ("SINDRI_PROVIDER", " Fly\r"),
         ("SINDRI_REGION", "fra"),
         ("SINDRI_AGENT_HEARTBEAT", "0.05"),
         ("SINDRI_AGENT_METRICS", "86400"),
         ("SINDRI_AGENT_TAGS", "team=shop, query=a=b,"),
-        ("SINDRI_AGENT_SHELL", "/bin/zsh"),
+        ("SINDRI_AGENT_SHELL", "/bin/zsh\r"),
+        ("SINDRI_AGENT_CA_FILE", " /ca.pem\t"),
         ("SINDRI_AGENT_STATE_DIR", "/state"),
         ("SINDRI_AGENT_TERMINAL", "off"),
-        ("SINDRI_AGENT_COMMANDS", "allow:/etc/programs"),
+        ("SINDRI_AGENT_COMMANDS", "allow:/etc/programs\r"),
         ("SINDRI_AGENT_AUDIT", "/audit"),
-        ("SINDRI_LOG_LEVEL", "DEBUG"),
+        ("SINDRI_LOG_LEVEL", "DEBUG\r"),
         ("HTTPS_PROXY", "http://upper"),
         ("https_proxy", "http://lower"),
         ("NO_PROXY", "*"),
@@ -71,7 +73,11 @@ fn everything_can_be_set() {
     assert_eq!((config.heartbeat_ms, config.metrics_ms), (50, 86_400_000));
     let tags = [("query", "a=b"), ("team", "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(config.tags.into_iter().collect::<Vec<_>>(), tags);
-    assert_eq!(config.shell, Path::new("/bin/zsh"));
+    assert_eq!(config.console_url.to_string(), "https://c.example/x");
+    assert_eq!(
+        (config.shell.as_path(), config.ca_file.as_deref()),
+        (Path::new("/bin/zsh"), Some(Path::new("/ca.pem")))
+    );
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/state")));
     assert_eq!(config.terminal, TerminalPolicy::Off);
     assert_eq!(config.commands, CommandPolicy::Allow("/etc/programs".into()));
@@ -95,7 +101,7 @@ fn all_problems_are_told_at_once() {
         ("SINDRI_LOG_LEVEL", "trace"),
     ]);
     let expected = [
-        "SINDRI_CONSOLE_API_KEY is [redacted]; it must be a key of visible ASCII characters",
+        "SINDRI_CONSOLE_API_KEY is [redacted]; it must be a key of visible ASCII characters, without blanks and without the word Bearer",
         "SINDRI_CONSOLE_URL is \"ftp://…@c\"; it must be a URL that begins with http:// or https://",
         "SINDRI_INSTANCE_ID is \"two words\"; it must be 1–100 visible ASCII characters",
         "SINDRI_PROVIDER is \"a b\"; it must be 1–64 visible ASCII characters",
@@ -115,7 +121,7 @@ fn all_problems_are_told_at_once() {
 fn an_empty_variable_counts_as_unset() {
     let missing = problems(&[("SINDRI_CONSOLE_URL", ""), ("SINDRI_CONSOLE_API_KEY", " ")]);
     let expected = [
-        "SINDRI_CONSOLE_API_KEY is not set; it must be a key of visible ASCII characters",
+        "SINDRI_CONSOLE_API_KEY is not set; it must be a key of visible ASCII characters, without blanks and without the word Bearer",
         "SINDRI_CONSOLE_URL is not set; it must be a URL such as https://console.example.com",
     ];
     assert_eq!(missing, expected);
@@ -133,6 +139,40 @@ fn a_host_name_that_cannot_be_an_id_is_a_problem() {
     };
     let problems = Config::read(variable, &machine).expect_err("a problem").to_string();
     assert!(problems.starts_with("SINDRI_INSTANCE_ID is not set; it must be"), "{problems}");
+}
+
+#[test]
+fn key_with_a_blank_inside_is_a_problem() {
+    for key in ["Bearer sk-1", "sk 1", "sk\t1"] {
+        let [problem] = &problems(&[("SINDRI_CONSOLE_API_KEY", key)])[..] else { panic!("{key}") };
+        assert!(problem.ends_with("without blanks and without the word Bearer"), "{problem}");
+    }
+}
+
+#[test]
+fn host_name_that_identifies_nobody_is_one_warning() {
+    let warnings = |host_name: &str, set: &[(&str, &str)]| {
+        let required = [("SINDRI_CONSOLE_URL", "http://c"), ("SINDRI_CONSOLE_API_KEY", KEY)];
+        let find = |name: &str| set.iter().chain(&required).find(|(variable, _)| *variable == name);
+        let machine = Machine { host_name: host_name.to_owned(), ..machine() };
+        let config = Config::read(|name| find(name).map(|(_, value)| value.into()), &machine);
+        config.expect("a configuration").warnings
+    };
+    for host_name in ["localhost", "LocalHost.localdomain", "(none)"] {
+        let [warning] = &warnings(host_name, &[])[..] else { panic!("{host_name}") };
+        let start =
+            format!("SINDRI_INSTANCE_ID is not set, and the host name {host_name:?} is shared by many machines");
+        assert!(warning.starts_with(&start), "{warning}");
+        assert_eq!(warnings(host_name, &[("SINDRI_INSTANCE_ID", "db-7")]), [""; 0]);
+    }
+    let [warning] = &warnings("0123456789ab", &[])[..] else { panic!("no warning") };
+    assert!(warning.contains("looks like a container id"), "{warning}");
+    for set in [("SINDRI_AGENT_STATE_DIR", "/state"), ("SINDRI_INSTANCE_ID", "db-7")] {
+        assert_eq!(warnings("0123456789ab", &[set]), [""; 0]);
+    }
+    for host_name in ["web-1", "0123456789abc", "0123456789AB", "localhost-1"] {
+        assert_eq!(warnings(host_name, &[]), [""; 0], "{host_name}");
+    }
 }
 
 #[test]

@@ -31,6 +31,11 @@ pub enum InvalidUrl {
     /// A query or a fragment.
     #[error("a URL without query and fragment")]
     Query,
+    /// A zone id behind an IPv6 address.
+    #[error(
+        "a URL without a zone id: an address such as fe80::1%25eth0 is of one interface alone; give the console another"
+    )]
+    Zone,
     /// A port that is none.
     #[error("a URL with a port from 1 to 65535")]
     Port,
@@ -68,6 +73,9 @@ impl ConsoleUrl {
             Some(port) => port.strip_prefix(':').and_then(legal_port).ok_or(InvalidUrl::Port)?,
             None => return Err(InvalidUrl::NotAUrl),
         };
+        if host.contains('%') {
+            return Err(InvalidUrl::Zone);
+        }
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host.is_empty() {
             return Err(InvalidUrl::NotAUrl);
@@ -189,6 +197,8 @@ mod tests {
             ("http://a b", InvalidUrl::NotAUrl),
             ("https://user:pw@c", InvalidUrl::UserInformation),
             ("https://@c", InvalidUrl::UserInformation),
+            ("http://[fe80::1%25lo]", InvalidUrl::Zone),
+            ("http://[fe80::1%lo]:8080/x", InvalidUrl::Zone),
             ("https://c/?a=1", InvalidUrl::Query),
             ("https://c/#a", InvalidUrl::Query),
         ] {

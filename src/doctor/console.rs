@@ -4,6 +4,7 @@
 //! a GET, and the WebSocket is opened under the id [`VISITOR`], which no instance has.
 
 use super::finding::Sheet;
+use crate::config::API_KEY_VARIABLE;
 use crate::link::probe::{Asked, Greeting, Handshake, Probe, Ready};
 use crate::link::{Error, RootsFrom, Target};
 use crate::protocol::{InstanceId, close};
@@ -44,6 +45,7 @@ const ORDER: [&str; 8] = ["dns", "tcp", "proxy", "tls", "registration", "clock",
 /// All checks of the way.
 pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, sheet: &mut Sheet) {
     let (tls, proxied) = (target.url.is_tls(), target.proxy.is_some());
+    let mistake = target.key.likely_mistake();
     let applies = |check: &str| applies(check, tls, proxied);
     let probe = match Probe::new(target, executor) {
         Ok(probe) => probe,
@@ -53,7 +55,7 @@ pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, 
             return sheet.skip(rest, "the key cannot be sent");
         }
     };
-    let visit = Visit { probe, policy: Policy::default(), tls, proxied };
+    let visit = Visit { probe, policy: Policy::default(), tls, proxied, mistake };
     if let Err(Stopped { at, because }) = visit.walk(sheet).await {
         let rest = ORDER.into_iter().skip_while(|check| *check != at).skip(1);
         sheet.skip(rest.filter(|check| applies(check)), because);
@@ -86,6 +88,8 @@ struct Visit {
     policy: Policy,
     tls: bool,
     proxied: bool,
+    /// A likely mistake in the key.
+    mistake: Option<&'static str>,
 }
 
 impl Visit {
@@ -233,7 +237,10 @@ impl Visit {
                     return Ok(asked);
                 }
                 _ => {
-                    sheet.ok("registration", status(&asked));
+                    match asked.media_type.as_deref().filter(|_| (200..300).contains(&asked.status)) {
+                        None => sheet.ok("registration", status(&asked)),
+                        Some(media_type) => sheet.warn("registration", not_json(&asked, media_type)),
+                    }
                     return Ok(asked);
                 }
             },
@@ -254,7 +261,7 @@ impl Visit {
             Some(Ok(greeting)) => greeting,
             Some(Err(Error::KeyRefused { status, words, .. })) => {
                 sheet.ok("websocket", format!("the console looks at the key first (HTTP status {status})"));
-                key(Some(words), sheet);
+                self.key(Some(words), sheet);
                 return Ok(());
             }
             Some(Err(error)) => {
@@ -271,8 +278,18 @@ impl Visit {
             }
         };
         let refused = websocket(greeting, sheet)?;
-        key(refused.or(refused_before), sheet);
+        self.key(refused.or(refused_before), sheet);
         Ok(())
+    }
+
+    fn key(&self, refused: Option<String>, sheet: &mut Sheet) {
+        let Some(words) = refused else { return sheet.ok("key", "the console accepts it") };
+        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+        let cure = match self.mistake {
+            Some(mistake) => format!("{mistake}, in {API_KEY_VARIABLE}"),
+            None => format!("set a valid one in {API_KEY_VARIABLE}"),
+        };
+        sheet.fail("key", format!("the console refuses it{words}: {cure}"));
     }
 
     /// The outcome of one step of a dial, or its error as a text, or that nothing came of it in time, and what is `late`
@@ -328,16 +345,6 @@ fn websocket(greeting: Greeting, sheet: &mut Sheet) -> Result<Option<String>, St
     Ok(None)
 }
 
-fn key(refused: Option<String>, sheet: &mut Sheet) {
-    match refused {
-        None => sheet.ok("key", "the console accepts it"),
-        Some(words) => {
-            let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
-            sheet.fail("key", format!("the console refuses it{words}: set a valid one in SINDRI_CONSOLE_API_KEY"));
-        }
-    }
-}
-
 fn clock(date: Option<SystemTime>, now: SystemTime, sheet: &mut Sheet) {
     let Some(date) = date else {
         return sheet.skip(["clock"], "the console does not tell its time");
@@ -362,6 +369,14 @@ fn clock(date: Option<SystemTime>, now: SystemTime, sheet: &mut Sheet) {
 
 fn status(asked: &Asked) -> String {
     format!("{} answers a GET with HTTP status {}", asked.path, asked.status)
+}
+
+fn not_json(asked: &Asked, media_type: &str) -> String {
+    format!(
+        "{} and {media_type} instead of JSON: something else may stand in the console's place, such as a captive portal; \
+         log in to this network, or correct SINDRI_CONSOLE_URL",
+        status(asked)
+    )
 }
 
 fn words(asked: &Asked) -> String {

@@ -3,7 +3,7 @@
 //! It starts one shell, which ends at once, and writes nothing.
 
 use super::finding::Sheet;
-use crate::config::{Config, TerminalPolicy};
+use crate::config::{API_KEY_VARIABLE, Config, TerminalPolicy};
 use crate::identity::IdentityStore;
 use crate::metrics::{Roots, Sampler, Space};
 use crate::protocol::metrics::Source;
@@ -104,7 +104,7 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
 /// Starts the shell as a session would, and waits for its end; `None` where that does not come.
 async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
     let (shell, home) = (config.shell.clone().into_os_string(), config.home.clone());
-    let settings = Settings { shell, home, secrets: vec!["SINDRI_CONSOLE_API_KEY".to_owned()] };
+    let settings = Settings { shell, home, secrets: vec![API_KEY_VARIABLE.to_owned()] };
     let (shell, start) = trial.start(&settings)?;
     let run = async {
         start.done(&shell).await?;

@@ -12,7 +12,7 @@ mod console;
 mod finding;
 mod machine;
 
-use crate::config::{Config, Problems};
+use crate::config::{Config, Problems, unknown_variables};
 use crate::link::Target;
 use finding::Sheet;
 use futures_lite::future::block_on;
@@ -32,7 +32,10 @@ pub fn run(config: Result<Config, Problems>, json: bool) -> ExitCode {
     let mut sheet = Sheet::new(json, io::stdout());
     match config {
         Ok(config) => check(&config, &mut sheet),
-        Err(problems) => problems.iter().for_each(|problem| sheet.fail("configuration", problem.to_string())),
+        Err(problems) => {
+            problems.iter().for_each(|problem| sheet.fail("configuration", problem.to_string()));
+            unknown_variables().into_iter().for_each(|line| sheet.warn("configuration", line));
+        }
     }
     ExitCode::from(if sheet.finish() { HEALTHY } else { FAULTY })
 }
@@ -57,8 +60,8 @@ fn configuration(config: &Config, target: Option<&Target>, sheet: &mut Sheet) {
     let (url, id) = (&config.console_url, &config.instance_id);
     let provider = config.provider.as_deref().unwrap_or("none");
     sheet.ok("configuration", format!("console {url}, instance id {id}, provider {provider}"));
-    for warning in &config.warnings {
-        sheet.warn("configuration", warning.clone());
+    for warning in config.warnings.iter().cloned().chain(unknown_variables()) {
+        sheet.warn("configuration", warning);
     }
     if target.is_some_and(Target::exposes_key) {
         let text = format!("the API key travels to {} in clear text, where others can read it: use https", url.host());

@@ -58,7 +58,7 @@ impl Dialer {
     /// key is in it, and so it is gone from memory when it was sent.
     pub(super) fn request(&self, method: &str, path: &str, rest: [&str; 2]) -> Secret {
         let before = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAuthorization: Bearer ",
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\nAuthorization: Bearer ",
             path = self.target.url.path(path),
             host = self.target.url.authority(),
         );

@@ -3,6 +3,7 @@
 //! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
 //! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
 
+use super::explain;
 use super::proxy::ProxyFault;
 use super::race::Failed;
 use super::roots::RootsFault;
@@ -15,7 +16,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operator must correct the API key.
-    #[error("the API key cannot stand in an HTTP header: it is empty or holds a control character")]
+    #[error(
+        "the API key cannot stand in an HTTP header: it is empty or holds something else than visible ASCII characters"
+    )]
     Key,
     /// The operator, or the console that gave it, must correct the instance id.
     #[error("{0}; this one has not")]
@@ -116,7 +119,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum PeerFault {
     /// The connection broke.
-    #[error("broke the connection off: {0}")]
+    #[error("broke the connection off: {}", explain::io(.0))]
     Broke(io::Error),
     /// The stream ended before an answer.
     #[error("closed the connection without an answer")]
@@ -130,6 +133,15 @@ pub enum PeerFault {
     /// Its answer's head is over the limit.
     #[error("sent an HTTP answer whose head is over the limit")]
     HeadTooBig,
+    /// It sent a success with an invalid body.
+    #[error("sent an answer {0}")]
+    BadBody(&'static str),
+    /// It sent a success of this media type instead of JSON.
+    #[error(
+        "answered with {0} instead of JSON: something else stands in the console's place, such as a captive portal; \
+         log in to this network, or correct the console URL"
+    )]
+    NotJson(String),
     /// It agreed to an upgrade in the wrong way.
     #[error("answered the upgrade with 101 but without a valid {0} header: something between is no WebSocket proxy")]
     BadUpgrade(&'static str),
@@ -212,7 +224,8 @@ impl Error {
 }
 
 fn attempts(failed: &[Failed]) -> String {
-    let texts: Vec<String> = failed.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+    let texts: Vec<String> =
+        failed.iter().map(|(address, error)| format!("{address}: {}", explain::io(error))).collect();
     texts.join("; ")
 }
 

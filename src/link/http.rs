@@ -4,7 +4,7 @@
 //! `httparse`, because a client library costs 110 KB of binary for one POST, one upgrade and one CONNECT.
 //!
 //! Invariants: an answer's head takes at most [`HEAD_BYTES_MAX`], its body [`BODY_BYTES_MAX`]; what is over the body's
-//! limit is left unread. Once a status is known it is never lost to a body that breaks off.
+//! limit is left unread. [`Body::fault`] says when a body does not have the announced length (RFC 9112, section 6.3).
 
 use super::error::PeerFault;
 use futures_lite::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -40,6 +40,28 @@ pub(super) struct Answer {
     pub(super) rest: Vec<u8>,
 }
 
+/// The body of an answer, as far as it came and as far as the limit allows.
+#[derive(Debug)]
+pub(super) struct Body {
+    /// At most [`BODY_BYTES_MAX`].
+    pub(super) bytes: Vec<u8>,
+    /// What is wrong with its length, if anything.
+    pub(super) fault: Option<&'static str>,
+}
+
+/// Where a body ends.
+enum Framing {
+    Exactly(usize),
+    Chunked,
+    UntilEnd,
+    /// The head is contradictory or unknown, for this reason.
+    Unknown(&'static str),
+}
+
+const TOO_LONG: &str = "of more than 64 KiB";
+const CUT_SHORT: &str = "that ends before the length it announced";
+const BAD_CHUNK: &str = "with a malformed chunk";
+
 impl Head {
     /// The first header of this name, in any case.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -48,8 +70,48 @@ impl Head {
 
     /// Whether a header that lists tokens has this one.
     pub(super) fn lists(&self, name: &str, token: &str) -> bool {
-        let named = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
-        named.flat_map(|(_, value)| value.split(',')).any(|listed| listed.trim().eq_ignore_ascii_case(token))
+        self.tokens(name).any(|listed| listed.eq_ignore_ascii_case(token))
+    }
+
+    /// The tokens of a header that lists them, of all headers of this name.
+    fn tokens<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.headers.iter().filter(move |(known, _)| known.eq_ignore_ascii_case(name));
+        named.flat_map(|(_, value)| value.split(',')).map(str::trim)
+    }
+
+    /// The media type of the body, if it is declared and not JSON.
+    pub(super) fn foreign_type(&self) -> Option<&str> {
+        let media_type = self.header("content-type")?.split(';').next().unwrap_or_default().trim();
+        let subtype = media_type.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+        let is_json = subtype == "json" || subtype.ends_with("+json");
+        (!is_json && !media_type.is_empty()).then_some(media_type)
+    }
+
+    /// The content coding of a compressed body.
+    pub(super) fn compression(&self) -> Option<&str> {
+        self.tokens("content-encoding").find(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+    }
+
+    fn framing(&self) -> Framing {
+        if matches!(self.status, 204 | 304) {
+            return Framing::Exactly(0);
+        }
+        let mut codings = self.tokens("transfer-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity"));
+        match (codings.next(), codings.next()) {
+            (None, _) => {}
+            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => return Framing::Chunked,
+            (Some(_), _) => return Framing::Unknown("in a transfer coding that the agent does not know"),
+        }
+        let mut lengths = self.tokens("content-length");
+        let Some(length) = lengths.next() else { return Framing::UntilEnd };
+        if lengths.any(|other| other != length) {
+            return Framing::Unknown("with two lengths");
+        }
+        let is_number = !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Framing::Unknown("whose Content-Length is not a number");
+        }
+        Framing::Exactly(length.parse().unwrap_or(usize::MAX))
     }
 
     /// `Retry-After` in milliseconds: a number of seconds, or a date as against the server's own clock.
@@ -134,47 +196,63 @@ fn parse_head(buffer: &[u8]) -> Result<Option<(usize, Head)>, PeerFault> {
     Ok(Some((length, Head { status, headers })))
 }
 
-/// The body behind a head, as far as it comes and as far as the limit allows.
-pub(super) async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, rest: Vec<u8>) -> Vec<u8> {
-    if matches!(head.status, 204 | 304) {
-        return Vec::new();
-    }
-    if head.lists("transfer-encoding", "chunked") {
-        return read_chunks(stream, rest).await;
-    }
-    let announced = head.header("content-length").and_then(|text| text.trim().parse::<usize>().ok());
-    let length = announced.unwrap_or(BODY_BYTES_MAX).min(BODY_BYTES_MAX);
-    let mut body = rest;
-    fill(stream, &mut body, length).await;
-    body.truncate(length);
-    body
+/// Reads the body behind a head. Without an announced length a reset ends the body like an end of stream: servers reset
+/// connections whose request they did not read to the end.
+pub(super) async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, head: &Head, rest: Vec<u8>) -> Body {
+    let (mut bytes, fault) = match head.framing() {
+        Framing::Chunked => read_chunks(stream, rest).await,
+        Framing::Exactly(length) => {
+            let (mut body, wanted) = (rest, length.min(BODY_BYTES_MAX));
+            let is_whole = fill(stream, &mut body, wanted).await;
+            body.truncate(wanted);
+            (body, if length > BODY_BYTES_MAX { Some(TOO_LONG) } else { (!is_whole).then_some(CUT_SHORT) })
+        }
+        framing @ (Framing::UntilEnd | Framing::Unknown(_)) => {
+            let mut body = rest;
+            let is_over = fill(stream, &mut body, BODY_BYTES_MAX + 1).await;
+            let fault = if let Framing::Unknown(fault) = framing { Some(fault) } else { is_over.then_some(TOO_LONG) };
+            (body, fault)
+        }
+    };
+    bytes.truncate(BODY_BYTES_MAX);
+    Body { bytes, fault }
 }
 
-async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, mut raw: Vec<u8>) -> Vec<u8> {
+async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, mut raw: Vec<u8>) -> (Vec<u8>, Option<&'static str>) {
     let mut body = Vec::new();
-    while body.len() < BODY_BYTES_MAX {
+    loop {
         let (start, length) = match httparse::parse_chunk_size(&raw) {
-            Ok(httparse::Status::Complete((_, 0))) | Err(_) => break,
+            Ok(httparse::Status::Complete((_, 0))) => return (body, None),
             Ok(httparse::Status::Complete((start, length))) => (start, length),
             Ok(httparse::Status::Partial) => {
                 let wanted = raw.len() + 1;
-                if wanted > HEAD_BYTES_MAX || !fill(stream, &mut raw, wanted).await {
-                    break;
+                if wanted > HEAD_BYTES_MAX {
+                    return (body, Some(BAD_CHUNK));
+                }
+                if !fill(stream, &mut raw, wanted).await {
+                    return (body, Some(CUT_SHORT));
                 }
                 continue;
             }
+            Err(_) => return (body, Some(BAD_CHUNK)),
         };
         let room = BODY_BYTES_MAX - body.len();
-        let taken = usize::try_from(length).unwrap_or(usize::MAX).min(room);
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let end = start + length.min(room);
         // The two bytes behind a chunk end its line.
-        let whole = fill(stream, &mut raw, start + taken + 2).await;
-        body.extend(raw.iter().skip(start).take(taken));
-        if !whole {
-            break;
+        let is_whole = fill(stream, &mut raw, end + 2).await;
+        body.extend(raw.iter().take(end).skip(start));
+        if length > room {
+            return (body, Some(TOO_LONG));
         }
-        raw.drain(..start + taken + 2);
+        if !is_whole {
+            return (body, Some(CUT_SHORT));
+        }
+        if raw.get(end..end + 2) != Some(b"\r\n") {
+            return (body, Some(BAD_CHUNK));
+        }
+        raw.drain(..end + 2);
     }
-    body
 }
 
 /// Reads until the buffer holds so many bytes; false where the stream ends or breaks before.
@@ -200,7 +278,7 @@ mod tests {
     use futures_lite::future;
     use futures_lite::io::Cursor;
 
-    fn answer(text: &str) -> Result<(u16, Vec<u8>), PeerFault> {
+    fn answer(text: &str) -> Result<(u16, Body), PeerFault> {
         future::block_on(async {
             let mut stream = Cursor::new(text.as_bytes().to_vec());
             let Answer { head, rest } = read_answer(&mut stream).await?;
@@ -213,40 +291,77 @@ mod tests {
     }
 
     #[test]
-    fn bodies_end_by_length_by_chunk_or_with_the_stream() {
+    fn body_ends_by_length_by_chunk_or_with_the_stream() {
         let cases = [
-            ("HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nhello", "he"),
-            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n", "hello"),
-            ("HTTP/1.1 201 Created\r\n\r\nhello", "hello"),
-            ("HTTP/1.1 201 Created\r\nContent-Length: 9\r\n\r\nhello", "hello"),
-            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", "hello"),
-            ("HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\nnonsense", ""),
-            (
-                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\n\r\nhello",
-                "hello",
-            ),
+            ("Content-Length: 2\r\n\r\nhello", "he"),
+            ("Content-Length: 2, 2\r\ncontent-length: 2\r\n\r\nhello", "he"),
+            ("Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n", "hello"),
+            ("Transfer-Encoding: identity\r\n\r\nhello", "hello"),
+            ("X: y\r\n\r\nhello", "hello"),
+            ("Content-Length: 0\r\n\r\n", ""),
         ];
-        for (text, body) in cases {
-            assert_eq!(answer(text).expect("an answer"), (201, body.as_bytes().to_vec()), "{text}");
+        for (text, expected) in cases {
+            let (status, body) = answer(&format!("HTTP/1.1 201 Created\r\n{text}")).expect("an answer");
+            assert_eq!((status, &body.bytes[..], body.fault), (201, expected.as_bytes(), None), "{text}");
+        }
+        let interim =
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nLink: x\r\n\r\nHTTP/1.1 201 Created\r\n\r\nhello";
+        assert_eq!(answer(interim).expect("an answer").1.bytes, b"hello");
+    }
+
+    #[test]
+    fn body_of_a_wrong_length_says_so() {
+        let unknown = "in a transfer coding that the agent does not know";
+        let cases = [
+            ("Content-Length: 14\r\n\r\nhello", "hello", CUT_SHORT),
+            ("Content-Length: -1\r\n\r\nhello", "hello", "whose Content-Length is not a number"),
+            ("Content-Length: \r\n\r\nhello", "hello", "whose Content-Length is not a number"),
+            ("Content-Length: 2\r\nContent-Length: 5\r\n\r\nhello", "hello", "with two lengths"),
+            ("Transfer-Encoding: chunked\r\n\r\n9\r\nhello", "hello", CUT_SHORT),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "hello", CUT_SHORT),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n0\r\n\r\n", "hello", BAD_CHUNK),
+            ("Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\nhello", "", BAD_CHUNK),
+            ("Transfer-Encoding: chunked\r\n\r\nnonsense", "", BAD_CHUNK),
+            ("Transfer-Encoding: gzip, chunked\r\n\r\nhello", "hello", unknown),
+        ];
+        for (text, expected, fault) in cases {
+            let (_, body) = answer(&format!("HTTP/1.1 201 Created\r\n{text}")).expect("an answer");
+            assert_eq!((&body.bytes[..], body.fault), (expected.as_bytes(), Some(fault)), "{text}");
         }
     }
 
     #[test]
-    fn what_is_endless_is_cut() {
+    fn endless_body_and_head_are_cut() {
         let endless = "x".repeat(BODY_BYTES_MAX * 2);
         for framing in ["", "Content-Length: 999999999999\r\n", "Content-Length: 99999999999999999999999999\r\n"] {
             let (_, body) = answer(&format!("HTTP/1.1 500 No\r\n{framing}\r\n{endless}")).expect("an answer");
-            assert_eq!(body.len(), BODY_BYTES_MAX);
+            assert_eq!((body.bytes.len(), body.fault), (BODY_BYTES_MAX, Some(TOO_LONG)));
         }
         let chunk = format!("HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n{endless}");
-        assert_eq!(answer(&chunk).expect("an answer").1.len(), BODY_BYTES_MAX);
+        let (_, body) = answer(&chunk).expect("an answer");
+        assert_eq!((body.bytes.len(), body.fault), (BODY_BYTES_MAX, Some(TOO_LONG)));
         let head = format!("HTTP/1.1 200 OK\r\nX: {endless}");
         assert!(matches!(answer(&head), Err(PeerFault::HeadTooBig)));
         assert!(matches!(answer(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(20)), Err(PeerFault::NotHttp)));
     }
 
     #[test]
-    fn what_is_not_http_is_named() {
+    fn content_type_tells_json_from_anything_else() {
+        let foreign = |value: &str| head(&format!("HTTP/1.1 200 OK\r\n{value}\r\n")).foreign_type().map(str::to_owned);
+        for json in ["", "Content-Type: \r\n", "content-type: Application/JSON; charset=utf-8\r\n"] {
+            assert_eq!(foreign(json), None, "{json}");
+        }
+        assert_eq!(foreign("Content-Type: application/problem+json\r\n"), None);
+        assert_eq!(foreign("Content-Type: text/html; charset=utf-8\r\n").as_deref(), Some("text/html"));
+        assert_eq!(foreign("Content-Type: application/jsonp\r\n").as_deref(), Some("application/jsonp"));
+        let compression =
+            |value: &str| head(&format!("HTTP/1.1 200 OK\r\n{value}\r\n")).compression().map(str::to_owned);
+        assert_eq!(compression("Content-Encoding: identity\r\n"), None);
+        assert_eq!(compression("Content-Encoding: gzip\r\n").as_deref(), Some("gzip"));
+    }
+
+    #[test]
+    fn answer_that_is_not_http_is_named() {
         assert!(matches!(answer(""), Err(PeerFault::Silent)));
         assert!(matches!(answer("SSH-2.0-OpenSSH_9.9\r\n"), Err(PeerFault::NotHttp)));
         assert!(matches!(answer("HTTP/1.1 20"), Err(PeerFault::NotHttp)));

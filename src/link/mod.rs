@@ -1,7 +1,7 @@
 //! Reaches the console: DNS, TCP, proxy, TLS, registration over HTTP, and the WebSocket.
 //!
 //! It decides nothing: when to register, dial, close or give up is ordered by the machine, and what messages mean is
-//! `protocol`'s. It keeps no deadline and retries nothing. Methods of [`Link`] return at once; what became of them is
+//! `protocol`'s. It keeps no deadline, but one for the files of certificates, and retries nothing. Methods of [`Link`] return at once; what became of them is
 //! reported, with the number of the attempt or link that it belongs to.
 //!
 //! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
@@ -12,8 +12,9 @@
 //! |---|---|
 //! | `target` | what is to be reached, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
-//! | `proxy`, `tls`, `roots` | what may stand between, what must, and who is trusted |
+//! | `proxy`, `tls`, `roots`, `verifier` | what may stand between, what must, and who is trusted |
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
+//! | `explain` | what the errors of libraries mean, in words |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
@@ -34,6 +35,7 @@ use stream::Progress;
 mod chain;
 mod dial;
 mod error;
+mod explain;
 mod http;
 mod inflow;
 pub mod probe;
@@ -49,12 +51,13 @@ mod target;
 mod tests;
 mod tls;
 mod upgrade;
+mod verifier;
 mod words;
 
 pub use error::{Error, Hop, PeerFault};
 pub use inflow::Received;
-pub use register::{Registered, exchange as exchange_registration};
-pub use roots::{RootsFault, RootsFrom};
+pub use register::{Registered, Verdict, exchange as exchange_registration};
+pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
 pub use target::{Target, Trust};
 pub use tls::TlsFault;

@@ -6,26 +6,25 @@
 
 use super::dial::Dialer;
 use super::error::{Error, Hop};
+use super::explain;
 use super::http::{self, Answer};
 use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
 use super::tls::TlsFault;
-use super::{resolve, tls, upgrade, words};
+use super::{register, resolve, tls, upgrade, words};
 use crate::protocol::InstanceId;
 use async_io::Timer;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
+use draupnir_fsm::driver::RegisterPath;
 use futures_lite::future;
 use futures_lite::stream::StreamExt;
 use smol::LocalExecutor;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
-
-/// The path of a registration, asked for without registering.
-const REGISTRATION_PATHS: [&str; 2] = ["/api/v1/instances/register", "/api/v1/instances"];
 
 /// A time by which every certificate has expired: the year 9000.
 const FAR_FUTURE: Duration = Duration::from_secs(221_845_392_000);
@@ -80,6 +79,8 @@ pub struct Asked {
     pub location: Option<String>,
     /// The console's clock, from its `Date` header.
     pub date: Option<SystemTime>,
+    /// The media type of a body that is something else than JSON.
+    pub media_type: Option<String>,
     /// The console's own words.
     pub words: String,
 }
@@ -159,7 +160,7 @@ impl Probe {
     pub async fn roots(&self) -> Result<Trusting, Error> {
         let trusted = self.dialer.tls.trusted().await?;
         let roots = &trusted.roots;
-        Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private })
+        Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private.len() })
     }
 
     /// Shakes hands where the URL demands TLS, and looks `ahead` into the future of the certificates.
@@ -190,23 +191,26 @@ impl Probe {
     /// # Errors
     /// What answers does not speak HTTP. Each path takes a connection of its own, which `open` makes.
     pub async fn ask(&self, mut open: impl AsyncFnMut() -> Result<Ready, Error>) -> Result<Asked, Error> {
-        let [designed, observed] = REGISTRATION_PATHS;
-        let asked = self.ask_for(designed, open().await?).await?;
-        if asked.status == 404 { self.ask_for(observed, open().await?).await } else { Ok(asked) }
+        let asked = self.ask_for(register::path(RegisterPath::Designed), open().await?).await?;
+        if asked.status != 404 {
+            return Ok(asked);
+        }
+        self.ask_for(register::path(RegisterPath::Observed), open().await?).await
     }
 
     async fn ask_for(&self, path: &str, mut ready: Ready) -> Result<Asked, Error> {
         let request = self.dialer.request("GET", path, ["Accept: application/json\r\n", "Connection: close\r\n\r\n"]);
         let exchanged = http::exchange(&mut ready.0, request.expose().as_bytes()).await;
         let Answer { head, rest } = exchanged.map_err(|fault| self.dialer.peer_error(fault))?;
-        let body = http::read_body(&mut ready.0, &head, rest).await;
+        let body = http::read_body(&mut ready.0, &head, rest).await.bytes;
         let key = &self.dialer.target.key;
         Ok(Asked {
             path: self.dialer.target.url.path(path),
             status: head.status,
             location: words::of_redirect(&head, key),
             date: head.date(),
-            words: words::of_body(&body, key),
+            media_type: head.foreign_type().filter(|_| !body.is_empty()).map(|text| words::printable(text, key)),
+            words: words::of_answer(&head, &body, key),
         })
     }
 
@@ -237,7 +241,7 @@ impl Probe {
                     return Greeting::Close { code, reason: words::printable(&reason, &self.dialer.target.key) };
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Err(error)) => return Greeting::Lost { error: error.to_string() },
+                Some(Err(error)) => return Greeting::Lost { error: explain::websocket(&error) },
                 None => return Greeting::Lost { error: "the stream ended".to_owned() },
             }
         }

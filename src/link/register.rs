@@ -2,10 +2,13 @@
 //!
 //! It does not choose the path, retry or follow redirects: the machine does the first two, and nobody the third, because
 //! a redirect that is followed hands the key to whoever wrote it. Wire: part A "HTTP", part B "Registration".
+//!
+//! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as anything
+//! but JSON. A refusal stays a refusal with any body.
 
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
-use super::http::{self, Answer};
+use super::http::{self, Answer, Body, Head};
 use super::stream::Progress;
 use super::words;
 use crate::config::Secret;
@@ -28,6 +31,49 @@ pub struct Registered {
     pub location: Option<String>,
 }
 
+/// What the status of a registration's answer means: the one table of it (wire.md, part B, "Registration").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// 2xx, and 409 (already registered): the console knows this instance.
+    Registered,
+    /// 3xx: the console is elsewhere.
+    Redirected,
+    /// 401, 403: the console refuses the key.
+    KeyRefused,
+    /// 404, 405: this console does not register instances on this path.
+    WrongPath,
+    /// 400, 422: the console refuses the payload, most likely its provider.
+    PayloadRefused,
+    /// Any other 4xx: the console does not register this instance.
+    Rejected,
+    /// 408, 425, 429, 5xx, and every status that HTTP does not define: retry later.
+    Unavailable,
+}
+
+impl Verdict {
+    /// What this HTTP status means.
+    pub fn of(status: u16) -> Self {
+        match status {
+            200..=299 | 409 => Self::Registered,
+            300..=399 => Self::Redirected,
+            401 | 403 => Self::KeyRefused,
+            404 | 405 => Self::WrongPath,
+            400 | 422 => Self::PayloadRefused,
+            408 | 425 | 429 => Self::Unavailable,
+            402..=499 => Self::Rejected,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+/// The path of a registration, without the prefix of the console URL.
+pub(super) fn path(kind: RegisterPath) -> &'static str {
+    match kind {
+        RegisterPath::Designed => "/api/v1/instances/register",
+        RegisterPath::Observed => "/api/v1/instances",
+    }
+}
+
 /// Registers once.
 pub(super) async fn register(dialer: &Dialer, path: RegisterPath, body: &str) -> Result<Registered, Error> {
     let mut stream = dialer.open(Progress::default()).await?;
@@ -40,30 +86,134 @@ pub(super) async fn register(dialer: &Dialer, path: RegisterPath, body: &str) ->
 /// Sends a registration over a stream that is open, and reads the answer; the key is kept out of what is told of it.
 ///
 /// # Errors
-/// What came is no answer that HTTP knows, or none came.
+/// No answer came, it is not HTTP, or it is a success with an invalid body.
 pub async fn exchange<S>(stream: &mut S, request: &[u8], key: &Secret) -> Result<Registered, PeerFault>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Answer { head, rest } = http::exchange(stream, request).await?;
     let body = http::read_body(stream, &head, rest).await;
+    read_answer(&head, &body, key)
+}
+
+fn read_answer(head: &Head, body: &Body, key: &Secret) -> Result<Registered, PeerFault> {
+    let compression = head.compression().filter(|_| !body.bytes.is_empty());
+    let id = if compression.is_some() { Ok(None) } else { words::id_of_body(&body.bytes) };
+    if Verdict::of(head.status) == Verdict::Registered {
+        if let Some(fault) = body.fault {
+            return Err(PeerFault::BadBody(fault));
+        }
+        if let Some(media_type) = head.foreign_type().filter(|_| !body.bytes.is_empty()) {
+            return Err(PeerFault::NotJson(words::printable(media_type, key)));
+        }
+        if id.is_err() {
+            return Err(PeerFault::BadBody("that names \"id\" twice"));
+        }
+        if let Some(coding) = compression {
+            let coding = words::printable(coding, key);
+            tracing::warn!(coding, "registration answer is compressed although identity was asked for; id not read");
+        }
+    }
     Ok(Registered {
         status: head.status,
         retry_after_ms: head.retry_after_ms(),
-        id: words::id_of_body(&body),
-        words: words::of_body(&body, key),
-        location: words::of_redirect(&head, key),
+        id: id.unwrap_or_default(),
+        words: words::of_answer(head, &body.bytes, key),
+        location: words::of_redirect(head, key),
     })
 }
 
-fn request(dialer: &Dialer, path: RegisterPath, body: &str) -> Secret {
-    let path = match path {
-        RegisterPath::Designed => "/api/v1/instances/register",
-        RegisterPath::Observed => "/api/v1/instances",
-    };
+fn request(dialer: &Dialer, kind: RegisterPath, body: &str) -> Secret {
     let headers = format!(
         "Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    dialer.request("POST", path, [&headers, body])
+    dialer.request("POST", path(kind), [&headers, body])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_lite::future;
+    use futures_lite::io::{AsyncRead, AsyncWrite, Cursor};
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    /// A console that gives this answer to any request.
+    struct Answering(Cursor<Vec<u8>>);
+
+    impl AsyncRead for Answering {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_read(cx, buffer)
+        }
+    }
+
+    impl AsyncWrite for Answering {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn answered(status: u16, rest: &str) -> Result<Registered, String> {
+        let text = format!("HTTP/1.1 {status} X\r\n{rest}").into_bytes();
+        let (mut console, key) = (Answering(Cursor::new(text)), Secret::new("sk-1"));
+        future::block_on(exchange(&mut console, b"POST / HTTP/1.1\r\n\r\n", &key)).map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn success_with_invalid_body_is_a_failed_exchange() {
+        let cases = [
+            ("Content-Length: 14\r\n\r\n{\"id\"", "sent an answer that ends before the length it announced"),
+            ("Content-Length: -1\r\n\r\n{}", "sent an answer whose Content-Length is not a number"),
+            ("Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n{}", "sent an answer with a malformed chunk"),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n8\r\n{\"id\"",
+                "sent an answer that ends before the length it announced",
+            ),
+            ("\r\n{\"id\":\"a\",\"id\":\"b\"}", "sent an answer that names \"id\" twice"),
+            ("\r\n{\"id\":\"a\",\"\\u0069d\":\"a\"}", "sent an answer that names \"id\" twice"),
+            (
+                "Content-Type: text/html\r\n\r\n<html>Log in</html>",
+                "answered with text/html instead of JSON: something else stands in the console's place, such as a \
+                 captive portal",
+            ),
+        ];
+        for status in [200, 201, 409] {
+            for (rest, text) in cases {
+                let error = answered(status, rest).expect_err(rest);
+                assert!(error.starts_with(text), "{status} {rest}: {error}");
+            }
+        }
+        // The same body does not change a refusal.
+        for (rest, _) in cases {
+            assert_eq!(answered(401, rest).map(|answer| answer.status), Ok(401), "{rest}");
+        }
+    }
+
+    #[test]
+    fn success_needs_no_body_and_no_id() {
+        let usual = "Content-Type: application/json\r\n\r\n{\"id\":\"inst-1\",\"name\":{\"id\":7}}";
+        assert_eq!(answered(201, usual).map(|answer| answer.id), Ok(Some("inst-1".to_owned())));
+        for rest in [
+            "\r\n",
+            "Content-Type: text/html\r\nContent-Length: 0\r\n\r\n",
+            "\r\nno JSON",
+            "\r\n[]",
+            "Content-Type: application/json\r\n\r\n{\"name\":\"x\"}",
+            "Content-Encoding: gzip\r\n\r\n{\"id\":\"inst-1\"}",
+        ] {
+            assert_eq!(answered(201, rest).map(|answer| answer.id), Ok(None), "{rest}");
+        }
+        let refused = answered(503, "Content-Encoding: gzip\r\n\r\n\u{1f}x").expect("an answer");
+        assert_eq!(refused.words, "a body compressed with gzip, which the agent did not ask for");
+    }
 }

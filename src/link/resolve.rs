@@ -5,6 +5,7 @@
 //! another name fails at once. An address that stands as such is never looked up.
 
 use super::error::{Error, Hop};
+use super::explain;
 use super::target::host_and_port;
 use async_channel::Receiver;
 use futures_lite::future::Boxed;
@@ -80,7 +81,7 @@ impl Resolver {
         let (outcome, slot) = (Rc::clone(&started.outcome), Rc::clone(&self.in_flight));
         let question = (self.look_up)(host.to_owned(), port);
         let task = async move {
-            let answer = question.await.map_err(|error| error.to_string());
+            let answer = question.await.map_err(|error| explain::io(&error));
             // Set once: only this task does.
             let _ = outcome.set(answer);
             *slot.borrow_mut() = None;

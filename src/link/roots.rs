@@ -3,10 +3,13 @@
 //! It reads files and verifies nothing. It blocks, and is called off the reactor. Roots that the operator has chosen are
 //! never widened: a named file that cannot be used is a fault, not a reason to look elsewhere.
 
+use super::explain;
 use super::target::Trust;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::pem::PemObject;
+use rustls_native_certs::ErrorKind;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +29,8 @@ pub enum RootsFrom {
 pub(super) struct Roots {
     pub(super) store: Arc<RootCertStore>,
     pub(super) from: RootsFrom,
-    pub(super) private: usize,
+    /// What `SINDRI_AGENT_CA_FILE` holds; it is in the store, too.
+    pub(super) private: Vec<CertificateDer<'static>>,
 }
 
 /// What is wrong with the machine's certificates: the operator must correct a file or its variable.
@@ -42,6 +46,11 @@ pub enum RootsFault {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file system does not answer.
+    #[error(
+        "trusted certificates cannot be read: {0}; check the paths in SINDRI_AGENT_CA_FILE, SSL_CERT_FILE and SSL_CERT_DIR"
+    )]
+    Timeout(io::Error),
     /// The operator named places for roots, and there is none in them.
     #[error("SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate{}", because(reason))]
     None {
@@ -77,7 +86,11 @@ pub(super) fn load_roots(trust: &Trust, extent: Extent) -> Result<Roots, RootsFa
         store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         from = RootsFrom::Bundled;
     }
-    let private = trust.ca_file.as_deref().map_or(Ok(0), |path| add_private(&mut store, path))?;
+    let private = trust.ca_file.as_deref().map_or(Ok(Vec::new()), private_certificates)?;
+    for certificate in &private {
+        // `private_certificates` has checked that it can be added.
+        let _ = store.add(certificate.clone());
+    }
     Ok(Roots { store: Arc::new(store), from, private })
 }
 
@@ -108,7 +121,7 @@ fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, Roo
     let (mut certificates, mut reason) = (Vec::new(), None);
     for mut result in loaded {
         certificates.append(&mut result.certs);
-        reason = reason.or_else(|| result.errors.first().map(ToString::to_string));
+        reason = reason.or_else(|| result.errors.first().map(native_reason));
     }
     if certificates.is_empty() {
         return Err(RootsFault::None { reason: reason.unwrap_or_default() });
@@ -116,23 +129,31 @@ fn given_certificates(trust: &Trust) -> Result<Vec<CertificateDer<'static>>, Roo
     Ok(certificates)
 }
 
-/// Adds the operator's own authorities; unlike a system's store, this file must be right in whole.
-fn add_private(store: &mut RootCertStore, path: &Path) -> Result<usize, RootsFault> {
-    let fail = |reason: String| RootsFault::File { variable: "SINDRI_AGENT_CA_FILE", path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| fail(pem_reason(error)))?;
-    let mut added = 0;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| fail(pem_reason(error)))?;
-        store.add(certificate).map_err(|error| fail(error.to_string()))?;
-        added += 1;
-    }
-    if added == 0 { Err(fail("it holds no PEM certificate".to_owned())) } else { Ok(added) }
+/// Whether a file can serve as `SINDRI_AGENT_CA_FILE`. Blocks.
+///
+/// # Errors
+/// The operator must correct the file or its variable.
+pub fn check_ca_file(path: &Path) -> Result<(), RootsFault> {
+    private_certificates(path).map(drop)
 }
 
-fn pem_reason(error: PemError) -> String {
-    match error {
-        PemError::Io(error) => error.to_string(),
-        other => other.to_string(),
+/// The operator's own authorities; unlike a system's store, this file must be right in whole. Blocks.
+fn private_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsFault> {
+    let fail = |reason| RootsFault::File { variable: "SINDRI_AGENT_CA_FILE", path: path.to_owned(), reason };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let certificates = read.map_err(|error| fail(explain::pem(&error)))?;
+    for certificate in &certificates {
+        let added = RootCertStore::empty().add(certificate.clone());
+        added.map_err(|_| fail("it holds a certificate that cannot be read".to_owned()))?;
+    }
+    if certificates.is_empty() { Err(fail(explain::NO_CERTIFICATE.to_owned())) } else { Ok(certificates) }
+}
+
+fn native_reason(error: &rustls_native_certs::Error) -> String {
+    match &error.kind {
+        ErrorKind::Io { inner, path } => format!("{}: {}", path.display(), explain::io(inner)),
+        ErrorKind::Pem(error) => explain::pem(error),
+        _ => "the system's own certificates cannot be read".to_owned(),
     }
 }
 

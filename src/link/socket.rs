@@ -14,7 +14,7 @@
 
 use super::inflow::Backlog;
 use super::stream::Stream;
-use super::{Frame, Report, words};
+use super::{Frame, Report, explain, words};
 use crate::config::Secret;
 use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
@@ -285,7 +285,7 @@ impl Inner {
             return End::Closed;
         }
         if let Some(broken) = self.broken.take() {
-            return End::Lost(Loss::Reset, broken.to_string(), None);
+            return End::Lost(Loss::Reset, explain::io(&broken), None);
         }
         loss_of(error)
     }
@@ -316,11 +316,11 @@ pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) ->
 fn loss_of(error: WsError) -> End {
     use async_tungstenite::tungstenite::error::ProtocolError;
     let goodbye = |code, reason: &'static str| Some(CloseFrame { code, reason: reason.into() });
-    let text = error.to_string();
+    let text = explain::websocket(&error);
     match error {
         WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | WsError::ConnectionClosed
-        | WsError::AlreadyClosed => End::Lost(Loss::Eof, "the stream ended without a close frame".to_owned(), None),
+        | WsError::AlreadyClosed => End::Lost(Loss::Eof, text, None),
         WsError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => End::Lost(Loss::Eof, text, None),
         WsError::Io(_) => End::Lost(Loss::Reset, text, None),
         WsError::Capacity(_) => End::Lost(Loss::TooBig, text, goodbye(CloseCode::Size, "over 1 MiB")),

@@ -47,10 +47,10 @@ impl Target {
         })
     }
 
-    /// Whether the key can stand in a header: RFC 9110, section 5.5, and no more than `config` lets pass.
+    /// Whether the key can stand in a header: visible ASCII, as `config` lets pass.
     pub(super) fn has_sendable_key(&self) -> bool {
         let key = self.key.expose();
-        !key.is_empty() && key.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// Whether the key travels where strangers can read it: in clear text, to a host that is neither this machine nor
@@ -97,7 +97,7 @@ mod tests {
         let with = |key: &str| Target { url: url.clone(), key: Secret::new(key), trust: Trust::default(), proxy: None };
         assert!(with("sk-secret").has_sendable_key());
         assert!(!format!("{:?}", with("sk-secret")).contains("sk-secret"));
-        for key in ["", "a\nb", "a\0b", "a\rX-Forged: 1"] {
+        for key in ["", "a b", "a\nb", "a\0b", "a\rX-Forged: 1"] {
             assert!(!with(key).has_sendable_key(), "{key:?}");
         }
     }

@@ -9,9 +9,15 @@
 
 use super::chain::issuer;
 use super::error::Error;
-use super::roots::{self, Extent, Roots};
+use super::explain;
+use super::roots::{self, Extent, Roots, RootsFault};
 use super::stream::Tcp;
 use super::target::Trust;
+use super::verifier::Verifier;
+use crate::file_timeout::{self, FILE_TIMEOUT};
+use async_channel::Receiver;
+use async_io::Timer;
+use futures_lite::future;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
@@ -19,7 +25,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -97,7 +103,7 @@ pub enum TlsFault {
     #[error("the handshake failed: {0}")]
     Handshake(String),
     /// The connection broke during the handshake.
-    #[error("it broke off the handshake ({0}); perhaps it speaks no TLS on this port")]
+    #[error("it broke off the handshake ({}); perhaps it speaks no TLS on this port", explain::io(.0))]
     Broke(io::Error),
 }
 
@@ -107,18 +113,21 @@ pub(super) struct Tls {
     trust: Trust,
     extent: Cell<Extent>,
     trusted: RefCell<Option<Rc<Trusted>>>,
+    /// The read in progress. A hanging file system blocks one thread at most.
+    reading: RefCell<Option<Receiver<Result<Roots, RootsFault>>>>,
 }
 
 /// Whom this machine trusts, and the client's side of every handshake that follows from it.
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) roots: Roots,
+    verifier: Arc<Verifier>,
     config: Arc<ClientConfig>,
 }
 
 impl Tls {
     pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::new(None) }
+        Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::default(), reading: RefCell::default() }
     }
 
     /// Forgets whom this machine trusts, and reads more of it the next time.
@@ -129,17 +138,39 @@ impl Tls {
 
     /// Whom this machine trusts, read on first use.
     pub(super) async fn trusted(&self) -> Result<Rc<Trusted>, Error> {
-        if let Some(known) = self.trusted.borrow().as_ref() {
-            return Ok(Rc::clone(known));
-        }
-        let (trust, extent) = (self.trust.clone(), self.extent.get());
-        // Reading and parsing some 140 certificates takes a few milliseconds.
-        let roots = blocking::unblock(move || roots::load_roots(&trust, extent)).await.map_err(Error::Roots)?;
-        tracing::debug!(roots = roots.store.len(), from = ?roots.from, private = roots.private, "trusted roots read");
-        let config = client_config(Arc::clone(&roots.store));
-        let trusted = Rc::new(Trusted { roots, config });
+        let roots = loop {
+            if let Some(known) = self.trusted.borrow().as_ref() {
+                return Ok(Rc::clone(known));
+            }
+            let reading = self.reading.borrow_mut().get_or_insert_with(|| self.read()).clone();
+            let late = async {
+                Timer::after(FILE_TIMEOUT).await;
+                Err(RootsFault::Timeout(file_timeout::timed_out()))
+            };
+            // The channel is closed when another task received the outcome; look again.
+            let outcome = future::or(async { Ok(reading.recv().await.ok()) }, late).await.map_err(Error::Roots)?;
+            *self.reading.borrow_mut() = None;
+            if let Some(outcome) = outcome {
+                break outcome.map_err(Error::Roots)?;
+            }
+        };
+        let private = roots.private.len();
+        tracing::debug!(roots = roots.store.len(), from = ?roots.from, private, "trusted roots read");
+        let trusted = Rc::new(Trusted::new(roots));
         *self.trusted.borrow_mut() = Some(Rc::clone(&trusted));
         Ok(trusted)
+    }
+
+    /// Starts to read the roots: a few milliseconds for 140 certificates, without end on a hanging file system.
+    fn read(&self) -> Receiver<Result<Roots, RootsFault>> {
+        let (trust, extent) = (self.trust.clone(), self.extent.get());
+        let (sender, outcome) = async_channel::bounded(1);
+        let read = move || {
+            // Fails only when the link, and with it the receiver, is gone.
+            let _ = sender.try_send(roots::load_roots(&trust, extent));
+        };
+        blocking::unblock(read).detach();
+        outcome
     }
 
     /// Shakes hands on a fresh connection to this host.
@@ -164,21 +195,26 @@ impl Tls {
 }
 
 impl Trusted {
+    fn new(roots: Roots) -> Self {
+        let webpki = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), provider()).build();
+        let webpki = webpki.expect("invariant: there is a root, and no revocation list to be wrong");
+        let verifier = Arc::new(Verifier::new(webpki, roots.private.clone()));
+        let config = client_config(Arc::clone(&verifier));
+        Self { roots, verifier, config }
+    }
+
     /// Whether the chain that this console has shown would be accepted at another time, too.
     pub(super) fn accepts_at(&self, stream: &TlsStream<Tcp>, host: &str, at: SystemTime) -> Result<(), TlsFault> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let [certificate, intermediates @ ..] = chain else {
             return Err(TlsFault::Certificate("there is none".to_owned()));
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&self.roots.store), provider())
-            .build()
-            .map_err(|error| TlsFault::Certificate(error.to_string()))?;
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at = UnixTime::since_unix_epoch(since_epoch);
-        match verifier.verify_server_cert(certificate, intermediates, &server_name(host)?, &[], at) {
+        match self.verifier.verify_server_cert(certificate, intermediates, &server_name(host)?, &[], at) {
             Ok(_) => Ok(()),
             Err(RustlsError::InvalidCertificate(fault)) => Err(TlsFault::from(&fault)),
-            Err(other) => Err(TlsFault::Handshake(other.to_string())),
+            Err(other) => Err(TlsFault::Handshake(explain::tls(&other))),
         }
     }
 }
@@ -198,11 +234,12 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
 }
 
-fn client_config(roots: Arc<RootCertStore>) -> Arc<ClientConfig> {
+fn client_config(verifier: Arc<Verifier>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
+        .dangerous() // rustls' word for any verifier that is not its own
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
@@ -229,7 +266,7 @@ impl From<io::Error> for TlsFault {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
             Some(RustlsError::InvalidCertificate(fault)) => Self::from(fault),
             Some(RustlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::ClearText,
-            Some(other) => Self::Handshake(other.to_string()),
+            Some(other) => Self::Handshake(explain::tls(other)),
             None => Self::Broke(error),
         }
     }
@@ -249,8 +286,8 @@ impl From<&CertificateError> for TlsFault {
             CertificateError::NotValidForNameContext { expected, presented } => {
                 Self::WrongName { expected: expected.to_str().into_owned(), presented: presented.clone() }
             }
-            // rustls' errors are not ours to enumerate; its own words are precise.
-            other => Self::Certificate(other.to_string()),
+            // rustls' errors are not ours to enumerate.
+            other => Self::Certificate(explain::certificate(other)),
         }
     }
 }
@@ -268,7 +305,7 @@ fn named(presented: &[String]) -> String {
     let plain = |text: &String| text.split(['"', '(', ')']).rfind(|part| !part.is_empty()).unwrap_or(text).to_owned();
     let names: Vec<String> = presented.iter().take(NAMES_TOLD_MAX).map(plain).collect();
     match presented.len().saturating_sub(names.len()) {
-        _ if names.is_empty() => "nobody".to_owned(),
+        _ if names.is_empty() => "no host (it has no subjectAltName)".to_owned(),
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
     }

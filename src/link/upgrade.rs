@@ -10,13 +10,10 @@ use super::http::{self, Answer, Head};
 use super::stream::{Progress, Stream};
 use super::words;
 use crate::config::Secret;
-use crate::protocol::InstanceId;
+use crate::protocol::{INBOUND_BYTES_MAX, InstanceId};
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::{client::generate_key, derive_accept_key};
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
-
-/// The longest inbound message, in bytes; a longer one is answered with close 1009 (wire.md).
-pub(super) const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// tungstenite's own buffers, in bytes. It allocates them at once and whole, and 128 KiB by default.
 const BUFFER_BYTES: usize = 4 * 1024;
@@ -45,15 +42,15 @@ pub(super) async fn upgrade(
     let Answer { head, rest } =
         http::exchange(&mut stream, request.expose().as_bytes()).await.map_err(|fault| dialer.peer_error(fault))?;
     if head.status != 101 {
-        let body = http::read_body(&mut stream, &head, rest).await;
+        let body = http::read_body(&mut stream, &head, rest).await.bytes;
         return Err(refusal(dialer, &head, &body));
     }
     verify(&head, &nonce).map_err(|fault| dialer.peer_error(fault))?;
     let config = WebSocketConfig::default()
         .read_buffer_size(BUFFER_BYTES)
         .write_buffer_size(BUFFER_BYTES)
-        .max_message_size(Some(MESSAGE_BYTES_MAX))
-        .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        .max_message_size(Some(INBOUND_BYTES_MAX))
+        .max_frame_size(Some(INBOUND_BYTES_MAX));
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
 }
 
@@ -88,7 +85,7 @@ fn verify(head: &Head, nonce: &str) -> Result<(), PeerFault> {
 
 fn refusal(dialer: &Dialer, head: &Head, body: &[u8]) -> Error {
     let key = &dialer.target.key;
-    let (status, words, retry_after_ms) = (head.status, words::of_body(body, key), head.retry_after_ms());
+    let (status, words, retry_after_ms) = (head.status, words::of_answer(head, body, key), head.retry_after_ms());
     if matches!(status, 401 | 403) {
         return Error::KeyRefused { status, words, retry_after_ms };
     }

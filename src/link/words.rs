@@ -5,6 +5,7 @@
 use super::http::Head;
 use crate::config::{REDACTED, Secret};
 use crate::protocol::InstanceId;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// How much of a console's words is kept, in bytes: enough for a sentence and its details, too little to flood a log.
@@ -14,7 +15,7 @@ const WORDS_BYTES_MAX: usize = 512;
 const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 
 /// A body as one line: the explaining fields of a JSON object, or else whatever it is.
-pub(super) fn of_body(body: &[u8], key: &Secret) -> String {
+fn of_body(body: &[u8], key: &Secret) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         // Written anew, JSON spells the key in one way only.
         Ok(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
@@ -23,17 +24,35 @@ pub(super) fn of_body(body: &[u8], key: &Secret) -> String {
     printable(&text, key)
 }
 
+/// The text of an answer; of a compressed body only its coding.
+pub(super) fn of_answer(head: &Head, body: &[u8], key: &Secret) -> String {
+    match head.compression().filter(|_| !body.is_empty()) {
+        None => of_body(body, key),
+        Some(coding) => printable(&format!("a body compressed with {coding}, which the agent did not ask for"), key),
+    }
+}
+
 /// Where a redirect points.
 pub(super) fn of_redirect(head: &Head, key: &Secret) -> Option<String> {
     let redirects = (300..400).contains(&head.status);
     head.header("location").filter(|_| redirects).map(|location| printable(location, key))
 }
 
+/// A body that names its id twice: decoders disagree on which one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AmbiguousId;
+
 /// The identity that a registration returned (wire.md, part B), if it can be used as one.
-pub(super) fn id_of_body(body: &[u8]) -> Option<String> {
-    let value = serde_json::from_slice::<Value>(body).ok()?;
-    let id = value.get("id")?.as_str()?;
-    InstanceId::new(id).ok().map(|_| id.to_owned())
+pub(super) fn id_of_body(body: &[u8]) -> Result<Option<String>, AmbiguousId> {
+    #[derive(Deserialize)]
+    struct Given {
+        id: Option<Value>,
+    }
+    let Ok(Value::Object(_)) = serde_json::from_slice::<Value>(body) else { return Ok(None) };
+    // An object with one id of any kind, or none, is read; only a second one is not.
+    let given: Given = serde_json::from_slice(body).map_err(|_| AmbiguousId)?;
+    let id = given.id.as_ref().and_then(Value::as_str).filter(|id| InstanceId::new(id).is_ok());
+    Ok(id.map(str::to_owned))
 }
 
 /// One line of printable text without the key, cut at the limit.
@@ -127,12 +146,13 @@ mod tests {
 
     #[test]
     fn an_id_is_taken_only_where_it_can_be_sent() {
-        let id = |body: &str| id_of_body(body.as_bytes());
+        let id = |body: &str| id_of_body(body.as_bytes()).expect("one id at most");
         assert_eq!(id(r#"{"id":"inst-1","name":"a"}"#).as_deref(), Some("inst-1"));
         assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(100))).map(|id| id.len()), Some(100));
         for body in [r#"{"id":7}"#, r#"{"id":""}"#, r#"{"id":"a b"}"#, r#"{"id":"ä"}"#, "[]", "", "null", "\"id\""] {
             assert_eq!(id(body), None, "{body}");
         }
         assert_eq!(id(&format!(r#"{{"id":"{}"}}"#, "x".repeat(101))), None);
+        assert_eq!(id_of_body(br#"{"id":"a","id":"a"}"#), Err(AmbiguousId));
     }
 }

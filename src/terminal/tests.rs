@@ -6,6 +6,7 @@ use async_channel::Receiver;
 use async_io::{Timer, block_on};
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::id::SessionKey;
 use futures_lite::future;
 use smol::LocalExecutor;
 use std::collections::BTreeMap;
@@ -54,8 +55,8 @@ impl Stage {
     }
 
     /// A shell without echo and prompt, that is given one line.
-    async fn open_sized(&mut self, key: SessionKey, line: &str, cols: u16, rows: u16) {
-        self.terminals.open(key, Open { shell: Some("/bin/sh"), cols, rows });
+    async fn open_sized(&mut self, key: u32, line: &str, cols: u16, rows: u16) {
+        self.terminals.open(SessionKey(key), Open { shell: Some("/bin/sh"), cols, rows });
         self.seen.insert(key, Seen::default());
         self.terminals.allow(SessionKey(key), usize::MAX, Some(0));
         self.type_line(key, "stty -echo; PS1=; PS2=; echo set''tled");
@@ -197,7 +198,7 @@ fn control_characters_do_what_they_do() {
 fn the_default_shell_is_a_login_shell_without_secrets() {
     assert!(std::env::var("CARGO_PKG_NAME").is_ok(), "the stand-in for a secret");
     on_stage(|mut stage| async move {
-        stage.terminals.open(1, Open { shell: None, cols: 80, rows: 24 });
+        stage.terminals.open(SessionKey(1), Open { shell: None, cols: 80, rows: 24 });
         stage.seen.insert(1, Seen::default());
         stage.terminals.allow(SessionKey(1), usize::MAX, None);
         stage.type_line(
@@ -214,15 +215,15 @@ fn the_default_shell_is_a_login_shell_without_secrets() {
 fn a_shell_that_is_not_there_leaves_one_line() {
     on_stage(|mut stage| async move {
         let open = Open { shell: Some("/no/such/shell"), cols: 80, rows: 24 };
-        stage.terminals.open(7, open);
+        stage.terminals.open(SessionKey(7), open);
         stage.seen.insert(7, Seen::default());
         stage.until(7, Seen::is_over).await;
         assert_eq!((stage.seen(7).opened, stage.seen(7).code), (false, Some(127)));
-        assert_eq!(stage.terminals.held(7), 0..27);
-        assert_eq!(stage.terminals.chunk(7, 0, 100).bytes, b"/no/such/shell: not found\r\n");
-        assert_eq!(stage.terminals.end(7), 27);
-        stage.terminals.finish(7);
-        assert_eq!(stage.terminals.held(7), 0..0);
+        assert_eq!(stage.terminals.held(SessionKey(7)), 0..27);
+        assert_eq!(stage.terminals.chunk(SessionKey(7), 0, 100).bytes, b"/no/such/shell: not found\r\n");
+        assert_eq!(stage.terminals.end(SessionKey(7)), 27);
+        stage.terminals.finish(SessionKey(7));
+        assert_eq!(stage.terminals.held(SessionKey(7)), 0..0);
     });
 }
 
@@ -415,8 +416,8 @@ fn a_full_screen_program_is_made_to_draw_again() {
                        while :; do sleep 0.01; done";
         stage.open(1, &format!("exec sh -c '{}'", program.replace('\'', "'\\''"))).await;
         stage.until_text(1, "ready").await;
-        assert_eq!(stage.terminals.epilogue(1), b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
-        stage.terminals.redraw(1);
+        assert_eq!(stage.terminals.epilogue(SessionKey(1)), b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
+        stage.terminals.redraw(SessionKey(1));
         stage.until_text(1, "now 23 80").await;
         stage.until_text(1, "now 24 80").await;
         stage.terminals.kill(SessionKey(1));

@@ -81,6 +81,19 @@ pub(crate) fn self_signed(names: &[&str]) -> TlsAcceptor {
     acceptor(certificate.der().clone(), &key, rustls::DEFAULT_VERSIONS)
 }
 
+/// The same, marked as an authority's (`openssl req -x509` makes such ones), with its certificate in a file. The years are
+/// those of its validity.
+pub(crate) fn self_signed_authority(names: &[&str], years: (i32, i32)) -> (TlsAcceptor, NamedTempFile) {
+    let key = KeyPair::generate().expect("a key");
+    let mut params = params(names);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    let certificate = params.self_signed(&key).expect("signed");
+    let file = pem_file(&certificate.pem());
+    (acceptor(certificate.der().clone(), &key, rustls::DEFAULT_VERSIONS), file)
+}
+
 /// A temporary file with this text.
 pub(crate) fn pem_file(text: &str) -> NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".pem").tempfile().expect("a temporary file");

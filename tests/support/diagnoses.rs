@@ -11,6 +11,7 @@ type Diagnosis = (&'static str, &'static str, &'static str);
 /// All of them. One that a fault shares with another is one fault.
 const ALL: &[Diagnosis] = &[
     ("fail", "configuration", "SINDRI_CONSOLE_API_KEY is not set"),
+    ("warn", "configuration", "did you mean SINDRI_AGENT_HEARTBEAT?"),
     ("warn", "clear text", "the API key travels to console.test in clear text"),
     ("warn", "state", "Not a directory"),
     ("warn", "state", "is damaged"),
@@ -29,6 +30,7 @@ const ALL: &[Diagnosis] = &[
     ("warn", "disk", "make room"),
     ("warn", "disk", "but no inode: remove files"),
     ("fail", "roots", "SINDRI_AGENT_CA_FILE: /no/such/file cannot be used"),
+    ("fail", "roots", "its file system did not answer within 5 s"),
     ("fail", "roots", "SSL_CERT_FILE and SSL_CERT_DIR name no"),
     ("fail", "dns", "the name console.test of the console cannot be resolved"),
     ("fail", "dns", "the name proxy.test of the proxy cannot be resolved"),
@@ -47,6 +49,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "tls", "expired at 2001-01-01T00:00:00Z"),
     ("fail", "tls", "not valid before 3999-01-01T00:00:00Z"),
     ("fail", "tls", "is for other.test, not for 127.0.0.1"),
+    ("fail", "tls", "it is a certificate of an authority (CA:TRUE)"),
     ("warn", "tls", "ends within two days; renew it"),
     ("fail", "tls", "it broke off the handshake"),
     ("fail", "tls", "accepts connections and shakes no hands"),
@@ -54,6 +57,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "registration", "pointing to https://other.test/: redirects are not followed"),
     ("fail", "registration", "it says: maintenance"),
     ("warn", "registration", "too many requests"),
+    ("warn", "registration", "text/html instead of JSON"),
     ("fail", "registration", "does not speak HTTP on this port"),
     ("fail", "registration", "closed the connection without an answer"),
     ("fail", "registration", "does not answer it"),
@@ -66,6 +70,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "websocket", "upgraded, and then lost"),
     ("fail", "websocket", "does not answer it"),
     ("warn", "websocket", "closed by the console with 1013 \"try again later\""),
+    ("fail", "key", "it stands in quotes, and the agent sends them too"),
     ("fail", "key", "set a valid one in SINDRI_CONSOLE_API_KEY"),
 ];
 

@@ -317,6 +317,6 @@ pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> 
 }
 
 /// Whether a step of a recording has an input of this kind.
-pub fn has_input(step: &serde_json::Value, kind: &str) -> bool {
+pub(crate) fn has_input(step: &Value, kind: &str) -> bool {
     step["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["kind"] == kind))
 }

@@ -92,7 +92,7 @@ fn losses_are_told_apart() {
 fn a_console_that_breaks_the_rules_is_told_so_before_it_is_left() {
     let oversized = {
         let mut frame = vec![0x81, 127];
-        frame.extend((upgrade::MESSAGE_BYTES_MAX as u64 + 1).to_be_bytes());
+        frame.extend((crate::protocol::INBOUND_BYTES_MAX as u64 + 1).to_be_bytes());
         frame.resize(frame.len() + 300_000, b'x');
         frame
     };

@@ -1,7 +1,7 @@
 //! TLS as it should be, and every certificate that is none.
 
 use super::*;
-use authority::{Authority, pem_file, self_signed};
+use authority::{Authority, pem_file, self_signed, self_signed_authority};
 use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
@@ -105,6 +105,34 @@ fn a_certificate_that_cannot_be_trusted_is_named() {
 }
 
 #[test]
+fn self_signed_authority_named_itself_is_accepted() {
+    let names = ["127.0.0.1"];
+    let (named, file) = self_signed_authority(&names, (2000, 4000));
+    let other = self_signed_authority(&names, (2000, 4000)).0;
+    run_aimed(trusting(file.path()), async |mut rig| {
+        rig.link.dial(LinkId(1), "inst-1");
+        accept_websocket(accept_tls(&rig, &named).await).await;
+        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+    });
+    // Another certificate with the same names is refused.
+    run_aimed(trusting(file.path()), async |mut rig| {
+        let text = refusal(&mut rig, &other).await;
+        assert!(text.contains("it is a certificate of an authority (CA:TRUE), not of a server"), "{text}");
+    });
+    for (names, years, words) in [
+        (["127.0.0.1"], (2000, 2001), "expired at 2001-01-01T00:00:00Z"),
+        (["127.0.0.1"], (3999, 4000), "not valid before 3999-01-01T00:00:00Z"),
+        (["other.test"], (2000, 4000), "is for other.test, not for 127.0.0.1;"),
+    ] {
+        let (server, file) = self_signed_authority(&names, years);
+        run_aimed(trusting(file.path()), async |mut rig| {
+            let text = refusal(&mut rig, &server).await;
+            assert!(text.contains(words), "{text}\nlacks: {words}");
+        });
+    }
+}
+
+#[test]
 fn a_system_without_the_private_authority_does_not_trust_it() {
     let authority = Authority::new();
     run_aimed(with_tls, async |mut rig| {
@@ -139,7 +167,7 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
     let cases = [
         (ca(&missing), "SINDRI_AGENT_CA_FILE: /nonexistent/ca.pem cannot be used: No such file"),
         (ca(empty.path()), "it holds no PEM certificate"),
-        (ca(garbage.path()), "cannot be used: invalid peer certificate"),
+        (ca(garbage.path()), "it holds a certificate that cannot be read"),
         (roots(&missing), "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate: "),
         (roots(empty.path()), "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate"),
         (dirs, "SSL_CERT_FILE and SSL_CERT_DIR name no readable certificate: "),

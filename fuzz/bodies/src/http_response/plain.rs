@@ -1,9 +1,12 @@
 //! An answer that is so plain that it can be read by cutting lines: HTTP/1.1, headers of letters and visible ASCII,
-//! each once, and a body that ends with the stream.
+//! each once, none of which says what the body is like, and a body that ends with the stream and names one id.
 
 use draupnir::config::{REDACTED, Secret};
 use draupnir::link::Registered;
 use serde_json::Value;
+
+/// Headers on which it depends what a body is worth.
+const NOT_PLAIN: [&str; 4] = ["transfer-encoding", "content-length", "content-type", "content-encoding"];
 
 /// What such an answer says.
 #[derive(Debug)]
@@ -30,10 +33,13 @@ pub(super) fn read(answer: &[u8]) -> Option<Plain<'_>> {
         let name = name.to_ascii_lowercase();
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte == b'-' || byte.is_ascii_lowercase());
         let is_new = headers.iter().all(|(known, _)| *known != name);
-        if !is_name || !is_new || !is_plain(value) || ["transfer-encoding", "content-length"].contains(&name.as_str()) {
+        if !is_name || !is_new || !is_plain(value) || NOT_PLAIN.contains(&name.as_str()) {
             return None;
         }
         headers.push((name, value.trim()));
+    }
+    if body.contains('\\') || body.matches("\"id\"").count() > 1 {
+        return None;
     }
     // An empty line in the middle would have ended the head, and more headers than any answer has are another story.
     (headers.len() <= 90 && !lines.contains("\r\n\r\n")).then_some(Plain { status, headers, body })
