@@ -6,7 +6,6 @@ use async_channel::Receiver;
 use async_io::{Timer, block_on};
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::id::SessionKey;
 use futures_lite::future;
 use smol::LocalExecutor;
 use std::collections::BTreeMap;
@@ -94,13 +93,13 @@ impl Stage {
 
     fn take(&mut self, report: &Report) {
         match *report {
-            Report::Opened { session } => self.seen.entry(session).or_default().opened = true,
+            Report::Opened { session } => self.seen.entry(session.0).or_default().opened = true,
             Report::OpenFailed { session, ref error } => {
-                self.pull(session);
-                let seen = self.seen.entry(session).or_default();
+                self.pull(session.0);
+                let seen = self.seen.entry(session.0).or_default();
                 (seen.ended, seen.code) = (true, Some(error.exit_code()));
             }
-            Report::Output { session } => self.pull(session),
+            Report::Output { session } => self.pull(session.0),
             Report::EndOfOutput { session } => {
                 self.pull(session.0);
                 self.seen.entry(session.0).or_default().ended = true;
