@@ -7,7 +7,7 @@ use std::alloc::System;
 
 use draupnir_fsm::delivery::{After, Kind, Reliable};
 use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::{Fact, Failure};
+use draupnir_fsm::fact::{Fact, Failure, IdSource};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::order::Order;
 use draupnir_fsm::time::Time;
@@ -39,7 +39,7 @@ struct Day {
 impl Day {
     fn begin() -> Day {
         let mut engine = Engine::new(Policy::default(), Schedule::default(), 7);
-        engine.handle(Time::START, Fact::Started { remembered: true });
+        engine.handle(Time::START, Fact::Started { id: IdSource::Remembered });
         Day { engine, now_ms: 0, next_event_ms: EVENT_EVERY_MS, ticks: 0, dials: 0 }
     }
 
@@ -107,7 +107,7 @@ fn a_day_without_a_network() {
 fn an_hour_without_dials_is_an_hour_asleep() {
     // A refused key waits for minutes: the loop has nothing to do in between.
     let mut engine: Engine<String> = Engine::new(Policy::default(), Schedule::default(), 7);
-    engine.handle(Time::START, Fact::Started { remembered: true });
+    engine.handle(Time::START, Fact::Started { id: IdSource::Remembered });
     let (mut now_ms, mut ticks) = (0, 0);
     while now_ms < HOUR_MS {
         let now = Time::from_ms(now_ms);

@@ -271,13 +271,14 @@ mod tests {
     use super::*;
     use crate::delivery::ping::Payload;
     use crate::delivery::{After, Reliable};
+    use crate::fact::IdSource;
     use crate::order::Refusal;
     use alloc::vec::Vec;
 
     /// An engine whose link is ready and whose orders are all performed.
     fn ready() -> Engine<u32> {
         let mut engine = Engine::new(Policy::default(), Schedule::default(), 1);
-        engine.handle(Time::START, Fact::Started { remembered: true });
+        engine.handle(Time::START, Fact::Started { id: IdSource::Remembered });
         engine.tick(Time::START, 0);
         engine.tick(Time::START, 0);
         engine.handle(Time::START, Fact::LinkOpened { link: LinkId(1) });

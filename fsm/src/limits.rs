@@ -42,7 +42,8 @@ pub struct Policy {
     pub replaced_base_ms: u64,
     /// A connection that was ready for this long forgets that it was replaced.
     pub replaced_reset_ms: u64,
-    /// Three replacements within this mean that two agents share one id.
+    /// Two replacements within this mean that two agents share one id: of two that replace each other, each sees its
+    /// second after 10 to 20 s. One alone is a restart whose old process had not gone yet.
     pub replaced_window_ms: u64,
     /// A keep-alive Ping goes out this often, whatever else is sent.
     pub ping_ms: u64,

@@ -31,7 +31,7 @@ use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::delivery::budget::Budget;
 use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::Fact;
+use draupnir_fsm::fact::{Fact, IdSource};
 use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::order::RegisterPath;
@@ -172,7 +172,11 @@ impl Agent {
         if past.is_restart() {
             self.error_event("agent", "the agent panicked and was started anew", Metadata::new());
         }
-        self.tell(Fact::Started { remembered: self.identity.id.is_some() });
+        let id = match &self.identity.id {
+            Some(_) => IdSource::Remembered,
+            None => IdSource::of_configured(self.config.instance_id.as_str()),
+        };
+        self.tell(Fact::Started { id });
         loop {
             self.turn();
             if self.engine.machine().is_stopped() {

@@ -54,11 +54,11 @@ pub(super) struct Registration {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
-    /// Dials since the last link that was up.
+    /// Dials since the last link that the console accepted.
     pub(super) dials: u32,
-    /// Since when there is no link.
+    /// Since when there is no link that the console accepted.
     pub(super) offline_since: Time,
-    /// What may pass; nothing while the console may not listen yet.
+    /// What may pass; nothing while the console may not listen yet, or may still refuse the key.
     pub(super) gate: Option<Gate>,
     /// It answers for a jump of the clock.
     pub(super) probing: bool,
@@ -90,8 +90,8 @@ impl OldSocket {
 /// What is known of another connection under the same id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replacements {
-    /// When the last ones happened, the newest first.
-    pub(super) at: [Option<Time>; 3],
+    /// When the last one happened.
+    pub(super) last: Option<Time>,
     /// It was reported that two agents share the id.
     pub(super) reported: bool,
 }

@@ -181,7 +181,7 @@ mod tests {
     const STORY: &str = concat!(
         r#"{"scenario":1,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
         "\n",
-        r#"{"at_ms":0,"fact":{"kind":"started","remembered":false}}"#,
+        r#"{"at_ms":0,"fact":{"kind":"started","id":"configured"}}"#,
         "\n",
         r#"{"at_ms":0,"fact":{"kind":"tick"},"orders":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
         "\n",
@@ -216,7 +216,7 @@ mod tests {
         for (from, to, line) in [
             (r#""seed":7"#, r#""seed":7,"x":1"#, 1),
             (r#""scenario":1"#, r#""scenario":2"#, 1),
-            (r#""remembered":false"#, r#""remembered":false,"y":0"#, 2),
+            (r#""id":"configured""#, r#""id":"configured","y":0"#, 2),
             (r#""at_ms":0,"fact":{"kind":"tick"}"#, r#""fact":{"kind":"tick"}"#, 3),
             (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":1}"#, 3),
             (r#"{"kind":"tick"}"#, r#"{"kind":"tick","x":null}"#, 3),
@@ -235,8 +235,8 @@ mod tests {
         let told = parse(&surplus).expect_err("refused").to_string();
         assert_eq!(told, "line 3: the field `until_ms` is unknown, or says nothing here");
         let outright = STORY.replace(
-            r#""fact":{"kind":"started","remembered":false}"#,
-            r#""orders":[],"state":null,"next":null,"fact":{"kind":"started","remembered":false}"#,
+            r#""fact":{"kind":"started","id":"configured"}"#,
+            r#""orders":[],"state":null,"next":null,"fact":{"kind":"started","id":"configured"}"#,
         );
         assert_eq!(parse(&outright), parse(STORY), "what there is not may be said");
     }
