@@ -104,7 +104,8 @@ pub enum Fact {
         /// There is room.
         room: bool,
     },
-    /// Somebody typed into a terminal; told only while a resync waits for a quiet moment.
+    /// A terminal got input; reported only while
+    /// [`Machine::wants_terminal_input`](crate::machine::Machine::wants_terminal_input).
     TerminalInput,
     /// The machine slept, was frozen, resumed from a snapshot, or its clock was set.
     ClockJumped {

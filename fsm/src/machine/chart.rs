@@ -340,10 +340,6 @@ impl Connection {
                 self.forget_replacements();
                 Handled
             }
-            Event::Fact(Fact::TerminalInput) => {
-                self.resync.typed_at = Some(context.now);
-                Handled
-            }
             Event::Expired(Timer::Resync) => self.resync(context),
             _ => Super,
         }

@@ -29,7 +29,7 @@ impl Connection {
         context.arm_in(Timer::Stable, context.policy.stable_ms);
         context.arm_in(Timer::StableAfterReplacement, context.policy.replaced_reset_ms);
         if self.resync.due {
-            self.resync.typed_at = None;
+            self.resync.due_since = None;
             context.arm_in(Timer::Resync, context.policy.resync_ms);
         }
     }
@@ -95,7 +95,7 @@ impl Connection {
             }
             // A greeting is told once, but a link may be ready without one and be greeted late.
             Event::Fact(Fact::Greeted { link }) if *link == self.link.id => {}
-            // Typing that was told when the resync had just ceased to wait.
+            // The machine has noted it already, for a resync that may be due.
             Event::Fact(Fact::TerminalInput) => {}
             _ => return Super,
         }
@@ -186,10 +186,16 @@ impl Connection {
         self.retry_after_loss(false, context)
     }
 
-    /// Cures the production console of a socket that broke: one clean reconnect, once it can do no harm.
+    /// Cures the production console of a socket that broke: one clean reconnect, when it does the least harm.
     pub(super) fn resync(&mut self, context: &mut Context<'_>) -> Outcome<State> {
-        let quiet = self.resync.typed_at.is_none_or(|at| context.now.ms_since(at) >= context.policy.resync_quiet_ms);
-        if !(quiet && self.settled) {
+        let due_since = *self.resync.due_since.get_or_insert(context.now);
+        let proves_from = due_since.after_ms(context.policy.resync_proof_ms);
+        if context.routed_at.is_some_and(|at| at >= proves_from) {
+            self.resync.due = false;
+            return Handled;
+        }
+        let may_wait = context.now.ms_since(due_since) < context.policy.resync_wait_max_ms;
+        if may_wait && !(self.settled && context.sessions.is_empty()) {
             context.arm_in(Timer::Resync, context.policy.resync_poll_ms);
             return Handled;
         }

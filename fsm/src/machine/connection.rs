@@ -107,8 +107,8 @@ pub(super) struct Resync {
     pub(super) closing: bool,
     /// Resyncs in a row whose close was not answered.
     pub(super) unanswered: u8,
-    /// When somebody last typed, as far as that was asked for.
-    pub(super) typed_at: Option<Time>,
+    /// Since when it could have happened on this link.
+    pub(super) due_since: Option<Time>,
 }
 
 /// When the state messages are due; a reconnect does not change it.
@@ -152,7 +152,7 @@ impl Default for Connection {
             backoff: Backoff::default(),
             retry_at: Time::START,
             replacements: Replacements::default(),
-            resync: Resync { due: false, unclean_at: Time::START, closing: false, unanswered: 0, typed_at: None },
+            resync: Resync { due: false, unclean_at: Time::START, closing: false, unanswered: 0, due_since: None },
             due: Due { heartbeat_at: Time::START, metrics_at: Time::START },
             settled: true,
             drain: Drain { began: Time::START, next: DrainStep::TerminateCommands },

@@ -1,8 +1,8 @@
 //! One test for each row of the policy table, through the machine.
 
 use super::{Driver, is_dial, is_register};
-use crate::fact::{CloseReason, CommandFact, Fact, Failure, IdSource, Jump, Loss};
-use crate::id::{CommandKey, LinkId, RegistrationAttempt};
+use crate::fact::{CloseReason, CommandFact, Fact, Failure, IdSource, Jump, Loss, SessionFact};
+use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::order::{CloseText, CommandEnd, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
 use alloc::vec::Vec;
 
@@ -336,19 +336,66 @@ fn an_unclean_loss_is_cured_once_forty_seconds_after_the_next_link_is_ready() {
     assert_eq!(driver.snapshot().link, Some(LinkId(3)), "a resync is not followed by another");
 }
 
+/// A machine whose link broke with one session open, and is ready again: a resync is due in 40 s.
+fn broken_with_session(seed: u64) -> Driver {
+    let mut driver = Driver::ready(seed);
+    driver.fact(session(SessionFact::Opened));
+    driver.fact(Fact::WriteStalled { link: LinkId(1) });
+    driver.fact(Fact::LinkClosed { link: LinkId(1) });
+    driver.reconnect();
+    driver
+}
+
+fn session(what: SessionFact) -> Fact {
+    Fact::Session { session: SessionKey(1), what }
+}
+
+fn is_close(order: &Order) -> bool {
+    matches!(order, Order::CloseLink { .. })
+}
+
 #[test]
-fn a_resync_waits_until_all_is_delivered_and_nobody_types() {
+fn resync_waits_until_everything_is_delivered() {
     let mut driver = Driver::ready(7);
     driver.fact(Fact::WriteStalled { link: LinkId(1) });
     driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
     driver.fact(Fact::DeliverySettled { settled: false });
     driver.live_for_ms(45_000);
-    assert!(driver.machine.wants_terminal_input());
-    driver.fact(Fact::TerminalInput);
+    assert_eq!(driver.state(), "connected.ready");
     driver.fact(Fact::DeliverySettled { settled: true });
-    let waited = driver.until(|order| matches!(order, Order::CloseLink { .. }));
-    assert!((5_000..=6_000).contains(&waited), "{waited}");
+    assert!(driver.until(is_close) <= 1_000);
+}
+
+#[test]
+fn resync_waits_for_watched_session_to_end() {
+    let mut driver = broken_with_session(7);
+    driver.live_for_ms(300_000);
+    assert_eq!(driver.snapshot().link, Some(LinkId(2)));
+    driver.fact(session(SessionFact::EndOfOutput));
+    driver.fact(session(SessionFact::Exited { code: 0 }));
+    assert!(driver.until(is_close) <= 1_000);
+}
+
+#[test]
+fn resync_waits_at_most_five_minutes_for_sessions() {
+    let mut driver = broken_with_session(7);
+    driver.live_for_ms(339_999);
+    assert_eq!(driver.snapshot().link, Some(LinkId(2)));
+    let close = Order::CloseLink { link: LinkId(2), code: 1000, reason: CloseText::Resync };
+    assert!(driver.advance().contains(&close));
+}
+
+#[test]
+fn message_for_session_after_a_minute_makes_resync_needless() {
+    for (typed_after_ms, needless) in [(30_000, false), (59_999, false), (60_000, true), (200_000, true)] {
+        let mut driver = broken_with_session(7);
+        driver.live_for_ms(typed_after_ms);
+        assert!(driver.machine.wants_terminal_input());
+        driver.fact(Fact::TerminalInput);
+        driver.live_for_ms(400_000 - typed_after_ms);
+        assert_eq!(driver.snapshot().link == Some(LinkId(2)), needless, "{typed_after_ms}");
+    }
 }
 
 #[test]
