@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Action, ByteSource, Cut, Driver, Encode, Failure, Input, Message, NoteId, Output, Policy, Schedule, SessionKey,
-    StreamKey, Time,
+    Action, ByteSource, Cut, Driver, Encode, Failure, IdSource, Input, Message, NoteId, Output, Policy, Schedule,
+    SessionKey, StreamKey, Time,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -82,7 +82,7 @@ impl Day {
     fn begin(cause: Failure) -> Day {
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), Schedule::default(), 7, false, budget);
-        driver.handle(Time::START, Input::Started { remembered: true });
+        driver.handle(Time::START, Input::Started { id: IdSource::Remembered });
         Day { driver, cause, now_ms: 0, next_event_ms: EVENT_EVERY_MS, turns: 0, dials: 0 }
     }
 

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Fact {
-    /// The agent is up; `remembered` when this console has given this instance an id that is still on disk.
+    /// The agent is up.
     Started {
-        /// An id is known, so registration is left out.
-        remembered: bool,
+        /// Where the instance id comes from, which decides whether the agent registers before it dials.
+        id: IdSource,
     },
     /// The loop has handed over what was ready; deadlines that have passed fire now.
     Tick,
@@ -104,7 +104,8 @@ pub enum Fact {
         /// There is room.
         room: bool,
     },
-    /// Somebody typed into a terminal; told only while a resync waits for a quiet moment.
+    /// A terminal got input; reported only while
+    /// [`Machine::wants_terminal_input`](crate::machine::Machine::wants_terminal_input).
     TerminalInput,
     /// The machine slept, was frozen, resumed from a snapshot, or its clock was set.
     ClockJumped {
@@ -131,6 +132,38 @@ pub enum Fact {
         /// What happened to it.
         what: CommandFact,
     },
+}
+
+/// Where the instance id comes from at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdSource {
+    /// The operator's configuration, or the host name: the console has to be asked for an id.
+    Configured,
+    /// The configuration, but the console made it: it deployed this instance under an id of its own. A registration
+    /// would overwrite what the console knows of the instance, so it waits until the console says that it does not know
+    /// the id (wire.md, part B).
+    Assigned,
+    /// The console gave this id in an earlier life, and it is still on disk.
+    Remembered,
+}
+
+impl IdSource {
+    /// The source of an id that was configured: the console's own ids are a `c` and 24 characters of `[a-z0-9]`.
+    pub fn of_configured(id: &str) -> Self {
+        let made_by_console = id.strip_prefix('c').is_some_and(|rest| {
+            rest.len() == 24 && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        });
+        if made_by_console { Self::Assigned } else { Self::Configured }
+    }
+
+    /// Whether the agent dials with this id before it ever registers.
+    pub const fn is_dialled_first(self) -> bool {
+        match self {
+            Self::Configured => false,
+            Self::Assigned | Self::Remembered => true,
+        }
+    }
 }
 
 /// Why a registration or a dial came to nothing.
@@ -253,4 +286,29 @@ pub enum CommandFact {
         /// Its encoded bytes.
         bytes: u32,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn console_row_ids_are_dialled_first() {
+        for id in ["cm4x8k2zq0000v8l5c3d1e9ab", "caaaaaaaaaaaaaaaaaaaaaaaa", "c000000000000000000000000"] {
+            assert_eq!(IdSource::of_configured(id), IdSource::Assigned, "{id}");
+        }
+        for id in [
+            "",
+            "c",
+            "web-1",
+            "dm4x8k2zq0000v8l5c3d1e9ab",
+            "cm4x8k2zq0000v8l5c3d1e9a",
+            "cm4x8k2zq0000v8l5c3d1e9abc",
+            "cM4X8K2ZQ0000V8L5C3D1E9AB",
+            "cm4x8k2zq0000v8l5c3d1e9a-",
+            "cäm4x8k2zq0000v8l5c3d1e9",
+        ] {
+            assert_eq!(IdSource::of_configured(id), IdSource::Configured, "{id}");
+        }
+    }
 }

@@ -42,7 +42,8 @@ pub struct Policy {
     pub replaced_base_ms: u64,
     /// A connection that was ready for this long forgets that it was replaced.
     pub replaced_reset_ms: u64,
-    /// Three replacements within this mean that two agents share one id.
+    /// Two replacements within this mean that two agents share one id: of two that replace each other, each sees its
+    /// second after 10 to 20 s. One alone is a restart whose old process had not gone yet.
     pub replaced_window_ms: u64,
     /// A keep-alive Ping goes out this often, whatever else is sent.
     pub ping_ms: u64,
@@ -59,8 +60,15 @@ pub struct Policy {
     /// A resync comes this long after the link became ready: the production console forgets a broken socket after 30 s.
     /// A loss that is so long past has been forgotten.
     pub resync_ms: u64,
-    /// A resync waits until nobody has typed for this long.
-    pub resync_quiet_ms: u64,
+    /// A resync waits for the open sessions to end, but no longer than this once it is due. Both cost something on the
+    /// production console. While it waits, no command and no new terminal reaches the agent. When it comes, whoever
+    /// looks at a terminal is thrown out, and the page does not connect again. So a session that is only watched gets
+    /// five minutes; without one, or when the last one ends, the resync comes at once.
+    pub resync_wait_max_ms: u64,
+    /// A message for a session or a command that arrives this long after the resync became due proves that the console
+    /// still reaches the agent: no resync is needed then. What was sent before the console forgot the link is not under
+    /// way for so long, because a link that is silent for `ping_ms` and `pong_ms` is dead.
+    pub resync_proof_ms: u64,
     /// A resync that had to wait looks again after this.
     pub resync_poll_ms: u64,
     /// A resync whose close is not answered is due again, so often in a row: on a way that takes longer than the close
@@ -108,7 +116,8 @@ impl Default for Policy {
             state_gate_ms: 1_000,
             all_gate_ms: 5_000,
             resync_ms: 40_000,
-            resync_quiet_ms: 5_000,
+            resync_wait_max_ms: 300_000,
+            resync_proof_ms: 20_000,
             resync_poll_ms: 1_000,
             resync_tries_max: 3,
             late_tick_ms: 2_000,

@@ -245,14 +245,14 @@ impl CloseText {
 pub enum Event {
     /// `deploy`: this process registered for the first time.
     Deploy,
-    /// `connect`: a link is up.
+    /// `connect`: the console has accepted a link, by its first message or by not closing it until its gate opened.
     Connect {
-        /// Dials since the last link, this one included.
+        /// Dials since the last accepted link, this one included.
         attempts: u32,
-        /// Milliseconds since the last link was lost, or since the start.
+        /// Milliseconds since the last accepted link was lost, or since the start.
         offline_ms: u64,
     },
-    /// `disconnect`: a link is gone or about to be closed.
+    /// `disconnect`: an accepted link is gone or about to be closed.
     Disconnect {
         /// Why.
         cause: Disconnect,

@@ -35,7 +35,7 @@ pub enum Timer {
     Stable,
     /// When the link has been ready for long enough to forget that it was replaced.
     StableAfterReplacement,
-    /// When a resync may happen, and again whenever the link may have become quiet.
+    /// When a resync may happen, and again while it waits for sessions to end.
     Resync,
     /// When the sessions and commands of a draining agent are given the next signal.
     DrainStep,

@@ -76,7 +76,7 @@ pub(super) fn problem_text(problem: Problem, instance_id: &str) -> String {
         }
         Problem::UnknownInstance => format!("the console does not know the instance {instance_id}: registering anew"),
         Problem::SharedInstanceId => format!(
-            "the instance id {instance_id} was taken over by another connection three times in 15 minutes: two agents \
+            "the instance id {instance_id} was taken over by another connection twice in 15 minutes: two agents \
              share it; give each its own SINDRI_INSTANCE_ID"
         ),
     }

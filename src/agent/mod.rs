@@ -29,7 +29,7 @@ use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, Input, Policy, Schedule, Time};
+use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
 use host::{Host, Text};
 use smol::LocalExecutor;
@@ -160,7 +160,11 @@ impl Agent {
             console = %self.host.config.console_url,
             "started"
         );
-        self.handle(Input::Started { remembered: self.host.identity.id.is_some() });
+        let id = match &self.host.identity.id {
+            Some(_) => IdSource::Remembered,
+            None => IdSource::of_configured(self.host.config.instance_id.as_str()),
+        };
+        self.handle(Input::Started { id });
         if past.is_restart() {
             let text = "the agent panicked and was restarted".to_owned();
             let note = self.host.note("agent", text, Metadata::new());

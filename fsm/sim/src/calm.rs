@@ -28,8 +28,9 @@ const STEADY_MS: u64 = 55_000;
 /// How many resyncs a calm link may see: with the ways of a storm still under it, two may go unheard.
 const RESYNCS_MAX: u32 = 3;
 
-/// When the console must reach the agent at the latest: two resyncs that were not heard and one that was.
-const REACHABLE_MS: u64 = 150_000;
+/// When the console must reach the agent at the latest: two resyncs that were not heard and one that was, each of which
+/// may have waited for sessions to end.
+const REACHABLE_MS: u64 = 3 * 340_000 + 30_000;
 
 /// How long a console waits for the answer to the last dispatch.
 const PROBE_MS: u64 = 10_000;

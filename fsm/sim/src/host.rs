@@ -12,7 +12,7 @@ use crate::world::{Event, REPORTS_PER_TURN_MAX, World};
 use draupnir_fsm::clock::Clocks;
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::Fact;
+use draupnir_fsm::fact::{Fact, IdSource};
 use draupnir_fsm::id::LinkId;
 use draupnir_fsm::scenario::Step;
 use draupnir_fsm::time::Time;
@@ -148,7 +148,8 @@ impl World {
         self.tell(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
         let remembered = remembered && self.planted != Some(Planted::RegistersAtEveryStart);
         self.wake();
-        self.handle(Fact::Started { remembered });
+        let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
+        self.handle(Fact::Started { id });
     }
 
     pub(crate) fn own_now(&self) -> Time {

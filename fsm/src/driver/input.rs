@@ -5,7 +5,7 @@
 
 use crate::delivery::{StateKind, StreamKey};
 use crate::driver::output::AuditId;
-use crate::fact::{CloseReason, Failure, Jump, Loss};
+use crate::fact::{CloseReason, Failure, IdSource, Jump, Loss};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,8 @@ pub struct NoteId(pub u32);
 pub enum Input {
     /// The agent is up. Always the first input.
     Started {
-        /// An id that this console gave is known.
-        remembered: bool,
+        /// Where the id that is known comes from.
+        id: IdSource,
     },
     /// The console answered a registration, with whatever HTTP status.
     RegistrationAnswered {

@@ -47,7 +47,7 @@ pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
 pub use crate::delivery::{
     CUT_RESULT_BYTES, Cut, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
 };
-pub use crate::fact::{CloseReason, Failure, Jump, Loss};
+pub use crate::fact::{CloseReason, Failure, IdSource, Jump, Loss};
 pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 pub use crate::limits::{Policy, Schedule};
 pub use crate::order::{
@@ -188,7 +188,7 @@ impl<B: Body> Driver<B> {
             recording.input(now, input);
         }
         match input {
-            Input::Started { remembered } => self.step(now, Fact::Started { remembered }),
+            Input::Started { id } => self.step(now, Fact::Started { id }),
             Input::RegistrationAnswered { attempt, status, retry_after_ms } => {
                 self.step(now, Fact::RegistrationAnswered { attempt, status, retry_after_ms });
             }

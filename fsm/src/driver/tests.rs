@@ -54,7 +54,7 @@ impl Rig {
     /// One whose link is ready, with nothing left to do and nothing unacknowledged.
     fn ready(audited: bool) -> Self {
         let mut rig = Self::new(audited);
-        rig.turn(Input::Started { remembered: true });
+        rig.turn(Input::Started { id: IdSource::Remembered });
         rig.turn(Input::LinkOpened { link: LinkId(1) });
         rig.receive(ConsoleMessage::Other);
         rig.settle();
@@ -82,14 +82,14 @@ impl Rig {
     /// Everything written is acknowledged.
     fn settle(&mut self) {
         self.now = self.now.after_ms(300);
-        let mut pings = pings(&self.poll());
+        let mut pings = pings_of(&self.poll());
         for _ in 0..4 {
-            pings.extend(crate::driver::tests::pings(&self.turn(Input::Written { link: LinkId(1) })));
+            pings.extend(pings_of(&self.turn(Input::Written { link: LinkId(1) })));
             for payload in core::mem::take(&mut pings) {
-                pings.extend(crate::driver::tests::pings(&self.turn(Input::Pong { link: LinkId(1), payload })));
+                pings.extend(pings_of(&self.turn(Input::Pong { link: LinkId(1), payload })));
             }
             self.now = self.now.after_ms(300);
-            pings.extend(crate::driver::tests::pings(&self.poll()));
+            pings.extend(pings_of(&self.poll()));
         }
         assert_eq!(self.driver.snapshot().messages, 0);
     }
@@ -111,7 +111,7 @@ impl Rig {
     }
 }
 
-fn pings(outputs: &[Output<usize>]) -> Vec<Payload> {
+fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
     let mut pings = Vec::new();
     for output in outputs {
         if let Output::Write { frames, .. } = output {
@@ -138,7 +138,7 @@ fn drain_closes_only_after_its_last_event_is_acknowledged() {
     let outputs = rig.turn(Input::ShutdownRequested);
     let is_close = |output: &Output<usize>| matches!(output, Output::Do(Action::CloseLink { code: 1000, .. }));
     assert!(!outputs.iter().any(is_close), "{outputs:?}");
-    let marker = pings(&outputs).pop().expect("a marker follows the event at once");
+    let marker = pings_of(&outputs).pop().expect("a marker follows the event at once");
     rig.turn(Input::Written { link: LinkId(1) });
     assert!(rig.turn(Input::Pong { link: LinkId(1), payload: marker }).iter().any(is_close));
 }
@@ -168,11 +168,11 @@ fn dispatch_is_accepted_repeated_or_refused() {
 #[test]
 fn pong_timeout_starts_when_the_ping_is_written() {
     let mut rig = Rig::ready(false);
-    let first = pings(&rig.at(12_000)).pop().expect("a keep-alive Ping is due");
+    let first = pings_of(&rig.at(12_000)).pop().expect("a keep-alive Ping is due");
     rig.now = Time::from_ms(13_000);
     rig.turn(Input::Written { link: LinkId(1) });
     let second = rig.at(22_000);
-    assert!(!pings(&second).is_empty());
+    assert!(!pings_of(&second).is_empty());
     // The second waits behind a long message when the Pong of the first arrives.
     rig.now = Time::from_ms(22_500);
     rig.turn(Input::Pong { link: LinkId(1), payload: first });

@@ -181,7 +181,7 @@ impl blocking::Superstate<Connection> for Superstate {
             Self::Running => &[Timer::CloseDeadline],
             Self::Registering | Self::Connecting => &[],
             Self::Connected => {
-                connection.link.offline_since = context.now;
+                connection.end_link(context);
                 &[Timer::Ping, Timer::PongDeadline, Timer::Heartbeat, Timer::Metrics]
             }
             Self::Draining => &[Timer::DrainStep, Timer::DrainExit],
@@ -231,8 +231,8 @@ impl Connection {
 
     fn unregistered(&mut self, event: &Event<'_>) -> Outcome<State> {
         match event {
-            Event::Fact(Fact::Started { remembered }) => {
-                self.registration.done = *remembered;
+            Event::Fact(Fact::Started { id }) => {
+                self.registration.done = id.is_dialled_first();
                 Handled
             }
             Event::Expired(Timer::Begin) if self.registration.done => Transition(State::Waiting { wait_ms: 0 }),
@@ -338,10 +338,6 @@ impl Connection {
             }
             Event::Expired(Timer::StableAfterReplacement) => {
                 self.forget_replacements();
-                Handled
-            }
-            Event::Fact(Fact::TerminalInput) => {
-                self.resync.typed_at = Some(context.now);
                 Handled
             }
             Event::Expired(Timer::Resync) => self.resync(context),

@@ -14,9 +14,6 @@ const GOES_AWAY: [u16; 3] = [1001, 1012, 1013];
 
 impl Connection {
     pub(super) fn begin_link(&mut self, context: &mut Context<'_>) {
-        let offline_ms = context.now.ms_since(self.link.offline_since);
-        context.order(Order::Emit { event: Told::Connect { attempts: self.link.dials, offline_ms } });
-        self.link.dials = 0;
         self.link.gate = None;
         self.link.probing = false;
         context.arm_in(Timer::Ping, context.policy.ping_ms);
@@ -32,7 +29,7 @@ impl Connection {
         context.arm_in(Timer::Stable, context.policy.stable_ms);
         context.arm_in(Timer::StableAfterReplacement, context.policy.replaced_reset_ms);
         if self.resync.due {
-            self.resync.typed_at = None;
+            self.resync.due_since = None;
             context.arm_in(Timer::Resync, context.policy.resync_ms);
         }
     }
@@ -42,17 +39,35 @@ impl Connection {
         if self.link.gate >= Some(gate) {
             return;
         }
-        let first = self.link.gate.is_none();
+        let first = !self.is_accepted();
         self.link.gate = Some(gate);
+        if first {
+            let offline_ms = context.now.ms_since(self.link.offline_since);
+            context.order(Order::Emit { event: Told::Connect { attempts: self.link.dials, offline_ms } });
+            self.link.dials = 0;
+        }
         context.order(Order::OpenGate { link: self.link.id, gate });
         if first {
             context.order(Order::SendRegistration { link: self.link.id });
-            self.beat(context);
+            self.send_heartbeat(context);
             context.timers.arm(Timer::Metrics, self.due.metrics_at.max(context.now));
         }
     }
 
-    fn beat(&mut self, context: &mut Context<'_>) {
+    /// Whether the console has accepted the key and the id: it answers every upgrade with 101, and refuses by a close
+    /// before it sends anything.
+    pub(super) const fn is_accepted(&self) -> bool {
+        self.link.gate.is_some()
+    }
+
+    /// The link is no longer up.
+    pub(super) fn end_link(&mut self, context: &Context<'_>) {
+        if self.is_accepted() {
+            self.link.offline_since = context.now;
+        }
+    }
+
+    fn send_heartbeat(&mut self, context: &mut Context<'_>) {
         context.order(Order::SendHeartbeat { link: self.link.id });
         self.due.heartbeat_at = next_of(context.schedule.heartbeat_ms, context);
         context.timers.arm(Timer::Heartbeat, self.due.heartbeat_at);
@@ -72,7 +87,7 @@ impl Connection {
             Event::Fact(Fact::PongReceived { link, last }) if *link == self.link.id => {
                 self.pong_received(*last, context)
             }
-            Event::Expired(Timer::Heartbeat) => self.beat(context),
+            Event::Expired(Timer::Heartbeat) => self.send_heartbeat(context),
             Event::Expired(Timer::Metrics) => {
                 context.order(Order::SendMetrics { link: self.link.id });
                 self.due.metrics_at = next_of(context.schedule.metrics_ms, context);
@@ -80,7 +95,7 @@ impl Connection {
             }
             // A greeting is told once, but a link may be ready without one and be greeted late.
             Event::Fact(Fact::Greeted { link }) if *link == self.link.id => {}
-            // Typing that was told when the resync had just ceased to wait.
+            // The machine has noted it already, for a resync that may be due.
             Event::Fact(Fact::TerminalInput) => {}
             _ => return Super,
         }
@@ -96,8 +111,8 @@ impl Connection {
         if self.link.probing {
             self.link.probing = false;
             // The console may have counted us out meanwhile; a heartbeat heals that.
-            if self.link.gate.is_some() {
-                self.beat(context);
+            if self.is_accepted() {
+                self.send_heartbeat(context);
             }
         }
     }
@@ -171,10 +186,16 @@ impl Connection {
         self.retry_after_loss(false, context)
     }
 
-    /// Cures the production console of a socket that broke: one clean reconnect, once it can do no harm.
+    /// Cures the production console of a socket that broke: one clean reconnect, when it does the least harm.
     pub(super) fn resync(&mut self, context: &mut Context<'_>) -> Outcome<State> {
-        let quiet = self.resync.typed_at.is_none_or(|at| context.now.ms_since(at) >= context.policy.resync_quiet_ms);
-        if !(quiet && self.settled) {
+        let due_since = *self.resync.due_since.get_or_insert(context.now);
+        let proves_from = due_since.after_ms(context.policy.resync_proof_ms);
+        if context.routed_at.is_some_and(|at| at >= proves_from) {
+            self.resync.due = false;
+            return Handled;
+        }
+        let may_wait = context.now.ms_since(due_since) < context.policy.resync_wait_max_ms;
+        if may_wait && !(self.settled && context.sessions.is_empty()) {
             context.arm_in(Timer::Resync, context.policy.resync_poll_ms);
             return Handled;
         }
@@ -198,7 +219,9 @@ impl Connection {
 
     /// Notes that the link is over and its socket on its way out.
     fn ended(&mut self, cause: Disconnect, code: Option<u16>, context: &mut Context<'_>) {
-        context.order(Order::Emit { event: Told::Disconnect { cause, code } });
+        if self.is_accepted() {
+            context.order(Order::Emit { event: Told::Disconnect { cause, code } });
+        }
         self.old_socket = OldSocket::Closing(self.link.id);
         self.resync.closing = false;
         context.arm_in(Timer::CloseDeadline, context.policy.close_ms);
@@ -209,12 +232,11 @@ impl Connection {
         Transition(State::Waiting { wait_ms })
     }
 
-    /// Says once, at the third replacement within the window, that two agents share the id.
+    /// Reports once, at the second replacement within the window, that two agents share the id.
     fn note_replacement(&mut self, context: &mut Context<'_>) {
-        self.replacements.at = [Some(context.now), self.replacements.at[0], self.replacements.at[1]];
-        let third = self.replacements.at[2];
-        let crowded = third.is_some_and(|at| context.now.ms_since(at) <= context.policy.replaced_window_ms);
-        if crowded && !self.replacements.reported {
+        let last = self.replacements.last.replace(context.now);
+        let shared = last.is_some_and(|at| context.now.ms_since(at) <= context.policy.replaced_window_ms);
+        if shared && !self.replacements.reported {
             self.replacements.reported = true;
             context.order(Order::Report { problem: Problem::SharedInstanceId });
             context.order(Order::Emit { event: Told::Error { problem: Problem::SharedInstanceId } });

@@ -54,11 +54,11 @@ pub(super) struct Registration {
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) id: LinkId,
-    /// Dials since the last link that was up.
+    /// Dials since the last link that the console accepted.
     pub(super) dials: u32,
-    /// Since when there is no link.
+    /// Since when there is no link that the console accepted.
     pub(super) offline_since: Time,
-    /// What may pass; nothing while the console may not listen yet.
+    /// What may pass; nothing while the console may not listen yet, or may still refuse the key.
     pub(super) gate: Option<Gate>,
     /// It answers for a jump of the clock.
     pub(super) probing: bool,
@@ -90,8 +90,8 @@ impl OldSocket {
 /// What is known of another connection under the same id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Replacements {
-    /// When the last ones happened, the newest first.
-    pub(super) at: [Option<Time>; 3],
+    /// When the last one happened.
+    pub(super) last: Option<Time>,
     /// It was reported that two agents share the id.
     pub(super) reported: bool,
 }
@@ -107,8 +107,8 @@ pub(super) struct Resync {
     pub(super) closing: bool,
     /// Resyncs in a row whose close was not answered.
     pub(super) unanswered: u8,
-    /// When somebody last typed, as far as that was asked for.
-    pub(super) typed_at: Option<Time>,
+    /// Since when it could have happened on this link.
+    pub(super) due_since: Option<Time>,
 }
 
 /// When the state messages are due; a reconnect does not change it.
@@ -152,7 +152,7 @@ impl Default for Connection {
             backoff: Backoff::default(),
             retry_at: Time::START,
             replacements: Replacements::default(),
-            resync: Resync { due: false, unclean_at: Time::START, closing: false, unanswered: 0, typed_at: None },
+            resync: Resync { due: false, unclean_at: Time::START, closing: false, unanswered: 0, due_since: None },
             due: Due { heartbeat_at: Time::START, metrics_at: Time::START },
             settled: true,
             drain: Drain { began: Time::START, next: DrainStep::TerminateCommands },

@@ -16,9 +16,9 @@ impl Connection {
     }
 
     pub(super) fn begin_flush(&mut self, context: &mut Context<'_>) {
-        context.order(Order::Emit { event: Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
-        // That event waits to be delivered, which the loop has yet to tell.
-        self.settled = false;
+        if self.is_accepted() {
+            self.announce_shutdown(context);
+        }
         context.arm_in(Timer::DrainClose, context.policy.drain_close_ms);
         if self.link.gate < Some(Gate::All) {
             context.arm_in(Timer::StateGate, context.policy.state_gate_ms);
@@ -27,9 +27,20 @@ impl Connection {
 
     /// Lets everything through; nothing is due on this link besides.
     pub(super) fn open_gate_to_flush(&mut self, context: &mut Context<'_>) {
+        let first = !self.is_accepted();
         self.open_gate(Gate::All, context);
+        if first {
+            self.announce_shutdown(context);
+        }
         context.timers.disarm(Timer::Heartbeat);
         context.timers.disarm(Timer::Metrics);
+    }
+
+    /// Tells a console that was told of the link that it is about to end.
+    fn announce_shutdown(&mut self, context: &mut Context<'_>) {
+        context.order(Order::Emit { event: Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
+        // That event waits to be delivered, which the loop has yet to report.
+        self.settled = false;
     }
 
     pub(super) fn begin_close(&mut self, context: &mut Context<'_>) {

@@ -9,7 +9,7 @@
 //! `Draining` reaches `Stopped` within [`Policy::drain_exit_ms`]; only a tick fires timers; an unhandled fact is counted.
 
 use crate::command::Commands;
-use crate::fact::{Fact, Jump};
+use crate::fact::{CommandFact, Fact, Jump, SessionFact};
 use crate::id::{CommandKey, LinkId, SessionKey};
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
@@ -44,6 +44,8 @@ pub struct Machine {
     connection: StateMachine<Connection>,
     sessions: Sessions,
     commands: Commands,
+    /// When the console last sent something for a session or a command.
+    routed_at: Option<Time>,
     timers: Timers,
     random: Random,
     policy: Policy,
@@ -71,6 +73,8 @@ pub(crate) struct Context<'a> {
     pub(crate) random: &'a mut Random,
     pub(crate) sessions: &'a mut Sessions,
     pub(crate) commands: &'a mut Commands,
+    /// When the console last sent something for a session or a command.
+    pub(crate) routed_at: Option<Time>,
     pub(crate) orders: &'a mut Vec<Order>,
 }
 
@@ -127,6 +131,7 @@ impl Machine {
             connection: Connection::default().state_machine(),
             sessions: Sessions::default(),
             commands: Commands::default(),
+            routed_at: None,
             timers: Timers::default(),
             random: Random::new(seed),
             policy,
@@ -144,6 +149,9 @@ impl Machine {
     pub fn handle(&mut self, now: Time, fact: &Fact) {
         let was_linked = self.has_link();
         let lived_until = core::mem::replace(&mut self.lived_until, now);
+        if is_routed(fact) {
+            self.routed_at = Some(now);
+        }
         match fact {
             // Nothing more is ordered, by the lifecycles either: whatever is still told is counted.
             fact if self.is_stopped() => self.dispatch(now, &Event::Fact(fact)),
@@ -193,7 +201,7 @@ impl Machine {
         (late_ms > self.policy.late_tick_ms).then_some(late_ms)
     }
 
-    /// Whether facts about terminal input are wanted now, because a resync waits for a quiet moment.
+    /// Whether facts about terminal input are wanted now, because they could show that a resync is not needed.
     pub fn wants_terminal_input(&self) -> bool {
         self.timers.deadline(Timer::Resync).is_some()
     }
@@ -298,8 +306,19 @@ impl Machine {
             random: &mut self.random,
             sessions: &mut self.sessions,
             commands: &mut self.commands,
+            routed_at: self.routed_at,
             orders: &mut self.batch,
         };
         act(&mut self.connection, &mut context);
     }
+}
+
+/// Whether this is a message that the console sent for one session or command, which it can only while it knows the link.
+fn is_routed(fact: &Fact) -> bool {
+    matches!(
+        fact,
+        Fact::TerminalInput
+            | Fact::Session { what: SessionFact::Attached | SessionFact::CloseRequested, .. }
+            | Fact::Command { what: CommandFact::Requested { .. } | CommandFact::CancelRequested, .. }
+    )
 }

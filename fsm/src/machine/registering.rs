@@ -42,10 +42,10 @@ impl Connection {
             // The other path is asked at once: this one is not served here.
             404 | 405 if !self.registration.path_changed => {
                 self.registration.path_changed = true;
-                self.registration.path = other(self.registration.path);
+                (self.registration.path, self.registration.provider) = other(self.registration.path);
                 Transition(State::Requesting)
             }
-            // The production console knows fewer providers by other names.
+            // It knows fewer providers, by other names.
             400 | 422 if self.registration.provider == ProviderName::Configured => {
                 self.registration.provider = ProviderName::Alias;
                 Transition(State::Requesting)
@@ -105,9 +105,11 @@ impl Connection {
     }
 }
 
-fn other(path: RegisterPath) -> RegisterPath {
+/// The other path, and how the console that serves it names providers: the production console would answer 422 to the
+/// configured name, and counts each attempt against its limit.
+fn other(path: RegisterPath) -> (RegisterPath, ProviderName) {
     match path {
-        RegisterPath::Designed => RegisterPath::Observed,
-        RegisterPath::Observed => RegisterPath::Designed,
+        RegisterPath::Designed => (RegisterPath::Observed, ProviderName::Alias),
+        RegisterPath::Observed => (RegisterPath::Designed, ProviderName::Configured),
     }
 }

@@ -304,7 +304,7 @@ mod tests {
     const STORY: &str = concat!(
         r#"{"scenario":2,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
         "\n",
-        r#"{"at_ms":0,"inputs":[{"kind":"started","remembered":false}],"outputs":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
+        r#"{"at_ms":0,"inputs":[{"kind":"started","id":"configured"}],"outputs":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
         "\n",
         r#"{"at_ms":9,"inputs":[{"kind":"registration_answered","attempt":1,"status":201}],"outputs":[{"kind":"dial","link":1}],"answers":[250],"state":"connecting.dialling"}"#,
         "\n",
@@ -346,7 +346,7 @@ mod tests {
         for (from, to, line) in [
             (r#""seed":7"#, r#""seed":7,"x":1"#, 1),
             (r#""scenario":2"#, r#""scenario":1"#, 1),
-            (r#""remembered":false"#, r#""remembered":false,"y":0"#, 2),
+            (r#""id":"configured""#, r#""id":"configured","y":0"#, 2),
             (r#""at_ms":9,"#, "", 3),
             (r#""status":201"#, r#""status":201,"x":1"#, 3),
             (r#""status":201"#, r#""status":201,"x":null"#, 3),

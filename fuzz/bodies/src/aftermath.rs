@@ -3,7 +3,7 @@
 //! A fresh machine with the policy of production is brought as far as the fact needs, watched by the observer of
 //! `draupnir_fsm`, and told nothing else afterwards but the time. All waits are in milliseconds.
 
-use draupnir_fsm::fact::Fact;
+use draupnir_fsm::fact::{Fact, IdSource};
 use draupnir_fsm::id::LinkId;
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::Machine;
@@ -33,7 +33,8 @@ impl Aftermath {
     pub(crate) fn of_start(remembered: bool, seed: u64) -> (Self, Order) {
         let machine = Machine::new(Policy::default(), Schedule::default(), seed);
         let mut aftermath = Self { machine, observer: Observer::new(Policy::default()), now: Time::START };
-        aftermath.tell(&Fact::Started { remembered });
+        let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
+        aftermath.tell(&Fact::Started { id });
         let first = aftermath.next();
         (aftermath, first.order)
     }

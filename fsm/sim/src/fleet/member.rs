@@ -2,7 +2,7 @@
 //!
 //! It holds no rule. Orders that concern nobody else are done here at once; the others are wishes to the world.
 
-use draupnir_fsm::fact::{CloseReason, Fact, Failure, Loss};
+use draupnir_fsm::fact::{CloseReason, Fact, Failure, IdSource, Loss};
 use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::Machine;
@@ -49,7 +49,8 @@ impl Member {
 
     pub(super) fn start(&mut self, now_ms: u64, remembered: bool) {
         self.started = true;
-        self.handle(now_ms, Fact::Started { remembered });
+        let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
+        self.handle(now_ms, Fact::Started { id });
     }
 
     pub(super) fn tick(&mut self, now_ms: u64) {

@@ -1,7 +1,7 @@
 //! Moments and numbers at the edge of a rule, where the next millisecond or attempt means something else.
 
 use super::{Driver, is_dial};
-use crate::fact::{CloseReason, Fact, Loss};
+use crate::fact::{CloseReason, Fact, IdSource, Loss};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::order::{CloseText, Order};
@@ -113,7 +113,7 @@ fn what_is_no_surprise_while_connected_is_not_counted() {
 #[test]
 fn an_attempt_that_was_is_stale_and_one_that_never_was_is_not() {
     let mut driver = Driver::new(6);
-    driver.fact(Fact::Started { remembered: false });
+    driver.fact(Fact::Started { id: IdSource::Configured });
     driver.tick();
     driver.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 201, retry_after_ms: None });
     driver.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 201, retry_after_ms: None });

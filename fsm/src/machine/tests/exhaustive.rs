@@ -1,7 +1,7 @@
 //! Every fact in every state, to a bounded depth: the observer must never object, and the way out must stay open.
 
 use super::Driver;
-use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
+use crate::fact::{CloseReason, Fact, Failure, IdSource, Jump, Loss};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec::Vec;
@@ -25,7 +25,7 @@ fn alphabet(driver: &Driver) -> Vec<Step> {
     let link = observer.live().or(observer.dialling()).or(observer.closing()).unwrap_or(LinkId(1));
     let earlier = LinkId(link.0.saturating_sub(1));
     let mut facts = alloc::vec![
-        Fact::Started { remembered: false },
+        Fact::Started { id: IdSource::Configured },
         Fact::Tick,
         Fact::RegistrationFailed { attempt, cause: Failure::Connect },
         Fact::LinkOpened { link },
@@ -106,7 +106,7 @@ fn stops_in_time(mut driver: Driver) {
 fn starting_points() -> Vec<Driver> {
     let fresh = Driver::new(11);
     let mut requesting = Driver::new(12);
-    requesting.fact(Fact::Started { remembered: false });
+    requesting.fact(Fact::Started { id: IdSource::Configured });
     requesting.tick();
     let mut backing_off = requesting.clone();
     backing_off.fact(Fact::RegistrationAnswered { attempt: RegistrationAttempt(1), status: 503, retry_after_ms: None });

@@ -1,7 +1,7 @@
 //! What is over has no effect, what a state armed goes with it, and what the loop asks of the machine is so.
 
 use super::{Driver, is_dial, is_register};
-use crate::fact::{CloseReason, CommandFact, Fact, Failure, Jump, Loss, SessionFact};
+use crate::fact::{CloseReason, CommandFact, Fact, Failure, IdSource, Jump, Loss, SessionFact};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::limits::Policy;
 use crate::order::{CommandEnd, Order};
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 /// One machine in each state in which something is under way, all on their second attempt and link.
 fn one_in_each_state() -> Vec<Driver> {
     let mut requesting = Driver::new(3);
-    requesting.fact(Fact::Started { remembered: false });
+    requesting.fact(Fact::Started { id: IdSource::Configured });
     requesting.tick();
     requesting.fact(Fact::RegistrationFailed { attempt: RegistrationAttempt(1), cause: Failure::Connect });
     let backing_off = requesting.clone();
@@ -22,6 +22,7 @@ fn one_in_each_state() -> Vec<Driver> {
     let mut greeting = dialling.clone();
     greeting.fact(Fact::LinkOpened { link: LinkId(2) });
     let mut flushing_early = greeting.clone();
+    flushing_early.fact(Fact::DeliverySettled { settled: false });
     flushing_early.fact(Fact::ShutdownRequested);
     let mut ready = greeting.clone();
     ready.fact(Fact::Greeted { link: LinkId(2) });

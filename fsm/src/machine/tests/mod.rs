@@ -9,7 +9,7 @@ mod properties;
 
 use super::invariants::Observer;
 use super::{Machine, Snapshot};
-use crate::fact::{CloseReason, Fact, Jump};
+use crate::fact::{CloseReason, Fact, IdSource, Jump};
 use crate::id::LinkId;
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
@@ -44,7 +44,7 @@ impl Driver {
     /// A machine that dials for the first time, with a remembered id.
     pub(super) fn dialling(seed: u64) -> Self {
         let mut driver = Self::new(seed);
-        driver.fact(Fact::Started { remembered: true });
+        driver.fact(Fact::Started { id: IdSource::Remembered });
         driver.tick();
         driver.tick();
         assert_eq!(driver.state(), "connecting.dialling");

@@ -1,7 +1,7 @@
 //! Random facts at random times: the observer never objects, and a console that behaves again is always reached.
 
 use super::Driver;
-use crate::fact::{CloseReason, Fact, Failure, Jump, Loss};
+use crate::fact::{CloseReason, Fact, Failure, IdSource, Jump, Loss};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec;
@@ -22,7 +22,8 @@ fn facts() -> impl Strategy<Value = Fact> {
     let asked = proptest::option::of(any::<u64>());
     prop_oneof![
         4 => Just(Fact::Tick),
-        1 => any::<bool>().prop_map(|remembered| Fact::Started { remembered }),
+        1 => prop::sample::select(vec![IdSource::Configured, IdSource::Assigned, IdSource::Remembered])
+            .prop_map(|id| Fact::Started { id }),
         2 => (near.clone(), 100u16..600, asked.clone()).prop_map(|(attempt, status, retry_after_ms)| {
             Fact::RegistrationAnswered { attempt: RegistrationAttempt(attempt), status, retry_after_ms }
         }),

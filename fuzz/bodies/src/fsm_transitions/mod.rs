@@ -18,7 +18,7 @@ mod children;
 mod facts;
 
 use children::Children;
-use draupnir_fsm::fact::{Fact, Jump};
+use draupnir_fsm::fact::{Fact, IdSource, Jump};
 use draupnir_fsm::id::{LinkId, RegistrationAttempt};
 use draupnir_fsm::limits::{Policy, Schedule};
 use draupnir_fsm::machine::invariants::Observer;
@@ -95,7 +95,8 @@ impl World {
             latest_link: LinkId(0),
             jumps: 0,
         };
-        world.tell(Fact::Started { remembered: flags & 1 != 0 });
+        let id = if flags & 1 != 0 { IdSource::Remembered } else { IdSource::Configured };
+        world.tell(Fact::Started { id });
         world
     }
 
