@@ -2,23 +2,29 @@
 # Installs sindri-agent, the agent of the Draupnir project, from its releases.
 #
 #   install.sh [VERSION]     install or upgrade; without a version the latest release
-#   install.sh --uninstall   remove the program and its service; configuration and state stay
-#   install.sh --help        this text
+#   install.sh --uninstall   stop the agent; remove the program and its service; settings and state stay
+#   install.sh --help        print this text
 #
 # It needs no root, no terminal and no answer. It never installs a file whose SHA-256 is not the published one, the
 # program is replaced in one step, and one that cannot print its version does not stay: the version before it does.
+#
+# Beside the program it puts the link `draupnir`, the name by which Sindri starts it; a program of that name is kept as
+# `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user, and
+# after an upgrade the agent whose PID is in ~/.sindri/draupnir.pid. Releases before 1.3.0 are the agent in Go: it
+# installs those as `draupnir` alone.
 #
 # Environment:
 #   DRAUPNIR_VERSION        the version, such as 1.2.3 or v1.2.3                      (default: the latest release)
 #   INSTALL_DIR             where the program goes                                    (default: ~/.local/bin)
 #   DRAUPNIR_SERVICE        systemd or launchd: also install a service that runs it   (default: none)
-#                           As root for the machine, else for this user. SINDRI_* variables that are set now are written
-#                           to its environment file (mode 0600), unless there is one already.
+#                           As root for the machine, else for this user. SINDRI_*, proxy and SSL_CERT_* variables that
+#                           are set now go into its environment file (mode 0600); other lines there stay as they are.
+#                           A service that is installed already gets them too, and is restarted after an upgrade.
 #   DRAUPNIR_BASE_URL       a mirror that has releases/latest and releases/download/  (default: the project's page)
 #   DRAUPNIR_API_URL        asked for releases/latest when the redirect of the page does not tell
 #   DRAUPNIR_TRIES          how often a download is tried, 1 s, 2 s, 4 s … apart      (default: 4)
 #   DRAUPNIR_STALL_SECONDS  how long a download may stand still                       (default: 30)
-#   DRAUPNIR_ROOT           where the machine's /etc and /Library are, for root that prepares an image
+#   DRAUPNIR_ROOT           the root directory of an image to prepare: everything goes below it, nothing is started
 #
 # Exit status:
 #   0 done   64 wrong usage   65 checksum wrong or missing   66 no such release   69 server out of reach or failing
@@ -28,11 +34,15 @@ set -eu
 umask 022
 
 program=sindri-agent
+former=draupnir                              # the agent in Go; since 1.3.0 a link to the program
 label=io.github.pacphi.draupnir.sindri-agent # launchd's name for the service
 home_page=https://github.com/pacphi/draupnir
-work='' staged=''
+stop_seconds=10 # from SIGTERM to SIGKILL, as Sindri waits; the agent itself drains within 4 s
+# What the agent reads of its environment.
+variables='^(SINDRI_((CONSOLE|AGENT|LLM)_[A-Z_]+|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)|(HTTPS|HTTP|ALL|NO)_PROXY|(https|http|all|no)_proxy|SSL_CERT_(FILE|DIR))=.'
+work='' staged='' changed=''
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$@"; }
 fail() { # STATUS MESSAGE…
   status=$1
   shift
@@ -64,6 +74,9 @@ main() {
   service=${DRAUPNIR_SERVICE:-}
   tries=${DRAUPNIR_TRIES:-4}
   stall_seconds=${DRAUPNIR_STALL_SECONDS:-30}
+  root=${DRAUPNIR_ROOT:-}
+  root=${root%/}
+  pidfile=${HOME:-/nonexistent}/.sindri/draupnir.pid
   action=install
 
   [ $# -le 1 ] || { usage >&2; exit 64; }
@@ -91,8 +104,12 @@ main() {
     /*) ;;
     *) directory=$PWD/$directory ;;
   esac
-  target=$directory/$program
-  [ ! -d "$target" ] || fail 73 "$target is a directory"
+  case $root in '' | /*) ;; *) fail 64 "DRAUPNIR_ROOT is an absolute path, not '$root'" ;; esac
+  case $directory in "$root"/*) ;; *) directory=$root$directory ;; esac
+  link=$directory/$former
+  for target in "$link" "$directory/$program"; do
+    [ ! -d "$target" ] || fail 73 "$target is a directory"
+  done
 
   trap clean_up EXIT
   trap 'exit 129' HUP
@@ -106,9 +123,7 @@ main() {
 # --- the program
 
 install() {
-  os=$(system) || exit $?
-  arch=$(machine) || exit $?
-  asset=$program-$os-$arch
+  platform
   downloader=$(first_of curl wget) || fail 72 "curl or wget is needed"
   [ "$downloader" != wget ] || wget_kind
   hasher=$(first_of sha256sum shasum openssl) || fail 72 "sha256sum, shasum or openssl is needed: without a checksum nothing is installed"
@@ -120,6 +135,7 @@ install() {
     tag=v${version#v}
   fi
   check_tag
+  choose_program
   mkdir -p "$directory" 2>/dev/null || fail 73 "cannot create $directory"
   # In the same directory, so that the last step is one rename.
   staged=$(mktemp "$directory/.$program.XXXXXX" 2>/dev/null) || { staged=''; fail 73 "cannot write to $directory"; }
@@ -129,13 +145,45 @@ install() {
   [ -n "$expected" ] || fail 65 "the checksum published for $asset $tag is not one; nothing is installed"
   if [ -f "$target" ] && [ "$(sha256 "$target")" = "$expected" ]; then
     chmod 0755 "$target"
-    say "$program ${tag#v} is installed already: $target"
+    say "$name ${tag#v} is installed already: $target"
   else
     replace
-    say "$program ${tag#v} is installed: $target"
+    say "$name ${tag#v} is installed: $target"
   fi
-  [ -z "$service" ] || install_service
+  next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, check them with '$target doctor', then start $target"
+  [ "$name" = "$program" ] || next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, then start $target"
+  [ "$name" = "$former" ] || link_former
+  stop_former
+  if [ -n "$service" ]; then install_service; else refresh_services; fi
+  [ -z "$root" ] || return 0
   hint_path
+  say "next: $next"
+}
+
+# Which program a release holds, what its files are called, and where it goes.
+choose_program() {
+  name=$program
+  case ${tag#v} in
+    0.* | 1.[0-2].*)
+      name=$former
+      [ -z "$service" ] || fail 64 "DRAUPNIR_SERVICE needs version 1.3.0 or later; ${tag#v} is the agent in Go"
+      say "${tag#v} is the agent in Go; $program begins with 1.3.0"
+      ;;
+  esac
+  target=$directory/$name
+  asset=$name-$os-$arch
+}
+
+# keep FILE: as FILE.previous. A copy, not a rename: there is a program under this name at every moment.
+keep() {
+  { cp -p "$1" "$1.previous.new" && mv -f "$1.previous.new" "$1.previous"; } ||
+    fail 73 "cannot keep the present version as $1.previous"
+}
+
+# The relative link by which Sindri starts the program.
+link_former() {
+  if [ -f "$link" ] && [ ! -h "$link" ]; then keep "$link"; fi
+  { ln -sf "$program" "$link.new" && mv -f "$link.new" "$link"; } || fail 73 "cannot write $link"
 }
 
 # Downloads the program, and puts it in the place of the one that is there.
@@ -146,14 +194,10 @@ replace() {
     fail 65 "the checksum of $asset $tag is $actual, and $expected was published; nothing is installed"
   chmod 0755 "$staged"
   prints_version "$staged" || fail 70 "$asset $tag does not print its version here ($printed); what was installed stays"
-  if [ -f "$target" ]; then
-    # A copy, not a rename: there is a program under this name at every moment.
-    { cp -p "$target" "$target.previous.new" && mv -f "$target.previous.new" "$target.previous"; } ||
-      fail 73 "cannot keep the present version as $target.previous"
-  fi
+  [ ! -f "$target" ] || keep "$target"
   mv -f "$staged" "$target" || fail 73 "cannot write $target"
   staged=''
-  prints_version "$target" && return
+  if prints_version "$target"; then changed=yes; return; fi
   if [ -f "$target.previous" ]; then
     mv -f "$target.previous" "$target"
     fail 70 "$target does not print its version ($printed); the version before it is back"
@@ -163,13 +207,11 @@ replace() {
 }
 
 prints_version() { # FILE; leaves in `printed` what was printed
-  if have timeout; then
-    printed=$(timeout 10 "$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
-  else
-    printed=$("$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
-  fi
+  limit=''
+  ! have timeout || limit='timeout 10'
+  printed=$($limit "$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
   case $printed in
-    "$program ${tag#v}" | "$program ${tag#v} "*) return 0 ;;
+    "$name ${tag#v}" | "$name ${tag#v} "*) return 0 ;;
     '') printed=nothing ;;
   esac
   return 1
@@ -181,12 +223,17 @@ uninstall() {
     service_paths
     [ ! -e "$unit" ] || remove_service
   done
-  if [ -e "$target" ] || [ -e "$target.previous" ]; then
-    rm -f "$target" "$target.previous" || fail 73 "cannot remove $target"
-    say "removed: $target"
-  else
-    say "not installed: $target"
-  fi
+  name=$program
+  stop_former all
+  removed=''
+  for target in "$link" "$directory/$program"; do
+    for file in "$target" "$target.previous"; do
+      [ -e "$file" ] || [ -h "$file" ] || continue
+      rm -f "$file" || fail 73 "cannot remove $file"
+      removed="$removed $file"
+    done
+  done
+  if [ -n "$removed" ]; then say "removed:$removed"; else say "not installed: $target"; fi
 }
 
 hint_path() {
@@ -196,20 +243,94 @@ hint_path() {
   esac
 }
 
-# --- what and where
+# --- agents that run
 
-system() {
-  case $(uname -s) in
-    Linux) say linux ;;
-    Darwin) say darwin ;;
-    *) fail 71 "no release for $(uname -s); there are Linux and macOS" ;;
-  esac
+# stop_former [all]: stops an agent in Go that is not what was installed, and the agent that Sindri started where the
+# program is new: Sindri's hook starts one only where none runs. What this script runs under cannot be stopped by it.
+stop_former() {
+  [ -z "$root" ] || return 0
+  running=''
+  if [ -n "$changed${1:-}" ]; then running=$(started_by_sindri); fi
+  if [ -n "$changed${1:-}" ] || [ "$name" = "$program" ]; then running="$running $(agents_in_go)"; fi
+  for pid in $running; do
+    alive "$pid" || continue
+    if runs_under "$pid"; then
+      say "not stopped, since it runs this script, and still the version before: process $pid"
+      continue
+    fi
+    stop "$pid"
+    next="start the agent again, as Sindri's hook does: nohup $link >>~/.sindri/logs/draupnir.log 2>&1 & echo \$! >$pidfile"
+  done
+  [ -n "$(started_by_sindri)" ] || rm -f "$pidfile"
 }
 
-machine() {
+# The process whose PID Sindri noted, if it is still an agent. A program that restarted itself in place is called `exe`.
+started_by_sindri() {
+  [ -r "$pidfile" ] || return 0
+  pid=$(head -n 1 "$pidfile")
+  case $pid in '' | *[!0-9]*) return 0 ;; esac
+  alive "$pid" || return 0
+  case $(process_name "$pid") in "$former" | "$program" | exe) say "$pid" ;; esac
+}
+
+# Agents in Go that have this user and this home. /proc shows their executable, and not that of this program.
+agents_in_go() {
+  user=$(id -u)
+  for process in /proc/[0-9]*; do
+    { read -r comm <"$process/comm"; } 2>/dev/null || continue
+    [ "$comm" = "$former" ] || continue
+    file=$(readlink "$process/exe" 2>/dev/null | sed 's/ (deleted)$//; s|.*/||')
+    [ "$file" = "$former" ] || [ "$file" = "$former.previous" ] || continue
+    grep -q "^Uid:[[:space:]]*${user}[[:space:]]" "$process/status" 2>/dev/null || continue
+    home=$(tr '\0' '\n' 2>/dev/null <"$process/environ" | sed -n 's/^HOME=//p')
+    [ "${home:-${HOME:-}}" != "${HOME:-}" ] || say "${process#/proc/}"
+  done
+}
+
+runs_under() { # PID
+  process=$$
+  while [ "${process:-0}" -gt 1 ]; do
+    [ "$process" != "$1" ] || return 0
+    process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null ||
+      ps -o ppid= -p "$process" 2>/dev/null | tr -d ' ')
+  done
+  return 1
+}
+
+process_name() { # PID
+  if [ -r "/proc/$1/comm" ]; then cat "/proc/$1/comm"; else ps -o comm= -p "$1" 2>/dev/null | sed 's|.*/||'; fi
+}
+
+# A process that only waits for its parent to notice its end is not alive.
+alive() { # PID
+  kill -0 "$1" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
+}
+
+stop() { # PID
+  kill "$1" 2>/dev/null || :
+  waited=0
+  while alive "$1"; do
+    if [ $waited -ge $stop_seconds ]; then
+      kill -9 "$1" 2>/dev/null || :
+      break
+    fi
+    sleep 1
+    waited=$((waited + 1))
+  done
+  say "stopped the agent that ran: process $1"
+}
+
+# --- what and where
+
+platform() {
+  case $(uname -s) in
+    Linux) os=linux ;;
+    Darwin) os=darwin ;;
+    *) fail 71 "no release for $(uname -s); there are Linux and macOS" ;;
+  esac
   case $(uname -m) in
-    x86_64 | amd64) say amd64 ;;
-    aarch64 | arm64) say arm64 ;;
+    x86_64 | amd64) arch=amd64 ;;
+    aarch64 | arm64) arch=arm64 ;;
     *) fail 71 "no release for $(uname -m); there are amd64 and arm64" ;;
   esac
 }
@@ -278,7 +399,7 @@ attempt() {
   case $downloader in
     curl)
       case $1 in https:*) protocols='=https' ;; *) protocols='=http,https' ;; esac
-      http_status=$(curl -sSL --proto "$protocols" --connect-timeout 15 --speed-limit 1 --speed-time "$stall_seconds" \
+      http_status=$(curl -q -sSL --proto "$protocols" --connect-timeout 15 --speed-limit 1 --speed-time "$stall_seconds" \
         -D "$work/headers" -w '%{http_code}' -o "$2" "$1" 2>"$work/errors") || result=$?
       ;;
     wget)
@@ -299,11 +420,12 @@ attempt() {
   return 1
 }
 
-# GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian: there a
+# No configuration of the user's: it could weaken the transfer or send it elsewhere (curl's is kept out by -q, which must
+# come first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian: there a
 # whole download gets ten times the time that one may stand still.
 wget_kind() {
   if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
-    wget="wget -nv --tries=1 --timeout=$stall_seconds"
+    wget="wget --no-config -nv --tries=1 --timeout=$stall_seconds"
     case $base_url in https:*) wget="$wget --https-only" ;; esac
   else
     wget='wget -q'
@@ -334,22 +456,22 @@ sha256() { # FILE
 # --- the service
 
 service_tool() {
-  case $service in
-    systemd) have systemctl || fail 72 "DRAUPNIR_SERVICE=systemd: there is no systemctl here" ;;
-    launchd) have launchctl || fail 72 "DRAUPNIR_SERVICE=launchd: there is no launchctl here" ;;
-  esac
-  service_paths
+  case $service in systemd) tool=systemctl ;; launchd) tool=launchctl ;; esac
+  [ -n "$root" ] || have "$tool" || fail 72 "DRAUPNIR_SERVICE=$service: there is no $tool here"
 }
+
+# shellcheck disable=SC2086 # $systemctl is a command with its option
+systemd() { $systemctl "$@"; }
 
 # Where the unit and its environment file are: the machine's for root, else the user's own.
 service_paths() {
   user=$(id -u)
   configuration=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}
-  if [ "$user" = 0 ]; then
+  if [ "$user" = 0 ] || [ -n "$root" ]; then
     systemctl='systemctl' domain=system wanted_by=multi-user.target user_line='User=root'
-    unit=${DRAUPNIR_ROOT:-}/etc/systemd/system/$program.service
-    plist=${DRAUPNIR_ROOT:-}/Library/LaunchDaemons/$label.plist
-    environment=${DRAUPNIR_ROOT:-}/etc/$program.env
+    unit=$root/etc/systemd/system/$program.service
+    plist=$root/Library/LaunchDaemons/$label.plist
+    environment=$root/etc/$program.env
   else
     systemctl='systemctl --user' domain=gui/$user wanted_by=default.target user_line=''
     unit=$configuration/systemd/user/$program.service
@@ -360,6 +482,7 @@ service_paths() {
 }
 
 install_service() {
+  service_paths
   mkdir -p "$(dirname "$unit")" "$(dirname "$environment")" || fail 73 "cannot create the service's directories"
   write_environment
   # A number of its own for every machine, so that a fleet that fell together does not come back in step.
@@ -368,13 +491,19 @@ install_service() {
   { cp "$work/unit" "$unit.new" && chmod 0644 "$unit.new" && mv -f "$unit.new" "$unit"; } || fail 73 "cannot write $unit"
   if ! grep -q '^SINDRI_CONSOLE_URL=.' "$environment" || ! grep -q '^SINDRI_CONSOLE_API_KEY=.' "$environment"; then
     say "service installed, not started: $unit"
-    say "fill in $environment, then start it: $(start_command)"
+    next="fill in $environment, then start it: $(service_command start)"
+    [ -z "$root" ] || say "$next"
+    return
+  fi
+  next="look at it: $(service_command status)"
+  if [ -n "$root" ]; then
+    [ "$service" != systemd ] || enable_in_image || fail 73 "cannot enable $unit"
+    say "service installed, to start with the image: $unit"
     return
   fi
   if [ "$service" = systemd ]; then
-    # shellcheck disable=SC2086 # $systemctl is a command with its option
-    { $systemctl daemon-reload && $systemctl enable $program.service && $systemctl restart $program.service; } ||
-      fail 70 "the service is installed ($unit) and did not start: $systemctl status $program"
+    { systemd daemon-reload && systemd enable $program.service && systemd restart $program.service; } ||
+      fail 70 "the service is installed ($unit) and did not start: $(service_command status)"
     [ "$user" = 0 ] || say "to keep it running while you are not logged in: loginctl enable-linger"
   else
     launchctl bootout "$domain/$label" 2>/dev/null || :
@@ -383,50 +512,92 @@ install_service() {
   say "service installed and started: $unit"
 }
 
-start_command() {
+# What `systemctl enable` would do, without asking the systemd of this machine.
+enable_in_image() {
+  wants=$root/etc/systemd/system/$wanted_by.wants
+  mkdir -p "$wants" && ln -sf "../$program.service" "$wants/$program.service"
+}
+
+# A service that is installed already gets the settings of this run; where anything is new, a running one is restarted.
+refresh_services() {
+  for service in systemd launchd; do
+    service_paths
+    [ -e "$unit" ] || continue
+    write_environment
+    if [ -z "$changed" ] || [ -n "$root" ]; then continue; fi
+    next="look at it: $(service_command status)"
+    if restart_service; then
+      say "service restarted, if it ran: $unit"
+    else
+      say "service not restarted, it still runs as before: $unit" >&2
+    fi
+  done
+}
+
+restart_service() {
   case $service in
-    systemd) say "$systemctl daemon-reload && $systemctl enable --now $program" ;;
-    launchd) say "launchctl bootstrap $domain $unit" ;;
+    systemd) have systemctl && systemd try-restart $program.service ;;
+    launchd) have launchctl && launchctl kickstart -k "$domain/$label" ;;
+  esac
+}
+
+service_command() { # start or status
+  case $service-$1 in
+    systemd-start) say "$systemctl daemon-reload && $systemctl enable --now $program" ;;
+    systemd-status) say "$systemctl status $program" ;;
+    launchd-start) say "launchctl bootstrap $domain $unit" ;;
+    launchd-status) say "launchctl print $domain/$label" ;;
   esac
 }
 
 remove_service() {
-  case $service in
-    systemd)
-      # shellcheck disable=SC2086 # $systemctl is a command with its option
-      if have systemctl; then $systemctl disable --now $program.service || :; fi
-      ;;
-    launchd) if have launchctl; then launchctl bootout "$domain/$label" || :; fi ;;
-  esac
+  if [ -n "$root" ]; then
+    rm -f "$root/etc/systemd/system/$wanted_by.wants/$program.service"
+  elif [ "$service" = systemd ] && have systemctl; then
+    systemd disable --now $program.service || :
+  elif [ "$service" = launchd ] && have launchctl; then
+    launchctl bootout "$domain/$label" || :
+  fi
   rm -f "$unit" || fail 73 "cannot remove $unit"
-  # shellcheck disable=SC2086
-  if [ "$service" = systemd ] && have systemctl; then $systemctl daemon-reload || :; fi
+  if [ -z "$root" ] && [ "$service" = systemd ] && have systemctl; then systemd daemon-reload || :; fi
   say "removed: $unit"
   [ ! -e "$environment" ] || say "kept, since it holds your key: $environment"
 }
 
-# The variables that are set now, or a form to fill in. An existing file is the operator's: only its mode is seen to.
+# Puts the variables that are set now into the environment file; in an existing one the other lines stay as they are.
 # systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the others;
 # between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
 write_environment() {
-  if [ -e "$environment" ]; then
-    chmod 0600 "$environment" || fail 73 "cannot protect $environment"
+  env | grep -E "$variables" | as_read >"$work/settings"
+  if [ -e "$environment" ]; then cp "$environment" "$work/environment"; else environment_form >"$work/environment"; fi
+  (umask 077 && merged >"$environment.new") || fail 73 "cannot write $environment"
+  if [ -e "$environment" ] && [ "$(cat "$environment")" = "$(cat "$environment.new")" ]; then
+    { rm -f "$environment.new" && chmod 0600 "$environment"; } || fail 73 "cannot protect $environment"
     return
   fi
-  (
-    umask 077
-    {
-      case $service in
-        systemd) say "# Read by the service $program. One NAME=\"value\" a line, \\ before any of \\ \" \` \$ in it; $program --help lists the names." ;;
-        launchd) say "# Read by the service $program. One NAME=value a line, without quotes; $program --help lists the names." ;;
-      esac
-      for name in SINDRI_CONSOLE_URL SINDRI_CONSOLE_API_KEY; do
-        eval "value=\${$name:-}"
-        [ -n "$value" ] || say "#$name="
-      done
-      env | grep -E '^SINDRI_(((CONSOLE|AGENT)_[A-Z_]+)|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)=.' | as_read
-    } >"$environment.new" && mv -f "$environment.new" "$environment"
-  ) || fail 73 "cannot write $environment"
+  mv -f "$environment.new" "$environment" || fail 73 "cannot write $environment"
+  changed=yes
+  names=$(sed 's/=.*//' "$work/settings" | tr '\n' ' ')
+  [ -z "$names" ] || say "written to $environment: ${names% }"
+}
+
+environment_form() {
+  form='value, without quotes'
+  # shellcheck disable=SC2016 # letters, not an expansion
+  [ "$service" = launchd ] || form='"value", \ before any of \ " ` $ in it'
+  say "# Read by the service $program. One line for each NAME=$form; $program --help lists the names." \
+    "#SINDRI_CONSOLE_URL=" "#SINDRI_CONSOLE_API_KEY="
+}
+
+# The environment file with each setting in the place of its former line, or of its empty one in the form, else at the end.
+merged() {
+  awk '
+    { name = $0; sub(/^#/, "", name); sub(/[ \t]*=.*/, "", name); sub(/^[ \t]*/, "", name) }
+    part == 1 { line[name] = $0; order[++count] = name; next }
+    !(name in line) || (/^#/ && !/=$/) { print; next }
+    !(name in done) { print line[name]; done[name] = 1 }
+    END { for (i = 1; i <= count; i++) if (!(order[i] in done)) print line[order[i]] }
+  ' part=1 "$work/settings" part=2 "$work/environment"
 }
 
 # Lines NAME=value as the service will read them.
@@ -454,8 +625,8 @@ StartLimitIntervalSec=0
 [Service]
 Type=exec
 $user_line
-EnvironmentFile=$(printf '%s' "$environment" | sed 's/%/%%/g')
-ExecStart="$(quoted "$target" | sed 's/\$/$$/g')"
+EnvironmentFile=$(printf '%s' "${environment#"$root"}" | sed 's/%/%%/g')
+ExecStart="$(quoted "${target#"$root"}" | sed 's/\$/$$/g')"
 WorkingDirectory=~
 Restart=always
 RestartSec=$((2000 + random % 8000))ms
@@ -473,7 +644,7 @@ UNIT
 launchd_plist() {
   xml() { printf '%s' "$1" | sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'; }
   # shellcheck disable=SC2016 # it is the service's shell that expands these
-  script='while IFS= read -r line; do case $line in [A-Z]*=*) export "$line" ;; esac; done <"$1"; exec "$2"'
+  script='while IFS= read -r line; do case $line in [A-Za-z]*=*) export "$line" ;; esac; done <"$1"; exec "$2"'
   cat <<PLIST
 <?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
@@ -486,8 +657,8 @@ launchd_plist() {
     <string>-c</string>
     <string>$(xml "$script")</string>
     <string>$program</string>
-    <string>$(xml "$environment")</string>
-    <string>$(xml "$target")</string>
+    <string>$(xml "${environment#"$root"}")</string>
+    <string>$(xml "${target#"$root"}")</string>
   </array>
   <key>RunAtLoad</key><true/>
   <key>KeepAlive</key><true/>
