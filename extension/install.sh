@@ -60,20 +60,15 @@ usage() {
   fi
 }
 
-clean_up() {
-  [ -z "$work" ] || rm -rf "$work"
-  [ -z "$staged" ] || rm -f "$staged"
-}
+clean_up() { rm -rf ${work:+"$work"} ${staged:+"$staged"}; }
 
 main() {
   base_url=${DRAUPNIR_BASE_URL:-$home_page}
   base_url=${base_url%/}
   api_url=${DRAUPNIR_API_URL:-}
   [ -n "$api_url" ] || [ "$base_url" != "$home_page" ] || api_url=https://api.github.com/repos/pacphi/draupnir
-  version=${DRAUPNIR_VERSION:-}
-  service=${DRAUPNIR_SERVICE:-}
-  tries=${DRAUPNIR_TRIES:-4}
-  stall_seconds=${DRAUPNIR_STALL_SECONDS:-30}
+  version=${DRAUPNIR_VERSION:-} service=${DRAUPNIR_SERVICE:-}
+  tries=${DRAUPNIR_TRIES:-4} stall_seconds=${DRAUPNIR_STALL_SECONDS:-30}
   root=${DRAUPNIR_ROOT:-}
   root=${root%/}
   pidfile=${HOME:-/nonexistent}/.sindri/draupnir.pid
@@ -88,16 +83,11 @@ main() {
     *) version=$1 ;;
   esac
   for number in "$tries" "$stall_seconds"; do
-    case $number in '' | 0 | *[!0-9]*) fail 64 "DRAUPNIR_TRIES and DRAUPNIR_STALL_SECONDS are whole numbers over 0, not '$number'" ;; esac
+    case $number in '' | 0 | *[!0-9]*) fail 64 "DRAUPNIR_TRIES, DRAUPNIR_STALL_SECONDS: a whole number over 0, not '$number'" ;; esac
   done
   case $service in '' | systemd | launchd) ;; *) fail 64 "DRAUPNIR_SERVICE is systemd or launchd, not '$service'" ;; esac
-  if [ -n "${INSTALL_DIR:-}" ]; then
-    directory=$INSTALL_DIR
-  elif [ -n "${HOME:-}" ]; then
-    directory=$HOME/.local/bin
-  else
-    fail 64 "neither INSTALL_DIR nor HOME is set"
-  fi
+  directory=${INSTALL_DIR:-${HOME:+$HOME/.local/bin}}
+  [ -n "$directory" ] || fail 64 "neither INSTALL_DIR nor HOME is set"
   case $directory in
     *'
 '*) fail 64 "a line break in INSTALL_DIR" ;;
@@ -112,12 +102,10 @@ main() {
   done
 
   trap clean_up EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
+  trap 'exit 129' HUP && trap 'exit 130' INT && trap 'exit 143' TERM
   work=$(mktemp -d "${TMPDIR:-/tmp}/$program.XXXXXX") || fail 73 "no temporary directory in ${TMPDIR:-/tmp}"
 
-  if [ $action = uninstall ]; then uninstall; else install; fi
+  $action
 }
 
 # --- the program
@@ -126,15 +114,14 @@ install() {
   platform
   downloader=$(first_of curl wget) || fail 72 "curl or wget is needed"
   [ "$downloader" != wget ] || wget_kind
-  hasher=$(first_of sha256sum shasum openssl) || fail 72 "sha256sum, shasum or openssl is needed: without a checksum nothing is installed"
-  [ -z "$service" ] || service_tool
-
-  if [ -z "$version" ]; then
-    tag=$(latest_tag) || exit $?
-  else
-    tag=v${version#v}
+  hasher=$(first_of sha256sum shasum openssl) || fail 72 "sha256sum, shasum or openssl is needed to compare a checksum"
+  if [ -n "$service" ] && [ -z "$root" ]; then
+    service_paths
+    have "$tool" || fail 72 "DRAUPNIR_SERVICE=$service: there is no $tool here"
   fi
-  check_tag
+
+  tag=v${version#v}
+  [ -n "$version" ] || tag=$(latest_tag) || exit $?
   choose_program
   mkdir -p "$directory" 2>/dev/null || fail 73 "cannot create $directory"
   # In the same directory, so that the last step is one rename.
@@ -150,13 +137,18 @@ install() {
     replace
     say "$name ${tag#v} is installed: $target"
   fi
-  next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, check them with '$target doctor', then start $target"
-  [ "$name" = "$program" ] || next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, then start $target"
-  [ "$name" = "$former" ] || link_former
+  next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, then start $target"
+  if [ "$name" = "$program" ]; then
+    next="$next ('$target doctor' checks them)"
+    link_former
+  fi
   stop_former
   if [ -n "$service" ]; then install_service; else refresh_services; fi
   [ -z "$root" ] || return 0
-  hint_path
+  case :${PATH:-}: in
+    *":$directory:"*) ;;
+    *) say "$directory is not in PATH; to add it: export PATH=\"$directory:\$PATH\"" ;;
+  esac
   say "next: $next"
 }
 
@@ -164,11 +156,14 @@ install() {
 choose_program() {
   name=$program
   case ${tag#v} in
-    0.* | 1.[0-2].*)
+    *[!0-9A-Za-z.+-]* | [!0-9]*) fail 64 "not a version: ${tag#v}" ;;
+    0.*.* | 1.[0-2].*)
       name=$former
       [ -z "$service" ] || fail 64 "DRAUPNIR_SERVICE needs version 1.3.0 or later; ${tag#v} is the agent in Go"
       say "${tag#v} is the agent in Go; $program begins with 1.3.0"
       ;;
+    *.*.*) ;;
+    *) fail 64 "not a version: ${tag#v} (1.3.0 is one)" ;;
   esac
   target=$directory/$name
   asset=$name-$os-$arch
@@ -207,8 +202,7 @@ replace() {
 }
 
 prints_version() { # FILE; leaves in `printed` what was printed
-  limit=''
-  ! have timeout || limit='timeout 10'
+  limit=$(! have timeout || say "timeout 10")
   printed=$($limit "$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
   case $printed in
     "$name ${tag#v}" | "$name ${tag#v} "*) return 0 ;;
@@ -218,29 +212,19 @@ prints_version() { # FILE; leaves in `printed` what was printed
 }
 
 uninstall() {
-  for kind in systemd launchd; do
-    service=$kind
+  for service in systemd launchd; do
     service_paths
     [ ! -e "$unit" ] || remove_service
   done
   name=$program
   stop_former all
   removed=''
-  for target in "$link" "$directory/$program"; do
-    for file in "$target" "$target.previous"; do
-      [ -e "$file" ] || [ -h "$file" ] || continue
-      rm -f "$file" || fail 73 "cannot remove $file"
-      removed="$removed $file"
-    done
+  for file in "$link" "$link.previous" "$directory/$program" "$directory/$program.previous"; do
+    [ -e "$file" ] || [ -h "$file" ] || continue
+    rm -f "$file" || fail 73 "cannot remove $file"
+    removed="$removed $file"
   done
-  if [ -n "$removed" ]; then say "removed:$removed"; else say "not installed: $target"; fi
-}
-
-hint_path() {
-  case :${PATH:-}: in
-    *":$directory:"*) ;;
-    *) say "$directory is not in PATH; to have it there: export PATH=\"$directory:\$PATH\"" ;;
-  esac
+  if [ -n "$removed" ]; then say "removed:$removed"; else say "not installed: $directory/$program"; fi
 }
 
 # --- agents that run
@@ -261,7 +245,7 @@ stop_former() {
     stop "$pid"
     next="start the agent again, as Sindri's hook does: nohup $link >>~/.sindri/logs/draupnir.log 2>&1 & echo \$! >$pidfile"
   done
-  [ -n "$(started_by_sindri)" ] || rm -f "$pidfile"
+  [ -n "$(started_by_sindri)" ] || rm -f "$pidfile" || fail 73 "cannot remove $pidfile"
 }
 
 # The process whose PID Sindri noted, if it is still an agent. A program that restarted itself in place is called `exe`.
@@ -270,7 +254,7 @@ started_by_sindri() {
   pid=$(head -n 1 "$pidfile")
   case $pid in '' | *[!0-9]*) return 0 ;; esac
   alive "$pid" || return 0
-  case $(process_name "$pid") in "$former" | "$program" | exe) say "$pid" ;; esac
+  case $(cat "/proc/$pid/comm" 2>/dev/null) in "$former" | "$program" | exe) say "$pid" ;; esac
 }
 
 # Agents in Go that have this user and this home. /proc shows their executable, and not that of this program.
@@ -282,23 +266,17 @@ agents_in_go() {
     file=$(readlink "$process/exe" 2>/dev/null | sed 's/ (deleted)$//; s|.*/||')
     [ "$file" = "$former" ] || [ "$file" = "$former.previous" ] || continue
     grep -q "^Uid:[[:space:]]*${user}[[:space:]]" "$process/status" 2>/dev/null || continue
-    home=$(tr '\0' '\n' 2>/dev/null <"$process/environ" | sed -n 's/^HOME=//p')
-    [ "${home:-${HOME:-}}" != "${HOME:-}" ] || say "${process#/proc/}"
+    { tr '\0' '\n' <"$process/environ" | grep -qxF "HOME=${HOME:-}"; } 2>/dev/null || continue
+    say "${process#/proc/}"
   done
 }
 
 runs_under() { # PID
   process=$$
-  while [ "${process:-0}" -gt 1 ]; do
-    [ "$process" != "$1" ] || return 0
-    process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null ||
-      ps -o ppid= -p "$process" 2>/dev/null | tr -d ' ')
+  while [ "${process:-0}" -gt 1 ] && [ "$process" != "$1" ]; do
+    process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null)
   done
-  return 1
-}
-
-process_name() { # PID
-  if [ -r "/proc/$1/comm" ]; then cat "/proc/$1/comm"; else ps -o comm= -p "$1" 2>/dev/null | sed 's|.*/||'; fi
+  [ "$process" = "$1" ]
 }
 
 # A process that only waits for its parent to notice its end is not alive.
@@ -309,36 +287,29 @@ alive() { # PID
 stop() { # PID
   kill "$1" 2>/dev/null || :
   waited=0
-  while alive "$1"; do
-    if [ $waited -ge $stop_seconds ]; then
-      kill -9 "$1" 2>/dev/null || :
-      break
-    fi
+  while alive "$1" && [ $waited -lt $stop_seconds ]; do
     sleep 1
     waited=$((waited + 1))
   done
+  ! alive "$1" || kill -9 "$1" 2>/dev/null || :
   say "stopped the agent that ran: process $1"
 }
 
-# --- what and where
+# --- what to install
 
 platform() {
   case $(uname -s) in
-    Linux) os=linux ;;
-    Darwin) os=darwin ;;
+    Linux) os=linux ;; Darwin) os=darwin ;;
     *) fail 71 "no release for $(uname -s); there are Linux and macOS" ;;
   esac
   case $(uname -m) in
-    x86_64 | amd64) arch=amd64 ;;
-    aarch64 | arm64) arch=arm64 ;;
+    x86_64 | amd64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;;
     *) fail 71 "no release for $(uname -m); there are amd64 and arm64" ;;
   esac
 }
 
 first_of() {
-  for tool; do
-    if have "$tool"; then say "$tool"; return; fi
-  done
+  for tool; do ! have "$tool" || { say "$tool" && return; }; done
   return 1
 }
 
@@ -357,28 +328,17 @@ latest_tag() {
   say "$tag"
 }
 
-check_tag() {
-  case ${tag#v} in
-    *[!0-9A-Za-z.+-]* | [!0-9]*) fail 64 "not a version: ${tag#v}" ;;
-    *.*.*) ;;
-    *) fail 64 "not a version: ${tag#v} (1.2.3 is one)" ;;
-  esac
-}
-
-# --- downloads
+# --- downloads and checksums
 
 # download URL FILE WHAT [quietly]: tries again what may pass by itself, and says what is final.
 download() {
   delay=1 try=1
   while ! attempt "$1" "$2"; do
+    reason="$3: $why ($1)" final=''
     case $http_status in
       404 | 410) reason="$3 does not exist ($1)" final=66 ;;
-      401 | 403 | 4[0-9][0-9])
-        reason="$3: the server answers $http_status ($1)" final=69
-        # Too many requests, and a request that came too slowly, may be tried again.
-        case $http_status in 408 | 429) final='' ;; esac
-        ;;
-      *) reason="$3: $why ($1)" final='' ;;
+      408 | 429) ;; # a request that came too slowly, and too many of them, may be tried again
+      4[0-9][0-9]) final=69 ;;
     esac
     if [ -z "$final" ] && [ "$try" -lt "$tries" ]; then
       say "$reason; once more in $delay s" >&2
@@ -394,8 +354,8 @@ download() {
 # attempt URL FILE: one transfer; leaves the answer's number in `http_status` (000: none), the reason in `why`, and the
 # headers of all answers in $work/headers. A page on https may not send us elsewhere by another protocol.
 attempt() {
-  : >"$work/headers"
   result=0
+  : >"$work/headers"
   case $downloader in
     curl)
       case $1 in https:*) protocols='=https' ;; *) protocols='=http,https' ;; esac
@@ -420,9 +380,9 @@ attempt() {
   return 1
 }
 
-# No configuration of the user's: it could weaken the transfer or send it elsewhere (curl's is kept out by -q, which must
-# come first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian: there a
-# whole download gets ten times the time that one may stand still.
+# Neither program may read the user's configuration, which could send a transfer elsewhere (for curl: -q, which must come
+# first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian:
+# there a whole download gets ten times the time that one may stand still.
 wget_kind() {
   if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
     wget="wget --no-config -nv --tries=1 --timeout=$stall_seconds"
@@ -432,8 +392,6 @@ wget_kind() {
     if have timeout; then wget="timeout $((stall_seconds * 10)) $wget"; fi
   fi
 }
-
-# --- checksums
 
 # What was published, if it is one line of 64 hexadecimal digits, alone or followed by this asset's name.
 published_checksum() {
@@ -455,15 +413,10 @@ sha256() { # FILE
 
 # --- the service
 
-service_tool() {
-  case $service in systemd) tool=systemctl ;; launchd) tool=launchctl ;; esac
-  [ -n "$root" ] || have "$tool" || fail 72 "DRAUPNIR_SERVICE=$service: there is no $tool here"
-}
-
 # shellcheck disable=SC2086 # $systemctl is a command with its option
 systemd() { $systemctl "$@"; }
 
-# Where the unit and its environment file are: the machine's for root, else the user's own.
+# Where the unit and its environment file are: the machine's for root, else the user's own. How the service is handled.
 service_paths() {
   user=$(id -u)
   configuration=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}
@@ -478,7 +431,11 @@ service_paths() {
     plist=${HOME:-/nonexistent}/Library/LaunchAgents/$label.plist
     environment=$configuration/$program/env
   fi
-  [ "$service" != launchd ] || unit=$plist
+  wants=${unit%/*}/$wanted_by.wants
+  case $service in
+    systemd) tool=systemctl start="$systemctl daemon-reload && $systemctl enable --now $program" status="$systemctl status $program" ;;
+    launchd) unit=$plist tool=launchctl start="launchctl bootstrap $domain $unit" status="launchctl print $domain/$label" ;;
+  esac
 }
 
 install_service() {
@@ -491,31 +448,26 @@ install_service() {
   { cp "$work/unit" "$unit.new" && chmod 0644 "$unit.new" && mv -f "$unit.new" "$unit"; } || fail 73 "cannot write $unit"
   if ! grep -q '^SINDRI_CONSOLE_URL=.' "$environment" || ! grep -q '^SINDRI_CONSOLE_API_KEY=.' "$environment"; then
     say "service installed, not started: $unit"
-    next="fill in $environment, then start it: $(service_command start)"
+    next="fill in $environment, then start it: $start"
     [ -z "$root" ] || say "$next"
     return
   fi
-  next="look at it: $(service_command status)"
+  next="look at it: $status"
   if [ -n "$root" ]; then
-    [ "$service" != systemd ] || enable_in_image || fail 73 "cannot enable $unit"
+    # What `systemctl enable` would do, without asking the systemd of this machine.
+    [ "$service" != systemd ] || { mkdir -p "$wants" && ln -sf "../$program.service" "$wants/"; } || fail 73 "cannot enable $unit"
     say "service installed, to start with the image: $unit"
     return
   fi
   if [ "$service" = systemd ]; then
     { systemd daemon-reload && systemd enable $program.service && systemd restart $program.service; } ||
-      fail 70 "the service is installed ($unit) and did not start: $(service_command status)"
+      fail 70 "the service is installed ($unit) and did not start: $status"
     [ "$user" = 0 ] || say "to keep it running while you are not logged in: loginctl enable-linger"
   else
     launchctl bootout "$domain/$label" 2>/dev/null || :
     launchctl bootstrap "$domain" "$unit" || fail 70 "the service is installed ($unit) and did not start"
   fi
   say "service installed and started: $unit"
-}
-
-# What `systemctl enable` would do, without asking the systemd of this machine.
-enable_in_image() {
-  wants=$root/etc/systemd/system/$wanted_by.wants
-  mkdir -p "$wants" && ln -sf "../$program.service" "$wants/$program.service"
 }
 
 # A service that is installed already gets the settings of this run; where anything is new, a running one is restarted.
@@ -525,8 +477,11 @@ refresh_services() {
     [ -e "$unit" ] || continue
     write_environment
     if [ -z "$changed" ] || [ -n "$root" ]; then continue; fi
-    next="look at it: $(service_command status)"
-    if restart_service; then
+    next="look at it: $status"
+    if case $service in
+      systemd) systemd try-restart $program.service ;;
+      launchd) launchctl kickstart -k "$domain/$label" ;;
+    esac; then
       say "service restarted, if it ran: $unit"
     else
       say "service not restarted, it still runs as before: $unit" >&2
@@ -534,32 +489,15 @@ refresh_services() {
   done
 }
 
-restart_service() {
-  case $service in
-    systemd) have systemctl && systemd try-restart $program.service ;;
-    launchd) have launchctl && launchctl kickstart -k "$domain/$label" ;;
-  esac
-}
-
-service_command() { # start or status
-  case $service-$1 in
-    systemd-start) say "$systemctl daemon-reload && $systemctl enable --now $program" ;;
-    systemd-status) say "$systemctl status $program" ;;
-    launchd-start) say "launchctl bootstrap $domain $unit" ;;
-    launchd-status) say "launchctl print $domain/$label" ;;
-  esac
-}
-
 remove_service() {
-  if [ -n "$root" ]; then
-    rm -f "$root/etc/systemd/system/$wanted_by.wants/$program.service"
-  elif [ "$service" = systemd ] && have systemctl; then
-    systemd disable --now $program.service || :
-  elif [ "$service" = launchd ] && have launchctl; then
-    launchctl bootout "$domain/$label" || :
-  fi
+  [ -n "$root" ] || case $service in
+    systemd) systemd disable --now $program.service || : ;;
+    launchd) launchctl bootout "$domain/$label" || : ;;
+  esac
   rm -f "$unit" || fail 73 "cannot remove $unit"
-  if [ -z "$root" ] && [ "$service" = systemd ] && have systemctl; then systemd daemon-reload || :; fi
+  if [ "$service" = systemd ]; then
+    if [ -n "$root" ]; then rm -f "$wants/$program.service"; else systemd daemon-reload || :; fi
+  fi
   say "removed: $unit"
   [ ! -e "$environment" ] || say "kept, since it holds your key: $environment"
 }
@@ -568,8 +506,18 @@ remove_service() {
 # systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the others;
 # between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
 write_environment() {
-  env | grep -E "$variables" | as_read >"$work/settings"
-  if [ -e "$environment" ]; then cp "$environment" "$work/environment"; else environment_form >"$work/environment"; fi
+  # shellcheck disable=SC2016 # letters, no expansions
+  case $service in
+    systemd) as_read='s/[\\"`$]/\\&/g; s/=/="/; s/$/"/' form='NAME="value", with \ before any of \ " ` $ in it' ;;
+    launchd) as_read='' form='NAME=value, without quotes' ;;
+  esac
+  env | grep -E "$variables" | sed "$as_read" >"$work/settings"
+  if [ -e "$environment" ]; then
+    cp "$environment" "$work/environment"
+  else
+    say "# Read by the service $program. Each line is $form; $program --help lists the names." \
+      "#SINDRI_CONSOLE_URL=" "#SINDRI_CONSOLE_API_KEY=" >"$work/environment"
+  fi
   (umask 077 && merged >"$environment.new") || fail 73 "cannot write $environment"
   if [ -e "$environment" ] && [ "$(cat "$environment")" = "$(cat "$environment.new")" ]; then
     { rm -f "$environment.new" && chmod 0600 "$environment"; } || fail 73 "cannot protect $environment"
@@ -581,15 +529,7 @@ write_environment() {
   [ -z "$names" ] || say "written to $environment: ${names% }"
 }
 
-environment_form() {
-  form='value, without quotes'
-  # shellcheck disable=SC2016 # letters, not an expansion
-  [ "$service" = launchd ] || form='"value", \ before any of \ " ` $ in it'
-  say "# Read by the service $program. One line for each NAME=$form; $program --help lists the names." \
-    "#SINDRI_CONSOLE_URL=" "#SINDRI_CONSOLE_API_KEY="
-}
-
-# The environment file with each setting in the place of its former line, or of its empty one in the form, else at the end.
+# The environment file with each setting in the place of its former line, or of the empty one in the form, else last.
 merged() {
   awk '
     { name = $0; sub(/^#/, "", name); sub(/[ \t]*=.*/, "", name); sub(/^[ \t]*/, "", name) }
@@ -598,14 +538,6 @@ merged() {
     !(name in done) { print line[name]; done[name] = 1 }
     END { for (i = 1; i <= count; i++) if (!(order[i] in done)) print line[order[i]] }
   ' part=1 "$work/settings" part=2 "$work/environment"
-}
-
-# Lines NAME=value as the service will read them.
-as_read() {
-  case $service in
-    systemd) sed 's/[\\"`$]/\\&/g; s/=/="/; s/$/"/' ;;
-    launchd) cat ;;
-  esac
 }
 
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user
@@ -653,15 +585,11 @@ launchd_plist() {
   <key>Label</key><string>$label</string>
   <key>ProgramArguments</key>
   <array>
-    <string>/bin/sh</string>
-    <string>-c</string>
-    <string>$(xml "$script")</string>
-    <string>$program</string>
+    <string>/bin/sh</string><string>-c</string><string>$(xml "$script")</string><string>$program</string>
     <string>$(xml "${environment#"$root"}")</string>
     <string>$(xml "${target#"$root"}")</string>
   </array>
-  <key>RunAtLoad</key><true/>
-  <key>KeepAlive</key><true/>
+  <key>RunAtLoad</key><true/><key>KeepAlive</key><true/>
   <key>ThrottleInterval</key><integer>$((5 + random % 10))</integer>
   <key>ExitTimeOut</key><integer>10</integer>
 </dict>
