@@ -14,7 +14,7 @@
 # installs those as `draupnir` alone.
 #
 # Environment:
-#   DRAUPNIR_VERSION        the version, such as 1.2.3 or v1.2.3                      (default: the latest release)
+#   DRAUPNIR_VERSION        the version, such as 1.3.0 or v1.3.0                      (default: the latest release)
 #   INSTALL_DIR             where the program goes                                    (default: ~/.local/bin)
 #   DRAUPNIR_SERVICE        systemd or launchd: also install a service that runs it   (default: none)
 #                           As root for the machine, else for this user. SINDRI_*, proxy and SSL_CERT_* variables that

@@ -29,11 +29,15 @@ def put(bench, name, content, mode=0o755):
     return path
 
 
+def need_proc():
+    if not os.path.exists("/proc/self/comm"):
+        raise Missing("there is no /proc")
+
+
 @contextlib.contextmanager
 def running(bench, name, pidfile=True, shield=""):
     """A process that runs as `name` from the bench's directory; `shield` is run before, in the same process."""
-    if not os.path.exists("/proc/self/comm"):
-        raise Missing("there is no /proc")
+    need_proc()
     os.makedirs(bench.bin, exist_ok=True)
     program = os.path.join(bench.bin, name)
     shutil.copy(shutil.which("sleep"), program)
@@ -239,6 +243,7 @@ def second_run_stops_nothing(bench):
 
 def agent_that_runs_the_installer_is_not_stopped(bench):
     """An upgrade from a terminal of the console: the agent's end would be the end of the installer."""
+    need_proc()
     bench.server.release("1.4.3")
     os.makedirs(bench.bin)
     program = os.path.join(bench.bin, "draupnir")

@@ -371,6 +371,12 @@ class Release(unittest.TestCase):
             for setting in used:
                 self.assertIn(f"`{setting}`", guide, name)
 
+    def test_guide_names_files_that_exist(self):
+        guide = read(".github/RELEASING.md")
+        paths = re.findall(r"`((?:\.ci|extension|fuzz|src|tests)/[\w./-]*)", guide) + re.findall(r"`([A-Z]\w+\.(?:md|toml))`", guide)
+        self.assertGreater(len(paths), 8, paths)
+        self.assertEqual([path for path in paths if not os.path.exists(os.path.join(TOP, path))], [])
+
     def test_compiler_of_the_release_is_pinned(self):
         """One full version everywhere, so that a new compiler comes by a change that the gate has seen."""
         pinned = set()
@@ -378,6 +384,11 @@ class Release(unittest.TestCase):
             text = self.workflows()[name]
             pinned |= set(re.findall(r"image: rust:(\S+)-bookworm", text))
             pinned |= set(re.findall(r"rustup toolchain install (\d\S*|stable|nightly)", text))
+            # Without the library's source the programs for Linux would be built by Debian's compiler of the day.
+            for job in yaml.safe_load(text)["jobs"].values():
+                steps = " ".join(step.get("run", "") for step in job.get("steps", []))
+                if "static-binaries" in steps or "tests/run" in steps or ".ci/run" in steps or "reproducible" in steps:
+                    self.assertRegex(steps, "rustup component add .*rust-src", name)
         (version,) = pinned
         self.assertRegex(version, r"^\d+\.\d+\.\d+$")
 
