@@ -19,13 +19,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
 import unittest
 
 import jsonschema
 import yaml
 from loopback import KEY, Console
 from plain_runner import run_and_report
+from release_checks import RegistryUpdate, Release  # noqa: F401 # its cases run along with those below
+from release_checks import cargo_version, read
 from sindri import Instance, alive, within
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -39,17 +40,8 @@ SCHEMAS = [os.path.join(FIXTURES, "extension.schema.json"), *filter(None, [os.en
 REGISTRY = [os.path.join(FIXTURES, "registry-extension.yaml"), *filter(None, [os.environ.get("DRAUPNIR_SINDRI_EXTENSION")])]
 
 
-def read(path):
-    with open(os.path.join(TOP, path), encoding="utf-8") as file:
-        return file.read()
-
-
 def render(*arguments):
     return subprocess.run([sys.executable, RENDER, *arguments], capture_output=True, text=True, check=False)
-
-
-def cargo_version():
-    return tomllib.loads(read("Cargo.toml"))["workspace"]["package"]["version"]
 
 
 def agent():
@@ -334,77 +326,6 @@ class Life(unittest.IsolatedAsyncioTestCase):
         await self.do(self.instance.run_hook)
         await self.connected(2)
         self.assertTrue(await self.do(self.instance.stop))
-
-
-class Release(unittest.TestCase):
-    """What must agree with the version of Cargo.toml, and what the release guide must name."""
-
-    WORKFLOWS = os.path.join(TOP, ".github", "workflows")
-
-    def workflows(self):
-        return {name: read(os.path.join(self.WORKFLOWS, name)) for name in sorted(os.listdir(self.WORKFLOWS))}
-
-    def test_image_tags_in_documents_are_of_the_version(self):
-        for path in ("README.md", "Dockerfile"):
-            for tag in re.findall(r"ghcr\.io/pacphi/draupnir:([\w.-]+)", read(path)):
-                self.assertEqual(tag, cargo_version(), path)
-        self.assertIn("ghcr.io/pacphi/draupnir:", read("README.md"))
-
-    def test_lock_files_hold_the_version(self):
-        for path in ("Cargo.lock", "fuzz/Cargo.lock"):
-            versions = {
-                package["name"]: package["version"]
-                for package in tomllib.loads(read(path))["package"]
-                if package["name"].startswith("draupnir") and package["name"] != "draupnir-fuzz-targets"
-            }
-            self.assertIn("draupnir-fsm", versions)
-            self.assertEqual(set(versions.values()), {cargo_version()}, f"{path}: {versions}")
-
-    def test_version_is_accepted_by_the_cli(self):
-        """Above what the registry has, below 2.0.0."""
-        self.assertTrue((1, 3, 0) <= tuple(int(part) for part in cargo_version().split(".")) < (2, 0, 0))
-
-    def test_guide_names_every_secret_and_setting(self):
-        guide = read(".github/RELEASING.md")
-        for name, text in self.workflows().items():
-            used = re.findall(r"\b(?:secrets|vars)\.(\w+)", text) + re.findall(r"^    environment: (\S+)", text, re.M)
-            for setting in used:
-                self.assertIn(f"`{setting}`", guide, name)
-
-    def test_guide_names_files_that_exist(self):
-        guide = read(".github/RELEASING.md")
-        paths = re.findall(r"`((?:\.ci|extension|fuzz|src|tests)/[\w./-]*)", guide) + re.findall(r"`([A-Z]\w+\.(?:md|toml))`", guide)
-        self.assertGreater(len(paths), 8, paths)
-        self.assertEqual([path for path in paths if not os.path.exists(os.path.join(TOP, path))], [])
-
-    def test_compiler_of_the_release_is_pinned(self):
-        """One full version everywhere, so that a new compiler comes by a change that the gate has seen."""
-        pinned = set()
-        for name in ("ci.yml", "release.yml"):
-            text = self.workflows()[name]
-            pinned |= set(re.findall(r"image: rust:(\S+)-bookworm", text))
-            pinned |= set(re.findall(r"rustup toolchain install (\d\S*|stable|nightly)", text))
-            # Without the library's source the programs for Linux would be built by Debian's compiler of the day.
-            for job in yaml.safe_load(text)["jobs"].values():
-                steps = " ".join(step.get("run", "") for step in job.get("steps", []))
-                if "static-binaries" in steps or "tests/run" in steps or ".ci/run" in steps or "reproducible" in steps:
-                    self.assertRegex(steps, "rustup component add .*rust-src", name)
-        (version,) = pinned
-        self.assertRegex(version, r"^\d+\.\d+\.\d+$")
-
-    def test_registry_pull_request_starts_from_its_branch(self):
-        update = yaml.safe_load(self.workflows()["update-extension.yml"])
-        (job,) = update["jobs"].values()
-        branch = job["env"]["REGISTRY_BRANCH"]
-        self.assertEqual(branch, "v3")
-        (checkout,) = [step["with"] for step in job["steps"] if (step.get("with") or {}).get("repository")]
-        self.assertEqual(checkout["ref"], "${{ env.REGISTRY_BRANCH }}")
-        self.assertIn('--base "$REGISTRY_BRANCH"', job["steps"][-1]["run"])
-
-    def test_release_fails_when_the_registry_update_fails(self):
-        job = yaml.safe_load(self.workflows()["release.yml"])["jobs"]["extension"]
-        self.assertEqual(job["uses"], "./.github/workflows/update-extension.yml")
-        self.assertNotIn("continue-on-error", job)
 
 
 if __name__ == "__main__":
