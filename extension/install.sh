@@ -380,9 +380,9 @@ attempt() {
   return 1
 }
 
-# Neither program may read the user's configuration, which could send a transfer elsewhere (for curl: -q, which must come
-# first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian:
-# there a whole download gets ten times the time that one may stand still.
+# Neither program may read the user's configuration, which could send a transfer elsewhere (for curl: -q, which must
+# come first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on
+# Debian: there a whole download gets ten times the time that one may stand still.
 wget_kind() {
   if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
     wget="wget --no-config -nv --tries=1 --timeout=$stall_seconds"

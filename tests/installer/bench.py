@@ -16,7 +16,8 @@ SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e
 DEADLINE_SECONDS = 60
 
 # All that the installer may use besides its shell, a downloader and a program for checksums.
-TOOLS = """awk cat chmod cp dirname env grep head id ln ls mkdir mktemp mv od readlink rm sed sleep tail timeout tr uname""".split()
+TOOLS = """awk cat chmod cp dirname env grep head id ln ls mkdir mktemp mv od readlink rm sed sleep tail timeout tr
+uname""".split()
 
 # Under busybox everything else is busybox too, as on Alpine.
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}

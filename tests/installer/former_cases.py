@@ -42,7 +42,8 @@ def running(bench, name, pidfile=True, shield=""):
     program = os.path.join(bench.bin, name)
     shutil.copy(shutil.which("sleep"), program)
     environment = {"HOME": bench.home, "PATH": os.environ["PATH"]}
-    process = subprocess.Popen(["sh", "-c", f'{shield} exec "$0" 600', program], env=environment, start_new_session=True)
+    command = ["sh", "-c", f'{shield} exec "$0" 600', program]
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         while open(f"/proc/{process.pid}/comm", encoding="ascii").read().strip() != name:
             os.sched_yield()  # until exec
@@ -250,7 +251,8 @@ def agent_that_runs_the_installer_is_not_stopped(bench):
     shutil.copy(shutil.which("bash"), program)
     script = os.path.join(bench.tools, "session")
     with open(script, "w", encoding="utf-8") as file:
-        file.write(f'mkdir -p {bench.home}/.sindri; echo $$ >{bench.home}/.sindri/draupnir.pid\n"$@"\nstatus=$?\nexit $status\n')
+        file.write(f'mkdir -p {bench.home}/.sindri\necho $$ >{bench.home}/.sindri/draupnir.pid\n')
+        file.write('"$@"\nstatus=$?\nexit $status\n')  # more than one command, so that the shell stays
     install = bench.start("1.4.3", under=[program, script])
     output, _ = install.communicate(timeout=60)
     assert install.returncode == 0, output

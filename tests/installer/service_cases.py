@@ -161,7 +161,8 @@ def systemd_itself_accepts_the_unit(bench):
 def systemd_unit_of_a_user_is_installed_and_started(bench):
     prepare(bench, "systemctl")
     outcome = bench.run(DRAUPNIR_SERVICE="systemd", OTHER="not ours", **SETTINGS)
-    expect(outcome, 0, "installed and started", "enable-linger", "next: look at it: systemctl --user status sindri-agent")
+    expect(outcome, 0, "installed and started", "enable-linger")
+    expect(outcome, 0, "next: look at it: systemctl --user status sindri-agent")
     assert "key with" not in outcome.output, "the key was printed"
     unit = content(f"{bench.home}/{UNIT}")
     assert "User=" not in unit and "WantedBy=default.target" in unit, unit
@@ -216,7 +217,7 @@ def run_without_settings_leaves_the_environment_file(bench):
 
 def proxy_and_certificates_reach_the_service(bench):
     prepare(bench, "systemctl")
-    carried = {"HTTPS_PROXY": "http://u:p@proxy.example:3128", "no_proxy": "localhost,.example", "SSL_CERT_FILE": "/ca.pem"}
+    carried = {"HTTPS_PROXY": "http://u:p@proxy.example:3128", "no_proxy": "localhost", "SSL_CERT_FILE": "/ca.pem"}
     expect(bench.run(DRAUPNIR_SERVICE="systemd", NO_PROXY="127.0.0.1", MY_HTTPS_PROXY="x", **carried, **SETTINGS), 0)
     expected = {**carried, **SETTINGS, "NO_PROXY": "127.0.0.1"}
     assert environment_file(content(f"{bench.home}/{ENVIRONMENT}")) == expected

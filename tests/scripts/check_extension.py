@@ -1,5 +1,5 @@
-"""Tests extension.yaml, the registry's variant of it, the edit that brings a registry's file up to date, the agent's life
-on an instance as Sindri leads it, and what else must agree before a release.
+"""Tests extension.yaml, the registry's variant of it, the edit that brings a registry's file up to date, the agent's
+life on an instance as Sindri leads it, and what else must agree before a release.
 
     check_extension.py
 
@@ -35,9 +35,14 @@ RENDER = os.path.join(TOP, "extension", "render")
 OWN = os.path.join(TOP, "extension", "extension.yaml")
 FIXTURES = os.path.join(TOP, "tests", "fixtures", "sindri")
 
-# The excerpt in this project's words, and Sindri's own where there is one; the same for the registry's file.
-SCHEMAS = [os.path.join(FIXTURES, "extension.schema.json"), *filter(None, [os.environ.get("DRAUPNIR_SINDRI_SCHEMA")])]
-REGISTRY = [os.path.join(FIXTURES, "registry-extension.yaml"), *filter(None, [os.environ.get("DRAUPNIR_SINDRI_EXTENSION")])]
+
+def with_original(fixture, variable):
+    """The fixture in this project's words, and Sindri's own file where the variable names one."""
+    return [os.path.join(FIXTURES, fixture), *filter(None, [os.environ.get(variable)])]
+
+
+SCHEMAS = with_original("extension.schema.json", "DRAUPNIR_SINDRI_SCHEMA")
+REGISTRY = with_original("registry-extension.yaml", "DRAUPNIR_SINDRI_EXTENSION")
 
 
 def render(*arguments):

@@ -1,4 +1,4 @@
-"""What must agree before a release, and the workflow that brings the registry up to date: cases of check_extension.py."""
+"""What must agree before a release, and the workflow that updates the registry: cases of check_extension.py."""
 
 import os
 import re
@@ -64,7 +64,8 @@ class Release(unittest.TestCase):
 
     def test_guide_names_files_that_exist(self):
         guide = read(".github/RELEASING.md")
-        paths = re.findall(r"`((?:\.ci|extension|fuzz|src|tests)/[\w./-]*)", guide) + re.findall(r"`([A-Z]\w+\.(?:md|toml))`", guide)
+        paths = re.findall(r"`((?:\.ci|extension|fuzz|src|tests)/[\w./-]*)", guide)
+        paths += re.findall(r"`([A-Z]\w+\.(?:md|toml))`", guide)
         self.assertGreater(len(paths), 8, paths)
         self.assertEqual([path for path in paths if not os.path.exists(os.path.join(TOP, path))], [])
 
@@ -123,16 +124,22 @@ class RegistryUpdate(unittest.TestCase):
         self.git("-C", "seed", "commit", "--quiet", "--allow-empty", "--message", "first")
         self.git("-C", "seed", "switch", "--quiet", "--create", self.branch)
         os.makedirs(os.path.dirname(f"{self.folder}/seed/{self.file}"))
-        shutil.copy(os.path.join(TOP, "tests/fixtures/sindri/registry-extension.yaml"), f"{self.folder}/seed/{self.file}")
+        fixture = os.path.join(TOP, "tests", "fixtures", "sindri", "registry-extension.yaml")
+        shutil.copy(fixture, f"{self.folder}/seed/{self.file}")
         self.git("-C", "seed", "add", "--all")
         self.git("-C", "seed", "commit", "--quiet", "--message", "the extension")
         self.git("-C", "seed", "switch", "--quiet", "main")
         self.git("clone", "--quiet", "--bare", "seed", "registry.git")
 
     def git(self, *arguments):
-        done = subprocess.run(["git", *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False)
-        self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.call(["git", *arguments], self.folder, self.environment)
+        self.assertEqual(done.returncode, 0, done.stdout)
         return done.stdout.strip()
+
+    def call(self, command, place, environment):
+        """Runs a command; standard output holds what it printed of both kinds."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.run(command, cwd=place, env=environment, check=False, **options)
 
     def run_job(self, token="t"):
         """Runs the steps until one fails; the last exit status and all output."""
@@ -148,9 +155,7 @@ class RegistryUpdate(unittest.TestCase):
                 shutil.copytree(os.path.join(TOP, "extension"), f"{place}/extension")
             else:
                 command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
-                done = subprocess.run(
-                    command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-                )
+                done = self.call(command, place, environment)
                 output += done.stdout
                 if done.returncode:
                     return done.returncode, output
@@ -166,13 +171,11 @@ class RegistryUpdate(unittest.TestCase):
         tag = f"v{cargo_version()}"
         changed = self.git("-C", "registry.git", "diff", "--name-only", self.branch, f"draupnir-{tag}")
         self.assertEqual(changed, self.file)
-        self.assertEqual(self.git("-C", "registry.git", "merge-base", self.branch, f"draupnir-{tag}"), self.tip(self.branch))
+        base = self.git("-C", "registry.git", "merge-base", self.branch, f"draupnir-{tag}")
+        self.assertEqual(base, self.git("-C", "registry.git", "rev-parse", self.branch))
         text = self.git("-C", "registry.git", "show", f"draupnir-{tag}:{self.file}")
         self.assertEqual(yaml.safe_load(text)["metadata"]["version"], cargo_version())
         self.assertIn(f"pr create --repo pacphi/sindri --base v3 --head draupnir-{tag}", self.asked())
-
-    def tip(self, branch):
-        return self.git("-C", "registry.git", "rev-parse", branch)
 
     def test_second_run_opens_no_second_pull_request(self):
         self.assertEqual(self.run_job()[0], 0)

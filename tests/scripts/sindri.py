@@ -1,8 +1,8 @@
 """Plays Sindri's part on an instance: installs the extension, starts, checks, stops and removes the agent.
 
-As observed in 2026-05: the service framework runs `bash -c COMMAND` and keeps PID and log; the registry's hook starts the
-agent by one nohup line; a stop is SIGTERM and, 10 s later, SIGKILL; the registry's removal knows the name `draupnir`
-alone. The home directory is a temporary one.
+As observed in 2026-05: the service framework runs `bash -c COMMAND` and keeps PID and log; the registry's hook starts
+the agent by one nohup line; a stop is SIGTERM and, 10 s later, SIGKILL; the registry's removal knows the name
+`draupnir` alone. The home directory is a temporary one.
 """
 
 import os
