@@ -2,23 +2,29 @@
 # Installs sindri-agent, the agent of the Draupnir project, from its releases.
 #
 #   install.sh [VERSION]     install or upgrade; without a version the latest release
-#   install.sh --uninstall   remove the program and its service; configuration and state stay
-#   install.sh --help        this text
+#   install.sh --uninstall   stop the agent; remove the program and its service; settings and state stay
+#   install.sh --help        print this text
 #
 # It needs no root, no terminal and no answer. It never installs a file whose SHA-256 is not the published one, the
 # program is replaced in one step, and one that cannot print its version does not stay: the version before it does.
 #
+# Beside the program it puts the link `draupnir`, the name by which Sindri starts it; a program of that name is kept as
+# `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user, and
+# after an upgrade the agent whose PID is in ~/.sindri/draupnir.pid. Releases before 1.3.0 are the agent in Go: it
+# installs those as `draupnir` alone.
+#
 # Environment:
-#   DRAUPNIR_VERSION        the version, such as 1.2.3 or v1.2.3                      (default: the latest release)
+#   DRAUPNIR_VERSION        the version, such as 1.3.0 or v1.3.0                      (default: the latest release)
 #   INSTALL_DIR             where the program goes                                    (default: ~/.local/bin)
 #   DRAUPNIR_SERVICE        systemd or launchd: also install a service that runs it   (default: none)
-#                           As root for the machine, else for this user. SINDRI_* variables that are set now are written
-#                           to its environment file (mode 0600), unless there is one already.
+#                           As root for the machine, else for this user. SINDRI_*, proxy and SSL_CERT_* variables that
+#                           are set now go into its environment file (mode 0600); other lines there stay as they are.
+#                           A service that is installed already gets them too, and is restarted after an upgrade.
 #   DRAUPNIR_BASE_URL       a mirror that has releases/latest and releases/download/  (default: the project's page)
 #   DRAUPNIR_API_URL        asked for releases/latest when the redirect of the page does not tell
 #   DRAUPNIR_TRIES          how often a download is tried, 1 s, 2 s, 4 s … apart      (default: 4)
 #   DRAUPNIR_STALL_SECONDS  how long a download may stand still                       (default: 30)
-#   DRAUPNIR_ROOT           where the machine's /etc and /Library are, for root that prepares an image
+#   DRAUPNIR_ROOT           the root directory of an image to prepare: everything goes below it, nothing is started
 #
 # Exit status:
 #   0 done   64 wrong usage   65 checksum wrong or missing   66 no such release   69 server out of reach or failing
@@ -28,11 +34,15 @@ set -eu
 umask 022
 
 program=sindri-agent
+former=draupnir                              # the agent in Go; since 1.3.0 a link to the program
 label=io.github.pacphi.draupnir.sindri-agent # launchd's name for the service
 home_page=https://github.com/pacphi/draupnir
-work='' staged=''
+stop_seconds=10 # from SIGTERM to SIGKILL, as Sindri waits; the agent itself drains within 4 s
+# What the agent reads of its environment.
+variables='^(SINDRI_((CONSOLE|AGENT|LLM)_[A-Z_]+|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)|(HTTPS|HTTP|ALL|NO)_PROXY|(https|http|all|no)_proxy|SSL_CERT_(FILE|DIR))=.'
+work='' staged='' changed=''
 
-say() { printf '%s\n' "$*"; }
+say() { printf '%s\n' "$@"; }
 fail() { # STATUS MESSAGE…
   status=$1
   shift
@@ -50,20 +60,18 @@ usage() {
   fi
 }
 
-clean_up() {
-  [ -z "$work" ] || rm -rf "$work"
-  [ -z "$staged" ] || rm -f "$staged"
-}
+clean_up() { rm -rf ${work:+"$work"} ${staged:+"$staged"}; }
 
 main() {
   base_url=${DRAUPNIR_BASE_URL:-$home_page}
   base_url=${base_url%/}
   api_url=${DRAUPNIR_API_URL:-}
   [ -n "$api_url" ] || [ "$base_url" != "$home_page" ] || api_url=https://api.github.com/repos/pacphi/draupnir
-  version=${DRAUPNIR_VERSION:-}
-  service=${DRAUPNIR_SERVICE:-}
-  tries=${DRAUPNIR_TRIES:-4}
-  stall_seconds=${DRAUPNIR_STALL_SECONDS:-30}
+  version=${DRAUPNIR_VERSION:-} service=${DRAUPNIR_SERVICE:-}
+  tries=${DRAUPNIR_TRIES:-4} stall_seconds=${DRAUPNIR_STALL_SECONDS:-30}
+  root=${DRAUPNIR_ROOT:-}
+  root=${root%/}
+  pidfile=${HOME:-/nonexistent}/.sindri/draupnir.pid
   action=install
 
   [ $# -le 1 ] || { usage >&2; exit 64; }
@@ -75,51 +83,46 @@ main() {
     *) version=$1 ;;
   esac
   for number in "$tries" "$stall_seconds"; do
-    case $number in '' | 0 | *[!0-9]*) fail 64 "DRAUPNIR_TRIES and DRAUPNIR_STALL_SECONDS are whole numbers over 0, not '$number'" ;; esac
+    case $number in '' | 0 | *[!0-9]*) fail 64 "DRAUPNIR_TRIES, DRAUPNIR_STALL_SECONDS: a whole number over 0, not '$number'" ;; esac
   done
   case $service in '' | systemd | launchd) ;; *) fail 64 "DRAUPNIR_SERVICE is systemd or launchd, not '$service'" ;; esac
-  if [ -n "${INSTALL_DIR:-}" ]; then
-    directory=$INSTALL_DIR
-  elif [ -n "${HOME:-}" ]; then
-    directory=$HOME/.local/bin
-  else
-    fail 64 "neither INSTALL_DIR nor HOME is set"
-  fi
+  directory=${INSTALL_DIR:-${HOME:+$HOME/.local/bin}}
+  [ -n "$directory" ] || fail 64 "neither INSTALL_DIR nor HOME is set"
   case $directory in
     *'
 '*) fail 64 "a line break in INSTALL_DIR" ;;
     /*) ;;
     *) directory=$PWD/$directory ;;
   esac
-  target=$directory/$program
-  [ ! -d "$target" ] || fail 73 "$target is a directory"
+  case $root in '' | /*) ;; *) fail 64 "DRAUPNIR_ROOT is an absolute path, not '$root'" ;; esac
+  case $directory in "$root"/*) ;; *) directory=$root$directory ;; esac
+  link=$directory/$former
+  for target in "$link" "$directory/$program"; do
+    [ ! -d "$target" ] || fail 73 "$target is a directory"
+  done
 
   trap clean_up EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
+  trap 'exit 129' HUP && trap 'exit 130' INT && trap 'exit 143' TERM
   work=$(mktemp -d "${TMPDIR:-/tmp}/$program.XXXXXX") || fail 73 "no temporary directory in ${TMPDIR:-/tmp}"
 
-  if [ $action = uninstall ]; then uninstall; else install; fi
+  $action
 }
 
 # --- the program
 
 install() {
-  os=$(system) || exit $?
-  arch=$(machine) || exit $?
-  asset=$program-$os-$arch
+  platform
   downloader=$(first_of curl wget) || fail 72 "curl or wget is needed"
   [ "$downloader" != wget ] || wget_kind
-  hasher=$(first_of sha256sum shasum openssl) || fail 72 "sha256sum, shasum or openssl is needed: without a checksum nothing is installed"
-  [ -z "$service" ] || service_tool
-
-  if [ -z "$version" ]; then
-    tag=$(latest_tag) || exit $?
-  else
-    tag=v${version#v}
+  hasher=$(first_of sha256sum shasum openssl) || fail 72 "sha256sum, shasum or openssl is needed to compare a checksum"
+  if [ -n "$service" ] && [ -z "$root" ]; then
+    service_paths
+    have "$tool" || fail 72 "DRAUPNIR_SERVICE=$service: there is no $tool here"
   fi
-  check_tag
+
+  tag=v${version#v}
+  [ -n "$version" ] || tag=$(latest_tag) || exit $?
+  choose_program
   mkdir -p "$directory" 2>/dev/null || fail 73 "cannot create $directory"
   # In the same directory, so that the last step is one rename.
   staged=$(mktemp "$directory/.$program.XXXXXX" 2>/dev/null) || { staged=''; fail 73 "cannot write to $directory"; }
@@ -129,13 +132,53 @@ install() {
   [ -n "$expected" ] || fail 65 "the checksum published for $asset $tag is not one; nothing is installed"
   if [ -f "$target" ] && [ "$(sha256 "$target")" = "$expected" ]; then
     chmod 0755 "$target"
-    say "$program ${tag#v} is installed already: $target"
+    say "$name ${tag#v} is installed already: $target"
   else
     replace
-    say "$program ${tag#v} is installed: $target"
+    say "$name ${tag#v} is installed: $target"
   fi
-  [ -z "$service" ] || install_service
-  hint_path
+  next="set SINDRI_CONSOLE_URL and SINDRI_CONSOLE_API_KEY, then start $target"
+  if [ "$name" = "$program" ]; then
+    next="$next ('$target doctor' checks them)"
+    link_former
+  fi
+  stop_former
+  if [ -n "$service" ]; then install_service; else refresh_services; fi
+  [ -z "$root" ] || return 0
+  case :${PATH:-}: in
+    *":$directory:"*) ;;
+    *) say "$directory is not in PATH; to add it: export PATH=\"$directory:\$PATH\"" ;;
+  esac
+  say "next: $next"
+}
+
+# Which program a release holds, what its files are called, and where it goes.
+choose_program() {
+  name=$program
+  case ${tag#v} in
+    *[!0-9A-Za-z.+-]* | [!0-9]*) fail 64 "not a version: ${tag#v}" ;;
+    0.*.* | 1.[0-2].*)
+      name=$former
+      [ -z "$service" ] || fail 64 "DRAUPNIR_SERVICE needs version 1.3.0 or later; ${tag#v} is the agent in Go"
+      say "${tag#v} is the agent in Go; $program begins with 1.3.0"
+      ;;
+    *.*.*) ;;
+    *) fail 64 "not a version: ${tag#v} (1.3.0 is one)" ;;
+  esac
+  target=$directory/$name
+  asset=$name-$os-$arch
+}
+
+# keep FILE: as FILE.previous. A copy, not a rename: there is a program under this name at every moment.
+keep() {
+  { cp -p "$1" "$1.previous.new" && mv -f "$1.previous.new" "$1.previous"; } ||
+    fail 73 "cannot keep the present version as $1.previous"
+}
+
+# The relative link by which Sindri starts the program.
+link_former() {
+  if [ -f "$link" ] && [ ! -h "$link" ]; then keep "$link"; fi
+  { ln -sf "$program" "$link.new" && mv -f "$link.new" "$link"; } || fail 73 "cannot write $link"
 }
 
 # Downloads the program, and puts it in the place of the one that is there.
@@ -146,14 +189,10 @@ replace() {
     fail 65 "the checksum of $asset $tag is $actual, and $expected was published; nothing is installed"
   chmod 0755 "$staged"
   prints_version "$staged" || fail 70 "$asset $tag does not print its version here ($printed); what was installed stays"
-  if [ -f "$target" ]; then
-    # A copy, not a rename: there is a program under this name at every moment.
-    { cp -p "$target" "$target.previous.new" && mv -f "$target.previous.new" "$target.previous"; } ||
-      fail 73 "cannot keep the present version as $target.previous"
-  fi
+  [ ! -f "$target" ] || keep "$target"
   mv -f "$staged" "$target" || fail 73 "cannot write $target"
   staged=''
-  prints_version "$target" && return
+  if prints_version "$target"; then changed=yes; return; fi
   if [ -f "$target.previous" ]; then
     mv -f "$target.previous" "$target"
     fail 70 "$target does not print its version ($printed); the version before it is back"
@@ -163,61 +202,114 @@ replace() {
 }
 
 prints_version() { # FILE; leaves in `printed` what was printed
-  if have timeout; then
-    printed=$(timeout 10 "$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
-  else
-    printed=$("$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
-  fi
+  limit=$(! have timeout || say "timeout 10")
+  printed=$($limit "$1" --version 2>&1 </dev/null) || printed="exit status $?${printed:+: $printed}"
   case $printed in
-    "$program ${tag#v}" | "$program ${tag#v} "*) return 0 ;;
+    "$name ${tag#v}" | "$name ${tag#v} "*) return 0 ;;
     '') printed=nothing ;;
   esac
   return 1
 }
 
 uninstall() {
-  for kind in systemd launchd; do
-    service=$kind
+  for service in systemd launchd; do
     service_paths
     [ ! -e "$unit" ] || remove_service
   done
-  if [ -e "$target" ] || [ -e "$target.previous" ]; then
-    rm -f "$target" "$target.previous" || fail 73 "cannot remove $target"
-    say "removed: $target"
-  else
-    say "not installed: $target"
-  fi
+  name=$program
+  stop_former all
+  removed=''
+  for file in "$link" "$link.previous" "$directory/$program" "$directory/$program.previous"; do
+    [ -e "$file" ] || [ -h "$file" ] || continue
+    rm -f "$file" || fail 73 "cannot remove $file"
+    removed="$removed $file"
+  done
+  if [ -n "$removed" ]; then say "removed:$removed"; else say "not installed: $directory/$program"; fi
 }
 
-hint_path() {
-  case :${PATH:-}: in
-    *":$directory:"*) ;;
-    *) say "$directory is not in PATH; to have it there: export PATH=\"$directory:\$PATH\"" ;;
-  esac
+# --- agents that run
+
+# stop_former [all]: stops an agent in Go that is not what was installed, and the agent that Sindri started where the
+# program is new: Sindri's hook starts one only where none runs. What this script runs under cannot be stopped by it.
+stop_former() {
+  [ -z "$root" ] || return 0
+  running=''
+  if [ -n "$changed${1:-}" ]; then running=$(started_by_sindri); fi
+  if [ -n "$changed${1:-}" ] || [ "$name" = "$program" ]; then running="$running $(agents_in_go)"; fi
+  for pid in $running; do
+    alive "$pid" || continue
+    if runs_under "$pid"; then
+      say "not stopped, since it runs this script, and still the version before: process $pid"
+      continue
+    fi
+    stop "$pid"
+    next="start the agent again, as Sindri's hook does: nohup $link >>~/.sindri/logs/draupnir.log 2>&1 & echo \$! >$pidfile"
+  done
+  [ -n "$(started_by_sindri)" ] || rm -f "$pidfile" || fail 73 "cannot remove $pidfile"
 }
 
-# --- what and where
+# The process whose PID Sindri noted, if it is still an agent. A program that restarted itself in place is called `exe`.
+started_by_sindri() {
+  [ -r "$pidfile" ] || return 0
+  pid=$(head -n 1 "$pidfile")
+  case $pid in '' | *[!0-9]*) return 0 ;; esac
+  alive "$pid" || return 0
+  case $(cat "/proc/$pid/comm" 2>/dev/null) in "$former" | "$program" | exe) say "$pid" ;; esac
+}
 
-system() {
+# Agents in Go that have this user and this home. /proc shows their executable, and not that of this program.
+agents_in_go() {
+  user=$(id -u)
+  for process in /proc/[0-9]*; do
+    { read -r comm <"$process/comm"; } 2>/dev/null || continue
+    [ "$comm" = "$former" ] || continue
+    file=$(readlink "$process/exe" 2>/dev/null | sed 's/ (deleted)$//; s|.*/||')
+    [ "$file" = "$former" ] || [ "$file" = "$former.previous" ] || continue
+    grep -q "^Uid:[[:space:]]*${user}[[:space:]]" "$process/status" 2>/dev/null || continue
+    { tr '\0' '\n' <"$process/environ" | grep -qxF "HOME=${HOME:-}"; } 2>/dev/null || continue
+    say "${process#/proc/}"
+  done
+}
+
+runs_under() { # PID
+  process=$$
+  while [ "${process:-0}" -gt 1 ] && [ "$process" != "$1" ]; do
+    process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null)
+  done
+  [ "$process" = "$1" ]
+}
+
+# A process that only waits for its parent to notice its end is not alive.
+alive() { # PID
+  kill -0 "$1" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$1/status" 2>/dev/null
+}
+
+stop() { # PID
+  kill "$1" 2>/dev/null || :
+  waited=0
+  while alive "$1" && [ $waited -lt $stop_seconds ]; do
+    sleep 1
+    waited=$((waited + 1))
+  done
+  ! alive "$1" || kill -9 "$1" 2>/dev/null || :
+  say "stopped the agent that ran: process $1"
+}
+
+# --- what to install
+
+platform() {
   case $(uname -s) in
-    Linux) say linux ;;
-    Darwin) say darwin ;;
+    Linux) os=linux ;; Darwin) os=darwin ;;
     *) fail 71 "no release for $(uname -s); there are Linux and macOS" ;;
   esac
-}
-
-machine() {
   case $(uname -m) in
-    x86_64 | amd64) say amd64 ;;
-    aarch64 | arm64) say arm64 ;;
+    x86_64 | amd64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;;
     *) fail 71 "no release for $(uname -m); there are amd64 and arm64" ;;
   esac
 }
 
 first_of() {
-  for tool; do
-    if have "$tool"; then say "$tool"; return; fi
-  done
+  for tool; do ! have "$tool" || { say "$tool" && return; }; done
   return 1
 }
 
@@ -236,28 +328,17 @@ latest_tag() {
   say "$tag"
 }
 
-check_tag() {
-  case ${tag#v} in
-    *[!0-9A-Za-z.+-]* | [!0-9]*) fail 64 "not a version: ${tag#v}" ;;
-    *.*.*) ;;
-    *) fail 64 "not a version: ${tag#v} (1.2.3 is one)" ;;
-  esac
-}
-
-# --- downloads
+# --- downloads and checksums
 
 # download URL FILE WHAT [quietly]: tries again what may pass by itself, and says what is final.
 download() {
   delay=1 try=1
   while ! attempt "$1" "$2"; do
+    reason="$3: $why ($1)" final=''
     case $http_status in
       404 | 410) reason="$3 does not exist ($1)" final=66 ;;
-      401 | 403 | 4[0-9][0-9])
-        reason="$3: the server answers $http_status ($1)" final=69
-        # Too many requests, and a request that came too slowly, may be tried again.
-        case $http_status in 408 | 429) final='' ;; esac
-        ;;
-      *) reason="$3: $why ($1)" final='' ;;
+      408 | 429) ;; # a request that came too slowly, and too many of them, may be tried again
+      4[0-9][0-9]) final=69 ;;
     esac
     if [ -z "$final" ] && [ "$try" -lt "$tries" ]; then
       say "$reason; once more in $delay s" >&2
@@ -273,12 +354,12 @@ download() {
 # attempt URL FILE: one transfer; leaves the answer's number in `http_status` (000: none), the reason in `why`, and the
 # headers of all answers in $work/headers. A page on https may not send us elsewhere by another protocol.
 attempt() {
-  : >"$work/headers"
   result=0
+  : >"$work/headers"
   case $downloader in
     curl)
       case $1 in https:*) protocols='=https' ;; *) protocols='=http,https' ;; esac
-      http_status=$(curl -sSL --proto "$protocols" --connect-timeout 15 --speed-limit 1 --speed-time "$stall_seconds" \
+      http_status=$(curl -q -sSL --proto "$protocols" --connect-timeout 15 --speed-limit 1 --speed-time "$stall_seconds" \
         -D "$work/headers" -w '%{http_code}' -o "$2" "$1" 2>"$work/errors") || result=$?
       ;;
     wget)
@@ -299,19 +380,18 @@ attempt() {
   return 1
 }
 
-# GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on Debian: there a
-# whole download gets ten times the time that one may stand still.
+# Neither program may read the user's configuration, which could send a transfer elsewhere (for curl: -q, which must
+# come first). GNU's wget would try twenty times by itself. Others are busybox's, whose own limit of time crashes it on
+# Debian: there a whole download gets ten times the time that one may stand still.
 wget_kind() {
   if wget --version 2>/dev/null | grep -q 'GNU Wget'; then
-    wget="wget -nv --tries=1 --timeout=$stall_seconds"
+    wget="wget --no-config -nv --tries=1 --timeout=$stall_seconds"
     case $base_url in https:*) wget="$wget --https-only" ;; esac
   else
     wget='wget -q'
     if have timeout; then wget="timeout $((stall_seconds * 10)) $wget"; fi
   fi
 }
-
-# --- checksums
 
 # What was published, if it is one line of 64 hexadecimal digits, alone or followed by this asset's name.
 published_checksum() {
@@ -333,33 +413,33 @@ sha256() { # FILE
 
 # --- the service
 
-service_tool() {
-  case $service in
-    systemd) have systemctl || fail 72 "DRAUPNIR_SERVICE=systemd: there is no systemctl here" ;;
-    launchd) have launchctl || fail 72 "DRAUPNIR_SERVICE=launchd: there is no launchctl here" ;;
-  esac
-  service_paths
-}
+# shellcheck disable=SC2086 # $systemctl is a command with its option
+systemd() { $systemctl "$@"; }
 
-# Where the unit and its environment file are: the machine's for root, else the user's own.
+# Where the unit and its environment file are: the machine's for root, else the user's own. How the service is handled.
 service_paths() {
   user=$(id -u)
   configuration=${XDG_CONFIG_HOME:-${HOME:-/nonexistent}/.config}
-  if [ "$user" = 0 ]; then
+  if [ "$user" = 0 ] || [ -n "$root" ]; then
     systemctl='systemctl' domain=system wanted_by=multi-user.target user_line='User=root'
-    unit=${DRAUPNIR_ROOT:-}/etc/systemd/system/$program.service
-    plist=${DRAUPNIR_ROOT:-}/Library/LaunchDaemons/$label.plist
-    environment=${DRAUPNIR_ROOT:-}/etc/$program.env
+    unit=$root/etc/systemd/system/$program.service
+    plist=$root/Library/LaunchDaemons/$label.plist
+    environment=$root/etc/$program.env
   else
     systemctl='systemctl --user' domain=gui/$user wanted_by=default.target user_line=''
     unit=$configuration/systemd/user/$program.service
     plist=${HOME:-/nonexistent}/Library/LaunchAgents/$label.plist
     environment=$configuration/$program/env
   fi
-  [ "$service" != launchd ] || unit=$plist
+  wants=${unit%/*}/$wanted_by.wants
+  case $service in
+    systemd) tool=systemctl start="$systemctl daemon-reload && $systemctl enable --now $program" status="$systemctl status $program" ;;
+    launchd) unit=$plist tool=launchctl start="launchctl bootstrap $domain $unit" status="launchctl print $domain/$label" ;;
+  esac
 }
 
 install_service() {
+  service_paths
   mkdir -p "$(dirname "$unit")" "$(dirname "$environment")" || fail 73 "cannot create the service's directories"
   write_environment
   # A number of its own for every machine, so that a fleet that fell together does not come back in step.
@@ -368,13 +448,20 @@ install_service() {
   { cp "$work/unit" "$unit.new" && chmod 0644 "$unit.new" && mv -f "$unit.new" "$unit"; } || fail 73 "cannot write $unit"
   if ! grep -q '^SINDRI_CONSOLE_URL=.' "$environment" || ! grep -q '^SINDRI_CONSOLE_API_KEY=.' "$environment"; then
     say "service installed, not started: $unit"
-    say "fill in $environment, then start it: $(start_command)"
+    next="fill in $environment, then start it: $start"
+    [ -z "$root" ] || say "$next"
+    return
+  fi
+  next="look at it: $status"
+  if [ -n "$root" ]; then
+    # What `systemctl enable` would do, without asking the systemd of this machine.
+    [ "$service" != systemd ] || { mkdir -p "$wants" && ln -sf "../$program.service" "$wants/"; } || fail 73 "cannot enable $unit"
+    say "service installed, to start with the image: $unit"
     return
   fi
   if [ "$service" = systemd ]; then
-    # shellcheck disable=SC2086 # $systemctl is a command with its option
-    { $systemctl daemon-reload && $systemctl enable $program.service && $systemctl restart $program.service; } ||
-      fail 70 "the service is installed ($unit) and did not start: $systemctl status $program"
+    { systemd daemon-reload && systemd enable $program.service && systemd restart $program.service; } ||
+      fail 70 "the service is installed ($unit) and did not start: $status"
     [ "$user" = 0 ] || say "to keep it running while you are not logged in: loginctl enable-linger"
   else
     launchctl bootout "$domain/$label" 2>/dev/null || :
@@ -383,58 +470,74 @@ install_service() {
   say "service installed and started: $unit"
 }
 
-start_command() {
-  case $service in
-    systemd) say "$systemctl daemon-reload && $systemctl enable --now $program" ;;
-    launchd) say "launchctl bootstrap $domain $unit" ;;
-  esac
+# A service that is installed already gets the settings of this run; where anything is new, a running one is restarted.
+refresh_services() {
+  for service in systemd launchd; do
+    service_paths
+    [ -e "$unit" ] || continue
+    write_environment
+    if [ -z "$changed" ] || [ -n "$root" ]; then continue; fi
+    next="look at it: $status"
+    if case $service in
+      systemd) systemd try-restart $program.service ;;
+      launchd) launchctl kickstart -k "$domain/$label" ;;
+    esac; then
+      say "service restarted, if it ran: $unit"
+    else
+      say "service not restarted, it still runs as before: $unit" >&2
+    fi
+  done
 }
 
 remove_service() {
-  case $service in
-    systemd)
-      # shellcheck disable=SC2086 # $systemctl is a command with its option
-      if have systemctl; then $systemctl disable --now $program.service || :; fi
-      ;;
-    launchd) if have launchctl; then launchctl bootout "$domain/$label" || :; fi ;;
+  [ -n "$root" ] || case $service in
+    systemd) systemd disable --now $program.service || : ;;
+    launchd) launchctl bootout "$domain/$label" || : ;;
   esac
   rm -f "$unit" || fail 73 "cannot remove $unit"
-  # shellcheck disable=SC2086
-  if [ "$service" = systemd ] && have systemctl; then $systemctl daemon-reload || :; fi
+  if [ "$service" = systemd ]; then
+    if [ -n "$root" ]; then rm -f "$wants/$program.service"; else systemd daemon-reload || :; fi
+  fi
   say "removed: $unit"
   [ ! -e "$environment" ] || say "kept, since it holds your key: $environment"
 }
 
-# The variables that are set now, or a form to fill in. An existing file is the operator's: only its mode is seen to.
+# Puts the variables that are set now into the environment file; in an existing one the other lines stay as they are.
 # systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the others;
 # between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
 write_environment() {
+  # shellcheck disable=SC2016 # letters, no expansions
+  case $service in
+    systemd) as_read='s/[\\"`$]/\\&/g; s/=/="/; s/$/"/' form='NAME="value", with \ before any of \ " ` $ in it' ;;
+    launchd) as_read='' form='NAME=value, without quotes' ;;
+  esac
+  env | grep -E "$variables" | sed "$as_read" >"$work/settings"
   if [ -e "$environment" ]; then
-    chmod 0600 "$environment" || fail 73 "cannot protect $environment"
+    cp "$environment" "$work/environment"
+  else
+    say "# Read by the service $program. Each line is $form; $program --help lists the names." \
+      "#SINDRI_CONSOLE_URL=" "#SINDRI_CONSOLE_API_KEY=" >"$work/environment"
+  fi
+  (umask 077 && merged >"$environment.new") || fail 73 "cannot write $environment"
+  if [ -e "$environment" ] && [ "$(cat "$environment")" = "$(cat "$environment.new")" ]; then
+    { rm -f "$environment.new" && chmod 0600 "$environment"; } || fail 73 "cannot protect $environment"
     return
   fi
-  (
-    umask 077
-    {
-      case $service in
-        systemd) say "# Read by the service $program. One NAME=\"value\" a line, \\ before any of \\ \" \` \$ in it; $program --help lists the names." ;;
-        launchd) say "# Read by the service $program. One NAME=value a line, without quotes; $program --help lists the names." ;;
-      esac
-      for name in SINDRI_CONSOLE_URL SINDRI_CONSOLE_API_KEY; do
-        eval "value=\${$name:-}"
-        [ -n "$value" ] || say "#$name="
-      done
-      env | grep -E '^SINDRI_(((CONSOLE|AGENT)_[A-Z_]+)|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)=.' | as_read
-    } >"$environment.new" && mv -f "$environment.new" "$environment"
-  ) || fail 73 "cannot write $environment"
+  mv -f "$environment.new" "$environment" || fail 73 "cannot write $environment"
+  changed=yes
+  names=$(sed 's/=.*//' "$work/settings" | tr '\n' ' ')
+  [ -z "$names" ] || say "written to $environment: ${names% }"
 }
 
-# Lines NAME=value as the service will read them.
-as_read() {
-  case $service in
-    systemd) sed 's/[\\"`$]/\\&/g; s/=/="/; s/$/"/' ;;
-    launchd) cat ;;
-  esac
+# The environment file with each setting in the place of its former line, or of the empty one in the form, else last.
+merged() {
+  awk '
+    { name = $0; sub(/^#/, "", name); sub(/[ \t]*=.*/, "", name); sub(/^[ \t]*/, "", name) }
+    part == 1 { line[name] = $0; order[++count] = name; next }
+    !(name in line) || (/^#/ && !/=$/) { print; next }
+    !(name in done) { print line[name]; done[name] = 1 }
+    END { for (i = 1; i <= count; i++) if (!(order[i] in done)) print line[order[i]] }
+  ' part=1 "$work/settings" part=2 "$work/environment"
 }
 
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user
@@ -454,8 +557,8 @@ StartLimitIntervalSec=0
 [Service]
 Type=exec
 $user_line
-EnvironmentFile=$(printf '%s' "$environment" | sed 's/%/%%/g')
-ExecStart="$(quoted "$target" | sed 's/\$/$$/g')"
+EnvironmentFile=$(printf '%s' "${environment#"$root"}" | sed 's/%/%%/g')
+ExecStart="$(quoted "${target#"$root"}" | sed 's/\$/$$/g')"
 WorkingDirectory=~
 Restart=always
 RestartSec=$((2000 + random % 8000))ms
@@ -473,7 +576,7 @@ UNIT
 launchd_plist() {
   xml() { printf '%s' "$1" | sed 's/&/\&amp;/g; s/</\&lt;/g; s/>/\&gt;/g'; }
   # shellcheck disable=SC2016 # it is the service's shell that expands these
-  script='while IFS= read -r line; do case $line in [A-Z]*=*) export "$line" ;; esac; done <"$1"; exec "$2"'
+  script='while IFS= read -r line; do case $line in [A-Za-z]*=*) export "$line" ;; esac; done <"$1"; exec "$2"'
   cat <<PLIST
 <?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
@@ -482,15 +585,11 @@ launchd_plist() {
   <key>Label</key><string>$label</string>
   <key>ProgramArguments</key>
   <array>
-    <string>/bin/sh</string>
-    <string>-c</string>
-    <string>$(xml "$script")</string>
-    <string>$program</string>
-    <string>$(xml "$environment")</string>
-    <string>$(xml "$target")</string>
+    <string>/bin/sh</string><string>-c</string><string>$(xml "$script")</string><string>$program</string>
+    <string>$(xml "${environment#"$root"}")</string>
+    <string>$(xml "${target#"$root"}")</string>
   </array>
-  <key>RunAtLoad</key><true/>
-  <key>KeepAlive</key><true/>
+  <key>RunAtLoad</key><true/><key>KeepAlive</key><true/>
   <key>ThrottleInterval</key><integer>$((5 + random % 10))</integer>
   <key>ExitTimeOut</key><integer>10</integer>
 </dict>

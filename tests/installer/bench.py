@@ -16,7 +16,8 @@ SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "e
 DEADLINE_SECONDS = 60
 
 # All that the installer may use besides its shell, a downloader and a program for checksums.
-TOOLS = """awk cat chmod cp dirname env grep head id ls mkdir mktemp mv od rm sed sleep tail timeout tr uname""".split()
+TOOLS = """awk cat chmod cp dirname env grep head id ln ls mkdir mktemp mv od readlink rm sed sleep tail timeout tr
+uname""".split()
 
 # Under busybox everything else is busybox too, as on Alpine.
 SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
@@ -48,7 +49,7 @@ class Bench:
     def grant(self, *names):
         """Puts real tools into the PATH of the run."""
         for name in names:
-            own = self.shell == "busybox" and name not in ("curl", "openssl", "shasum", "perl")
+            own = self.shell == "busybox" and name not in ("bash", "curl", "openssl", "shasum", "perl")
             path = shutil.which("busybox" if own else name)
             if path is None:
                 raise Missing(f"{name} is not installed")
@@ -72,8 +73,11 @@ class Bench:
 
     # --- the run
 
-    def start(self, *arguments, piped=False, user=None, script=SCRIPT, **variables):
-        """Starts the installer without a terminal, in a session of its own, under the shell with `set -u`."""
+    def start(self, *arguments, piped=False, user=None, script=SCRIPT, under=(), **variables):
+        """Starts the installer without a terminal, in a session of its own, under the shell with `set -u`.
+
+        `under` is a command that starts the rest of its arguments.
+        """
         environment = {"HOME": self.home, "PATH": self.tools, "TMPDIR": self.root, "DRAUPNIR_BASE_URL": self.server.url}
         environment.update(variables)
         environment = {name: value for name, value in environment.items() if value is not None}
@@ -82,7 +86,7 @@ class Bench:
         if program is None:
             raise Missing(f"{first} is not installed")
         source = open(script, "rb") if piped else None
-        command = [program, *rest, "-u", *(["-s", "--"] if piped else [script]), *arguments]
+        command = [*under, program, *rest, "-u", *(["-s", "--"] if piped else [script]), *arguments]
         process = subprocess.Popen(
             command,
             env=environment,
@@ -135,7 +139,7 @@ class Bench:
         return found
 
 
-KNOWN = {"sindri-agent", "sindri-agent.previous", "home", "tools", "root", "elsewhere"}
+KNOWN = {"sindri-agent", "sindri-agent.previous", "draupnir", "draupnir.previous", "home", "tools", "root", "elsewhere"}
 
 
 class Missing(Exception):

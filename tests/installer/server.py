@@ -9,12 +9,12 @@ import http.server
 import threading
 import time
 
-ASSETS = [f"sindri-agent-{system}-{machine}" for system in ("linux", "darwin") for machine in ("amd64", "arm64")]
+SYSTEMS = [f"{system}-{machine}" for system in ("linux", "darwin") for machine in ("amd64", "arm64")]
 
 
-def agent(version, extra=""):
+def agent(version, extra="", name="sindri-agent"):
     """A program that stands for the agent: all the installer knows of it is that it prints its version."""
-    return f'#!/bin/sh\n{extra}\necho "sindri-agent {version} (0123abc)"\n# {"x" * 20000}\n'.encode()
+    return f'#!/bin/sh\n{extra}\necho "{name} {version} (0123abc)"\n# {"x" * 20000}\n'.encode()
 
 
 def checksum(content, name):
@@ -53,12 +53,12 @@ class Server:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
         threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
 
-    def release(self, version, content=None):
-        """Publishes a version for every system, and makes it the latest."""
-        for name in ASSETS:
-            body = agent(version) if content is None else content
-            self.files[f"/releases/download/v{version}/{name}"] = body
-            self.files[f"/releases/download/v{version}/{name}.sha256"] = checksum(body, name)
+    def release(self, version, content=None, name="sindri-agent"):
+        """Publishes a version of a program for every system, and makes it the latest."""
+        for asset in (f"{name}-{system}" for system in SYSTEMS):
+            body = agent(version, name=name) if content is None else content
+            self.files[f"/releases/download/v{version}/{asset}"] = body
+            self.files[f"/releases/download/v{version}/{asset}.sha256"] = checksum(body, asset)
         self.files[f"/releases/tag/v{version}"] = b"<html>the page of the release</html>"
         self.moved["/releases/latest"] = f"{self.url}/releases/tag/v{version}"
 

@@ -123,11 +123,19 @@ class ReleaseNotes(unittest.TestCase):
         for tag in ("1.2.3", "v1.2", "vnext", "v1.2.3\n"):
             self.assertEqual(self.notes(tag)[0], 1, tag)
 
-    def test_the_project_itself_could_be_released(self):
+    def test_a_section_without_a_date_is_refused(self):
+        for heading in ("- Unreleased", "", "- soon", "- 2026-01-02 (withdrawn)"):
+            status, output = self.notes("v1.2.3", changelog=self.CHANGELOG.replace("- 2026-01-02", heading))
+            self.assertEqual(status, 1, heading)
+            self.assertIn("no date of release", output)
+
+    def test_the_project_itself_lacks_at_most_the_date(self):
         with open(os.path.join(HERE, "..", "..", "Cargo.toml"), "rb") as file:
             version = tomllib.load(file)["workspace"]["package"]["version"]
         command = [sys.executable, os.path.join(HERE, "..", "..", ".github", "release-notes"), f"v{version}"]
-        self.assertEqual(subprocess.run(command, capture_output=True, check=False).returncode, 0)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            self.assertIn("no date of release: - Unreleased", done.stderr)
 
 
 class Workflows(unittest.TestCase):
