@@ -8,9 +8,10 @@
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
+//! | [`sindri`] | which extensions are installed, and what changed | the link, the loop |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
-//! | [`own_file`] | opens what is written for its owner alone | what is written |
+//! | [`own_file`] | opens and replaces what is written for its owner alone | what is written |
 //! | [`identity`] | remembers ids across restarts | when to register |
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
@@ -34,5 +35,6 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod ring;
+pub mod sindri;
 pub mod sys;
 pub mod terminal;

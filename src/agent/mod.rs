@@ -24,9 +24,10 @@ use crate::config::{Config, host_name};
 use crate::identity::{Identity, Memory};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
-use crate::protocol::{InstanceId, Metadata};
+use crate::protocol::{InstanceId, Inventory, Metadata};
 use crate::report::{self, Report, Reporter};
 use crate::restart::Past;
+use crate::sindri;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::delivery::budget::Budget;
@@ -54,6 +55,10 @@ pub struct Agent {
     /// The path of the registration in flight: the one that worked is remembered.
     registering_at: Option<RegisterPath>,
     hostname: String,
+    /// Whether the operator set the id: where he did not, the host name stands in for it.
+    is_named: bool,
+    /// The software, as it was looked at last.
+    inventory: Inventory,
     events: events::Events,
     sampling: sampling::Sampling,
     sessions: sessions::Sessions,
@@ -73,6 +78,7 @@ pub struct Agent {
 #[derive(Debug, Default)]
 struct LinkNotes {
     greeted: bool,
+    inventory_sent: bool,
     versions_warned: Vec<String>,
 }
 
@@ -105,7 +111,9 @@ pub fn run(config: Config, past: Past) -> Result<(), Error> {
         if let Some(reaping) = signals::reap_orphans(past).map_err(Error::Signals)? {
             spawner.spawn(reaping).detach();
         }
-        Agent::new(config, start, &spawner, &reporter, reports)?.live(past).await;
+        let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
+        let news = watch.look().await.unwrap_or_default();
+        Agent::new(config, start, &spawner, &reporter, reports, (watch, news))?.live(past).await;
         Ok(())
     }))
 }
@@ -117,6 +125,7 @@ impl Agent {
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
         reports: Receiver<Report>,
+        (watch, news): (sindri::Watch, sindri::News),
     ) -> Result<Self, Error> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
@@ -144,9 +153,11 @@ impl Agent {
             identity: memory.identity(),
             memory,
             registering_at: None,
+            is_named: config.instance_id.as_str() != host_name(),
             hostname: host_name(),
+            inventory: news.inventory.clone(),
             events: events::Events::new(entropy()),
-            sampling: sampling::Sampling::begin(executor, reporter.clone()),
+            sampling: sampling::Sampling::begin(executor, reporter.clone(), watch, news),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
             audit,

@@ -64,7 +64,7 @@ impl Agent {
     fn register(&mut self, attempt: u32, path: RegisterPath, provider: ProviderName) {
         self.registering_at = Some(path);
         tracing::debug!(attempt, ?path, ?provider, "registering");
-        let body = self.registration(false).http_body(provider);
+        let body = self.registration(false).http_body(path, provider);
         self.link.register(attempt, path, body);
     }
 
@@ -81,9 +81,11 @@ impl Agent {
         Registration {
             instance_id: if on_link { self.instance_id() } else { &self.config.instance_id },
             hostname: &self.hostname,
+            name: self.is_named.then_some(&self.config.instance_id),
             provider: self.config.provider.as_deref(),
             region: self.config.region.as_deref(),
             tags: &self.config.tags,
+            inventory: &self.inventory,
             timestamp: Timestamp::now(),
         }
     }

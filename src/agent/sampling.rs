@@ -1,4 +1,4 @@
-//! Takes samples beside the loop: a file system that hangs may delay metrics, and nothing else.
+//! Takes samples beside the loop, and looks at Sindri's ledger with each heartbeat.
 //!
 //! It does not decide when; the machine orders each heartbeat and each sample. At most one request of each kind waits.
 
@@ -7,6 +7,7 @@ use crate::metrics::{CPU_INTERVAL_MIN, Figure, Roots, Sampler};
 use crate::protocol::metrics::{Live, Metrics, Stamped};
 use crate::protocol::{Heartbeat, Timestamp};
 use crate::report::Reporter;
+use crate::sindri::{News, Watch};
 use async_channel::{Receiver, Sender};
 use draupnir_fsm::delivery::StateKind;
 use futures_lite::FutureExt as _;
@@ -23,6 +24,8 @@ pub enum Report {
     Heartbeat(Live),
     /// Everything.
     Metrics(Box<Metrics>),
+    /// What is new about the instance's software.
+    Software(News),
     /// What cannot be measured here; each figure once.
     Missing(Vec<Figure>),
 }
@@ -41,9 +44,9 @@ pub(super) struct Sampling {
 
 impl Sampling {
     /// Starts the task.
-    pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter) -> Self {
+    pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter, watch: Watch, first: News) -> Self {
         let (wants, requests) = async_channel::bounded(WANTS_MAX);
-        executor.spawn(sample(requests, reporter)).detach();
+        executor.spawn(sample(requests, reporter, watch, first)).detach();
         Self { wants }
     }
 
@@ -57,37 +60,47 @@ impl Sampling {
     }
 }
 
-async fn sample(wants: Receiver<Want>, reporter: Reporter) {
+async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
+    reporter.report(Report::Software(first)).await;
+    watch.keep().await;
     let mut sampler = Sampler::new(Roots::default());
-    let mut metrics_wanted = false;
+    let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
     loop {
-        // The first metrics wait for a figure for the processors; heartbeats do not wait for them.
-        let early = metrics_wanted && !sampler.has_cpu_sample();
+        let is_early = !sampler.has_cpu_sample();
         let ready = async {
-            match (metrics_wanted, early) {
+            match (heartbeat_wanted || metrics_wanted, is_early) {
                 (false, _) => std::future::pending().await,
                 (true, true) => drop(Timer::after(CPU_INTERVAL_MIN).await),
                 (true, false) => {}
             }
-            Some(Want::Metrics)
+            Ok(None)
         };
-        match (async { wants.recv().await.ok() }).or(ready).await {
-            Some(Want::Heartbeat) => {
-                let live = sampler.live();
-                report_missing(&mut sampler, &reporter).await;
-                reporter.report(Report::Heartbeat(live)).await;
-            }
-            Some(Want::Metrics) if metrics_wanted && sampler.has_cpu_sample() => {
-                metrics_wanted = false;
-                let metrics = Box::new(sampler.sample().await);
-                report_missing(&mut sampler, &reporter).await;
-                reporter.report(Report::Metrics(metrics)).await;
-            }
-            Some(Want::Metrics) => {
-                metrics_wanted = true;
+        let Ok(want) = (async { wants.recv().await.map(Some) }).or(ready).await else { return };
+        match want {
+            Some(Want::Heartbeat) => heartbeat_wanted = true,
+            Some(Want::Metrics) => metrics_wanted = true,
+            None => {}
+        }
+        if !sampler.has_cpu_sample() {
+            // The first ones wait for a figure for the processors, which takes two readings.
+            if want.is_some() {
                 sampler.prime();
             }
-            None => return,
+            continue;
+        }
+        if std::mem::take(&mut heartbeat_wanted) {
+            if let Some(news) = watch.look().await {
+                reporter.report(Report::Software(news)).await;
+            }
+            watch.keep().await;
+            let live = sampler.live();
+            report_missing(&mut sampler, &reporter).await;
+            reporter.report(Report::Heartbeat(live)).await;
+        }
+        if std::mem::take(&mut metrics_wanted) {
+            let metrics = Box::new(sampler.sample().await);
+            report_missing(&mut sampler, &reporter).await;
+            reporter.report(Report::Metrics(metrics)).await;
         }
     }
 }
@@ -102,17 +115,31 @@ async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
 impl Agent {
     /// Turns what was measured into a state message. A link that has gone meanwhile gets nothing: its successor asks anew.
     pub(super) fn sample_reports(&mut self, report: Report) {
+        let is_linked = self.live_link().is_some();
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         let timestamp = Timestamp::now();
         match report {
             Report::Heartbeat(live) => {
                 let uptime_seconds = self.start.elapsed().as_ms() / 1_000;
-                let message = Heartbeat { instance_id, timestamp, uptime_seconds, live: Some(live) }.message();
+                // Once for each connection, and once after a change.
+                let is_due = is_linked && !std::mem::replace(&mut self.seen.inventory_sent, is_linked);
+                let inventory = is_due.then_some(&self.inventory);
+                let message =
+                    Heartbeat { instance_id, timestamp, uptime_seconds, live: Some(live), inventory }.message();
                 self.engine.delivery.set_state(StateKind::Heartbeat, message);
             }
             Report::Metrics(metrics) => {
                 let message = Stamped { instance_id, timestamp, metrics: &metrics }.message();
                 self.engine.delivery.set_state(StateKind::Metrics, message);
+            }
+            Report::Software(News { inventory, changes }) => {
+                self.seen.inventory_sent &= self.inventory == inventory;
+                self.inventory = inventory;
+                for change in &changes {
+                    let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+                    let message = self.events.extension(change, instance_id);
+                    self.push_event(message);
+                }
             }
             Report::Missing(figures) => {
                 let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");

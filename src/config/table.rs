@@ -88,7 +88,7 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_PROVIDER",
         "detected, else none",
-        "`fly`, `docker`, `k8s`, `e2b`, `devpod`; others are passed on in lower case with a warning",
+        "`fly`, `docker`, `k8s`, `e2b`, `devpod`, `ssh` or another that the console knows; others are passed on in lower case with a warning",
     ),
     optional("SINDRI_REGION", "detected, else none", "1–64 visible ASCII characters"),
     optional(
