@@ -80,10 +80,10 @@ mod tests {
     fn it_is_appended_to_and_its_mode_corrected() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("file");
-        std::fs::write(&path, "a").expect("written");
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
+        fs::write(&path, "a").expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
         open(&path).and_then(|mut file| file.write_all(b"b")).expect("there is room");
-        assert_eq!(std::fs::read(&path).expect("it is there"), b"ab");
+        assert_eq!(fs::read(&path).expect("it is there"), b"ab");
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, MODE);
     }
 

@@ -61,8 +61,8 @@ impl Sampling {
 }
 
 async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
-    reporter.report(Report::Software(first)).await;
     watch.keep().await;
+    reporter.report(Report::Software(first)).await;
     let mut sampler = Sampler::new(Roots::default());
     let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
     loop {
@@ -90,15 +90,15 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
         }
         if std::mem::take(&mut heartbeat_wanted) {
             if let Some(news) = watch.look().await {
+                watch.keep().await;
                 reporter.report(Report::Software(news)).await;
             }
-            watch.keep().await;
             let live = sampler.live();
             report_missing(&mut sampler, &reporter).await;
             reporter.report(Report::Heartbeat(live)).await;
         }
         if std::mem::take(&mut metrics_wanted) {
-            let metrics = Box::new(sampler.sample().await);
+            let metrics = Box::new(sampler.sample());
             report_missing(&mut sampler, &reporter).await;
             reporter.report(Report::Metrics(metrics)).await;
         }
@@ -109,6 +109,9 @@ async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
     let missing = sampler.take_missing();
     if !missing.is_empty() {
         reporter.report(Report::Missing(missing)).await;
+    }
+    if let Some(mount_points) = sampler.take_left_out() {
+        tracing::info!(?mount_points, "left file systems out of the metrics: another machine or a program serves them");
     }
 }
 

@@ -8,10 +8,10 @@
 //! does not; everywhere else, and for what never changes, `sysinfo` is asked.
 //!
 //! Invariants: a source that fails never stops the others; what cannot be told is 0, or left out where the field is optional,
-//! and said once where it is a figure that dashboards show ([`Figure`]);
-//! [`Sampler::live`] never waits, and [`Sampler::sample`] for at most a tenth of a second, for file systems that may hang.
+//! and said once where it is a figure that dashboards show ([`Figure`]); nothing waits for another machine or program, so that
+//! a file system that one of them serves is left out, and named once.
 //!
-//! Units: bytes, percent, seconds. Wire: `metrics` in part A, the live figures of `heartbeat` in part B.
+//! Units: bytes, percent, seconds. Wire: `metrics` and `heartbeat` in PROTOCOL.md.
 
 mod facts;
 #[cfg(target_os = "linux")]
@@ -70,13 +70,15 @@ pub struct Sampler {
     machine: Machine,
     /// What was said to be missing.
     told: Vec<Figure>,
+    /// What was said to be left out.
+    told_left_out: Vec<String>,
 }
 
 impl Sampler {
     /// Opens nothing yet, so that it costs next to nothing at the start.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
-        Self { machine: Machine::new(roots), told: Vec::new() }
+        Self { machine: Machine::new(roots), told: Vec::new(), told_left_out: Vec::new() }
     }
 
     /// Takes the first of the two readings that a figure for the processors needs. [`Self::live`] and [`Self::sample`] do so,
@@ -93,12 +95,12 @@ impl Sampler {
 
     /// Everything for a `metrics` message. The use of the processors, and all rates, are over the time since the sample
     /// before.
-    pub async fn sample(&mut self) -> Metrics {
-        self.machine.sample().await
+    pub fn sample(&mut self) -> Metrics {
+        self.machine.sample()
     }
 
     /// The live figures for a `heartbeat`: the same ones, but for the processors, whose use is over the time since the
-    /// heartbeat before. File systems that may hang are taken as the last sample found them.
+    /// heartbeat before.
     pub fn live(&mut self) -> Live {
         self.machine.live()
     }
@@ -110,6 +112,17 @@ impl Sampler {
         let missing: Vec<Figure> = Figure::ALL.into_iter().filter(missing).collect();
         self.told.extend_from_slice(&missing);
         missing
+    }
+
+    /// Where the file systems are mounted that are not measured because another machine or a program serves them; once, and
+    /// again after a change.
+    pub fn take_left_out(&mut self) -> Option<&[String]> {
+        let left_out = self.machine.left_out();
+        if self.told_left_out == left_out {
+            return None;
+        }
+        left_out.clone_into(&mut self.told_left_out);
+        Some(&self.told_left_out).filter(|left_out| !left_out.is_empty()).map(Vec::as_slice)
     }
 }
 

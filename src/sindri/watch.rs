@@ -4,7 +4,7 @@
 //! with what it read last. Where the directory lies on a local file system, it does so on its own thread, because a thread of
 //! the pool for each heartbeat would cost as many wake-ups as everything else at rest.
 //!
-//! Invariants: at most one look and one write are under way; a look is waited for at most [`LOOK_TIMEOUT`], and only by the
+//! Invariants: at most one look and one write are under way; each is waited for at most [`LOOK_TIMEOUT`], a look only by the
 //! call that began it.
 
 use super::entry::Change;
@@ -109,32 +109,28 @@ impl Watch {
             }
             let (home, file, since) = (self.home.clone(), self.file.clone(), self.position.clone());
             let looking = self.looking.insert(unblock(move || Finding::make(home.as_deref(), file.as_deref(), since)));
-            let timeout = async {
-                Timer::after(LOOK_TIMEOUT).await;
-                None
-            };
-            or(async { Some(looking.await) }, timeout).await?
+            within(LOOK_TIMEOUT, looking).await?
         };
         self.looking = None;
         Some(self.take(finding))
     }
 
-    /// Keeps the position on disk, if it moved. To be called once the changes are where they cannot be lost: what is not kept
-    /// is told again after a restart.
+    /// Keeps the position on disk, if it moved: before the changes are told, so that none is told twice. A state directory that
+    /// hangs is waited for no longer than a look.
     pub async fn keep(&mut self) {
-        if let Some(writing) = &mut self.writing {
-            let Some(written) = poll_once(writing).await else { return };
-            if let Err(error) = written {
-                tracing::debug!(%error, "the position in the status ledger was not written");
-            }
-            self.writing = None;
-        }
-        if let (Some(file), Some(position)) = (&self.file, &self.position)
+        if self.writing.is_none()
             && self.kept != self.position
+            && let (Some(file), Some(position)) = (self.file.clone(), self.position.clone())
         {
-            let (file, position) = (file.clone(), position.clone());
-            self.kept = self.position.clone();
+            self.kept = Some(position.clone());
             self.writing = Some(unblock(move || position.write(&file)));
+        }
+        let Some(writing) = &mut self.writing else { return };
+        if let Some(written) = within(LOOK_TIMEOUT, writing).await {
+            self.writing = None;
+            if let Err(error) = written {
+                tracing::debug!(%error, "position in the status ledger not written");
+            }
         }
     }
 
@@ -245,6 +241,15 @@ fn is_local(directory: &OwnedFd) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_local(_directory: &OwnedFd) -> bool {
     false
+}
+
+/// What a task yields within this time.
+async fn within<T>(time: Duration, task: &mut Task<T>) -> Option<T> {
+    let timeout = async {
+        Timer::after(time).await;
+        None
+    };
+    or(async { Some(task.await) }, timeout).await
 }
 
 fn now() -> Duration {

@@ -1,6 +1,6 @@
 //! The use of the processors, as a share of what the instance may use, between two readings.
 //!
-//! Sources: [`super::stat`], [`super::allowance`], [`mod@super::loadavg`] and `/sys/devices/system/cpu/online`.
+//! Sources: [`super::processors`], [`super::load`] and `/sys/devices/system/cpu/online`.
 //!
 //! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report, for
 //! the cores are shared. In a container without one, or with one that is no less than the processors that may be used, the
@@ -15,11 +15,10 @@ use std::time::Duration;
 use super::super::CPU_INTERVAL_MIN;
 use super::super::roots::Roots;
 use super::super::scan::CpuSet;
-use super::allowance::{Account, Allowance, AllowanceReader};
 use super::cgroup::Lineages;
 use super::kept::{Kept, Scratch};
-use super::loadavg::Load;
-use super::stat::{Ticks, processors};
+use super::load::Load;
+use super::processors::{Account, Allowance, AllowanceReader, Ticks, processors};
 use crate::protocol::metrics::{Cpu, Percent, Ratio, Source};
 
 /// Which message a reading is for.
