@@ -1,4 +1,4 @@
-//! What the console's close frames mean (wire.md, part B).
+//! What the console's close frames mean (CONSOLE.md, "The WebSocket").
 //!
 //! It reads code and reason; what follows from them is the machine's.
 

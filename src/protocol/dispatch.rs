@@ -1,4 +1,4 @@
-//! Reads `command:dispatch`: what to run, with which arguments, environment and input (wire.md, part B).
+//! Reads `command:dispatch`: what to run, with which arguments, environment and input (CONSOLE.md, "Commands").
 //!
 //! It runs nothing and sets no limits on time: the machine clamps `timeout_ms`. All faults of a dispatch are
 //! collected, so that its one answer names them all.

@@ -2,7 +2,7 @@
 //!
 //! Nothing is done here. A frame that cannot be read at all is a [`DecodeError`]; one whose envelope is right and
 //! whose payload is not becomes an `Invalid…` message that tells whom to answer; one that is not for us, or must not
-//! act, is [`Ignored`]. Sizes are in character cells (wire.md, parts A and B).
+//! act, is [`Ignored`]. Sizes are in character cells (CONSOLE.md, "Terminals").
 
 use super::dispatch::{self, Dispatch};
 use super::envelope::{DecodeError, Designed, Frame, quoted};

@@ -1,4 +1,5 @@
-//! What software the instance runs: its distribution and Sindri's extensions, as the registration and the heartbeat name them.
+//! What software the instance runs: its distribution and Sindri's extensions, as the registration and the heartbeat
+//! name them.
 //!
 //! It reads nothing. Invariant: no text is empty or holds a control character, and no list holds more than
 //! [`EXTENSIONS_MAX`] names of [`NAME_CHARACTERS_MAX`] characters: one NUL in them keeps the production console from

@@ -2,9 +2,10 @@
 //!
 //! Measures nothing and decodes nothing: the agent only ever sends these.
 //!
-//! Invariants, by type: a byte or packet count is a whole number that a double holds exactly ([`Count`]); a percentage is
-//! finite and within 0–100 ([`Percent`]); every other fraction is finite and not negative ([`Ratio`]); nothing is ever `null`,
-//! because what is not known is left out, and no list can hold an empty entry. The console exits on frames that break these.
+//! Invariants, by type: a byte or packet count is a whole number that a double holds exactly ([`Count`]); a percentage
+//! is finite and within 0–100 ([`Percent`]); every other fraction is finite and not negative ([`Ratio`]); nothing is
+//! ever `null`, because what is not known is left out, and no list can hold an empty entry. The console exits on frames
+//! that break these.
 //!
 //! Units: bytes, percent, seconds; rates are per second. The public description is PROTOCOL.md beside this file.
 

@@ -1,8 +1,8 @@
 //! `command:result`: how a command ended and what it printed, cut to what a message may hold.
 //!
-//! It captures nothing and keeps nothing. Output is text on this message (wire.md, part B): invalid UTF-8 and NUL become
-//! U+FFFD, and control characters grow sixfold in JSON, so that a bound on captured bytes does not bound the message.
-//! What has to be left out is the middle; a line with the number of bytes stands in its place.
+//! It captures nothing and keeps nothing. Output is text on this message (CONSOLE.md, "Commands"): invalid UTF-8 and
+//! NUL become U+FFFD, and control characters grow sixfold in JSON, so that a bound on captured bytes does not bound the
+//! message. What has to be left out is the middle; a line with the number of bytes stands in its place.
 
 use super::encode::{Payload, REPLACEMENT, encode, encoded_len, sealed};
 use super::id::CommandId;
