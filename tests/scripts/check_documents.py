@@ -131,6 +131,13 @@ class References(unittest.TestCase):
                 return place
         return None
 
+    def is_there(self, name, path):
+        """Whether a path leads somewhere from the top, or from the crate or folder that the file is in."""
+        folder = os.path.dirname(path)
+        while folder and not os.path.exists(os.path.join(TOP, folder, name)):
+            folder = os.path.dirname(folder)
+        return os.path.exists(os.path.join(TOP, folder, name))
+
     def faults(self, path, text):
         """What a text names and is not there."""
         for name in re.findall(r"(?<![\w/.<-])([\w./-]*\w\.md)\b", text):
@@ -138,7 +145,7 @@ class References(unittest.TestCase):
                 yield f"{path}: there is no {name}"
         folders = r"\.ci|\.github|extension|fsm|fuzz|src|tests"
         for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
-            if not name.startswith(MADE) and not os.path.exists(os.path.join(TOP, name.rstrip("."))):
+            if not name.startswith(MADE) and not self.is_there(name.rstrip("."), path):
                 yield f"{path}: there is no {name}"
         for name, titles in re.findall(r"([\w./-]*\w\.md)((?:(?:,| and)\s+\"[^\"\n]+\")+)", text):
             document = self.document(name, path)
