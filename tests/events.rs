@@ -1,4 +1,4 @@
-//! Which events the agent tells of, when, and that the console stores each as what it is (CONSOLE.md, "Events").
+//! Which events the agent sends, when, and that the console stores each as what it is (CONSOLE.md, "Events").
 
 mod support;
 

@@ -41,7 +41,11 @@ fn first_heartbeat_has_a_figure_for_the_processors() {
     let is_over = AtomicBool::new(false);
     let beat = std::thread::scope(|scope| {
         // Something to measure: a processor that is busy all the time.
-        scope.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
         let agent = Agent::spawn(&console, &[]);
         let beat = console.frame("heartbeat");
         is_over.store(true, Ordering::Relaxed);

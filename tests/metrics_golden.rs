@@ -387,7 +387,7 @@ fn any_file_may_say_anything() {
     }
 }
 
-/// What must hold whatever the files say; the types see to the rest.
+/// What must hold for any file contents; the types guarantee the rest.
 fn sound(metrics: &draupnir::protocol::metrics::Metrics, file: &Path) {
     let memory = metrics.memory;
     assert!(memory.used_bytes <= memory.total_bytes && memory.free_bytes <= memory.total_bytes, "{}", file.display());

@@ -1,4 +1,4 @@
-//! `PROTOCOL.md` tells the truth: its outbound examples are what the agent writes, its inbound ones what it reads.
+//! `PROTOCOL.md` is true: its outbound examples are what the agent writes, its inbound ones what it reads.
 
 use draupnir::protocol::metrics::{
     Cpu, Disk, DiskIo, Instance, Live, Memory, Metrics, Network, Pressure, Ratio, Source, Stall, Stamped,

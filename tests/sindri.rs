@@ -47,8 +47,8 @@ fn setup(console: &Console, home: &Home) -> Setup {
     Setup::new(console).home(home).env(FAST.0, FAST.1).env("SINDRI_PROVIDER", "fly")
 }
 
-/// Every event about an extension, by the id of its entry.
-fn told(console: &Console) -> Vec<Arc<Record>> {
+/// Every event about an extension.
+fn reported(console: &Console) -> Vec<Arc<Record>> {
     console.frames("event").into_iter().filter(|record| is_of_sindri(record)).collect()
 }
 
@@ -117,9 +117,9 @@ fn ledger_entries_become_events_once() {
     );
     let is_last = |record: &Record| is_of_sindri(record) && record.payload()["metadata"]["ledger_event_id"] == "e6";
     console.after(&beat).wait("the removal", is_last);
-    let kinds: Vec<Value> = told(&console).iter().map(|event| event.payload()["eventType"].clone()).collect();
+    let kinds: Vec<Value> = reported(&console).iter().map(|event| event.payload()["eventType"].clone()).collect();
     assert_eq!(kinds, ["EXTENSION_INSTALL", "EXTENSION_INSTALL", "ERROR", "EXTENSION_REMOVE"]);
-    let metadata: Vec<Value> = told(&console).iter().map(|event| event.payload()["metadata"].clone()).collect();
+    let metadata: Vec<Value> = reported(&console).iter().map(|event| event.payload()["metadata"].clone()).collect();
     assert_eq!(
         metadata[..3],
         [
@@ -131,7 +131,7 @@ fn ledger_entries_become_events_once() {
                 "error": "no network", "cli_version": "3.1.0"}),
         ]
     );
-    assert_eq!(told(&console)[0].payload()["timestamp"], "2026-05-01T12:03:00.000Z", "when it happened");
+    assert_eq!(reported(&console)[0].payload()["timestamp"], "2026-05-01T12:03:00.000Z", "when it happened");
     agent.drain();
 
     // What was written while no agent ran comes after its start, and nothing comes twice.
@@ -141,11 +141,11 @@ fn ledger_entries_become_events_once() {
     let new = console.wait("the event of the time between", is_new);
     console.after(&new).frame("heartbeat");
     agent.drain();
-    assert_eq!(told(&console).len(), 5);
+    assert_eq!(reported(&console).len(), 5);
 }
 
 #[test]
-fn a_ledger_that_appears_with_old_entries_tells_none() {
+fn old_entries_of_a_new_ledger_are_not_reported() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let agent = setup(&console, &home).spawn();
     let beat = console.frame("heartbeat");
@@ -154,7 +154,50 @@ fn a_ledger_that_appears_with_old_entries_tells_none() {
     let changed = console.after(&beat).wait("a heartbeat with the names", names);
     console.after(&changed).frame("heartbeat");
     agent.drain();
-    assert_eq!(told(&console).len(), 0);
+    assert_eq!(reported(&console).len(), 0);
+}
+
+#[test]
+fn hanging_ledger_delays_no_heartbeat() {
+    const NAME: &str = "hanging_ledger_delays_no_heartbeat";
+    let Some(strace) = ["/usr/bin/strace", "/bin/strace"].iter().find(|path| std::path::Path::new(path).exists())
+    else {
+        return support::skip(NAME, "there is no strace");
+    };
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    append(&home, &installed(1, "python"));
+    let agent = setup(&console, &home)
+        .program(strace)
+        .args_before(["-D", "-fqq", "-o/dev/null", "-P"].map(Into::into))
+        .arg(home.path().join(".sindri/status_ledger.jsonl"))
+        .arg("-einject=openat:delay_enter=3s")
+        .arg(support::agent_program())
+        .spawn();
+    let registration = console.registration_answered(1, 201);
+    assert!(registration.request().json().get("extensions").is_none());
+    let names = |record: &Record| record.kind() == "heartbeat" && record.payload().get("extensions").is_some();
+    let named = console.wait("a heartbeat with the names", names);
+    let is_earlier = |record: &Record| record.kind() == "heartbeat" && record.seq < named.seq;
+    assert!(console.count(is_earlier) >= 3, "heartbeats waited for the ledger");
+    agent.drain();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn heartbeat_without_news_starts_no_thread() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    append(&home, &installed(1, "python"));
+    let agent = setup(&console, &home).spawn();
+    // The threads that the start needed end half a second after their work.
+    console.frame("heartbeat");
+    support::settles(&console, "two threads at rest", || agent.process().threads() <= 2);
+    let mut view = console.from_now();
+    for _ in 0..5 {
+        let beat = view.frame("heartbeat");
+        assert!(agent.process().threads() <= 2);
+        view = view.after(&beat);
+    }
+    agent.drain();
 }
 
 #[test]

@@ -106,7 +106,7 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_AGENT_STATE_DIR",
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
-        "where to remember which id which console gave; if it cannot be written, the agent warns once and goes on",
+        "where to remember which id which console gave and which extension events were sent; if it cannot be written, the agent warns once and goes on",
     ),
     optional("SINDRI_AGENT_CA_FILE", "", "certificates (PEM) of a private authority to trust beside the others"),
     optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: no terminal is ever opened, whatever the console says"),

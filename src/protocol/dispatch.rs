@@ -54,7 +54,7 @@ impl fmt::Debug for Dispatch {
 }
 
 impl Dispatch {
-    /// Reads the payload of a `command:dispatch`; on a fault also tells the id, so that it can be answered.
+    /// Reads the payload of a `command:dispatch`; on a fault also gives the id, so that the fault can be answered.
     pub(super) fn read(frame: &Designed<'_>) -> Result<Self, (Option<CommandId>, Faults)> {
         let mut fields = Fields::read(frame.payload(), FIELDS);
         let mut reader = Reader { faults: fields.take_faults() };

@@ -46,7 +46,7 @@ impl Event<'_> {
     }
 }
 
-/// The kinds of event that the agent tells of.
+/// The kinds of event that the agent sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     /// The agent started and registered for the first time.

@@ -10,7 +10,7 @@ use super::metrics::Live;
 use super::timestamp::Timestamp;
 use serde::Serialize;
 
-/// One beat.
+/// One heartbeat.
 #[derive(Clone, Debug, Serialize)]
 pub struct Heartbeat<'a> {
     /// The id by which the console knows the instance.

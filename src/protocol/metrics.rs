@@ -42,10 +42,10 @@ pub struct Metrics {
     pub disk: Vec<Disk>,
     /// Traffic of the instance's own interfaces.
     pub network: Network,
-    /// What the instance reads from and writes to block devices, when the kernel tells.
+    /// What the instance reads from and writes to block devices, where the kernel counts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_io: Option<DiskIo>,
-    /// How long work had to wait, when the kernel tells.
+    /// How long work had to wait, where the kernel measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressure>,
     /// The instance as a whole.

@@ -30,7 +30,7 @@ pub struct CommandResult<'a> {
     pub duration_ms: u64,
     /// It was stopped because its time was up.
     pub timed_out: bool,
-    /// It was stopped because somebody said so.
+    /// The console cancelled it.
     pub cancelled: bool,
     /// Why it did not run, or not to its own end.
     pub reason: Option<ResultReason>,

@@ -18,7 +18,7 @@ pub(super) struct Entry {
     pub(super) extension: String,
     /// Whether the extension is installed after it.
     pub(super) is_installed: bool,
-    /// What to tell the console of it.
+    /// What to report to the console.
     pub(super) change: Option<Change>,
 }
 
@@ -45,7 +45,7 @@ pub struct Change {
     pub error: Option<String>,
 }
 
-/// The kinds of change that the console is told of.
+/// The kinds of change that are reported to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     /// It was installed.
@@ -143,7 +143,7 @@ mod tests {
             ("of_a_later_version", None),
         ] {
             let line = UPGRADE.replace("upgrade_completed", event_type);
-            let entry = Entry::parse(line.as_bytes()).expect("an entry, whatever its type");
+            let entry = Entry::parse(line.as_bytes()).expect("an entry of any type");
             assert_eq!(entry.change.map(|change| change.kind), expected, "{event_type}");
         }
     }

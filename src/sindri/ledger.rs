@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_position_tells_nothing() {
+    fn an_unknown_position_reports_nothing() {
         let text = installed(1, 10, "python") + &installed(2, 20, "node");
         let reading = read(text.as_bytes(), None, NOW);
         assert_eq!((reading.installed.as_slice(), ids(&reading)), (&["node".into(), "python".into()][..], vec![]));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_position_is_told_once() {
+    fn entries_after_the_position_are_reported_once() {
         let first = read(installed(1, 10, "python").as_bytes(), None, NOW);
         let text = installed(1, 10, "python")
             + &line(2, 20, "python", "remove_started", "removing")
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_ledger_makes_what_is_written_later_new() {
+    fn an_empty_ledger_makes_later_entries_new() {
         let position = read(b"", None, NOW).position;
         let text = installed(1, 10, "python") + &installed(2, 2_000, "node");
         assert_eq!(ids(&read(text.as_bytes(), Some(&position), NOW)), ["e2"], "the other was written before");
@@ -165,20 +165,20 @@ mod tests {
         }
 
         #[test]
-        fn every_change_comes_once_however_the_file_grows(times in proptest::collection::vec(1_u64..6, 1..12)) {
+        fn a_growing_file_reports_every_change_once(times in proptest::collection::vec(1_u64..6, 1..12)) {
             // Time never goes back in a ledger; several entries may share a moment.
             let mut sorted = times;
             sorted.sort_unstable();
-            let (mut text, mut told) = (String::new(), Vec::new());
+            let (mut text, mut reported) = (String::new(), Vec::new());
             let mut position = Position::at(Duration::ZERO);
             for (number, at_s) in sorted.iter().enumerate() {
                 text += &installed(number as u64, *at_s, "python");
                 let reading = read(text.as_bytes(), Some(&position), NOW);
-                told.extend(reading.changes.into_iter().map(|change| change.event_id));
+                reported.extend(reading.changes.into_iter().map(|change| change.event_id));
                 position = reading.position;
             }
             let expected: Vec<String> = (0..sorted.len()).map(|number| format!("e{number}")).collect();
-            prop_assert_eq!(told, expected);
+            prop_assert_eq!(reported, expected);
         }
     }
 }

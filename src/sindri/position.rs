@@ -1,8 +1,8 @@
-//! Up to where the status ledger was told to the console, and the file that keeps it across restarts.
+//! Up to where the status ledger was reported to the console, and the file that keeps it across restarts.
 //!
 //! A position is a moment and the ids of the entries at that moment, not an offset: Sindri replaces the file by a shorter one.
 //! The file is replaced whole, so that a crash leaves the old one or the new one. A file that is missing or damaged is an
-//! unknown position, and then nothing is told.
+//! unknown position, and then nothing is reported.
 
 use super::entry::{Entry, moment};
 use crate::own_file;
@@ -22,7 +22,7 @@ const IDS_MAX: usize = 256;
 
 const VERSION: u32 = 1;
 
-/// Everything up to here was told.
+/// Everything up to here was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     newest: Duration,

@@ -115,7 +115,7 @@ impl Watch {
         Some(self.take(finding))
     }
 
-    /// Keeps the position on disk, if it moved: before the changes are told, so that none is told twice. A state directory that
+    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A state directory that
     /// hangs is waited for no longer than a look.
     pub async fn keep(&mut self) {
         if self.writing.is_none()
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn first_look_names_extensions_and_tells_no_change() {
+    fn first_look_names_extensions_and_reports_no_change() {
         let instance = Instance::new();
         instance.write(&(entry(1, "python") + &entry(2, "node")));
         let mut watch = instance.watch();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn each_new_entry_is_told_once_across_restarts() {
+    fn each_new_entry_is_reported_once_across_restarts() {
         let instance = Instance::new();
         instance.write(&entry(1, "python"));
         let mut watch = instance.watch();
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_position_tells_nothing() {
+    fn a_damaged_position_reports_nothing() {
         let instance = Instance::new();
         instance.write(&entry(1, "python"));
         look(&mut instance.watch());

@@ -87,7 +87,7 @@ impl CpuReader {
         }
     }
 
-    /// Whether anything told, at the last reading, what was used.
+    /// Whether the last reading had a source.
     pub(crate) fn knows(&self) -> bool {
         self.now.all.total > 0 || self.now.account().is_some()
     }
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(now.cores_allowed(), (1.0, false));
         assert!(now.is_ours(1) && !now.is_ours(0));
         now.allowance.set = CpuSet::parse(b"4-5");
-        assert!(now.is_ours(0), "lxcfs numbers a container's processors anew");
+        assert!(now.is_ours(0), "lxcfs numbers a container's processors from 0");
         assert_eq!(rounded_up(0.25), 1);
     }
 }

@@ -63,7 +63,7 @@ impl MemoryReader {
         Self { machine: Kept::new(roots.proc.join("meminfo")), arc, lineage, groups, knows: false }
     }
 
-    /// The figures now; `None` when neither the machine nor a group tells.
+    /// The figures now; `None` when neither the machine nor a group can be read.
     pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Memory> {
         let mut machine = self.machine.read(scratch).and_then(meminfo);
         if let (Some(machine), Some(arc)) = (&mut machine, &mut self.arc) {
@@ -74,7 +74,7 @@ impl MemoryReader {
         memory
     }
 
-    /// Whether the machine or a group told at the last reading.
+    /// Whether the last reading had a source.
     pub(crate) fn knows(&self) -> bool {
         self.knows
     }

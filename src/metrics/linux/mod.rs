@@ -1,6 +1,6 @@
 //! The readers of the Linux kernel's files, and how their figures make one sample.
 //!
-//! Decides nothing about when to measure. Each reader has its own file and names its source there; whatever one of them
+//! Decides nothing about when to measure. Each reader has its own file and names its sources there; what one of them
 //! cannot read is left out or 0, and none of them stops the others.
 //!
 //! Invariants: nothing waits; no file of any single process but our own and process 1 is read; every list is bounded.

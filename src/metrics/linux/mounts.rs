@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     Local,
     /// A dataset of a pool: it shares its free space with the pool's others.
     Pooled,
-    /// The root, over storage that may be mounted elsewhere, too. It is measured whoever serves it: without it nothing runs.
+    /// The root, over storage that may be mounted elsewhere, too. It is measured even when a server keeps it: without it nothing runs.
     Layered,
 }
 
@@ -216,7 +216,7 @@ const REMOTE: &[&[u8]] = &[
     b"vmhgfs",
 ];
 
-/// Files that container engines mount one by one; where they can be told by name they need not be asked.
+/// Files that container engines mount one by one; their names are enough to leave them out.
 const SINGLE_FILES: &[&[u8]] =
     &[b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf", b"/dev/termination-log", b"/.dockerenv", b"/init"];
 

@@ -161,7 +161,7 @@ fn unified_quota(text: &[u8]) -> Option<f64> {
     cores(quota_us, fields.next().map_or(Some(PERIOD_DEFAULT_US), number)?)
 }
 
-/// What the kernel sets when nobody does.
+/// What the kernel sets by default.
 const PERIOD_DEFAULT_US: u64 = 100_000;
 
 #[allow(clippy::cast_precision_loss)] // quotas are millions at most
