@@ -89,8 +89,9 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
             continue;
         }
         if std::mem::take(&mut heartbeat_wanted) {
-            if let Some(news) = watch.look().await {
-                watch.keep().await;
+            let news = watch.look().await;
+            watch.keep().await;
+            if let Some(news) = news {
                 reporter.report(Report::Software(news)).await;
             }
             let live = sampler.live();

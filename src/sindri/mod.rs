@@ -10,6 +10,7 @@
 mod entry;
 mod ledger;
 mod os_release;
+mod place;
 mod position;
 mod watch;
 

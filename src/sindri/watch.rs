@@ -10,25 +10,18 @@
 use super::entry::Change;
 use super::ledger::{LEDGER_BYTES_MAX, Reading, read};
 use super::os_release::distro;
+use super::place::{FOLDER, LEDGER, Mark, Place, tail};
 use super::position::{FILE_NAME, Position};
 use crate::protocol::Inventory;
 use async_io::Timer;
 use blocking::{Task, unblock};
 use futures_lite::future::{or, poll_once};
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a look is waited for: a disk answers within a few milliseconds.
 pub const LOOK_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// Where Sindri keeps its state, below the home directory.
-const FOLDER: &str = ".sindri";
-const LEDGER: &str = "status_ledger.jsonl";
 
 /// What a look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,8 +42,7 @@ pub struct Watch {
     position: Option<Position>,
     /// What the file held last.
     kept: Option<Position>,
-    base: Option<Base>,
-    seen: Option<Mark>,
+    place: Option<Place>,
     looking: Option<Task<Finding>>,
     writing: Option<Task<io::Result<()>>>,
 }
@@ -58,29 +50,19 @@ pub struct Watch {
 /// What one look on the pool found.
 #[derive(Debug)]
 struct Finding {
+    place: Option<Place>,
+    /// `None` where nothing changed.
+    contents: Option<Contents>,
+}
+
+/// What a look read.
+#[derive(Debug)]
+struct Contents {
     distro: String,
-    base: Option<Base>,
-    seen: Option<Mark>,
     /// `None` where there is no ledger.
     reading: Option<Reading>,
     /// What the file of the position held, for the first look.
     kept: Option<Position>,
-}
-
-/// The file as it was: another one of these means other contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: (i64, i64),
-}
-
-/// A directory that is kept, and the name below it whose appearance or change is worth a look.
-#[derive(Debug)]
-struct Base {
-    directory: OwnedFd,
-    name: &'static str,
 }
 
 impl Watch {
@@ -92,8 +74,7 @@ impl Watch {
             distro: None,
             position: None,
             kept: None,
-            base: None,
-            seen: None,
+            place: None,
             looking: None,
             writing: None,
         }
@@ -104,39 +85,43 @@ impl Watch {
         let finding = if let Some(looking) = &mut self.looking {
             poll_once(looking).await?
         } else {
-            if self.distro.is_some() && !self.is_changed() {
+            if self.distro.is_some() && !self.may_be_changed() {
                 return None;
             }
             let (home, file, since) = (self.home.clone(), self.file.clone(), self.position.clone());
-            let looking = self.looking.insert(unblock(move || Finding::make(home.as_deref(), file.as_deref(), since)));
+            let seen = self.place.as_ref().map(Place::seen);
+            let look = move || Finding::make(home.as_deref(), file.as_deref(), since, seen);
+            let looking = self.looking.insert(unblock(look));
             within(LOOK_TIMEOUT, looking).await?
         };
         self.looking = None;
-        Some(self.take(finding))
+        self.take(finding)
     }
 
-    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A state directory that
-    /// hangs is waited for no longer than a look.
+    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A state
+    /// directory that hangs is waited for no longer than a look, and by one call only.
     pub async fn keep(&mut self) {
-        if self.writing.is_none()
-            && self.kept != self.position
-            && let (Some(file), Some(position)) = (self.file.clone(), self.position.clone())
+        if let Some(writing) = &mut self.writing {
+            let Some(_) = poll_once(writing).await else { return };
+            self.writing = None;
+        }
+        if let (Some(file), Some(position)) = (self.file.clone(), self.position.clone())
+            && self.kept.as_ref() != Some(&position)
         {
             self.kept = Some(position.clone());
-            self.writing = Some(unblock(move || position.write(&file)));
-        }
-        let Some(writing) = &mut self.writing else { return };
-        if let Some(written) = within(LOOK_TIMEOUT, writing).await {
-            self.writing = None;
-            if let Err(error) = written {
-                tracing::debug!(%error, "position in the status ledger not written");
+            let writing = self.writing.insert(unblock(move || position.write(&file)));
+            if let Some(written) = within(LOOK_TIMEOUT, writing).await {
+                self.writing = None;
+                if let Err(error) = written {
+                    tracing::debug!(%error, "position in the status ledger not written");
+                }
             }
         }
     }
 
-    fn take(&mut self, finding: Finding) -> News {
-        let Finding { distro, base, seen, reading, kept } = finding;
-        (self.base, self.seen) = (base, seen);
+    fn take(&mut self, finding: Finding) -> Option<News> {
+        self.place = finding.place;
+        let Contents { distro, reading, kept } = finding.contents?;
         if self.position.is_none() {
             (self.position, self.kept) = (kept.clone(), kept);
         }
@@ -154,93 +139,32 @@ impl Watch {
         };
         let inventory = Inventory::new(Some(&distro), extensions);
         self.distro = Some(distro);
-        News { inventory, changes }
+        Some(News { inventory, changes })
     }
 
-    /// Whether there is something to read. A file system that may hang is asked on the pool alone.
-    fn is_changed(&self) -> bool {
-        self.home.is_some() && self.base.as_ref().is_none_or(|base| base.is_changed(self.seen))
+    /// Whether a look may find something. A file system that may hang is asked on the pool alone.
+    fn may_be_changed(&self) -> bool {
+        self.home.is_some() && self.place.as_ref().is_none_or(|place| !place.is_local || place.is_changed())
     }
 }
 
 impl Finding {
-    fn make(home: Option<&Path>, file: Option<&Path>, since: Option<Position>) -> Self {
-        let distro = distro(Path::new("/"));
-        let Some(home) = home else { return Self { distro, base: None, seen: None, reading: None, kept: None } };
-        let base = Base::open(home);
+    fn make(
+        home: Option<&Path>,
+        file: Option<&Path>,
+        since: Option<Position>,
+        seen: Option<(&'static str, Option<Mark>)>,
+    ) -> Self {
+        let place = home.and_then(Place::open);
+        if seen.is_some() && place.as_ref().map(Place::seen) == seen {
+            return Self { place, contents: None };
+        }
         let kept = file.filter(|_| since.is_none()).and_then(Position::read);
         let since = since.or_else(|| kept.clone());
-        let opened = open(&home.join(FOLDER).join(LEDGER));
-        let (seen, text) = opened.map_or((None, None), |(file, mark)| (Some(mark), tail(file, mark.length).ok()));
+        let text = home.and_then(|home| tail(&home.join(FOLDER).join(LEDGER), LEDGER_BYTES_MAX).ok());
         let reading = text.map(|text| read(&text, since.as_ref(), now()));
-        Self { distro, base, seen, reading, kept }
+        Self { place, contents: Some(Contents { distro: distro(Path::new("/")), reading, kept }) }
     }
-}
-
-/// Opens the ledger, if it is a regular file: never through a link, and never waiting for the other end of a FIFO.
-fn open(path: &Path) -> Option<(File, Mark)> {
-    let mut options = OpenOptions::new();
-    let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
-    let found = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
-    let modified = (found.mtime(), found.mtime_nsec());
-    Some((file, Mark { device: found.dev(), inode: found.ino(), length: found.len(), modified }))
-}
-
-/// The end of a file, from the beginning of a line on.
-fn tail(mut file: File, length: u64) -> io::Result<Vec<u8>> {
-    let skipped = length.saturating_sub(LEDGER_BYTES_MAX as u64);
-    file.seek(SeekFrom::Start(skipped))?;
-    let mut text = Vec::new();
-    file.take(LEDGER_BYTES_MAX as u64).read_to_end(&mut text)?;
-    if skipped > 0 {
-        let first = text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |end| end + 1);
-        text.drain(..first);
-    }
-    Ok(text)
-}
-
-impl Base {
-    /// Opens Sindri's directory, or the home directory while there is none; `None` where it may hang or cannot be opened.
-    fn open(home: &Path) -> Option<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = |path: &Path| rustix::fs::open(path, flags, Mode::empty()).ok();
-        let (directory, name) =
-            open(&home.join(FOLDER)).map(|inner| (inner, LEDGER)).or_else(|| Some((open(home)?, FOLDER)))?;
-        is_local(&directory).then_some(Self { directory, name })
-    }
-
-    fn is_changed(&self, seen: Option<Mark>) -> bool {
-        match rustix::fs::statat(&self.directory, self.name, AtFlags::SYMLINK_NOFOLLOW) {
-            // The home directory alone was there: now there is more.
-            Ok(found) => self.name == FOLDER || Some(Mark::of(&found)) != seen,
-            // A directory that was removed holds nothing for ever, while one of the same name may be there again.
-            Err(_) => seen.is_some() || rustix::fs::fstat(&self.directory).is_ok_and(|found| found.st_nlink == 0),
-        }
-    }
-}
-
-impl Mark {
-    #[allow(clippy::useless_conversion, clippy::cast_possible_wrap, clippy::unnecessary_cast, clippy::cast_sign_loss)]
-    // the kernels' types differ in width and sign, and no value in use differs in them
-    fn of(found: &Stat) -> Self {
-        let modified = (found.st_mtime as i64, found.st_mtime_nsec as i64);
-        Self { device: found.st_dev as u64, inode: found.st_ino, length: found.st_size as u64, modified }
-    }
-}
-
-/// Whether the kernel itself answers for this file system, from a device or from memory: then a look costs no waiting.
-#[cfg(target_os = "linux")]
-fn is_local(directory: &OwnedFd) -> bool {
-    /// `statfs(2)`: ext2–4, XFS, Btrfs, overlay, tmpfs, ZFS, F2FS.
-    const LOCAL: &[u64] = &[0xEF53, 0x5846_5342, 0x9123_683E, 0x794C_7630, 0x0102_1994, 0x2FC1_2FC1, 0xF2F5_2010];
-    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)] // the type differs by architecture
-    rustix::fs::fstatfs(directory).is_ok_and(|found| LOCAL.contains(&(found.f_type as u64 & 0xFFFF_FFFF)))
-}
-
-/// Elsewhere every look goes to the pool.
-#[cfg(not(target_os = "linux"))]
-fn is_local(_directory: &OwnedFd) -> bool {
-    false
 }
 
 /// What a task yields within this time.
@@ -322,6 +246,9 @@ mod tests {
         let mut watch = instance.watch();
         let news = look(&mut watch).expect("a first look");
         assert_eq!((extensions(&news), news.changes.len()), (json!(["node", "python"]), 0));
+        assert_eq!(look(&mut watch), None, "nothing changed");
+        // A file system that may hang is looked at on the pool, and read after a change alone, too.
+        watch.place.as_mut().expect("it can be opened").is_local = false;
         assert_eq!(look(&mut watch), None, "nothing changed");
     }
 
