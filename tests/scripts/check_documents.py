@@ -77,6 +77,7 @@ REFERRING = (
     "src/metrics",
     "src/protocol",
     "src/sindri",
+    "tests/console/src",
     "tests/events.rs",
     "tests/golden_vectors.rs",
     "tests/heartbeat.rs",
