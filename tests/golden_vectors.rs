@@ -95,7 +95,7 @@ fn every_close_of_the_console_is_what_its_note_says() {
 }
 
 #[test]
-fn what_the_agent_writes_has_the_form_of_what_was_accepted() {
+fn agent_frames_have_the_form_of_accepted_ones() {
     let ours = ours();
     for (note, line) in lines(TO_CONSOLE) {
         let accepted: Value = serde_json::from_str(line["raw"].as_str().expect("a frame")).expect("JSON");

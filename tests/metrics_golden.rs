@@ -205,7 +205,7 @@ fn a_firecracker_machine() {
 }
 
 #[test]
-fn a_sandbox_with_files_missing_and_a_mount_that_hangs() {
+fn sandbox_with_missing_files_and_hanging_mount() {
     check("gvisor");
 }
 
@@ -220,22 +220,22 @@ fn hybrid_and_nested_groups() {
 }
 
 #[test]
-fn a_quota_of_more_than_the_machine_has() {
+fn quota_above_all_processors() {
     check("wide-quota");
 }
 
 #[test]
-fn a_quota_of_all_that_the_machine_has() {
+fn quota_equal_to_all_processors() {
     check("quota-of-all");
 }
 
 #[test]
-fn a_quota_shared_with_a_neighbour_and_fewer_processors_of_our_own() {
+fn quota_shared_with_a_neighbour_and_a_smaller_cpuset() {
     check("pinned");
 }
 
 #[test]
-fn the_same_within_a_container() {
+fn shared_quota_within_a_container() {
     check("nested-pinned");
 }
 
@@ -245,7 +245,7 @@ fn zfs_cache_is_not_used_memory() {
 }
 
 #[test]
-fn what_a_server_keeps_is_named_once() {
+fn served_file_systems_are_named_once() {
     let environment = Environment::open("host");
     let mut sampler = Sampler::new(environment.roots());
     sampler.live();
@@ -274,7 +274,7 @@ fn every_recorded_environment_is_checked() {
 }
 
 #[test]
-fn a_limit_that_changes_while_we_run_is_seen() {
+fn changed_limit_is_seen_at_the_next_sample() {
     let environment = Environment::open("docker-v2");
     let mut sampler = Sampler::new(environment.roots());
     assert_eq!(sampler.live().memory_total.value(), 512 << 20);
@@ -329,7 +329,7 @@ fn no_single_missing_file_stops_the_others() {
 }
 
 #[test]
-fn what_cannot_be_told_is_said_once() {
+fn missing_figures_are_reported_once() {
     use draupnir::metrics::Figure;
     // A machine's own table of processors can be missing where its group's account is there, and so can its memory.
     for (name, file, missing) in [
@@ -353,7 +353,7 @@ fn what_cannot_be_told_is_said_once() {
 }
 
 #[test]
-fn any_file_may_say_anything() {
+fn any_file_contents_are_tolerated() {
     let nonsense: [&[u8]; 6] = [
         b"",
         b"\xff\xfe\0\x01: \n\n=",

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_is_refused() {
+    fn unusable_dispatches_are_refused() {
         for payload in [
             r#"{"command_id":"c","command":"a\u0000b"}"#,
             r#"{"command_id":"c","command":"x","args":["\u0000"]}"#,

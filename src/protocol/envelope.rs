@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn non_object_frames_are_refused() {
         for frame in [
             "",
             " ",

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_us_is_ignored() {
+    fn unknown_and_foreign_types_are_ignored() {
         assert_eq!(
             read(r#"{"type":"log:subscribe","payload":{"paths":["*"]}}"#),
             Inbound::Ignored(Ignored::LogSubscription)
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_is_not_shown() {
+    fn debug_output_hides_typed_bytes() {
         let message = read(r#"{"type":"terminal:input","session_id":"s","payload":{"data":"aHVudGVyMg=="}}"#);
         assert_eq!(format!("{message:?}"), "TerminalInput(SessionId(\"s\"), 7 bytes)");
     }

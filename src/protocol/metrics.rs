@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_left_out() {
+    fn unknown_figures_are_left_out() {
         let value = serde_json::to_value(Metrics::default()).expect("the payload encodes");
         assert_eq!(
             value,

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_no_object_is_a_fault() {
+    fn non_object_payload_is_a_fault() {
         for payload in ["[]", "1", "\"x\"", "true"] {
             with_fields(payload, |mut fields| {
                 assert_eq!(fields.take_faults(), [Fault::NotAnObject]);

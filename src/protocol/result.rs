@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_sent_whole() {
+    fn short_output_is_sent_whole() {
         let payload = payload(&message(Captured::all(b"o\n"), Captured { head: b"\xc3", left_out: 0, tail: b"\xa9" }));
         let expected = serde_json::json!({"command_id": "c", "stdout": "o\n", "stderr": "é", "exit_code": 0,
             "duration_ms": 1, "stdout_bytes": 2, "stderr_bytes": 2});
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_text_can_hold_is_replaced() {
+    fn nul_and_invalid_utf8_are_replaced() {
         let payload = payload(&message(Captured::all(b"a\0b\xffc"), Captured::default()));
         assert_eq!(payload["stdout"], "a\u{fffd}b\u{fffd}c");
     }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_entry_is_passed_over() {
+    fn lines_without_an_entry_are_skipped() {
         let half = UPGRADE.get(..UPGRADE.len() / 2).expect("ASCII");
         for line in ["", "null", "[]", "{}", half, &UPGRADE.replace("2026", "none"), &UPGRADE.replace("e1", "")] {
             assert_eq!(Entry::parse(line.as_bytes()), None, "{line}");

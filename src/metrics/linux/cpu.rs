@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reading_says_nothing_and_a_short_window_changes_nothing() {
+    fn first_reading_and_short_window_give_no_figure() {
         let mut window = Window::default();
         window.advance(&reading(1000, 0, None, None));
         assert_eq!(usage(&window), None);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_went_back_is_no_use_at_all() {
+    fn counter_reset_counts_as_no_use() {
         let mut window = Window::default();
         window.advance(&reading(1000, 900, Some((0, 5)), None));
         window.advance(&reading(2000, 0, Some((0, 0)), None));

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_zfs_gives_back_is_not_used() {
+    fn reclaimable_zfs_cache_is_not_used() {
         let text = b"9 1 0x01 147 39984 5 6\nname type data\nhits 4 99\nc_min 4 100\nc_max 4 900\nsize 4 700\n";
         assert_eq!(reclaimable(text), 600);
         for none in [&b""[..], b"size 4 700\n", b"c_min 4 800\nsize 4 700\n", b"c_min 4\nsize 4 x\n"] {

@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_keeps_is_left_out_and_named() {
+    fn served_file_systems_are_left_out_and_named() {
         let table = "1 0 0:70 / /n rw - nfs4 host:/export rw\n2 0 0:71 / /s rw - fuse.sshfs me@host: rw\n\
                      3 0 0:33 /@ /b rw - btrfs /dev/sda1 rw\n4 0 0:40 / /z rw - zfs tank/data rw\n";
         let expected = [(Kind::Local, "/b"), (Kind::Pooled, "/z")];
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_left_out() {
+    fn incomplete_lines_are_left_out() {
         let text = b"\n1 2\n1 2 3 / / rw - ext4 x rw\n1 2 3:x / / rw - ext4 x rw\n1 2 3:4 / / rw ext4 x rw\n1 2 3:4 / / rw -\n";
         assert_eq!(mounts(text).count(), 0);
         assert_eq!(mounts(b"1 2 3:4 / / rw - tmpfs").count(), 1);
