@@ -8,9 +8,10 @@
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
+//! | [`sindri`] | which extensions are installed, and what changed | the link, the loop |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
-//! | [`own_file`] | opens what is written for its owner alone | what is written |
+//! | [`own_file`] | opens and replaces what is written for its owner alone | what is written |
 //! | [`file_timeout`] | limits the time of a call that opens or reads a file | what is read |
 //! | [`preflight`] | checks the files that the configuration names before the start | their later use |
 //! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
@@ -42,6 +43,7 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod ring;
+pub mod sindri;
 pub mod sys;
 pub mod terminal;
 pub mod writer;

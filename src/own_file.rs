@@ -1,12 +1,12 @@
-//! Opens a file that the agent writes for its owner alone: the audit, the recording.
+//! Opens a file that the agent writes for its owner alone: the audit, the recording, its state; and reads small files.
 //!
 //! It does not trust what stands there. Where others may write to the directory, one of them may have put a symbolic link
 //! there, so that root writes into a file of his choice; a FIFO, so that opening it waits for ever; or a file of his own,
-//! to read and change what is written. It makes no directory.
+//! to read and change what is written. It makes no directory but that of a file that it replaces.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Readable and writable by the owner, and by nobody else.
@@ -30,20 +30,61 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Reads a regular file of at most `bytes_max` bytes.
+///
+/// # Errors
+/// It is not there, is no regular file but a link, a FIFO or a device, is longer, or cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let length = file.metadata()?;
+    if !length.is_file() || length.len() > bytes_max {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Replaces a file whole, and makes its directory: on the disk before it takes the old one's place, so that a crash leaves
+/// the old one or the new one.
+///
+/// # Errors
+/// The system refuses it; then the old one stays.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    let new = Path::new(&new);
+    // One of that name is left from a crash of a process that had our number.
+    let _ = fs::remove_file(new);
+    let written = write_new(new, bytes).and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(new);
+    }
+    written
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
+    new.write_all(bytes)?;
+    new.sync_all()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write as _;
 
     #[test]
     fn it_is_appended_to_and_its_mode_corrected() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("file");
-        std::fs::write(&path, "a").expect("written");
-        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
+        fs::write(&path, "a").expect("written");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("it is ours");
         open(&path).and_then(|mut file| file.write_all(b"b")).expect("there is room");
-        assert_eq!(std::fs::read(&path).expect("it is there"), b"ab");
-        assert_eq!(std::fs::metadata(&path).expect("it is there").mode() & 0o777, MODE);
+        assert_eq!(fs::read(&path).expect("it is there"), b"ab");
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, MODE);
     }
 
     #[test]
@@ -53,6 +94,21 @@ mod tests {
         std::os::unix::fs::symlink(&target, &link).expect("a link");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
         assert!(open(&link).is_err() && open(&fifo).is_err());
+        assert!(read(&link, 9).is_err() && read(&fifo, 9).is_err());
         assert!(!target.exists());
+    }
+
+    #[test]
+    fn replace_leaves_one_file_for_its_owner() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("new").join("file");
+        for text in [&b"one"[..], b"two"] {
+            replace(&path, text).expect("there is room");
+            assert_eq!(read(&path, 3).expect("it is there"), text);
+        }
+        assert!(read(&path, 2).is_err(), "it is longer");
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, MODE);
+        assert_eq!(fs::read_dir(directory.path().join("new")).expect("a directory").count(), 1);
+        assert!(replace(&path.join("below"), b"x").is_err());
     }
 }

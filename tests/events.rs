@@ -1,4 +1,4 @@
-//! Which events the agent tells of, when, and that the console stores each as what it is (wire, part B).
+//! Which events the agent sends, when, and that the console stores each as what it is (CONSOLE.md, "Events").
 
 mod support;
 
@@ -106,7 +106,7 @@ fn a_drain_tells_of_itself_before_the_close() {
 }
 
 #[test]
-fn a_capability_that_fails_is_an_error_once_a_minute() {
+fn failing_capability_is_one_error_a_minute() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
     console.event("connect");

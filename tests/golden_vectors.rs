@@ -6,7 +6,7 @@
 use draupnir::protocol::metrics::{Disk, Live, Metrics, Stamped};
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandResult, Count, Event, EventType, Heartbeat, Ignored, Inbound, InstanceId,
-    MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
+    Inventory, MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
 };
 use draupnir_fsm::fact::CloseReason;
 use serde_json::Value;
@@ -19,7 +19,7 @@ const TO_CONSOLE: &str = include_str!("vectors/agent_to_console.jsonl");
 const NOT_SENT: &[&str] = &["log:line", "log:batch", "llm_usage:batch", "heartbeat:ping"];
 
 /// Fields of accepted frames that the agent leaves out: others' inventions, and what the console ignores.
-const LEFT_OUT: &[&str] = &["agent_version", "distro", "extensions", "type"];
+const LEFT_OUT: &[&str] = &["agent_version", "type"];
 
 fn lines(text: &str) -> impl Iterator<Item = (String, Value)> {
     text.lines().map(|line| {
@@ -95,7 +95,7 @@ fn every_close_of_the_console_is_what_its_note_says() {
 }
 
 #[test]
-fn what_the_agent_writes_has_the_form_of_what_was_accepted() {
+fn agent_frames_have_the_form_of_accepted_ones() {
     let ours = ours();
     for (note, line) in lines(TO_CONSOLE) {
         let accepted: Value = serde_json::from_str(line["raw"].as_str().expect("a frame")).expect("JSON");
@@ -141,6 +141,7 @@ fn ours() -> Vec<Value> {
     let command_id = &CommandId::new("f11f22b3-0085-415f-8392-1803e935e6ce").expect("an id");
     let timestamp = Timestamp::from(UNIX_EPOCH + Duration::from_secs(1_795_211_178));
     let id = MessageId { process: 1, number: 1 };
+    let inventory = &Inventory::new(Some("ubuntu"), Some(vec!["a".to_owned()]));
     let live = Live {
         cpu_percent: Percent::new(1.5),
         memory_used: Count::from(1),
@@ -184,7 +185,8 @@ fn ours() -> Vec<Value> {
     let metrics = &Metrics { disk: vec![disk], ..Metrics::default() };
     [
         Stamped { instance_id, timestamp, metrics }.message(),
-        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live) }.message(),
+        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live), inventory: Some(inventory) }
+            .message(),
         event.message(),
         result.message(),
         output.message(),

@@ -1,4 +1,4 @@
-//! What a heartbeat says and when it comes (wire, part A, outbound; part B, what it accepts).
+//! What a heartbeat says and when it comes (PROTOCOL.md, "heartbeat"; CONSOLE.md, "Heartbeats").
 
 mod support;
 
@@ -32,6 +32,27 @@ fn it_says_what_the_console_shows() {
         assert_eq!(payload.get(breaking), None);
     }
     agent.drain();
+}
+
+#[test]
+fn first_heartbeat_has_a_figure_for_the_processors() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let console = Console::start(Personality::designed());
+    let is_over = AtomicBool::new(false);
+    let beat = std::thread::scope(|scope| {
+        // Something to measure: a processor that is busy all the time.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        });
+        let agent = Agent::spawn(&console, &[]);
+        let beat = console.frame("heartbeat");
+        is_over.store(true, Ordering::Relaxed);
+        agent.drain();
+        beat
+    });
+    assert!(beat.payload()["cpuPercent"].as_f64() > Some(0.0), "{}", beat.raw());
 }
 
 #[test]

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use draupnir::metrics::{Roots, Sampler};
 use draupnir::protocol::metrics::Source;
-use futures_lite::future::block_on;
 use metrics_support::{Worker, skip};
 
 /// The lines of a tool's output, split into words; `None` when there is no such tool.
@@ -39,7 +38,7 @@ fn the_load_is_the_kernel_s() {
     let load = agree(
         "load",
         || {
-            let cpu = block_on(sampler.sample()).cpu;
+            let cpu = sampler.sample().cpu;
             [cpu.load_avg_1, cpu.load_avg_5, cpu.load_avg_15].map(|load| format!("{:.2}", load.value()))
         },
         || {
@@ -55,7 +54,7 @@ fn the_load_is_the_kernel_s() {
 fn memory_is_as_free_says() {
     let test = "memory_is_as_free_says";
     let mut sampler = Sampler::new(Roots::default());
-    let memory = block_on(sampler.sample()).memory;
+    let memory = sampler.sample().memory;
     let Some(lines) = table("free", &["--bytes"]) else { return skip(test, "there is no free") };
     if memory.source != Source::Host {
         return skip(test, "we are in a container, and free shows its host");
@@ -81,7 +80,7 @@ fn the_root_is_as_full_as_df_says() {
         return skip(test, "there is no df");
     };
     let theirs = &lines[1];
-    let disks = block_on(sampler.sample()).disk;
+    let disks = sampler.sample().disk;
     let root = disks.iter().find(|disk| &*disk.mount_point == "/").expect("there is a root");
     let number = |index: usize| theirs[index].parse::<u64>().expect("it is a number");
     assert_eq!((root.total_bytes.value(), &*root.fs_type), (number(0), theirs[5].as_str()));
@@ -110,13 +109,13 @@ fn psutil_says_the_same() {
         return skip(test, "there is no psutil in target/venv");
     };
     let mut sampler = Sampler::new(Roots::default());
-    let first = block_on(sampler.sample());
+    let first = sampler.sample();
     if first.memory.source != Source::Host {
         return skip(test, "we are in a container, and psutil shows its host");
     }
     // Both measure over the same time, in which one processor does two seconds' work.
     worker.tell("begin").expect("it is there");
-    block_on(sampler.sample());
+    sampler.sample();
     let start = Instant::now();
     let mut turns = 0_u64;
     while start.elapsed() < Duration::from_secs(2) {
@@ -124,7 +123,7 @@ fn psutil_says_the_same() {
     }
     let theirs: serde_json::Value =
         serde_json::from_str(&worker.tell("end").expect("it is there")).expect("psutil's answer is JSON");
-    let ours = block_on(sampler.sample());
+    let ours = sampler.sample();
     let number = |key: &str| theirs[key].as_u64().expect("it is a number");
     let busy = theirs["busy"].as_f64().expect("it is a number");
     println!("processors: {} and {busy} %", ours.cpu.usage_percent.value());
@@ -152,7 +151,7 @@ fn psutil_says_the_same() {
 #[test]
 fn a_heartbeat_and_a_sample_agree() {
     let mut sampler = Sampler::new(Roots::default());
-    let metrics = block_on(sampler.sample());
+    let metrics = sampler.sample();
     let live = sampler.live();
     assert_eq!(live.memory_total, metrics.memory.total_bytes);
     let total: u64 = metrics.disk.iter().map(|disk| disk.total_bytes.value()).sum();

@@ -16,7 +16,6 @@ use std::time::{Duration, Instant};
 
 use draupnir::metrics::{Roots, Sampler, Space};
 use draupnir::protocol::metrics::{Metrics, Source};
-use futures_lite::future::block_on;
 use metrics_support::{Worker, skip};
 
 fn unique() -> String {
@@ -164,10 +163,10 @@ fn known_memory(test: &str, unified: bool, limit_file: &str, source: Source) -> 
     group.take(worker.child.id());
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
-    let before = block_on(sampler.sample()).memory;
+    let before = sampler.sample().memory;
     assert_eq!((before.total_bytes.value(), before.source), (LIMIT, source), "{test}");
     worker.tell(&ALLOCATED.to_string()).expect("it is there");
-    let after = block_on(sampler.sample()).memory;
+    let after = sampler.sample().memory;
     let grown = after.used_bytes.value() - before.used_bytes.value();
     assert!(grown.abs_diff(ALLOCATED) <= ALLOCATED / 50, "{test}: {grown} of {ALLOCATED}");
     println!("{test}: {ALLOCATED} bytes allocated, {grown} more used of {LIMIT}");
@@ -215,12 +214,12 @@ fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
     worker.tell("go").expect("it is there");
-    block_on(sampler.sample());
+    sampler.sample();
     let first = group.read("cpu.stat", "nr_throttled");
     // The figure is exact to a period at each end, so there must be many between.
     worker.answer().expect("it is there");
     assert!(group.read("cpu.stat", "nr_throttled") >= first + PERIODS, "{test}: the quota was never the limit");
-    let cpu = block_on(sampler.sample()).cpu;
+    let cpu = sampler.sample().cpu;
     println!("{test}: {} % of half a core", cpu.usage_percent.value());
     assert!(cpu.usage_percent.value() >= 97.0, "{test}: {cpu:?}");
     assert_eq!((cpu.core_count, cpu.cores.map(|cores| cores.value())), (1, Some(0.5)), "{test}");
@@ -284,11 +283,11 @@ fn half_used_quota(test: &str, unified: bool) -> Result<(), String> {
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
     worker.tell("go").expect("it is there");
-    let mut first = Around::make(&group, unified, || drop(block_on(sampler.sample())));
+    let mut first = Around::make(&group, unified, || drop(sampler.sample()));
     for _ in 0..TRIES {
         worker.tell("go on").expect("it is there");
         let mut measured = 0.0;
-        let last = Around::make(&group, unified, || measured = block_on(sampler.sample()).cpu.usage_percent.value());
+        let last = Around::make(&group, unified, || measured = sampler.sample().cpu.usage_percent.value());
         let (least, most) = bounds(&first, &last);
         println!("{test}: {measured} % of half a core, by its account between {least:.2} and {most:.2}");
         // The figure has two digits.
@@ -339,21 +338,21 @@ fn a_file_system_mounted_four_times_counts_once() {
     }
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
-    let before = block_on(sampler.sample()).disk;
+    let before = sampler.sample().disk;
     if worker.tell(&format!("cd '{place}' && mount -o loop image a")).as_deref() != Some("done") {
         return skip(test, "no loop device can be mounted");
     }
     let bind = "mount --bind a b && mount --bind a c && mkdir -p a/inner && mount --bind a/inner d && touch a/f g && mount --bind a/f g";
     assert_eq!(worker.tell(bind).as_deref(), Some("done"));
     // It is the next sample that has it: the kernel told us that the mounts changed.
-    let after = block_on(sampler.sample()).disk;
+    let after = sampler.sample().disk;
     let ours: Vec<_> = after.iter().filter(|disk| disk.mount_point.starts_with(&place)).collect();
     assert_eq!(ours.len(), 1, "{ours:?}");
     assert_eq!(&*ours[0].mount_point, format!("{place}/a"));
     assert!((20 << 20..32 << 20).contains(&ours[0].total_bytes.value()), "{ours:?}");
     assert_eq!(after.len(), before.len() + 1, "{before:?} {after:?}");
     assert_eq!(worker.tell("umount g d c b a").as_deref(), Some("done"));
-    assert_eq!(block_on(sampler.sample()).disk.len(), before.len());
+    assert_eq!(sampler.sample().disk.len(), before.len());
 }
 
 #[test]
@@ -366,9 +365,9 @@ fn a_directory_bound_three_times_adds_nothing() {
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
     let places = |metrics: Metrics| metrics.disk.iter().map(|disk| disk.mount_point.to_string()).collect::<Vec<_>>();
-    let before = places(block_on(sampler.sample()));
+    let before = places(sampler.sample());
     let bind = "mkdir a b c && mount --bind /usr a && mount --bind /usr b && mount --bind /usr c";
     assert_eq!(worker.tell(&format!("cd '{}' && {bind}", scratch.0.display())).as_deref(), Some("done"));
-    assert_eq!(places(block_on(sampler.sample())), before);
+    assert_eq!(places(sampler.sample()), before);
     assert_eq!(worker.tell("umount a b c").as_deref(), Some("done"));
 }

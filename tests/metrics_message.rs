@@ -1,4 +1,4 @@
-//! What a metrics message says and when it comes (wire, part A; part B, frames that bring the console down).
+//! What a metrics message says and when it comes (PROTOCOL.md, "metrics"; CONSOLE.md, "Frames that bring it down").
 
 mod support;
 
@@ -45,6 +45,24 @@ fn it_has_every_field_of_the_protocol() {
     assert!(count(&memory["used_bytes"]) <= count(&memory["total_bytes"]), "{memory}");
     for field in ["bytes_sent", "bytes_recv", "packets_sent", "packets_recv"] {
         count(&payload["network"][field]);
+    }
+    agent.drain();
+}
+
+#[test]
+fn columns_of_the_console_are_the_nested_figures() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_METRICS", "0.3")]);
+    // Rates need two readings.
+    let metrics = console.nth_frame(3, "metrics");
+    let payload = metrics.payload();
+    for (column, figure) in [
+        ("cpuSteal", payload["cpu"].get("steal_percent")),
+        ("diskReadBps", payload["disk_io"].get("read_bytes_per_second")),
+        ("diskWriteBps", payload["disk_io"].get("write_bytes_per_second")),
+    ] {
+        assert_eq!(payload.get(column), figure, "{column}");
+        assert!(payload.get(column).is_none_or(|value| column == "cpuSteal" || value.is_u64()), "{column}: {payload}");
     }
     agent.drain();
 }

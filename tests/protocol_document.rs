@@ -1,16 +1,17 @@
-//! `PROTOCOL.md` tells the truth: its outbound examples are what the agent writes, its inbound ones what it reads.
+//! `PROTOCOL.md` is true: its outbound examples are what the agent writes, its inbound ones what it reads.
 
 use draupnir::protocol::metrics::{
     Cpu, Disk, DiskIo, Instance, Live, Memory, Metrics, Network, Pressure, Ratio, Source, Stall, Stamped,
 };
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
-    InstanceId, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed, TerminalOutput,
-    Timestamp, decode, echo,
+    InstanceId, Inventory, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
+    TerminalOutput, Timestamp, decode, echo,
 };
-use draupnir_fsm::order::ProviderName;
+use draupnir_fsm::order::{ProviderName, RegisterPath};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::{Duration, UNIX_EPOCH};
 
 const DOCUMENT: &str = include_str!("../src/protocol/PROTOCOL.md");
@@ -71,7 +72,9 @@ fn outbound_examples_are_what_the_agent_writes() {
 fn the_body_of_a_registration_is_what_the_agent_writes() {
     let examples: Vec<Value> = examples("http").into_iter().map(with_this_build).collect();
     let id = InstanceId::new("web-1").expect("an id");
-    assert_eq!(examples, values(&[registration(&id, &tags()).http_body(ProviderName::Configured)]));
+    let (tags, inventory) = (tags(), inventory());
+    let body = registration(&id, &tags, &inventory).http_body(RegisterPath::Designed, ProviderName::Configured);
+    assert_eq!(examples, values(&[body]));
 }
 
 #[test]
@@ -110,13 +113,24 @@ fn tags() -> BTreeMap<String, String> {
     BTreeMap::from([("team".to_owned(), "shop".to_owned())])
 }
 
-fn registration<'a>(instance_id: &'a InstanceId, tags: &'a BTreeMap<String, String>) -> Registration<'a> {
+fn inventory() -> Inventory {
+    Inventory::new(Some("ubuntu"), Some(["node", "python"].map(str::to_owned).to_vec()))
+}
+
+fn registration<'a>(
+    instance_id: &'a InstanceId,
+    tags: &'a BTreeMap<String, String>,
+    inventory: &'a Inventory,
+) -> Registration<'a> {
+    static NAME: OnceLock<InstanceId> = OnceLock::new();
     Registration {
         instance_id,
         hostname: "web-1.internal",
+        name: Some(NAME.get_or_init(|| InstanceId::new("web-1").expect("an id"))),
         provider: Some("fly"),
         region: Some("fra"),
         tags,
+        inventory,
         timestamp: timestamp(),
     }
 }
@@ -161,11 +175,28 @@ fn outbound() -> Vec<String> {
         reason: None,
     };
     let stream = CommandOutput { command_id, stream: OutputStream::Stdout, data: b"hi\n", offset: 0 };
+    let installed = Event {
+        event_type: EventType::ExtensionInstall,
+        id: id(14),
+        message: Some("extension python upgraded"),
+        metadata: Metadata::new()
+            .with("source", "sindri")
+            .with("name", "python")
+            .with("ledger_event_id", "5f0c3f62-6f0e-4d53-a5a1-0c1f2d7a9d11")
+            .with("version", "1.1.0")
+            .with("from_version", "1.0.0")
+            .with("duration_seconds", 12)
+            .with("cli_version", "3.1.0"),
+        ..event.clone()
+    };
+    let (tags, inventory) = (&tags(), &inventory());
+    let (timestamp, inventory_now) = (timestamp(), Some(inventory));
     vec![
-        registration(instance_id, &tags()).message(),
-        Heartbeat { instance_id, timestamp: timestamp(), uptime_seconds: 101, live: Some(live) }.message(),
-        Stamped { instance_id, timestamp: timestamp(), metrics: &metrics() }.message(),
+        registration(instance_id, tags, inventory).message(),
+        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live), inventory: inventory_now }.message(),
+        Stamped { instance_id, timestamp, metrics: &metrics() }.message(),
         event.message(),
+        installed.message(),
         output.message(),
         closed.message(),
         result.message(),

@@ -2,7 +2,7 @@
 //!
 //! What becomes of it is a report, and reports become inputs.
 
-use super::host::{Host, problem_text};
+use super::host::{Host, Note, problem_text};
 use crate::audit::{Accepted, EntryId};
 use crate::config::host_name;
 use crate::identity::Identity;
@@ -38,6 +38,7 @@ impl Host {
                 tracing::debug!(link = link.0, instance_id = %self.instance_id(), "dialling");
                 let instance_id = self.instance_id().clone();
                 self.versions_warned.clear();
+                self.inventory_sent = false;
                 self.link.dial(link, instance_id.as_str());
             }
             Action::AbandonDial { link: _, late } => {
@@ -67,7 +68,7 @@ impl Host {
             Action::TakeInput { session } => {
                 if let Err((session, refused)) = self.sessions.take_input(session) {
                     let metadata = self.sessions.metadata(session);
-                    let note = self.note("terminal", refused.to_string(), metadata);
+                    let note = self.error_note("terminal", refused.to_string(), metadata);
                     inputs.push(Input::Session { session, what: SessionInput::InputRefused { note } });
                 }
             }
@@ -89,7 +90,7 @@ impl Host {
             Action::Release { stream } => self.commands.release(stream),
             Action::Audit { audit, entry } => inputs.extend(self.write_audit(audit, entry)),
             Action::DropNote { note } => {
-                if let Some(note) = self.notes.remove(&note) {
+                if let Some(Note::Error(note)) = self.notes.remove(&note) {
                     tracing::debug!(source = note.source, metadata = %note.metadata, cause = note.text, "still failing");
                 }
             }
@@ -101,7 +102,7 @@ impl Host {
     fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
         self.registering_at = Some(path);
         tracing::debug!(attempt = attempt.0, ?path, ?provider, "registering");
-        let body = self.registration(false).http_body(provider);
+        let body = self.registration(false).http_body(path, provider);
         self.link.register(attempt, path, body);
     }
 

@@ -1,6 +1,6 @@
 //! What the agent keeps of commands beside the processes: the console's ids, and what is to be started.
 
-use super::host::Note;
+use super::host::ErrorNote;
 use super::policy::Policy;
 use crate::audit::Entry as AuditEntry;
 use crate::command::{self, Line, Spec};
@@ -189,15 +189,15 @@ impl Commands {
         Some(result.message())
     }
 
-    pub(super) fn refused_note(&self, command: CommandKey) -> Note {
+    pub(super) fn refused_note(&self, command: CommandKey) -> ErrorNote {
         let why = self.entries.get(&command).and_then(|entry| entry.failure.clone()).unwrap_or_default();
         let text = "a command was refused by this instance's own policy".to_owned();
-        Note { source: "command", text, metadata: self.metadata(command).with("why", why) }
+        ErrorNote { source: "command", text, metadata: self.metadata(command).with("why", why) }
     }
 
-    pub(super) fn failed_note(&self, command: CommandKey) -> Note {
+    pub(super) fn failed_note(&self, command: CommandKey) -> ErrorNote {
         let text = self.entries.get(&command).and_then(|entry| entry.failure.clone()).unwrap_or_default();
-        Note { source: "command", text, metadata: self.metadata(command) }
+        ErrorNote { source: "command", text, metadata: self.metadata(command) }
     }
 
     fn metadata(&self, command: CommandKey) -> Metadata {

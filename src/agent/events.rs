@@ -4,6 +4,7 @@
 
 use crate::metrics::facts;
 use crate::protocol::{Event, EventType, InstanceId, MessageId, Metadata, Timestamp};
+use crate::sindri::{Change, ChangeKind};
 use draupnir_fsm::driver::{Disconnect, Event as Told, Problem};
 
 /// Builds events.
@@ -54,6 +55,32 @@ impl Events {
     /// An `error` event about a capability that failed, as a message.
     pub(super) fn error(&mut self, source: &str, text: &str, metadata: Metadata, instance_id: &InstanceId) -> String {
         self.build(EventType::Error, text, metadata.with("source", source), instance_id)
+    }
+
+    /// An event about an extension, at the time of the ledger's entry, as a message.
+    pub(super) fn extension(&mut self, change: &Change, instance_id: &InstanceId) -> String {
+        let Change { kind, at, event_id, extension, version, from_version, duration_s, cli_version, error } = change;
+        let (event_type, text) = match kind {
+            ChangeKind::Installed => (EventType::ExtensionInstall, format!("extension {extension} installed")),
+            ChangeKind::Upgraded => (EventType::ExtensionInstall, format!("extension {extension} upgraded")),
+            ChangeKind::Removed => (EventType::ExtensionRemove, format!("extension {extension} removed")),
+            ChangeKind::Failed(what) => (EventType::Error, format!("{what} of extension {extension} failed")),
+        };
+        let metadata = Metadata::new().with("source", "sindri").with("name", extension.as_str());
+        let metadata = metadata.with("ledger_event_id", event_id.as_str());
+        let optional = [
+            ("version", version.as_deref().map(Into::into)),
+            ("from_version", from_version.as_deref().map(Into::into)),
+            ("duration_seconds", duration_s.map(Into::into)),
+            ("cli_version", cli_version.as_deref().map(Into::into)),
+            ("error", error.as_deref().map(Into::into)),
+        ];
+        let known =
+            optional.into_iter().filter_map(|(name, value): (_, Option<serde_json::Value>)| Some((name, value?)));
+        let metadata = known.fold(metadata, |metadata, (name, value)| metadata.with(name, value));
+        let timestamp = (std::time::UNIX_EPOCH + *at).into();
+        let id = self.next_id();
+        Event { instance_id, event_type, id, message: Some(&text), metadata, timestamp }.message()
     }
 
     fn build(&mut self, event_type: EventType, text: &str, metadata: Metadata, instance_id: &InstanceId) -> String {

@@ -9,7 +9,8 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityStore};
 use crate::link::Link;
 use crate::protocol::metrics::Stamped;
-use crate::protocol::{Heartbeat, InstanceId, Metadata, Registration, Timestamp};
+use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp};
+use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
     Body, ByteSource, Cut, Encode, ErrorEvent, Event, Message, NoteId, RegisterPath, SessionKey, StateKind, StreamKey,
@@ -34,8 +35,16 @@ impl From<String> for Text {
     }
 }
 
-/// A text about something that failed, until the driver says whether it is sent.
-pub(super) struct Note {
+/// Something that the console should hear of, until the driver says whether it is sent.
+pub(super) enum Note {
+    /// Something failed.
+    Error(ErrorNote),
+    /// An extension was installed, removed, or failed.
+    Extension(Change),
+}
+
+/// A text about something that failed.
+pub(super) struct ErrorNote {
     pub(super) source: &'static str,
     pub(super) text: String,
     pub(super) metadata: Metadata,
@@ -53,6 +62,12 @@ pub(super) struct Host {
     /// The path of the registration in flight: the one that worked is remembered.
     pub(super) registering_at: Option<RegisterPath>,
     pub(super) hostname: String,
+    /// The operator set the id; otherwise the host name stands in for it.
+    pub(super) is_named: bool,
+    /// The software as it was last looked at.
+    pub(super) inventory: Inventory,
+    /// A heartbeat of the current link has told of it.
+    pub(super) inventory_sent: bool,
     pub(super) events: Events,
     pub(super) sampling: Sampling,
     pub(super) sessions: Sessions,
@@ -81,19 +96,32 @@ impl Host {
         Registration {
             instance_id: if on_link { self.instance_id() } else { &self.config.instance_id },
             hostname: &self.hostname,
+            name: self.is_named.then_some(&self.config.instance_id),
             provider: self.config.provider.as_deref(),
             region: self.config.region.as_deref(),
             tags: &self.config.tags,
+            inventory: &self.inventory,
             timestamp: Timestamp::now(),
         }
     }
 
-    /// Keeps a text until the driver has decided about it.
-    pub(super) fn note(&mut self, source: &'static str, text: String, metadata: Metadata) -> NoteId {
+    /// Keeps a text about something that failed until the driver has decided about it.
+    pub(super) fn error_note(&mut self, source: &'static str, text: String, metadata: Metadata) -> NoteId {
+        self.keep(Note::Error(ErrorNote { source, text, metadata }))
+    }
+
+    /// Keeps a note until the driver has decided about it.
+    pub(super) fn keep(&mut self, note: Note) -> NoteId {
         let id = NoteId(self.next_note);
         self.next_note = self.next_note.wrapping_add(1);
-        self.notes.insert(id, Note { source, text, metadata });
+        self.notes.insert(id, note);
         id
+    }
+
+    /// Takes in what software is installed now; the next heartbeat says so where that has changed.
+    pub(super) fn learn(&mut self, inventory: Inventory) {
+        self.inventory_sent &= self.inventory == inventory;
+        self.inventory = inventory;
     }
 
     fn event(&mut self, event: Event) -> String {
@@ -111,14 +139,20 @@ impl Host {
 
     /// Logs an error and makes the event that reports it.
     fn error(&mut self, event: ErrorEvent) -> Option<String> {
-        let Note { source, text, metadata } = match event {
-            ErrorEvent::Note(note) => self.notes.remove(&note)?,
+        let ErrorNote { source, text, metadata } = match event {
+            ErrorEvent::Note(note) => match self.notes.remove(&note)? {
+                Note::Error(note) => note,
+                Note::Extension(change) => {
+                    let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+                    return Some(self.events.extension(&change, instance_id));
+                }
+            },
             ErrorEvent::SessionRefused(session, refusal) => self.sessions.refused_note(session, refusal),
             ErrorEvent::SpawnFailed(session) => self.sessions.failed_note(session),
             ErrorEvent::CommandRefused(command) => self.commands.refused_note(command),
             ErrorEvent::Exhausted(command) => self.commands.failed_note(command),
             ErrorEvent::AuditUnavailable => {
-                Note { source: "audit", text: self.audit_problem.clone(), metadata: Metadata::new() }
+                ErrorNote { source: "audit", text: self.audit_problem.clone(), metadata: Metadata::new() }
             }
             ErrorEvent::Gap(gap) => {
                 let metadata =
@@ -127,7 +161,7 @@ impl Host {
                     Some((name, id)) => metadata.with(name, id),
                     None => metadata,
                 };
-                Note { source: "output", text: "output was lost while the console was away".into(), metadata }
+                ErrorNote { source: "output", text: "output was lost while the console was away".into(), metadata }
             }
             ErrorEvent::Drops(drops) => {
                 let metadata = Metadata::new()
@@ -135,7 +169,7 @@ impl Host {
                     .with("closed", drops.closed)
                     .with("events", drops.events);
                 let text = "messages that waited for the console were dropped".into();
-                Note { source: "delivery", text, metadata }
+                ErrorNote { source: "delivery", text, metadata }
             }
         };
         tracing::warn!(source, %metadata, "{text}");
@@ -160,7 +194,9 @@ impl Host {
             StateKind::Heartbeat => {
                 let live = Some(self.sampling.live.take()?);
                 let uptime_seconds = self.start.elapsed().as_ms() / 1_000;
-                Some(Heartbeat { instance_id, timestamp, uptime_seconds, live }.message())
+                // Once for each connection, and once after a change.
+                let inventory = (!std::mem::replace(&mut self.inventory_sent, true)).then_some(&self.inventory);
+                Some(Heartbeat { instance_id, timestamp, uptime_seconds, live, inventory }.message())
             }
             StateKind::Metrics => {
                 let metrics = &self.sampling.metrics.take()?;

@@ -25,6 +25,7 @@ use crate::link::{self, Link, Target};
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::restart::Past;
+use crate::sindri;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
@@ -83,7 +84,9 @@ pub fn run(config: Config, past: Past) -> Result<(), Error> {
         if let Some(reaping) = signals::reap_orphans(past).map_err(Error::Signals)? {
             spawner.spawn(reaping).detach();
         }
-        Agent::new(config, start, &spawner, &reporter, reports)?.run(past).await;
+        let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
+        let news = watch.look().await.unwrap_or_default();
+        Agent::new(config, start, &spawner, &reporter, reports, (watch, news))?.run(past).await;
         Ok(())
     }))
 }
@@ -95,6 +98,7 @@ impl Agent {
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
         reports: Receiver<Report>,
+        (watch, news): (sindri::Watch, sindri::News),
     ) -> Result<Self, Error> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
@@ -127,9 +131,12 @@ impl Agent {
             identity: store.identity().clone(),
             store,
             registering_at: None,
+            is_named: config.instance_id.as_str() != host_name(),
             hostname: host_name(),
+            inventory: news.inventory.clone(),
+            inventory_sent: false,
             events: events::Events::new(entropy()),
-            sampling: sampling::Sampling::begin(executor, reporter.clone()),
+            sampling: sampling::Sampling::begin(executor, reporter.clone(), watch, news),
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
             audit,
@@ -167,7 +174,7 @@ impl Agent {
         self.handle(Input::Started { id });
         if past.is_restart() {
             let text = "the agent panicked and was restarted".to_owned();
-            let note = self.host.note("agent", text, Metadata::new());
+            let note = self.host.error_note("agent", text, Metadata::new());
             self.handle(Input::Noted { note, cause: None });
         }
         loop {

@@ -178,7 +178,7 @@ impl Agent {
     }
 
     fn unusable(&mut self, text: &'static str, metadata: Metadata) -> ConsoleMessage {
-        let note = self.host.note("protocol", text.to_owned(), metadata);
+        let note = self.host.error_note("protocol", text.to_owned(), metadata);
         ConsoleMessage::Unusable { note, cause: self.hasher.hash_one(text) }
     }
 

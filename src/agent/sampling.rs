@@ -1,12 +1,14 @@
-//! Takes samples beside the loop: a file system that hangs may delay metrics, and nothing else.
+//! Takes samples beside the loop, and looks at Sindri's ledger with each heartbeat.
 //!
 //! It does not decide when; the machine orders each heartbeat and each sample. At most one request of each kind waits.
 
 use super::Agent;
+use super::host::Note;
 use crate::metrics::{CPU_INTERVAL_MIN, Figure, Roots, Sampler};
 use crate::protocol::Metadata;
 use crate::protocol::metrics::{Live, Metrics};
 use crate::report::Reporter;
+use crate::sindri::{News, Watch};
 use async_channel::{Receiver, Sender};
 use draupnir_fsm::driver::{Input, StateKind};
 use futures_lite::FutureExt as _;
@@ -23,6 +25,8 @@ pub enum Report {
     Heartbeat(Live),
     /// Everything.
     Metrics(Box<Metrics>),
+    /// What is new about the instance's software.
+    Software(News),
     /// What cannot be measured here; each figure once.
     Missing(Vec<Figure>),
 }
@@ -43,9 +47,9 @@ pub(super) struct Sampling {
 
 impl Sampling {
     /// Starts the task.
-    pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter) -> Self {
+    pub(super) fn begin(executor: &Rc<LocalExecutor<'static>>, reporter: Reporter, watch: Watch, first: News) -> Self {
         let (wants, requests) = async_channel::bounded(WANTS_MAX);
-        executor.spawn(sample(requests, reporter)).detach();
+        executor.spawn(sample(requests, reporter, watch, first)).detach();
         Self { wants, live: None, metrics: None }
     }
 
@@ -59,37 +63,48 @@ impl Sampling {
     }
 }
 
-async fn sample(wants: Receiver<Want>, reporter: Reporter) {
+async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
+    watch.keep().await;
+    reporter.report(Report::Software(first)).await;
     let mut sampler = Sampler::new(Roots::default());
-    let mut metrics_wanted = false;
+    let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
     loop {
-        // The first metrics wait for a figure for the processors; heartbeats do not wait for them.
-        let early = metrics_wanted && !sampler.has_cpu_sample();
+        let is_early = !sampler.has_cpu_sample();
         let ready = async {
-            match (metrics_wanted, early) {
+            match (heartbeat_wanted || metrics_wanted, is_early) {
                 (false, _) => std::future::pending().await,
                 (true, true) => drop(Timer::after(CPU_INTERVAL_MIN).await),
                 (true, false) => {}
             }
-            Some(Want::Metrics)
+            Ok(None)
         };
-        match (async { wants.recv().await.ok() }).or(ready).await {
-            Some(Want::Heartbeat) => {
-                let live = sampler.live();
-                report_missing(&mut sampler, &reporter).await;
-                reporter.report(Report::Heartbeat(live)).await;
-            }
-            Some(Want::Metrics) if metrics_wanted && sampler.has_cpu_sample() => {
-                metrics_wanted = false;
-                let metrics = Box::new(sampler.sample().await);
-                report_missing(&mut sampler, &reporter).await;
-                reporter.report(Report::Metrics(metrics)).await;
-            }
-            Some(Want::Metrics) => {
-                metrics_wanted = true;
+        let Ok(want) = (async { wants.recv().await.map(Some) }).or(ready).await else { return };
+        match want {
+            Some(Want::Heartbeat) => heartbeat_wanted = true,
+            Some(Want::Metrics) => metrics_wanted = true,
+            None => {}
+        }
+        if !sampler.has_cpu_sample() {
+            // The first ones wait for a figure for the processors, which takes two readings.
+            if want.is_some() {
                 sampler.prime();
             }
-            None => return,
+            continue;
+        }
+        if std::mem::take(&mut heartbeat_wanted) {
+            let news = watch.look().await;
+            watch.keep().await;
+            if let Some(news) = news {
+                reporter.report(Report::Software(news)).await;
+            }
+            let live = sampler.live();
+            report_missing(&mut sampler, &reporter).await;
+            reporter.report(Report::Heartbeat(live)).await;
+        }
+        if std::mem::take(&mut metrics_wanted) {
+            let metrics = Box::new(sampler.sample());
+            report_missing(&mut sampler, &reporter).await;
+            reporter.report(Report::Metrics(metrics)).await;
         }
     }
 }
@@ -98,6 +113,9 @@ async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
     let missing = sampler.take_missing();
     if !missing.is_empty() {
         reporter.report(Report::Missing(missing)).await;
+    }
+    if let Some(mount_points) = sampler.take_left_out() {
+        tracing::info!(?mount_points, "left file systems out of the metrics: another machine or a program serves them");
     }
 }
 
@@ -113,10 +131,18 @@ impl Agent {
                 self.host.sampling.metrics = Some(metrics);
                 StateKind::Metrics
             }
+            Report::Software(News { inventory, changes }) => {
+                self.host.learn(inventory);
+                for change in changes {
+                    let note = self.host.keep(Note::Extension(change));
+                    self.handle(Input::Noted { note, cause: None });
+                }
+                return;
+            }
             Report::Missing(figures) => {
                 let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");
                 let text = "figures are 0 because this machine does not tell them".to_owned();
-                let note = self.host.note("metrics", text, Metadata::new().with("figures", figures));
+                let note = self.host.error_note("metrics", text, Metadata::new().with("figures", figures));
                 // Each figure is reported once.
                 return self.handle(Input::Noted { note, cause: None });
             }

@@ -1,6 +1,6 @@
 //! What the agent keeps of terminal sessions beside the terminals: the console's ids and what was said about each.
 
-use super::host::Note;
+use super::host::ErrorNote;
 use crate::audit::Entry as AuditEntry;
 use crate::config::Config;
 use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
@@ -173,17 +173,17 @@ impl Sessions {
         Some(TerminalClosed { session_id: &entry.id, exit_code, reason, message, id }.message())
     }
 
-    pub(super) fn refused_note(&self, session: SessionKey, refusal: SessionRefusal) -> Note {
+    pub(super) fn refused_note(&self, session: SessionKey, refusal: SessionRefusal) -> ErrorNote {
         self.note(session, refusal_text(refusal).into_owned())
     }
 
-    pub(super) fn failed_note(&self, session: SessionKey) -> Note {
+    pub(super) fn failed_note(&self, session: SessionKey) -> ErrorNote {
         let failure = self.entries.get(&session).and_then(|entry| entry.failure.clone());
         self.note(session, failure.unwrap_or_default())
     }
 
-    fn note(&self, session: SessionKey, text: String) -> Note {
-        Note { source: "terminal", text, metadata: self.metadata(session) }
+    fn note(&self, session: SessionKey, text: String) -> ErrorNote {
+        ErrorNote { source: "terminal", text, metadata: self.metadata(session) }
     }
 
     pub(super) fn metadata(&self, session: SessionKey) -> Metadata {

@@ -11,13 +11,10 @@ use super::{
     API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies,
     TerminalPolicy,
 };
-use crate::protocol::InstanceId;
+use crate::protocol::{InstanceId, PROVIDERS_KNOWN};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-
-/// The providers that the console was made for; others are passed on with a warning.
-const PROVIDERS: &[&str] = &["fly", "docker", "k8s", "e2b", "devpod"];
 
 const INSTANCE_ID_ALLOWED: &str = "1–100 visible ASCII characters";
 const KEY: &str = API_KEY_VARIABLE;
@@ -133,7 +130,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
 
     pub(super) fn provider(&mut self) -> Option<String> {
         let provider = self.name("SINDRI_PROVIDER")?.to_ascii_lowercase();
-        if !PROVIDERS.contains(&provider.as_str()) {
+        if provider != "k8s" && !PROVIDERS_KNOWN.contains(&provider.as_str()) {
             self.warnings.push(format!("SINDRI_PROVIDER is {provider:?}, which the console may not know"));
         }
         Some(provider)

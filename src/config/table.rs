@@ -109,7 +109,7 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_PROVIDER",
         "detected, else none",
-        "`fly`, `docker`, `k8s`, `e2b`, `devpod`; others are passed on in lower case with a warning",
+        "`fly`, `docker`, `k8s`, `e2b`, `devpod`, `ssh` or another that the console knows; others are passed on in lower case with a warning",
     ),
     optional("SINDRI_REGION", "detected, else none", "1–64 visible ASCII characters"),
     optional(
@@ -127,7 +127,7 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_AGENT_STATE_DIR",
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
-        "where to remember which id which console gave; if it cannot be written, the agent warns once and goes on",
+        "where to remember which id which console gave and which extension events were sent; if it cannot be written, the agent warns once and goes on",
     ),
     optional(
         "SINDRI_AGENT_CA_FILE",

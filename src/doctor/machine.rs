@@ -122,7 +122,7 @@ async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnE
 }
 
 async fn limits(sheet: &mut Sheet) {
-    let metrics = Sampler::new(Roots::default()).sample().await;
+    let metrics = Sampler::new(Roots::default()).sample();
     match metrics.instance.descriptor_limit.map(|limit| limit.value()) {
         Some(limit) if limit < DESCRIPTORS_MIN => {
             sheet.warn("descriptors", format!("only {limit} may be open: raise the limit (ulimit -n) to 4096"));

@@ -7,11 +7,11 @@
 //! directly, one small reader each, for that costs a tenth of what a general library needs and can see what a general one
 //! does not; everywhere else, and for what never changes, `sysinfo` is asked.
 //!
-//! Invariants: a source that fails never stops the others; what cannot be told is 0, or left out where the field is optional,
-//! and said once where it is a figure that dashboards show ([`Figure`]);
-//! [`Sampler::live`] never waits, and [`Sampler::sample`] for at most a tenth of a second, for file systems that may hang.
+//! Invariants: a source that fails never stops the others; an unknown figure is 0, or left out where the field is optional,
+//! and reported once where dashboards show it ([`Figure`]); nothing waits for another machine or program, so that
+//! a file system that one of them serves is left out, and named once.
 //!
-//! Units: bytes, percent, seconds. Wire: `metrics` in part A, the live figures of `heartbeat` in part B.
+//! Units: bytes, percent, seconds. Wire: `metrics` and `heartbeat` in PROTOCOL.md.
 
 mod facts;
 #[cfg(target_os = "linux")]
@@ -39,7 +39,7 @@ use self::portable::Machine;
 /// twenty of them the figure is noise.
 pub const CPU_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
-/// A figure that every machine should have; without it the payload says 0, which nobody can tell from a true one.
+/// A figure that every machine should have; without it the payload says 0, which looks like a true one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// How busy the processors are.
@@ -68,15 +68,17 @@ impl Figure {
 /// Measures, and remembers what it needs for the next time.
 pub struct Sampler {
     machine: Machine,
-    /// What was said to be missing.
-    told: Vec<Figure>,
+    /// The missing figures that were reported.
+    reported: Vec<Figure>,
+    /// The mount points that were reported as left out.
+    reported_left_out: Vec<String>,
 }
 
 impl Sampler {
     /// Opens nothing yet, so that it costs next to nothing at the start.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
-        Self { machine: Machine::new(roots), told: Vec::new() }
+        Self { machine: Machine::new(roots), reported: Vec::new(), reported_left_out: Vec::new() }
     }
 
     /// Takes the first of the two readings that a figure for the processors needs. [`Self::live`] and [`Self::sample`] do so,
@@ -93,12 +95,12 @@ impl Sampler {
 
     /// Everything for a `metrics` message. The use of the processors, and all rates, are over the time since the sample
     /// before.
-    pub async fn sample(&mut self) -> Metrics {
-        self.machine.sample().await
+    pub fn sample(&mut self) -> Metrics {
+        self.machine.sample()
     }
 
     /// The live figures for a `heartbeat`: the same ones, but for the processors, whose use is over the time since the
-    /// heartbeat before. File systems that may hang are taken as the last sample found them.
+    /// heartbeat before.
     pub fn live(&mut self) -> Live {
         self.machine.live()
     }
@@ -106,10 +108,21 @@ impl Sampler {
     /// The figures that the last reading of them could not give because their sources cannot be read: each once in the
     /// sampler's life, however often that happens.
     pub fn take_missing(&mut self) -> Vec<Figure> {
-        let missing = |figure: &Figure| !self.machine.knows(*figure) && !self.told.contains(figure);
+        let missing = |figure: &Figure| !self.machine.knows(*figure) && !self.reported.contains(figure);
         let missing: Vec<Figure> = Figure::ALL.into_iter().filter(missing).collect();
-        self.told.extend_from_slice(&missing);
+        self.reported.extend_from_slice(&missing);
         missing
+    }
+
+    /// Where the file systems are mounted that are not measured because another machine or a program serves them; once, and
+    /// again after a change.
+    pub fn take_left_out(&mut self) -> Option<&[String]> {
+        let left_out = self.machine.left_out();
+        if self.reported_left_out == left_out {
+            return None;
+        }
+        left_out.clone_into(&mut self.reported_left_out);
+        Some(&self.reported_left_out).filter(|left_out| !left_out.is_empty()).map(Vec::as_slice)
     }
 }
 

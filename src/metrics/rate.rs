@@ -1,7 +1,7 @@
 //! Counters that grow, and how fast.
 //!
 //! Reads nothing. Invariants: a rate is never negative and never absurd; a counter that went back, or jumped further than any
-//! hardware can, began anew, and what it says then is only where it goes on from.
+//! hardware can, was reset, and counts on from there.
 //!
 //! Units: the counter's own, per second.
 
@@ -19,7 +19,7 @@ const NARROW: u64 = 1 << 32;
 /// How much a counter grew from one reading to the next.
 ///
 /// It went back: either it is 32 bits wide and wrapped, which is believed only when it was near its end and is near its
-/// beginning, or it began anew, and then what it counted meanwhile is not known and not guessed.
+/// beginning, or it was reset, and then what it counted meanwhile is unknown and counts as 0.
 pub(crate) fn growth(earlier: u64, now: u64, elapsed: Duration) -> u64 {
     const MARGIN: u64 = NARROW / 8;
     let grown = if now >= earlier {

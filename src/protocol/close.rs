@@ -1,4 +1,4 @@
-//! What the console's close frames mean (wire.md, part B).
+//! What the console's close frames mean (CONSOLE.md, "The WebSocket").
 //!
 //! It reads code and reason; what follows from them is the machine's.
 
@@ -20,7 +20,7 @@ pub fn reason(code: u16, words: &str) -> CloseReason {
     }
 }
 
-/// Whether the words begin so, in whatever case: consoles have been seen to change that between versions.
+/// Whether the reason begins so, ignoring case: consoles have been seen to change that between versions.
 fn begins_with(words: &str, beginning: &str) -> bool {
     words.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning))
 }

@@ -1,4 +1,4 @@
-//! Reads `command:dispatch`: what to run, with which arguments, environment and input (wire.md, part B).
+//! Reads `command:dispatch`: what to run, with which arguments, environment and input (CONSOLE.md, "Commands").
 //!
 //! It runs nothing and sets no limits on time: the machine clamps `timeout_ms`. All faults of a dispatch are
 //! collected, so that its one answer names them all.
@@ -54,7 +54,7 @@ impl fmt::Debug for Dispatch {
 }
 
 impl Dispatch {
-    /// Reads the payload of a `command:dispatch`; on a fault also tells the id, so that it can be answered.
+    /// Reads the payload of a `command:dispatch`; on a fault also gives the id, so that the fault can be answered.
     pub(super) fn read(frame: &Designed<'_>) -> Result<Self, (Option<CommandId>, Faults)> {
         let mut fields = Fields::read(frame.payload(), FIELDS);
         let mut reader = Reader { faults: fields.take_faults() };
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_executed_is_refused() {
+    fn unusable_dispatches_are_refused() {
         for payload in [
             r#"{"command_id":"c","command":"a\u0000b"}"#,
             r#"{"command_id":"c","command":"x","args":["\u0000"]}"#,

@@ -1,8 +1,9 @@
 //! Writes messages: the envelope around a payload, as one line of JSON.
 //!
-//! It decides nothing about content. Two of the rules about frames that would take the console down are kept here
-//! for all messages (wire.md, part B): a payload is always an object, because only structs of this module can be
-//! one; and no text holds a NUL, which would lose the message, because the formatter writes U+FFFD in its place.
+//! It decides nothing about content. Two of the rules about frames that would take the console down are kept here for
+//! all messages (CONSOLE.md, "Frames that bring it down"): a payload is always an object, because only structs of this
+//! module can be one; and no text holds a NUL, which would lose the message, because the formatter writes U+FFFD in its
+//! place.
 
 use super::VERSION;
 use super::id::SessionId;

@@ -1,9 +1,10 @@
 //! Reads the envelope of an inbound frame and decides whether the frame may act at all.
 //!
-//! It does not read payloads. The rules (wire.md, parts A and B): one JSON object; the same top-level key twice is
-//! refused, after unescaping; unknown keys are ignored; a top-level `channel` or `protocolVersion`, however it is
-//! spelt and whatever its value, makes the frame native, and a native frame never acts. That last rule is a matter of
-//! type: actions are read from [`Designed`] alone, whose only constructor is in this file, below the check.
+//! It does not read payloads. The rules (PROTOCOL.md, "WebSocket"; CONSOLE.md, "What it sends"): one JSON object; the
+//! same top-level key twice is refused, after unescaping; unknown keys are ignored; a top-level `channel` or
+//! `protocolVersion`, however it is spelt and whatever its value, makes the frame native, and a native frame never
+//! acts. That last rule is a matter of type: actions are read from [`Designed`] alone, whose only constructor is in
+//! this file, below the check.
 //!
 //! Nesting is measured before anything is parsed, and every value is skipped or borrowed without recursion.
 
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_is_refused() {
+    fn non_object_frames_are_refused() {
         for frame in [
             "",
             " ",

@@ -1,7 +1,7 @@
 //! `event`: something happened that the console should remember.
 //!
 //! It does not decide when. The production console reads `eventType` and stores what it does not know as DEPLOY, so the
-//! type is an enum and stands there twice: as designed and as that console wants it (wire.md, part B).
+//! type is an enum and stands there twice: as designed and as that console wants it (CONSOLE.md, "Events").
 
 use super::encode::{Payload, encode, sealed};
 use super::id::InstanceId;
@@ -46,7 +46,7 @@ impl Event<'_> {
     }
 }
 
-/// The kinds of event that the agent tells of.
+/// The kinds of event that the agent sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     /// The agent started and registered for the first time.
@@ -55,7 +55,11 @@ pub enum EventType {
     Connect,
     /// A connection is gone.
     Disconnect,
-    /// Something is wrong that somebody should look at.
+    /// Sindri installed or upgraded an extension.
+    ExtensionInstall,
+    /// Sindri removed an extension.
+    ExtensionRemove,
+    /// Something is wrong that an operator should look at.
     Error,
 }
 
@@ -65,6 +69,8 @@ impl EventType {
             Self::Deploy => "deploy",
             Self::Connect => "connect",
             Self::Disconnect => "disconnect",
+            Self::ExtensionInstall => "extension_install",
+            Self::ExtensionRemove => "extension_remove",
             Self::Error => "error",
         }
     }
@@ -74,6 +80,8 @@ impl EventType {
             Self::Deploy => "DEPLOY",
             Self::Connect => "CONNECT",
             Self::Disconnect => "DISCONNECT",
+            Self::ExtensionInstall => "EXTENSION_INSTALL",
+            Self::ExtensionRemove => "EXTENSION_REMOVE",
             Self::Error => "ERROR",
         }
     }
@@ -162,7 +170,14 @@ mod tests {
 
     #[test]
     fn the_type_stands_there_in_both_forms() {
-        for event_type in [EventType::Deploy, EventType::Connect, EventType::Disconnect, EventType::Error] {
+        for event_type in [
+            EventType::Deploy,
+            EventType::Connect,
+            EventType::Disconnect,
+            EventType::ExtensionInstall,
+            EventType::ExtensionRemove,
+            EventType::Error,
+        ] {
             let event = Event {
                 instance_id: &InstanceId::new("web-1").expect("an id"),
                 event_type,

@@ -1,6 +1,6 @@
 //! What is wrong with a payload that was meant for us.
 //!
-//! Faults are told to the console's users (in a result or in `terminal:closed`) and logged, so they name fields and
+//! Faults are shown to the console's users (in a result or in `terminal:closed`) and logged, so they name fields and
 //! what is allowed, and repeat nothing of the content but the names of malformed environment entries, shortened.
 
 use std::fmt;

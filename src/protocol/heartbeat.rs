@@ -1,15 +1,16 @@
 //! `heartbeat`: the instance is alive, and how it does at a glance.
 //!
-//! It measures nothing. The live figures have the names that the production console reads (wire.md, part B). There is
-//! deliberately no room for `sindri_version` or `cli_target`, which break that console's recovery.
+//! It measures nothing. The live figures have the names that the production console reads (CONSOLE.md, "Heartbeats").
+//! There is deliberately no room for `sindri_version` or `cli_target`, which break that console's recovery.
 
 use super::encode::{Payload, encode, sealed};
 use super::id::InstanceId;
+use super::inventory::Inventory;
 use super::metrics::Live;
 use super::timestamp::Timestamp;
 use serde::Serialize;
 
-/// One beat.
+/// One heartbeat.
 #[derive(Clone, Debug, Serialize)]
 pub struct Heartbeat<'a> {
     /// The id by which the console knows the instance.
@@ -21,6 +22,9 @@ pub struct Heartbeat<'a> {
     /// What the console shows beside it, as soon as it was measured.
     #[serde(flatten)]
     pub live: Option<Live>,
+    /// The instance's software: with the first heartbeat of a connection, and with the first after it changed.
+    #[serde(flatten)]
+    pub inventory: Option<&'a Inventory>,
 }
 
 impl Heartbeat<'_> {

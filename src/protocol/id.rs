@@ -1,7 +1,7 @@
 //! Names by which the console and the agent know instances, sessions and commands.
 //!
 //! They are checked once, where they enter, and carried as types from then on. This does not say where an id comes
-//! from. Lengths are in characters, as in wire.md.
+//! from. Lengths are in characters, as in PROTOCOL.md.
 
 use std::fmt;
 

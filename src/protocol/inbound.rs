@@ -1,8 +1,8 @@
 //! What the console says: one type for each message that means something to the agent.
 //!
 //! Nothing is done here. A frame that cannot be read at all is a [`DecodeError`]; one whose envelope is right and
-//! whose payload is not becomes an `Invalid…` message that tells whom to answer; one that is not for us, or must not
-//! act, is [`Ignored`]. Sizes are in character cells (wire.md, parts A and B).
+//! whose payload is not becomes an `Invalid…` message that says whom to answer; one that is not for us, or must not
+//! act, is [`Ignored`]. Sizes are in character cells (CONSOLE.md, "Terminals").
 
 use super::dispatch::{self, Dispatch};
 use super::envelope::{DecodeError, Designed, Frame, quoted};
@@ -73,19 +73,19 @@ pub enum Inbound {
     InvalidTerminal {
         /// Which message.
         message: TerminalMessage,
-        /// The session, if it can be told.
+        /// The session, if it is known.
         session_id: Option<SessionId>,
         /// What is wrong.
         faults: Faults,
     },
     /// A dispatch that cannot be run: it wants an error result.
     InvalidDispatch {
-        /// The command, if it can be told.
+        /// The command, if it is known.
         command_id: Option<CommandId>,
         /// What is wrong.
         faults: Faults,
     },
-    /// A cancel of nobody knows what.
+    /// A cancel without a usable id.
     InvalidCancel {
         /// What is wrong.
         faults: Faults,
@@ -165,7 +165,7 @@ fn terminal(
     let mut faults = fields.take_faults();
     let session_id = session_id(frame, &fields).map_err(|fault| faults.push(fault)).ok();
     if let Some(faults) = Faults::of(faults) {
-        // A payload that cannot be trusted in one field may still tell whose it is.
+        // A payload that cannot be trusted in one field may still name its session or command.
         return Inbound::InvalidTerminal { message, session_id, faults };
     }
     let Some(session_id) = session_id else {
@@ -191,7 +191,7 @@ fn session_id(frame: &Designed<'_>, fields: &Fields<'_>) -> Result<SessionId, Fa
 fn create(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
     let shell = fields.argument("shell")?;
     let size = |field, default| match fields.number(field) {
-        // Nonsense in a size is no reason to refuse somebody a terminal.
+        // Nonsense in a size is no reason to refuse a terminal.
         Ok(Some(cells)) if cells > 0.0 => clamped(cells),
         Ok(_) | Err(_) => default,
     };
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_us_is_ignored() {
+    fn unknown_and_foreign_types_are_ignored() {
         assert_eq!(
             read(r#"{"type":"log:subscribe","payload":{"paths":["*"]}}"#),
             Inbound::Ignored(Ignored::LogSubscription)
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_typed_is_not_shown() {
+    fn debug_output_hides_typed_bytes() {
         let message = read(r#"{"type":"terminal:input","session_id":"s","payload":{"data":"aHVudGVyMg=="}}"#);
         assert_eq!(format!("{message:?}"), "TerminalInput(SessionId(\"s\"), 7 bytes)");
     }

@@ -2,13 +2,12 @@
 //!
 //! Measures nothing and decodes nothing: the agent only ever sends these.
 //!
-//! Invariants, by type: a byte or packet count is a whole number that a double holds exactly ([`Count`]); a percentage is
-//! finite and within 0–100 ([`Percent`]); every other fraction is finite and not negative ([`Ratio`]); nothing is ever `null`,
-//! because what is not known is left out, and no list can hold an empty entry. The console exits on frames that break these.
+//! Invariants, by type: a byte or packet count is a whole number that a double holds exactly ([`Count`]); a percentage
+//! is finite and within 0–100 ([`Percent`]); every other fraction is finite and not negative ([`Ratio`]); nothing is
+//! ever `null`, because what is not known is left out, and no list can hold an empty entry. The console exits on frames
+//! that break these.
 //!
-//! Units: bytes, percent, seconds; rates are per second. Names are the wire's own: where it fixes them (part A, outbound
-//! `metrics`; part B, `heartbeat`) they are kept, and the optional fields beside them follow its style.
-//! The public description is PROTOCOL.md beside this file.
+//! Units: bytes, percent, seconds; rates are per second. The public description is PROTOCOL.md beside this file.
 
 use std::sync::Arc;
 
@@ -43,26 +42,49 @@ pub struct Metrics {
     pub disk: Vec<Disk>,
     /// Traffic of the instance's own interfaces.
     pub network: Network,
-    /// What the instance reads from and writes to block devices, when the kernel tells.
+    /// What the instance reads from and writes to block devices, where the kernel counts it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_io: Option<DiskIo>,
-    /// How long work had to wait, when the kernel tells.
+    /// How long work had to wait, where the kernel measures it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressure>,
     /// The instance as a whole.
     pub instance: Instance,
 }
 
-/// A payload as it goes out: whose it is, when it was measured, and the figures.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// A payload as it goes out: whose it is, when it was measured, and the figures. Three of them stand at the top once more,
+/// under the names that fill columns of the production console (CONSOLE.md, "Metrics").
+#[derive(Clone, Copy, Debug)]
 pub struct Stamped<'a> {
     /// The instance's identity.
     pub instance_id: &'a InstanceId,
     /// When it was measured.
     pub timestamp: Timestamp,
     /// The figures.
-    #[serde(flatten)]
     pub metrics: &'a Metrics,
+}
+
+impl Serialize for Stamped<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Wire<'a> {
+            instance_id: &'a InstanceId,
+            timestamp: Timestamp,
+            #[serde(rename = "cpuSteal", skip_serializing_if = "Option::is_none")]
+            cpu_steal: Option<Percent>,
+            #[serde(rename = "diskReadBps", skip_serializing_if = "Option::is_none")]
+            disk_read: Option<Count>,
+            #[serde(rename = "diskWriteBps", skip_serializing_if = "Option::is_none")]
+            disk_write: Option<Count>,
+            #[serde(flatten)]
+            metrics: &'a Metrics,
+        }
+        let Self { instance_id, timestamp, metrics } = *self;
+        let disk_read = metrics.disk_io.map(|io| io.read_bytes_per_second);
+        let disk_write = metrics.disk_io.map(|io| io.write_bytes_per_second);
+        let cpu_steal = metrics.cpu.steal_percent;
+        Wire { instance_id, timestamp, cpu_steal, disk_read, disk_write, metrics }.serialize(serializer)
+    }
 }
 
 impl Stamped<'_> {
@@ -255,7 +277,7 @@ pub struct Instance {
     pub machine_descriptor_limit: Option<Count>,
 }
 
-/// What a `heartbeat` says about the instance (wire, part B): the same figures as in `metrics`, in the console's spelling.
+/// What a `heartbeat` says about the instance (CONSOLE.md, "Heartbeats"): the same figures as in `metrics`, in the console's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Live {
@@ -289,8 +311,9 @@ mod tests {
             Value::Null => Some(format!("{path} is null")),
             Value::Bool(_) | Value::String(_) => None,
             Value::Number(number) => {
-                let counted =
-                    ["bytes", "packets", "_count", "inodes", "Used", "Total"].iter().any(|part| path.contains(part));
+                let counted = ["bytes", "packets", "_count", "inodes", "Used", "Total", "Bps"]
+                    .iter()
+                    .any(|part| path.contains(part));
                 match number.as_f64() {
                     Some(plain) if plain >= 0.0 && plain.is_finite() => {
                         (counted && !number.is_u64()).then(|| format!("{path} is a fraction: {number}"))
@@ -372,7 +395,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_left_out() {
+    fn three_figures_stand_at_the_top_once_more() {
+        let stamp = |metrics: &Metrics| {
+            let instance_id = &InstanceId::new("i").expect("a short id");
+            serde_json::to_value(Stamped { instance_id, timestamp: Timestamp::now(), metrics }).expect("it encodes")
+        };
+        let value = stamp(&everything(7, 12.5));
+        assert_eq!(value["cpuSteal"], value["cpu"]["steal_percent"]);
+        assert_eq!(value["diskReadBps"], value["disk_io"]["read_bytes_per_second"]);
+        assert_eq!(value["diskWriteBps"], serde_json::json!(7));
+        let value = stamp(&Metrics::default());
+        assert!(["cpuSteal", "diskReadBps", "diskWriteBps"].iter().all(|name| value.get(name).is_none()), "{value}");
+    }
+
+    #[test]
+    fn unknown_figures_are_left_out() {
         let value = serde_json::to_value(Metrics::default()).expect("the payload encodes");
         assert_eq!(
             value,

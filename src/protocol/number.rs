@@ -1,7 +1,7 @@
 //! Numbers as the console can store them.
 //!
 //! They are made safe where they are made, so that no message can hold one that is not: the production console goes
-//! down on a fractional or negative byte count (wire.md, part B).
+//! down on a fractional or negative byte count (CONSOLE.md, "Frames that bring it down").
 
 use serde::Serialize;
 

@@ -1,6 +1,6 @@
 //! `terminal:output` and `command:output`: bytes on their way to the console, and `terminal:closed` behind them.
 //!
-//! It does not cut: characters are kept whole by whoever chooses the bytes (wire.md, part B). This is the path that
+//! It does not cut: characters are kept whole by the module that chooses the bytes (CONSOLE.md, "Terminals"). This is the path that
 //! every byte of every terminal takes, so a frame is written with one allocation, base64 straight into its place.
 
 use super::VERSION;
@@ -112,7 +112,7 @@ pub enum ClosedReason {
     Exited,
     /// The console closed it.
     Closed,
-    /// The agent was told to stop.
+    /// The agent is draining.
     Drained,
     /// Nobody came back to it.
     Orphaned,

@@ -1,7 +1,7 @@
 //! Reads the fields of a payload one by one, leniently.
 //!
 //! It knows JSON, not messages. A field is read only by who needs it, so that a wrong type in one never hides another:
-//! a dispatch with nonsense in `args` still tells its `command_id`. Unknown fields are ignored, `null` is absent, and
+//! a dispatch with nonsense in `args` still has its `command_id`. Unknown fields are ignored, `null` is absent, and
 //! a known field that stands there twice is a fault. Values are borrowed from the frame as far as they need no
 //! unescaping.
 
@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What was wrong so far; whoever reads on adds to it.
+    /// What was wrong so far; each further read adds to it.
     pub(super) fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
     }
@@ -170,7 +170,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
                 fields.found.push((field, value));
             }
         }
-        // A field of which there are two has no value: nobody can tell which one was meant.
+        // A field of which there are two has no value: either could be meant.
         let Fields { found, faults } = &mut fields;
         found.retain(|(field, _)| !faults.contains(&Fault::Twice { field }));
         Ok(fields)
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_is_no_object_is_a_fault() {
+    fn non_object_payload_is_a_fault() {
         for payload in ["[]", "1", "\"x\"", "true"] {
             with_fields(payload, |mut fields| {
                 assert_eq!(fields.take_faults(), [Fault::NotAnObject]);

@@ -1,18 +1,19 @@
 //! Registration: the HTTP body, and the message of the same name.
 //!
-//! It sends nothing, chooses neither path nor moment, and reads no answer (`link`). Rules (wire.md, part B): `hostname` is
-//! never empty, `tags` is always an object, what is empty is left out; the message is stored as an event, so it says
-//! which one.
+//! It sends nothing, chooses neither path nor moment, and reads no answer (`link`). Rules (CONSOLE.md, "Registration"):
+//! `hostname` is never empty, `tags` is always an object, what is empty is left out; the message is stored as an event,
+//! so it says which one.
 
 use super::encode::{Payload, encode, json, sealed};
 use super::id::InstanceId;
+use super::inventory::Inventory;
 use super::timestamp::Timestamp;
-use draupnir_fsm::driver::ProviderName;
+use draupnir_fsm::driver::{ProviderName, RegisterPath};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The names under which the production console knows providers.
-const PROVIDERS_KNOWN: &[&str] = &[
+pub const PROVIDERS_KNOWN: &[&str] = &[
     "fly",
     "docker",
     "devpod",
@@ -32,24 +33,30 @@ const PROVIDERS_KNOWN: &[&str] = &[
 pub struct Registration<'a> {
     /// The id: the configured one for the HTTP body, the console's for the message.
     pub instance_id: &'a InstanceId,
-    /// The host name; the id stands in for an empty one.
+    /// The name that the machine gives itself; the id stands in for an empty one.
     pub hostname: &'a str,
+    /// The id that the operator configured, if he did: the console shows it as the instance's name.
+    pub name: Option<&'a InstanceId>,
     /// The provider as configured or detected.
     pub provider: Option<&'a str>,
     /// The region, if one is known.
     pub region: Option<&'a str>,
     /// The tags.
     pub tags: &'a BTreeMap<String, String>,
+    /// The software.
+    pub inventory: &'a Inventory,
     /// The moment.
     pub timestamp: Timestamp,
 }
 
 impl Registration<'_> {
-    /// The body of the HTTP request.
-    pub fn http_body(&self, name: ProviderName) -> String {
-        let provider = match name {
-            ProviderName::Configured => self.provider,
-            ProviderName::Alias => Some(alias(self.provider)),
+    /// The body of the HTTP request. Only the production console serves [`RegisterPath::Observed`], and it refuses `k8s`:
+    /// there the agent sends `kubernetes` at once, because the console limits registrations by address.
+    pub fn http_body(&self, path: RegisterPath, name: ProviderName) -> String {
+        let provider = match (name, path) {
+            (ProviderName::Configured, RegisterPath::Observed) if self.provider == Some("k8s") => Some("kubernetes"),
+            (ProviderName::Configured, RegisterPath::Observed | RegisterPath::Designed) => self.provider,
+            (ProviderName::Alias, RegisterPath::Observed | RegisterPath::Designed) => Some(alias(self.provider)),
         };
         json(&self.payload(provider, None))
     }
@@ -60,15 +67,23 @@ impl Registration<'_> {
     }
 
     fn payload<'a>(&'a self, provider: Option<&'a str>, event_type: Option<&'static str>) -> Wire<'a> {
+        // For docker the console runs `docker exec <hostname>`, so it must be the container's own.
+        let name = self.name.map(InstanceId::as_str).filter(|_| self.provider != Some("docker"));
+        let own = Some(self.hostname).filter(|own| !own.is_empty());
+        let hostname = name.or(own).unwrap_or(self.instance_id.as_str());
+        let (distro, extensions) = self.inventory.registrable();
         Wire {
             instance_id: self.instance_id,
-            hostname: Some(self.hostname).filter(|name| !name.is_empty()).unwrap_or(self.instance_id.as_str()),
+            hostname,
+            machine_hostname: own.filter(|own| *own != hostname),
             provider: provider.filter(|provider| !provider.is_empty()),
             region: self.region.filter(|region| !region.is_empty()),
             agent_version: env!("CARGO_PKG_VERSION"),
             os: os(),
             arch: arch(),
             tags: self.tags,
+            distro,
+            extensions,
             timestamp: self.timestamp,
             event_type,
         }
@@ -106,6 +121,8 @@ struct Wire<'a> {
     instance_id: &'a InstanceId,
     hostname: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    machine_hostname: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     region: Option<&'a str>,
@@ -113,6 +130,10 @@ struct Wire<'a> {
     os: &'static str,
     arch: &'static str,
     tags: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distro: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extensions: Option<&'a [String]>,
     timestamp: Timestamp,
     #[serde(rename = "eventType", skip_serializing_if = "Option::is_none")]
     event_type: Option<&'static str>,
@@ -127,24 +148,30 @@ impl Payload for Wire<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::time::UNIX_EPOCH;
 
-    fn body(provider: Option<&str>, region: Option<&str>, name: ProviderName) -> Value {
-        let registration = Registration {
+    fn with<T>(change: impl FnOnce(Registration<'_>) -> T) -> T {
+        change(Registration {
             instance_id: &InstanceId::new("web-1").expect("an id"),
             hostname: "",
-            provider,
-            region,
+            name: None,
+            provider: None,
+            region: None,
             tags: &BTreeMap::new(),
+            inventory: &Inventory::default(),
             timestamp: UNIX_EPOCH.into(),
-        };
-        serde_json::from_str(&registration.http_body(name)).expect("JSON")
+        })
+    }
+
+    fn body(provider: Option<&str>, path: RegisterPath, name: ProviderName) -> Value {
+        let body = with(|usual| Registration { provider, region: Some(""), ..usual }.http_body(path, name));
+        serde_json::from_str(&body).expect("JSON")
     }
 
     #[test]
     fn what_is_empty_is_left_out() {
-        let body = body(None, Some(""), ProviderName::Configured);
+        let body = body(None, RegisterPath::Designed, ProviderName::Configured);
         assert_eq!(body.get("provider"), None);
         assert_eq!(body.get("region"), None);
         assert_eq!(body.get("eventType"), None);
@@ -154,11 +181,46 @@ mod tests {
 
     #[test]
     fn the_alias_is_a_name_that_the_console_knows() {
-        let provider = |provider| body(provider, None, ProviderName::Alias)["provider"].clone();
+        let provider = |provider| body(provider, RegisterPath::Observed, ProviderName::Alias)["provider"].clone();
         assert_eq!(provider(Some("k8s")), "kubernetes");
         assert_eq!(provider(Some("fly")), "fly");
         assert_eq!(provider(Some("hetzner")), "ssh");
         assert_eq!(provider(None), "ssh");
-        assert_eq!(body(Some("k8s"), None, ProviderName::Configured)["provider"], "k8s");
+    }
+
+    #[test]
+    fn k8s_is_kubernetes_at_once_on_the_observed_path() {
+        let provider = |provider, path| body(Some(provider), path, ProviderName::Configured)["provider"].clone();
+        assert_eq!(provider("k8s", RegisterPath::Designed), "k8s");
+        assert_eq!(provider("k8s", RegisterPath::Observed), "kubernetes");
+        assert_eq!(provider("hetzner", RegisterPath::Observed), "hetzner");
+    }
+
+    #[test]
+    fn configured_id_is_the_host_name_except_for_docker() {
+        let name = InstanceId::new("web-1").expect("an id");
+        for (provider, name, expected) in [
+            (Some("fly"), Some(&name), json!(["web-1", "box"])),
+            (Some("docker"), Some(&name), json!(["box", null])),
+            (Some("fly"), None, json!(["box", null])),
+        ] {
+            let message = with(|usual| Registration { provider, name, hostname: "box", ..usual }.message());
+            let payload = &serde_json::from_str::<Value>(&message).expect("JSON")["payload"];
+            assert_eq!(json!([payload["hostname"], payload["machine_hostname"]]), expected);
+        }
+    }
+
+    #[test]
+    fn software_is_named_as_far_as_the_console_takes_it() {
+        let names = Some(vec!["python".to_owned()]);
+        for (distro, expected) in [("fedora", json!(["fedora", ["python"]])), ("arch", json!([null, ["python"]]))] {
+            let inventory = Inventory::new(Some(distro), names.clone());
+            let body = with(|usual| {
+                let inventory = &inventory;
+                Registration { inventory, ..usual }.http_body(RegisterPath::Observed, ProviderName::Configured)
+            });
+            let body: Value = serde_json::from_str(&body).expect("JSON");
+            assert_eq!(json!([body["distro"], body["extensions"]]), expected);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! `command:result`: how a command ended and what it printed, cut to what a message may hold.
 //!
-//! It captures nothing and keeps nothing. Output is text on this message (wire.md, part B): invalid UTF-8 and NUL become
-//! U+FFFD, and control characters grow sixfold in JSON, so that a bound on captured bytes does not bound the message.
-//! What has to be left out is the middle; a line with the number of bytes stands in its place.
+//! It captures nothing and keeps nothing. Output is text on this message (CONSOLE.md, "Commands"): invalid UTF-8 and
+//! NUL become U+FFFD, and control characters grow sixfold in JSON, so that a bound on captured bytes does not bound the
+//! message. What has to be left out is the middle; a line with the number of bytes stands in its place.
 
 use super::encode::{Payload, REPLACEMENT, encode, encoded_len, sealed};
 use super::id::CommandId;
@@ -30,7 +30,7 @@ pub struct CommandResult<'a> {
     pub duration_ms: u64,
     /// It was stopped because its time was up.
     pub timed_out: bool,
-    /// It was stopped because somebody said so.
+    /// The console cancelled it.
     pub cancelled: bool,
     /// Why it did not run, or not to its own end.
     pub reason: Option<ResultReason>,
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_sent_whole() {
+    fn short_output_is_sent_whole() {
         let payload = payload(&message(Captured::all(b"o\n"), Captured { head: b"\xc3", left_out: 0, tail: b"\xa9" }));
         let expected = serde_json::json!({"command_id": "c", "stdout": "o\n", "stderr": "é", "exit_code": 0,
             "duration_ms": 1, "stdout_bytes": 2, "stderr_bytes": 2});
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_text_can_hold_is_replaced() {
+    fn nul_and_invalid_utf8_are_replaced() {
         let payload = payload(&message(Captured::all(b"a\0b\xffc"), Captured::default()));
         assert_eq!(payload["stdout"], "a\u{fffd}b\u{fffd}c");
     }

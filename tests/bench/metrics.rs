@@ -10,7 +10,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use draupnir::metrics::{Roots, Sampler};
-use futures_lite::future::block_on;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -47,14 +46,14 @@ fn main() {
         std::hint::spin_loop();
     }
     for _ in 0..WARM_UP {
-        block_on(sampler.sample());
+        sampler.sample();
     }
 
     let mut times = vec![Duration::MAX; SAMPLES as usize];
     let (resident, used) = (resident_kib(), processor_time());
     let region = Region::new(ALLOCATOR);
     for time in &mut times {
-        *time = time_of(|| drop(std::hint::black_box(block_on(sampler.sample()))));
+        *time = time_of(|| drop(std::hint::black_box(sampler.sample())));
     }
     let change = region.change();
     let (grown_kib, used) = (resident_kib().saturating_sub(resident), processor_time().saturating_sub(used));
@@ -90,7 +89,7 @@ fn time_of(act: impl FnOnce()) -> Duration {
 fn samples(count: u32) {
     let mut sampler = Sampler::new(Roots::default());
     for _ in 0..count {
-        std::hint::black_box(block_on(sampler.sample()));
+        std::hint::black_box(sampler.sample());
     }
 }
 

@@ -72,6 +72,119 @@ class Paths(unittest.TestCase):
         self.assertEqual(ignored, set(), "a clone would not have it")
 
 
+# What the check of references reads: whole folders, or files. `("",)` is the whole tree.
+REFERRING = (
+    "src/metrics",
+    "src/protocol",
+    "src/sindri",
+    "tests/console/src",
+    "tests/events.rs",
+    "tests/golden_vectors.rs",
+    "tests/heartbeat.rs",
+    "tests/metrics_golden.rs",
+    "tests/metrics_message.rs",
+    "tests/protocol_document.rs",
+    "tests/sindri.rs",
+)
+
+# Documents of other projects that comments may name.
+FOREIGN = ("SKILL.md",)
+
+
+class References(unittest.TestCase):
+    """What a comment or a document names is there: files, sections of documents, tests."""
+
+    def sources(self):
+        """Every file to be read, with the text in which it can refer to something: its comments, or all of a document."""
+        for folder, folders, files in os.walk(TOP):
+            inner = os.path.relpath(folder, TOP)
+            folders[:] = [name for name in folders if name not in (".git", "target", "__pycache__", "node_modules")]
+            for name in files:
+                path = os.path.normpath(os.path.join(inner, name))
+                is_meant = any(path == part or path.startswith(f"{part}/") or not part for part in REFERRING)
+                text = self.comments(path) if is_meant else None
+                if text:
+                    yield path, text
+
+    def comments(self, path):
+        kind = os.path.splitext(path)[1]
+        if kind == ".md":
+            return read(path)
+        marks = {".rs": r"//[/!]?", ".py": "#", ".sh": "#", ".yml": "#", ".yaml": "#", ".toml": "#", "": "#"}
+        if kind not in marks:
+            return None
+        try:
+            lines = read(path).splitlines()
+        except UnicodeDecodeError:
+            return None
+        found = [re.search(rf"(?:^|\s){marks[kind]} ?(.*)$", line) for line in lines]
+        # A reference may go over the end of a line.
+        return "\n".join(line[1] if line else "" for line in found)
+
+    def sections(self, document):
+        return {re.sub(r"[`#]", "", line).strip().lower() for line in re.findall(r"^#+ .*", read(document), re.M)}
+
+    def document(self, name, path):
+        """Where a document lies that is named in a file: as the path says, beside it, or alone of its name."""
+        beside = os.path.normpath(os.path.join(os.path.dirname(path), name))
+        for place in (beside, name, os.path.join("src/protocol", name)):
+            if os.path.isfile(os.path.join(TOP, place)):
+                return place
+        return None
+
+    def is_there(self, name, path):
+        """Whether a path leads somewhere from the top, or from the crate or folder that the file is in."""
+        folder = os.path.dirname(path)
+        while folder and not os.path.exists(os.path.join(TOP, folder, name)):
+            folder = os.path.dirname(folder)
+        return os.path.exists(os.path.join(TOP, folder, name))
+
+    def faults(self, path, text):
+        """What a text names and is not there."""
+        for name in re.findall(r"(?<![\w/.<-])([\w./-]*\w\.md)\b", text):
+            if name not in FOREIGN and self.document(name, path) is None:
+                yield f"{path}: there is no {name}"
+        folders = r"\.ci|\.github|extension|fsm|fuzz|src|tests"
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
+            if not name.startswith(MADE) and not self.is_there(name.rstrip("."), path):
+                yield f"{path}: there is no {name}"
+        for name, titles in re.findall(r"([\w./-]*\w\.md)((?:(?:,| and)\s+\"[^\"\n]+\")+)", text):
+            document = self.document(name, path)
+            for title in re.findall(r"\"([^\"]+)\"", titles):
+                if document and title.lower() not in self.sections(document):
+                    yield f"{path}: {name} has no section {title!r}"
+        for name, tests in re.findall(r"`([\w./-]+\.rs)`: ((?:`\w+`(?:, )?)+)", text):
+            inner = read(name) if os.path.isfile(os.path.join(TOP, name)) else ""
+            for test in re.findall(r"`(\w+)`", tests):
+                if f"fn {test}(" not in inner:
+                    yield f"{path}: there is no {test} in {name}"
+        for words in re.findall(r"\bparts? [AB]\b", text):
+            yield f"{path}: no document here has a {words!r}"
+
+    def test_everything_that_is_named_exists(self):
+        sources = list(self.sources())
+        self.assertGreater(len(sources), 20)
+        self.assertEqual([fault for path, text in sources for fault in self.faults(path, text)], [])
+
+    def test_each_kind_of_fault_is_found(self):
+        for text in (
+            "as in gone.md",
+            "see `src/gone.rs`",
+            'rules (CONSOLE.md, "Gone")',
+            'rules (CONSOLE.md, "Events" and\n"Gone")',
+            "| `tests/sindri.rs`: `gone_is_this_test` |",
+            "Wire: part B",
+        ):
+            self.assertEqual(len(list(self.faults("src/protocol/mod.rs", text))), 1, text)
+        self.assertEqual(list(self.faults("README.md", 'rules (CONSOLE.md, "Events"), `src/lib.rs`')), [])
+
+    def test_every_field_of_the_console_names_its_test(self):
+        table = read("src/protocol/CONSOLE.md").split("| field of Mimir |")[1].splitlines()[2:]
+        self.assertGreater(len(table), 15)
+        for row in (line for line in table if line):
+            self.assertRegex(row, r"`tests/\w+\.rs`: `\w+` \|$")
+
+
 class Dictionaries(unittest.TestCase):
     def test_they_are_given_to_the_targets_that_read_words_and_to_no_others(self):
         targets = [name.removesuffix(".rs") for name in os.listdir(os.path.join(TOP, "fuzz", "fuzz_targets"))]

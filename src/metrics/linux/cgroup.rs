@@ -119,6 +119,11 @@ impl Lineages {
             unified,
         }
     }
+
+    /// Whether we are in a container, as far as control groups show it.
+    pub(crate) fn is_contained(&self) -> bool {
+        [&self.memory, &self.cpu, &self.unified].into_iter().flatten().any(|lineage| lineage.contained)
+    }
 }
 
 /// A hierarchy, or a part of one, as it is mounted.

@@ -1,6 +1,6 @@
 //! The use of the processors, as a share of what the instance may use, between two readings.
 //!
-//! Sources: [`super::stat`], [`super::allowance`], [`mod@super::loadavg`] and `/sys/devices/system/cpu/online`.
+//! Sources: [`super::processors`], [`super::load`] and `/sys/devices/system/cpu/online`.
 //!
 //! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report, for
 //! the cores are shared. In a container without one, or with one that is no less than the processors that may be used, the
@@ -15,11 +15,10 @@ use std::time::Duration;
 use super::super::CPU_INTERVAL_MIN;
 use super::super::roots::Roots;
 use super::super::scan::CpuSet;
-use super::allowance::{Account, Allowance, AllowanceReader};
 use super::cgroup::Lineages;
 use super::kept::{Kept, Scratch};
-use super::loadavg::Load;
-use super::stat::{Ticks, processors};
+use super::load::Load;
+use super::processors::{Account, Allowance, AllowanceReader, Ticks, processors};
 use crate::protocol::metrics::{Cpu, Percent, Ratio, Source};
 
 /// Which message a reading is for.
@@ -88,7 +87,7 @@ impl CpuReader {
         }
     }
 
-    /// Whether anything told, at the last reading, what was used.
+    /// Whether the last reading had a source.
     pub(crate) fn knows(&self) -> bool {
         self.now.all.total > 0 || self.now.account().is_some()
     }
@@ -286,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reading_says_nothing_and_a_short_window_changes_nothing() {
+    fn first_reading_and_short_window_give_no_figure() {
         let mut window = Window::default();
         window.advance(&reading(1000, 0, None, None));
         assert_eq!(usage(&window), None);
@@ -316,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_went_back_is_no_use_at_all() {
+    fn counter_reset_counts_as_no_use() {
         let mut window = Window::default();
         window.advance(&reading(1000, 900, Some((0, 5)), None));
         window.advance(&reading(2000, 0, Some((0, 0)), None));
@@ -333,7 +332,7 @@ mod tests {
         assert_eq!(now.cores_allowed(), (1.0, false));
         assert!(now.is_ours(1) && !now.is_ours(0));
         now.allowance.set = CpuSet::parse(b"4-5");
-        assert!(now.is_ours(0), "lxcfs numbers a container's processors anew");
+        assert!(now.is_ours(0), "lxcfs numbers a container's processors from 0");
         assert_eq!(rounded_up(0.25), 1);
     }
 }

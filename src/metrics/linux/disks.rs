@@ -1,14 +1,14 @@
 //! One entry for each real file system.
 //!
-//! Sources: `/proc/self/mountinfo` by way of [`super::filesystems`], statvfs(3), and `/proc/diskstats`. The mount table is
+//! Sources: `/proc/self/mountinfo` by way of [`super::mounts`], statvfs(3), and `/proc/diskstats`. The mount table is
 //! read again when the kernel says that it changed (it can be polled for that), and every [`TABLE_READINGS`]th time where it
 //! cannot say so.
 //!
 //! Two file systems are one storage when they say the same size, the same number of inodes and, within what a moment's
-//! writing changes, the same free space, and at least one of them is a layer or served from elsewhere: that is how a
-//! container's root and the volumes beside it, on one disk of the host, look from inside.
+//! writing changes, the same free space, and at least one of them is a layer: that is how a container's root and the volumes
+//! beside it, on one disk of the host, look from inside.
 //!
-//! Invariant: nothing here waits, but for the bounded wait in [`DiskReader::refresh`].
+//! Invariant: nothing here waits for a server, because no file system that has one is asked, but for the root.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
@@ -20,18 +20,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::super::rate::Rate;
 use super::super::roots::{Measure, Roots, Space};
-use super::diskstats::{Traffic, devices};
-use super::filesystems::{Candidate, Kind, candidates, pool};
 use super::kept::{Kept, Scratch};
-use super::remote::Remote;
+use super::mounts::{Candidate, Found, Kind, file_systems, pool};
+use super::traffic::{Traffic, devices};
 use crate::protocol::metrics::{Count, Disk, Percent};
 
 /// A table that cannot be polled is read again after so many readings.
 pub(crate) const TABLE_READINGS: u32 = 16;
-
-/// File systems without a size of their own claim a huge one (8 EiB of EFS, 1 PiB of object stores behind FUSE): counted, they
-/// would drown all others.
-const REMOTE_SIZE_MAX: u64 = 1 << 50;
 
 /// By how much two views of one storage may differ, for files are written between the two measurements.
 const TWIN_BYTES_MAX: u64 = 16 << 20;
@@ -45,8 +40,8 @@ pub(crate) struct DiskReader {
     table_digest: Option<u64>,
     traffic: Kept,
     measure: Measure,
-    remote: Remote,
     volumes: Vec<Volume>,
+    left_out: Vec<String>,
 }
 
 /// A candidate as it was measured last.
@@ -72,8 +67,8 @@ impl DiskReader {
             table_digest: None,
             traffic: Kept::new(roots.proc.join("diskstats")),
             measure: roots.measure.clone(),
-            remote: Remote::default(),
             volumes: Vec::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -92,7 +87,7 @@ impl DiskReader {
             return None;
         }
         self.table_digest = digest;
-        self.replace(candidates(text));
+        self.replace(file_systems(text));
         Some(text)
     }
 
@@ -107,18 +102,15 @@ impl DiskReader {
         self.table_digest = None;
     }
 
-    /// Asks the file systems that may hang, for a bounded time.
-    pub(crate) async fn refresh(&mut self, at: Duration) {
-        self.remote.refresh(at, &self.measure).await;
+    /// Where the file systems are mounted that are not measured.
+    pub(crate) fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
-    /// Measures: those of this machine at once, the others as they last answered.
-    pub(crate) fn read(&mut self, at: Duration) {
+    /// Measures.
+    pub(crate) fn read(&mut self) {
         for volume in &mut self.volumes {
-            volume.space = match volume.candidate.kind {
-                Kind::Local | Kind::Pooled | Kind::Layered => volume.measure_here(&self.measure),
-                Kind::Remote => volume.measured_elsewhere(&self.remote, at),
-            };
+            volume.space = volume.measure(&self.measure);
         }
         self.merge();
     }
@@ -164,15 +156,14 @@ impl DiskReader {
     }
 
     /// The candidates are these from now on; what was measured of those that stay is kept.
-    fn replace(&mut self, found: Vec<Candidate>) {
+    fn replace(&mut self, found: Found) {
         let mut old = std::mem::take(&mut self.volumes);
-        for candidate in found {
+        self.left_out = found.left_out;
+        for candidate in found.candidates {
             let known = old.iter().position(|volume| volume.candidate == candidate);
             let volume = known.map_or_else(|| Volume::new(candidate), |index| old.swap_remove(index));
             self.volumes.push(volume);
         }
-        let remote = self.volumes.iter().filter(|volume| volume.candidate.kind == Kind::Remote);
-        self.remote.set(remote.filter_map(|volume| volume.candidate.places.first()).map(PathBuf::as_path));
     }
 
     /// Decides which of the measured ones count, the first of those that are the same storage.
@@ -193,7 +184,7 @@ impl DiskReader {
                     let used = space.total_bytes.saturating_sub(space.free_bytes);
                     first.map(|first| first.pooled = first.pooled.saturating_add(used)).is_none()
                 }
-                Kind::Local | Kind::Layered | Kind::Remote => !others.any(|other| other.is_twin(volume)),
+                Kind::Local | Kind::Layered => !others.any(|other| other.is_twin(volume)),
             };
         }
     }
@@ -223,7 +214,7 @@ impl Volume {
     }
 
     /// Measures at the place that is known to be a directory, or finds one.
-    fn measure_here(&mut self, measure: &Measure) -> Option<Space> {
+    fn measure(&mut self, measure: &Measure) -> Option<Space> {
         if let Some((place, _)) = &self.place
             && let Some(space) = measured(measure, place)
         {
@@ -235,23 +226,13 @@ impl Volume {
         Some(space)
     }
 
-    fn measured_elsewhere(&mut self, remote: &Remote, at: Duration) -> Option<Space> {
-        let place = self.candidate.places.first()?;
-        let space = remote.known(place, at).filter(is_real).filter(|space| space.total_bytes < REMOTE_SIZE_MAX)?;
-        if self.place.is_none() {
-            self.place = Some((place.clone(), place.to_string_lossy().as_ref().into()));
-        }
-        Some(space)
-    }
-
     fn counted(&self) -> Option<(&Self, Space)> {
         if self.counts { Some((self, self.space?)) } else { None }
     }
 
     fn is_twin(&self, other: &Self) -> bool {
-        let shareable = |volume: &Self| matches!(volume.candidate.kind, Kind::Layered | Kind::Remote);
         let (Some(one), Some(two)) = (self.space, other.space) else { return false };
-        if !shareable(self) && !shareable(other) {
+        if self.candidate.kind != Kind::Layered && other.candidate.kind != Kind::Layered {
             return false;
         }
         (one.id != 0 && one.id == two.id && one.total_bytes == two.total_bytes)

@@ -1,6 +1,6 @@
 //! A kernel file that is opened once and read again and again.
 //!
-//! Parses nothing. A file that cannot be read is simply not there this time: the next reading tries anew, so that a control
+//! Parses nothing. A file that cannot be read is simply not there this time: the next reading tries again, so that a control
 //! group that was removed, or a file system that is mounted later, costs nothing but that one figure.
 //!
 //! Invariants: at most [`FILE_BYTES_MAX`] are read; no allocation once the scratch buffer has grown to the largest file.

@@ -1,22 +1,23 @@
 //! Memory against the limit that binds.
 //!
-//! Sources: `/proc/meminfo` ([`super::meminfo`]) and, for each visible group from our own up, `memory.max`, `memory.current`,
-//! `memory.stat`, `memory.swap.max`, `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`,
-//! `memory.usage_in_bytes`, `memory.stat`, `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
+//! Sources: `/proc/meminfo`, proc_meminfo(5), whose values are in KiB whatever the unit says; `/proc/spl/kstat/zfs/arcstats`;
+//! and, for each visible group from our own up, `memory.max`, `memory.current`, `memory.stat`, `memory.swap.max`,
+//! `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`, `memory.usage_in_bytes`, `memory.stat`,
+//! `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
 //!
 //! The group with the smallest limit below the machine's memory binds, and the figures are its own: what its limit counts is
 //! what its kernel kills for. Without such a limit a container's own topmost group is reported against the machine's memory,
-//! and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl top` counts.
+//! and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl top` counts; on a machine,
+//! without what ZFS caches and gives back when it is needed.
 //!
 //! Invariants: used and free are each at most total. Units: bytes.
 
 use std::path::Path;
 
 use super::super::roots::Roots;
-use super::super::scan::{first_number, pairs};
+use super::super::scan::{first_number, lines, number, pairs, words};
 use super::cgroup::{Lineage, Version};
 use super::kept::{Kept, Scratch};
-use super::meminfo::{Meminfo, meminfo};
 use crate::protocol::metrics::{Count, Memory, Percent, Source};
 
 /// The files of one group, each opened when it is first needed.
@@ -42,6 +43,8 @@ struct GroupFigures {
 #[derive(Debug)]
 pub(crate) struct MemoryReader {
     machine: Kept,
+    /// ZFS's cache; not for containers, where `/proc/spl` shows the host's.
+    arc: Option<Kept>,
     lineage: Option<(Version, bool)>,
     groups: Vec<Group>,
     /// Whether the last reading gave figures.
@@ -54,19 +57,24 @@ impl MemoryReader {
         let groups = lineage.map_or_else(Vec::new, |lineage| {
             lineage.groups.iter().map(|place| Group::new(place, lineage.version)).collect()
         });
+        let is_contained = lineage.is_some_and(|lineage| lineage.contained);
         let lineage = lineage.map(|lineage| (lineage.version, lineage.contained));
-        Self { machine: Kept::new(roots.proc.join("meminfo")), lineage, groups, knows: false }
+        let arc = (!is_contained).then(|| Kept::new(roots.proc.join("spl/kstat/zfs/arcstats")));
+        Self { machine: Kept::new(roots.proc.join("meminfo")), arc, lineage, groups, knows: false }
     }
 
-    /// The figures now; `None` when neither the machine nor a group tells.
+    /// The figures now; `None` when neither the machine nor a group can be read.
     pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Memory> {
-        let machine = self.machine.read(scratch).and_then(meminfo);
+        let mut machine = self.machine.read(scratch).and_then(meminfo);
+        if let (Some(machine), Some(arc)) = (&mut machine, &mut self.arc) {
+            machine.can_drop(arc.read(scratch).map_or(0, reclaimable));
+        }
         let memory = self.group(machine, scratch).or_else(|| machine.map(of_machine));
         self.knows = memory.is_some();
         memory
     }
 
-    /// Whether the machine or a group told at the last reading.
+    /// Whether the last reading had a source.
     pub(crate) fn knows(&self) -> bool {
         self.knows
     }
@@ -225,6 +233,68 @@ fn of_machine(machine: Meminfo) -> Memory {
     }
 }
 
+/// The machine's memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Meminfo {
+    /// What the kernel manages.
+    total: u64,
+    /// What holds nothing.
+    free: u64,
+    /// What could be had without swapping, by the kernel's own estimate.
+    available: u64,
+    /// Buffers, page cache and reclaimable kernel objects: what free(1) calls buff/cache.
+    cached: u64,
+    /// All swap.
+    swap_total: u64,
+    /// Swap that is free.
+    swap_free: u64,
+}
+
+impl Meminfo {
+    /// Something that the kernel counts as used can be given back.
+    fn can_drop(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.total.saturating_sub(self.available));
+        self.available = self.available.saturating_add(bytes);
+        self.cached = self.cached.saturating_add(bytes);
+    }
+}
+
+/// What ZFS's cache (ARC) gives back when memory is short: all but its least size. Each line of `arcstats` is a name, a type
+/// and a value, in bytes.
+fn reclaimable(arcstats: &[u8]) -> u64 {
+    let value = |name: &[u8]| {
+        lines(arcstats).find_map(|line| {
+            let mut fields = words(line);
+            if fields.next()? == name { number(fields.nth(1)?) } else { None }
+        })
+    };
+    value(b"size").zip(value(b"c_min")).map_or(0, |(size, least)| size.saturating_sub(least))
+}
+
+/// Reads the file's text; `None` when it does not even say how much there is.
+fn meminfo(text: &[u8]) -> Option<Meminfo> {
+    let mut memory = Meminfo::default();
+    let (mut available, mut shared) = (None, 0);
+    for (key, kibibytes) in pairs(text) {
+        let bytes = kibibytes.saturating_mul(1024);
+        match key {
+            b"MemTotal" => memory.total = bytes,
+            b"MemFree" => memory.free = bytes,
+            b"MemAvailable" => available = Some(bytes),
+            b"Buffers" | b"Cached" | b"SReclaimable" => memory.cached = memory.cached.saturating_add(bytes),
+            b"Shmem" => shared = bytes,
+            b"SwapTotal" => memory.swap_total = bytes,
+            b"SwapFree" => memory.swap_free = bytes,
+            _ => {}
+        }
+    }
+    // Kernels before 3.14, and some sandboxes, give no estimate: what is free or cached, but for shared memory, which is
+    // counted as cache and cannot be dropped.
+    let estimate = memory.free.saturating_add(memory.cached.saturating_sub(shared));
+    memory.available = available.unwrap_or(estimate).min(memory.total);
+    (memory.total > 0).then_some(memory)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -242,6 +312,20 @@ mod tests {
     }
 
     #[test]
+    fn reclaimable_zfs_cache_is_not_used() {
+        let text = b"9 1 0x01 147 39984 5 6\nname type data\nhits 4 99\nc_min 4 100\nc_max 4 900\nsize 4 700\n";
+        assert_eq!(reclaimable(text), 600);
+        for none in [&b""[..], b"size 4 700\n", b"c_min 4 800\nsize 4 700\n", b"c_min 4\nsize 4 x\n"] {
+            assert_eq!(reclaimable(none), 0);
+        }
+        let mut machine = Meminfo { total: 1000, available: 300, cached: 50, ..Meminfo::default() };
+        machine.can_drop(600);
+        assert_eq!((machine.available, machine.cached), (900, 650));
+        machine.can_drop(600);
+        assert_eq!(machine.available, 1000, "never above the total");
+    }
+
+    #[test]
     fn the_machine_caps_what_a_group_is_promised() {
         let machine = Meminfo { total: 1000, free: 10, available: 50, cached: 40, swap_total: 100, swap_free: 100 };
         let group = GroupFigures { usage: 300, inactive_file: 100, cached: 120, swap_used: Some(7) };
@@ -250,6 +334,22 @@ mod tests {
         assert_eq!(memory.used_bytes, Count::new(200));
         assert_eq!(memory.free_bytes, Count::new(50));
         assert_eq!((memory.swap_total_bytes, memory.swap_used_bytes), (Count::new(100), Count::new(7)));
+    }
+
+    #[test]
+    fn the_estimate_of_the_kernel_is_used_when_there_is_one() {
+        let text = b"MemTotal: 100 kB\nMemFree: 10 kB\nMemAvailable: 60 kB\nBuffers: 1 kB\nCached: 50 kB\nSReclaimable: 9 kB\nShmem: 20 kB\n";
+        let memory = meminfo(text).expect("the total is there");
+        assert_eq!((memory.available, memory.cached), (60 * 1024, 60 * 1024));
+        let old =
+            meminfo(b"MemTotal: 100 kB\nMemFree: 10 kB\nCached: 50 kB\nShmem: 20 kB\n").expect("the total is there");
+        assert_eq!(old.available, 40 * 1024);
+    }
+
+    #[test]
+    fn without_a_total_nothing_is_known() {
+        assert_eq!(meminfo(b"MemFree: 10 kB\n"), None);
+        assert_eq!(meminfo(b""), None);
     }
 
     proptest! {
@@ -263,6 +363,18 @@ mod tests {
                 let memory = of_group(group, limit, None, machine, Source::Cgroup1);
                 prop_assert!(memory.used_bytes <= memory.total_bytes && memory.free_bytes <= memory.total_bytes);
             }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = (meminfo(&text), reclaimable(&text));
+        }
+
+        #[test]
+        fn available_is_never_above_the_total(total in 1_u64.., free: u64, cached: u64, shared: u64) {
+            let text = format!("MemTotal: {total} kB\nMemFree: {free} kB\nCached: {cached} kB\nShmem: {shared} kB\n");
+            let memory = meminfo(text.as_bytes()).expect("the total is there");
+            prop_assert!(memory.available <= memory.total);
         }
     }
 }

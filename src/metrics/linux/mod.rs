@@ -1,53 +1,37 @@
 //! The readers of the Linux kernel's files, and how their figures make one sample.
 //!
-//! Decides nothing about when to measure. Each reader has its own file and names its source there; whatever one of them
+//! Decides nothing about when to measure. Each reader has its own file and names its sources there; what one of them
 //! cannot read is left out or 0, and none of them stops the others.
 //!
-//! Invariants: the only thing that waits is the bounded question to file systems that may hang, and that only in a sample; no
-//! file of any single process but our own and process 1 is read; every list is bounded.
+//! Invariants: nothing waits; no file of any single process but our own and process 1 is read; every list is bounded.
 
-mod allowance;
 mod cgroup;
 mod cpu;
-mod descriptors;
 mod disks;
-mod diskstats;
-mod filesystems;
-mod interfaces;
-mod io;
+mod instance;
 mod kept;
-mod loadavg;
-mod meminfo;
+mod load;
 mod memory;
 mod mounts;
 mod network;
-mod oom;
-mod pressure;
-mod remote;
-mod stat;
-mod tasks;
-mod tcp;
-mod uptime;
+mod processors;
+mod traffic;
 
 use std::time::Duration;
 
 use self::cgroup::Lineages;
 use self::cpu::{CpuReader, Purpose};
-use self::descriptors::DescriptorReader;
 use self::disks::DiskReader;
-use self::io::IoReader;
+use self::instance::InstanceReader;
 use self::kept::{Kept, Scratch};
-use self::loadavg::loadavg;
+use self::load::{PressureReader, loadavg};
 use self::memory::MemoryReader;
 use self::network::NetworkReader;
-use self::oom::OomReader;
-use self::pressure::PressureReader;
-use self::tasks::TaskReader;
-use self::uptime::UptimeReader;
+use self::traffic::IoReader;
 use super::Figure;
 use super::facts::core_count;
 use super::roots::Roots;
-use crate::protocol::metrics::{Count, Cpu, DiskIo, Instance, Live, Metrics, Source};
+use crate::protocol::metrics::{Count, Cpu, DiskIo, Live, Metrics, Source};
 
 /// All readers, and where in the control groups they read.
 pub(crate) struct Machine {
@@ -63,12 +47,8 @@ pub(crate) struct Machine {
     disks: DiskReader,
     io: Option<IoReader>,
     network: NetworkReader,
-    snmp: Kept,
     pressure: PressureReader,
-    uptime: UptimeReader,
-    tasks: TaskReader,
-    oom: OomReader,
-    descriptors: DescriptorReader,
+    instance: InstanceReader,
 }
 
 impl Machine {
@@ -85,12 +65,8 @@ impl Machine {
             disks: DiskReader::new(&roots),
             io: None,
             network: NetworkReader::new(&roots),
-            snmp: Kept::new(roots.proc.join("net/snmp")),
             pressure: PressureReader::new(&roots, None),
-            uptime: UptimeReader::new(&roots),
-            tasks: TaskReader::new(&roots, None),
-            oom: OomReader::new(&roots, None),
-            descriptors: DescriptorReader::new(&roots),
+            instance: InstanceReader::new(&roots, &lineages),
             lineages,
             roots,
         }
@@ -108,19 +84,17 @@ impl Machine {
     }
 
     /// All figures.
-    pub(crate) async fn sample(&mut self) -> Metrics {
+    pub(crate) fn sample(&mut self) -> Metrics {
         let at = self.locate();
         let scratch = &mut self.scratch;
         self.cpu.read(at, Purpose::Sample, scratch);
         let load = self.load.read(scratch).and_then(loadavg);
         let memory = self.memory.read(scratch).unwrap_or_default();
-        let mut network = self.network.read(at, scratch);
-        network.tcp_connections = self.snmp.read(scratch).and_then(tcp::established).map(Count::new);
+        let network = self.network.read(at, scratch);
         let pressure = self.pressure.read(scratch);
-        let instance = self.instance(load.and_then(|load| load.tasks));
+        let instance = self.instance.read(load.and_then(|load| load.tasks), scratch);
         let cpu = known_cores(self.cpu.figures(load));
-        self.disks.refresh(at).await;
-        self.disks.read(at);
+        self.disks.read();
         let disk_io = self.disk_io(at);
         Metrics { cpu, memory, disk: self.disks.figures(), network, disk_io, pressure, instance }
     }
@@ -130,7 +104,7 @@ impl Machine {
         let at = self.locate();
         self.cpu.read(at, Purpose::Live, &mut self.scratch);
         let memory = self.memory.read(&mut self.scratch).unwrap_or_default();
-        self.disks.read(at);
+        self.disks.read();
         let (disk_used, disk_total) = self.disks.sum();
         Live {
             cpu_percent: self.cpu.usage(Purpose::Live),
@@ -148,6 +122,11 @@ impl Machine {
             Figure::Memory => self.memory.knows(),
             Figure::FileSystems => self.disks.knows(),
         }
+    }
+
+    /// Where the file systems are mounted that are not measured.
+    pub(crate) fn left_out(&self) -> &[String] {
+        self.disks.left_out()
     }
 
     /// Sees to it that the readers read where we are: we may have been moved to another group, and groups may have been
@@ -175,8 +154,7 @@ impl Machine {
         self.io = IoReader::new(lineages.io.as_ref());
         let container = lineages.unified.as_ref().filter(|lineage| lineage.contained);
         self.pressure = PressureReader::new(roots, container.and_then(|lineage| lineage.top()));
-        self.tasks = TaskReader::new(roots, lineages.tasks.as_ref());
-        self.oom = OomReader::new(roots, lineages.memory.as_ref());
+        self.instance = InstanceReader::new(roots, lineages);
     }
 
     /// In a container what its group says; on a machine the devices of its file systems.
@@ -184,7 +162,7 @@ impl Machine {
         if let Some(io) = &mut self.io {
             return io.read(at, &mut self.scratch);
         }
-        if self.is_contained() {
+        if self.lineages.is_contained() {
             return None;
         }
         self.disks.read_traffic(at, &mut self.scratch);
@@ -194,31 +172,6 @@ impl Machine {
             write_bytes_per_second: Count::new(written),
             source: Source::Host,
         })
-    }
-
-    fn instance(&mut self, machine_tasks: Option<u64>) -> Instance {
-        let contained = self.is_contained();
-        let scratch = &mut self.scratch;
-        let tasks = self.tasks.read(machine_tasks, scratch);
-        let own = self.descriptors.read(scratch);
-        let machine = if contained { descriptors::Descriptors::default() } else { self.descriptors.machine(scratch) };
-        Instance {
-            uptime_seconds: self.uptime.read(scratch).map(Count::new),
-            process_count: tasks.processes.map(Count::new),
-            task_count: tasks.tasks.map(Count::new),
-            task_limit: tasks.limit.map(Count::new),
-            oom_kill_count: self.oom.read(scratch).map(Count::new),
-            open_descriptors: own.open.map(Count::new),
-            descriptor_limit: own.limit.map(Count::new),
-            machine_open_descriptors: machine.open.map(Count::new),
-            machine_descriptor_limit: machine.limit.map(Count::new),
-        }
-    }
-
-    /// Whether we are in a container, as far as control groups show it.
-    fn is_contained(&self) -> bool {
-        let lineages = [&self.lineages.memory, &self.lineages.cpu, &self.lineages.unified];
-        lineages.into_iter().flatten().any(|lineage| lineage.contained)
     }
 }
 

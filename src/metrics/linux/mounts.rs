@@ -1,15 +1,224 @@
-//! The mount table as the kernel lists it.
+//! Which mounts are file systems of their own.
 //!
-//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). Decides nothing about what the mounts mean.
+//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). Measures nothing; a mount table goes in, a list of candidates comes
+//! out. What remains to be seen when they are measured: whether the place is a directory, and whether two of them are the same
+//! storage after all. Invariant: any bytes are accepted; a line that is not of the documented form is left out.
 //!
-//! Invariant: any bytes are accepted; a line that is not of the documented form is left out.
+//! - The root is always a candidate, whatever its type, unless it is a read-only image.
+//! - A block device (and a ZFS dataset) counts once, by its number, where most of it is mounted.
+//! - What the kernel keeps in memory, makes up, or reads from an image does not count.
+//! - An overlay counts as the root only; elsewhere it is a view of storage that counts already.
+//! - What another machine or a program serves is left out, and named: when the server is dead, the kernel does not return from
+//!   a question about it, and the process cannot end, not even by SIGKILL.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::super::scan::{lines, number, words};
+
+/// How many candidates are kept: real instances have a handful, and each one costs two system calls a sample.
+pub(crate) const CANDIDATES_MAX: usize = 64;
+
+/// How many places are named that are left out: as many as a log line should hold.
+const LEFT_OUT_MAX: usize = 16;
+
+/// How many places of one file system are tried: all but the first few are files and sub-directories of a volume.
+const PLACES_MAX: usize = 8;
+
+/// How a file system must be treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// On a block device of this machine: never two of the same number.
+    Local,
+    /// A dataset of a pool: it shares its free space with the pool's others.
+    Pooled,
+    /// The root, over storage that may be mounted elsewhere, too. It is measured even when a server keeps it: without it nothing runs.
+    Layered,
+}
+
+/// A mount that may be a file system of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub(crate) kind: Kind,
+    pub(crate) number: DeviceNumber,
+    /// Where it is mounted: the best place first.
+    pub(crate) places: Vec<PathBuf>,
+    pub(crate) device: Arc<str>,
+    pub(crate) fs_type: Arc<str>,
+}
+
+/// What a mount table holds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The root first, then by place.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Where those are mounted that a server keeps.
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Reads a mount table.
+pub(crate) fn file_systems(mount_table: &[u8]) -> Found {
+    // A later mount covers an earlier one at the same place.
+    let mut visible: BTreeMap<Vec<u8>, Mount<'_>> = BTreeMap::new();
+    for mount in mounts(mount_table) {
+        visible.insert(mount.mount_point.to_vec(), mount);
+    }
+    let served = visible.values().filter(|mount| !is_root(mount) && is_served(mount)).take(LEFT_OUT_MAX);
+    let left_out = served.map(|mount| String::from_utf8_lossy(&mount.mount_point).into_owned()).collect();
+    let mut ordered: Vec<(Kind, Mount<'_>)> =
+        visible.into_values().filter_map(|mount| Some((kind(&mount)?, mount))).collect();
+    // The whole of a file system rather than a part, and near the root rather than deep, is where its user looks for it.
+    ordered.sort_by_key(|(_, mount)| (!is_root(mount), *mount.root != *b"/", mount.mount_point.len()));
+    let mut found: Vec<Candidate> = Vec::new();
+    for (kind, mount) in ordered {
+        let place = mount.path().to_path_buf();
+        if let Some(known) = found.iter_mut().find(|known| known.kind == kind && known.number == mount.number) {
+            if known.places.len() < PLACES_MAX {
+                known.places.push(place);
+            }
+        } else if found.len() < CANDIDATES_MAX {
+            found.push(Candidate {
+                kind,
+                number: mount.number,
+                places: vec![place],
+                device: shared(&mount.source),
+                fs_type: shared(mount.fs_type),
+            });
+        }
+    }
+    found.sort_by(|one, other| one.places.first().cmp(&other.places.first()));
+    Found { candidates: found, left_out }
+}
+
+/// The pool of a dataset `pool/data/set`.
+pub(crate) fn pool(device: &str) -> &str {
+    device.split('/').next().unwrap_or(device)
+}
+
+fn shared(bytes: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(bytes).into()
+}
+
+fn is_root(mount: &Mount<'_>) -> bool {
+    *mount.mount_point == *b"/"
+}
+
+fn kind(mount: &Mount<'_>) -> Option<Kind> {
+    let fs_type = mount.fs_type;
+    if IMAGES.contains(&fs_type) {
+        return None;
+    }
+    if is_root(mount) {
+        return Some(match fs_type {
+            b"overlay" | b"aufs" | b"tmpfs" | b"ramfs" | b"rootfs" => Kind::Layered,
+            _ => stored(mount).unwrap_or(Kind::Layered),
+        });
+    }
+    if is_made_up(fs_type) || is_single_file(mount) {
+        return None;
+    }
+    stored(mount)
+}
+
+fn stored(mount: &Mount<'_>) -> Option<Kind> {
+    let fs_type = mount.fs_type;
+    if fs_type == b"zfs" {
+        return Some(Kind::Pooled);
+    }
+    if is_served(mount) {
+        return None;
+    }
+    // An anonymous number means that there is no block device, unless the file system spans several (btrfs, bcachefs),
+    // which then names one as its source.
+    (mount.number.0 != 0 || mount.source.starts_with(b"/dev/")).then_some(Kind::Local)
+}
+
+/// Whether another machine, the host of a virtual machine, or a program serves it.
+fn is_served(mount: &Mount<'_>) -> bool {
+    let fs_type = mount.fs_type;
+    let is_served = REMOTE.contains(&fs_type) || fs_type.starts_with(b"fuse");
+    is_served && !IMAGES.contains(&fs_type) && !is_made_up(fs_type) && !is_single_file(mount)
+}
+
+fn is_single_file(mount: &Mount<'_>) -> bool {
+    SINGLE_FILES.contains(&&*mount.mount_point)
+}
+
+/// Kept in memory, made up by the kernel or by a desktop, or a view of what counts elsewhere.
+fn is_made_up(fs_type: &[u8]) -> bool {
+    const MADE_UP: &[&[u8]] = &[
+        b"autofs",
+        b"binder",
+        b"binfmt_misc",
+        b"bpf",
+        b"cgroup",
+        b"cgroup2",
+        b"configfs",
+        b"debugfs",
+        b"devpts",
+        b"devtmpfs",
+        b"efivarfs",
+        b"fuse.gvfsd-fuse",
+        b"fuse.lxcfs",
+        b"fuse.portal",
+        b"fusectl",
+        b"hugetlbfs",
+        b"mqueue",
+        b"nsfs",
+        b"overlay",
+        b"aufs",
+        b"proc",
+        b"pstore",
+        b"ramfs",
+        b"rootfs",
+        b"rpc_pipefs",
+        b"securityfs",
+        b"selinuxfs",
+        b"sysfs",
+        b"tmpfs",
+        b"tracefs",
+    ];
+    MADE_UP.contains(&fs_type)
+}
+
+/// Read-only by nature: as full as they were made.
+const IMAGES: &[&[u8]] =
+    &[b"squashfs", b"erofs", b"iso9660", b"cramfs", b"romfs", b"udf", b"fuse.snapfuse", b"fuse.squashfuse"];
+
+/// Served by another machine, by the host of a virtual machine, or by a program.
+const REMOTE: &[&[u8]] = &[
+    b"9p",
+    b"afs",
+    b"beegfs",
+    b"ceph",
+    b"cifs",
+    b"coda",
+    b"drvfs",
+    b"gfs2",
+    b"glusterfs",
+    b"gofer",
+    b"gpfs",
+    b"lustre",
+    b"ncpfs",
+    b"nfs",
+    b"nfs4",
+    b"ocfs2",
+    b"orangefs",
+    b"prl_fs",
+    b"smb3",
+    b"smbfs",
+    b"vboxsf",
+    b"virtiofs",
+    b"vmhgfs",
+];
+
+/// Files that container engines mount one by one; their names are enough to leave them out.
+const SINGLE_FILES: &[&[u8]] =
+    &[b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf", b"/dev/termination-log", b"/.dockerenv", b"/init"];
 
 /// The number of the device behind a file system; anonymous ones have a major number of 0.
 pub(crate) type DeviceNumber = (u32, u32);
@@ -92,6 +301,49 @@ mod tests {
 
     use super::*;
 
+    fn places(table: &str) -> Vec<(Kind, String)> {
+        let first = |candidate: &Candidate| candidate.places.first().map(|place| place.display().to_string());
+        file_systems(table.as_bytes())
+            .candidates
+            .iter()
+            .map(|candidate| (candidate.kind, first(candidate).unwrap_or_default()))
+            .collect()
+    }
+
+    #[test]
+    fn a_device_counts_once_where_most_of_it_is() {
+        let table = "1 0 8:1 /var/x /a rw - ext4 /dev/sda1 rw\n2 0 8:1 / /long/way rw - ext4 /dev/sda1 rw\n\
+                     3 0 8:1 /y /b rw - ext4 /dev/sda1 rw\n4 0 8:2 / /c rw - xfs /dev/sda2 rw\n";
+        assert_eq!(places(table), [(Kind::Local, "/c".into()), (Kind::Local, "/long/way".into())]);
+    }
+
+    #[test]
+    fn a_container_s_root_counts_and_its_single_files_do_not() {
+        let table = "1 0 0:50 / / rw - overlay overlay rw\n2 1 8:1 /x/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n\
+                     3 1 0:51 / /proc rw - proc proc rw\n4 1 0:52 / /dev rw - tmpfs tmpfs rw\n\
+                     5 1 0:53 / /opt rw - overlay overlay rw\n6 1 7:0 / /snap/a ro - squashfs /dev/loop0 ro\n";
+        assert_eq!(places(table), [(Kind::Layered, "/".into())]);
+    }
+
+    #[test]
+    fn only_the_mount_on_top_is_seen() {
+        let table = "1 0 8:1 / /data rw - ext4 /dev/sda1 rw\n2 0 0:60 / /data rw - tmpfs tmpfs rw\n";
+        assert_eq!(places(table), []);
+    }
+
+    #[test]
+    fn served_file_systems_are_left_out_and_named() {
+        let table = "1 0 0:70 / /n rw - nfs4 host:/export rw\n2 0 0:71 / /s rw - fuse.sshfs me@host: rw\n\
+                     3 0 0:33 /@ /b rw - btrfs /dev/sda1 rw\n4 0 0:40 / /z rw - zfs tank/data rw\n";
+        let expected = [(Kind::Local, "/b"), (Kind::Pooled, "/z")];
+        assert_eq!(places(table), expected.map(|(kind, place)| (kind, place.to_owned())));
+        assert_eq!(file_systems(table.as_bytes()).left_out, ["/n", "/s"]);
+        let root = "1 0 0:10 / / rw - 9p none rw,trans=fd\n2 1 0:14 / /etc/hosts rw - 9p none rw,trans=fd\n";
+        assert_eq!(places(root), [(Kind::Layered, "/".into())]);
+        assert!(file_systems(root.as_bytes()).left_out.is_empty());
+        assert_eq!(pool("tank/data/x"), "tank");
+    }
+
     #[test]
     fn the_manual_s_example_is_read() {
         let line = b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 propagate_from:2 - ext3 /dev/root rw,errors=continue\n";
@@ -118,13 +370,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_left_out() {
+    fn incomplete_lines_are_left_out() {
         let text = b"\n1 2\n1 2 3 / / rw - ext4 x rw\n1 2 3:x / / rw - ext4 x rw\n1 2 3:4 / / rw ext4 x rw\n1 2 3:4 / / rw -\n";
         assert_eq!(mounts(text).count(), 0);
         assert_eq!(mounts(b"1 2 3:4 / / rw - tmpfs").count(), 1);
     }
 
     proptest! {
+        #[test]
+        fn any_table_gives_a_bounded_list(text in proptest::collection::vec(any::<u8>(), 0..400), count in 0_u32..200) {
+            let mut table = text;
+            for index in 0..count {
+                table.extend(format!("\n1 0 8:{index} / /{index} rw - ext4 /dev/x rw\n").bytes());
+            }
+            let found = file_systems(&table).candidates;
+            prop_assert!(found.len() <= CANDIDATES_MAX);
+            prop_assert!(found.iter().all(|candidate| !candidate.places.is_empty()));
+        }
+
         #[test]
         fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..400)) {
             for mount in mounts(&text) {

@@ -1,19 +1,23 @@
-//! The traffic of the instance's own interfaces.
+//! The traffic of the instance's own interfaces, and its TCP connections.
 //!
-//! Source: `/proc/net/dev`, proc_pid_net(5), for the network namespace that we are in; [`super::interfaces`] says which of
-//! its lines count.
+//! Sources: `/proc/net/dev`, proc_pid_net(5), and `tcpCurrEstab` (RFC 1213) of `/proc/net/snmp`, for the network namespace that
+//! we are in; `/sys/class/net/<name>/`, the kernel's ABI documents sysfs-class-net*, for the interfaces that count.
+//!
+//! A packet that leaves through a container's veth, the bridge behind it and the machine's card is one packet. So: where there
+//! is hardware, the hardware counts, and a function of it that is enslaved to another one (accelerated networking) does not;
+//! where there is none, as in a container, what is neither a bridge nor a tunnel, neither on top of another interface nor
+//! enslaved to one; and where there is only a tunnel (rootless containers), that. Loopback never.
 //!
 //! Invariants: the counts begin with what the kernel says at the first reading, and never go back while the agent runs: not
-//! when an interface is replaced, not when a counter wraps or begins anew. An interface that appears later counts from then
-//! on; one whose counter began anew, too.
+//! when an interface is replaced, not when a counter wraps or begins again. An interface that appears later counts from then
+//! on; one whose counter began again, too. No connection is listed: with many of them that would cost more than all else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::rate::{Rate, growth};
 use super::super::roots::Roots;
-use super::super::scan::{lines, number, words};
-use super::interfaces::{Role, role};
+use super::super::scan::{line_of, lines, number, words};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::{Count, Network};
 
@@ -43,6 +47,7 @@ struct Counters {
 #[derive(Debug)]
 pub(crate) struct NetworkReader {
     file: Kept,
+    snmp: Kept,
     class_net: PathBuf,
     interfaces: Vec<Interface>,
     readings_left: u32,
@@ -68,6 +73,7 @@ impl NetworkReader {
     pub(crate) fn new(roots: &Roots) -> Self {
         Self {
             file: Kept::new(roots.proc.join("net/dev")),
+            snmp: Kept::new(roots.proc.join("net/snmp")),
             class_net: roots.sys.join("class/net"),
             interfaces: Vec::new(),
             readings_left: ROLE_READINGS,
@@ -91,7 +97,8 @@ impl NetworkReader {
             self.sent.advance(at, self.total.sent.bytes);
             self.received.advance(at, self.total.received.bytes);
         }
-        self.figures()
+        let tcp_connections = self.snmp.read(scratch).and_then(established).map(Count::new);
+        Network { tcp_connections, ..self.figures() }
     }
 
     fn refresh_roles(&mut self) {
@@ -180,6 +187,83 @@ fn combined(one: Counters, other: Counters, by: impl Fn(u64, u64) -> u64) -> Cou
     Counters { received: direction(one.received, other.received), sent: direction(one.sent, other.sent) }
 }
 
+/// What an interface is, in the order in which they count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Role {
+    /// It has a device of its own.
+    Hardware,
+    /// A container's end of a pair, or anything else that nothing else carries.
+    Own,
+    /// A tunnel; what it carries usually leaves through another interface, too.
+    Tunnel,
+    /// It repeats what others count.
+    Duplicate,
+}
+
+/// The role of an interface, by what sysfs says below `class_net`, else by its name.
+fn role(class_net: &Path, name: &str) -> Role {
+    // A name goes into a path: the kernel allows neither of these in one.
+    if name == "lo" || name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        return Role::Duplicate;
+    }
+    let place = class_net.join(name);
+    if !place.is_dir() {
+        return by_name(name);
+    }
+    let master_is_hardware = || place.join("master/device").exists();
+    if place.join("device").exists() {
+        return if master_is_hardware() { Role::Duplicate } else { Role::Hardware };
+    }
+    let has = |entry: &str| place.join(entry).exists();
+    if has("bridge") || has("bonding") || has("master") || is_on_top(&place) || is_dummy(name) {
+        return Role::Duplicate;
+    }
+    if has("tun_flags") || is_tunnel(&place) { Role::Tunnel } else { Role::Own }
+}
+
+/// Whether it is on top of an interface that we see, as a VLAN is: sysfs has a link to each lower one.
+fn is_on_top(place: &Path) -> bool {
+    std::fs::read_dir(place).is_ok_and(|entries| {
+        entries.filter_map(Result::ok).any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"lower_"))
+    })
+}
+
+/// Whether its link type is not Ethernet (1): tunnels of all kinds have types of their own (ARPHRD_TUNNEL, ARPHRD_NONE, …).
+fn is_tunnel(place: &Path) -> bool {
+    std::fs::read_to_string(place.join("type")).is_ok_and(|text| text.trim() != "1")
+}
+
+/// Devices that swallow or mirror what others carry, and look like any other in sysfs.
+fn is_dummy(name: &str) -> bool {
+    starts_with_any(name, &["dummy", "ifb", "nlmon", "vcan"])
+}
+
+/// What the usual names mean, where sysfs does not show our network namespace.
+fn by_name(name: &str) -> Role {
+    if is_dummy(name)
+        || starts_with_any(name, &["docker", "br-", "veth", "virbr", "cni", "lxcbr", "lxdbr", "cali", "bond", "team"])
+    {
+        Role::Duplicate
+    } else if starts_with_any(name, &["tun", "tap", "wg", "tailscale", "flannel", "ip6tnl", "sit", "gre"]) {
+        Role::Tunnel
+    } else {
+        Role::Own
+    }
+}
+
+fn starts_with_any(name: &str, beginnings: &[&str]) -> bool {
+    beginnings.iter().any(|beginning| name.starts_with(beginning))
+}
+
+/// The number of connections; `None` when the file does not say.
+fn established(text: &[u8]) -> Option<u64> {
+    // Each protocol has a line of names and a line of values under it. Values can be negative (MaxConn is -1).
+    let mut both = lines(text).filter(|line| line.starts_with(b"Tcp:"));
+    let names = line_of(both.next()?, b"Tcp")?;
+    let values = line_of(both.next()?, b"Tcp")?;
+    words(names).zip(words(values)).find_map(|(name, value)| (name == b"CurrEstab").then(|| number(value)).flatten())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -218,10 +302,28 @@ mod tests {
         assert_eq!(grown(&mut interfaces, &[("eth1", (1 << 40) + 7)], SECOND), [7]);
     }
 
+    #[test]
+    fn names_are_the_last_resort() {
+        let nowhere = Path::new("/nowhere");
+        assert_eq!(role(nowhere, "eth0"), Role::Own);
+        assert_eq!(role(nowhere, "docker0"), Role::Duplicate);
+        assert_eq!(role(nowhere, "tun0"), Role::Tunnel);
+        assert_eq!(role(nowhere, "lo"), Role::Duplicate);
+    }
+
+    #[test]
+    fn the_value_is_below_its_name() {
+        let text = b"Ip: Forwarding\nIp: 1\nTcp: RtoAlgorithm MaxConn CurrEstab InSegs\nTcp: 1 -1 42 7\nUdp: CurrEstab\nUdp: 9\n";
+        assert_eq!(established(text), Some(42));
+        assert_eq!(established(b"Tcp: CurrEstab\n"), None);
+        assert_eq!(established(b"Tcp: CurrEstab\nTcp: x\n"), None);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..300)) {
             update(&mut Vec::new(), Path::new("/nowhere"), &text, None);
+            let _ = established(&text);
         }
 
         #[test]
@@ -230,6 +332,12 @@ mod tests {
             let whole = format!("{name}: {}", values.join(" "));
             let (read, _) = line(whole.as_bytes()).expect("the line is whole");
             prop_assert_eq!(read, name.as_bytes());
+        }
+
+        #[test]
+        fn no_name_leads_out_of_sysfs(name in "[./a-z]{0,12}") {
+            let found = role(Path::new("/sys/class/net"), &name);
+            prop_assert!(!name.contains('/') || found == Role::Duplicate);
         }
     }
 }

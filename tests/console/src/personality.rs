@@ -1,7 +1,7 @@
 //! What the console does when nobody scripts it.
 //!
-//! It holds no state and does nothing itself: `registry` and `link` read it. Each field is one observed habit (part B of
-//! the wire), so that a test can take a personality and change one of them. Durations are wall time.
+//! It holds no state and does nothing itself: `registry` and `link` read it. Each field is one observed habit
+//! (CONSOLE.md), so that a test can take a personality and change one of them. Durations are wall time.
 
 use std::time::Duration;
 

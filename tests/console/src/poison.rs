@@ -1,6 +1,6 @@
 //! The frames that bring the production console's process down, and with it the console of a whole fleet.
 //!
-//! Only the observed ones (wire, part B); a frame that is merely wrong is no poison.
+//! Only the observed ones (CONSOLE.md, "Frames that bring it down"); a frame that is merely wrong is no poison.
 
 use serde_json::Value;
 
@@ -31,9 +31,10 @@ fn metrics(payload: &Value) -> Option<String> {
     if disks.iter().any(Value::is_null) {
         return Some("a null entry in disk".to_owned());
     }
-    let groups = [&payload["memory"], &payload["network"]].into_iter().chain(disks);
+    let groups = [payload, &payload["memory"], &payload["network"]].into_iter().chain(disks);
     groups.filter_map(Value::as_object).flatten().find_map(|(key, value)| {
-        let counts = key.ends_with("_bytes") || key.starts_with("bytes_") || key.starts_with("packets_");
+        let counts =
+            key.ends_with("_bytes") || key.ends_with("Bps") || key.starts_with("bytes_") || key.starts_with("packets_");
         let bad = value.is_number() && !value.is_u64();
         (counts && bad).then(|| format!("{key} is {value}"))
     })
@@ -53,6 +54,7 @@ mod tests {
             json!({"type": "metrics", "payload": {"network": {"bytes_sent": -1}}}),
             json!({"type": "metrics", "payload": {"disk": [{"total_bytes": 0.5}]}}),
             json!({"type": "metrics", "payload": {"disk": [null]}}),
+            json!({"type": "metrics", "payload": {"diskReadBps": 0.5}}),
             json!({"type": "event", "payload": {"eventType": 1}}),
             json!({"type": "log:batch", "payload": {"lines": {}}}),
         ] {

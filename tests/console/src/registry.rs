@@ -1,6 +1,6 @@
 //! Which instances the console knows, and how a registration is judged.
 //!
-//! Pure: the time is passed in, nothing is sent from here. It implements the observed rules (wire, part B, registration)
+//! Pure: the time is passed in, nothing is sent from here. It implements the observed rules (CONSOLE.md, "Registration")
 //! when the personality asks for them, and accepts whatever comes otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -168,6 +168,15 @@ fn complaint(body: &Value) -> Option<String> {
     if body.get("tags").is_some_and(|tags| !tags.is_object()) {
         return Some("tags must be an object".to_owned());
     }
+    let distro = body.get("distro").map(|distro| distro.as_str().unwrap_or_default());
+    if distro.is_some_and(|distro| !["ubuntu", "fedora", "opensuse"].contains(&distro)) {
+        return Some(format!("unknown distro {distro:?}"));
+    }
+    let names = body["extensions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_name = |name: &Value| name.as_str().is_some_and(|name| name.chars().count() <= 128);
+    if names.len() > 200 || !names.iter().all(is_name) {
+        return Some("extensions must be at most 200 names of at most 128 characters".to_owned());
+    }
     let empty = ["hostname", "instance_id", "name"].iter().find(|key| body[**key].as_str() == Some(""));
     empty.map(|key| format!("{key} must not be empty"))
 }
@@ -191,6 +200,8 @@ mod tests {
             json!({"instance_id": "a", "provider": null}),
             json!({"instance_id": "a", "provider": "ssh", "tags": null}),
             json!({"instance_id": "a", "provider": "ssh", "hostname": ""}),
+            json!({"instance_id": "a", "provider": "ssh", "distro": "arch"}),
+            json!({"instance_id": "a", "provider": "ssh", "extensions": [null]}),
         ] {
             assert_eq!(post(&mut registry, &production, &bad).0, 422, "{bad}");
         }

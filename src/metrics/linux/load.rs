@@ -1,14 +1,33 @@
-//! How long work has to wait: pressure stall information.
+//! How much work there is, and how long it has to wait.
 //!
-//! Sources: `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's topmost visible group in the unified
-//! hierarchy, else `/proc/pressure/`. The kernel's PSI guide describes both. Kernels without it answer nothing.
+//! Sources: `/proc/loadavg`, proc_loadavg(5), which is the machine's unless something like lxcfs puts the container's there;
+//! pressure stall information (the kernel's PSI guide) in `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's
+//! topmost visible group in the unified hierarchy, else in `/proc/pressure/`. Kernels without it answer nothing.
 
 use std::path::Path;
 
 use super::super::roots::Roots;
-use super::super::scan::{fraction, lines, words};
+use super::super::scan::{fraction, lines, number, words};
 use super::kept::{Kept, Scratch};
-use crate::protocol::metrics::{Percent, Pressure, Source, Stall};
+use crate::protocol::metrics::{Percent, Pressure, Ratio, Source, Stall};
+
+/// What the file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Load {
+    /// Over one, five and fifteen minutes.
+    pub(crate) averages: [Ratio; 3],
+    /// Processes and threads, running or not.
+    pub(crate) tasks: Option<u64>,
+}
+
+/// `0.20 0.18 0.12 1/80 11206`
+pub(crate) fn loadavg(text: &[u8]) -> Option<Load> {
+    let mut fields = words(text);
+    let mut average = || fields.next().and_then(fraction).map(Ratio::new);
+    let averages = [average()?, average()?, average()?];
+    let tasks = fields.next().and_then(|word| number(word.splitn(2, |byte| *byte == b'/').nth(1)?));
+    Some(Load { averages, tasks })
+}
 
 /// The reader of the three.
 #[derive(Debug)]
@@ -55,6 +74,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manual_s_example_is_read() {
+        let load = loadavg(b"0.20 0.18 0.12 1/80 11206\n").expect("the line is whole");
+        assert_eq!(load.averages.map(Ratio::value), [0.2, 0.18, 0.12]);
+        assert_eq!(load.tasks, Some(80));
+        assert_eq!(loadavg(b"1.00 2.00 3.00\n").map(|load| load.tasks), Some(None));
+        assert_eq!(loadavg(b"1.00 2.00\n"), None);
+    }
+
+    #[test]
     fn some_and_full_are_told_apart() {
         let text = b"some avg10=1.25 avg60=0.20 avg300=0.68 total=79\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=0\n";
         let stall = stall(text).expect("the text is whole");
@@ -66,6 +94,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_without_harm(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = loadavg(&text);
             let _ = stall(&text);
         }
     }

@@ -1,19 +1,20 @@
-//! How much processor time the instance may use, and how much it has used.
+//! How much processor time the instance may use, and what has been used.
 //!
 //! Sources: for each visible group from our own up, `cpu.max` and `cpu.stat` (unified, cgroup-v2 admin guide) or
 //! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or `cpuset.effective_cpus`
-//! of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5). Compares no two points in time.
+//! of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5); the `cpu` lines of `/proc/stat`,
+//! proc_stat(5). Compares no two points in time.
 //!
 //! Invariant: what is counted belongs to what is allowed. A quota of no less than all processors that may be used never
 //! binds and is none here, so that its group's time is not divided by processors that the quota is not for; and the time of
 //! a container is that of groups which may use the same processors as we.
 //!
-//! Units: cores, nanoseconds.
+//! Units: cores, nanoseconds; ticks of the kernel, of which only ratios matter.
 
 use std::path::Path;
 
 use super::super::roots::Roots;
-use super::super::scan::{CpuSet, first_number, keyed, line_of, number, words};
+use super::super::scan::{CpuSet, first_number, keyed, line_of, lines, number, words};
 use super::cgroup::{Lineage, Lineages, Version};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::Source;
@@ -160,7 +161,7 @@ fn unified_quota(text: &[u8]) -> Option<f64> {
     cores(quota_us, fields.next().map_or(Some(PERIOD_DEFAULT_US), number)?)
 }
 
-/// What the kernel sets when nobody does.
+/// What the kernel sets by default.
 const PERIOD_DEFAULT_US: u64 = 100_000;
 
 #[allow(clippy::cast_precision_loss)] // quotas are millions at most
@@ -193,6 +194,65 @@ impl Usage {
     }
 }
 
+/// The time of one processor, or of all together, since some point in the past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ticks {
+    /// All time there was.
+    pub(crate) total: u64,
+    /// Time in which it worked for us.
+    pub(crate) busy: u64,
+    /// Time that the hypervisor gave to others.
+    pub(crate) stolen: u64,
+}
+
+impl Ticks {
+    /// What passed since `earlier`. A counter that went back (iowait does) adds nothing.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self {
+            total: self.total.saturating_sub(earlier.total),
+            busy: self.busy.saturating_sub(earlier.busy),
+            stolen: self.stolen.saturating_sub(earlier.stolen),
+        }
+    }
+}
+
+/// Reads the `cpu` lines: all processors together come back, and each one is put into `cores` with its number.
+pub(crate) fn processors(text: &[u8], cores: &mut Vec<(usize, Ticks)>) -> Option<Ticks> {
+    cores.clear();
+    let mut all = None;
+    // They are the first lines; behind them the file can be long (one number for each interrupt).
+    for line in lines(text) {
+        let Some(rest) = line.strip_prefix(b"cpu") else { break };
+        let mut fields = words(rest);
+        if rest.first().is_some_and(u8::is_ascii_whitespace) {
+            all = ticks(fields);
+        } else if let Some(index) = fields.next().and_then(number).and_then(|index| usize::try_from(index).ok())
+            && let Some(ticks) = ticks(fields)
+        {
+            cores.push((index, ticks));
+        }
+    }
+    all
+}
+
+/// user, nice, system, idle, iowait, irq, softirq, steal; what follows (guest) is contained in user and nice already.
+fn ticks<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Option<Ticks> {
+    let mut ticks = Ticks::default();
+    let mut read = 0;
+    for (index, field) in fields.take(8).enumerate() {
+        let value = number(field)?;
+        ticks.total = ticks.total.saturating_add(value);
+        match index {
+            3 | 4 => {}
+            7 => ticks.stolen = value,
+            _ => ticks.busy = ticks.busy.saturating_add(value),
+        }
+        read += 1;
+    }
+    // Even the oldest kernels give the first four.
+    (read >= 4).then_some(ticks)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -216,11 +276,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn work_idleness_and_theft_are_told_apart() {
+        let text = b"cpu  10 1 5 100 20 2 3 7 4 0\ncpu0 10 1 5 100 20 2 3 7 4 0\ncpu3 1 1 1 1\nintr 5 cpu\n";
+        let mut cores = Vec::new();
+        let all = processors(text, &mut cores).expect("the first line is whole");
+        assert_eq!(all, Ticks { total: 148, busy: 21, stolen: 7 });
+        assert_eq!(cores, [(0, all), (3, Ticks { total: 4, busy: 3, stolen: 0 })]);
+    }
+
+    #[test]
+    fn a_damaged_line_is_left_out() {
+        let mut cores = Vec::new();
+        assert_eq!(processors(b"cpu  1 2 x 4\ncpu0 1 2\ncpux 1 2 3 4\ncpu1 1 2 3 4\n", &mut cores), None);
+        assert_eq!(cores.len(), 1);
+    }
+
     proptest! {
         #[test]
         fn any_quota_is_a_positive_number_or_none(text in "[0-9a-z -]{0,40}") {
             if let Some(cores) = unified_quota(text.as_bytes()) {
                 prop_assert!(cores > 0.0 && cores.is_finite());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(text in "(cpu[0-9 ]{0,3}([ 0-9x]{0,30})\n){0,5}.{0,50}") {
+            let mut cores = Vec::new();
+            if let Some(all) = processors(text.as_bytes(), &mut cores) {
+                prop_assert!(all.busy <= all.total && all.stolen <= all.total);
             }
         }
     }
