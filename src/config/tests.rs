@@ -58,10 +58,10 @@ fn everything_can_be_set() {
         ("SINDRI_AGENT_TERMINAL", "off"),
         ("SINDRI_AGENT_COMMANDS", "allow:/etc/programs"),
         ("SINDRI_AGENT_AUDIT", "/audit"),
-        ("SINDRI_AGENT_LOG_MAX", "4096"),
         ("SINDRI_LOG_LEVEL", "DEBUG"),
         ("HTTPS_PROXY", "http://upper"),
         ("https_proxy", "http://lower"),
+        ("SINDRI_AGENT_LOG_MAX", "4096"),
         ("NO_PROXY", "*"),
         ("HOME", "/root"),
     ])
