@@ -194,10 +194,9 @@ impl StateFile {
         let id = identity.id.as_ref().map(|id| id.as_str().to_owned());
         entries.push(Entry { console, configured, id, path: identity.path });
         let Some(file) = self.path.as_deref() else { return };
-        if let Err(cause) = replace(file, entries) {
-            if !std::mem::replace(&mut self.has_warned, true) {
-                warn(&Error::Unwritable { file: file.to_owned(), cause });
-            }
+        let Err(cause) = replace(file, entries) else { return };
+        if !std::mem::replace(&mut self.has_warned, true) {
+            warn(&Error::Unwritable { file: file.to_owned(), cause });
         }
     }
 }

@@ -7,8 +7,8 @@
 
 use crate::config::{Config, LogLevel, REDACTED, Secret};
 use crate::own_log::OwnLog;
-use crate::writer::Writer;
-use rustix::event::{PollFd, PollFlags, poll};
+use crate::writer::{Refused, Writer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
@@ -107,23 +107,25 @@ impl Redacting {
     /// Enqueues a line, or counts it. Lines that were dropped leave one notice at the end of the queue, which says how many
     /// there were once the lines before it are written.
     fn log(&self, line: &[u8]) {
-        let line = self.redacted(line).into_owned();
-        let bytes = line.len() + LINE_OVERHEAD_BYTES;
-        let (sink, dropped) = (Arc::clone(&self.sink), Arc::clone(&self.dropped));
+        let line: Arc<[u8]> = self.redacted(line).into();
+        let (sink, dropped, queued) = (Arc::clone(&self.sink), Arc::clone(&self.dropped), Arc::clone(&line));
         let write = move || {
-            if !sink.lock().unwrap_or_else(PoisonError::into_inner).write(&line) {
+            if !sink.lock().unwrap_or_else(PoisonError::into_inner).write(&queued) {
                 dropped.fetch_add(1, Ordering::Relaxed);
             }
         };
-        if self.writer.push(bytes, write).is_ok() {
-            // A line that could not be written, or that found no thread, has left none.
-            if self.dropped.load(Ordering::Relaxed) > 0 {
-                self.enqueue_notice();
+        match self.writer.push(line.len() + LINE_OVERHEAD_BYTES, write) {
+            Ok(()) => {}
+            // A machine without threads is what the line may be about.
+            Err(Refused::NoThread(_))
+                if self.sink.try_lock().is_ok_and(|mut sink| sink.has_room() && sink.write(&line)) => {}
+            Err(Refused::NoThread(_) | Refused::Full) => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
             }
-            return;
         }
-        self.dropped.fetch_add(1, Ordering::Relaxed);
-        self.enqueue_notice();
+        if self.dropped.load(Ordering::Relaxed) > 0 {
+            self.enqueue_notice();
+        }
     }
 
     fn enqueue_notice(&self) {
@@ -187,13 +189,22 @@ impl Sink {
                 Err(Errno::INTR) => {}
                 // Another process may have made the description non-blocking for us, too.
                 Err(Errno::AGAIN) => {
-                    let mut descriptors = [PollFd::from_borrowed_fd(self.descriptor, PollFlags::OUT)];
-                    let _ = poll(&mut descriptors, None);
+                    self.wait_for_room(None);
                 }
                 Err(_) => return false,
             }
         }
         true
+    }
+
+    /// Whether a short line can be written now, as far as the system knows: it errs about terminals.
+    fn has_room(&self) -> bool {
+        self.wait_for_room(Some(&Timespec::default()))
+    }
+
+    fn wait_for_room(&self, timeout: Option<&Timespec>) -> bool {
+        let mut descriptors = [PollFd::from_borrowed_fd(self.descriptor, PollFlags::OUT)];
+        poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0)
     }
 }
 

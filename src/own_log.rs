@@ -107,6 +107,7 @@ fn path_of_standard_error() -> Option<PathBuf> {
 }
 
 /// Renames the file to `.1`, and puts a new one at its path and in the place of standard error.
+#[allow(clippy::useless_conversion, reason = "a mode has 16 bits on macOS")]
 fn replace(path: &Path, mode: rustix::fs::RawMode) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".1");

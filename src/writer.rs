@@ -186,8 +186,12 @@ pub fn flush_all(timeout: Duration) -> bool {
     let deadline = Instant::now() + timeout;
     let Ok(writers) = WRITERS.try_lock() else { return false };
     let writers: Vec<Arc<Shared>> = writers.iter().filter_map(Weak::upgrade).collect();
-    // Each is waited for, although one that hangs uses the time up: the others then are asked once.
-    writers.iter().fold(true, |all, writer| writer.flush(deadline) && all)
+    // One that hangs uses the time up; the threads of the others have written meanwhile.
+    let mut is_all_written = true;
+    for writer in writers {
+        is_all_written &= writer.flush(deadline);
+    }
+    is_all_written
 }
 
 /// What a job of [`Writer::ask`] will return.

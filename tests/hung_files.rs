@@ -173,6 +173,18 @@ fn hung_state_file_delays_nothing() {
 }
 
 #[test]
+fn at_rest_no_file_has_a_thread() {
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.5").env("SINDRI_LOG_LEVEL", "info");
+    let audit = setup.home_path().join("audit.jsonl");
+    let agent = setup.env("SINDRI_AGENT_AUDIT", audit).spawn();
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    // The loop and the reactor.
+    support::settles(&console, "two threads are left", || agent.process().threads() == 2);
+    agent.drain();
+}
+
+#[test]
 fn unread_terminal_as_standard_error_blocks_nothing() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     /// Their lines are more than a terminal takes (4 KiB) and fewer than the queue.

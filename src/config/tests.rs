@@ -39,7 +39,7 @@ fn two_variables_are_enough() {
     assert_eq!(config.shell, Path::new("/bin/sh"));
     assert_eq!((config.home, config.state_dir, config.audit), (None, None, None));
     assert_eq!((config.terminal, config.commands), (TerminalPolicy::On, CommandPolicy::On));
-    assert_eq!(config.log_level, LogLevel::Info);
+    assert_eq!((config.log_level, config.log_max_bytes), (LogLevel::Info, None));
     assert!(config.tags.is_empty() && config.warnings.is_empty());
 }
 
@@ -63,6 +63,7 @@ fn everything_can_be_set() {
         ("SINDRI_LOG_LEVEL", "DEBUG\r"),
         ("HTTPS_PROXY", "http://upper"),
         ("https_proxy", "http://lower"),
+        ("SINDRI_AGENT_LOG_MAX", "4096"),
         ("NO_PROXY", "*"),
         ("HOME", "/root"),
     ])
@@ -81,7 +82,7 @@ fn everything_can_be_set() {
     assert_eq!(config.state_dir.as_deref(), Some(Path::new("/state")));
     assert_eq!(config.terminal, TerminalPolicy::Off);
     assert_eq!(config.commands, CommandPolicy::Allow("/etc/programs".into()));
-    assert_eq!(config.log_level, LogLevel::Debug);
+    assert_eq!((config.log_level, config.log_max_bytes), (LogLevel::Debug, Some(4_096)));
     assert_eq!(config.proxies.https.as_deref(), Some("http://lower"));
     assert_eq!(config.proxies.none_for.as_deref(), Some("*"));
 }
@@ -99,6 +100,7 @@ fn all_problems_are_told_at_once() {
         ("SINDRI_AGENT_TERMINAL", "no"),
         ("SINDRI_AGENT_COMMANDS", "allow:"),
         ("SINDRI_LOG_LEVEL", "trace"),
+        ("SINDRI_AGENT_LOG_MAX", "4095"),
     ]);
     let expected = [
         "SINDRI_CONSOLE_API_KEY is [redacted]; it must be a key of visible ASCII characters, without blanks and without the word Bearer",
@@ -113,6 +115,7 @@ fn all_problems_are_told_at_once() {
         "SINDRI_AGENT_TERMINAL is \"no\"; it must be on or off",
         "SINDRI_AGENT_COMMANDS is \"allow:\"; it must be on, off or allow:<file>",
         "SINDRI_LOG_LEVEL is \"trace\"; it must be debug, info, warn or error",
+        "SINDRI_AGENT_LOG_MAX is \"4095\"; it must be a number of bytes, at least 4096",
     ];
     assert_eq!(problems, expected);
 }
