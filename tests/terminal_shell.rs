@@ -115,6 +115,24 @@ fn the_default_shell_is_a_login_shell_at_home() {
 }
 
 #[test]
+fn terminal_without_locale_gets_utf8() {
+    let locale = |variables: &[(&str, &str)]| {
+        let console = Console::start(Personality::production());
+        let agent = Agent::spawn(&console, variables);
+        console.browser().create_with("s", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+        console.browser().input("s", b"stty -echo; PS1=; echo \"<$LC_ALL|$LC_CTYPE|$LANG|$(locale charmap)>\"; exit\n");
+        console.closed("s");
+        agent.kill();
+        let text = console.stream("s").text().into_owned();
+        text.get(text.rfind('<').expect("it was printed")..).expect("a place").trim_end().to_owned()
+    };
+    assert_eq!(locale(&[("LANG", "")]), "<||C.UTF-8|UTF-8>");
+    assert!(locale(&[("LC_ALL", "C")]).starts_with("<C|||"));
+    assert!(locale(&[("LC_CTYPE", "C")]).starts_with("<|C||"));
+    assert!(locale(&[("LANG", "C")]).starts_with("<||C|"));
+}
+
+#[test]
 fn the_key_is_nowhere_to_be_found() {
     let desk = Desk::new();
     let key = desk.console.key();

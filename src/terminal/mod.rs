@@ -277,6 +277,7 @@ impl Terminals {
         }?;
         let input = Input::new(self.budget.clone());
         let session = Session::new(key, pty, child, size, output.clone(), input, self.buffer.clone());
+        session.hold_open(slave);
         let session = Rc::new(session);
         let exit = session.await_exit(self.reports.clone(), self.sweeper.clone());
         let carry = session.clone().carry(self.reports.clone());

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -65,6 +66,8 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Leader {
     child: Child,
+    /// The slave end, as long as the shell runs: a program that closes all of its own may open the terminal again.
+    slave: RefCell<Option<OwnedFd>>,
     /// The session was told to end, so what remains of it matters.
     ending: Cell<bool>,
     gone: Cell<bool>,
@@ -100,7 +103,12 @@ impl Session {
         Self {
             key,
             pty,
-            shell: Rc::new(Leader { child, ending: Cell::new(false), gone: Cell::new(false) }),
+            shell: Rc::new(Leader {
+                child,
+                slave: RefCell::default(),
+                ending: Cell::new(false),
+                gone: Cell::new(false),
+            }),
             output,
             input: RefCell::new(input),
             size: Cell::new(size),
@@ -109,6 +117,11 @@ impl Session {
             waker: RefCell::new(None),
             buffer,
         }
+    }
+
+    /// Keeps the terminal from ending before the shell does.
+    pub(super) fn hold_open(&self, slave: OwnedFd) {
+        *self.shell.slave.borrow_mut() = Some(slave);
     }
 
     /// Writes what was typed, and queues what the terminal does not take at once.
@@ -182,6 +195,7 @@ impl Session {
         let (key, shell) = (self.key, self.shell.clone());
         async move {
             let code = shell.child.exited().await;
+            shell.slave.take();
             shell.gone.set(true);
             let asks = shell.ending.get();
             reports.report(Report::Exited { session: key, code }).await;
