@@ -133,6 +133,21 @@ fn terminal_without_locale_gets_utf8() {
 }
 
 #[test]
+fn shell_of_a_service_account_is_replaced_and_logged() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SHELL", "/bin/false")]);
+    agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SHELL is /bin/false")));
+    console.browser().create("s", 80, 24).input("s", b"exit 3\n");
+    assert_eq!(console.closed("s")["exit_code"], 3);
+    agent.drain();
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_SHELL", "/bin/false")]);
+    console.on(2).frame("heartbeat");
+    console.browser().create("t", 80, 24);
+    assert_eq!(console.closed("t")["exit_code"], 1);
+    agent.drain();
+}
+
+#[test]
 fn the_key_is_nowhere_to_be_found() {
     let desk = Desk::new();
     let key = desk.console.key();
