@@ -156,7 +156,7 @@ fn outbound() -> Vec<String> {
         metadata: Metadata::new().with("cause", "closed").with("code", 1012),
         timestamp: timestamp(),
     };
-    let output = TerminalOutput { session_id, data: "hello é\r\n".as_bytes(), offset: Some(4096), replay: true };
+    let output = TerminalOutput { session_id, data: "hello é\r\n".as_bytes(), offset: Some(4096), replay: false };
     let closed = TerminalClosed {
         session_id,
         exit_code: 127,

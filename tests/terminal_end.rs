@@ -65,6 +65,29 @@ fn a_close_hangs_up_the_shell_and_what_runs_in_it() {
 }
 
 #[test]
+fn terminal_closed_and_opened_again_shows_later_output() {
+    let (console, agent) = desk();
+    open_quiet(&console, "s", "/bin/sh");
+    let (closed, go) = (agent.home().path().join("closed"), agent.home().path().join("go"));
+    let program = format!(
+        "exec sh -c 't=$(tty); exec <&- >&- 2>&-; echo >{}; until [ -e {} ]; do sleep 0.01; done; \
+         exec <$t >$t 2>&1; echo back; read x; echo got $x; exit 7'",
+        closed.display(),
+        go.display(),
+    );
+    line(&console, "s", &program);
+    settles(&console, "the program has closed the terminal", || closed.exists());
+    // The agent is done with whatever it has found before it runs this.
+    console.browser().run("true");
+    std::fs::write(&go, "").expect("writable");
+    console.wait_text("s", "back\r\n");
+    line(&console, "s", "input");
+    assert_eq!(reason(&console.closed("s")), (&json!("exited"), 7));
+    assert!(console.stream("s").text().ends_with("got input\r\n"));
+    agent.drain();
+}
+
+#[test]
 fn what_ignores_the_hang_up_of_a_close_is_killed() {
     let (console, agent) = desk();
     open_quiet(&console, "s", "/bin/sh");

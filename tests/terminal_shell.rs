@@ -115,6 +115,39 @@ fn the_default_shell_is_a_login_shell_at_home() {
 }
 
 #[test]
+fn terminal_without_locale_gets_utf8() {
+    let locale = |variables: &[(&str, &str)]| {
+        let console = Console::start(Personality::production());
+        let agent = Agent::spawn(&console, variables);
+        console.browser().create_with("s", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+        console.browser().input("s", b"stty -echo; PS1=; echo \"<$LC_ALL|$LC_CTYPE|$LANG|$(locale charmap)>\"; exit\n");
+        console.closed("s");
+        agent.kill();
+        let text = console.stream("s").text().into_owned();
+        text.get(text.rfind('<').expect("it was printed")..).expect("a place").trim_end().to_owned()
+    };
+    assert_eq!(locale(&[("LANG", "")]), "<||C.UTF-8|UTF-8>");
+    assert!(locale(&[("LC_ALL", "C")]).starts_with("<C|||"));
+    assert!(locale(&[("LC_CTYPE", "C")]).starts_with("<|C||"));
+    assert!(locale(&[("LANG", "C")]).starts_with("<||C|"));
+}
+
+#[test]
+fn shell_of_a_service_account_is_replaced_and_logged() {
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SHELL", "/bin/false")]);
+    agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SHELL is /bin/false")));
+    console.browser().create("s", 80, 24).input("s", b"exit 3\n");
+    assert_eq!(console.closed("s")["exit_code"], 3);
+    agent.drain();
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_SHELL", "/bin/false")]);
+    console.on(2).frame("heartbeat");
+    console.browser().create("t", 80, 24);
+    assert_eq!(console.closed("t")["exit_code"], 1);
+    agent.drain();
+}
+
+#[test]
 fn the_key_is_nowhere_to_be_found() {
     let desk = Desk::new();
     let key = desk.console.key();

@@ -76,14 +76,19 @@ impl Machine {
         is_name(&region).then_some(region)
     }
 
-    /// The shell of the user, if it is there, else the usual ones; the last of them unseen.
+    /// The shell of the user, if it is there and lets one in, else the usual ones; the last of them unseen.
     pub(super) fn shell(&self, of_user: Option<PathBuf>) -> PathBuf {
         let usual = ["/bin/bash", "/bin/sh"].map(PathBuf::from);
         let is_there =
             |shell: &PathBuf| shell.strip_prefix("/").is_ok_and(|shell: &Path| self.root.join(shell).is_file());
-        let found = of_user.into_iter().chain(usual).find(is_there);
+        let found = of_user.filter(|shell| !refuses_login(shell)).into_iter().chain(usual).find(is_there);
         found.unwrap_or_else(|| PathBuf::from("/bin/sh"))
     }
+}
+
+/// Is this what service accounts have in place of a shell?
+pub(super) fn refuses_login(shell: &Path) -> bool {
+    shell.file_name().is_some_and(|name| ["nologin", "false"].iter().any(|refuses| name == *refuses))
 }
 
 /// The name that the machine has now; empty where it has none. It may change when a machine is cloned or resumed.

@@ -184,7 +184,7 @@ impl Config {
         let heartbeat_ms = reader.interval_ms("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS_DEFAULT);
         let metrics_ms = reader.interval_ms("SINDRI_AGENT_METRICS", METRICS_SECONDS_DEFAULT);
         let tags = reader.tags();
-        let shell = reader.path("SINDRI_AGENT_SHELL").unwrap_or_else(|| machine.shell(reader.foreign_path("SHELL")));
+        let shell = reader.shell(machine);
         let state_dir = reader.state_dir(home.as_deref());
         let ca_file = reader.path("SINDRI_AGENT_CA_FILE");
         let roots = Roots { file: reader.foreign_path("SSL_CERT_FILE"), dir: reader.foreign_path("SSL_CERT_DIR") };

@@ -3,7 +3,7 @@
 //! Each method knows one variable: its type, its bounds, what stands in for it. None of them fails; what could not be
 //! read leaves a problem behind, and [`Reader::finish`] fails for all of them.
 
-use super::detect::is_name;
+use super::detect::{Machine, is_name, refuses_login};
 use super::problem::{Problem, Problems};
 use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
@@ -64,6 +64,22 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         wipe(&mut bytes);
         wipe(&mut text);
         key
+    }
+
+    /// The shell of terminals that ask for none.
+    pub(super) fn shell(&mut self, machine: &Machine) -> PathBuf {
+        if let Some(shell) = self.path("SINDRI_AGENT_SHELL") {
+            return shell;
+        }
+        let of_user = self.foreign_path("SHELL");
+        let shell = machine.shell(of_user.clone());
+        if let Some(of_user) = of_user.filter(|of_user| refuses_login(of_user)) {
+            let (of_user, shell) = (of_user.display(), shell.display());
+            self.warnings.push(format!(
+                "SHELL is {of_user}, which refuses logins; terminals start {shell} (SINDRI_AGENT_SHELL names another shell)"
+            ));
+        }
+        shell
     }
 
     /// The key. All copies made on the way are overwritten.

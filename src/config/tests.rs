@@ -88,6 +88,30 @@ fn everything_can_be_set() {
 }
 
 #[test]
+fn shell_that_refuses_logins_counts_only_where_asked_for() {
+    let root = tempfile::tempdir().expect("a directory");
+    let machine = Machine { root: root.path().to_owned(), ..machine() };
+    for file in ["bin/false", "usr/sbin/nologin", "bin/bash"] {
+        std::fs::create_dir_all(root.path().join(file).parent().expect("a parent")).expect("writable");
+        std::fs::write(root.path().join(file), "").expect("writable");
+    }
+    let read = |name: &str, shell: &str| {
+        let set = [("SINDRI_CONSOLE_URL", "http://c"), ("SINDRI_CONSOLE_API_KEY", KEY), (name, shell)];
+        let variable = |asked: &str| set.iter().find(|(name, _)| *name == asked).map(|(_, value)| value.into());
+        Config::read(variable, &machine).expect("a configuration")
+    };
+    for shell in ["/bin/false", "/usr/sbin/nologin"] {
+        let config = read("SHELL", shell);
+        assert_eq!(config.shell, Path::new("/bin/bash"));
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.starts_with(&format!("SHELL is {shell}, ")) && warning.contains("/bin/bash"), "{warning}");
+        let config = read("SINDRI_AGENT_SHELL", shell);
+        assert_eq!(config.shell, Path::new(shell));
+        assert!(config.warnings.is_empty());
+    }
+}
+
+#[test]
 fn all_problems_are_told_at_once() {
     let problems = problems(&[
         ("SINDRI_CONSOLE_URL", "ftp://user:hunter2@c"),

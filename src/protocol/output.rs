@@ -21,9 +21,9 @@ pub struct TerminalOutput<'a> {
     pub session_id: &'a SessionId,
     /// The bytes; whole UTF-8 characters where the program wrote such.
     pub data: &'a [u8],
-    /// Where they stand, in bytes since the start of the session; none for bytes that the agent adds itself.
+    /// Where they stand, in bytes since the start of the session; none for bytes of a replay.
     pub offset: Option<u64>,
-    /// They were sent before and are sent again to show a screen.
+    /// They restore a screen.
     pub replay: bool,
 }
 

@@ -279,6 +279,7 @@ impl Terminals {
         let (child, start) = shell.spawn(&[], &slave)?;
         let input = Input::new(self.budget.clone());
         let session = Session::new(key, pty, child, size, output.clone(), input, self.buffer.clone());
+        session.hold_open(slave);
         let session = Rc::new(session);
         let (opened, wait_opened) = async_channel::bounded(1);
         let exit = session.await_exit(wait_opened, self.reports.clone(), self.sweeper.clone());

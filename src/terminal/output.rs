@@ -143,7 +143,11 @@ impl Output {
         }
         let mut filter = self.scrollback.filter_at(from, self.filter.take());
         self.filter = Some((from, filter.clone()));
-        let (mut read, mut settled, mut shown) = (0, 0, 0);
+        if !filter.is_between_units() {
+            // The last chunk ended with an opening, and this one, unlike the live stream, does not go on with it.
+            into.extend_from_slice(b"\x1b\\");
+        }
+        let (mut read, mut settled, mut shown) = (0, 0, into.len());
         for byte in self.scrollback.bytes_from(from).take(max) {
             filter.push(byte, into);
             read += 1;
@@ -338,6 +342,9 @@ mod tests {
         for max in 17..bytes.len() {
             assert_eq!(shown(&mut printed(bytes), bytes.len(), max), whole, "{max}");
         }
+        // A unit that is longer than a chunk is begun again, and what was begun is closed.
+        let (screen, _) = shown(&mut printed(b"\x1b]52;c;\x07\x1b[31mx"), 14, 5).expect("it is there");
+        assert_eq!(screen, b"\x1bc\x1b[?25h\x1b]9999;\x1b\\\x1b[31mx\x1b[?25h");
     }
 
     /// A unit of which some was sent, and what a terminal is told of it before the rest comes.
@@ -358,6 +365,7 @@ mod tests {
             (b"\x1b]52;c;aG", b"k=\x07", b"\x1b]9999;"),
             (b"\x1b]52;c;aG", b"\x1b[31m", b"\x1b]9999;"),
             (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b]9999;\x1b"),
+            (b"\x1b]52;c;aG", b"\x1b]0;t\x07", b"\x1b]9999;"),
             (b"\x1bP$", b"qm\x1b\\", b"\x1bX"),
             (b"\x1b", b"Z", b""),
             (b"\xc2", b"\x9bc", b""),
@@ -398,7 +406,7 @@ mod tests {
         assert_eq!(output.epilogue(), b"\x1b[?25h\x1b]9999;");
         let mut shown = Vec::new();
         assert_eq!(output.replay_chunk(end - 10, 10, &mut shown), 10, "the beginning is not known");
-        assert_eq!(shown, b"\x1b]9999;");
+        assert_eq!(shown, b"\x1b\\\x1b]9999;");
         assert_eq!(output.replay_chunk(0, 10, &mut shown), 10, "that is gone");
         assert_eq!(shown, b"");
     }

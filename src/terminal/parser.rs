@@ -9,7 +9,10 @@ use memchr::{memchr2, memchr3};
 /// How many numbers of one sequence are kept; more are legal and never seen.
 const NUMBERS_MAX: usize = 16;
 
-pub(super) const ESC: u8 = 0x1b;
+/// The longest control sequence that has a meaning, in bytes between `ESC [` and its last: some dozen colours.
+const SEQUENCE_BYTES_MAX: u16 = 256;
+
+const ESC: u8 = 0x1b;
 const BEL: u8 = 0x07;
 const CANCEL: u8 = 0x18;
 const SUBSTITUTE: u8 = 0x1a;
@@ -72,10 +75,10 @@ pub(super) struct Sequence {
     pub(super) marker: u8,
     /// The byte 0x20–0x2F behind the numbers; 0 without.
     pub(super) intermediate: u8,
-    /// A byte stands where no terminal expects it: none has an agreed meaning for the sequence.
+    /// It is too long, or a byte stands where no terminal expects it: there is no agreed meaning for it.
     pub(super) malformed: bool,
-    /// At least one byte was read.
-    begun: bool,
+    /// How many bytes were read.
+    length: u16,
     numbers: [u16; NUMBERS_MAX],
     /// Index of the number that is being read.
     at: usize,
@@ -88,7 +91,9 @@ impl Sequence {
     }
 
     fn take(&mut self, byte: u8) {
-        let is_first = !std::mem::replace(&mut self.begun, true);
+        let is_first = self.length == 0;
+        self.length = self.length.saturating_add(1);
+        self.malformed |= self.length > SEQUENCE_BYTES_MAX;
         match byte {
             b'0'..=b';' => {
                 self.malformed |= self.intermediate != 0;

@@ -1,6 +1,6 @@
 //! One pseudo-terminal: its master end on the reactor, its size, and the process groups behind it.
 //!
-//! It does not spawn: the slave end goes to whoever does, once. `portable-pty` opens and sizes; reading and writing is
+//! It does not spawn: the slave end goes to the caller, once. `portable-pty` opens and sizes; reading and writing is
 //! on a duplicate of its descriptor, non-blocking.
 
 use crate::sys::descriptor::duplicate;
@@ -58,7 +58,7 @@ impl Pty {
         &self.io
     }
 
-    /// Reads what is there now. No bytes mean the end: nobody has the slave end open any more.
+    /// Reads what is there now. No bytes mean the end: no process has the slave end open.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.io, &mut *into)) {
             // So Linux tells the end of a terminal.

@@ -1,16 +1,16 @@
 //! The filter that a replay goes through: what a terminal would answer, or act on, is shown only once, when it is live.
 //!
 //! It is a list of what passes: characters, and the sequences that are known to only draw or set modes. Everything else
-//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, what nobody knows.
-//! What passes is written anew in its 7-bit form, so that no terminal reads it in another way; an invalid byte becomes
-//! a question mark. A string is never longer than [`UNIT_BYTES_MAX`].
+//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, what is not known.
+//! What passes is written in its 7-bit form, so that all terminals read it alike; an invalid byte becomes a question
+//! mark. A string is never longer than [`UNIT_BYTES_MAX`].
 //!
 //! A *unit* is a character, a sequence or a string: what passes as a whole or not at all.
 
 use super::modes::{Modes, Scanner};
 use super::parser::{C1_LEAD, Kind, Sequence, State, Token};
 
-/// The longest sequence that passes, in bytes: a link to twice the longest address that browsers are known to take.
+/// The longest string that passes, in bytes: a link to twice the longest address that browsers are known to take.
 const UNIT_BYTES_MAX: usize = 4 << 10;
 
 /// Control characters that draw: backspace, tab, line feeds, carriage return, shifts of the character set.
@@ -104,9 +104,14 @@ impl Filter {
             }
             shown.clear();
             ahead.push(byte, &mut shown);
-            // A string that another sequence breaks off does not pass with that.
-            let passes = if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() };
-            outlook = if ahead.is_between_units() { Some(passes) } else { ahead.outlook() };
+            outlook = if ahead.is_between_units() {
+                Some(if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() })
+            } else if in_string && !ahead.unit.starts_with(&self.unit) {
+                // Another sequence breaks the string off.
+                Some(false)
+            } else {
+                ahead.outlook()
+            };
         }
         outlook
     }
@@ -186,7 +191,8 @@ impl Filter {
     fn may_pass(&self) -> bool {
         let valid = self.unit.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let rest = self.unit.len() - valid.len();
-        rest < 4 && if valid.contains(';') { command_passes(valid.as_bytes()) } else { rest == 0 }
+        let is_number = || rest == 0 && valid.bytes().all(|byte| byte.is_ascii_digit());
+        rest < 4 && if valid.contains(';') { command_passes(valid.as_bytes()) } else { is_number() }
     }
 
     fn text(&mut self, byte: u8, out: &mut Vec<u8>) {

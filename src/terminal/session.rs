@@ -19,6 +19,7 @@ use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -76,6 +77,8 @@ struct Leader {
     child: Child,
     /// It is known that it runs or cannot be run, or nobody waits for that any more.
     started: Cell<bool>,
+    /// The slave end, as long as the shell runs: a program that closes all of its own may open the terminal again.
+    slave: RefCell<Option<OwnedFd>>,
     /// The session was told to end, so what remains of it matters.
     ending: Cell<bool>,
     gone: Cell<bool>,
@@ -114,6 +117,7 @@ impl Session {
             shell: Rc::new(Leader {
                 child,
                 started: Cell::new(false),
+                slave: RefCell::default(),
                 ending: Cell::new(false),
                 gone: Cell::new(false),
             }),
@@ -125,6 +129,11 @@ impl Session {
             waker: RefCell::new(None),
             buffer,
         }
+    }
+
+    /// Keeps the terminal from ending before the shell does.
+    pub(super) fn hold_open(&self, slave: OwnedFd) {
+        *self.shell.slave.borrow_mut() = Some(slave);
     }
 
     /// Writes what was typed, and queues what the terminal does not take at once.
@@ -214,6 +223,7 @@ impl Session {
         async move {
             let is_opened = opened.recv().await.is_ok();
             let code = shell.child.exited().await;
+            shell.slave.take();
             if !is_opened {
                 return;
             }

@@ -24,6 +24,25 @@ pub(super) struct Shell {
 /// The directories of programs where the agent itself was given none.
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Variables that say in which encoding programs write. The first one that is set counts.
+const LOCALE: [&str; 3] = ["LC_ALL", "LC_CTYPE", "LANG"];
+
+/// UTF-8 locales, and the files each of which shows that it is there: of the GNU C library, of musl (which knows the
+/// first one without a file of its own), of macOS.
+const UTF8_LOCALES: [(&str, &[&str]); 2] = [
+    (
+        "C.UTF-8",
+        &[
+            "usr/lib/locale/C.utf8",
+            "usr/lib/locale/C.UTF-8",
+            "usr/share/locale/C.UTF-8",
+            "lib/ld-musl-x86_64.so.1",
+            "lib/ld-musl-aarch64.so.1",
+        ],
+    ),
+    ("en_US.UTF-8", &["usr/lib/locale/en_US.utf8", "usr/lib/locale/en_US.UTF-8", "usr/share/locale/en_US.UTF-8"]),
+];
+
 impl Shell {
     /// The shell that was asked for, or the default one as a login shell.
     pub(super) fn new(asked_for: Option<&str>, settings: &Settings) -> Self {
@@ -66,6 +85,12 @@ fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &P
     environment.set("COLORTERM", "truecolor");
     environment.set("SHELL", shell);
     environment.set("HOME", home);
+    let is_set = |name: &&str| environment.value(name).is_some_and(|value| !value.is_empty());
+    if !LOCALE.iter().any(is_set)
+        && let Some(locale) = utf8_locale(Path::new("/"))
+    {
+        environment.set("LANG", locale);
+    }
     let mut set_if_missing = |name: &str, value: &str| {
         if environment.value(name).is_none() {
             environment.set(name, value);
@@ -77,6 +102,12 @@ fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &P
         set_if_missing("LOGNAME", &user.name);
     }
     environment
+}
+
+/// A UTF-8 locale that the system has.
+fn utf8_locale(root: &Path) -> Option<&'static str> {
+    let is_there = |(_, files): &&(&str, &[&str])| files.iter().any(|file| root.join(file).exists());
+    UTF8_LOCALES.iter().find(is_there).map(|(name, _)| *name)
 }
 
 /// An entry of `/etc/passwd`.
@@ -131,6 +162,16 @@ mod tests {
         assert_eq!(value("COLORTERM"), Some("truecolor"));
         assert_eq!(value("PATH"), Some(PATH_DEFAULT), "the agent's own value counts as a secret here");
         assert_eq!((value("HOME"), shell.home.to_str()), (Some("/home/a"), Some("/home/a")));
+    }
+
+    #[test]
+    fn locale_is_one_that_exists() {
+        let root = tempfile::tempdir().expect("a directory");
+        assert_eq!(utf8_locale(root.path()), None);
+        for (file, locale) in [("usr/share/locale/en_US.UTF-8", "en_US.UTF-8"), ("usr/lib/locale/C.utf8", "C.UTF-8")] {
+            std::fs::create_dir_all(root.path().join(file)).expect("writable");
+            assert_eq!(utf8_locale(root.path()), Some(locale));
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! - what can be sent and is not known of is announced, and whatever is printed can be sent in the end;
 //! - a replay starts outside every sequence and character, or has nothing to show, and leaves a terminal (`vt`) in the
 //!   modes in which the whole output would have left it;
+//! - nothing in a replay is what a terminal answers or acts on, nor does what goes on live complete such a thing; a
+//!   replay waits only behind the beginning of a sequence that is not there as a whole;
 //! - the scrollback holds no more than its bound, and no more than the least where the budget is used up.
 //!
 //! How an input is read: a byte whose bit 0 says that the budget is used up (the scrollback is tiny then and forgets
@@ -19,6 +21,7 @@
 
 mod vt;
 
+use draupnir::terminal::Replay;
 use draupnir::terminal::SCROLLBACK_BYTES_MAX;
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
@@ -39,7 +42,7 @@ const FRAMES_MAX: usize = 4_096;
 const REPLAYS_MAX: u32 = 4;
 
 /// Sequences that bear on a replay, whole and in parts.
-const SEQUENCES: [&[u8]; 16] = [
+const SEQUENCES: [&[u8]; 32] = [
     b"\x1b[?1049h",
     b"\x1b[?1049l",
     b"\x1b[?25l",
@@ -56,6 +59,22 @@ const SEQUENCES: [&[u8]; 16] = [
     b"\x1b(",
     b"\xe2\x82\xac\xf0\x9f\xa6\x80",
     b"\r\n",
+    b"\x1b[c",
+    b"\x1b[?6n",
+    b"\x1b]11;?\x07",
+    b"\x1b]52;c;aGk=\x1b\\",
+    b"\x1bP$qm\x1b\\",
+    b"\xc2\x9b>q",
+    b"\xc2\x9d9;done\xc2\x9c",
+    b"\x05\x07",
+    b"\x1b[22t\x1bZ",
+    b"\x1b[?1004;2026$",
+    b"\x1b[",
+    b"\x1b]1",
+    b"\xc2",
+    b"\x9b",
+    b"1;?",
+    b"p",
 ];
 
 /// Holds one input to what must be true.
@@ -146,10 +165,10 @@ impl Play {
                 self.sent = self.sent.max(self.held_from());
                 self.allow();
             }
-            6 => self.replay(),
+            6 => self.replay(how),
             _ => {
-                self.print(SEQUENCES[how & 15]);
-                self.last = SEQUENCES[how & 15].to_vec();
+                self.print(SEQUENCES[how & 31]);
+                self.last = SEQUENCES[how & 31].to_vec();
             }
         }
         rest
@@ -209,33 +228,71 @@ impl Play {
         assert!(!self.stream.waits_for_rest());
     }
 
-    /// Somebody re-attaches: what is shown must leave the terminal as if the beginning had been seen.
-    fn replay(&mut self) {
+    /// A console re-attaches: what it is shown must leave its terminal as if it had seen the beginning, and make it answer
+    /// nothing but what is asked live.
+    fn replay(&mut self, how: usize) {
         self.replays += 1;
         if self.replays > REPLAYS_MAX {
             return;
         }
         let replay = self.stream.replay();
-        let end = self.printed.len() as u64;
-        assert!((self.held_from()..=end).contains(&replay.from));
+        let (held_from, end) = (self.held_from(), self.printed.len() as u64);
+        assert!((held_from..=end).contains(&replay.from));
         if replay.from < end {
             assert!(!self.splits_character(replay.from), "a replay starts within a character");
             let before = &self.printed[..place(replay.from)];
             assert!(Vt::default().read(before), "a replay starts within a sequence");
+            assert!(Vt::default().read(&replay.prelude), "the prelude ends within a sequence");
         }
         self.check_nothing_to_show(replay.from);
-        let (mut whole, mut shown) = (Vt::default(), Vt::default());
-        whole.read(&self.printed);
-        assert!(shown.read(&replay.prelude), "the prelude ends within a sequence");
-        shown.read(&self.printed[place(replay.from)..]);
-        assert_eq!(shown, whole, "the modes behind what was held");
+        let until = self.sent.clamp(held_from, end);
+        let Some(mut shown) = self.repeat(replay, until, 1 << (how & 15)) else { return };
+        assert!(vt::acts(&shown).is_empty(), "a replay acts: {}", shown.escape_ascii());
+        let repeated = shown.len();
+        // What was not sent comes live.
+        self.attached = true;
+        self.sent = until;
+        self.hear();
+        self.send(SCROLLBACK_BYTES_MAX);
+        shown.extend_from_slice(&self.printed[place(until)..place(self.sent)]);
+        let early = vt::acts(&shown).into_iter().find(|at| *at < repeated);
+        assert_eq!(early, None, "live output makes a replay act: {}", shown.escape_ascii());
+        let (mut whole, mut seen) = (Vt::default(), Vt::default());
+        whole.read(&self.printed[..place(self.sent)]);
+        seen.read(&shown);
+        // Where it begins within a sequence, that is gone, and with it what it sets.
+        if repeated > 0 || Vt::default().read(&self.printed[..place(until)]) {
+            assert_eq!(seen.clone().unfocused(), whole.clone().unfocused(), "the modes behind what was shown");
+        }
+        let epilogue = self.stream.epilogue();
         let mut after = Vt::default();
-        assert!(after.read(&replay.epilogue) && !replay.epilogue.is_empty());
+        after.read(&epilogue);
+        assert!(!epilogue.is_empty());
         assert_eq!(after, whole, "the modes that the epilogue sets");
     }
 
+    /// The bytes of a replay up to what was sent, in parts of `max` output bytes; `None` where it waits.
+    fn repeat(&mut self, replay: Replay, until: u64, max: usize) -> Option<Vec<u8>> {
+        let Replay { prelude: mut shown, from } = replay;
+        let max = max.max(self.printed.len() / FRAMES_MAX);
+        let mut at = from.min(until);
+        while at < until {
+            let asked = place(until - at).min(max);
+            let settled = self.stream.replay_chunk(at, asked, &mut self.frame);
+            assert!(settled <= asked);
+            if settled == 0 {
+                let is_open = !Vt::default().read(&self.printed) || self.printed.ends_with(b"\xc2");
+                assert!(is_open, "it waits: {}", self.printed[place(at)..].escape_ascii());
+                return None;
+            }
+            shown.extend_from_slice(&self.frame);
+            at += settled as u64;
+        }
+        Some(shown)
+    }
+
     /// A replay that shows nothing had no line to begin with.
-    fn check_nothing_to_show(&self, from: u64) {
+    fn check_nothing_to_show(&mut self, from: u64) {
         let first = place(self.held_from());
         let held = &self.printed[first..];
         if place(from) < self.printed.len() || held.len() < 2 {
@@ -248,7 +305,7 @@ impl Play {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         let from = self.held_from();
         let bytes = self.printed.len() - place(from);
         let bound = if self.starved { 1 << 10 } else { SCROLLBACK_BYTES_MAX };
@@ -259,13 +316,13 @@ impl Play {
     }
 
     /// The offset of the oldest byte that is held.
-    fn held_from(&self) -> u64 {
+    fn held_from(&mut self) -> u64 {
         self.stream.chunk(0, 0, &mut Vec::new())
     }
 
     /// Nothing follows: whatever was held back goes, and no frame ended where it should not have.
     fn finish(&mut self) {
-        self.replay();
+        self.replay(15);
         self.stream.end();
         self.released = self.printed.len() as u64;
         self.hear();
