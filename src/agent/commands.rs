@@ -199,10 +199,16 @@ impl Agent {
         let spec = Spec::from(dispatch);
         let share = self.commands.share_to_wait(spec.bytes());
         let may_wait = share.is_some();
-        let told_timeout_ms = if timeout_ms == 0 { TIMEOUT_DEFAULT_MS } else { timeout_ms.min(TIMEOUT_MAX_MS) };
+        let effective_timeout_ms = if timeout_ms == 0 { TIMEOUT_DEFAULT_MS } else { timeout_ms.min(TIMEOUT_MAX_MS) };
         self.commands.live.insert(
             command,
-            Live { id: id.clone(), spec: Some((spec, share)), streams, timeout_ms: told_timeout_ms, unaudited: None },
+            Live {
+                id: id.clone(),
+                spec: Some((spec, share)),
+                streams,
+                timeout_ms: effective_timeout_ms,
+                unaudited: None,
+            },
         );
         let now = self.start.elapsed();
         match self.engine.command_requested(now, command, id_hash, timeout_ms, may_wait) {
@@ -263,7 +269,7 @@ impl Agent {
             Some(_) => (EXIT_REFUSED, Some(ResultReason::AuditUnavailable)),
             None => (captured.exit_code(exit_code), captured.not_started.map(|_| ResultReason::SpawnFailed)),
         };
-        // What a command itself made of the end of the agent says more than that it was told of it.
+        // A command that handles the SIGTERM of a drain chooses its own exit code.
         let exit_code = captured.exited.filter(|_| end == CommandEnd::Drained).unwrap_or(exit_code);
         if end == CommandEnd::TimedOut {
             captured.note_timeout(live.timeout_ms);
