@@ -239,7 +239,7 @@ fn whole_session_ends_however_a_process_left_the_group() {
 #[test]
 fn background_program_prints_on_after_its_command_ended() {
     let (console, agent) = start();
-    // More than a pipe holds, so that somebody must read it.
+    // More than a pipe holds: it blocks unless the agent reads on.
     let line = "mkfifo ~/go; nohup sh -c 'read go < ~/go; echo hi; echo hi >&2; head -c 200000 /dev/zero; \
                 echo alive > ~/lives' & echo early";
     assert_eq!(console.browser().run(line)["stdout"], "early\n");

@@ -1,4 +1,4 @@
-//! What each signal does to the agent, whatever it inherited. A table: one more signal is one more line.
+//! What each signal does to the agent, independent of what it inherited. A new signal is a new line in the table.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -108,9 +108,9 @@ fn inherited_mask_and_dispositions_change_nothing() {
     let inherited = ["--block-signal", "--ignore-signal=INT,QUIT,TERM,USR1,CHLD,TSTP"];
     let agent = connected(&console, inheriting(&console, &inherited));
     // Children get the defaults.
-    let told = console.browser().run("grep -E '^Sig(Blk|Ign):' /proc/self/status");
+    let result = console.browser().run("grep -E '^Sig(Blk|Ign):' /proc/self/status");
     let none = "0000000000000000";
-    assert_eq!(told["stdout"], format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"), "{told}");
+    assert_eq!(result["stdout"], format!("SigBlk:\t{none}\nSigIgn:\t{none}\n"), "{result}");
     console.browser().create("s", 80, 24).input("s", b"grep -E '^Sig(Blk|Ign)' /proc/self/st''atus\n");
     console.wait_text("s", &format!("SigBlk:\t{none}\r\nSigIgn:\t{none}\r\n"));
     agent.drain();
@@ -122,8 +122,8 @@ fn hang_up_ignored_at_the_start_stays_ignored() {
     let agent = connected(&console, inheriting(&console, &["--ignore-signal=HUP"]));
     agent.signal(Signal::HUP);
     console.from_now().nth_frame(2, "heartbeat");
-    let told = console.browser().run("grep ^SigIgn /proc/self/status");
-    assert_eq!(told["stdout"], "SigIgn:\t0000000000000000\n", "its children get the default all the same");
+    let result = console.browser().run("grep ^SigIgn /proc/self/status");
+    assert_eq!(result["stdout"], "SigIgn:\t0000000000000000\n", "its children get the default all the same");
     agent.drain();
 }
 

@@ -1,7 +1,7 @@
 //! Signals that the agent handles; `sys::disposition` says which it ignores.
 //!
 //! The first one that asks it to stop drains. A second SIGTERM, SIGINT or SIGQUIT ends the process at once, and does not
-//! go through the loop, so that it works whatever hangs. SIGCHLD matters only to PID 1, which inherits the orphans of
+//! go through the loop, so it works even when the loop hangs. SIGCHLD matters only to PID 1, which inherits the orphans of
 //! the whole container.
 
 use crate::report::Reporter;

@@ -1,13 +1,13 @@
 //! One-off commands: a process group each, on the reactor, their output bounded.
 //!
 //! It does not decide when a command starts, ends or is answered (`draupnir_fsm::command` does), gives no deadlines, and
-//! knows neither ids nor the link. No method blocks, whatever a program, a directory or a file system does.
+//! knows neither ids nor the link. No method blocks, even on a file system that does not answer.
 //!
 //! Invariants:
-//! - a start that hangs can be ended and given up like a command that runs: what appears later is killed and reaped;
+//! - a start that hangs can be ended and given up like a running command; a process that appears later is killed and reaped;
 //! - a command gets an empty standard input or its script, a session and process group of its own, and nothing of the
 //!   agent (`sys`);
-//! - what a command leaves in the background can go on printing for a while: it is read and thrown away (`discard`);
+//! - background processes of an ended command can print on for a while; their output is read and discarded (`discard`);
 //! - its process stands for itself until [`Commands::finish`]: no signal can reach a stranger;
 //! - what is kept of its output is bounded, whatever it prints, and drawn on the budget of all buffers.
 //!
@@ -157,8 +157,8 @@ impl Commands {
         }
     }
 
-    /// Begins to start a command, which [`Report::Started`] or [`Report::StartFailed`] tells the end of. What prevents it
-    /// is the standard error of its result, too.
+    /// Begins to start a command; [`Report::Started`] or [`Report::StartFailed`] follows. The reason of a failure is also
+    /// the standard error of the result.
     pub fn start(&mut self, command: CommandKey, spec: Spec) {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
@@ -231,8 +231,8 @@ impl Commands {
         Chunk { offset, data }
     }
 
-    /// Ends a command, whatever it does: reads what is left in its pipes and reaps its process if it is gone. One whose
-    /// start still hangs is killed, and reaped once it can be. A command that was never started has printed nothing. What
+    /// Ends a command in any state: reads the rest of its pipes and reaps its process if that has exited. A command whose
+    /// start still hangs is killed, and reaped as soon as possible. A command that was never started has printed nothing. What
     /// was streamed is held until it is [released](Self::release).
     pub fn finish(&mut self, command: CommandKey) -> Captured {
         let Some(Running { run, watch }) = self.running.remove(&command) else {

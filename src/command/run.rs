@@ -79,8 +79,8 @@ impl Run {
         kill_sessions(&[self.child.id()]);
     }
 
-    /// Nobody waits for it any more: what of it may still start is killed. True if it has not started yet, and is to be
-    /// watched on until it is gone.
+    /// Gives up a start that hangs and kills its process. True if the command had not started yet: its task must run on
+    /// until the process can be reaped.
     pub(super) fn give_up_start(&self) -> bool {
         let starts = self.started.set(Ok(())).is_ok();
         if starts {

@@ -1,4 +1,4 @@
-//! The dispositions of signals in the agent itself, whatever it inherited: none blocked, and each either at its default,
+//! The signals of the agent itself, independent of what it inherited: none is blocked, and each is at its default,
 //! ignored, or handled (by `agent::signals`).
 //!
 //! What children get is not touched: every disposition of theirs is the default (`exec.rs`).

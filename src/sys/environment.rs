@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 
-/// Variables of whatever started the agent that are not true of a session or command: which terminal or multiplexer shows
-/// it, over which connection it came, where it began, and by what a service speaks to its supervisor. Exact names.
+/// Variables that describe the surroundings of the agent's starter and are wrong in a session or command: its terminal,
+/// multiplexer, connection, directory and supervisor. Exact names.
 pub const NOT_INHERITED: &[&str] = &[
     // The terminal.
     "ALACRITTY_LOG",

@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! - Every call between the start and the exec is async-signal-safe, leaves `errno` alone (`raw.rs`), and works on
-//!   [`Memory`], which nobody else changes.
+//!   [`Memory`], which nothing else changes.
 //! - No handler of the agent runs in the child: all signals are blocked until their dispositions are the defaults.
 
 use super::raw;

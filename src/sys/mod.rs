@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`spawn`] | starts a program in a session of its own, with nothing of the agent in it |
 //! | [`child`] | a started program: waits for it on the reactor, signals it, reaps it, and the orphans left to PID 1 |
-//! | [`session`] | ends whatever remains of sessions |
+//! | [`session`] | ends the remaining processes of sessions |
 //! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
 //! | [`environment`] | the variables that children get, and the erasure of those that nobody may read |
@@ -19,6 +19,7 @@ pub mod descriptor;
 pub mod disposition;
 pub mod environment;
 mod exec;
+mod flight;
 pub mod process;
 mod raw;
 pub mod session;

@@ -1,4 +1,4 @@
-//! Ends whatever remains of sessions: the processes that no signal to a process group reaches.
+//! Ends the remaining processes of sessions: those that no signal to a process group reaches.
 //!
 //! It does not signal groups ([`Child`](super::child::Child) does) and knows no grace. A process that made a session of
 //! its own (`setsid`) is not found. Costly (it looks at every process of the machine), so it is for the end of a session

@@ -12,27 +12,18 @@
 
 use super::child::{Child, signal_group};
 use super::environment::Environment;
-use super::exec::{self, ERROR_BYTES, Memory, Plan, Pointers, Step};
+use super::exec::{self, Memory, Plan, Pointers, Step};
+use super::flight::{Flight, Share};
+pub use super::flight::{STARTS_BYTES_MAX, STARTS_MAX};
 use super::process;
 use async_io::Async;
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// How many programs may be about to start. All 256 sessions and 16 commands may be at once; the rest is for those that
-/// hang on a file system that does not answer, and were given up.
-pub const STARTS_MAX: usize = 320;
-
-/// The memory that programs which are about to start may hold, in bytes of arguments and variables: 16 commands of the
-/// longest message there is, and as much again.
-pub const STARTS_BYTES_MAX: usize = 32 << 20;
 
 /// What to start, and in which surroundings.
 #[derive(Debug)]
@@ -93,7 +84,7 @@ pub enum SpawnError {
     /// The operator must look for a file system that does not answer: too many starts wait for one.
     #[error("cannot start a process: {STARTS_MAX} starts, or {} MiB of them, hang already on a file system that does not answer", STARTS_BYTES_MAX >> 20)]
     Hanging,
-    /// Whoever asked must shorten it: an argument or variable, or all of them together, is longer than the system takes.
+    /// The caller must shorten it: an argument, a variable, or all of them together are longer than the system takes.
     #[error("{}: an argument or variable is longer than this system takes (128 KiB on Linux), or all of them are", .program.display())]
     TooLong {
         /// The program as it was asked for.
@@ -160,16 +151,13 @@ pub fn spawn(program: &Program<'_>) -> Result<(Child, Start), SpawnError> {
     let memory = Box::new(memory.map_err(SpawnError::Exhausted)?);
     let share = Share::take(memory.bytes()).ok_or(SpawnError::Hanging)?;
     let pipe = Async::new(pipe_reads).map_err(SpawnError::Exhausted)?;
-    // SAFETY: `Start` keeps the box until the child has left it, or for ever.
+    // SAFETY: `Flight` frees the box only after the child has left it.
     let pid = unsafe { exec::start(&memory) }.map_err(SpawnError::Exhausted)?;
     let start = Start {
         pid: Pid::from_raw(pid).expect("a child has a number above 0"),
         program: program.path.into(),
         directory: program.home.join(program.directory.unwrap_or(Path::new(""))),
-        pipe,
-        memory: ManuallyDrop::new(memory),
-        has_left: false,
-        _share: share,
+        flight: Some(Flight::new(pipe, memory, share)),
     };
     let child = Child::adopt(start.pid).map_err(SpawnError::Exhausted)?;
     Ok((child, start))
@@ -181,12 +169,7 @@ pub struct Start {
     pid: Pid,
     program: PathBuf,
     directory: PathBuf,
-    /// Its writing end is the child's alone, and closed by the exec or the end of the child; both only after it has left
-    /// the memory.
-    pipe: Async<OwnedFd>,
-    memory: ManuallyDrop<Box<Memory>>,
-    has_left: bool,
-    _share: Share,
+    flight: Option<Flight>,
 }
 
 impl Start {
@@ -196,9 +179,10 @@ impl Start {
     /// Why the program does not run. A child that was killed on its way is no error: it tells of that by its exit code.
     pub async fn done(mut self, child: &Child) -> Result<(), SpawnError> {
         let mut said = Vec::new();
-        while !self.hear(&mut said) {
+        while let Some(flight) = self.flight.as_mut().filter(|flight| !flight.has_left()) {
             // The reactor refuses nothing that it has accepted once.
-            self.pipe.readable().await.expect("the reactor still watches this pipe");
+            flight.readable().await.expect("the reactor still watches this pipe");
+            flight.hear(&mut said);
         }
         let failure = said.split_first().and_then(|(step, errno)| {
             let errno = i32::from_ne_bytes(errno.try_into().ok()?);
@@ -210,20 +194,6 @@ impl Start {
         };
         child.exited().await;
         Err(failure)
-    }
-
-    /// Reads what there is in the pipe; true at its end, when the child has left the memory.
-    fn hear(&mut self, said: &mut Vec<u8>) -> bool {
-        let mut bytes = [0; ERROR_BYTES];
-        while !self.has_left {
-            match rustix::io::read(&self.pipe, &mut bytes) {
-                Ok(0) => self.has_left = true,
-                Ok(count) => said.extend_from_slice(bytes.get(..count).unwrap_or_default()),
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
-        self.has_left
     }
 
     fn explain(&self, step: Step, error: io::Error) -> SpawnError {
@@ -250,53 +220,12 @@ impl std::fmt::Debug for Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
-        if self.hear(&mut Vec::new()) {
-            // SAFETY: the child has left the memory, and it is not used after this.
-            unsafe { ManuallyDrop::drop(&mut self.memory) };
-        } else {
-            // Its number is its own: it has not even left the pipe. What it works with stays for ever.
+        let Some(mut flight) = self.flight.take() else { return };
+        if !flight.hear(&mut Vec::new()) {
+            // The number is the child's: it has not even left the pipe.
             signal_group(self.pid, Signal::KILL);
+            flight.abandon();
         }
-    }
-}
-
-/// What all starts together hold.
-#[derive(Debug, Default)]
-struct InFlight {
-    starts: usize,
-    bytes: usize,
-}
-
-static IN_FLIGHT: Mutex<InFlight> = Mutex::new(InFlight { starts: 0, bytes: 0 });
-
-fn in_flight() -> MutexGuard<'static, InFlight> {
-    IN_FLIGHT.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The share of one start.
-#[derive(Debug)]
-pub(super) struct Share {
-    bytes: usize,
-}
-
-impl Share {
-    /// None where too many starts hang.
-    pub(super) fn take(bytes: usize) -> Option<Self> {
-        let mut all = in_flight();
-        if all.starts >= STARTS_MAX || all.bytes.saturating_add(bytes) > STARTS_BYTES_MAX {
-            return None;
-        }
-        all.starts += 1;
-        all.bytes += bytes;
-        Some(Self { bytes })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        let mut all = in_flight();
-        all.starts -= 1;
-        all.bytes -= self.bytes;
     }
 }
 

@@ -414,7 +414,7 @@ fn starts_that_hang_are_bounded_in_number_and_memory() {
 #[cfg(target_os = "linux")]
 #[ignore = "run by starts_that_hang_are_bounded_in_number_and_memory"]
 fn takes_every_start() {
-    use super::spawn::{STARTS_BYTES_MAX, STARTS_MAX, Share};
+    use super::flight::{STARTS_BYTES_MAX, STARTS_MAX, Share};
     let many: Vec<_> = (0..STARTS_MAX).map(|_| Share::take(1).expect("there is room")).collect();
     let error = start("true", &[]).expect_err("too many");
     assert!(matches!(error, SpawnError::Hanging), "{error}");

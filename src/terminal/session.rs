@@ -75,7 +75,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct Leader {
     child: Child,
-    /// It is known that it runs or cannot be run, or nobody waits for that any more.
+    /// Its start has succeeded, failed or been given up.
     started: Cell<bool>,
     /// The slave end, as long as the shell runs: a program that closes all of its own may open the terminal again.
     slave: RefCell<Option<OwnedFd>>,
@@ -182,8 +182,8 @@ impl Session {
         sweeper.kill(self.shell.child.id());
     }
 
-    /// Nobody waits for its start any more: what of it may still start is killed. True if it has not started yet, and is to
-    /// be carried on until it is gone.
+    /// Gives up a start that hangs and kills its process. True if the shell had not started yet: the task must run on until
+    /// the process can be reaped.
     pub(super) fn give_up_start(&self) -> bool {
         let starts = !self.shell.started.replace(true);
         if starts {
@@ -248,7 +248,7 @@ impl Session {
             return reports.report(Report::OpenFailed { session, error }).await;
         }
         reports.report(Report::Opened { session }).await;
-        // Nobody else sends, so there is room.
+        // The channel has room: this is its only message.
         let _ = opened.try_send(());
         drop(opened);
         let mut waits = Waits::default();

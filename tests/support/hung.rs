@@ -95,7 +95,7 @@ impl Hung {
     pub(crate) fn wait_kept(&self, requests: usize) {
         let waits = |state: &mut State| state.kept.len() < requests;
         let waited = self.daemon.changed.wait_timeout_while(self.daemon.lock(), WAIT_MAX, waits);
-        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "nobody asks the file system");
+        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "no process asks the file system");
     }
 
     /// Answers all that was asked, and all that will be.
@@ -149,7 +149,7 @@ impl Daemon {
     fn reply(&self, unique: u64, error: i32, body: &[u8]) {
         let length = u32::try_from(16 + body.len()).expect("short");
         let header = [&length.to_ne_bytes()[..], &error.to_ne_bytes(), &unique.to_ne_bytes(), body].concat();
-        // Whoever asked may be gone.
+        // The process that asked may be gone.
         let _ = (&self.device).write(&header);
     }
 }
