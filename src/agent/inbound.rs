@@ -5,7 +5,7 @@
 
 use super::Agent;
 use crate::identity::Identity;
-use crate::link::{Report as LinkReport, Verdict};
+use crate::link::{RegistrationOutcome, Report as LinkReport};
 use crate::protocol::{self, DecodeError, Ignored, Inbound, TerminalMessage};
 use crate::report::Report;
 use draupnir_fsm::fact::{Attempt, Fact};
@@ -81,20 +81,25 @@ impl Agent {
     ) {
         // What the console said before concerns another answer.
         self.words = None;
-        match Verdict::of(status) {
-            Verdict::Registered => {
+        match RegistrationOutcome::of(status) {
+            RegistrationOutcome::Registered => {
                 let id = id.and_then(|id| protocol::InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| self.config.instance_id.clone());
                 self.remember(Identity { id: Some(id), path: self.registering_at });
                 tracing::info!(attempt, status, instance_id = %self.instance_id(), "registered");
             }
-            Verdict::Redirected => tracing::error!(attempt, status, location, "the console answers with a redirect"),
+            RegistrationOutcome::Redirected => {
+                tracing::error!(attempt, status, location, "the console answers with a redirect");
+            }
             // Which of the two paths a console serves is found out by trying.
-            Verdict::WrongPath => {
+            RegistrationOutcome::WrongPath => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
                 tracing::debug!(attempt, status, words, "the console does not register instances on this path");
             }
-            Verdict::KeyRefused | Verdict::PayloadRefused | Verdict::Rejected | Verdict::Unavailable => {
+            RegistrationOutcome::KeyRefused
+            | RegistrationOutcome::PayloadRefused
+            | RegistrationOutcome::Rejected
+            | RegistrationOutcome::Unavailable => {
                 self.words = Some(words.to_owned()).filter(|words| !words.is_empty());
                 let colon = if words.is_empty() { "" } else { ": " };
                 self.trouble(format!("the console answers the registration with status {status}{colon}{words}"));
