@@ -2,35 +2,33 @@
 //!
 //! The thread of a call that timed out stays until the file system answers or the process ends.
 
+use async_io::Timer;
+use futures_lite::future;
 use std::io;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 /// Time limit of one call. A disk in standby takes some seconds to spin up.
 pub const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Runs a call that may hang on its own thread, and waits for it.
+/// Runs a call that may hang on another thread, and waits for it.
 ///
 /// # Errors
-/// The call's own error, [`io::ErrorKind::TimedOut`] after [`FILE_TIMEOUT`], or the reason why no thread could be started.
+/// The call's own error, or [`io::ErrorKind::TimedOut`] after [`FILE_TIMEOUT`].
 pub fn run<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    let (sender, outcome) = sync_channel(1);
-    thread::Builder::new().name("file".to_owned()).spawn(move || {
-        // Fails only after the timeout, when the receiver is gone.
-        let _ = sender.send(call());
-    })?;
-    match outcome.recv_timeout(FILE_TIMEOUT) {
-        Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Err(timed_out()),
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that read it failed")),
-    }
+    future::block_on(limit(blocking::unblock(call)))
 }
 
-/// The error of a call that timed out.
-pub fn timed_out() -> io::Error {
-    let text = format!("its file system did not answer within {} s", FILE_TIMEOUT.as_secs());
-    io::Error::new(io::ErrorKind::TimedOut, text)
+/// Limits the time of what runs already.
+///
+/// # Errors
+/// As [`run`].
+pub async fn limit<T>(running: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let timeout = async {
+        Timer::after(FILE_TIMEOUT).await;
+        let text = format!("its file system did not answer within {} s", FILE_TIMEOUT.as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+    };
+    future::or(running, timeout).await
 }
 
 #[cfg(test)]

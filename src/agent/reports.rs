@@ -4,7 +4,7 @@
 
 use super::Agent;
 use crate::identity::Identity;
-use crate::link::{Report as LinkReport, Verdict};
+use crate::link::{RegistrationOutcome, Report as LinkReport};
 use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
 use crate::report::Report;
 use crate::{audit, command, terminal};
@@ -84,23 +84,26 @@ impl Agent {
         let host = &mut self.host;
         // What the console said before concerns another answer.
         host.console_text = None;
-        match Verdict::of(status) {
-            Verdict::Registered => {
+        match RegistrationOutcome::of(status) {
+            RegistrationOutcome::Registered => {
                 let id = id.and_then(|id| InstanceId::new(&id).ok());
                 let id = id.unwrap_or_else(|| host.config.instance_id.clone());
                 host.remember(Identity { id: Some(id), path: host.registering_at });
                 tracing::info!(attempt = attempt.0, status, instance_id = %host.instance_id(), "registered");
             }
-            Verdict::Redirected => {
+            RegistrationOutcome::Redirected => {
                 tracing::error!(attempt = attempt.0, status, location, "the console answers with a redirect");
             }
             // Which of the two paths a console serves is found out by trying.
-            Verdict::WrongPath => {
+            RegistrationOutcome::WrongPath => {
                 host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
                 let attempt = attempt.0;
                 tracing::debug!(attempt, status, words, "the console does not register instances on this path");
             }
-            Verdict::KeyRefused | Verdict::PayloadRefused | Verdict::Rejected | Verdict::Unavailable => {
+            RegistrationOutcome::KeyRefused
+            | RegistrationOutcome::PayloadRefused
+            | RegistrationOutcome::Rejected
+            | RegistrationOutcome::Unavailable => {
                 host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
                 let colon = if words.is_empty() { "" } else { ": " };
                 host.connect_error(format!("the console answers the registration with status {status}{colon}{words}"));

@@ -33,7 +33,7 @@ pub struct Registered {
 
 /// What the status of a registration's answer means: the one table of it (wire.md, part B, "Registration").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RegistrationOutcome {
     /// 2xx, and 409 (already registered): the console knows this instance.
     Registered,
     /// 3xx: the console is elsewhere.
@@ -50,7 +50,7 @@ pub enum Verdict {
     Unavailable,
 }
 
-impl Verdict {
+impl RegistrationOutcome {
     /// What this HTTP status means.
     pub fn of(status: u16) -> Self {
         match status {
@@ -99,7 +99,7 @@ where
 fn read_answer(head: &Head, body: &Body, key: &Secret) -> Result<Registered, PeerFault> {
     let compression = head.compression().filter(|_| !body.bytes.is_empty());
     let id = if compression.is_some() { Ok(None) } else { words::id_of_body(&body.bytes) };
-    if Verdict::of(head.status) == Verdict::Registered {
+    if RegistrationOutcome::of(head.status) == RegistrationOutcome::Registered {
         if let Some(fault) = body.fault {
             return Err(PeerFault::BadBody(fault));
         }

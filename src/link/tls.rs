@@ -14,10 +14,8 @@ use super::roots::{self, Extent, Roots, RootsFault};
 use super::stream::Tcp;
 use super::target::Trust;
 use super::verifier::Verifier;
-use crate::file_timeout::{self, FILE_TIMEOUT};
+use crate::file_timeout;
 use async_channel::Receiver;
-use async_io::Timer;
-use futures_lite::future;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
@@ -143,12 +141,9 @@ impl Tls {
                 return Ok(Rc::clone(known));
             }
             let reading = self.reading.borrow_mut().get_or_insert_with(|| self.read()).clone();
-            let late = async {
-                Timer::after(FILE_TIMEOUT).await;
-                Err(RootsFault::Timeout(file_timeout::timed_out()))
-            };
             // The channel is closed when another task received the outcome; look again.
-            let outcome = future::or(async { Ok(reading.recv().await.ok()) }, late).await.map_err(Error::Roots)?;
+            let received = file_timeout::limit(async { Ok(reading.recv().await.ok()) }).await;
+            let outcome = received.map_err(|error| Error::Roots(RootsFault::Timeout(error)))?;
             *self.reading.borrow_mut() = None;
             if let Some(outcome) = outcome {
                 break outcome.map_err(Error::Roots)?;
