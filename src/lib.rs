@@ -36,3 +36,4 @@ pub mod restart;
 pub mod ring;
 pub mod sys;
 pub mod terminal;
+mod utf8;

@@ -88,9 +88,8 @@ fn replay_after_reset_asks_nothing_and_causes_nothing() {
     let data = |record: &Record| BASE64.decode(record.payload()["data"].as_str().unwrap_or_default().as_bytes());
     let is_output = |record: &Record| record.kind() == "terminal:output";
     line(&console, "s", r"printf '\033[c\033[31mred\007\033]52;c;aGk=\007\302\2336n\n'; echo rea''dy");
-    let printed = console.wait("the output", |record| {
-        is_output(record) && data(record).is_ok_and(|data| data.ends_with(b"ready\r\n"))
-    });
+    let printed = console
+        .wait("the output", |record| is_output(record) && data(record).is_ok_and(|data| data.ends_with(b"ready\r\n")));
     assert!(console.stream("s").data.windows(3).any(|part| part == b"\x1b[c"), "it is asked while it is live");
     // Frames keep their order: the agent has the pong, and repeats none of it as live output.
     console.after(&printed).ping(1);

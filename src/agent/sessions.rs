@@ -135,8 +135,8 @@ impl Source for Sessions {
             Cut::Bytes { from, max, replay: false } => {
                 let chunk = self.terminals.chunk(key, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
-                let message = (!data.is_empty())
-                    .then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
+                let message =
+                    (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
                 (data.len(), message)
             }
             Cut::Bytes { from, max, replay: true } => {

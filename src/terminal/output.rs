@@ -6,7 +6,7 @@
 use super::Replay;
 use super::replay::Filter;
 use super::scrollback::Scrollback;
-use super::utf8::incomplete_tail;
+use crate::utf8::incomplete_tail;
 use std::ops::Range;
 
 /// How long the beginning of a character waits for its rest, in milliseconds: the next read has it if anything will,
@@ -363,7 +363,10 @@ mod tests {
             (b"\x1b]1", b"1;?\x07", b"\x1b]9999;"),
             (b"\x1b]52;c;aG", b"k=\x07", b"\x1b]9999;"),
             (b"\x1b]52;c;aG", b"\x1b[31m", b"\x1b]9999;"),
-            (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b]9999;\x1b"),
+            (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b"),
+            (b"\x1b]52;c;aGk=\x1b", b"\\", b"\x1b"),
+            (b"\x1bPq\x1b", b"\\", b"\x1b"),
+            (b"\x1bPq\x1b", b"Z", b""),
             (b"\x1b]52;c;aG", b"\x1b]0;t\x07", b"\x1b]9999;"),
             (b"\x1bP$", b"qm\x1b\\", b"\x1bX"),
             (b"\x1b", b"Z", b""),
@@ -372,7 +375,12 @@ mod tests {
         ] {
             let mut output = printed(&[b"a", sent, rest].concat());
             let (screen, before) = shown(&mut output, 1 + sent.len(), 100).expect("the rest is there");
-            assert_eq!(screen, [b"\x1bc\x1b[?25ha", opening, b"\x1b[?25h", opening].concat(), "{:?}", sent.escape_ascii());
+            assert_eq!(
+                screen,
+                [b"\x1bc\x1b[?25ha", opening, b"\x1b[?25h", opening].concat(),
+                "{:?}",
+                sent.escape_ascii()
+            );
             assert!(screen.get(before..).expect("within").ends_with(opening));
         }
     }

@@ -21,8 +21,8 @@
 
 mod vt;
 
-use draupnir::terminal::SCROLLBACK_BYTES_MAX;
 use draupnir::terminal::Replay;
+use draupnir::terminal::SCROLLBACK_BYTES_MAX;
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
 use std::rc::Rc;

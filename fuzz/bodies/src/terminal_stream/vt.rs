@@ -213,8 +213,7 @@ fn piece(bytes: &[u8]) -> Option<(Piece<'_>, usize)> {
         kind @ (b']' | b'P' | b'X' | b'^' | b'_') => {
             let ends = |byte: &u8| is_special(*byte) || (kind == b']' && *byte == BEL);
             let end = rest.iter().position(ends)?;
-            let piece =
-                if CANCELS.contains(&rest[end]) { Piece::BrokenOff } else { Piece::String(kind, &rest[..end]) };
+            let piece = if CANCELS.contains(&rest[end]) { Piece::BrokenOff } else { Piece::String(kind, &rest[..end]) };
             Some((piece, behind + end + usize::from(rest[end] != ESC)))
         }
         b' '..=b'/' => {
