@@ -46,4 +46,5 @@ pub mod ring;
 pub mod sindri;
 pub mod sys;
 pub mod terminal;
+mod utf8;
 pub mod writer;

@@ -1,42 +1,45 @@
 //! The last bytes of a stream, by their offset: what can still be sent, or sent again.
 //!
-//! It does not know what the bytes are and cuts no characters out of them. It grows as it fills, in steps that the owner
-//! has to grant (all buffers share one budget); what is not granted it does without, and drops its oldest bytes sooner.
+//! It does not know what the bytes are. It grows as it fills, in steps that the owner has to grant (all buffers share one
+//! budget); without a grant it drops its oldest bytes sooner.
 //!
-//! Invariants: it holds the bytes of one range without a gap, up to the last byte pushed; never more than its bound.
+//! Invariants: it holds the bytes of one range without a gap, up to the last byte pushed; never more than its bound, nor
+//! than it was granted or may hold without a grant.
 //!
 //! Units: offsets count bytes since the start of the stream.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// What a ring may hold without asking, in bytes: a screen of text.
+/// What the ring of a command's output may hold without a grant, in bytes: a screen of text.
 pub const RING_BYTES_MIN: usize = 4 << 10;
 
 /// The last bytes of a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ring {
     bytes: VecDeque<u8>,
     end: u64,
+    bytes_min: usize,
     bytes_max: usize,
     granted: usize,
 }
 
 impl Ring {
-    /// A ring for a stream from `start` on, which holds at most `bytes_max`.
-    pub fn new(start: u64, bytes_max: usize) -> Self {
-        Self { bytes: VecDeque::new(), end: start, bytes_max, granted: 0 }
+    /// A ring that holds at most `bytes_max`, of which `bytes_min` need no grant.
+    pub fn new(bytes_min: usize, bytes_max: usize) -> Self {
+        Self { bytes: VecDeque::new(), end: 0, bytes_min, bytes_max, granted: 0 }
     }
 
-    /// Appends bytes. `grant` is asked for room, in bytes, and says whether there is any.
-    pub fn push(&mut self, bytes: &[u8], grant: impl FnMut(usize) -> bool) {
-        self.end = self.end.saturating_add(bytes.len() as u64);
-        let wanted = self.bytes.len().saturating_add(bytes.len());
-        let room = self.grow(wanted, grant);
-        let kept = bytes.get(bytes.len().saturating_sub(room)..).unwrap_or_default();
-        let excess = (self.bytes.len() + kept.len()).saturating_sub(room);
-        self.bytes.drain(..excess);
+    /// Appends bytes. `grant` is asked for room, in bytes, and says whether there is any; `dropped` is given the bytes
+    /// that are no longer held, in order.
+    pub fn push(&mut self, bytes: &[u8], grant: impl FnMut(usize) -> bool, mut dropped: impl FnMut(&[u8])) {
+        let room = self.grow(bytes.len(), grant);
+        // More than it can ever hold passes through.
+        let (through, kept) = bytes.split_at(bytes.len().saturating_sub(room));
+        self.drop_oldest((self.bytes.len() + kept.len()).saturating_sub(room), &mut dropped);
+        dropped(through);
         self.bytes.extend(kept);
+        self.end = self.end.saturating_add(bytes.len() as u64);
     }
 
     /// The offsets of the bytes that are held.
@@ -52,11 +55,6 @@ impl Ring {
     /// Nothing is held.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    /// How many bytes were granted, and are to be given back with the ring.
-    pub fn granted(&self) -> usize {
-        self.granted
     }
 
     /// The bytes from the offset `from` on, at most `bytes_max`, in two parts of which either may be empty. What is no
@@ -80,35 +78,41 @@ impl Ring {
         self.bytes.make_contiguous()
     }
 
-    /// Holds no more than `bytes` from now on until more is granted; the result is how much of the grant is given back.
-    pub fn shrink(&mut self, bytes: usize) -> usize {
-        let granted = self.granted.min(bytes.saturating_sub(RING_BYTES_MIN));
-        let given_back = self.granted - granted;
-        self.granted = granted;
-        self.bytes.drain(..self.bytes.len().saturating_sub(self.room()));
+    /// Holds no more than `bytes` from now on, which is all that is granted, or than needs no grant.
+    pub fn shrink(&mut self, bytes: usize, mut dropped: impl FnMut(&[u8])) {
+        self.granted = self.granted.min(bytes);
+        self.drop_oldest(self.bytes.len().saturating_sub(self.room()), &mut dropped);
         self.bytes.shrink_to(self.room());
-        given_back
     }
 
-    /// How much may be held now.
-    fn room(&self) -> usize {
-        (RING_BYTES_MIN + self.granted).min(self.bytes_max)
-    }
-
-    /// Makes room for `wanted` bytes, as far as the bound and the grants go; the result is the room.
-    fn grow(&mut self, wanted: usize, mut grant: impl FnMut(usize) -> bool) -> usize {
-        while self.room() < wanted.min(self.bytes_max) {
+    /// Makes room for `wanted` more bytes, as far as the bound and the grants go; the result is the room for all.
+    pub fn grow(&mut self, wanted: usize, mut grant: impl FnMut(usize) -> bool) -> usize {
+        let wanted = self.bytes.len().saturating_add(wanted).min(self.bytes_max);
+        while self.room() < wanted {
             // Twice as much each time, so that bytes are moved a bounded number of times.
-            let step = self.room().min(self.bytes_max - self.room());
-            if !grant(step) {
+            let next = self.room().saturating_mul(2).min(self.bytes_max);
+            if !grant(next - self.granted) {
                 break;
             }
-            self.granted += step;
+            self.granted = next;
         }
         let room = self.room();
         let target = wanted.min(room).next_power_of_two().min(room);
         self.bytes.reserve_exact(target.saturating_sub(self.bytes.len()));
         room
+    }
+
+    /// How much may be held now.
+    fn room(&self) -> usize {
+        self.granted.max(self.bytes_min).min(self.bytes_max)
+    }
+
+    fn drop_oldest(&mut self, count: usize, dropped: &mut impl FnMut(&[u8])) {
+        let (front, back) = self.bytes.as_slices();
+        let of_front = count.min(front.len());
+        dropped(front.get(..of_front).unwrap_or_default());
+        dropped(back.get(..count - of_front).unwrap_or_default());
+        self.bytes.drain(..count);
     }
 }
 
@@ -123,51 +127,45 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_granted_is_not_held() {
-        let mut ring = Ring::new(100, 1 << 20);
-        ring.push(&[1; 10_000], |_| false);
-        assert_eq!(ring.len(), RING_BYTES_MIN);
-        assert_eq!(ring.held(), 10_100 - RING_BYTES_MIN as u64..10_100);
-        assert_eq!(ring.granted(), 0);
-        ring.push(&[2; 10_000], |_| true);
+    fn ring_without_grant_holds_its_minimum() {
+        let mut ring = Ring::new(RING_BYTES_MIN, 1 << 20);
+        ring.push(&[1; 10_000], |_| false, |_| {});
+        assert_eq!(ring.held(), 10_000 - RING_BYTES_MIN as u64..10_000);
+        ring.push(&[2; 10_000], |_| true, |_| {});
         assert_eq!(ring.len(), RING_BYTES_MIN + 10_000);
-        assert!(ring.granted() >= 10_000);
-        let granted = ring.granted();
-        assert_eq!(ring.shrink(0), granted);
+        ring.shrink(0, |_| {});
         assert_eq!(copy(&ring, 0, usize::MAX), [2; RING_BYTES_MIN]);
     }
 
     #[test]
-    fn a_ring_takes_no_more_memory_than_was_granted() {
-        let mut ring = Ring::new(0, 64 << 10);
-        let mut granted = RING_BYTES_MIN;
+    fn ring_takes_no_more_memory_than_granted() {
+        let (mut ring, mut granted) = (Ring::new(RING_BYTES_MIN, 64 << 10), 0);
         for _ in 0..100 {
-            ring.push(&[0; 3_000], |bytes| {
+            let grant = |bytes| {
                 granted += bytes;
                 true
-            });
-            assert!(ring.bytes.capacity() <= granted, "{} > {granted}", ring.bytes.capacity());
+            };
+            ring.push(&[0; 3_000], grant, |_| {});
+            assert!(ring.bytes.capacity() <= granted.max(RING_BYTES_MIN), "{} > {granted}", ring.bytes.capacity());
         }
         assert_eq!((granted, ring.len()), (64 << 10, 64 << 10));
     }
 
     proptest! {
         #[test]
-        fn a_ring_is_the_end_of_what_was_pushed(
+        fn ring_holds_the_end_and_drops_the_rest(
             pushes in proptest::collection::vec((0_usize..9_000, any::<bool>()), 1..20),
             bytes_max in 0_usize..20_000, from in 0_u64..200_000, take in 0_usize..20_000,
         ) {
-            let mut ring = Ring::new(7, bytes_max);
-            let mut all = vec![0_u8; 7];
+            let mut ring = Ring::new(RING_BYTES_MIN, bytes_max);
+            let (mut all, mut dropped) = (Vec::<u8>::new(), Vec::new());
             for (length, granted) in pushes {
                 let next: Vec<u8> = (0..length).map(|at| ((all.len() + at) % 251).to_le_bytes()[0]).collect();
                 all.extend(&next);
-                ring.push(&next, |_| granted);
+                ring.push(&next, |_| granted, |bytes| dropped.extend_from_slice(bytes));
                 prop_assert!(ring.len() <= bytes_max);
-                prop_assert_eq!(ring.held().end, all.len() as u64);
-                let held = all.split_off(all.len() - ring.len());
-                prop_assert_eq!(copy(&ring, 0, usize::MAX), held.clone());
-                all.extend(held);
+                prop_assert_eq!(ring.held(), dropped.len() as u64..all.len() as u64);
+                prop_assert_eq!([&*dropped, &*copy(&ring, 0, usize::MAX)].concat(), &*all);
             }
             let held = ring.held();
             let start = usize::try_from(from.clamp(held.start, held.end)).expect("short");

@@ -110,6 +110,29 @@ fn replay_after_reset_asks_nothing_and_causes_nothing() {
 }
 
 #[test]
+fn replay_before_half_a_sequence_waits_for_its_rest() {
+    let (console, agent) = desk();
+    // What is printed before and after a re-attach, and what a terminal has seen at the end of both.
+    for (session, half, rest, seen) in [
+        ("draws", r"\033[3", "1m", "\x1b[31m"),
+        ("asks", r"\033[", "c", "\x1b[0?c"),
+        ("acts", r"\033]52;c;aG", r"k=\007", "\x1b]9999;k=\x07"),
+    ] {
+        open_quiet(&console, session);
+        line(&console, session, &format!("printf 'screen{half}'; read x; printf '{rest}over\\n'"));
+        console.wait_text(session, "screen\x1b");
+        let shown = console.shown(session);
+        console.browser().create(session, 80, 24);
+        line(&console, session, "");
+        let stream = console.wait_text_after(session, shown, "over\r\n");
+        let screen = String::from_utf8_lossy(stream.screen.get(shown..).expect("more was shown")).into_owned();
+        assert!(screen.contains("screen") && screen.ends_with(&format!("\x1b[?25h{seen}over\r\n")), "{screen:?}");
+        assert!(stream.text().ends_with("over\r\n") && stream.gaps.is_empty(), "live output is as it was printed");
+    }
+    agent.drain();
+}
+
+#[test]
 fn a_full_screen_program_is_shown_again_and_draws_again() {
     let (console, agent) = desk();
     open_quiet(&console, "s");

@@ -4,7 +4,7 @@
 //! output, and drawn on the budget of all buffers; when that is used up less is kept, of the middle, and nothing fails.
 
 use crate::protocol;
-use crate::ring::Ring;
+use crate::ring::{RING_BYTES_MIN, Ring};
 use draupnir_fsm::driver::budget::{Budget, Use};
 use std::rc::Rc;
 
@@ -61,7 +61,7 @@ impl Capture {
         Self {
             head: Vec::new(),
             head_bytes_max: HEAD_BYTES_MIN,
-            tail: Ring::new(0, END_BYTES_MAX),
+            tail: Ring::new(RING_BYTES_MIN, END_BYTES_MAX),
             bytes: 0,
             grant: Grant::new(budget),
         }
@@ -74,7 +74,7 @@ impl Capture {
         let (head, tail) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(head);
         if !tail.is_empty() {
-            self.tail.push(tail, |step| self.grant.grow(step));
+            self.tail.push(tail, |step| self.grant.grow(step), |_| {});
         }
     }
 

@@ -27,6 +27,7 @@ pub use spec::{Line, Settings, Spec};
 use crate::protocol::OutputStream;
 use crate::report::Reporter;
 use crate::sys::spawn::SpawnError;
+use crate::utf8::incomplete_tail;
 use capture::Capture;
 use discard::Discarded;
 use draupnir_fsm::driver::CommandKey;
@@ -222,7 +223,7 @@ impl Commands {
         let held = watched.ring().held();
         let offset = from.clamp(held.start, held.end);
         let is_last = offset.saturating_add(data.len() as u64) == held.end;
-        let incomplete = incomplete_character(&data);
+        let incomplete = incomplete_tail(&data);
         // What never goes on, or is longer than what was asked for, is sent as it is.
         let is_sent = if is_last { watched.has_ended() } else { incomplete == data.len() };
         if !is_sent {
@@ -299,15 +300,4 @@ impl Captured {
     pub fn note_timeout(&mut self, timeout_ms: u64) {
         self.stderr.append_line(&format!("timed out after {timeout_ms} ms"));
     }
-}
-
-/// Length of a character that has only begun at the end of `bytes`: 0–3.
-fn incomplete_character(bytes: &[u8]) -> usize {
-    let has_begun = |length: &usize| {
-        let end = bytes.len().checked_sub(*length).and_then(|start| bytes.get(start..));
-        end.is_some_and(|end| {
-            std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-        })
-    };
-    (1..=3).find(has_begun).unwrap_or(0)
 }

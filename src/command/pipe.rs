@@ -5,7 +5,7 @@
 //! waits as it would for a slow terminal.
 
 use super::capture::{Capture, Grant, Output};
-use crate::ring::Ring;
+use crate::ring::{RING_BYTES_MIN, Ring};
 use async_io::Async;
 use draupnir_fsm::driver::budget::Budget;
 use rustix::io::Errno;
@@ -37,7 +37,7 @@ pub(super) struct Watched {
 
 impl Watched {
     pub(super) fn new(budget: Rc<Budget>) -> Self {
-        Self { ring: Ring::new(0, STREAM_BYTES_MAX), grant: Grant::new(budget), ended: false }
+        Self { ring: Ring::new(RING_BYTES_MIN, STREAM_BYTES_MAX), grant: Grant::new(budget), ended: false }
     }
 
     pub(super) fn ring(&self) -> &Ring {
@@ -50,7 +50,7 @@ impl Watched {
     }
 
     fn push(&mut self, bytes: &[u8]) {
-        self.ring.push(bytes, |step| self.grant.grow(step));
+        self.ring.push(bytes, |step| self.grant.grow(step), |_| {});
     }
 }
 

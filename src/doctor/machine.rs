@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// A shell that was only asked to end has this long for it.
 const SHELL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Fewer descriptors than these are soon used up: each session takes four, the link and the agent itself some twenty.
+/// Fewer descriptors than these are soon used up: each session takes five, the link and the agent itself some twenty.
 const DESCRIPTORS_MIN: u64 = 256;
 
 /// Less room than this on a disk is soon used up, in bytes.

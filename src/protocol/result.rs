@@ -6,6 +6,7 @@
 
 use super::encode::{Payload, REPLACEMENT, encode, encoded_len, sealed};
 use super::id::CommandId;
+use crate::utf8::incomplete_tail;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -121,7 +122,7 @@ impl<'a> Captured<'a> {
         if self.left_out == 0 {
             return self;
         }
-        let head = self.head.get(..self.head.len() - incomplete_len(self.head)).unwrap_or_default();
+        let head = self.head.get(..self.head.len() - incomplete_tail(self.head)).unwrap_or_default();
         let continuations = self.tail.iter().take(3).take_while(|byte| (**byte as i8) < -0x40).count();
         let tail = self.tail.get(continuations..).unwrap_or_default();
         let cut = (self.head.len() - head.len() + continuations) as u64;
@@ -169,15 +170,6 @@ impl<'a> Captured<'a> {
         let marker = if self.left_out == 0 { 0 } else { MARKER_BYTES_MAX };
         encoded_bytes(self.head) + marker + encoded_bytes(self.tail)
     }
-}
-
-/// Length of a character that has only begun at the end of `bytes`: 0–3.
-fn incomplete_len(bytes: &[u8]) -> usize {
-    let is_incomplete = |length: &usize| {
-        let last = bytes.len().checked_sub(*length).and_then(|start| bytes.get(start..)).unwrap_or_default();
-        std::str::from_utf8(last).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
-    };
-    (1..=3).find(is_incomplete).unwrap_or(0)
 }
 
 /// The characters of `bytes` and the sequences that are none: how many bytes each has here, and in a JSON text.

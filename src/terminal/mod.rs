@@ -24,7 +24,7 @@
 //! | `pty`, `shell` | the terminal; the shell in it and its surroundings |
 //! | `output`, `scrollback` | what was printed: kept, cut, replayed |
 //! | `replay` | what a replay leaves out, since a terminal would answer or act |
-//! | `parser`, `modes`, `utf8` | what must be known of the bytes for that |
+//! | `parser`, `modes` | what must be known of the bytes for that |
 //! | `input` | what was typed and waits |
 //! | `sweep` | what remains when the shell is gone |
 //! | [`trial`] | a terminal and a shell for whoever looks for faults |
@@ -44,7 +44,6 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 pub mod trial;
-mod utf8;
 
 pub use crate::sys::spawn::SpawnError;
 pub use input::{INPUT_BYTES_MAX, InputRefused};

@@ -6,7 +6,7 @@
 use super::Replay;
 use super::replay::Filter;
 use super::scrollback::Scrollback;
-use super::utf8::incomplete_tail;
+use crate::utf8::incomplete_tail;
 use std::ops::Range;
 
 /// How long the beginning of a character waits for its rest, in milliseconds: the next read has it if anything will,
@@ -364,7 +364,10 @@ mod tests {
             (b"\x1b]1", b"1;?\x07", b"\x1b]9999;"),
             (b"\x1b]52;c;aG", b"k=\x07", b"\x1b]9999;"),
             (b"\x1b]52;c;aG", b"\x1b[31m", b"\x1b]9999;"),
-            (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b]9999;\x1b"),
+            (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b"),
+            (b"\x1b]52;c;aGk=\x1b", b"\\", b"\x1b"),
+            (b"\x1bPq\x1b", b"\\", b"\x1b"),
+            (b"\x1bPq\x1b", b"Z", b""),
             (b"\x1b]52;c;aG", b"\x1b]0;t\x07", b"\x1b]9999;"),
             (b"\x1bP$", b"qm\x1b\\", b"\x1bX"),
             (b"\x1b", b"Z", b""),

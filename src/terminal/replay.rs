@@ -84,17 +84,18 @@ impl Filter {
         let is_open = match self.scanner.parser().state() {
             State::Ground if self.unit.last() == Some(&C1_LEAD) => true,
             State::Ground => return Some(true),
-            State::Escape | State::Intermediate => true,
+            State::Escape | State::Intermediate | State::StringEscape(_) => true,
             State::Sequence => !self.refused,
-            State::String(Kind::Command) | State::StringEscape(Kind::Command) => !self.refused && self.may_pass(),
-            State::String(Kind::Other) | State::StringEscape(Kind::Other) => false,
+            State::String(Kind::Command) => !self.refused && self.may_pass(),
+            State::String(Kind::Other) => false,
         };
         (!is_open || self.scanner.parser().sequence().malformed).then_some(false)
     }
 
     /// Will the unit that is being read pass, with these bytes to come?
     pub(super) fn outlook_with(&self, rest: impl Iterator<Item = u8>) -> Option<bool> {
-        let in_string = matches!(self.scanner.parser().state(), State::String(_) | State::StringEscape(_));
+        let state = self.scanner.parser().state();
+        let in_string = matches!(state, State::String(_));
         let mut ahead = self.clone();
         let mut shown = Vec::new();
         let mut outlook = self.outlook();
@@ -104,7 +105,10 @@ impl Filter {
             }
             shown.clear();
             ahead.push(byte, &mut shown);
-            outlook = if ahead.is_between_units() {
+            outlook = if ahead.is_between_units() && byte == b'\\' && matches!(state, State::StringEscape(_)) {
+                // The end of a string by itself does nothing.
+                Some(true)
+            } else if ahead.is_between_units() {
                 Some(if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() })
             } else if in_string && !ahead.unit.starts_with(&self.unit) {
                 // Another sequence breaks the string off.
@@ -166,24 +170,24 @@ impl Filter {
         let sequence = self.scanner.parser().sequence();
         match self.scanner.parser().state() {
             State::Ground => self.unit.clone(),
-            State::Escape => b"\x1b".to_vec(),
+            State::StringEscape(Kind::Command) if !self.refused && command_passes(&self.unit) => {
+                [b"\x1b]", &*self.unit, b"\x1b"].concat()
+            }
+            State::Escape | State::StringEscape(_) => b"\x1b".to_vec(),
             State::Intermediate => vec![b'\x1b', sequence.intermediate],
             State::Sequence => [b"\x1b[", &*self.unit].concat(),
             State::String(_) => [b"\x1b]", &*self.unit].concat(),
-            State::StringEscape(_) => [b"\x1b]", &*self.unit, b"\x1b"].concat(),
         }
     }
 
     /// What brings a terminal to a unit of this kind that means nothing to it, so that the bytes to come are not shown.
     pub(super) fn harmless_opening(&self) -> &'static [u8] {
         match self.scanner.parser().state() {
-            State::Ground | State::Escape | State::Intermediate => b"",
+            State::Ground | State::Escape | State::Intermediate | State::StringEscape(_) => b"",
             // No terminal knows a marker behind a number; they ignore the sequence up to its end.
             State::Sequence => b"\x1b[0?",
             State::String(Kind::Command) => b"\x1b]9999;",
             State::String(Kind::Other) => b"\x1bX",
-            State::StringEscape(Kind::Command) => b"\x1b]9999;\x1b",
-            State::StringEscape(Kind::Other) => b"\x1bX\x1b",
         }
     }
 

@@ -4,22 +4,22 @@
 //! grants it; beyond that its oldest bytes make room. It knows the modes of the terminal at both its ends, so that a
 //! replay can begin anywhere in it as if the beginning had been seen.
 //!
-//! Invariant: it holds the bytes from `start` to `end`, no more than it has capacity, no more than it was granted.
+//! Invariant: it holds no more than it was granted, or than needs no grant.
 
 use super::modes::{Modes, Scanner};
 use super::replay::Filter;
-use super::utf8;
+use crate::ring::Ring;
+use crate::utf8::{incomplete_tail, is_continuation};
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
 /// The most output that one session keeps, in bytes: some thousand lines.
 pub const SCROLLBACK_BYTES_MAX: usize = 256 << 10;
 
-/// The least that is allocated at once, in bytes: a prompt and a few commands. So much a session has even where the
-/// budget is used up, since a session that can hold nothing can show nothing.
+/// What a session holds even where the budget is used up, in bytes: a prompt and a few commands. A session that can hold
+/// nothing can show nothing.
 const SCROLLBACK_BYTES_MIN: usize = 1 << 10;
 
 /// How far to look for the beginning of a line to start a replay with, in bytes: a line is rarely longer.
@@ -30,9 +30,8 @@ const LINE_BYTES_MAX: usize = 8 << 10;
 pub(super) struct Scrollback {
     session: SessionKey,
     budget: Rc<Budget>,
-    bytes: VecDeque<u8>,
-    start: u64,
-    /// The modes at `start`: what was discarded has gone through it.
+    ring: Ring,
+    /// The modes at the oldest byte: what was discarded has gone through it.
     discarded: Scanner,
     /// The modes at the end.
     appended: Scanner,
@@ -50,8 +49,7 @@ impl Scrollback {
         Self {
             session,
             budget,
-            bytes: VecDeque::new(),
-            start: 0,
+            ring: Ring::new(SCROLLBACK_BYTES_MIN, SCROLLBACK_BYTES_MAX),
             discarded: Scanner::default(),
             appended: Scanner::default(),
         }
@@ -59,7 +57,7 @@ impl Scrollback {
 
     /// The offsets of what is held.
     pub(super) fn held(&self) -> Range<u64> {
-        self.start..self.start.saturating_add(self.bytes.len() as u64)
+        self.ring.held()
     }
 
     /// The modes behind the last byte.
@@ -69,26 +67,17 @@ impl Scrollback {
 
     /// How many more bytes fit, up to `wanted`, with all that is held from `keep` on kept. Grows for them if it may.
     pub(super) fn room(&mut self, keep: u64, wanted: usize) -> usize {
-        let kept = self.held().end.saturating_sub(keep.max(self.start));
-        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-        self.grow_to_hold(self.bytes.len().saturating_add(wanted));
-        self.capacity().saturating_sub(kept).min(wanted)
+        let held = self.held();
+        let kept = usize::try_from(held.end.saturating_sub(keep.max(held.start))).unwrap_or(usize::MAX);
+        let room = self.ring.grow(wanted, |step| self.budget.grant_scrollback(self.session, step));
+        room.saturating_sub(kept).min(wanted)
     }
 
     /// Takes new output; what it has no room for pushes out the oldest.
     pub(super) fn append(&mut self, output: &[u8]) {
         self.appended.feed(output);
-        self.grow_to_hold(self.bytes.len().saturating_add(output.len()));
-        let capacity = self.capacity();
-        // More than it can ever hold passes through.
-        let (through, kept) = output.split_at(output.len().saturating_sub(capacity));
-        self.discard(self.bytes.len().saturating_add(kept.len()).saturating_sub(capacity));
-        if !through.is_empty() {
-            self.discard(self.bytes.len());
-            self.discarded.feed(through);
-            self.start = self.start.saturating_add(through.len() as u64);
-        }
-        self.bytes.extend(kept);
+        let grant = |step| self.budget.grant_scrollback(self.session, step);
+        self.ring.push(output, grant, |bytes| self.discarded.feed(bytes));
     }
 
     /// Copies what is held from an offset on, at most `max` bytes, into `into`; the result is the offset of the first,
@@ -96,62 +85,54 @@ impl Scrollback {
     pub(super) fn copy(&self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
         let held = self.held();
         let from = from.clamp(held.start, held.end);
-        let skip = usize::try_from(from - held.start).unwrap_or(usize::MAX);
-        let (front, back) = self.bytes.as_slices();
-        let of_front = front.get(skip..).unwrap_or_default();
-        let of_back = back.get(skip.saturating_sub(front.len())..).unwrap_or_default();
-        let of_front = of_front.get(..max).unwrap_or(of_front);
-        let of_back = of_back.get(..max - of_front.len()).unwrap_or(of_back);
-        into.extend_from_slice(of_front);
-        into.extend_from_slice(of_back);
+        let (front, back) = self.ring.slices(from, max);
+        into.extend_from_slice(front);
+        into.extend_from_slice(back);
         from
     }
 
     /// The filter of a replay as it is at an offset: on from `known`, which is at an offset itself, or from the oldest
     /// byte.
     pub(super) fn filter_at(&self, offset: u64, known: Option<(u64, Filter)>) -> Filter {
+        let oldest = self.held().start;
         let (start, mut filter) = known
-            .filter(|(at, _)| (self.start..=offset).contains(at))
-            .unwrap_or_else(|| (self.start, Filter::new(self.discarded.clone())));
+            .filter(|(at, _)| (oldest..=offset).contains(at))
+            .unwrap_or_else(|| (oldest, Filter::new(self.discarded.clone())));
         let mut shown = Vec::new();
-        for byte in self.bytes_from(start).take(usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX)) {
+        let skipped = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
+        for byte in self.bytes_from(start).take(skipped) {
             filter.push(byte, &mut shown);
             shown.clear();
         }
         filter
     }
 
-    /// The bytes from an offset on that is held.
+    /// The bytes from an offset on.
     pub(super) fn bytes_from(&self, offset: u64) -> impl Iterator<Item = u8> {
-        let skip = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.bytes.len());
-        self.bytes.range(skip..).copied()
+        let (front, back) = self.ring.slices(offset, usize::MAX);
+        front.iter().chain(back).copied()
     }
 
     /// How many bytes at the end are the beginning of a character.
     pub(super) fn incomplete_tail(&self) -> usize {
-        let mut tail = [0; 3];
-        let mut length = 0;
-        for byte in self.bytes.iter().rev().take(tail.len()) {
-            tail.rotate_right(1);
-            tail[0] = *byte;
-            length += 1;
-        }
-        utf8::incomplete_tail(tail.get(..length).unwrap_or_default())
+        let (front, back) = self.ring.slices(self.held().end.saturating_sub(3), 3);
+        if front.is_empty() { incomplete_tail(back) } else { incomplete_tail(&[front, back].concat()) }
     }
 
     /// Where a replay may begin: at the start of everything; else at the first line, at the first sequence where no
     /// line begins soon, or at the first character where there is neither.
     pub(super) fn safe_start(&self) -> SafeStart {
         let mut scanner = self.discarded.clone();
-        let mut previous_ends_line = self.start == 0;
+        let start = self.held().start;
+        let mut previous_ends_line = start == 0;
         let mut fallback: Option<(SafeStart, bool)> = None;
-        for (index, byte) in self.bytes.iter().enumerate() {
-            let here = SafeStart { offset: self.start.saturating_add(index as u64), modes: scanner.modes() };
-            let between = scanner.is_between_sequences() && !utf8::is_continuation(*byte);
+        for (index, byte) in self.bytes_from(start).enumerate() {
+            let here = SafeStart { offset: start.saturating_add(index as u64), modes: scanner.modes() };
+            let between = scanner.is_between_sequences() && !is_continuation(byte);
             if between && previous_ends_line {
                 return here;
             }
-            let is_sequence = *byte == b'\x1b';
+            let is_sequence = byte == b'\x1b';
             let is_better = fallback.is_none_or(|(_, sequence)| is_sequence && !sequence);
             if between && is_better {
                 fallback = Some((here, is_sequence));
@@ -159,46 +140,15 @@ impl Scrollback {
             if let Some((found, _)) = fallback.filter(|_| index >= LINE_BYTES_MAX) {
                 return found;
             }
-            previous_ends_line = *byte == b'\n';
-            scanner.step(*byte);
+            previous_ends_line = byte == b'\n';
+            scanner.step(byte);
         }
         fallback.map_or(SafeStart { offset: self.held().end, modes: self.modes() }, |(found, _)| found)
     }
 
     /// Keeps no more than this many bytes, the newest, until the budget grants more again.
     pub(super) fn shrink(&mut self, to_bytes: usize) {
-        let to_bytes = to_bytes.max(SCROLLBACK_BYTES_MIN);
-        self.discard(self.bytes.len().saturating_sub(to_bytes));
-        self.bytes.shrink_to(to_bytes);
-    }
-
-    fn capacity(&self) -> usize {
-        self.bytes.capacity().min(SCROLLBACK_BYTES_MAX)
-    }
-
-    fn grow_to_hold(&mut self, wanted: usize) {
-        let capacity = self.capacity();
-        if wanted <= capacity || capacity == SCROLLBACK_BYTES_MAX {
-            return;
-        }
-        let wanted = wanted.next_power_of_two();
-        let wanted = wanted.clamp(SCROLLBACK_BYTES_MIN, SCROLLBACK_BYTES_MAX);
-        let granted = self.budget.grant_scrollback(self.session, wanted.saturating_sub(capacity));
-        if granted {
-            self.bytes.reserve_exact(wanted.saturating_sub(self.bytes.len()));
-        } else if capacity < SCROLLBACK_BYTES_MIN {
-            self.bytes.reserve_exact(SCROLLBACK_BYTES_MIN.saturating_sub(self.bytes.len()));
-        }
-    }
-
-    fn discard(&mut self, count: usize) {
-        let count = count.min(self.bytes.len());
-        let (front, back) = self.bytes.as_slices();
-        let of_front = count.min(front.len());
-        self.discarded.feed(front.get(..of_front).unwrap_or_default());
-        self.discarded.feed(back.get(..count - of_front).unwrap_or_default());
-        self.bytes.drain(..count);
-        self.start = self.start.saturating_add(count as u64);
+        self.ring.shrink(to_bytes, |bytes| self.discarded.feed(bytes));
     }
 }
 
@@ -227,14 +177,11 @@ mod tests {
     #[test]
     fn it_allocates_as_it_fills() {
         let mut scrollback = scrollback();
-        assert_eq!(scrollback.bytes.capacity(), 0);
         scrollback.append(b"$ ");
-        assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MIN);
-        assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), SCROLLBACK_BYTES_MIN);
+        assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), 0);
         scrollback.append(&[b'x'; 5_000]);
-        assert_eq!(scrollback.bytes.capacity(), 8_192);
+        assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), 8_192);
         scrollback.append(&vec![b'y'; 1 << 20]);
-        assert_eq!(scrollback.bytes.capacity(), SCROLLBACK_BYTES_MAX);
         assert_eq!(scrollback.budget.scrollback_granted(SessionKey(1)), SCROLLBACK_BYTES_MAX);
         assert_eq!(scrollback.held(), 5_002 + (1 << 20) - 262_144..5_002 + (1 << 20));
         let budget = scrollback.budget.clone();
@@ -263,7 +210,6 @@ mod tests {
         scrollback.append(&[b'a'; 40_000]);
         scrollback.append(b"end");
         scrollback.shrink(16 << 10);
-        assert!(scrollback.bytes.capacity() <= 16 << 10);
         assert_eq!(scrollback.held(), 40_003 - 16_384..40_003);
         assert!(all(&scrollback).ends_with(b"aend"));
     }
@@ -278,8 +224,9 @@ mod tests {
     /// What a replay starts with when the scrollback has lost its first `lost` bytes.
     fn start_after(lost: usize, output: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let mut scrollback = scrollback();
+        scrollback.ring = Ring::new(1, SCROLLBACK_BYTES_MAX);
         scrollback.append(output);
-        scrollback.discard(lost);
+        scrollback.shrink(output.len() - lost);
         let start = scrollback.safe_start();
         let mut bytes = Vec::new();
         scrollback.copy(start.offset, usize::MAX, &mut bytes);

@@ -1,12 +1,12 @@
-//! Where output may be cut without splitting a character (wire.md, part B: each frame is decoded on its own).
+//! Where bytes may be cut without splitting a UTF-8 character. A console decodes each frame by itself.
 //!
-//! It does not validate: what is no UTF-8 passes as it is.
+//! It does not validate: what is not UTF-8 passes as it is.
 
 /// The longest beginning of a character that is not a whole one, in bytes.
 const BEGINNING_BYTES_MAX: usize = 3;
 
 /// How many bytes at the end are the beginning of a character whose rest may still come: 0 to 3.
-pub(super) fn incomplete_tail(bytes: &[u8]) -> usize {
+pub(crate) fn incomplete_tail(bytes: &[u8]) -> usize {
     let tails = (1..=BEGINNING_BYTES_MAX).map_while(|length| {
         let start = bytes.len().checked_sub(length)?;
         Some((length, bytes.get(start..)?))
@@ -27,7 +27,7 @@ pub(super) fn incomplete_tail(bytes: &[u8]) -> usize {
 }
 
 /// Does this byte continue a character?
-pub(super) const fn is_continuation(byte: u8) -> bool {
+pub(crate) const fn is_continuation(byte: u8) -> bool {
     byte & 0xC0 == 0x80
 }
 
