@@ -206,6 +206,7 @@ impl Agent {
         match opened {
             Ok(()) => {
                 tracing::info!(session = %key, cols, rows, "terminal opened");
+                self.tell_session(key, SessionFact::Opening);
                 self.tell_session(key, SessionFact::Opened);
             }
             Err(error) => {
@@ -296,6 +297,7 @@ impl Agent {
             SessionEnd::Closed => ClosedReason::Closed,
             SessionEnd::Drained => ClosedReason::Drained,
             SessionEnd::Orphaned => ClosedReason::Orphaned,
+            SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
         };
         tracing::info!(session = %key, ?reason, exit_code, "terminal closed");
         self.close_opened(key, reason, exit_code, None);
