@@ -232,16 +232,16 @@ pub enum Jump {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
 pub enum SessionFact {
-    /// It is being opened.
+    /// The console asked for it, it was admitted, and its shell is being started.
     Opening,
-    /// It could not be opened.
-    OpenFailed {
-        /// The exit code to report.
-        exit_code: i32,
-    },
     /// Its shell runs.
     Opened,
-    /// Somebody uses it: a create, an input or a resize arrived. Input and resize are told only while
+    /// Its shell could not be started.
+    OpenFailed {
+        /// The exit code to report: 127 not found, 126 not executable.
+        exit_code: i32,
+    },
+    /// Somebody uses it: a create, an input or a resize arrived. Input and resize are reported only while
     /// [`Sessions::is_orphan`](crate::session::Sessions::is_orphan).
     Attached,
     /// The console asked for its end.
@@ -253,7 +253,7 @@ pub enum SessionFact {
     },
     /// The last byte of its PTY was read.
     EndOfOutput,
-    /// Nothing of it is left: no process, no terminal.
+    /// No process and no terminal of it is left.
     Reaped,
 }
 

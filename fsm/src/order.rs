@@ -94,12 +94,13 @@ pub enum Order {
         /// The session.
         session: SessionKey,
     },
-    /// Send SIGKILL to whatever of a session remains.
+    /// Send SIGKILL to what is left of a session.
     KillSession {
         /// The session.
         session: SessionKey,
     },
-    /// Tell the console that a session is over, after its last output, and free it.
+    /// Tell the console that a session is over, after its last output, and free it. What comes of a start that is still
+    /// under way is killed.
     FinishSession {
         /// The session.
         session: SessionKey,
@@ -108,7 +109,8 @@ pub enum Order {
         /// The exit code of its shell.
         exit_code: i32,
     },
-    /// Start a command.
+    /// Start a command, and report [`Started`](crate::fact::CommandFact::Started) or
+    /// [`Failed`](crate::fact::CommandFact::Failed).
     StartCommand {
         /// The command.
         command: CommandKey,
@@ -132,17 +134,18 @@ pub enum Order {
         /// The command.
         command: CommandKey,
     },
-    /// Send SIGTERM to a command's process group.
+    /// Send SIGTERM to a command's processes.
     TerminateCommand {
         /// The command.
         command: CommandKey,
     },
-    /// Send SIGKILL to a command's process group.
+    /// Send SIGKILL to what is left of a command.
     KillCommand {
         /// The command.
         command: CommandKey,
     },
-    /// Tell the console the result of a command, with what it printed so far, and free it.
+    /// Tell the console the result of a command, with what it printed so far, and free it. What comes of a start that is
+    /// still under way is killed.
     FinishCommand {
         /// The command.
         command: CommandKey,
@@ -307,14 +310,14 @@ pub enum Problem {
 pub enum SessionEnd {
     /// Its shell exited by itself.
     Exited,
-    /// Its shell could not be started.
-    SpawnFailed,
     /// The console closed it.
     Closed,
     /// The agent drained.
     Drained,
     /// Nobody came back to it.
     Orphaned,
+    /// Its shell could not be started, or not in time.
+    SpawnFailed,
 }
 
 /// How a command ended.
@@ -327,7 +330,7 @@ pub enum CommandEnd {
     TimedOut,
     /// The console cancelled it: exit code 130.
     Cancelled,
-    /// The agent drained: exit code 143 or 137.
+    /// The agent drained: its own exit code, 128 + N where a signal ended it.
     Drained,
 }
 

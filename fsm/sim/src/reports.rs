@@ -255,6 +255,7 @@ impl World {
         let prints_bytes = self.output_bytes();
         self.work.sources.insert(stream, Source::new(prints_bytes));
         self.host.engine.delivery.open_stream(stream);
+        self.tell_session(key, SessionFact::Opening);
         self.tell_session(key, SessionFact::Opened);
         self.note_in(5, Event::Prints { life, stream });
         if terminal.exits {

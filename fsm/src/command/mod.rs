@@ -1,7 +1,6 @@
-//! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is told.
+//! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is reported.
 //!
-//! It starts nothing, holds no output and knows no id: a command is a number, its id a 64-bit hash, its result whatever
-//! the agent keeps for that number. The hash decides whether a dispatch is a repeat, so the agent must key it with
+//! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides whether a dispatch is a repeat, so the agent must key it with
 //! randomness of its own; two ids with one hash are rarer than 2⁻³⁴ among all that are remembered, and because the
 //! agent compares the ids themselves before it repeats a result, they cost an error and never a wrong answer.
 //!
@@ -11,12 +10,13 @@
 //!   command that waits or runs is answered by that one's result, and no order ever names it.
 //! - Nothing is ordered for a command after its answer but [`ForgetResult`](Order::ForgetResult).
 //! - At most [`RUNNING_MAX`] run, at most [`WAITING_MAX`] wait, in the order in which they came.
-//! - A command that runs always has a deadline.
-//! - What was started and told to end is answered only after its group was killed.
+//! - A command whose start was ordered always has a deadline. Its time-out counts from that order.
+//! - A command that was told to end before it had started is answered at once; whoever starts it kills what comes of it.
+//! - A command that had started and was told to end is answered only after what is left of it was killed.
 //!
 //! Units: milliseconds. Wire: `command:dispatch`, `command:cancel`, `command:result` (wire.md, part A and B).
 
-mod life;
+mod lifecycle;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -29,7 +29,7 @@ use crate::order::{CommandEnd, Order, Refusal};
 use crate::time::Time;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use life::{Life, Phase};
+use lifecycle::{Command, Outcome};
 
 /// Commands at once. More would compete with each other, and with what the machine is for.
 pub const RUNNING_MAX: usize = 16;
@@ -47,10 +47,10 @@ pub const TIMEOUT_MAX_MS: u64 = 3_600_000;
 pub const KILL_AFTER_MS: u64 = 2_000;
 
 /// How long after the exit of a command its pipes are read on: a background child may hold them open for ever.
-pub const LINGER_MS: u64 = 500;
+pub const OUTPUT_DRAIN_TIMEOUT_MS: u64 = 500;
 
-/// How long a killed process may take to go. One that sits in an uninterruptible call is not waited for.
-pub const KILL_PATIENCE_MS: u64 = 500;
+/// How long a killed process may take to end. One in an uninterruptible call is not waited for.
+pub const KILL_TIMEOUT_MS: u64 = 500;
 
 /// The exit code of a command that ran out of time, as of timeout(1).
 pub const EXIT_TIMED_OUT: i32 = 124;
@@ -61,16 +61,13 @@ pub const EXIT_CANCELLED: i32 = 130;
 /// The exit code that stands for a command which could not be started, unless the agent knows better.
 pub const EXIT_NOT_STARTED: i32 = 127;
 
-/// The exit code of a command that a draining agent terminated: 128 + SIGTERM.
-pub const EXIT_TERMINATED: i32 = 143;
-
-/// The exit code of a command that a draining agent killed: 128 + SIGKILL.
+/// The exit code of a command that ended without one that is known: 128 + SIGKILL.
 pub const EXIT_KILLED: i32 = 137;
 
 /// All commands of the agent.
 #[derive(Clone, Debug)]
 pub struct Commands {
-    running: BTreeMap<CommandKey, Life>,
+    running: BTreeMap<CommandKey, Command>,
     waiting: VecDeque<Waiting>,
     past: Dedupe,
     room: bool,
@@ -95,18 +92,18 @@ impl Commands {
     pub fn handle(&mut self, now: Time, command: CommandKey, fact: &CommandFact, orders: &mut Vec<Order>) {
         match *fact {
             CommandFact::Requested { id_hash, timeout_ms } => self.request(now, command, id_hash, timeout_ms, orders),
-            CommandFact::Started => self.with(command, orders, |life, _| {
-                life.started(now);
-                Phase::Lives
-            }),
+            CommandFact::Started => self.with(command, orders, |command, _| command.started()),
             CommandFact::Failed => {
-                self.with(command, orders, |_, _| Phase::Over { end: CommandEnd::Exited, exit_code: EXIT_NOT_STARTED });
+                self.with(command, orders, |_, _| Outcome::Over {
+                    end: CommandEnd::Exited,
+                    exit_code: EXIT_NOT_STARTED,
+                });
             }
             CommandFact::Exited { code } => {
-                self.with(command, orders, |life, orders| life.exited(now, code, orders));
+                self.with(command, orders, |command, orders| command.exited(now, code, orders));
             }
             CommandFact::EndOfOutput => {
-                self.with(command, orders, Life::output_ended);
+                self.with(command, orders, Command::output_ended);
             }
             CommandFact::CancelRequested => self.cancel(now, command, orders),
             CommandFact::Answered { bytes } => {
@@ -120,22 +117,22 @@ impl Commands {
     /// Lets the deadlines fire that have passed.
     pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
         let due: Vec<CommandKey> =
-            self.running.iter().filter(|(_, life)| life.deadline() <= now).map(|(command, _)| *command).collect();
+            self.running.iter().filter(|(_, command)| command.deadline() <= now).map(|(command, _)| *command).collect();
         for command in due {
-            self.with(command, orders, |life, orders| life.expired(now, orders));
+            self.with(command, orders, |command, orders| command.expired(now, orders));
         }
         self.start_waiting(now, orders);
     }
 
     /// When the next tick is due; `None` where no command runs.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.running.values().map(Life::deadline).min()
+        self.running.values().map(Command::deadline).min()
     }
 
     /// Moves every deadline `ms` later: time that the process did not live through does not count.
     pub fn shift_ms(&mut self, ms: u64) {
-        for life in self.running.values_mut() {
-            life.shift_ms(ms);
+        for command in self.running.values_mut() {
+            command.shift_ms(ms);
         }
     }
 
@@ -156,20 +153,20 @@ impl Commands {
 
     /// Tells every command to end that was not told so before.
     pub fn drain_terminate(&mut self, now: Time, orders: &mut Vec<Order>) {
-        for life in self.running.values_mut() {
-            life.stop(now, CommandEnd::Drained, EXIT_TERMINATED, orders);
+        for key in self.keys() {
+            self.with(key, orders, |command, orders| command.stop(now, CommandEnd::Drained, EXIT_KILLED, orders));
         }
     }
 
     /// Kills what is left of every command that was told to end, or runs.
     pub fn drain_kill(&mut self, now: Time, orders: &mut Vec<Order>) {
-        for life in self.running.values_mut() {
-            life.stop(now, CommandEnd::Drained, EXIT_TERMINATED, orders);
-            life.kill(now, orders);
+        self.drain_terminate(now, orders);
+        for command in self.running.values_mut() {
+            command.kill(now, orders);
         }
     }
 
-    /// Nothing waits or runs: every command that was requested is answered.
+    /// Whether every command that was requested is answered.
     pub fn is_empty(&self) -> bool {
         self.running.is_empty() && self.waiting.is_empty()
     }
@@ -231,7 +228,7 @@ impl Commands {
             let Some(next) = self.waiting.pop_front() else {
                 return;
             };
-            self.running.insert(next.command, Life::new(now, next.command, next.timeout_ms));
+            self.running.insert(next.command, Command::new(now, next.command, next.timeout_ms));
             orders.push(Order::StartCommand { command: next.command });
         }
     }
@@ -243,10 +240,7 @@ impl Commands {
             self.finish(waiting.command, end, EXIT_CANCELLED, orders);
             return;
         }
-        self.with(command, orders, |life, orders| {
-            life.stop(now, CommandEnd::Cancelled, EXIT_CANCELLED, orders);
-            Phase::Lives
-        });
+        self.with(command, orders, |command, orders| command.stop(now, CommandEnd::Cancelled, EXIT_CANCELLED, orders));
     }
 
     /// Whether this command waits or runs.
@@ -259,12 +253,10 @@ impl Commands {
         &mut self,
         command: CommandKey,
         orders: &mut Vec<Order>,
-        change: impl FnOnce(&mut Life, &mut Vec<Order>) -> Phase,
+        change: impl FnOnce(&mut Command, &mut Vec<Order>) -> Outcome,
     ) {
-        let Some(life) = self.running.get_mut(&command) else {
-            return;
-        };
-        if let Phase::Over { end, exit_code } = change(life, orders) {
+        let Some(found) = self.running.get_mut(&command) else { return };
+        if let Outcome::Over { end, exit_code } = change(found, orders) {
             self.running.remove(&command);
             self.finish(command, end, exit_code, orders);
         }
@@ -274,6 +266,10 @@ impl Commands {
         orders.push(Order::FinishCommand { command, end, exit_code });
         self.past.ended(command, 0);
         self.forget_results(orders);
+    }
+
+    fn keys(&self) -> Vec<CommandKey> {
+        self.running.keys().copied().collect()
     }
 
     fn forget_results(&mut self, orders: &mut Vec<Order>) {

@@ -84,7 +84,10 @@ struct Request {
     id_hash: u64,
     /// Another command of this id waited or ran when it came.
     joined: bool,
+    /// Its start was ordered.
     started: bool,
+    /// Its process ran, as far as was reported.
+    ran: bool,
     failed: bool,
     terminated: bool,
     killed: bool,
@@ -169,6 +172,7 @@ impl World {
             id_hash,
             joined,
             started: false,
+            ran: false,
             failed: false,
             terminated: false,
             killed: false,
@@ -182,8 +186,10 @@ impl World {
     }
 
     fn tell(&mut self, command: CommandKey, fact: CommandFact, orders: &mut Vec<Order>) {
-        if fact == CommandFact::Failed && self.running.contains(&command) {
-            self.request_mut(command).failed = true;
+        if self.running.contains(&command) {
+            let request = self.request_mut(command);
+            request.failed |= fact == CommandFact::Failed;
+            request.ran |= matches!(fact, CommandFact::Started | CommandFact::Exited { .. });
         }
         self.commands.handle(self.now, command, &fact, orders);
     }
@@ -210,7 +216,7 @@ impl World {
             Order::TerminateCommand { command } => {
                 assert!(self.running.contains(&command), "{order:?}");
                 let request = self.request_mut(command);
-                assert!(!request.terminated && !request.killed, "{order:?}");
+                assert!(request.ran && !request.terminated && !request.killed, "{order:?}");
                 request.terminated = true;
             }
             Order::KillCommand { command } => {
@@ -246,7 +252,7 @@ impl World {
             if request.terminated && !request.failed {
                 assert!(request.killed, "{order:?} leaves its group alive");
                 assert_ne!(end, CommandEnd::Exited);
-            } else {
+            } else if request.ran {
                 assert_eq!(end, CommandEnd::Exited);
             }
         } else {
@@ -293,7 +299,7 @@ impl World {
     fn calm(mut self) {
         self.take(Step::Room(true));
         let turns = self.waiting.len() / RUNNING_MAX + 2;
-        let turn_ms = TIMEOUT_MAX_MS + KILL_AFTER_MS + KILL_PATIENCE_MS;
+        let turn_ms = TIMEOUT_MAX_MS + KILL_AFTER_MS + KILL_TIMEOUT_MS;
         let mut bound_ms = turn_ms * u64::try_from(turns).expect("few");
         while let Some(deadline) = self.commands.next_deadline() {
             let ms = deadline.ms_since(self.now);

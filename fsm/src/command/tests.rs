@@ -100,17 +100,17 @@ fn a_background_child_delays_the_result_by_half_a_second_and_lives() {
     let mut bench = Bench::new();
     bench.run(1, 0);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 0 }), []);
-    assert_eq!(bench.pass_ms(LINGER_MS - 1), []);
+    assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS - 1), []);
     assert_eq!(bench.pass_ms(1), [finish(1, CommandEnd::Exited, 0)]);
 }
 
 #[test]
-fn a_timeout_counts_from_the_start_terminates_then_kills() {
+fn timeout_counts_from_start_order_terminates_then_kills() {
     let mut bench = Bench::new();
     bench.request_as(1, 1, 5_000);
     assert_eq!(bench.pass_ms(4_000), []);
     assert_eq!(bench.tell(1, CommandFact::Started), []);
-    assert_eq!(bench.pass_ms(4_999), []);
+    assert_eq!(bench.pass_ms(999), []);
     let terminate = Order::TerminateCommand { command: CommandKey(1) };
     assert_eq!(bench.pass_ms(1), [terminate]);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS - 1), []);
@@ -126,7 +126,7 @@ fn what_outlives_a_terminated_command_is_killed_before_the_answer() {
     bench.run(1, 1);
     bench.pass_ms(1);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
-    assert_eq!(bench.pass_ms(LINGER_MS), killed);
+    assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS), killed);
 
     let mut bench = Bench::new();
     bench.run(1, 1);
@@ -140,7 +140,7 @@ fn a_process_that_survives_a_kill_is_given_up() {
     bench.run(1, 1);
     bench.pass_ms(1);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS).len(), 1);
-    assert_eq!(bench.pass_ms(KILL_PATIENCE_MS), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
+    assert_eq!(bench.pass_ms(KILL_TIMEOUT_MS), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
 }
 
@@ -164,6 +164,7 @@ fn a_cancel_terminates_a_command_that_runs_and_answers_one_that_waits() {
     }
     assert_eq!(bench.tell(16, CommandFact::CancelRequested), [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]);
     let terminate = Order::TerminateCommand { command: CommandKey(3) };
+    bench.tell(3, CommandFact::Started);
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), [terminate]);
     assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
     assert_eq!(
@@ -184,7 +185,7 @@ fn a_cancel_after_the_exit_changes_nothing() {
     bench.run(1, 0);
     bench.tell(1, CommandFact::Exited { code: 5 });
     assert_eq!(bench.tell(1, CommandFact::CancelRequested), []);
-    assert_eq!(bench.pass_ms(LINGER_MS), [finish(1, CommandEnd::Exited, 5)]);
+    assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS), [finish(1, CommandEnd::Exited, 5)]);
 }
 
 #[test]
@@ -272,6 +273,9 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     for command in 0..17 {
         bench.request(command);
     }
+    for command in 0..3 {
+        bench.tell(command, CommandFact::Started);
+    }
     for command in 3..16 {
         bench.exit(command, 0);
     }
@@ -292,10 +296,10 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     let terminate = |command| Order::TerminateCommand { command: CommandKey(command) };
     assert_eq!(terminated, [terminate(0), terminate(1), terminate(2)]);
     let kill = |command| Order::KillCommand { command: CommandKey(command) };
-    assert_eq!(bench.exit(0, 0), [kill(0), finish(0, CommandEnd::Drained, EXIT_TERMINATED)]);
+    assert_eq!(bench.exit(0, 0), [kill(0), finish(0, CommandEnd::Drained, 0)], "it caught the signal");
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
     assert_eq!(bench.drain(Commands::drain_kill), [kill(1), kill(2)]);
-    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::Drained, EXIT_TERMINATED)]);
+    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::Drained, 143)]);
     assert_eq!(bench.exit(2, 137), [finish(2, CommandEnd::Drained, EXIT_KILLED)]);
     assert!(bench.commands.is_empty());
 }
@@ -339,4 +343,45 @@ fn facts_about_nothing_change_nothing() {
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 2 }), []);
     let over = bench.tell(1, CommandFact::EndOfOutput);
     assert_eq!(over, [finish(1, CommandEnd::Exited, 1)]);
+}
+
+#[test]
+fn hanging_start_is_answered_when_its_time_is_up() {
+    let mut bench = Bench::new();
+    bench.request_as(1, 1, 5_000);
+    assert_eq!(bench.pass_ms(4_999), []);
+    assert_eq!(bench.pass_ms(1), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
+    assert_eq!(bench.tell(1, CommandFact::Started), [], "whoever starts it kills it");
+    assert!(bench.commands.is_empty());
+}
+
+#[test]
+fn hanging_starts_make_room_for_waiting_commands() {
+    let mut bench = Bench::new();
+    for command in 0..=16 {
+        bench.request_as(command, u64::from(command), 1_000);
+    }
+    let over = bench.pass_ms(1_000);
+    assert_eq!(over.last(), Some(&Order::StartCommand { command: CommandKey(16) }));
+    assert_eq!((bench.commands.running(), bench.commands.waiting()), (1, 0));
+}
+
+#[test]
+fn cancel_or_drain_during_start_is_answered_at_once() {
+    let mut bench = Bench::new();
+    bench.request(1);
+    bench.request(2);
+    assert_eq!(bench.tell(1, CommandFact::CancelRequested), [finish(1, CommandEnd::Cancelled, EXIT_CANCELLED)]);
+    assert_eq!(bench.drain(|commands, _, orders| commands.drain_begin(orders)), []);
+    assert_eq!(bench.drain(Commands::drain_terminate), [finish(2, CommandEnd::Drained, EXIT_KILLED)]);
+    assert!(bench.commands.is_empty());
+}
+
+#[test]
+fn drained_command_that_survives_sigkill_reports_137() {
+    let mut bench = Bench::new();
+    bench.run(1, 0);
+    bench.drain(Commands::drain_terminate);
+    assert_eq!(bench.drain(Commands::drain_kill), [Order::KillCommand { command: CommandKey(1) }]);
+    assert_eq!(bench.pass_ms(KILL_TIMEOUT_MS), [finish(1, CommandEnd::Drained, EXIT_KILLED)]);
 }

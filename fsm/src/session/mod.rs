@@ -1,21 +1,23 @@
-//! The lifecycles of terminal sessions: when one is told to end, when it is killed, and when its end is told.
+//! The lifecycles of terminal sessions: when one is told to end, when it is killed, and when its end is reported.
 //!
-//! It opens nothing, reads nothing and knows no id: a session is a number, and its output is the ledger's and the
-//! terminal's. Who may open one is decided before it is told here. The times of a drain are the machine's; those of a
-//! single session are the constants below.
+//! A session is a number: it may be opened while another one of the same console id still ends, under a number of its
+//! own. Admission is decided before [`Opening`](SessionFact::Opening) is reported here. The times of a drain are the
+//! machine's; those of a single session are the constants below.
 //!
 //! Invariants:
-//! - Each session that was opened is answered by exactly one [`FinishSession`](Order::FinishSession), and nothing is
+//! - Each session that was opening is answered by exactly one [`FinishSession`](Order::FinishSession), and nothing is
 //!   ordered for it afterwards.
-//! - A session that was told to end is finished at most [`KILL_AFTER_MS`] + [`KILL_PATIENCE_MS`] later.
+//! - A start takes at most [`SESSION_START_TIMEOUT_MS`]. A session that is told to end before its shell runs is finished
+//!   at once; whoever starts it kills what comes of it.
+//! - A session that was told to end is finished at most [`KILL_AFTER_MS`] + [`KILL_TIMEOUT_MS`] later.
 //! - [`KillSession`](Order::KillSession) always comes after a [`HangUpSession`](Order::HangUpSession), and never for a
 //!   session whose shell exited by itself: what ignores SIGHUP then is left alone.
-//! - A session without a deadline has somebody who looks at it, or could.
-//! - At most [`SESSIONS_MAX`] live.
+//! - A session without a deadline is on a link, where somebody may use it.
+//! - At most [`SESSIONS_MAX`] are not finished.
 //!
 //! Units: milliseconds. Wire: `terminal:create`, `terminal:close`, `terminal:closed` (wire.md, part A and B).
 
-mod life;
+mod lifecycle;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -27,26 +29,32 @@ use crate::order::{Order, SessionEnd};
 use crate::time::Time;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use life::{Life, Verdict};
+use lifecycle::{Outcome, Session};
 
-/// Sessions that live at once: more than a fleet's users ever open on one instance, and each costs descriptors.
+/// Sessions at once: more than a fleet's users ever open on one instance, and each costs descriptors.
 pub const SESSIONS_MAX: usize = 256;
+
+/// How long the start of a shell may take: a shell or a home directory on a mount that does not answer would take for ever.
+pub const SESSION_START_TIMEOUT_MS: u64 = 10_000;
 
 /// From SIGHUP to SIGKILL: time for an editor to save what it has, short enough for a user who waits.
 pub const KILL_AFTER_MS: u64 = 2_000;
 
-/// How long a killed session may take to go. A process that sits in an uninterruptible call is not waited for.
-pub const KILL_PATIENCE_MS: u64 = 500;
+/// How long a killed session may take to end. A process in an uninterruptible call is not waited for.
+pub const KILL_TIMEOUT_MS: u64 = 500;
 
 /// How long after the exit of its shell a terminal is read on: a background process may hold it open for ever.
-pub const LINGER_MS: u64 = 500;
+pub const OUTPUT_DRAIN_TIMEOUT_MS: u64 = 500;
 
 /// How long a shell may outlive the end of its output before it is hung up, as by a terminal window that closes.
 /// Commonly its exit follows at once.
-pub const MUTE_MS: u64 = 2_000;
+pub const EXIT_AFTER_EOF_TIMEOUT_MS: u64 = 2_000;
 
 /// How long a session waits for somebody to come back to it: time for a restart of the console and for a coffee.
 pub const ORPHAN_MS: u64 = 600_000;
+
+/// The exit code of a session whose shell did not start in time: as of a command that cannot be executed.
+pub const EXIT_NOT_STARTED: i32 = 126;
 
 /// The exit code of a shell that is finished before its own is known: 128 + SIGKILL.
 pub const EXIT_KILLED: i32 = 137;
@@ -57,7 +65,7 @@ pub const EXIT_HUNG_UP: i32 = 129;
 /// All sessions of the agent.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    lives: BTreeMap<SessionKey, Life>,
+    sessions: BTreeMap<SessionKey, Session>,
     linked: bool,
     draining: bool,
 }
@@ -71,44 +79,43 @@ impl Sessions {
     /// Takes one fact about one session. A fact that fits none, or comes too late, changes nothing.
     pub fn handle(&mut self, now: Time, session: SessionKey, fact: &SessionFact, orders: &mut Vec<Order>) {
         match *fact {
-            SessionFact::Opening | SessionFact::Opened => self.opened(now, session, orders),
+            SessionFact::Opening => self.opening(now, session, orders),
+            SessionFact::Opened => self.with(session, orders, |session, _| session.opened(now)),
             SessionFact::OpenFailed { exit_code } => {
-                if self.lives.remove(&session).is_some() {
-                    orders.push(Order::FinishSession { session, reason: SessionEnd::SpawnFailed, exit_code });
-                }
+                self.with(session, orders, |session, _| session.open_failed(exit_code));
             }
             SessionFact::Attached => {
                 let orphan_at = self.orphan_at(now);
-                self.with(session, orders, |life, _| life.attached(orphan_at));
+                self.with(session, orders, |session, _| session.attached(orphan_at));
             }
             SessionFact::CloseRequested => {
-                self.with(session, orders, |life, orders| life.end(now, SessionEnd::Closed, orders));
+                self.with(session, orders, |session, orders| session.end(now, SessionEnd::Closed, orders));
             }
-            SessionFact::Exited { code } => self.with(session, orders, |life, _| life.exited(now, code)),
-            SessionFact::EndOfOutput => self.with(session, orders, |life, _| life.output_ended(now)),
-            SessionFact::Reaped => self.with(session, orders, |life, _| life.reaped(now)),
+            SessionFact::Exited { code } => self.with(session, orders, |session, _| session.exited(now, code)),
+            SessionFact::EndOfOutput => self.with(session, orders, |session, _| session.output_ended(now)),
+            SessionFact::Reaped => self.with(session, orders, |session, _| session.reaped(now)),
         }
     }
 
     /// Lets the deadlines fire that have passed.
     pub fn tick(&mut self, now: Time, orders: &mut Vec<Order>) {
-        let is_due = |life: &Life| life.deadline().is_some_and(|deadline| deadline <= now);
+        let is_due = |session: &Session| session.deadline().is_some_and(|deadline| deadline <= now);
         let due: Vec<SessionKey> =
-            self.lives.iter().filter(|(_, life)| is_due(life)).map(|(session, _)| *session).collect();
+            self.sessions.iter().filter(|(_, session)| is_due(session)).map(|(session, _)| *session).collect();
         for session in due {
-            self.with(session, orders, |life, orders| life.expired(now, orders));
+            self.with(session, orders, |session, orders| session.expired(now, orders));
         }
     }
 
     /// When the next tick is due; nothing where no session waits for anything.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.lives.values().filter_map(Life::deadline).min()
+        self.sessions.values().filter_map(Session::deadline).min()
     }
 
     /// Moves every deadline `ms` later: time that the process did not live through does not count.
     pub fn shift_ms(&mut self, ms: u64) {
-        for life in self.lives.values_mut() {
-            life.shift_ms(ms);
+        for session in self.sessions.values_mut() {
+            session.shift_ms(ms);
         }
     }
 
@@ -120,57 +127,59 @@ impl Sessions {
     /// The link is gone: from now on nobody can look at any session.
     pub fn link_down(&mut self, now: Time) {
         self.linked = false;
-        for life in self.lives.values_mut() {
-            life.abandoned(now.after_ms(ORPHAN_MS));
+        for session in self.sessions.values_mut() {
+            session.abandoned(now.after_ms(ORPHAN_MS));
         }
     }
 
-    /// Draining: hangs up whatever does not end already.
+    /// Draining: hangs up each session that does not end already.
     pub fn drain_hang_up(&mut self, now: Time, orders: &mut Vec<Order>) {
         self.draining = true;
         for session in self.keys() {
-            self.with(session, orders, |life, orders| life.end(now, SessionEnd::Drained, orders));
+            self.with(session, orders, |session, orders| session.end(now, SessionEnd::Drained, orders));
         }
     }
 
     /// Draining: kills what is left, but not what outlives a shell that exited by itself.
     pub fn drain_kill(&mut self, now: Time, orders: &mut Vec<Order>) {
         for session in self.keys() {
-            self.with(session, orders, |life, orders| life.kill(now, orders));
+            self.with(session, orders, |session, orders| session.kill(now, orders));
         }
     }
 
-    /// Does no session live?
+    /// Whether every session is finished.
     pub fn is_empty(&self) -> bool {
-        self.lives.is_empty()
+        self.sessions.is_empty()
     }
 
-    /// How many sessions live.
+    /// How many sessions are not finished.
     pub fn live(&self) -> usize {
-        self.lives.len()
+        self.sessions.len()
     }
 
-    /// Does this session wait for somebody to come back to it?
+    /// Whether nobody is known to use this session since the link was last lost.
     pub fn is_orphan(&self, session: SessionKey) -> bool {
-        self.lives.get(&session).is_some_and(Life::is_orphan)
+        self.sessions.get(&session).is_some_and(Session::is_orphan)
     }
 
-    fn opened(&mut self, now: Time, session: SessionKey, orders: &mut Vec<Order>) {
-        if self.lives.contains_key(&session) {
+    /// Whether `session` can be attached to: its shell runs or is being started, and it was not told to end.
+    pub fn is_usable(&self, session: SessionKey) -> bool {
+        self.sessions.get(&session).is_some_and(Session::is_usable)
+    }
+
+    fn opening(&mut self, now: Time, session: SessionKey, orders: &mut Vec<Order>) {
+        if self.sessions.contains_key(&session) {
             return;
         }
-        if self.lives.len() >= SESSIONS_MAX {
-            // Whoever opened it had to look first. Its end is told all the same, so that nobody waits for it.
-            orders.extend([
-                Order::HangUpSession { session },
-                Order::KillSession { session },
-                Order::FinishSession { session, reason: SessionEnd::Closed, exit_code: EXIT_KILLED },
-            ]);
+        if self.sessions.len() >= SESSIONS_MAX {
+            // Admission should have refused it. Its end is reported all the same, so that the console does not wait.
+            let (reason, exit_code) = (SessionEnd::SpawnFailed, EXIT_NOT_STARTED);
+            orders.push(Order::FinishSession { session, reason, exit_code });
             return;
         }
-        self.lives.insert(session, Life::new(session, self.orphan_at(now)));
+        self.sessions.insert(session, Session::new(now, session, self.orphan_at(now)));
         if self.draining {
-            self.with(session, orders, |life, orders| life.end(now, SessionEnd::Drained, orders));
+            self.with(session, orders, |session, orders| session.end(now, SessionEnd::Drained, orders));
         }
     }
 
@@ -180,7 +189,7 @@ impl Sessions {
     }
 
     fn keys(&self) -> Vec<SessionKey> {
-        self.lives.keys().copied().collect()
+        self.sessions.keys().copied().collect()
     }
 
     /// Changes one session, and finishes it if that was its end.
@@ -188,13 +197,13 @@ impl Sessions {
         &mut self,
         session: SessionKey,
         orders: &mut Vec<Order>,
-        change: impl FnOnce(&mut Life, &mut Vec<Order>) -> Verdict,
+        change: impl FnOnce(&mut Session, &mut Vec<Order>) -> Outcome,
     ) {
-        let Some(life) = self.lives.get_mut(&session) else { return };
-        match change(life, orders) {
-            Verdict::GoesOn => {}
-            Verdict::Over { reason, exit_code } => {
-                self.lives.remove(&session);
+        let Some(found) = self.sessions.get_mut(&session) else { return };
+        match change(found, orders) {
+            Outcome::Continues => {}
+            Outcome::Over { reason, exit_code } => {
+                self.sessions.remove(&session);
                 orders.push(Order::FinishSession { session, reason, exit_code });
             }
         }

@@ -13,7 +13,7 @@ enum Step {
     Fact(SessionKey, SessionFact),
     /// Time passes, with a tick at its end.
     Pass(u64),
-    /// Time passes that nobody lives through.
+    /// Time passes that nobody sessions through.
     Sleep(u64),
     LinkUp,
     LinkDown,
@@ -23,7 +23,9 @@ enum Step {
 
 fn fact() -> impl Strategy<Value = SessionFact> {
     prop_oneof![
+        3 => Just(SessionFact::Opening),
         3 => Just(SessionFact::Opened),
+        1 => (0..256).prop_map(|exit_code| SessionFact::OpenFailed { exit_code }),
         1 => Just(SessionFact::Attached),
         1 => Just(SessionFact::CloseRequested),
         1 => (0..256).prop_map(|code| SessionFact::Exited { code }),
@@ -44,19 +46,20 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the model knows of one session that lives.
+/// What the model knows of one session that is not finished.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     hung_up: bool,
     killed: bool,
     exited_by_itself: Option<i32>,
+    opened: bool,
     /// It was told to end at this time, sleep not counted.
     told: Option<Time>,
 }
 
 #[derive(Debug, Default)]
 struct Model {
-    lives: BTreeMap<SessionKey, Known>,
+    sessions: BTreeMap<SessionKey, Known>,
     finished: BTreeSet<SessionKey>,
     linked: bool,
 }
@@ -67,7 +70,7 @@ impl Model {
             match *order {
                 Order::HangUpSession { session } => {
                     let known = self.known(session)?;
-                    prop_assert!(!known.hung_up && known.exited_by_itself.is_none());
+                    prop_assert!(known.opened && !known.hung_up && known.exited_by_itself.is_none());
                     known.hung_up = true;
                     known.told = Some(now);
                 }
@@ -81,8 +84,8 @@ impl Model {
                     if let Some(code) = known.exited_by_itself {
                         prop_assert_eq!((reason, exit_code), (SessionEnd::Exited, code));
                     }
-                    prop_assert!(known.hung_up || known.exited_by_itself.is_some());
-                    self.lives.remove(&session);
+                    prop_assert!(known.hung_up || known.exited_by_itself.is_some() || !known.opened);
+                    self.sessions.remove(&session);
                     self.finished.insert(session);
                 }
                 ref other => prop_assert!(false, "not an order of a session: {other:?}"),
@@ -92,22 +95,26 @@ impl Model {
     }
 
     fn known(&mut self, session: SessionKey) -> Result<&mut Known, TestCaseError> {
-        self.lives.get_mut(&session).ok_or_else(|| TestCaseError::fail("an order for a session that does not live"))
+        self.sessions.get_mut(&session).ok_or_else(|| TestCaseError::fail("an order for a session that is finished"))
     }
 
     /// What a fact changes, before the sessions see it.
     fn learn(&mut self, session: SessionKey, fact: SessionFact) {
         match fact {
+            SessionFact::Opening => {
+                self.sessions.entry(session).or_default();
+            }
             SessionFact::Opened => {
-                self.lives.entry(session).or_default();
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.opened = true;
+                }
             }
             SessionFact::Exited { code } => {
-                if let Some(known) = self.lives.get_mut(&session).filter(|known| !known.hung_up) {
+                if let Some(known) = self.sessions.get_mut(&session).filter(|known| !known.hung_up) {
                     known.exited_by_itself.get_or_insert(code);
                 }
             }
-            SessionFact::Opening
-            | SessionFact::OpenFailed { .. }
+            SessionFact::OpenFailed { .. }
             | SessionFact::Attached
             | SessionFact::CloseRequested
             | SessionFact::EndOfOutput
@@ -116,16 +123,16 @@ impl Model {
     }
 
     fn check(&self, now: Time, sessions: &Sessions) -> Result<(), TestCaseError> {
-        prop_assert_eq!(sessions.live(), self.lives.len());
-        prop_assert_eq!(sessions.is_empty(), self.lives.is_empty());
-        for (session, known) in &self.lives {
+        prop_assert_eq!(sessions.live(), self.sessions.len());
+        prop_assert_eq!(sessions.is_empty(), self.sessions.is_empty());
+        for (session, known) in &self.sessions {
             // Whoever was told to end, has ended, or cannot be reached, has a deadline.
-            let waits = known.hung_up || known.exited_by_itself.is_some() || !self.linked;
-            let life = sessions.lives.get(session).ok_or_else(|| TestCaseError::fail("a life is lost"))?;
-            prop_assert!(!waits || life.deadline().is_some(), "{:?} {:?}", known, life);
+            let waits = !known.opened || known.hung_up || known.exited_by_itself.is_some() || !self.linked;
+            let found = sessions.sessions.get(session).ok_or_else(|| TestCaseError::fail("a session is lost"))?;
+            prop_assert!(!waits || found.deadline().is_some(), "{:?} {:?}", known, found);
             if let Some(told) = known.told {
                 // Letting go of a terminal and then being closed are two beginnings.
-                prop_assert!(now.ms_since(told) <= 2 * KILL_AFTER_MS + KILL_PATIENCE_MS);
+                prop_assert!(now.ms_since(told) <= 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS);
             }
         }
         Ok(())
@@ -143,7 +150,7 @@ proptest! {
             match step {
                 Step::Fact(session, fact) => {
                     // Numbers are never used again.
-                    if fact != SessionFact::Opened || !model.finished.contains(&session) {
+                    if fact != SessionFact::Opening || !model.finished.contains(&session) {
                         model.learn(session, fact);
                         sessions.handle(now, session, &fact, &mut orders);
                     }
@@ -161,7 +168,7 @@ proptest! {
                 Step::Sleep(ms) => {
                     now = now.after_ms(ms);
                     sessions.shift_ms(ms);
-                    for known in model.lives.values_mut() {
+                    for known in model.sessions.values_mut() {
                         known.told = known.told.map(|told| told.after_ms(ms));
                     }
                 }
@@ -182,7 +189,7 @@ proptest! {
         }
         // Left alone for long enough, nothing is left.
         sessions.link_down(now);
-        let end = now.after_ms(ORPHAN_MS + MUTE_MS + 2 * KILL_AFTER_MS + KILL_PATIENCE_MS + LINGER_MS);
+        let end = now.after_ms(ORPHAN_MS + EXIT_AFTER_EOF_TIMEOUT_MS + 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS + OUTPUT_DRAIN_TIMEOUT_MS);
         while let Some(next) = sessions.next_deadline() {
             prop_assert!(next <= end);
             now = now.max(next);
@@ -191,6 +198,6 @@ proptest! {
             orders.clear();
         }
         prop_assert!(sessions.is_empty());
-        prop_assert!(model.lives.is_empty());
+        prop_assert!(model.sessions.is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::SessionKey;
-use SessionFact::{Attached, CloseRequested, EndOfOutput, Exited, Opened, Reaped};
+use SessionFact::{Attached, CloseRequested, EndOfOutput, Exited, OpenFailed, Opened, Opening, Reaped};
 
 const HANG_UP: Order = Order::HangUpSession { session: SessionKey(1) };
 const KILL: Order = Order::KillSession { session: SessionKey(1) };
@@ -11,7 +11,7 @@ fn finish(reason: SessionEnd, exit_code: i32) -> Order {
     Order::FinishSession { session: SessionKey(1), reason, exit_code }
 }
 
-/// Session 1, with a link.
+/// Session 1, with a link; its shell runs unless said otherwise.
 struct Stage {
     sessions: Sessions,
     now: Time,
@@ -19,10 +19,16 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        let mut stage = Self::starting();
+        assert_eq!(stage.tell(Opened), []);
+        stage
+    }
+
+    fn starting() -> Self {
         let mut sessions = Sessions::new();
         sessions.link_up(Time::START);
         let mut stage = Self { sessions, now: Time::START };
-        assert_eq!(stage.tell(Opened), []);
+        assert_eq!(stage.tell(Opening), []);
         stage
     }
 
@@ -61,7 +67,7 @@ fn a_shell_that_exits_is_told_when_its_output_has_ended() {
 fn a_background_process_may_hold_the_terminal_for_half_a_second() {
     let mut stage = Stage::new();
     stage.tell(Exited { code: 0 });
-    assert_eq!(stage.pass(LINGER_MS - 1), []);
+    assert_eq!(stage.pass(OUTPUT_DRAIN_TIMEOUT_MS - 1), []);
     assert_eq!(stage.pass(1), [finish(SessionEnd::Exited, 0)]);
 }
 
@@ -88,7 +94,7 @@ fn a_close_is_over_as_soon_as_nothing_is_left() {
     stage.tell(CloseRequested);
     stage.tell(Exited { code: 129 });
     assert_eq!(stage.tell(Reaped), []);
-    assert_eq!(stage.pass(LINGER_MS), [finish(SessionEnd::Closed, 129)]);
+    assert_eq!(stage.pass(OUTPUT_DRAIN_TIMEOUT_MS), [finish(SessionEnd::Closed, 129)]);
 }
 
 #[test]
@@ -104,7 +110,7 @@ fn what_survives_the_shell_of_a_closed_session_is_killed() {
 fn what_cannot_be_killed_is_not_waited_for() {
     let mut stage = Stage::new();
     stage.tell(CloseRequested);
-    assert_eq!(stage.pass(KILL_AFTER_MS + KILL_PATIENCE_MS), [KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
+    assert_eq!(stage.pass(KILL_AFTER_MS + KILL_TIMEOUT_MS), [KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
 }
 
 #[test]
@@ -119,15 +125,15 @@ fn a_close_after_the_exit_kills_nothing() {
 fn a_shell_that_lets_go_of_its_terminal_is_hung_up_and_left_alone() {
     let mut stage = Stage::new();
     stage.tell(EndOfOutput);
-    assert_eq!(stage.pass(MUTE_MS), [HANG_UP]);
+    assert_eq!(stage.pass(EXIT_AFTER_EOF_TIMEOUT_MS), [HANG_UP]);
     assert_eq!(stage.pass(KILL_AFTER_MS), [finish(SessionEnd::Exited, EXIT_HUNG_UP)]);
     let mut stage = Stage::new();
     stage.tell(EndOfOutput);
-    stage.pass(MUTE_MS);
+    stage.pass(EXIT_AFTER_EOF_TIMEOUT_MS);
     assert_eq!(stage.tell(Exited { code: 129 }), [finish(SessionEnd::Exited, 129)]);
     let mut stage = Stage::new();
     stage.tell(EndOfOutput);
-    stage.pass(MUTE_MS);
+    stage.pass(EXIT_AFTER_EOF_TIMEOUT_MS);
     assert_eq!(stage.tell(CloseRequested), [], "it was hung up already");
     assert_eq!(stage.pass(KILL_AFTER_MS), [KILL]);
 }
@@ -171,7 +177,7 @@ fn a_session_that_is_opened_or_used_without_a_link_has_its_clock() {
     stage.tell(Attached);
     assert_eq!(stage.sessions.next_deadline(), Some(Time::from_ms(1_000 + ORPHAN_MS)));
     let mut orders = Vec::new();
-    stage.sessions.handle(stage.now, SessionKey(2), &Opened, &mut orders);
+    stage.sessions.handle(stage.now, SessionKey(2), &Opening, &mut orders);
     assert!(stage.sessions.is_orphan(SessionKey(2)));
 }
 
@@ -196,10 +202,11 @@ fn a_drain_hangs_up_and_then_kills() {
     stage.now = Time::from_ms(1_500);
     stage.sessions.drain_kill(stage.now, &mut orders);
     assert_eq!(orders, [HANG_UP, KILL]);
-    assert_eq!(stage.pass(KILL_PATIENCE_MS), [finish(SessionEnd::Drained, EXIT_KILLED)]);
+    assert_eq!(stage.pass(KILL_TIMEOUT_MS), [finish(SessionEnd::Drained, EXIT_KILLED)]);
     orders.clear();
-    stage.sessions.handle(stage.now, SessionKey(2), &Opened, &mut orders);
-    assert_eq!(orders, [Order::HangUpSession { session: SessionKey(2) }], "it came too late");
+    stage.sessions.handle(stage.now, SessionKey(2), &Opening, &mut orders);
+    let (reason, exit_code) = (SessionEnd::Drained, EXIT_KILLED);
+    assert_eq!(orders, [Order::FinishSession { session: SessionKey(2), reason, exit_code }], "it came too late");
 }
 
 #[test]
@@ -210,7 +217,7 @@ fn a_drain_leaves_alone_what_a_shell_left_behind() {
     stage.sessions.drain_hang_up(stage.now, &mut orders);
     stage.sessions.drain_kill(stage.now, &mut orders);
     assert_eq!(orders, []);
-    assert_eq!(stage.pass(LINGER_MS), [finish(SessionEnd::Exited, 0)]);
+    assert_eq!(stage.pass(OUTPUT_DRAIN_TIMEOUT_MS), [finish(SessionEnd::Exited, 0)]);
 }
 
 #[test]
@@ -218,10 +225,72 @@ fn one_session_too_many_ends_at_once() {
     let mut sessions = Sessions::new();
     let mut orders = Vec::new();
     for session in (2..).take(SESSIONS_MAX) {
-        sessions.handle(Time::START, SessionKey(session), &Opened, &mut orders);
+        sessions.handle(Time::START, SessionKey(session), &Opening, &mut orders);
     }
     assert_eq!((orders.as_slice(), sessions.live()), ([].as_slice(), SESSIONS_MAX));
-    sessions.handle(Time::START, SessionKey(1), &Opened, &mut orders);
-    assert_eq!(orders, [HANG_UP, KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
+    sessions.handle(Time::START, SessionKey(1), &Opening, &mut orders);
+    assert_eq!(orders, [finish(SessionEnd::SpawnFailed, EXIT_NOT_STARTED)]);
     assert_eq!(sessions.live(), SESSIONS_MAX);
+}
+
+#[test]
+fn hanging_start_fails_after_ten_seconds() {
+    let mut stage = Stage::starting();
+    assert_eq!(stage.pass(SESSION_START_TIMEOUT_MS - 1), []);
+    assert_eq!(stage.pass(1), [finish(SessionEnd::SpawnFailed, EXIT_NOT_STARTED)]);
+    assert_eq!(stage.tell(Opened), [], "whoever starts it kills it");
+    assert!(stage.sessions.is_empty());
+}
+
+#[test]
+fn failed_start_reports_its_own_exit_code() {
+    let mut stage = Stage::starting();
+    assert_eq!(stage.tell(OpenFailed { exit_code: 127 }), [finish(SessionEnd::SpawnFailed, 127)]);
+    let mut stage = Stage::new();
+    assert_eq!(stage.tell(OpenFailed { exit_code: 127 }), [], "it runs already");
+    assert!(!stage.sessions.is_empty());
+}
+
+#[test]
+fn close_or_drain_during_start_finishes_at_once() {
+    let mut stage = Stage::starting();
+    assert_eq!(stage.tell(CloseRequested), [finish(SessionEnd::Closed, EXIT_KILLED)]);
+    let mut stage = Stage::starting();
+    let mut orders = Vec::new();
+    stage.sessions.drain_hang_up(stage.now, &mut orders);
+    assert_eq!(orders, [finish(SessionEnd::Drained, EXIT_KILLED)]);
+}
+
+#[test]
+fn output_that_ends_before_start_is_reported_closes_terminal() {
+    let mut stage = Stage::starting();
+    assert_eq!(stage.tell(EndOfOutput), []);
+    assert_eq!(stage.tell(Opened), []);
+    assert_eq!(stage.pass(EXIT_AFTER_EOF_TIMEOUT_MS), [HANG_UP]);
+    let mut stage = Stage::starting();
+    assert_eq!(stage.tell(Exited { code: 1 }), []);
+    assert_eq!(stage.tell(Opened), []);
+    assert_eq!(stage.tell(EndOfOutput), [finish(SessionEnd::Exited, 1)]);
+}
+
+#[test]
+fn new_session_opens_while_old_one_ends() {
+    let mut stage = Stage::new();
+    assert!(stage.sessions.is_usable(SessionKey(1)));
+    assert_eq!(stage.tell(CloseRequested), [HANG_UP]);
+    assert!(!stage.sessions.is_usable(SessionKey(1)));
+    let mut orders = Vec::new();
+    stage.sessions.handle(stage.now, SessionKey(2), &Opening, &mut orders);
+    stage.sessions.handle(stage.now, SessionKey(2), &Opened, &mut orders);
+    assert_eq!(orders, []);
+    assert!(stage.sessions.is_usable(SessionKey(2)));
+    assert_eq!(stage.pass(KILL_AFTER_MS + KILL_TIMEOUT_MS), [KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
+    assert_eq!(stage.sessions.live(), 1);
+}
+
+#[test]
+fn exited_shell_is_not_usable() {
+    let mut stage = Stage::new();
+    stage.tell(Exited { code: 0 });
+    assert!(!stage.sessions.is_usable(SessionKey(1)));
 }

@@ -161,6 +161,7 @@ fn a_socket_that_lingers_is_dropped_whatever_state_follows() {
 #[test]
 fn a_drain_ends_sessions_and_commands_by_the_time_table() {
     let mut driver = Driver::ready(7);
+    driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opening });
     driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opened });
     run_command(&mut driver, CommandKey(2));
     let orders = driver.fact(Fact::ShutdownRequested);
@@ -193,6 +194,7 @@ fn the_clocks_of_sessions_and_commands_run_on_the_same_ticks() {
 #[test]
 fn a_session_is_an_orphan_while_nobody_can_reach_it_and_ends_by_its_limit() {
     let mut driver = Driver::ready(9);
+    driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opening });
     driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opened });
     assert!(!driver.machine.is_orphan(SessionKey(1)));
     driver.closed_by_console(1000, CloseReason::Other);

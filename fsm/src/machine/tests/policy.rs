@@ -339,6 +339,7 @@ fn an_unclean_loss_is_cured_once_forty_seconds_after_the_next_link_is_ready() {
 /// A machine whose link broke with one session open, and is ready again: a resync is due in 40 s.
 fn broken_with_session(seed: u64) -> Driver {
     let mut driver = Driver::ready(seed);
+    driver.fact(session(SessionFact::Opening));
     driver.fact(session(SessionFact::Opened));
     driver.fact(Fact::WriteStalled { link: LinkId(1) });
     driver.fact(Fact::LinkClosed { link: LinkId(1) });

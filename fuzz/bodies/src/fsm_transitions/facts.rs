@@ -128,6 +128,7 @@ impl World {
 
     fn open_session(&mut self) {
         let session = self.children.new_session();
+        self.tell(Fact::Session { session, what: SessionFact::Opening });
         self.tell(Fact::Session { session, what: SessionFact::Opened });
     }
 
