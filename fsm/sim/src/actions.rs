@@ -273,7 +273,8 @@ impl World {
         let Some(shell) = self.work.shells.remove(&session) else { return };
         let unanswered = match shell.stage {
             Stage::Requested => {
-                self.host.rules.live == Some(shell.link) && !self.work.is_known(shell.terminal)
+                let draining = self.host.rules.drains_since_ms.is_some();
+                !draining && self.host.rules.live == Some(shell.link) && !self.work.is_known(shell.terminal)
             }
             Stage::Opening | Stage::Open => self.planted != Some(Planted::AdmitsTooMany),
             Stage::Over => false,

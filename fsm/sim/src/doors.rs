@@ -79,7 +79,6 @@ impl Doors<'_> {
     }
 
     fn unopened(&mut self, session: SessionKey, refusal: SessionRefusal) -> Option<Text> {
-        let live = self.work.live_shells();
         let Some(shell) = self.work.shells.get_mut(&session) else {
             self.fail(Violation::ForgottenOrdered("session"));
             return None;
@@ -89,13 +88,12 @@ impl Doors<'_> {
             return None;
         }
         shell.stage = Stage::Over;
-        let terminal = shell.terminal;
+        let (terminal, had_room) = (shell.terminal, shell.had_room);
         self.work.settle_audit(Subject::Session(session));
         let is_true = match refusal {
             SessionRefusal::Draining => self.draining,
             SessionRefusal::Policy => false,
-            // Its own place is one more.
-            SessionRefusal::Busy => live > draupnir_fsm::driver::SESSIONS_MAX || self.messages.was_nearly_full,
+            SessionRefusal::Busy => !had_room || self.messages.was_nearly_full,
             SessionRefusal::Ending => self.work.is_ending(terminal),
             SessionRefusal::AuditUnavailable => self.work.audited,
             SessionRefusal::Invalid => false,
@@ -125,11 +123,22 @@ impl Doors<'_> {
         }
         let printed = if after[0].is_some() { 0 } else { asked.prints_bytes };
         let size_bytes = SMALL_BYTES + usize::try_from(printed).unwrap_or(0);
+        Some(self.own_result(command, size_bytes, after, dispatch))
+    }
+
+    /// A result that may be asked for again.
+    fn own_result(
+        &mut self,
+        command: CommandKey,
+        size_bytes: usize,
+        after: [Option<(StreamKey, u64)>; 2],
+        dispatch: u32,
+    ) -> Text {
         let body = self.reliable(Kind::Result, size_bytes, after, Some(dispatch));
         if let Up::Message(place) = body.up {
             self.work.results.insert(command, place);
         }
-        Some(body)
+        body
     }
 
     fn error(&mut self, event: ErrorEvent) -> Option<Text> {
@@ -175,7 +184,7 @@ impl Encode for Doors<'_> {
                 job.stage = Stage::Over;
                 let dispatch = job.dispatch;
                 self.work.settle_audit(Subject::Command(command));
-                Some(self.reliable(Kind::Result, SMALL_BYTES, [None; 2], Some(dispatch)))
+                Some(self.own_result(command, SMALL_BYTES, [None; 2], dispatch))
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, LinkId, PING_PAYLOAD_BYTES, SessionInput, SessionKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX, SessionInput, SessionKey,
     StreamKey,
 };
 
@@ -205,8 +205,9 @@ impl World {
     fn create(&mut self, link: LinkId, terminal: u32) {
         let Some(Terminal { crowded, .. }) = self.work.terminals.get(terminal as usize).copied() else { return };
         let session = SessionKey(self.work.next_key());
+        let had_room = self.work.shells.len() < SESSIONS_MAX || self.work.live_shells() < SESSIONS_MAX;
         let (stage, closing, ends_with) = (Stage::Requested, false, None);
-        self.work.shells.insert(session, Shell { terminal, crowded, stage, link, closing, ends_with });
+        self.work.shells.insert(session, Shell { terminal, crowded, stage, had_room, link, closing, ends_with });
         let id = terminal_id(terminal);
         self.receive(link, ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true });
     }
@@ -294,7 +295,7 @@ impl World {
     /// What must hold of the children after every turn.
     pub(crate) fn check_children(&mut self) {
         use draupnir_fsm::driver::{
-            AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX, COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX, SESSIONS_MAX,
+            AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX, COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX,
         };
         let own_ms = self.own_now().as_ms();
         let runs = |stage: Stage| matches!(stage, Stage::Opening | Stage::Open);

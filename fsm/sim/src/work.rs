@@ -78,6 +78,8 @@ pub(crate) struct Shell {
     pub(crate) terminal: u32,
     pub(crate) crowded: bool,
     pub(crate) stage: Stage,
+    /// There were fewer sessions than there may be when it came.
+    pub(crate) had_room: bool,
     /// The link that the request came on.
     pub(crate) link: LinkId,
     /// The console asked for the end of this terminal.
