@@ -46,6 +46,7 @@ impl World {
             Action::CloseLink { link, code, reason } => {
                 let checked = self.host.rules.closes(own_ms);
                 self.check(checked);
+                self.console.refused = None;
                 self.tell(|| format!("closes link {link} with {code} ({reason:?})"));
                 if self.calm.steady_since_ms.is_some() && reason == CloseText::Resync {
                     self.calm.resyncs += 1;
@@ -171,6 +172,7 @@ impl World {
             self.fail(Violation::HealthyLinkDropped(link));
         }
         self.host.rules.drops(own_ms, link);
+        self.console.refused = None;
         if self.planted != Some(Planted::KeepsDeadSockets) {
             self.drop_socket(link);
         }

@@ -62,7 +62,8 @@ pub(crate) struct Calm {
 
 impl Calm {
     /// The console closes a link over a message: the next one must be ready in time again.
-    pub(crate) fn wait_again(&mut self) {
+    pub(crate) fn wait_again(&mut self, now_ms: u64) {
+        self.since_ms = self.since_ms.map(|_| now_ms);
         self.ready_ms = None;
     }
 }

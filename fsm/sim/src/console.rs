@@ -31,12 +31,22 @@ pub(crate) struct Console {
     pub(crate) table: Option<LinkId>,
     /// Its routing was lost in a way that the agent could not have noticed.
     pub(crate) lost_routing_unseen: bool,
-    /// The message that was last refused, and how often in a row.
-    pub(crate) refused: Option<(u32, u32)>,
+    /// The message that the latest link ended over, as far as the agent can know.
+    pub(crate) refused: Option<Refused>,
     /// The agent has closed its last link with a close frame.
     pub(crate) goodbye: bool,
     old_pong: Option<Payload>,
     last_pong: Option<Payload>,
+}
+
+/// A message that the console could not take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    place: u32,
+    /// How often in a row.
+    times: u32,
+    /// The link that it closed over it.
+    pub(crate) link: LinkId,
 }
 
 impl Console {
@@ -258,15 +268,12 @@ impl World {
     /// The console cannot take a message, and closes the link over it.
     fn refuse_message(&mut self, link: LinkId, place: u32, code: u16) {
         self.tell(|| format!("link {link}: the console cannot take message {place}"));
-        let times = match self.console.refused {
-            Some((of, times)) if of == place => times + 1,
-            Some(_) | None => 1,
-        };
-        self.console.refused = Some((place, times));
+        let times = self.console.refused.filter(|refused| refused.place == place).map_or(1, |refused| refused.times + 1);
+        self.console.refused = Some(Refused { place, times, link });
         if times > REFUSALS_MAX {
             return self.fail(Violation::PoisonResent(place));
         }
-        self.calm.wait_again();
+        self.calm.wait_again(self.now_ms);
         self.console_closes(link, code, CloseReason::Other);
     }
 

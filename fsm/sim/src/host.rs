@@ -314,6 +314,7 @@ impl World {
             violation = violation.or(Some(Violation::HeartbeatLate));
         }
         if let Some(violation) = violation {
+            self.tell(|| format!("at {now}: {seen:?}"));
             self.fail(violation);
         }
         let promised_bytes = self.work.jobs.len() * PROMISED_RESULT_BYTES + self.work.shells.len() * PROMISED_CLOSED_BYTES;

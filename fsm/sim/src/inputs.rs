@@ -123,6 +123,7 @@ impl World {
             Down::Close(code, reason) => {
                 self.tell(|| format!("link {link}: the console closes it with {code} ({reason:?})"));
                 self.host.rules.closed_by_console(own_ms, link, code, reason);
+                self.console.refused.take_if(|refused| refused.link != link);
                 let blames = matches!(code, 1003 | 1007 | 1009);
                 let code = if blames && self.planted == Some(Planted::ResendsPoison) { 1011 } else { code };
                 self.handle(Input::CloseReceived { link, code, reason });
@@ -133,6 +134,7 @@ impl World {
                 // A socket that breaks while it closes is gone like any other: nothing shows that it was not answered.
                 self.console.lost_routing_unseen |= !live;
                 self.host.rules.broke(own_ms, link);
+                self.console.refused = None;
                 self.handle(Input::LinkLost { link, cause });
                 self.socket_ends(link);
             }
