@@ -131,7 +131,7 @@ impl Output {
         if self.tail.is_empty() && self.bytes == self.head.len() as u64 {
             self.head.extend_from_slice(text.as_bytes());
         } else {
-            self.tail.push(text.as_bytes(), |step| self.grant.grow(step));
+            self.tail.push(text.as_bytes(), |step| self.grant.grow(step), |_| {});
         }
     }
 

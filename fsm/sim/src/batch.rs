@@ -2,10 +2,10 @@
 //!
 //! It prints nothing: what there is to see is told to whoever watches, about four times a second.
 
-use crate::breach::Breach;
 use crate::plan::Plan;
 use crate::planted::Planted;
-use crate::run::{Tally, run};
+use crate::run::{Stats, run};
+use crate::violation::Violation;
 use rustix::time::{ClockId, clock_gettime};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -24,9 +24,9 @@ pub struct Progress {
     /// Seeds that were lived through.
     pub seeds: u64,
     /// What was counted in them, all together.
-    pub tally: Tally,
+    pub stats: Stats,
     /// Those that failed.
-    pub failures: Vec<(u64, Breach)>,
+    pub failures: Vec<(u64, Violation)>,
     /// How long it took.
     pub took: Duration,
     /// How long the threads worked on it, all together: what was left to them of their cores.
@@ -36,7 +36,7 @@ pub struct Progress {
 impl Progress {
     /// Events in a second of one core.
     pub fn events_per_second(&self) -> f64 {
-        per_second(self.tally.events, self.worked)
+        per_second(self.stats.events, self.worked)
     }
 
     /// Seeds in a second, by all threads.
@@ -44,10 +44,10 @@ impl Progress {
         per_second(self.seeds, self.took)
     }
 
-    fn add(&mut self, seed: u64, tally: &Tally, breach: Option<Breach>) {
+    fn add(&mut self, seed: u64, stats: &Stats, violation: Option<Violation>) {
         self.seeds += 1;
-        self.tally.add(tally);
-        self.failures.extend(breach.map(|breach| (seed, breach)));
+        self.stats.add(stats);
+        self.failures.extend(violation.map(|violation| (seed, violation)));
     }
 }
 
@@ -78,7 +78,7 @@ pub fn run_all(
             let started = worked_so_far();
             for seed in from..(from + CHUNK).min(seeds.end) {
                 let outcome = run(Plan::of(seed), planted, false);
-                mine.add(seed, &outcome.tally, outcome.breach);
+                mine.add(seed, &outcome.stats, outcome.violation);
             }
             mine.worked = worked_so_far().saturating_sub(started);
             let mut shared = shared.lock().expect("no thread has panicked");
@@ -109,7 +109,7 @@ fn worked_so_far() -> Duration {
 
 fn merge(all: &mut Progress, mut part: Progress) {
     all.seeds += part.seeds;
-    all.tally.add(&part.tally);
+    all.stats.add(&part.stats);
     all.worked += part.worked;
     all.failures.append(&mut part.failures);
 }

@@ -3,9 +3,10 @@
 //! The bound follows from the policy's table and from which faults the world knew: only a refused key, a forgotten or
 //! replaced instance and a `Retry-After` may make an agent wait for minutes. Times are milliseconds of the world.
 
-use crate::breach::Breach;
 use crate::plan::{Fault, Faults};
+use crate::violation::Violation;
 use crate::wire::Down;
+use crate::work::{Dispatch, Source};
 use crate::world::{Event, World};
 
 /// What may pass until a link is ready: the dead link is noticed (21 s), the longest ordinary wait (30 s), the time-outs
@@ -60,6 +61,14 @@ pub(crate) struct Calm {
     pub(crate) over: bool,
 }
 
+impl Calm {
+    /// The console closes a link over a message: the next one must be ready in time again.
+    pub(crate) fn wait_again(&mut self, now_ms: u64) {
+        self.since_ms = self.since_ms.map(|_| now_ms);
+        self.ready_ms = None;
+    }
+}
+
 /// Until when a link must be ready after the storm: one wait of each row that this world may have grown.
 fn ready_within_ms(faults: Faults) -> u64 {
     use Fault::{
@@ -102,7 +111,7 @@ impl World {
         let Some(since_ms) = self.host.rules.drains_since_ms else { return };
         let own_ms = self.own_now().as_ms();
         if self.host.running && !self.host.frozen && self.host.stirred == 0 && own_ms > since_ms + EXIT_MS {
-            self.fail(Breach::ExitOverdue);
+            self.fail(Violation::ExitOverdue);
         }
     }
 
@@ -127,20 +136,19 @@ impl World {
         }
         let delivered = ready && self.is_delivered();
         match self.calm.ready_ms {
-            None if self.now_ms > since_ms + within_ms => self.fail(Breach::NotReady),
+            None if self.now_ms > since_ms + within_ms => self.fail(Violation::NotReady),
             None => {}
             Some(_) if delivered => {
                 self.calm.steady_since_ms = Some(self.now_ms);
-                self.calm.links_then = self.tally.links;
+                self.calm.links_then = self.stats.links;
                 self.tell(|| "all is delivered".to_owned());
                 self.note_in(STEADY_MS, Event::Probes);
             }
             Some(ready_ms) if self.now_ms > ready_ms + DELIVERED_MS => {
-                let ledger = &self.host.engine.delivery;
-                let (settled, messages) = (ledger.is_settled(), ledger.messages());
-                let left = format!("settled: {settled}, messages: {messages}, commands: {:?}", self.work.jobs);
+                let seen = self.host.driver.snapshot();
+                let left = format!("{seen:?}, commands: {:?}", self.work.jobs);
                 self.tell(|| left);
-                self.fail(Breach::NotDelivered);
+                self.fail(Violation::NotDelivered);
             }
             Some(_) => {}
         }
@@ -148,53 +156,49 @@ impl World {
 
     /// Does the console have everything that this process had to say?
     fn is_delivered(&mut self) -> bool {
-        if !self.host.engine.delivery.is_settled() || !self.work.jobs.is_empty() || self.any_unread() {
+        let delivers = |source: &Source| source.unread > 0 || source.reading || !source.has(source.end);
+        if !self.is_settled() || !self.work.jobs.is_empty() || self.work.sources.values().any(delivers) {
             return false;
         }
         if let Some(place) = self.messages.missing() {
-            self.fail(Breach::Forgotten(place));
+            self.fail(Violation::Forgotten(place));
             return false;
         }
         let life = self.host.life;
-        let unanswered = |asked: &crate::work::Dispatch| asked.taken_in_life == Some(life) && !asked.answered;
-        if let Some(place) = self.work.dispatches.iter().position(unanswered) {
-            self.fail(Breach::Unanswered(u32::try_from(place).unwrap_or(u32::MAX)));
+        let unanswered = |asked: &Dispatch| asked.taken_in_life == Some(life) && !asked.answered;
+        let count = self.work.dispatches.iter().filter(|asked| unanswered(asked)).count() as u64;
+        if count > self.messages.results_dropped() {
+            let place = self.work.dispatches.iter().position(unanswered);
+            self.fail(Violation::Unanswered(place.and_then(|place| u32::try_from(place).ok()).unwrap_or(u32::MAX)));
             return false;
         }
-        let hole = self
-            .work
-            .sources
-            .iter()
-            .find(|(_, source)| source.received < source.end && !source.is_told(source.received, source.end));
-        if let Some((stream, _)) = hole {
-            let stream = *stream;
-            self.fail(Breach::Hole(stream));
-        }
         true
+    }
+
+    /// Is nothing kept and nothing under way?
+    fn is_settled(&self) -> bool {
+        let seen = self.host.driver.snapshot();
+        seen.messages == 0 && seen.stream_bytes_in_flight == 0
     }
 
     /// Is a link ready that will last?
     fn is_ready(&self) -> bool {
         let sound = |link| self.wires.iter().any(|wire| wire.link == link && wire.is_sound(self.now_ms));
-        self.host.engine.machine().snapshot().state == "connected.ready" && self.host.rules.live.is_some_and(sound)
-    }
-
-    fn any_unread(&self) -> bool {
-        self.work.sources.values().any(|source| source.unread > 0 || source.reading)
+        self.host.driver.snapshot().connection.state == "connected.ready" && self.host.rules.live.is_some_and(sound)
     }
 
     /// A calm link stays, but for the resyncs that an earlier loss may have made necessary.
     fn watch_steady(&mut self, steady_ms: u64) {
         let live = self.host.rules.live.is_some();
-        let links = self.tally.links - self.calm.links_then;
+        let links = self.stats.links - self.calm.links_then;
         let lost =
             !live && self.calm.resyncs == 0 || links > u64::from(self.calm.resyncs) || self.calm.resyncs > RESYNCS_MAX;
         if lost {
-            self.fail(Breach::CalmLinkLost);
+            self.fail(Violation::CalmLinkLost);
         }
         let quiet_since_ms = self.calm.heard_ms.max(steady_ms);
         if live && self.calm.resyncs == 0 && self.now_ms > quiet_since_ms + 31_000 {
-            self.fail(Breach::HeartbeatLate);
+            self.fail(Violation::HeartbeatLate);
         }
     }
 
@@ -213,26 +217,26 @@ impl World {
             if self.host.rules.wants_resync() && self.now_ms < since_ms + REACHABLE_MS {
                 return self.note_in(1_000, Event::Probes);
             }
-            return self.fail(Breach::Unreachable);
+            return self.fail(Violation::Unreachable);
         };
         let dispatch = self.new_dispatch();
         if let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) {
-            (asked.lasts_ms, asked.fails, asked.timeout_ms) = (20, false, 30_000);
+            (asked.lasts_ms, asked.fails, asked.timeout_ms, asked.poison) = (20, false, 30_000, None);
         }
-        self.calm.probe = Some((dispatch, self.now_ms, self.tally.links));
+        self.calm.probe = Some((dispatch, self.now_ms, self.stats.links));
         self.send_down(link, Down::Dispatch(dispatch));
     }
 
     fn wait_for_probe(&mut self, dispatch: u32, sent_ms: u64, links: u64) {
         let answered = self.work.dispatches.get(dispatch as usize).is_some_and(|asked| asked.answered);
-        if answered && self.host.engine.delivery.is_settled() {
+        if answered && self.is_settled() {
             return self.end();
         }
         if self.now_ms <= sent_ms + PROBE_MS {
             return;
         }
-        if links == self.tally.links {
-            return self.fail(Breach::Unreachable);
+        if links == self.stats.links {
+            return self.fail(Violation::Unreachable);
         }
         // It was on its way when the agent closed that link: what the console sends is not delivered for certain.
         self.calm.probe = None;
@@ -260,7 +264,7 @@ impl World {
             return;
         }
         if self.messages.missing().is_some() || !self.console.goodbye {
-            self.fail(Breach::UncleanExit);
+            self.fail(Violation::UncleanExit);
         }
     }
 }

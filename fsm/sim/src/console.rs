@@ -3,18 +3,21 @@
 //! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver can
 //! see: order, holes, ends that come before their bytes.
 
-use crate::breach::Breach;
 use crate::plan::Fault;
+use crate::violation::Violation;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
-use draupnir_fsm::delivery::{CUT_RESULT_BYTES, Cut};
-use draupnir_fsm::fact::{CloseReason, Failure};
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
-use draupnir_fsm::order::{ProviderName, RegisterPath};
+use draupnir_fsm::driver::{
+    CUT_RESULT_BYTES, CloseReason, Cut, Failure, LinkId, ProviderName, RegisterPath, RegistrationAttempt, StreamKey,
+};
 
 /// A console that greets nobody listens at the latest when the gate opens for everything.
 const LISTENS_MS_MAX: u64 = 4_900;
+
+/// How often in a row the console may see a message that it cannot take. Three links for one before it that waits for
+/// its Pong, three until it is cut and three until it is dropped; and as many for one that comes between.
+const REFUSALS_MAX: u32 = 12;
 
 /// What the console knows.
 #[derive(Clone, Debug)]
@@ -28,10 +31,22 @@ pub(crate) struct Console {
     pub(crate) table: Option<LinkId>,
     /// Its routing was lost in a way that the agent could not have noticed.
     pub(crate) lost_routing_unseen: bool,
+    /// The message that the latest link ended over, as far as the agent can know.
+    pub(crate) refused: Option<Refused>,
     /// The agent has closed its last link with a close frame.
     pub(crate) goodbye: bool,
     old_pong: Option<Payload>,
     last_pong: Option<Payload>,
+}
+
+/// A message that the console could not take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    place: u32,
+    /// How often in a row.
+    times: u32,
+    /// The link that it closed over it.
+    pub(crate) link: LinkId,
 }
 
 impl Console {
@@ -42,6 +57,7 @@ impl Console {
             key_refused_until_ms: 0,
             table: None,
             lost_routing_unseen: false,
+            refused: None,
             goodbye: false,
             old_pong: None,
             last_pong: None,
@@ -193,17 +209,31 @@ impl World {
             Up::State(_) => self.calm.heard_ms = now_ms,
             Up::Message(place) => self.store(link, place),
             Up::Stream { life, stream, cut, bytes } => {
-                if life == self.host.life
-                    && let Cut::Bytes { from, replay: false, .. } = cut
-                    && let Some(source) = self.work.sources.get_mut(&stream)
-                    && !source.receive(from, bytes)
-                    && !source.unsure
-                {
-                    let gaps = self.work.sources.get(&stream).map(|source| source.gaps.clone());
+                if life == self.host.life {
+                    self.store_bytes(link, stream, cut, bytes);
+                }
+            }
+        }
+    }
+
+    /// Takes in bytes of a stream: none may be missing that was not told to be lost, in a replay none that is held.
+    fn store_bytes(&mut self, link: LinkId, stream: StreamKey, cut: Cut, bytes: u64) {
+        let Some(source) = self.work.sources.get_mut(&stream) else { return };
+        match cut {
+            Cut::Reset => source.replay = Some((link, None)),
+            Cut::Modes => source.replay = None,
+            Cut::Bytes { from, replay, .. } => {
+                if !source.replayed(link, from, bytes) {
+                    return self.fail(Violation::ReplaySkips(stream));
+                }
+                if !replay && !source.receive(from, bytes) && !source.unsure {
+                    let (received, gaps) = (source.received, source.gaps.clone());
                     self.tell(|| {
-                        format!("link {link}: {bytes} bytes of {stream:?} from {from} on; told to be lost: {gaps:?}")
+                        format!(
+                            "{bytes} bytes of {stream:?} from {from} on, up to {received}; told to be lost: {gaps:?}"
+                        )
                     });
-                    self.fail(Breach::Hole(stream));
+                    self.fail(Violation::Hole(stream));
                 }
             }
         }
@@ -237,29 +267,39 @@ impl World {
         }
     }
 
+    /// The console cannot take a message, and closes the link over it.
+    fn refuse_message(&mut self, link: LinkId, place: u32, code: u16) {
+        self.tell(|| format!("link {link}: the console cannot take message {place}"));
+        let times =
+            self.console.refused.filter(|refused| refused.place == place).map_or(1, |refused| refused.times + 1);
+        self.console.refused = Some(Refused { place, times, link });
+        if times > REFUSALS_MAX {
+            return self.fail(Violation::PoisonResent(place));
+        }
+        self.calm.wait_again(self.now_ms);
+        self.console_closes(link, code, CloseReason::Other);
+    }
+
     fn store(&mut self, link: LinkId, place: u32) {
         let Some(message) = self.messages.message(place).copied() else { return };
-        if message.dispatch.is_some() && message.size_bytes > CUT_RESULT_BYTES && self.meets(Fault::Poison) {
-            self.tell(|| format!("link {link}: the console cannot take message {place}"));
-            return self.console_closes(link, 1009, CloseReason::Other);
+        let poison = message.dispatch.and_then(|dispatch| self.work.dispatches.get(dispatch as usize)?.poison);
+        if let Some(poison) = poison.filter(|poison| message.size_bytes > CUT_RESULT_BYTES || !poison.only_long) {
+            return self.refuse_message(link, place, poison.code);
         }
         self.tell(|| format!("link {link}: message {place} answers {:?} after {:?}", message.dispatch, message.after));
         match self.messages.store(place) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(breach) => return self.fail(breach),
+            Err(violation) => return self.fail(violation),
         }
-        self.tally.messages += 1;
+        self.stats.messages += 1;
         self.answered(message.dispatch);
         if message.life != self.host.life {
             return;
         }
         for (stream, end) in message.after.into_iter().flatten() {
-            let whole = |source: &crate::work::Source| {
-                source.received >= end || source.unsure || source.is_told(source.received, end)
-            };
-            if self.work.sources.get(&stream).is_some_and(|source| !whole(source)) {
-                self.fail(Breach::EndBeforeBytes(place));
+            if self.work.sources.get(&stream).is_some_and(|source| !source.has(end)) {
+                self.fail(Violation::EndBeforeBytes(place));
             }
         }
     }

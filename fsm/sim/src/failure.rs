@@ -1,20 +1,13 @@
-//! What is made of a seed that fails: the smallest world that fails alike, its story, and a scenario for the machine.
+//! What is made of a seed that fails: the smallest world that fails alike, its story, and a scenario for the driver.
 //!
-//! It judges nothing. A world is made smaller by taking away its faults one at a time and shortening its storm; a
-//! scenario by taking away steps, as long as the machine still breaks the same rule or panics at the same place. Where it
-//! is not the machine alone that does, the scenario holds all of its steps up to there.
+//! It judges nothing. A world is made smaller by taking away its faults one at a time and shortening its storm.
 
-use crate::breach::Breach;
-use crate::panics::caught;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::run::{Outcome, run};
+use crate::violation::Violation;
 use crate::work::SCHEDULE;
-use draupnir_fsm::limits::Policy;
-use draupnir_fsm::machine::Machine;
-use draupnir_fsm::machine::invariants::Observer;
-use draupnir_fsm::order::Order;
-use draupnir_fsm::scenario::{Header, Scenario, Step, VERSION};
+use draupnir_fsm::scenario::{Header, Scenario, VERSION};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -23,17 +16,17 @@ use std::path::{Path, PathBuf};
 pub struct Failure {
     /// The smallest world that was found to fail alike.
     pub outcome: Outcome,
-    /// The machine's part in it.
+    /// The driver's part in it.
     pub scenario: Scenario,
 }
 
 /// Tells of a seed that fails; nothing where it does not.
 pub fn tell(seed: u64, planted: Option<Planted>) -> Option<Failure> {
     let first = run(Plan::of(seed), planted, false);
-    let plan = smallest(first.plan, first.breach.as_ref()?, first.tally.ms, planted);
+    let plan = smallest(first.plan, first.violation.as_ref()?, first.stats.ms, planted);
     let outcome = run(plan, planted, true);
-    let breach = outcome.breach.clone()?;
-    let scenario = scenario(seed, &outcome, &breach, planted);
+    let violation = outcome.violation.clone()?;
+    let scenario = scenario(seed, &outcome, &violation);
     Some(Failure { outcome, scenario })
 }
 
@@ -67,11 +60,11 @@ impl Failure {
     }
 }
 
-/// Takes away what is not needed for the same breach.
-fn smallest(plan: Plan, breach: &Breach, broke_ms: u64, planted: Option<Planted>) -> Plan {
+/// Takes away what is not needed for the same violation.
+fn smallest(plan: Plan, violation: &Violation, broke_ms: u64, planted: Option<Planted>) -> Plan {
     let fails = |plan: &Plan| {
-        let found = run(plan.clone(), planted, false).breach;
-        found.is_some_and(|found| found.is_like(breach))
+        let found = run(plan.clone(), planted, false).violation;
+        found.is_some_and(|found| found.is_like(violation))
     };
     let mut plan = plan;
     // Each round takes something away, or is the last.
@@ -98,118 +91,10 @@ fn smallest(plan: Plan, breach: &Breach, broke_ms: u64, planted: Option<Planted>
     plan
 }
 
-fn scenario(seed: u64, outcome: &Outcome, breach: &Breach, planted: Option<Planted>) -> Scenario {
-    let alone = Alone { policy: Planted::policy(planted), seed: outcome.machine_seed };
-    let steps = alone.retold(alone.fewest(outcome.steps.clone(), breach));
-    let about = format!("Seed {seed} of the simulation breaks a rule here: {breach}.");
-    let header = Header { scenario: VERSION, about, seed: outcome.machine_seed, config: SCHEDULE };
-    Scenario { header, steps: (2..).zip(steps).collect(), end: None }
-}
-
-/// The machine without the world around it, with the policy and the seed that it had there.
-struct Alone {
-    policy: Policy,
-    seed: u64,
-}
-
-impl Alone {
-    /// Takes away steps as long as the machine still breaks the same rule: halves first, then quarters, then single
-    /// ones. Takes nothing away where it does not break it alone.
-    fn fewest(&self, mut steps: Vec<Step>, breach: &Breach) -> Vec<Step> {
-        let Some(last) = self.breaks_at(&steps, breach) else { return steps };
-        steps.truncate(last + 1);
-        let mut chunk = steps.len() / 2;
-        while chunk > 0 {
-            let mut from = 0;
-            while from < steps.len() {
-                let until = (from + chunk).min(steps.len());
-                let fewer: Vec<Step> = steps.iter().take(from).chain(steps.iter().skip(until)).cloned().collect();
-                if self.breaks_at(&fewer, breach).is_some() {
-                    steps = fewer;
-                } else {
-                    from = until;
-                }
-            }
-            chunk /= 2;
-        }
-        steps
-    }
-
-    /// The step at which a new machine breaks the same rule.
-    fn breaks_at(&self, steps: &[Step], breach: &Breach) -> Option<usize> {
-        let mut machine = self.machine();
-        // The rules are those of production, whatever the machine goes by.
-        let mut observer = Observer::new(Policy::default());
-        for (place, step) in steps.iter().enumerate() {
-            let lived = caught(|| {
-                let orders = hear(&mut machine, step);
-                observer.step(step.at_ms, &step.fact, &orders, &machine.snapshot())
-            });
-            let found = match lived {
-                Ok(Ok(())) => continue,
-                Ok(Err(violation)) => Breach::Machine(violation),
-                // There is nothing after it.
-                Err(panic) => return Breach::Panicked(panic).is_like(breach).then_some(place),
-            };
-            if found.is_like(breach) {
-                return Some(place);
-            }
-        }
-        None
-    }
-
-    /// The same facts with what the machine makes of them, as far as it comes.
-    fn retold(&self, mut steps: Vec<Step>) -> Vec<Step> {
-        let mut machine = self.machine();
-        for step in &mut steps {
-            let Ok(orders) = caught(|| hear(&mut machine, step)) else { break };
-            let seen = machine.snapshot();
-            (step.orders, step.state, step.next) = (orders, Some(seen.state.to_owned()), seen.next);
-        }
-        steps
-    }
-
-    fn machine(&self) -> Machine {
-        Machine::new(self.policy.clone(), SCHEDULE, self.seed)
-    }
-}
-
-fn hear(machine: &mut Machine, step: &Step) -> Vec<Order> {
-    machine.handle(step.at_ms, &step.fact);
-    std::iter::from_fn(|| machine.poll_order()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A fault of the machine itself: it goes by another policy, and its observer by the table.
-    const FAULT: Planted = Planted::RedialsAtOnce;
-
-    #[test]
-    fn steps_are_taken_away_until_each_of_them_is_needed() {
-        let seed = (0..1_000).find(|seed| run(Plan::of(*seed), Some(FAULT), false).breach.is_some());
-        let outcome = run(Plan::of(seed.expect("one is caught")), Some(FAULT), true);
-        let breach = outcome.breach.clone().expect("it is caught again");
-        assert!(matches!(breach, Breach::Machine(_)), "{breach}");
-        let alone = Alone { policy: Planted::policy(Some(FAULT)), seed: outcome.machine_seed };
-        let fewest = alone.retold(alone.fewest(outcome.steps.clone(), &breach));
-        assert!(fewest.len() * 2 < outcome.steps.len(), "{} of {} steps", fewest.len(), outcome.steps.len());
-        assert_eq!(alone.breaks_at(&fewest, &breach), Some(fewest.len() - 1));
-        for left_out in 0..fewest.len() {
-            let mut fewer = fewest.clone();
-            fewer.remove(left_out);
-            assert_eq!(alone.breaks_at(&fewer, &breach), None, "step {left_out} is not needed");
-        }
-        let sound = Alone { policy: Policy::default(), seed: outcome.machine_seed };
-        assert_eq!(sound.breaks_at(&fewest, &breach), None, "it is the fault that breaks the rule");
-    }
-
-    #[test]
-    fn where_the_machine_alone_breaks_nothing_all_steps_are_kept() {
-        let outcome = run(Plan::of(0), None, true);
-        let alone = Alone { policy: Policy::default(), seed: outcome.machine_seed };
-        assert_eq!(alone.fewest(outcome.steps.clone(), &Breach::Unreachable), outcome.steps);
-        assert_eq!(alone.retold(outcome.steps.clone()), outcome.steps);
-    }
+/// The driver's part in its last life: its inputs, the answers of its host, and its outputs.
+fn scenario(seed: u64, outcome: &Outcome, violation: &Violation) -> Scenario {
+    let about = format!("Seed {seed} of the simulation breaks a rule here: {violation}.");
+    let audited = outcome.plan.audited;
+    let header = Header { scenario: VERSION, about, seed: outcome.driver_seed, config: SCHEDULE, audited };
+    Scenario { header, steps: (2..).zip(outcome.steps.iter().cloned()).collect(), end: None }
 }

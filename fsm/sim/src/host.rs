@@ -1,28 +1,44 @@
-//! The agent's process: the engine, the loop around it as the agent has it, and the clocks that it reads.
+//! The agent's process: the driver, the loop around it as the agent has it, and the clocks that it reads.
 //!
 //! It decides nothing. Like the agent's loop it compares the clocks when it wakes, before it hands over what is there;
-//! what follows stands in `turn`. Whatever comes while the process is stopped waits.
+//! then it does what the driver wants. Whatever comes while the process is stopped waits.
 
-use crate::breach::Breach;
+use crate::doors::Doors;
+use crate::doors::Text;
 use crate::planted::Planted;
 use crate::rules::Rules;
+use crate::violation::Violation;
 use crate::watcher::Watcher;
 use crate::work::SCHEDULE;
-use crate::world::{Event, REPORTS_PER_TURN_MAX, World};
-use draupnir_fsm::clock::Clocks;
-use draupnir_fsm::delivery::ping::Payload;
-use draupnir_fsm::engine::Engine;
-use draupnir_fsm::fact::{Fact, IdSource};
-use draupnir_fsm::id::LinkId;
-use draupnir_fsm::scenario::Step;
-use draupnir_fsm::time::Time;
+use crate::world::{Event, World};
+use draupnir_fsm::delivery::{
+    LINK_WINDOW_BYTES_MAX, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, RELIABLE_MESSAGES_MAX,
+};
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{
+    Clocks, Driver, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId, PING_PAYLOAD_BYTES, RELIABLE_BYTES_MAX, SESSIONS_MAX,
+    Snapshot, Step, Time,
+};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+/// How often the loop may wake for nothing but a deadline, in a second: a few timers, and markers and progress checks.
+const WAKES_PER_SECOND_MAX: u32 = 40;
+
+/// How long a dead link may go unnoticed: the next Ping, the time for its Pong or for the write to move, and the slack
+/// with which both are looked at.
+const DEAD_LINK_MS: u64 = 25_000;
+
+/// More than one frame more than its window is never under way.
+const IN_FLIGHT_BYTES_MAX: u64 = LINK_WINDOW_BYTES_MAX + (48 << 10);
+
+/// More outputs in one turn than this are a loop that does not end.
+const OUTPUTS_MAX: u32 = 100_000;
+
 /// The process, of whatever life.
 pub(crate) struct Host {
-    pub(crate) engine: Engine<u32>,
+    pub(crate) driver: Driver<Text>,
     watcher: Rc<RefCell<Watcher>>,
     pub(crate) rules: Rules,
     pub(crate) life: u32,
@@ -47,11 +63,12 @@ pub(crate) struct Host {
     /// The second in which it last woke by itself, and how often it did in that.
     pub(crate) wakes: (u64, u32),
     /// The Pings of this link that were sent, for faults that need another's.
-    pub(crate) newest_ping: Option<Payload>,
-    pub(crate) old_ping: Option<Payload>,
-    pub(crate) told_bytes: u64,
-    /// What the machine is about to learn, and when: where it panics over that, it is the last step.
-    pub(crate) hearing: Option<(Time, Fact)>,
+    pub(crate) newest_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
+    pub(crate) old_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
+    told_bytes: u64,
+    /// What the driver heard since its last turn ended: where it panics over that, it is the last step.
+    heard: Vec<Input>,
+    steps: Rc<RefCell<Vec<Step>>>,
     /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
     pub(crate) awaits_pong: Option<(LinkId, u64)>,
     keeps_steps: bool,
@@ -61,8 +78,8 @@ impl Host {
     /// No process yet.
     pub(crate) fn absent(seed: u64, keeps_steps: bool) -> Self {
         Self {
-            engine: Engine::new(Planted::policy(None), SCHEDULE, seed),
-            watcher: Rc::new(RefCell::new(Watcher::new(false))),
+            driver: driver(None, seed, false),
+            watcher: Rc::default(),
             rules: Rules::new(true),
             life: 0,
             running: false,
@@ -83,7 +100,8 @@ impl Host {
             newest_ping: None,
             old_ping: None,
             told_bytes: 0,
-            hearing: None,
+            heard: Vec::new(),
+            steps: Rc::default(),
             awaits_pong: None,
             keeps_steps,
         }
@@ -99,7 +117,7 @@ impl Host {
         if !self.running || self.frozen {
             return None;
         }
-        let own_ms = self.engine.next_deadline()?.as_ms();
+        let own_ms = self.driver.next_deadline()?.as_ms();
         Some(own_ms.saturating_add(self.started_ms + self.slept_ms))
     }
 
@@ -112,22 +130,25 @@ impl Host {
         self.watcher.borrow().facts
     }
 
-    pub(crate) fn take_breach(&self) -> Option<Breach> {
-        self.watcher.borrow_mut().breach.take()
-    }
-
     pub(crate) fn take_steps(&self) -> Vec<Step> {
-        let Some(mut steps) = self.watcher.borrow_mut().steps.take() else { return Vec::new() };
-        let last = self.hearing.map(|(at_ms, fact)| Step { at_ms, fact, orders: Vec::new(), state: None, next: None });
-        steps.extend(last);
+        let mut steps = self.steps.take();
+        if self.keeps_steps && !self.heard.is_empty() {
+            let at_ms = steps.last().map_or(Time::START, |step| step.at_ms);
+            steps.push(Step { at_ms, inputs: self.heard.clone(), ..Step::default() });
+        }
         steps
     }
+}
+
+/// The driver of a new life.
+fn driver(planted: Option<Planted>, seed: u64, audited: bool) -> Driver<Text> {
+    Driver::new(Planted::policy(planted), SCHEDULE, seed, audited, Rc::new(Budget::new()))
 }
 
 impl World {
     /// A process starts.
     pub(crate) fn begin_life(&mut self, remembered: bool) {
-        self.tally.facts += self.host.facts();
+        self.stats.facts += self.host.facts();
         let host = &mut self.host;
         let life = host.life + 1;
         let mut next = Host::absent(host.seed.wrapping_add(u64::from(life) << 32), host.keeps_steps);
@@ -136,10 +157,15 @@ impl World {
         next.started_ms = self.now_ms;
         next.knows_id = remembered;
         next.rules = Rules::new(remembered);
-        let watcher = Rc::new(RefCell::new(Watcher::new(host.keeps_steps)));
-        next.engine = Engine::new(Planted::policy(self.planted), SCHEDULE, next.seed);
-        next.watcher = Rc::clone(&watcher);
-        next.engine.watch(Box::new(move |now, fact, orders, seen| watcher.borrow_mut().see(now, fact, orders, seen)));
+        next.driver = driver(self.planted, next.seed, self.plan.audited);
+        let watcher = Rc::clone(&next.watcher);
+        next.driver.observe_machine(Box::new(move |now, fact, orders, seen| {
+            watcher.borrow_mut().see(now, fact, orders, seen)
+        }));
+        if next.keeps_steps {
+            let steps = Rc::clone(&next.steps);
+            next.driver.record(Box::new(move |step| steps.borrow_mut().push(step)));
+        }
         self.host = next;
         self.messages.start_over();
         self.work.start_over();
@@ -149,7 +175,7 @@ impl World {
         let remembered = remembered && self.planted != Some(Planted::RegistersAtEveryStart);
         self.wake();
         let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
-        self.handle(Fact::Started { id });
+        self.handle(Input::Started { id });
     }
 
     pub(crate) fn own_now(&self) -> Time {
@@ -189,7 +215,7 @@ impl World {
         let before = host.watcher.borrow().jumps;
         host.entropy = host.entropy.wrapping_add(0x9E37);
         let entropy = host.entropy;
-        host.engine.observe(now, clocks, || entropy);
+        host.driver.observe(now, clocks, || entropy);
         if host.watcher.borrow().jumps != before {
             host.rules.jumped_ms = now.as_ms();
             self.tell(|| "the clocks jumped".to_owned());
@@ -209,21 +235,123 @@ impl World {
         self.wake();
         // What waited is there at once, before anything new; the loop takes it in as it would.
         for (place, event) in std::mem::take(&mut self.host.pending).into_iter().enumerate() {
-            if place > 0 && place.is_multiple_of(REPORTS_PER_TURN_MAX) {
+            if place > 0 && place.is_multiple_of(INPUTS_PER_TURN_MAX) {
                 self.turn();
             }
             self.hand(event);
         }
     }
 
-    pub(crate) fn handle(&mut self, fact: Fact) {
+    pub(crate) fn handle(&mut self, input: Input) {
         self.host.stirred += 1;
-        let now = self.own_now();
-        self.host.hearing = Some((now, fact));
-        if self.planted == Some(Planted::Panics) && matches!(fact, Fact::LinkOpened { link } if link > LinkId(2)) {
+        if self.host.keeps_steps {
+            self.host.heard.push(input);
+        }
+        if self.planted == Some(Planted::Panics) && matches!(input, Input::LinkOpened { link } if link > LinkId(2)) {
             panic!("two links are enough for this agent");
         }
-        self.host.engine.handle(now, fact);
-        self.host.hearing = None;
+        let now = self.own_now();
+        self.host.driver.handle(now, input);
     }
+
+    /// Does what the driver wants, until nothing is left for this turn.
+    pub(crate) fn turn(&mut self) {
+        self.host.stirred = 0;
+        if !self.host.running {
+            return;
+        }
+        self.fire_stale_timer();
+        self.note_progress();
+        let now = self.own_now();
+        for outputs in 0.. {
+            let mut doors = Doors {
+                life: self.host.life,
+                now_ms: self.now_ms,
+                draining: self.host.rules.drains_since_ms.is_some(),
+                planted: self.planted,
+                random: &mut self.random,
+                agenda: &mut self.agenda,
+                work: &mut self.work,
+                messages: &mut self.messages,
+                violation: &mut self.violation,
+            };
+            let Some(output) = self.host.driver.poll(now, &mut doors) else { break };
+            self.perform(output);
+            if outputs > OUTPUTS_MAX {
+                return self.fail(Violation::Spins);
+            }
+        }
+        self.host.heard.clear();
+        self.host.stirred = 0;
+        self.check_turn();
+    }
+
+    /// Tells how much of the link's bytes the socket has taken.
+    fn note_progress(&mut self) {
+        let now_ms = self.now_ms;
+        let bytes = match self.planted {
+            Some(Planted::DoesNotSeeStalledWrites) => self.host.told_bytes + 1,
+            _ => self.host.rules.live.and_then(|link| self.wire(link)).map_or(0, |wire| wire.taken_bytes(now_ms)),
+        };
+        if bytes != std::mem::replace(&mut self.host.told_bytes, bytes) {
+            self.handle(Input::WriteProgress { bytes });
+        }
+    }
+
+    /// What must hold after every turn.
+    fn check_turn(&mut self) {
+        let now = self.own_now();
+        let host = &self.host;
+        let seen = host.driver.snapshot();
+        let mut violation = host.watcher.borrow_mut().violation.take().or_else(|| over_its_bound(&seen));
+        if host.running && host.driver.next_deadline().is_some_and(|next| next <= now) {
+            violation = violation.or(Some(Violation::Spins));
+        }
+        if host.wakes.1 > WAKES_PER_SECOND_MAX {
+            violation = violation.or(Some(Violation::Busy));
+        }
+        let late = host.rules.beat_ms.is_some_and(|beat_ms| {
+            now.as_ms() > beat_ms.max(host.rules.jumped_ms) + SCHEDULE.heartbeat_ms
+                && host.rules.drains_since_ms.is_none()
+        });
+        if late && host.rules.live.is_some() {
+            violation = violation.or(Some(Violation::HeartbeatLate));
+        }
+        if let Some(violation) = violation {
+            self.tell(|| format!("at {now}: {seen:?}"));
+            self.fail(violation);
+        }
+        let promised_bytes =
+            self.work.jobs.len() * PROMISED_RESULT_BYTES + self.work.shells.len() * PROMISED_CLOSED_BYTES;
+        let kept = self.messages.check_kept(seen.messages, seen.message_bytes, promised_bytes);
+        self.check(kept);
+        self.check_children();
+        self.check_dead_link(now);
+    }
+
+    /// A link that is dead must be noticed.
+    fn check_dead_link(&mut self, now: Time) {
+        let Some(link) = self.host.rules.live else { return };
+        let jumped_ms = self.host.rules.jumped_ms;
+        let Some(wire) = self.wire(link) else { return };
+        let Some(since_ms) = wire.dead_since_ms else { return };
+        // A Ping waits for the batch before it; a socket that moves on, however slowly, is not stalled.
+        let writing = wire.stall.is_none() && wire.batch.is_some_and(|batch| batch.until_ms > batch.from_ms + 1_000);
+        let since_ms = since_ms.max(wire.busy_until_ms);
+        let own_since_ms = self.host.own(since_ms).as_ms().max(jumped_ms);
+        if now.as_ms() > own_since_ms + DEAD_LINK_MS && !writing {
+            self.fail(Violation::DeadLinkKept(link));
+        }
+    }
+}
+
+/// The first bound that is not kept.
+fn over_its_bound(seen: &Snapshot) -> Option<Violation> {
+    let bounds = [
+        ("bytes of messages", seen.message_bytes > RELIABLE_BYTES_MAX),
+        ("messages", seen.messages > RELIABLE_MESSAGES_MAX),
+        ("bytes under way", seen.stream_bytes_in_flight > IN_FLIGHT_BYTES_MAX),
+        ("sessions", seen.sessions > SESSIONS_MAX),
+    ];
+    bounds.into_iter().find(|(_, over)| *over).map(|(what, _)| Violation::OverItsBound(what))
 }

@@ -1,4 +1,4 @@
-//! `draupnir-sim`: lives through seeds, tells of those that fail, and lets a fleet come back.
+//! `draupnir-sim`: runs seeds, tells of those that fail, and lets a fleet come back.
 //!
 //! It holds no rule; see the library. Exit status 0 where nothing failed, 1 where something did, 64 for bad usage.
 
@@ -79,8 +79,8 @@ fn tell_one(seed: u64, planted: Option<Planted>) -> ExitCode {
     let outcome = draupnir_sim::run::run(draupnir_sim::plan::Plan::of(seed), planted, true);
     println!("{:?}", outcome.plan);
     outcome.story.iter().for_each(|line| println!("{line}"));
-    println!("{:?}", outcome.tally);
-    if outcome.breach.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    println!("{:?}", outcome.stats);
+    if outcome.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn run_seeds(options: &Options) -> ExitCode {
@@ -97,8 +97,8 @@ fn run_seeds(options: &Options) -> ExitCode {
     if shows {
         eprintln!();
     }
-    for (seed, breach) in &progress.failures {
-        println!("seed {seed} fails: {breach}");
+    for (seed, violation) in &progress.failures {
+        println!("seed {seed} fails: {violation}");
     }
     if let Some((seed, _)) = progress.failures.first() {
         tell_failure(*seed, options.planted);
@@ -134,17 +134,17 @@ fn bar(progress: &Progress, seeds: u64) -> String {
 fn summary(progress: &Progress) -> String {
     #[expect(clippy::cast_precision_loss, reason = "figures for a reader")]
     let mean = |total: u64| total as f64 / progress.seeds.max(1) as f64;
-    let tally = &progress.tally;
+    let stats = &progress.stats;
     format!(
         "{} seeds, {} failed; a seed has on average {:.0} events, {:.0} facts, {:.1} links, {:.1} virtual minutes, {:.0} \
          messages; {:.1} s, {:.0} seeds a second, {:.2} million events a second and core",
         progress.seeds,
         progress.failures.len(),
-        mean(tally.events),
-        mean(tally.facts),
-        mean(tally.links),
-        mean(tally.ms) / 60_000.0,
-        mean(tally.messages),
+        mean(stats.events),
+        mean(stats.facts),
+        mean(stats.links),
+        mean(stats.ms) / 60_000.0,
+        mean(stats.messages),
         progress.took.as_secs_f64(),
         progress.seeds_per_second(),
         progress.events_per_second() / 1e6,

@@ -2,38 +2,41 @@
 //!
 //! It does not see the ledger's inside: it compares what the ledger says it still keeps with what the console has.
 
-use crate::breach::Breach;
-use draupnir_fsm::delivery::{Delivery, StreamKey};
-use draupnir_fsm::id::LinkId;
+use crate::violation::Violation;
+use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
+use draupnir_fsm::driver::{Drops, Kind, LinkId, RELIABLE_BYTES_MAX, StreamKey};
 
 /// One message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Message {
     pub(crate) life: u32,
-    /// Its number in the ledger.
-    pub(crate) number: u64,
+    pub(crate) kind: Kind,
     pub(crate) size_bytes: usize,
     /// The bytes that go before it.
     pub(crate) after: [Option<(StreamKey, u64)>; 2],
     /// The dispatch that it answers.
     pub(crate) dispatch: Option<u32>,
     pub(crate) stored: bool,
-    /// The ledger said that it was dropped.
-    pub(crate) dropped: bool,
     /// It was sent on the way out to a console that had not greeted: that cannot be waited for.
-    pub(crate) unsure: bool,
+    unsure: bool,
     /// It may be out of its turn: it was cut, or asked for again.
-    pub(crate) out_of_turn: bool,
+    out_of_turn: bool,
     sent_on: Option<LinkId>,
     may_repeat: bool,
 }
 
-/// All of them, in the order in which they were pushed.
+/// All of them, in the order in which they were encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Messages {
-    pub(crate) all: Vec<Message>,
-    /// Those that the ledger keeps, as far as was seen.
-    kept: Vec<u32>,
+    all: Vec<Message>,
+    /// How many of this life are neither stored nor unsure.
+    unstored: usize,
+    /// How many of those the driver may have given up without having told so yet.
+    lost: usize,
+    /// How many were told to be dropped in this life.
+    told: Drops,
+    /// The driver once held so much that it may have dropped some, or refused what would bring more.
+    pub(crate) was_nearly_full: bool,
     /// The place after the latest that arrived.
     newest_stored: u32,
     /// The place of the first of this life.
@@ -41,115 +44,123 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// The place that the next one will have.
-    pub(crate) fn next(&self) -> u32 {
-        u32::try_from(self.all.len()).unwrap_or(u32::MAX)
-    }
-
     pub(crate) fn message(&self, place: u32) -> Option<&Message> {
         self.all.get(place as usize)
     }
 
-    pub(crate) fn message_mut(&mut self, place: u32) -> Option<&mut Message> {
-        self.all.get_mut(place as usize)
-    }
-
-    pub(crate) fn pushed(
+    /// Notes a message that is encoded; its place.
+    pub(crate) fn add(
         &mut self,
         life: u32,
-        number: u64,
+        kind: Kind,
         size_bytes: usize,
         after: [Option<(StreamKey, u64)>; 2],
         dispatch: Option<u32>,
-    ) {
-        self.kept.push(self.next());
+    ) -> u32 {
+        let place = u32::try_from(self.all.len()).unwrap_or(u32::MAX);
+        self.unstored += 1;
         self.all.push(Message {
             life,
-            number,
+            kind,
             size_bytes,
             after,
             dispatch,
             stored: false,
-            dropped: false,
             unsure: false,
             out_of_turn: false,
             sent_on: None,
             may_repeat: false,
         });
+        place
     }
 
-    /// The message with this number in the ledger of this life.
-    pub(crate) fn by_number(&self, number: u64) -> Option<u32> {
-        self.kept.iter().copied().find(|place| self.message(*place).is_some_and(|message| message.number == number))
-    }
-
-    pub(crate) fn may_repeat(&mut self, place: u32) {
-        if let Some(message) = self.message_mut(place) {
-            message.may_repeat = true;
-            message.out_of_turn = true;
+    /// A message was cut.
+    pub(crate) fn cut(&mut self, place: u32, size_bytes: usize) {
+        if let Some(message) = self.all.get_mut(place as usize) {
+            (message.size_bytes, message.out_of_turn) = (size_bytes, true);
         }
     }
 
-    /// A message was written to a link.
-    pub(crate) fn sent(&mut self, place: u32, link: LinkId) -> Result<(), Breach> {
-        let Some(message) = self.message_mut(place) else { return Ok(()) };
+    /// A message may be sent once more.
+    pub(crate) fn may_repeat(&mut self, place: u32) {
+        if let Some(message) = self.all.get_mut(place as usize) {
+            (message.may_repeat, message.out_of_turn) = (true, true);
+        }
+    }
+
+    /// The driver gave up one that is not named.
+    pub(crate) fn lose(&mut self) {
+        self.lost += 1;
+    }
+
+    /// The driver told how many it dropped.
+    pub(crate) fn told(&mut self, drops: Drops) {
+        self.told.results += drops.results;
+        self.told.closed += drops.closed;
+        self.told.events += drops.events;
+    }
+
+    /// How many results of this life were told to be dropped.
+    pub(crate) fn results_dropped(&self) -> u64 {
+        self.told.results
+    }
+
+    /// Compares with how much the driver keeps: whatever it does not must be with the console.
+    pub(crate) fn check_kept(&mut self, messages: usize, bytes: usize, promised_bytes: usize) -> Result<(), Violation> {
+        self.was_nearly_full |= messages > RELIABLE_MESSAGES_MAX / 2 || bytes + promised_bytes > RELIABLE_BYTES_MAX / 2;
+        if messages + self.lost < self.unstored && !self.was_nearly_full {
+            let missing = self.missing_place(|message| !message.stored && !message.unsure);
+            return Err(Violation::AcknowledgedUnread(missing.unwrap_or(u32::MAX)));
+        }
+        Ok(())
+    }
+
+    /// A message was written to a link; `unsure` where nothing shows that the console listens.
+    pub(crate) fn sent(&mut self, place: u32, link: LinkId, unsure: bool) -> Result<(), Violation> {
+        let Some(message) = self.all.get_mut(place as usize) else { return Ok(()) };
+        if unsure && !message.stored && !std::mem::replace(&mut message.unsure, true) {
+            self.unstored -= 1;
+        }
         let twice = message.sent_on.replace(link) == Some(link);
-        if twice && !std::mem::take(&mut message.may_repeat) { Err(Breach::SentTwice(place)) } else { Ok(()) }
+        if twice && !std::mem::take(&mut message.may_repeat) { Err(Violation::SentTwice(place)) } else { Ok(()) }
     }
 
     /// The console has read a message; true where it had not before.
-    pub(crate) fn store(&mut self, place: u32) -> Result<bool, Breach> {
+    pub(crate) fn store(&mut self, place: u32) -> Result<bool, Violation> {
         let (newest, first) = (self.newest_stored, self.first);
-        let Some(message) = self.message_mut(place) else { return Ok(false) };
+        let Some(message) = self.all.get_mut(place as usize) else { return Ok(false) };
         if std::mem::replace(&mut message.stored, true) {
             return Ok(false);
+        }
+        if place >= first && !message.unsure {
+            self.unstored -= 1;
         }
         let waits = message.after.iter().any(Option::is_some) || message.out_of_turn;
         let late = place >= first && newest > place + 1 && !waits;
         self.newest_stored = newest.max(place + 1);
-        if late { Err(Breach::OutOfOrder(place)) } else { Ok(true) }
+        if late { Err(Violation::OutOfOrder(place)) } else { Ok(true) }
     }
 
-    /// Compares with what the ledger keeps, after a Pong: whatever is gone must be with the console.
-    pub(crate) fn acknowledged(&mut self, ledger: &Delivery<u32>) -> Result<(), Breach> {
-        if ledger.messages() == self.kept.len() {
-            return Ok(());
-        }
-        let all = &self.all;
-        let mut result = Ok(());
-        self.kept.retain(|place| {
-            let Some(message) = all.get(*place as usize) else { return false };
-            let kept = ledger.is_waiting(message.number);
-            if !kept && !message.stored && !message.unsure {
-                result = Err(Breach::AcknowledgedUnread(*place));
-            }
-            kept
-        });
-        result
-    }
-
-    /// The ledger made room: that many events, or what it calls poison, are no longer kept.
-    pub(crate) fn displaced(&mut self, ledger: &Delivery<u32>) {
-        let Self { all, kept, .. } = self;
-        kept.retain(|place| {
-            let Some(message) = all.get_mut(*place as usize) else { return false };
-            let is_kept = ledger.is_waiting(message.number);
-            message.dropped |= !is_kept;
-            is_kept
-        });
-    }
-
-    /// Is everything of this life with the console, or told to be dropped?
+    /// One that the console does not have, where more of its kind are missing than were told to be dropped.
     pub(crate) fn missing(&self) -> Option<u32> {
+        let kinds =
+            [(Kind::Result, self.told.results), (Kind::Closed, self.told.closed), (Kind::Event, self.told.events)];
+        kinds.into_iter().find_map(|(kind, told)| {
+            let of_life = self.all.iter().skip(self.first as usize);
+            let missing = of_life.filter(|message| message.kind == kind && !message.stored).count() as u64;
+            (missing > told).then(|| self.missing_place(|message| message.kind == kind && !message.stored)).flatten()
+        })
+    }
+
+    fn missing_place(&self, is_missing: impl Fn(&Message) -> bool) -> Option<u32> {
         let mut all = self.all.iter().enumerate().skip(self.first as usize);
-        let missing = all.find(|(_, message)| !message.stored && !message.dropped);
-        missing.and_then(|(place, _)| u32::try_from(place).ok())
+        all.find(|(_, message)| is_missing(message)).and_then(|(place, _)| u32::try_from(place).ok())
     }
 
     /// A new life of the agent: what the old one kept is lost with it.
     pub(crate) fn start_over(&mut self) {
-        self.kept.clear();
-        self.first = self.next();
-        self.newest_stored = self.first;
+        let all = std::mem::take(&mut self.all);
+        let first = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        *self = Self { all, first, newest_stored: first, ..Self::default() };
     }
 }

@@ -7,8 +7,7 @@ use crate::plan::Fault;
 use crate::planted::Planted;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
-use draupnir_fsm::fact::{Failure, Loss};
-use draupnir_fsm::id::LinkId;
+use draupnir_fsm::driver::{Failure, LinkId, Loss};
 
 /// What the network takes once all is calm.
 pub(crate) const CALM_BYTES_PER_MS: u64 = 10_000;

@@ -87,7 +87,7 @@ pub enum Fault {
     PongsOfOldLinks,
     /// The console stops answering Pings.
     PongsSwallowed,
-    /// The console cannot take a long result: close 1009 each time.
+    /// The console cannot take some results: it closes the link over each, every time.
     Poison,
     /// The socket is gone late, or nobody says so.
     ClosesLate,
@@ -107,13 +107,25 @@ pub enum Fault {
     RepeatedDispatch,
     /// Commands do not end when they are told to.
     StubbornCommands,
-    /// Somebody re-attaches to a session.
+    /// The console re-attaches to a session, or opens it again right after it closed it.
     Reattach,
+    /// More sessions, or more commands, are asked for at once than there may be.
+    Crowd,
+    /// A shell or a command takes seconds to start.
+    StartsSlowly,
+    /// A shell cannot be started.
+    StartsFail,
+    /// An audit line takes seconds to be written.
+    AuditSlow,
+    /// An audit line cannot be written.
+    AuditFails,
+    /// Nothing is heard of an audit line.
+    AuditHangs,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 56] = [
         Self::DialRefused,
         Self::DialUnresolved,
         Self::DialProxy,
@@ -164,6 +176,12 @@ impl Fault {
         Self::RepeatedDispatch,
         Self::StubbornCommands,
         Self::Reattach,
+        Self::Crowd,
+        Self::StartsSlowly,
+        Self::StartsFail,
+        Self::AuditSlow,
+        Self::AuditFails,
+        Self::AuditHangs,
     ];
 
     /// What a dial may meet.
@@ -194,7 +212,7 @@ impl Fault {
     ];
 
     /// What strikes by itself, at a moment of the storm.
-    pub(crate) const STRIKES: [Self; 19] = [
+    pub(crate) const INJECTED: [Self; 19] = [
         Self::Reset,
         Self::Eof,
         Self::Garbage,
@@ -259,7 +277,7 @@ pub struct Plan {
     /// How long the storm lasts.
     pub storm_ms: u64,
     /// A fault strikes within this, each time anew.
-    pub strike_ms: u64,
+    pub fault_every_ms: u64,
     /// How often, in percent, a dial, a registration or a frame meets a fault that waits for it.
     pub percent: u64,
     /// One way through the network, at least.
@@ -274,6 +292,8 @@ pub struct Plan {
     pub work_ms: u64,
     /// At the end the agent is told to stop, and the way out is checked.
     pub drains: bool,
+    /// Nothing is opened or started before its audit line is written.
+    pub audited: bool,
     /// What goes wrong when, in place of the generator: the storm takes its decisions from here, and is over when none
     /// are left. Empty in a world of a seed.
     pub script: Vec<u8>,
@@ -295,7 +315,7 @@ impl Plan {
             seed,
             faults,
             storm_ms: random.between(300_000, 780_000),
-            strike_ms: [8_000, 30_000, 60_000, 120_000][pick(&mut random, 4)],
+            fault_every_ms: [8_000, 30_000, 60_000, 120_000][pick(&mut random, 4)],
             percent: [5, 20, 50][pick(&mut random, 3)],
             latency_ms: [0, 1, 20, 150][pick(&mut random, 4)],
             bytes_per_ms: [50_000, 5_000, 500][pick(&mut random, 3)],
@@ -303,6 +323,7 @@ impl Plan {
             production: random.between(0, 1) == 0,
             work_ms: [4_000, 20_000, 60_000][pick(&mut random, 3)],
             drains: random.between(0, 3) == 0,
+            audited: random.between(0, 3) == 0,
             script: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Deliberate faults, to test the simulation: what a broken agent would do, put between a sound one and the world.
 //!
-//! Nothing of it is in the agent. Each is either another policy, or a fact, an order or a call of the ledger that is
+//! Nothing of it is in the agent. Each is either another policy, or an input, an output or an answer of the host that is
 //! altered on its way; the host asks at the place where that happens.
 
 use draupnir_fsm::limits::Policy;
@@ -54,13 +54,23 @@ pub enum Planted {
     HidesGaps,
     /// The deadline of a Pong outlives its link and fires on the next one.
     KeepsStaleTimers,
+    /// A session that is one too many is opened all the same.
+    AdmitsTooMany,
+    /// A command runs again when its result is asked for again.
+    RunsRepeatsOfResults,
+    /// A replay for a console that re-attached leaves out what it could repeat.
+    SkipsOnReattach,
+    /// Output that is thrown away is told of once, and not the next time.
+    TellsOneGap,
+    /// A result that the console cannot take is resent for ever: the close codes are not heeded.
+    ResendsPoison,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 29] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -84,6 +94,11 @@ impl Planted {
         Self::RunsRepeats,
         Self::HidesGaps,
         Self::KeepsStaleTimers,
+        Self::AdmitsTooMany,
+        Self::RunsRepeatsOfResults,
+        Self::SkipsOnReattach,
+        Self::TellsOneGap,
+        Self::ResendsPoison,
         Self::Panics,
     ];
 

@@ -3,11 +3,8 @@
 //! It knows facts, orders and the policy's table, not the machine. It says only what must never be: an attempt before
 //! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
 
-use crate::breach::Breach;
-use draupnir_fsm::fact::{CloseReason, Failure};
-use draupnir_fsm::id::LinkId;
-use draupnir_fsm::limits::Policy;
-use draupnir_fsm::order::Gate;
+use crate::violation::Violation;
+use draupnir_fsm::driver::{CloseReason, Failure, Gate, LinkId, Policy};
 use std::collections::VecDeque;
 
 /// More attempts than this in a minute, of either kind, are a flood: by chance alone the waits of the policy, which are
@@ -72,14 +69,14 @@ impl Rules {
         }
     }
 
-    pub(crate) fn registers(&mut self, now_ms: u64) -> Result<(), Breach> {
+    pub(crate) fn registers(&mut self, now_ms: u64) -> Result<(), Violation> {
         if !self.may_register {
-            return Err(Breach::NeedlessRegistration);
+            return Err(Violation::NeedlessRegistration);
         }
         self.attempt(now_ms, "registrations", |rules| &mut rules.registrations)
     }
 
-    pub(crate) fn dials(&mut self, now_ms: u64) -> Result<(), Breach> {
+    pub(crate) fn dials(&mut self, now_ms: u64) -> Result<(), Violation> {
         self.attempt(now_ms, "dials", |rules| &mut rules.dials)
     }
 
@@ -88,9 +85,9 @@ impl Rules {
         now_ms: u64,
         what: &'static str,
         list: impl Fn(&mut Self) -> &mut VecDeque<u64>,
-    ) -> Result<(), Breach> {
+    ) -> Result<(), Violation> {
         if let Some((_, row)) = self.not_before.take_if(|(not_before_ms, _)| now_ms < *not_before_ms) {
-            return Err(Breach::TooSoon(row));
+            return Err(Violation::TooSoon(row));
         }
         self.not_before = None;
         let list = list(self);
@@ -98,7 +95,7 @@ impl Rules {
         while list.front().is_some_and(|first| now_ms - first > 60_000) {
             list.pop_front();
         }
-        if list.len() > ATTEMPTS_PER_MINUTE_MAX { Err(Breach::TooManyAttempts(what)) } else { Ok(()) }
+        if list.len() > ATTEMPTS_PER_MINUTE_MAX { Err(Violation::TooManyAttempts(what)) } else { Ok(()) }
     }
 
     pub(crate) fn answered(&mut self, now_ms: u64, status: u16, retry_after_ms: Option<u64>) {
@@ -206,13 +203,13 @@ impl Rules {
     }
 
     /// The agent closes a link that is up, to cure the console or to leave.
-    pub(crate) fn closes(&mut self, now_ms: u64) -> Result<(), Breach> {
+    pub(crate) fn closes(&mut self, now_ms: u64) -> Result<(), Violation> {
         let needless = self.drains_since_ms.is_none() && self.unclean_ms.is_none();
         self.ended(now_ms);
         self.unclean_ms = None;
         self.resyncing = true;
         self.blamed_links = 0;
-        if needless { Err(Breach::NeedlessResync) } else { Ok(()) }
+        if needless { Err(Violation::NeedlessResync) } else { Ok(()) }
     }
 
     fn ended(&mut self, now_ms: u64) {
@@ -227,7 +224,7 @@ impl Rules {
         }
     }
 
-    pub(crate) fn gate_opens(&mut self, now_ms: u64, link: LinkId, gate: Gate) -> Result<(), Breach> {
+    pub(crate) fn gate_opens(&mut self, now_ms: u64, link: LinkId, gate: Gate) -> Result<(), Violation> {
         let wait_ms = match gate {
             Gate::All if self.drains_since_ms.is_none() => self.policy.all_gate_ms,
             Gate::State | Gate::All => self.policy.state_gate_ms,
@@ -237,7 +234,7 @@ impl Rules {
             self.ready_ms = Some(now_ms);
         }
         let too_early = !self.greeted && now_ms < self.opened_ms + wait_ms;
-        if too_early { Err(Breach::GateTooEarly(link)) } else { Ok(()) }
+        if too_early { Err(Violation::GateTooEarly(link)) } else { Ok(()) }
     }
 
     pub(crate) fn forgets_identity(&mut self) {

@@ -6,28 +6,31 @@
 use crate::network::CALM_BYTES_PER_MS;
 use crate::plan::Fault;
 use crate::wire::Down;
-use crate::work::{Dispatch, Terminal};
+use crate::work::{Dispatch, Poison, Terminal};
 use crate::world::{Event, World};
-use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::{CloseReason, Loss};
-use draupnir_fsm::id::LinkId;
+use draupnir_fsm::driver::{
+    COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX, CloseReason, LinkId, Loss, SESSIONS_MAX, StreamKey,
+};
 
 /// Codes that a console, or what stands before it, closes with.
 const CLOSE_CODES: [u16; 14] = [1000, 1001, 1002, 1003, 1005, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 3000, 4999];
 
-/// How many terminals a console opens.
+/// Codes of those that blame a message.
+const POISON_CODES: [u16; 3] = [1003, 1007, 1009];
+
+/// How many terminals a console opens, but for a crowd.
 const TERMINALS_MAX: usize = 3;
 
 /// How long a command lasts that does not end by itself.
 const FOR_EVER_MS: u64 = 1 << 40;
 
 impl World {
-    pub(crate) fn next_strike(&mut self) {
+    pub(crate) fn next_fault(&mut self) {
         if self.script_is_over() {
             return self.note_in(0, Event::Calms);
         }
-        let in_ms = self.between(1, self.plan.strike_ms);
-        self.note_in(in_ms, Event::Strikes);
+        let in_ms = self.between(1, self.plan.fault_every_ms);
+        self.note_in(in_ms, Event::InjectFault);
     }
 
     pub(crate) fn next_work(&mut self) {
@@ -36,17 +39,17 @@ impl World {
     }
 
     /// One of the faults that strike by themselves does.
-    pub(crate) fn strike(&mut self) {
+    pub(crate) fn inject_fault(&mut self) {
         if !self.storm {
             return;
         }
-        self.next_strike();
-        let known = Fault::STRIKES.into_iter().filter(|fault| self.plan.faults.has(*fault)).count();
+        self.next_fault();
+        let known = Fault::INJECTED.into_iter().filter(|fault| self.plan.faults.has(*fault)).count();
         if known == 0 {
             return;
         }
         let place = self.pick(known);
-        let fault = Fault::STRIKES.into_iter().filter(|fault| self.plan.faults.has(*fault)).nth(place);
+        let fault = Fault::INJECTED.into_iter().filter(|fault| self.plan.faults.has(*fault)).nth(place);
         if let Some(fault) = fault {
             self.apply(fault);
         }
@@ -156,6 +159,13 @@ impl World {
             self.host.stop_asked_ms = Some(self.now_ms);
             self.tell(|| "SIGTERM".to_owned());
             self.hand(Event::Stop);
+            // A console that does not know yet goes on asking.
+            if let Some(link) = self.routed().filter(|_| self.storm) {
+                let terminal = self.some_terminal();
+                self.send_down(link, Down::Create(terminal));
+                let dispatch = self.new_dispatch();
+                self.send_down(link, Down::Dispatch(dispatch));
+            }
         }
     }
 
@@ -229,19 +239,55 @@ impl World {
             }
             5 if terminals < TERMINALS_MAX => {
                 let exits = self.chance(50);
-                self.work.terminals.push(Terminal { key: None, life: 0, closed: None, exits });
-                self.send_down(link, Down::Create(u32::try_from(terminals).unwrap_or(0)));
+                self.open_terminal(link, Terminal { exits, crowded: false });
             }
             6 | 7 if terminals > 0 => {
                 let terminal = self.some_terminal();
-                self.send_down(link, Down::Input(terminal));
+                let resizes = self.chance(10);
+                self.send_down(link, if resizes { Down::Resize(terminal) } else { Down::Input(terminal) });
             }
             8 if terminals > 0 => {
                 let terminal = self.some_terminal();
-                let again = self.meets(Fault::Reattach);
-                self.send_down(link, if again { Down::Create(terminal) } else { Down::EndSession(terminal) });
+                match (self.meets(Fault::Reattach), self.chance(70)) {
+                    (true, true) => self.send_down(link, Down::Create(terminal)),
+                    (again, _) => {
+                        self.send_down(link, Down::EndSession(terminal));
+                        if again {
+                            self.send_down(link, Down::Create(terminal));
+                        }
+                    }
+                }
             }
+            9 if self.meets(Fault::Crowd) => self.send_crowd(link),
             _ => self.send_down(link, Down::Text),
+        }
+    }
+
+    fn open_terminal(&mut self, link: LinkId, terminal: Terminal) {
+        let place = u32::try_from(self.work.terminals.len()).unwrap_or(0);
+        self.work.terminals.push(terminal);
+        self.send_down(link, Down::Create(place));
+    }
+
+    /// More is asked for at once than there may be; once in a world, because it is slow.
+    fn send_crowd(&mut self, link: LinkId) {
+        if std::mem::replace(&mut self.work.crowded, true) {
+            return;
+        }
+        let (sessions, commands) = (SESSIONS_MAX + 8, COMMANDS_RUNNING_MAX + COMMANDS_WAITING_MAX + 8);
+        if self.chance(50) {
+            self.tell(|| format!("{sessions} terminals at once"));
+            (0..sessions).for_each(|_| self.open_terminal(link, Terminal { exits: true, crowded: true }));
+        } else {
+            self.tell(|| format!("{commands} commands at once"));
+            for _ in 0..commands {
+                let dispatch = self.new_dispatch();
+                if let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) {
+                    (asked.lasts_ms, asked.prints_bytes) = (asked.lasts_ms.min(100), asked.prints_bytes.min(100));
+                    (asked.stubborn, asked.leaves_child, asked.streams, asked.poison) = (false, false, false, None);
+                }
+                self.send_down(link, Down::Dispatch(dispatch));
+            }
         }
     }
 
@@ -263,12 +309,19 @@ impl World {
             fails: self.chance(5),
             streams: self.chance(40),
             prints_bytes: self.output_bytes(),
+            poison: self.meets(Fault::Poison).then(|| self.some_poison()),
             taken_in_life: None,
             started: false,
             answered: false,
         };
         self.work.dispatches.push(dispatch);
         u32::try_from(self.work.dispatches.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn some_poison(&mut self) -> Poison {
+        let place = self.pick(POISON_CODES.len());
+        let code = POISON_CODES.get(place).copied().unwrap_or(1009);
+        Poison { code, only_long: self.chance(70) }
     }
 
     /// How much a program prints.
@@ -284,7 +337,7 @@ impl World {
         let bytes = source.to_print.min(some);
         source.to_print -= bytes;
         source.unread += bytes;
-        if source.unread > 0 && source.may_read > 0 && !source.reading {
+        if source.wants_to_read() {
             source.reading = true;
             self.note_in(1, Event::Read { life, stream });
         }

@@ -4,9 +4,7 @@
 //! loses is always the end of a direction. Times are milliseconds of the world, sizes bytes on the wire.
 
 use draupnir_fsm::delivery::ping::Payload;
-use draupnir_fsm::delivery::{Cut, StateKind, StreamKey};
-use draupnir_fsm::fact::{CloseReason, Loss};
-use draupnir_fsm::id::LinkId;
+use draupnir_fsm::driver::{CloseReason, Cut, LinkId, Loss, StateKind, StreamKey};
 use std::collections::VecDeque;
 
 /// What the kernel takes of a stalled connection before it takes nothing more.
@@ -42,6 +40,7 @@ pub(crate) enum Down {
     Cancel(u32),
     Create(u32),
     Input(u32),
+    Resize(u32),
     EndSession(u32),
     Pong(Payload),
     Close(u16, CloseReason),

@@ -2,10 +2,8 @@
 //!
 //! It holds no byte, only how many there are and where they stand. What the ledger must be told of them is the host's.
 
-use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::id::{CommandKey, SessionKey};
-use draupnir_fsm::limits::Schedule;
-use std::collections::BTreeMap;
+use draupnir_fsm::driver::{CommandKey, LinkId, Schedule, SessionKey, StreamKey};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What a scrollback holds, in bytes.
 pub(crate) const SCROLLBACK_BYTES: u64 = 256 << 10;
@@ -27,6 +25,8 @@ pub(crate) struct Dispatch {
     pub(crate) streams: bool,
     /// How much it prints.
     pub(crate) prints_bytes: u64,
+    /// The console cannot take its result.
+    pub(crate) poison: Option<Poison>,
     /// The life of the agent that took it.
     pub(crate) taken_in_life: Option<u32>,
     /// It was started in that life.
@@ -34,15 +34,58 @@ pub(crate) struct Dispatch {
     pub(crate) answered: bool,
 }
 
-/// A session as the console knows it.
+/// A result that the console cannot take: it closes the link each time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Poison {
+    /// With which code.
+    pub(crate) code: u16,
+    /// It can take a shorter one.
+    pub(crate) only_long: bool,
+}
+
+/// A terminal as the console knows it; its place in the list is its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
-    pub(crate) key: Option<SessionKey>,
-    pub(crate) life: u32,
-    /// The place of its `closed` among the messages.
-    pub(crate) closed: Option<u32>,
     /// The shell ends by itself.
     pub(crate) exits: bool,
+    /// One of very many, which print next to nothing.
+    pub(crate) crowded: bool,
+}
+
+/// How far a shell or a command has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The console asked for it.
+    Requested,
+    /// The driver ordered its start.
+    Opening,
+    /// It runs.
+    Open,
+    /// Its end was told.
+    Over,
+}
+
+/// What an audit line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Session(SessionKey),
+    Command(CommandKey),
+}
+
+/// One `terminal:create` in the agent, and the shell that comes of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shell {
+    pub(crate) terminal: u32,
+    pub(crate) crowded: bool,
+    pub(crate) stage: Stage,
+    /// There were fewer sessions than there may be when it came.
+    pub(crate) had_room: bool,
+    /// The link that the request came on.
+    pub(crate) link: LinkId,
+    /// The console asked for the end of this terminal.
+    pub(crate) closing: bool,
+    /// It ends with this code as soon as it runs.
+    pub(crate) ends_with: Option<i32>,
 }
 
 /// Where the bytes of a stream come from.
@@ -55,6 +98,8 @@ pub(crate) struct Source {
     pub(crate) end: u64,
     pub(crate) retained: u64,
     pub(crate) may_read: u64,
+    /// The console may still need the bytes from there on.
+    pub(crate) keep_from: Option<u64>,
     /// A read is on its way.
     pub(crate) reading: bool,
     /// Where the console has it up to.
@@ -66,6 +111,8 @@ pub(crate) struct Source {
     pub(crate) finished: bool,
     /// Some of it was sent on the way out to a console that had not greeted.
     pub(crate) unsure: bool,
+    /// A replay on this link, and what of it the console has.
+    pub(crate) replay: Option<(LinkId, Option<u64>)>,
 }
 
 impl Source {
@@ -76,13 +123,55 @@ impl Source {
             end: 0,
             retained: 0,
             may_read: 0,
+            keep_from: None,
             reading: false,
             received: 0,
             gaps: Vec::new(),
             holds_back: false,
             finished: false,
             unsure: false,
+            replay: None,
         }
+    }
+
+    /// The program waits for a read that is permitted and not under way.
+    pub(crate) fn wants_to_read(&self) -> bool {
+        self.unread > 0 && self.may_read > 0 && !self.reading
+    }
+
+    /// Reads what the program has printed, as much as is allowed.
+    pub(crate) fn read(&mut self) {
+        (self.reading, self.holds_back) = (false, false);
+        let bytes = self.unread.min(self.may_read);
+        self.unread -= bytes;
+        self.may_read -= bytes;
+        self.end += bytes;
+        let bound = self.end.saturating_sub(SCROLLBACK_BYTES);
+        self.retained = self.retained.max(self.keep_from.map_or(bound, |keep| bound.min(keep)));
+    }
+
+    /// Reads what is left once the program is gone.
+    pub(crate) fn read_all(&mut self) {
+        (self.to_print, self.may_read) = (0, u64::MAX);
+        self.read();
+    }
+
+    /// Does the console have the bytes before `offset`, as far as it can be known and they were not told to be lost?
+    pub(crate) fn has(&self, offset: u64) -> bool {
+        self.received >= offset || self.unsure || self.is_told(self.received, offset)
+    }
+
+    /// Takes in what the console received of a replay, or of new bytes behind one; false where bytes were skipped that
+    /// are still held.
+    pub(crate) fn replayed(&mut self, link: LinkId, from: u64, bytes: u64) -> bool {
+        let Some((on, next)) = &mut self.replay else { return true };
+        if *on != link {
+            self.replay = None;
+            return true;
+        }
+        let whole = from <= next.unwrap_or(0).max(self.retained);
+        *next = Some(from + bytes);
+        whole
     }
 
     /// Takes in what the console received; false where bytes before it are missing and were not told to be lost.
@@ -110,7 +199,9 @@ impl Source {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
     pub(crate) dispatch: u32,
-    pub(crate) runs: bool,
+    pub(crate) stage: Stage,
+    /// It ends with this code as soon as it runs.
+    pub(crate) ends_with: Option<i32>,
 }
 
 /// All of it, of one life of the agent but for what the console keeps.
@@ -120,20 +211,77 @@ pub(crate) struct Work {
     pub(crate) terminals: Vec<Terminal>,
     pub(crate) sources: BTreeMap<StreamKey, Source>,
     pub(crate) jobs: BTreeMap<CommandKey, Job>,
-    pub(crate) sessions: BTreeMap<SessionKey, u32>,
-    /// The results that may be asked for again: the dispatch, and the place of the message.
-    pub(crate) results: BTreeMap<CommandKey, (u32, Option<u32>)>,
+    pub(crate) shells: BTreeMap<SessionKey, Shell>,
+    /// The terminals that were typed into and whose input was not taken yet.
+    pub(crate) typed: VecDeque<u32>,
+    /// The places of the results that may be asked for again.
+    pub(crate) results: BTreeMap<CommandKey, u32>,
+    /// Nothing may be opened or started before its audit line is written.
+    pub(crate) audited: bool,
+    /// Lines that were asked for, and when in the agent's own time.
+    pub(crate) audits_waiting: BTreeMap<Subject, u64>,
+    pub(crate) audits_written: BTreeSet<Subject>,
+    /// A crowd was sent.
+    pub(crate) crowded: bool,
+    /// For a fault that tells of no gap but the first.
+    pub(crate) gap_told: bool,
     pub(crate) next_key: u32,
 }
 
 impl Work {
     /// The agent starts anew: what it held is gone.
     pub(crate) fn start_over(&mut self) {
-        self.sources.clear();
-        self.jobs.clear();
-        self.sessions.clear();
-        self.results.clear();
-        self.next_key = 1;
+        let (dispatches, terminals) = (std::mem::take(&mut self.dispatches), std::mem::take(&mut self.terminals));
+        *self = Self {
+            dispatches,
+            terminals,
+            audited: self.audited,
+            crowded: self.crowded,
+            next_key: 1,
+            ..Self::default()
+        };
+    }
+
+    /// A number that no session or command of this life had.
+    pub(crate) fn next_key(&mut self) -> u32 {
+        let key = self.next_key;
+        self.next_key += 1;
+        key
+    }
+
+    /// What the console asked of a command.
+    pub(crate) fn asked(&self, command: CommandKey) -> Option<Dispatch> {
+        let job = self.jobs.get(&command)?;
+        self.dispatches.get(job.dispatch as usize).copied()
+    }
+
+    /// Is there a session of this terminal?
+    pub(crate) fn is_known(&self, terminal: u32) -> bool {
+        self.shells.values().any(|shell| shell.terminal == terminal)
+    }
+
+    /// Is there one that has ended, or was asked to?
+    pub(crate) fn is_ending(&self, terminal: u32) -> bool {
+        let ends = |shell: &Shell| shell.terminal == terminal && (shell.closing || shell.stage == Stage::Over);
+        self.shells.values().any(ends)
+    }
+
+    /// Sessions that were asked for and are not over.
+    pub(crate) fn live_shells(&self) -> usize {
+        self.shells.values().filter(|shell| shell.stage != Stage::Over).count()
+    }
+
+    /// An audit line is written.
+    pub(crate) fn audit_written(&mut self, subject: Subject) {
+        if self.audits_waiting.contains_key(&subject) {
+            self.audits_written.insert(subject);
+        }
+    }
+
+    /// What waited for an audit line goes on, or does not; true where the line is written.
+    pub(crate) fn settle_audit(&mut self, subject: Subject) -> bool {
+        self.audits_waiting.remove(&subject);
+        self.audits_written.remove(&subject)
     }
 }
 

@@ -5,7 +5,6 @@
 //! in `calm`. Times are milliseconds of the world unless they are called the agent's own.
 
 use crate::agenda::Agenda;
-use crate::breach::Breach;
 use crate::calm::Calm;
 use crate::console::Console;
 use crate::host::Host;
@@ -13,15 +12,14 @@ use crate::messages::Messages;
 use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
 use crate::planted::Planted;
+use crate::violation::Violation;
 use crate::wire::Wire;
+use crate::work::Subject;
 use crate::work::Work;
-use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::fact::Failure;
-use draupnir_fsm::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+use draupnir_fsm::driver::{
+    AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, RegistrationAttempt, SessionKey, StateKind, StreamKey,
+};
 use draupnir_fsm::random::Random;
-
-/// How many reports the loop takes in before it lets time pass, as the agent's does.
-pub(crate) const REPORTS_PER_TURN_MAX: usize = 64;
 
 /// A world that has seen more than this is one that does not end.
 const EVENTS_MAX: u64 = 2_000_000;
@@ -41,6 +39,10 @@ pub(crate) enum Event {
     Written { life: u32, link: LinkId },
     Closed { life: u32, link: LinkId },
     Read { life: u32, stream: StreamKey },
+    Sampled { life: u32, sample: StateKind },
+    Audited { life: u32, audit: AuditId, subject: Option<Subject>, written: bool },
+    ShellStarts { life: u32, session: SessionKey },
+    CommandStarts { life: u32, command: CommandKey },
     CommandEnds { life: u32, command: CommandKey, code: i32 },
     OutputEnds { life: u32, command: CommandKey },
     SessionEnds { life: u32, session: SessionKey, code: i32 },
@@ -57,14 +59,14 @@ pub(crate) enum Event {
     GivesUp { life: u32, link: LinkId },
     RefusesLink { life: u32, link: LinkId },
     Works,
-    Strikes,
+    InjectFault,
     Calms,
     Probes,
 }
 
 /// What was counted on the way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Stats {
     /// Events of the world and wake-ups of the agent.
     pub events: u64,
     /// Links that came up.
@@ -77,7 +79,7 @@ pub struct Tally {
     pub messages: u64,
 }
 
-impl Tally {
+impl Stats {
     /// Counts what was counted elsewhere too.
     pub fn add(&mut self, other: &Self) {
         self.events += other.events;
@@ -104,8 +106,8 @@ pub(crate) struct World {
     pub(crate) work: Work,
     pub(crate) messages: Messages,
     pub(crate) calm: Calm,
-    pub(crate) breach: Option<Breach>,
-    pub(crate) tally: Tally,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) stats: Stats,
     pub(crate) story: Option<Vec<String>>,
 }
 
@@ -124,10 +126,10 @@ impl World {
             storm: true,
             host,
             wires: Vec::new(),
-            work: Work::default(),
+            work: Work { audited: plan.audited, ..Work::default() },
             messages: Messages::default(),
-            breach: None,
-            tally: Tally::default(),
+            violation: None,
+            stats: Stats::default(),
             story: tells.then(Vec::new),
             plan,
         }
@@ -137,11 +139,11 @@ impl World {
     pub(crate) fn run(&mut self) {
         self.begin_life(self.plan.remembered);
         self.note_in(self.plan.storm_ms, Event::Calms);
-        self.next_strike();
+        self.next_fault();
         self.next_work();
-        while self.breach.is_none() && !self.calm.over {
-            if self.tally.events > EVENTS_MAX || self.now_ms > WORLD_MS_MAX {
-                self.fail(Breach::Endless);
+        while self.violation.is_none() && !self.calm.over {
+            if self.stats.events > EVENTS_MAX || self.now_ms > WORLD_MS_MAX {
+                self.fail(Violation::Endless);
             } else {
                 self.step();
             }
@@ -151,25 +153,25 @@ impl World {
 
     /// It panicked on the way.
     pub(crate) fn break_off(&mut self, panic: Panic) {
-        self.fail(Breach::Panicked(panic));
+        self.fail(Violation::Panicked(panic));
         self.conclude();
     }
 
     fn conclude(&mut self) {
-        self.tally.ms = self.now_ms;
-        self.tally.facts += self.host.facts();
+        self.stats.ms = self.now_ms;
+        self.stats.facts += self.host.facts();
     }
 
     fn step(&mut self) {
-        self.tally.events += 1;
+        self.stats.events += 1;
         let event_at = self.agenda.next_at();
-        if self.host.stirred > 0 && (self.host.stirred >= REPORTS_PER_TURN_MAX || event_at != Some(self.now_ms)) {
+        if self.host.stirred > 0 && (self.host.stirred >= INPUTS_PER_TURN_MAX || event_at != Some(self.now_ms)) {
             self.turn();
             return self.check_calm();
         }
         let wake_at = self.host.wake_ms();
         match (event_at, wake_at) {
-            (None, None) => self.fail(Breach::Endless),
+            (None, None) => self.fail(Violation::Endless),
             (event_at, Some(wake_at)) if event_at.is_none_or(|event_at| wake_at < event_at) => {
                 self.now_ms = self.now_ms.max(wake_at);
                 self.host.count_wake(self.now_ms);
@@ -195,6 +197,10 @@ impl World {
             | Event::Written { life, .. }
             | Event::Closed { life, .. }
             | Event::Read { life, .. }
+            | Event::Sampled { life, .. }
+            | Event::Audited { life, .. }
+            | Event::ShellStarts { life, .. }
+            | Event::CommandStarts { life, .. }
             | Event::CommandEnds { life, .. }
             | Event::OutputEnds { life, .. }
             | Event::SessionEnds { life, .. } => {
@@ -221,7 +227,7 @@ impl World {
             Event::GivesUp { life, link } => self.console_notices_end(life, link),
             Event::RefusesLink { life, link } => self.refuse_link(life, link),
             Event::Works => self.do_work(),
-            Event::Strikes => self.strike(),
+            Event::InjectFault => self.inject_fault(),
             Event::Calms if self.storm => self.become_calm(),
             Event::Calms => {}
             Event::Probes => self.probe(),
@@ -236,17 +242,17 @@ impl World {
         self.agenda.note(at_ms.max(self.now_ms), event);
     }
 
-    /// Notes the first breach; what follows it means nothing.
-    pub(crate) fn fail(&mut self, breach: Breach) {
-        if self.breach.is_none() {
-            self.tell(|| format!("BROKEN: {breach}"));
-            self.breach = Some(breach);
+    /// Notes the first violation; what follows it means nothing.
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        if self.violation.is_none() {
+            self.tell(|| format!("BROKEN: {violation}"));
+            self.violation = Some(violation);
         }
     }
 
-    pub(crate) fn check(&mut self, result: Result<(), Breach>) {
-        if let Err(breach) = result {
-            self.fail(breach);
+    pub(crate) fn check(&mut self, result: Result<(), Violation>) {
+        if let Err(violation) = result {
+            self.fail(violation);
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 /// The first seed that fails with this fault.
 fn first(fault: Planted) -> u64 {
-    (0..1_000).find(|seed| run(Plan::of(*seed), Some(fault), false).breach.is_some()).expect("one is caught")
+    (0..1_000).find(|seed| run(Plan::of(*seed), Some(fault), false).violation.is_some()).expect("one is caught")
 }
 
 /// A folder for one test.

@@ -11,8 +11,8 @@ const SEEDS: u64 = 20_000;
 /// The first seed that catches a fault, and how it does.
 fn caught(fault: Planted) -> Option<(u64, String)> {
     (0..SEEDS).find_map(|seed| {
-        let breach = run(Plan::of(seed), Some(fault), false).breach?;
-        Some((seed, breach.to_string()))
+        let violation = run(Plan::of(seed), Some(fault), false).violation?;
+        Some((seed, violation.to_string()))
     })
 }
 
@@ -21,7 +21,7 @@ fn every_planted_fault_is_caught() {
     let mut missed = Vec::new();
     for fault in Planted::ALL {
         match caught(fault) {
-            Some((seed, breach)) => println!("{fault:?}: seed {seed}, {breach}"),
+            Some((seed, violation)) => println!("{fault:?}: seed {seed}, {violation}"),
             None => missed.push(fault),
         }
     }

@@ -15,9 +15,9 @@ fn a_batch_of_seeds_keeps_every_rule() {
     assert!(told.is_none(), "{}", told.map(|failure| failure.story()).unwrap_or_default());
     assert_eq!(progress.seeds, SEEDS);
     let mean = |total: u64| total / SEEDS;
-    assert!(mean(progress.tally.events) >= 500, "{progress:?}");
-    assert!(mean(progress.tally.links) >= 3, "{progress:?}");
-    assert!(mean(progress.tally.ms) >= 600_000, "{progress:?}");
+    assert!(mean(progress.stats.events) >= 500, "{progress:?}");
+    assert!(mean(progress.stats.links) >= 3, "{progress:?}");
+    assert!(mean(progress.stats.ms) >= 600_000, "{progress:?}");
 }
 
 #[test]
@@ -25,13 +25,13 @@ fn a_seed_lives_the_same_life_twice() {
     let (one, other) = (run(Plan::of(5), None, true), run(Plan::of(5), None, true));
     assert_eq!(one.story, other.story);
     assert_eq!(one.steps, other.steps);
-    assert_eq!(one.tally, other.tally);
+    assert_eq!(one.stats, other.stats);
 }
 
 #[test]
 fn a_process_that_leaves_by_itself_as_the_storm_ends_is_started_again() {
     // Nothing else was to happen in this world for years, so that nobody looked.
     let outcome = run(Plan::of(149_694), None, true);
-    assert_eq!(outcome.breach, None, "{:#?}", outcome.story);
-    assert!(outcome.tally.ms < 3_600_000, "{:?}", outcome.tally);
+    assert_eq!(outcome.violation, None, "{:#?}", outcome.story);
+    assert!(outcome.stats.ms < 3_600_000, "{:?}", outcome.stats);
 }

@@ -145,15 +145,12 @@ impl<M> Delivery<M> {
             self.queue.absolve();
             return None;
         }
-        let oldest = link
-            .flights
-            .iter()
-            .filter_map(|flight| match flight {
-                Flight::Message(number) if self.queue.contains(*number) => Some(*number),
-                Flight::Message(_) | Flight::Bytes { .. } | Flight::ReplayEnd { .. } => None,
-            })
-            .min();
-        self.queue.blame(oldest)
+        // The first that was sent: one that waited for its stream has a lower number and was sent later.
+        let first = link.flights.iter().find_map(|flight| match flight {
+            Flight::Message(number) if self.queue.contains(*number) => Some(*number),
+            Flight::Message(_) | Flight::Bytes { .. } | Flight::ReplayEnd { .. } => None,
+        });
+        self.queue.blame(first)
     }
 
     /// Is a link up?

@@ -246,9 +246,10 @@ impl<M> Queue<M> {
         self.remove(number);
     }
 
-    /// A link ended in a way that blames what was sent on it; `oldest` is what of that is oldest and unacknowledged.
-    pub(super) fn blame(&mut self, oldest: Option<u64>) -> Option<Poison> {
-        let number = oldest?;
+    /// A link ended in a way that blames what was sent on it; `first` is what of that was sent first and is
+    /// unacknowledged.
+    pub(super) fn blame(&mut self, first: Option<u64>) -> Option<Poison> {
+        let number = first?;
         let links = match self.suspect {
             Some((suspect, links)) if suspect == number => links + 1,
             Some(_) | None => 1,

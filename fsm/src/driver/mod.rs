@@ -301,8 +301,8 @@ impl<B: Body> Driver<B> {
             self.todo.push_back(Todo::Error(ErrorEvent::Drops(drops)));
         } else if let Some(poison) = self.poison.take() {
             self.treat(poison, host);
-        } else if self.ledger.is_settled() != self.machine.believes_settled() {
-            // Only now: what was ordered before may have been a message.
+        } else if !self.machine.is_stopped() && self.ledger.is_settled() != self.machine.believes_settled() {
+            // Only now: what was ordered before may have been a message. A stopped machine believes nothing new.
             self.step(now, Fact::DeliverySettled { settled: self.ledger.is_settled() });
         } else if !self.room_for_results && self.ledger.promise(Kind::Result) {
             self.ledger.break_promise(Kind::Result);

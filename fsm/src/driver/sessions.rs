@@ -250,6 +250,11 @@ impl<B: Body> Driver<B> {
     }
 
     pub(super) fn session_input(&mut self, now: Time, session: SessionKey, what: SessionInput) {
+        let state = self.sessions.entries.get(&session).map(|session| session.state);
+        if !matches!(state, Some(State::Open | State::Ending)) {
+            // What comes of a start after its session was finished concerns nobody: it would begin a second life.
+            return;
+        }
         match what {
             SessionInput::Opened => self.tell_session(now, session, SessionFact::Opened),
             SessionInput::OpenFailed { exit_code } => {

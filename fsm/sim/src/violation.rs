@@ -1,19 +1,18 @@
-//! The rules that every world must keep, and how a breach of one reads.
+//! The rules that every world must keep, and how a violation of one reads.
 //!
 //! It checks nothing; the checks stand where what they look at happens.
 
 use crate::panics::Panic;
-use draupnir_fsm::delivery::StreamKey;
-use draupnir_fsm::id::LinkId;
-use draupnir_fsm::machine::invariants::Violation;
+use draupnir_fsm::driver::{LinkId, SessionRefusal, StreamKey};
+use draupnir_fsm::machine::invariants;
 use std::fmt;
 use std::mem::discriminant;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Breach {
+pub enum Violation {
     /// The machine did what it must never do.
-    Machine(Violation),
+    Machine(invariants::Violation),
     /// A frame was written to a link that was not up.
     WrittenToNoLink(LinkId),
     /// A frame was written before its gate was open.
@@ -37,7 +36,7 @@ pub enum Breach {
     /// More is kept or under way than its bound permits.
     OverItsBound(&'static str),
     /// A message was dropped as poison before three links in a row had ended over it.
-    InnocentMessage(u32),
+    InnocentMessage,
     /// More dials or registrations in a minute than any policy would make.
     TooManyAttempts(&'static str),
     /// A registration although the console had given an id and not taken it back.
@@ -78,11 +77,27 @@ pub enum Breach {
     UncleanExit,
     /// The world did not come to an end.
     Endless,
-    /// The engine panicked, or what looks after it.
+    /// A session or command was ordered about that the driver had no business with: forgotten, unknown, or running.
+    ForgottenOrdered(&'static str),
+    /// A terminal was refused for a reason that did not hold.
+    WronglyRefused(SessionRefusal),
+    /// A `terminal:create` was neither followed nor answered.
+    CreateUnanswered(u32),
+    /// Input was typed into another session than the one it was for, or was not asked for.
+    InputMisrouted,
+    /// A replay began behind what is still held, or skipped some of it.
+    ReplaySkips(StreamKey),
+    /// Something was opened or started before its audit line was written.
+    Unaudited,
+    /// Something waited for its audit line for longer than it may.
+    AuditOverdue,
+    /// A message that the console cannot take was sent to it again and again.
+    PoisonResent(u32),
+    /// The driver panicked, or what looks after it.
     Panicked(Panic),
 }
 
-impl Breach {
+impl Violation {
     /// Is it the same rule that was broken, or the same panic? Which link or message it was about may differ.
     pub fn is_like(&self, other: &Self) -> bool {
         if let (Self::Machine(one), Self::Machine(other)) = (self, other) {
@@ -95,7 +110,7 @@ impl Breach {
     }
 }
 
-impl fmt::Display for Breach {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self:?}")
     }

@@ -1,0 +1,240 @@
+//! What the driver asks of its host: bodies of messages and bytes of streams, here as sizes.
+//!
+//! A body is the frame that it will be on the wire, so that the network carries what the driver hands over.
+
+use crate::agenda::Agenda;
+use crate::messages::Messages;
+use crate::planted::Planted;
+use crate::violation::Violation;
+use crate::wire::Up;
+use crate::work::{Stage, Subject, Work};
+use crate::world::Event;
+use draupnir_fsm::driver::{
+    Body, ByteSource, CommandKey, Cut, Encode, ErrorEvent, Kind, Message, SessionKey, SessionRefusal, StreamKey,
+};
+use draupnir_fsm::random::Random;
+use std::ops::Range;
+
+/// What a message costs that carries nothing but ids and a reason, in bytes.
+const SMALL_BYTES: usize = 250;
+
+/// A message as the socket takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Text {
+    pub(crate) up: Up,
+    size_bytes: usize,
+}
+
+impl Body for Text {
+    fn size_bytes(&self) -> usize {
+        self.size_bytes
+    }
+}
+
+/// The parts of the world that the answers come from.
+pub(crate) struct Doors<'a> {
+    pub(crate) life: u32,
+    pub(crate) now_ms: u64,
+    pub(crate) draining: bool,
+    pub(crate) planted: Option<Planted>,
+    pub(crate) random: &'a mut Random,
+    pub(crate) agenda: &'a mut Agenda<Event>,
+    pub(crate) work: &'a mut Work,
+    pub(crate) messages: &'a mut Messages,
+    pub(crate) violation: &'a mut Option<Violation>,
+}
+
+impl Doors<'_> {
+    fn fail(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Notes a reliable message; its body.
+    fn reliable(
+        &mut self,
+        kind: Kind,
+        size_bytes: usize,
+        after: [Option<(StreamKey, u64)>; 2],
+        dispatch: Option<u32>,
+    ) -> Text {
+        let place = self.messages.add(self.life, kind, size_bytes, after, dispatch);
+        Text { up: Up::Message(place), size_bytes }
+    }
+
+    /// Reads what is left of a stream; where it ends.
+    fn read_all(&mut self, stream: StreamKey) -> Option<(StreamKey, u64)> {
+        let source = self.work.sources.get_mut(&stream)?;
+        source.read_all();
+        Some((stream, source.end))
+    }
+
+    fn closed(&mut self, session: SessionKey) -> Option<Text> {
+        let end = self.read_all(StreamKey::Terminal(session));
+        let Some(shell) = self.work.shells.get_mut(&session) else {
+            self.fail(Violation::ForgottenOrdered("session"));
+            return None;
+        };
+        shell.stage = Stage::Over;
+        Some(self.reliable(Kind::Closed, SMALL_BYTES, [end, None], None))
+    }
+
+    fn unopened(&mut self, session: SessionKey, refusal: SessionRefusal) -> Option<Text> {
+        let Some(shell) = self.work.shells.get_mut(&session) else {
+            self.fail(Violation::ForgottenOrdered("session"));
+            return None;
+        };
+        if self.planted == Some(Planted::AdmitsTooMany) && refusal == SessionRefusal::Busy {
+            shell.stage = Stage::Open;
+            return None;
+        }
+        shell.stage = Stage::Over;
+        let (terminal, had_room) = (shell.terminal, shell.had_room);
+        self.work.settle_audit(Subject::Session(session));
+        let is_true = match refusal {
+            SessionRefusal::Draining => self.draining,
+            SessionRefusal::Policy => false,
+            SessionRefusal::Busy => !had_room || self.messages.was_nearly_full,
+            SessionRefusal::Ending => self.work.is_ending(terminal),
+            SessionRefusal::AuditUnavailable => self.work.audited,
+            SessionRefusal::Invalid => false,
+        };
+        if !is_true {
+            self.fail(Violation::WronglyRefused(refusal));
+        }
+        Some(self.reliable(Kind::Closed, SMALL_BYTES, [None; 2], None))
+    }
+
+    fn result(&mut self, command: CommandKey) -> Option<Text> {
+        let Some(job) = self.work.jobs.get_mut(&command) else {
+            self.fail(Violation::ForgottenOrdered("command"));
+            return None;
+        };
+        job.stage = Stage::Over;
+        let dispatch = job.dispatch;
+        self.work.settle_audit(Subject::Command(command));
+        let asked = self.work.dispatches.get(dispatch as usize).copied()?;
+        let mut after = [None; 2];
+        if asked.streams {
+            // What is in the pipes is read before the result is written.
+            after = [self.read_all(StreamKey::Stdout(command)), self.read_all(StreamKey::Stderr(command))];
+        }
+        if self.planted == Some(Planted::LosesResults) && command.0 % 8 == 7 {
+            return None;
+        }
+        let printed = if after[0].is_some() { 0 } else { asked.prints_bytes };
+        let size_bytes = SMALL_BYTES + usize::try_from(printed).unwrap_or(0);
+        Some(self.own_result(command, size_bytes, after, dispatch))
+    }
+
+    /// A result that may be asked for again.
+    fn own_result(
+        &mut self,
+        command: CommandKey,
+        size_bytes: usize,
+        after: [Option<(StreamKey, u64)>; 2],
+        dispatch: u32,
+    ) -> Text {
+        let body = self.reliable(Kind::Result, size_bytes, after, Some(dispatch));
+        if let Up::Message(place) = body.up {
+            self.work.results.insert(command, place);
+        }
+        body
+    }
+
+    fn error(&mut self, event: ErrorEvent) -> Option<Text> {
+        match event {
+            ErrorEvent::Gap(gap) => {
+                let hides = match self.planted {
+                    Some(Planted::HidesGaps) => true,
+                    Some(Planted::TellsOneGap) => std::mem::replace(&mut self.work.gap_told, true),
+                    Some(_) | None => false,
+                };
+                if hides {
+                    return None;
+                }
+                if let Some(source) = self.work.sources.get_mut(&gap.stream) {
+                    source.gaps.push((gap.from, gap.to));
+                }
+            }
+            ErrorEvent::Drops(drops) => self.messages.told(drops),
+            ErrorEvent::Note(_)
+            | ErrorEvent::SessionRefused(..)
+            | ErrorEvent::SpawnFailed(_)
+            | ErrorEvent::CommandRefused(_)
+            | ErrorEvent::Exhausted(_)
+            | ErrorEvent::AuditUnavailable => {}
+        }
+        Some(self.reliable(Kind::Event, 300, [None; 2], None))
+    }
+}
+
+impl Encode for Doors<'_> {
+    type Body = Text;
+
+    fn encode(&mut self, message: &Message) -> Option<Text> {
+        match *message {
+            Message::State(kind) => Some(Text { up: Up::State(kind), size_bytes: 400 }),
+            Message::Event(_) => Some(self.reliable(Kind::Event, 300, [None; 2], None)),
+            Message::Error(event) => self.error(event),
+            Message::Closed { session, .. } => self.closed(session),
+            Message::Unopened { session, refusal } => self.unopened(session, refusal),
+            Message::Result { command, .. } => self.result(command),
+            Message::Unrun { command, .. } => {
+                let job = self.work.jobs.get_mut(&command)?;
+                job.stage = Stage::Over;
+                let dispatch = job.dispatch;
+                self.work.settle_audit(Subject::Command(command));
+                Some(self.own_result(command, SMALL_BYTES, [None; 2], dispatch))
+            }
+        }
+    }
+
+    fn shorten(&mut self, body: &Text, bytes_max: usize) -> Option<Text> {
+        let size_bytes = body.size_bytes.min(bytes_max);
+        if let Up::Message(place) = body.up {
+            self.messages.cut(place, size_bytes);
+        }
+        Some(Text { size_bytes, ..*body })
+    }
+}
+
+impl ByteSource for Doors<'_> {
+    fn held(&mut self, stream: StreamKey) -> Range<u64> {
+        self.work.sources.get(&stream).map_or(0..0, |source| source.retained..source.end)
+    }
+
+    /// Sometimes fewer than asked for: characters are not split.
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Text>) {
+        let few = self.random.between(0, 7);
+        let bytes = match (cut, self.work.sources.get_mut(&stream)) {
+            (_, None) => return (0, None),
+            (Cut::Reset | Cut::Modes, Some(_)) => 0,
+            (Cut::Bytes { from, max, replay }, Some(source)) => {
+                let there = source.end.saturating_sub(from.max(source.retained)).min(max as u64);
+                if there > 8 {
+                    there - few.min(3)
+                } else if few == 0 && !replay && !source.holds_back {
+                    // The beginning of a character: the rest of it, or the end of the wait for that, comes soon.
+                    (source.holds_back, source.reading) = (true, true);
+                    self.agenda.note(self.now_ms + 20, Event::Read { life: self.life, stream });
+                    0
+                } else {
+                    there
+                }
+            }
+        };
+        let told = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
+        let is_frame = bytes > 0 || !matches!(cut, Cut::Bytes { .. });
+        let body = Text {
+            up: Up::Stream { life: self.life, stream, cut, bytes },
+            size_bytes: usize::try_from(bytes * 4 / 3 + 150).unwrap_or(0),
+        };
+        (usize::try_from(told).unwrap_or(0), is_frame.then_some(body))
+    }
+
+    fn replay_from(&mut self, session: SessionKey) -> u64 {
+        let source = self.work.sources.get(&StreamKey::Terminal(session));
+        let skips = self.planted == Some(Planted::SkipsOnReattach);
+        source.map_or(0, |source| if skips { source.end } else { source.retained })
+    }
+}
