@@ -206,6 +206,12 @@ impl Machine {
         self.sessions.is_orphan(session)
     }
 
+    /// Whether `session` can be attached to: its shell runs or is being started, and it was not told to end. A `create`
+    /// for one that cannot be gets a session of its own.
+    pub fn is_usable(&self, session: SessionKey) -> bool {
+        self.sessions.is_usable(session)
+    }
+
     /// Whether this command waits or runs, so that its own result will come.
     pub fn has_command(&self, command: CommandKey) -> bool {
         self.commands.contains(command)
