@@ -3,6 +3,7 @@
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::{API_KEY_VARIABLE, Config, unknown_variables};
 use draupnir::{agent, doctor, logging, preflight, replay, restart, sys, writer};
+use draupnir_fsm::driver::PanicHistory;
 use std::io::stdout;
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
 
 fn run() -> ExitCode {
     sys::process::harden();
-    let past = restart::Past::take();
+    let history = restart::take_history();
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(problems) => {
@@ -42,18 +43,18 @@ fn run() -> ExitCode {
     for warning in config.warnings.iter().chain(&unknown_variables()) {
         tracing::warn!("{warning}");
     }
-    restart::on_panic(past, config.api_key.clone());
-    let status = live(config, past);
+    restart::on_panic(history, config.api_key.clone());
+    let status = live(config, history);
     writer::flush_all(writer::FLUSH_TIMEOUT);
     status
 }
 
-fn live(config: Config, past: restart::Past) -> ExitCode {
+fn live(config: Config, history: PanicHistory) -> ExitCode {
     if let Err(error) = preflight::check(&config) {
         tracing::error!(%error, "the configuration cannot be used");
         return ExitCode::from(EXIT_CONFIG);
     }
-    match agent::run(config, past) {
+    match agent::run(config, history) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::Error::Proxy(error)) => {
             tracing::error!(%error, "the configuration cannot be used");

@@ -6,10 +6,11 @@
 //! supervisor, which can wait longer than we should. It does not catch what is no panic: a signal from the kernel.
 
 use crate::config::Secret;
+use draupnir_fsm::driver::PanicHistory;
 use std::ffi::OsString;
 use std::panic::PanicHookInfo;
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The variable by which one life tells the next: how many lives have ended in a panic, and when the first did.
 const VARIABLE: &str = "SINDRI_AGENT_PANICS";
@@ -17,63 +18,36 @@ const VARIABLE: &str = "SINDRI_AGENT_PANICS";
 /// The variable that the agent has erased and its next life needs.
 const KEY_VARIABLE: &str = crate::config::API_KEY_VARIABLE;
 
-/// So many panics within [`WINDOW`] end the process.
-const PANICS_MAX: u32 = 5;
-
-/// The time within which panics are counted.
-const WINDOW: Duration = Duration::from_secs(60);
-
 /// The longest message of a panic that is logged, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 1_024;
 
-/// The lives before this one, as far as they ended in a panic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Past {
-    panics: u32,
-    first_unix_s: u64,
+/// Reads what the process before this one left, and removes it so that no child sees it. To be called from `main`, before
+/// any thread is started.
+pub fn take_history() -> PanicHistory {
+    let left = std::env::var(VARIABLE).ok();
+    if left.is_some() {
+        // Harmless if it fails: a child would see a number.
+        let _ = crate::sys::environment::scrub(VARIABLE);
+    }
+    left.and_then(|text| read_history(&text)).unwrap_or_default()
 }
 
-impl Past {
-    /// Reads what the last life left, and removes it so that no child sees it. To be called from `main`, before any
-    /// thread is started.
-    pub fn take() -> Self {
-        let left = std::env::var(VARIABLE).ok();
-        if left.is_some() {
-            // Harmless if it fails: a child would see a number.
-            let _ = crate::sys::environment::scrub(VARIABLE);
-        }
-        left.and_then(|text| Self::read(&text)).unwrap_or_default()
-    }
-
-    /// Whether the last life ended in a panic.
-    pub fn is_restart(self) -> bool {
-        self.panics > 0
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let (panics, first_unix_s) = text.split_once('@')?;
-        Some(Self { panics: panics.parse().ok()?, first_unix_s: first_unix_s.parse().ok()? })
-    }
-
-    /// With one panic more at this time; nothing where that is one too many.
-    fn with_panic(self, unix_s: u64) -> Option<Self> {
-        let is_recent = self.panics > 0 && unix_s.saturating_sub(self.first_unix_s) < WINDOW.as_secs();
-        let counted = if is_recent { self } else { Self { panics: 0, first_unix_s: unix_s } };
-        (counted.panics < PANICS_MAX).then_some(Self { panics: counted.panics + 1, ..counted })
-    }
+fn read_history(text: &str) -> Option<PanicHistory> {
+    let (panics, first_unix_s) = text.split_once('@')?;
+    Some(PanicHistory { panics: panics.parse().ok()?, first_unix_s: first_unix_s.parse().ok()? })
 }
 
 /// Lets every panic from now on start the program anew, which needs the key again.
-pub fn on_panic(past: Past, key: Secret) {
+pub fn on_panic(history: PanicHistory, key: Secret) {
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
         // What else waits to be written says what led to it.
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let Some(past) = past.with_panic(unix_s) else {
+        let Some(history) = history.after_panic(unix_s) else {
             std::process::abort();
         };
-        let error = begin_anew(past, &key);
+        let error = reexec(history, &key);
         crate::logging::write_line(&format!("sindri-agent: cannot be started anew: {error}"));
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         std::process::abort();
@@ -88,7 +62,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// Replaces this program by itself; comes back only with an error.
-fn begin_anew(past: Past, key: &Secret) -> std::io::Error {
+fn reexec(history: PanicHistory, key: &Secret) -> std::io::Error {
     use std::os::unix::process::CommandExt as _;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| OsString::from("sindri-agent"));
@@ -98,7 +72,7 @@ fn begin_anew(past: Past, key: &Secret) -> std::io::Error {
         .arg0(&name)
         .args(arguments)
         .env(KEY_VARIABLE, key.expose())
-        .env(VARIABLE, format!("{}@{}", past.panics, past.first_unix_s))
+        .env(VARIABLE, format!("{}@{}", history.panics, history.first_unix_s))
         .exec()
 }
 
@@ -119,22 +93,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn panics_are_counted_within_a_minute() {
-        let mut past = Past::default();
-        for panics in 1..=PANICS_MAX {
-            past = past.with_panic(1_000 + u64::from(panics)).expect("not too many yet");
-            assert_eq!(past.panics, panics);
-        }
-        assert_eq!(past.with_panic(1_010), None);
-        let later = past.with_panic(1_002 + WINDOW.as_secs()).expect("the first is long ago");
-        assert_eq!(later.panics, 1);
-    }
-
-    #[test]
     fn what_one_life_leaves_the_next_one_reads() {
-        assert_eq!(Past::read("3@77"), Some(Past { panics: 3, first_unix_s: 77 }));
+        assert_eq!(read_history("3@77"), Some(PanicHistory { panics: 3, first_unix_s: 77 }));
         for nonsense in ["", "3", "x@1", "1@", "-1@5"] {
-            assert_eq!(Past::read(nonsense), None, "{nonsense:?}");
+            assert_eq!(read_history(nonsense), None, "{nonsense:?}");
         }
     }
 }

@@ -147,3 +147,22 @@ fn a_state_that_cannot_be_kept_is_one_warning_and_the_agent_goes_on() {
     assert_eq!(console.instance_ids().len(), 1);
     agent.drain();
 }
+
+#[test]
+fn console_row_id_dials_first_and_registers_when_unknown() {
+    let id = "cm4x8k2zq0000v8l5c3d1e9ab";
+    let console = Console::start(Personality::production());
+    console.know(id);
+    let agent = Agent::spawn(&console, &[("SINDRI_INSTANCE_ID", id)]);
+    assert_eq!(console.connection(1).instance_id(), Some(id));
+    console.frame("heartbeat");
+    assert_eq!(registrations(&console), 0);
+    agent.drain();
+
+    let console = Console::start(Personality::production());
+    let agent = Agent::spawn(&console, &[("SINDRI_INSTANCE_ID", id)]);
+    assert_eq!(console.upgrade(1).request().header("X-Instance-ID"), Some(id));
+    console.frame("heartbeat");
+    assert!(registrations(&console) > 0);
+    agent.drain();
+}

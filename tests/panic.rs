@@ -19,19 +19,19 @@ const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
 #[ignore = "plays the agent for the test below"]
 fn planted() {
     assert!(std::env::var_os(PLAY).is_some(), "only to be run by the other test");
-    let past = restart::Past::take();
+    let history = restart::take_history();
     draupnir::sys::process::harden();
     let config = Config::from_environment().expect("the test configures it");
     logging::start(&config).expect("the first in this process");
-    restart::on_panic(past, config.api_key.clone());
-    if !past.is_restart() {
+    restart::on_panic(history, config.api_key.clone());
+    if !history.is_restart() {
         std::thread::spawn(|| {
             // Told by the end of standard input.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             panic!("planted");
         });
     }
-    agent::run(config, past).expect("it can begin");
+    agent::run(config, history).expect("it can begin");
 }
 
 #[test]

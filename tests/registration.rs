@@ -85,11 +85,11 @@ fn the_other_path_is_tried_on_405_and_without_either_the_configured_id_is_dialle
 }
 
 #[test]
-fn a_provider_that_is_refused_goes_by_its_alias() {
-    for (ours, theirs) in [("somewhere-else", "ssh"), ("hetzner", "ssh")] {
+fn observed_path_gets_the_provider_alias_at_once() {
+    for (ours, theirs) in [("k8s", "kubernetes"), ("somewhere-else", "ssh"), ("hetzner", "ssh")] {
         let console = Console::start(Personality::production());
         let agent = Agent::spawn(&console, &[("SINDRI_PROVIDER", ours)]);
-        assert_eq!(console.registration_answered(1, 422).request().json()["provider"], ours);
+        assert_eq!(console.registration_answered(1, 404).request().json()["provider"], ours);
         assert_eq!(console.registration_answered(1, 201).request().json()["provider"], theirs);
         console.frame("heartbeat");
         agent.drain();

@@ -1,7 +1,7 @@
-//! Every story in `tests/scenarios` is true: the machine gives exactly the orders, states and deadlines that are
+//! Every story in `tests/scenarios` is true: the driver gives exactly the outputs, states and deadlines that are
 //! written there.
 //!
-//! It judges nothing itself; [`replay`] does. `UPDATE_SCENARIOS=1` rewrites the stories with what the machine does
+//! It judges nothing itself; [`replay`] does. `UPDATE_SCENARIOS=1` rewrites the stories with what the driver does
 //! today. Each says in its `about` which rule it shows, so an update is a commit of its own, with the reason.
 
 use draupnir_fsm::scenario::{Scenario, parse, replay, rewritten};
@@ -87,11 +87,11 @@ fn a_story_that_is_not_true_fails_with_what_differs_and_the_way_there() {
     let scenario = parse(&wrong).expect("it is still well-formed");
     let told = replay(&scenario).expect_err("it is no longer true").to_string();
     for part in [
-        "line 5",
+        "line 3",
         "- expected Dial { link: 2 }",
         "+ got      Dial { link: 1 }",
         "- expected Exit",
-        "unregistered (2) →",
+        "registering.requesting (2) →",
     ] {
         assert!(told.contains(part), "{part} is not in:\n{told}");
     }

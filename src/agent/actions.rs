@@ -76,7 +76,10 @@ impl Host {
             Action::KillSession { session } => self.sessions.terminals.kill(session),
             Action::ShrinkScrollback { session, to_bytes } => self.sessions.terminals.shrink(session, to_bytes),
             Action::ForgetSession { session } => self.sessions.forget(session),
-            Action::StartCommand { command } => self.commands.start(command),
+            Action::StartCommand { command } => {
+                tracing::debug!(command = command.0, "starting command");
+                self.commands.start(command);
+            }
             Action::TerminateCommand { command } => self.commands.runner.terminate(command),
             Action::KillCommand { command } => self.commands.runner.kill(command),
             Action::ForgetCommand { command } => self.commands.forget(command),

@@ -24,13 +24,12 @@ use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
-use crate::restart::Past;
 use crate::sindri;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{Alarm, Start};
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, Policy, Schedule, Time};
+use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHistory, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
 use host::{Host, Text};
 use smol::LocalExecutor;
@@ -73,7 +72,7 @@ pub enum Error {
 ///
 /// # Errors
 /// It could not start. Once it runs, nothing ends it but a signal.
-pub fn run(config: Config, past: Past) -> Result<(), Error> {
+pub fn run(config: Config, history: PanicHistory) -> Result<(), Error> {
     let executor = Rc::new(LocalExecutor::new());
     let start = Start::now();
     let spawner = Rc::clone(&executor);
@@ -81,12 +80,12 @@ pub fn run(config: Config, past: Past) -> Result<(), Error> {
         let (reporter, reports) = report::channel();
         let listening = signals::listen(reporter.clone()).map_err(Error::Signals)?;
         spawner.spawn(listening).detach();
-        if let Some(reaping) = signals::reap_orphans(past).map_err(Error::Signals)? {
+        if let Some(reaping) = signals::reap_orphans(history).map_err(Error::Signals)? {
             spawner.spawn(reaping).detach();
         }
         let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
         let news = watch.look().await.unwrap_or_default();
-        Agent::new(config, start, &spawner, &reporter, reports, (watch, news))?.run(past).await;
+        Agent::new(config, start, &spawner, &reporter, reports, (watch, news))?.run(history).await;
         Ok(())
     }))
 }
@@ -160,7 +159,7 @@ impl Agent {
         })
     }
 
-    async fn run(mut self, past: Past) {
+    async fn run(mut self, history: PanicHistory) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             instance_id = %self.host.instance_id(),
@@ -172,7 +171,7 @@ impl Agent {
             None => IdSource::of_configured(self.host.config.instance_id.as_str()),
         };
         self.handle(Input::Started { id });
-        if past.is_restart() {
+        if history.is_restart() {
             let text = "the agent panicked and was restarted".to_owned();
             let note = self.host.error_note("agent", text, Metadata::new());
             self.handle(Input::Noted { note, cause: None });

@@ -5,9 +5,9 @@
 //! the whole container.
 
 use crate::report::Reporter;
-use crate::restart::Past;
 use crate::sys;
 use async_signal::{Signal, Signals};
+use draupnir_fsm::driver::PanicHistory;
 use futures_lite::StreamExt as _;
 
 /// What a signal tells the loop.
@@ -83,8 +83,8 @@ const EXIT_BY_SIGNAL: i32 = 128;
 ///
 /// # Errors
 /// The handler could not be installed.
-pub fn reap_orphans(past: Past) -> std::io::Result<Option<impl Future<Output = ()>>> {
-    if std::process::id() != 1 && !past.is_restart() {
+pub fn reap_orphans(history: PanicHistory) -> std::io::Result<Option<impl Future<Output = ()>>> {
+    if std::process::id() != 1 && !history.is_restart() {
         return Ok(None);
     }
     let mut signals = Signals::new([Signal::Child])?;

@@ -1,6 +1,6 @@
 //! One-off commands: a process group each, on the reactor, their output bounded.
 //!
-//! It does not decide when a command starts, ends or is answered (`draupnir_fsm::command` does), gives no deadlines, and
+//! It does not decide when a command starts, ends or is answered (`draupnir_fsm::driver` does), gives no deadlines, and
 //! knows neither ids nor the link. No method blocks, even on a file system that does not answer.
 //!
 //! Invariants:

@@ -1,9 +1,10 @@
-//! How much a console may send: no faster than it costs this machine little, and no more than the loop has room for.
+//! Holds reading up: for as long as the read limit says, and while the loop has no room for more.
 //!
-//! It reads nothing and drops nothing: while too much was sent, the socket is left alone, and TCP holds the console up.
-//! One that sends on all the same has its own Pongs behind that, and loses its link.
+//! Nothing is dropped: meanwhile the socket is left alone, and TCP slows the console down. A console that goes on sending
+//! has its own Pongs behind that, and loses its link.
 
 use async_io::Timer;
+use draupnir_fsm::driver::ReadLimiter;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future as _;
@@ -17,36 +18,29 @@ use std::time::{Duration, Instant};
 /// the memory that a flood can take.
 const WAITING_BYTES_MAX: usize = 64 << 10;
 
-/// What a message counts as, however short: 5,000 a second. To decode one and to log or answer it takes some ten
-/// microseconds; sixty-four people who type make 2,000.
-const MESSAGE_COST: Duration = Duration::from_micros(200);
-
-/// What a byte counts as: 16 MiB a second, which take some percent of a processor. Nothing that people do comes near.
-const BYTE_COST: Duration = Duration::from_nanos(60);
-
-/// How much may come at once, as time that it counts as: 10,000 messages, or 32 MiB. A large paste passes undelayed.
-const BURST: Duration = Duration::from_secs(2);
-
-/// The least that a pause lasts: shorter ones would cost more than what they hold up.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-
-/// What has been read lately, counted as time, and the pause that follows from too much.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    /// Until when what was read is paid for; in the past where little was.
-    paid_until: Option<Instant>,
+/// Pauses reading for as long as the [`ReadLimiter`] says.
+#[derive(Debug)]
+pub(super) struct ReadPause {
+    limiter: ReadLimiter,
+    start: Instant,
     pause: Option<Timer>,
 }
 
-impl Pace {
+impl Default for ReadPause {
+    fn default() -> Self {
+        Self { limiter: ReadLimiter::default(), start: Instant::now(), pause: None }
+    }
+}
+
+impl ReadPause {
     /// Counts bytes that were read.
     pub(super) fn charge_bytes(&mut self, bytes: usize) {
-        self.charge(Instant::now(), BYTE_COST.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        self.charge(0, bytes as u64);
     }
 
     /// Counts a message, a Ping or a Pong.
     pub(super) fn charge_message(&mut self) {
-        self.charge(Instant::now(), MESSAGE_COST);
+        self.charge(1, 0);
     }
 
     /// Ready when more may be read.
@@ -58,12 +52,10 @@ impl Pace {
         Poll::Ready(())
     }
 
-    fn charge(&mut self, now: Instant, cost: Duration) {
-        let paid_until = self.paid_until.map_or(now, |until| until.max(now)) + cost;
-        self.paid_until = Some(paid_until);
-        let excess = paid_until.saturating_duration_since(now).saturating_sub(BURST);
-        if !excess.is_zero() {
-            self.pause = Some(Timer::at(now + excess.max(PAUSE_MIN)));
+    fn charge(&mut self, messages: u64, bytes: u64) {
+        let now_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        if let Some(pause_ns) = self.limiter.charge(now_ns, messages, bytes) {
+            self.pause = Some(Timer::after(Duration::from_nanos(pause_ns)));
         }
     }
 }
@@ -129,45 +121,6 @@ impl Drop for Received {
 mod tests {
     use super::*;
     use smol::future::{block_on, poll_fn, poll_once};
-
-    /// How long nothing may be read after `messages` of `bytes` each, sent at once.
-    fn pause_ms(messages: u32, bytes: usize) -> u128 {
-        let now = Instant::now();
-        let mut pace = Pace::default();
-        for _ in 0..messages {
-            pace.charge(now, MESSAGE_COST);
-            pace.charge(now, BYTE_COST * u32::try_from(bytes).expect("small"));
-        }
-        let ready = block_on(poll_once(poll_fn(|cx| pace.poll_ready(cx)))).is_some();
-        assert_eq!(ready, pace.pause.is_none());
-        let paid = pace.paid_until.expect("something was read").duration_since(now);
-        if pace.pause.is_some() { paid.saturating_sub(BURST).max(PAUSE_MIN).as_millis() } else { 0 }
-    }
-
-    #[test]
-    fn what_people_do_is_never_held_up() {
-        assert_eq!(pause_ms(10_000, 0), 0);
-        assert_eq!(pause_ms(31, 1 << 20), 0);
-    }
-
-    #[test]
-    fn a_flood_is_read_as_fast_as_it_may_be() {
-        assert_eq!(pause_ms(10_001, 0), 50);
-        assert_eq!(pause_ms(15_000, 0), 1_000);
-        assert_eq!(pause_ms(64, 1 << 20), 2_039);
-    }
-
-    #[test]
-    fn what_was_read_is_paid_by_and_by() {
-        let begin = Instant::now();
-        let mut pace = Pace::default();
-        for second in 0..10 {
-            for _ in 0..5_000 {
-                pace.charge(begin + Duration::from_secs(second), MESSAGE_COST);
-            }
-        }
-        assert!(pace.pause.is_none());
-    }
 
     #[test]
     fn no_more_is_read_than_the_loop_has_room_for() {

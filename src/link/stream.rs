@@ -4,7 +4,7 @@
 //!
 //! Unit: bytes as the kernel took them, so with TLS the encrypted ones.
 
-use super::inflow::Pace;
+use super::inflow::ReadPause;
 use crate::sys::socket;
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -36,13 +36,13 @@ impl Progress {
 pub(super) struct Tcp {
     socket: Async<TcpStream>,
     progress: Progress,
-    pace: Pace,
+    pace: ReadPause,
 }
 
 impl Tcp {
     /// Counts the bytes of this socket into `progress`.
     pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
-        Self { socket, progress, pace: Pace::default() }
+        Self { socket, progress, pace: ReadPause::default() }
     }
 
     /// Makes the closing of this socket a reset.

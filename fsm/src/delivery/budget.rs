@@ -107,11 +107,6 @@ impl Budget {
         granted
     }
 
-    /// The scrollback of a session is `bytes` long now, and no longer: takes back the rest of its grant.
-    pub fn scrollback_is(&self, session: SessionKey, bytes: usize) {
-        self.books.borrow_mut().cut_grant(session, bytes);
-    }
-
     /// The session is over and its scrollback freed.
     pub fn forget_scrollback(&self, session: SessionKey) {
         let mut books = self.books.borrow_mut();
@@ -290,9 +285,6 @@ mod tests {
         budget.detached(SessionKey(1), Time::START);
         assert!(!budget.grant_scrollback(SessionKey(1), 1));
         assert!(budget.grant_scrollback(SessionKey(2), 1));
-        budget.scrollback_is(SessionKey(1), 5);
-        assert_eq!(budget.scrollback_granted(SessionKey(1)), 5);
-        assert_eq!(budget.granted(), RELIABLE_BYTES_MAX + 6);
     }
 
     proptest! {

@@ -213,5 +213,5 @@ impl<M> Delivery<M> {
 
 /// Have the bytes of `stream` before `end` been sent on this link, or acknowledged, or will they never be?
 fn is_sent(streams: &BTreeMap<StreamKey, Stream>, stream: StreamKey, end: u64) -> bool {
-    streams.get(&stream).is_none_or(|entry| !entry.attached || entry.at.sent >= end)
+    streams.get(&stream).is_none_or(|entry| entry.at.sent >= end)
 }

@@ -44,26 +44,6 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// Nobody looks at it: its bytes stay in the scrollback, and nothing waits for them.
-    pub fn detach(&mut self, stream: StreamKey) {
-        if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.attached = false;
-            entry.replay = None;
-            self.refresh(stream);
-            self.unblock(stream);
-        }
-    }
-
-    /// Somebody looks at it again, and has seen what came before.
-    pub fn attach(&mut self, stream: StreamKey) {
-        let online = self.link.is_some();
-        if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.attached = true;
-            entry.discarded(0, online);
-            self.refresh(stream);
-        }
-    }
-
     /// Somebody re-attached who has seen nothing: repeats what the source holds from `from` on, between a reset and the
     /// modes, then goes on. A replay that a link cut off starts over on the next one.
     pub fn replay(&mut self, stream: StreamKey, from: u64) {
@@ -93,9 +73,6 @@ impl<M> Delivery<M> {
         let Some(link) = &self.link else {
             return UNLIMITED;
         };
-        if !entry.attached {
-            return UNLIMITED;
-        }
         let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
         usize::try_from(room).ok().filter(|bytes| *bytes >= ALLOWANCE_BYTES_MIN).unwrap_or(0)
     }

@@ -83,7 +83,6 @@ pub(super) struct Stream {
     /// Encoded bytes sent since the Ping with the number beside it.
     pub(super) unmarked: (u32, u64),
     pub(super) rate: Rate,
-    pub(super) attached: bool,
     /// No byte will follow.
     pub(super) ended: bool,
     /// The source holds back the beginning of a character; it will say when that has changed.
@@ -127,7 +126,6 @@ impl Stream {
             in_flight: 0,
             unmarked: (0, 0),
             rate: Rate::default(),
-            attached: true,
             ended: false,
             held_back: false,
             replay: None,
@@ -175,9 +173,6 @@ impl Stream {
 
     /// What comes next, at most `max` bytes of it.
     pub(super) fn next_cut(&self, max: usize) -> Option<Cut> {
-        if !self.attached {
-            return None;
-        }
         if let Some(replay) = self.replay {
             match replay.stage {
                 Stage::Reset => return Some(Cut::Reset),
@@ -241,7 +236,7 @@ impl Stream {
         // What is discarded was there: a source may say so before it says how far it has come.
         self.at.end = self.at.end.max(offset);
         self.at.retained = self.at.retained.max(offset);
-        if online && self.attached {
+        if online {
             self.skip_what_is_gone();
         }
     }
@@ -249,9 +244,7 @@ impl Stream {
     /// Starts over on a new link.
     pub(super) fn reconnected(&mut self) {
         self.forget_link();
-        if self.attached {
-            self.skip_what_is_gone();
-        }
+        self.skip_what_is_gone();
         if let Some(replay) = self.replay {
             self.begin_replay(replay.from);
         }
@@ -269,7 +262,6 @@ impl Stream {
 
     /// Repeats what is held from `from` on for somebody who re-attached, and goes on from there.
     pub(super) fn begin_replay(&mut self, from: u64) {
-        self.attached = true;
         self.skip_what_is_gone();
         let from = from.max(self.at.retained).min(self.at.sent);
         self.replay =
@@ -282,9 +274,7 @@ impl Stream {
         self.in_flight = self.in_flight.saturating_sub(encoded);
         self.at.acked = self.at.acked.max(to);
         self.rate.acknowledged(now, encoded);
-        if self.attached {
-            self.skip_what_is_gone();
-        }
+        self.skip_what_is_gone();
     }
 
     /// The console has read the end of a replay.
@@ -296,7 +286,7 @@ impl Stream {
 
     /// Nothing of it waits for the console.
     pub(super) fn is_settled(&self) -> bool {
-        !self.attached || (self.at.acked == self.at.end && self.replay.is_none())
+        self.at.acked == self.at.end && self.replay.is_none()
     }
 
     /// Takes the bytes that were lost and not yet told of: from, to and how many.

@@ -22,6 +22,8 @@
 //! | `commands` | which commands run, are refused, or are answered with an earlier result |
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `errors` | how often an error is reported |
+//! | `read_limit` | how fast the console's messages are read |
+//! | `panics` | how often a program that panics is restarted |
 //! | `record` | nothing: what a recorder sees |
 
 mod audit;
@@ -31,7 +33,9 @@ pub(crate) mod hex;
 mod input;
 mod link;
 mod output;
+mod panics;
 mod ports;
+mod read_limit;
 mod record;
 mod sessions;
 #[cfg(test)]
@@ -61,7 +65,9 @@ pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, NoteId, SessionI
 pub use output::{
     Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
 };
+pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
+pub use read_limit::ReadLimiter;
 pub use record::{Answer, Recorder, Step};
 
 use crate::clock::Watch;
@@ -131,6 +137,9 @@ pub struct Driver<B> {
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
+    /// What the thing that is being performed wants, before what was decided later.
+    ready: VecDeque<Action>,
+    is_performing: bool,
     ticks: u32,
     /// Totals of ignored facts as they were last logged.
     ignored: (u64, u64),
@@ -155,6 +164,8 @@ impl<B: Body> Driver<B> {
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
+            ready: VecDeque::new(),
+            is_performing: false,
             ticks: 0,
             ignored: (0, 0),
             recording: None,
@@ -253,7 +264,7 @@ impl<B: Body> Driver<B> {
 
     /// Whether nothing more will be wanted.
     pub fn is_stopped(&self) -> bool {
-        self.machine.is_stopped() && self.todo.is_empty()
+        self.machine.is_stopped() && self.todo.is_empty() && self.ready.is_empty()
     }
 
     /// What can be seen from outside.
@@ -270,15 +281,24 @@ impl<B: Body> Driver<B> {
 
     fn next_output<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
         loop {
-            match self.todo.pop_front() {
-                Some(Todo::Do(action)) => return Some(Output::Do(action)),
-                Some(Todo::Order(order)) => self.perform(now, order, host),
-                Some(Todo::Send(message)) => self.send(&message, host),
-                Some(Todo::Error(event)) => self.send(&Message::Error(event), host),
-                Some(Todo::Replay(session)) => self.replay(session, host),
-                None if self.advance(now, host) => {}
-                None => break,
+            if let Some(action) = self.ready.pop_front() {
+                return Some(Output::Do(action));
             }
+            let Some(todo) = self.todo.pop_front() else {
+                if self.advance(now, host) {
+                    continue;
+                }
+                break;
+            };
+            self.is_performing = true;
+            match todo {
+                Todo::Do(action) => self.out(action),
+                Todo::Order(order) => self.perform(now, order, host),
+                Todo::Send(message) => self.send(&message, host),
+                Todo::Error(event) => self.send(&Message::Error(event), host),
+                Todo::Replay(session) => self.replay(session, host),
+            }
+            self.is_performing = false;
         }
         let output = self.batch(now, host).or_else(|| self.read_credit());
         if output.is_none() {
@@ -382,8 +402,13 @@ impl<B: Body> Driver<B> {
         }
     }
 
+    /// Wants this done: next, where something is being performed, else behind what was decided before.
     fn out(&mut self, action: Action) {
-        self.todo.push_back(Todo::Do(action));
+        if self.is_performing {
+            self.ready.push_back(action);
+        } else {
+            self.todo.push_back(Todo::Do(action));
+        }
     }
 
     fn log(&mut self, notice: Notice) {

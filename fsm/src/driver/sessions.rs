@@ -33,10 +33,8 @@ struct Session {
 enum State {
     /// Its audit line is not written yet.
     Audited { size: Size },
-    /// It is being opened, or open.
+    /// It is being opened, is open, or ends.
     Open,
-    /// The console asked for its end.
-    Ending,
     /// It is over; the number of its `closed` in the ledger.
     Closed { number: u64 },
 }
@@ -53,15 +51,6 @@ impl Sessions {
     fn known(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
         let key = self.keys.get(&id).copied()?;
         self.entries.get(&key).map(|session| (key, session.state))
-    }
-
-    /// The session of this id, if it takes input. An unknown id is no error: the console asks for sessions long after
-    /// their end.
-    fn open(&self, id: ConsoleId) -> Option<SessionKey> {
-        match self.known(id)? {
-            (key, State::Audited { .. } | State::Open) => Some(key),
-            (_, State::Ending | State::Closed { .. }) => None,
-        }
     }
 
     fn add(&mut self, session: SessionKey, id: ConsoleId, state: State) {
@@ -91,11 +80,11 @@ impl<B: Body> Driver<B> {
                 self.sessions.set(key, State::Audited { size });
                 return self.out(Action::ForgetSession { session });
             }
-            Some((key, State::Open)) => {
+            Some((key, State::Open)) if self.machine.is_usable(key) => {
                 self.reattach(now, key, size);
                 return self.out(Action::ForgetSession { session });
             }
-            Some((_, State::Ending)) => return self.refuse(now, session, SessionRefusal::Ending),
+            Some((_, State::Open)) => return self.refuse(now, session, SessionRefusal::Ending),
             Some((_, State::Closed { number })) if self.ledger.is_under_way(number) => {
                 // Whether the console has read that `closed` already is not known: a repeat could be taken for it.
                 return self.refuse(now, session, SessionRefusal::Ending);
@@ -206,7 +195,7 @@ impl<B: Body> Driver<B> {
         if self.machine.wants_terminal_input() {
             self.step(now, Fact::TerminalInput);
         }
-        let session = self.sessions.open(id);
+        let session = self.usable(id).map(|(session, _)| session);
         if let Some(session) = session {
             self.note_use(now, session);
         }
@@ -214,8 +203,8 @@ impl<B: Body> Driver<B> {
     }
 
     pub(super) fn resize(&mut self, now: Time, id: ConsoleId, size: Size) {
-        let Some(session) = self.sessions.open(id) else { return };
-        if let Some((_, State::Audited { .. })) = self.sessions.known(id) {
+        let Some((session, state)) = self.usable(id) else { return };
+        if let State::Audited { .. } = state {
             return self.sessions.set(session, State::Audited { size });
         }
         self.note_use(now, session);
@@ -223,15 +212,24 @@ impl<B: Body> Driver<B> {
     }
 
     pub(super) fn close(&mut self, now: Time, id: ConsoleId) {
-        match self.sessions.known(id) {
+        match self.usable(id) {
             Some((session, State::Audited { .. })) => self.withdraw(now, session, SessionRefusal::Ending),
             Some((session, State::Open)) => {
                 self.log(Notice::Closing { session });
-                self.sessions.set(session, State::Ending);
                 self.tell_session(now, session, SessionFact::CloseRequested);
             }
-            Some((_, State::Ending | State::Closed { .. })) | None => {}
+            Some((_, State::Closed { .. })) | None => {}
         }
+    }
+
+    /// The session of this id, if it takes input. An unknown id is no error: the console asks for sessions long after
+    /// their end.
+    fn usable(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
+        self.sessions.known(id).filter(|(session, state)| match state {
+            State::Audited { .. } => true,
+            State::Open => self.machine.is_usable(*session),
+            State::Closed { .. } => false,
+        })
     }
 
     /// A session that is used is no orphan.
@@ -251,7 +249,7 @@ impl<B: Body> Driver<B> {
 
     pub(super) fn session_input(&mut self, now: Time, session: SessionKey, what: SessionInput) {
         let state = self.sessions.entries.get(&session).map(|session| session.state);
-        if !matches!(state, Some(State::Open | State::Ending)) {
+        if !matches!(state, Some(State::Open)) {
             // What comes of a start after its session was finished concerns nobody: it would begin a second life.
             return;
         }
@@ -307,7 +305,7 @@ impl<B: Body> Driver<B> {
     pub(super) fn forget_closed_sessions(&mut self) {
         let is_known = |session: &Session| match session.state {
             State::Closed { number } => self.ledger.is_waiting(number),
-            State::Audited { .. } | State::Open | State::Ending => true,
+            State::Audited { .. } | State::Open => true,
         };
         let over = self.sessions.entries.iter().filter(|(_, session)| !is_known(session));
         let over: Vec<SessionKey> = over.map(|(key, _)| *key).collect();

@@ -110,7 +110,7 @@ impl blocking::State<Connection> for State {
 
     fn call_entry_action(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
         match self {
-            Self::Unregistered { wait_ms } => connection.begin_anew(*wait_ms, context),
+            Self::Unregistered { wait_ms } => connection.begin_unregistered(*wait_ms, context),
             Self::Requesting => connection.request(context),
             Self::BackingOff { wait_ms } => connection.back_off(*wait_ms, context),
             Self::Waiting { wait_ms } => connection.wait_to_dial(*wait_ms, context),

@@ -85,7 +85,7 @@ impl Connection {
                 context.timers.arm_if_idle(Timer::PongDeadline, deadline);
             }
             Event::Fact(Fact::PongReceived { link, last }) if *link == self.link.id => {
-                self.pong_received(*last, context)
+                self.pong_received(*last, context);
             }
             Event::Expired(Timer::Heartbeat) => self.send_heartbeat(context),
             Event::Expired(Timer::Metrics) => {

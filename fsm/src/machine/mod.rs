@@ -221,6 +221,11 @@ impl Machine {
         self.commands.running() + self.commands.waiting()
     }
 
+    /// Whether `session` can be attached to: its shell runs or is being started, and it was not told to end.
+    pub fn is_usable(&self, session: SessionKey) -> bool {
+        self.sessions.is_usable(session)
+    }
+
     /// Whether this command waits or runs, so that its own result will come.
     pub fn has_command(&self, command: CommandKey) -> bool {
         self.commands.contains(command)

@@ -9,7 +9,7 @@ use statig::prelude::{Outcome, Transition};
 
 impl Connection {
     /// Back at the start, where the path in use and the other one are both open again.
-    pub(super) fn begin_anew(&mut self, wait_ms: u64, context: &mut Context<'_>) {
+    pub(super) fn begin_unregistered(&mut self, wait_ms: u64, context: &mut Context<'_>) {
         self.registration.path_changed = false;
         context.arm_in(Timer::Begin, wait_ms);
     }

@@ -109,21 +109,6 @@ fn a_replay_in_the_middle_of_a_character_does_not_wait_for_its_rest() {
 }
 
 #[test]
-fn nothing_waits_for_a_detached_stream() {
-    let mut bench = Bench::online();
-    bench.open(T, 5_000);
-    bench.push_after(Kind::Closed, "closed", After::stream(T, 5_000));
-    bench.ledger.detach(T);
-    assert_eq!(bench.drain(), [Sent::Message("closed")]);
-    bench.acknowledge_all();
-    assert!(bench.ledger.is_settled());
-    bench.ledger.discarded(T, 2_000);
-    bench.ledger.attach(T);
-    assert_eq!(bench.drain(), [Sent::Bytes(T, 2_000, 5_000)]);
-    assert_eq!(bench.ledger.take_gap().map(|gap| gap.lost_bytes), Some(2_000));
-}
-
-#[test]
 fn a_forgotten_stream_holds_nothing_up() {
     let mut bench = Bench::online();
     bench.open(T, 500_000);

@@ -53,20 +53,18 @@ impl World {
             let entry = self.reference.streams.remove(&stream).expect("known");
             self.tally.finished += 1;
             assert!(self.ended.remove(&stream), "only what has ended is finished");
-            assert!(!entry.attached || entry.acked == entry.end);
+            assert!(entry.acked == entry.end);
             self.check_stream(stream, &entry);
         }
     }
 
-    /// Every byte was seen, but for those that were told of as lost or that nobody looked at.
+    /// Every byte was seen, but for those that were told of as lost.
     fn check_stream(&mut self, stream: StreamKey, entry: &RefStream) {
         let told = self.gaps_told.get(&stream).copied().unwrap_or(0);
         assert_eq!(told, entry.lost_bytes, "every lost byte is told of, once");
         let (seen, unseen) = self.console.seen.get(&stream).copied().unwrap_or((0, 0));
         assert!(unseen <= told, "what was not seen was told of");
-        if entry.attached {
-            assert!(seen + told >= entry.end, "seen to the end, or lost");
-        }
+        assert!(seen + told >= entry.end, "seen to the end, or lost");
     }
 
     pub(super) fn check_healed(&mut self) {
@@ -74,7 +72,7 @@ impl World {
         assert_eq!(self.ledger.messages(), 0);
         assert!(self.reference.kept.is_empty());
         for (stream, entry) in self.reference.streams.clone() {
-            assert!(!entry.attached || entry.acked == entry.end);
+            assert!(entry.acked == entry.end);
             self.check_stream(stream, &entry);
         }
     }

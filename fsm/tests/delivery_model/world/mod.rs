@@ -276,8 +276,7 @@ impl World {
             _ => StreamKey::Terminal(SessionKey(key)),
         };
         self.ledger.open_stream(stream);
-        let attached = reference::RefStream { attached: true, ..Default::default() };
-        self.reference.streams.insert(stream, attached);
+        self.reference.streams.insert(stream, reference::RefStream::default());
     }
 
     /// The source reads as much as it may, or less.
@@ -323,24 +322,12 @@ impl World {
         }
     }
 
-    /// Somebody leaves a terminal, or comes back.
+    /// A console that has seen nothing attaches to a session.
     fn look(&mut self) {
         let Some(stream) = self.pick_stream() else { return };
-        let entry = self.reference.streams.get_mut(&stream).expect("picked");
-        match self.choices.between(0, 5) {
-            0 => {
-                entry.attached = false;
-                self.ledger.detach(stream);
-            }
-            1 => {
-                entry.attached = true;
-                self.ledger.attach(stream);
-            }
-            _ if self.reference.online => {
-                entry.attached = true;
-                self.ledger.replay(stream, self.choices.between(0, entry.end));
-            }
-            _ => {}
+        let end = self.reference.streams.get(&stream).expect("picked").end;
+        if self.reference.online {
+            self.ledger.replay(stream, self.choices.between(0, end));
         }
     }
 

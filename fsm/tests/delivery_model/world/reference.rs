@@ -29,7 +29,6 @@ pub(crate) struct RefStream {
     pub(crate) retained: u64,
     pub(crate) sent: u64,
     pub(crate) acked: u64,
-    pub(crate) attached: bool,
     pub(crate) lost_bytes: u64,
 }
 
@@ -141,9 +140,7 @@ impl Reference {
     }
 
     pub(crate) fn is_blocked(&self, kept: &Kept) -> bool {
-        kept.after
-            .iter()
-            .any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.attached && stream.sent < *end))
+        kept.after.iter().any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.sent < *end))
     }
 
     pub(crate) fn pinged(&mut self, payload: &[u8]) {
@@ -190,7 +187,7 @@ impl Reference {
             return;
         }
         for (key, stream) in &mut self.streams {
-            if !stream.attached || stream.sent >= stream.retained {
+            if stream.sent >= stream.retained {
                 continue;
             }
             let is_under_way = |frame: &Frame| matches!(frame, Frame::Bytes(of, ..) if of == key);
