@@ -13,7 +13,7 @@ use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, 
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Cut, Encode, ErrorEvent, Event, Message, NoteId, RegisterPath, SessionKey, StateKind, StreamKey,
+    Body, ByteSource, Cut, Drops, Encode, ErrorEvent, Event, Gap, Message, NoteId, RegisterPath, SessionKey, StateKind, StreamKey,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -172,7 +172,20 @@ impl Host {
                 ErrorNote { source: "delivery", text, metadata }
             }
         };
-        tracing::warn!(source, %metadata, "{text}");
+        match event {
+            ErrorEvent::Gap(Gap { stream, from, to, lost_bytes }) => {
+                tracing::warn!(?stream, from, to, lost_bytes, "{text}");
+            }
+            ErrorEvent::Drops(Drops { results, closed, events }) => {
+                tracing::error!(results, closed, events, "{text}");
+            }
+            ErrorEvent::Note(_)
+            | ErrorEvent::SessionRefused(..)
+            | ErrorEvent::SpawnFailed(_)
+            | ErrorEvent::CommandRefused(_)
+            | ErrorEvent::Exhausted(_)
+            | ErrorEvent::AuditUnavailable => tracing::warn!(source, %metadata, "{text}"),
+        }
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         Some(self.events.error(source, &text, metadata, instance_id))
     }
