@@ -297,7 +297,7 @@ impl<B: Body> Driver<B> {
         } else if let Some(gap) = self.ledger.take_gap() {
             // Each is reported: it takes a lost link or a lack of memory to make one.
             self.todo.push_back(Todo::Error(ErrorEvent::Gap(gap)));
-        } else if let Some(drops) = self.ledger.take_drops() {
+        } else if let Some(drops) = self.take_drops() {
             self.todo.push_back(Todo::Error(ErrorEvent::Drops(drops)));
         } else if let Some(poison) = self.poison.take() {
             self.treat(poison, host);
@@ -320,6 +320,16 @@ impl<B: Body> Driver<B> {
             return self.log_ignored();
         }
         true
+    }
+
+    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped would be reported in
+    /// turn, and so on without end.
+    fn take_drops(&mut self) -> Option<Drops> {
+        if !self.ledger.promise(Kind::Event) {
+            return None;
+        }
+        self.ledger.break_promise(Kind::Event);
+        self.ledger.take_drops()
     }
 
     /// Hands one fact to the machine and queues what it orders.
