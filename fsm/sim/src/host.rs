@@ -272,10 +272,11 @@ impl World {
                 violation: &mut self.violation,
             };
             let Some(output) = self.host.driver.poll(now, &mut doors) else { break };
-            self.perform(output);
             if outputs > OUTPUTS_MAX {
+                self.tell(|| format!("no end of outputs: {output:?}"));
                 return self.fail(Violation::Spins);
             }
+            self.perform(output);
         }
         self.host.heard.clear();
         self.host.stirred = 0;
