@@ -57,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) dialling: Option<LinkId>,
     pub(crate) greeted: bool,
     pub(crate) stop_asked_ms: Option<u64>,
+    /// The driver's next deadline, as of the last turn.
+    next: Option<Time>,
     entropy: u64,
     /// The second in which it last woke by itself, and how often it did in that.
     pub(crate) wakes: (u64, u32),
@@ -93,6 +95,7 @@ impl Host {
             dialling: None,
             greeted: false,
             stop_asked_ms: None,
+            next: None,
             entropy: 0,
             wakes: (0, 0),
             newest_ping: None,
@@ -115,7 +118,7 @@ impl Host {
         if !self.running || self.frozen {
             return None;
         }
-        let own_ms = self.driver.next_deadline()?.as_ms();
+        let own_ms = self.next?.as_ms();
         Some(own_ms.saturating_add(self.started_ms + self.slept_ms))
     }
 
@@ -300,8 +303,9 @@ impl World {
         let now = self.own_now();
         let host = &self.host;
         let seen = host.driver.snapshot();
+        let next = host.driver.next_deadline();
         let mut violation = host.watcher.borrow_mut().violation.take().or_else(|| over_its_bound(&seen));
-        if host.running && host.driver.next_deadline().is_some_and(|next| next <= now) {
+        if host.running && next.is_some_and(|next| next <= now) {
             violation = violation.or(Some(Violation::Spins));
         }
         if host.wakes.1 > WAKES_PER_SECOND_MAX {
@@ -314,6 +318,7 @@ impl World {
         if late && host.rules.live.is_some() {
             violation = violation.or(Some(Violation::HeartbeatLate));
         }
+        self.host.next = next;
         if let Some(violation) = violation {
             self.tell(|| format!("at {now}: {seen:?}"));
             self.fail(violation);

@@ -334,17 +334,16 @@ impl<B: Body> Driver<B> {
 
     /// Hands one fact to the machine and queues what it orders.
     fn step(&mut self, now: Time, fact: Fact) {
-        let before = self.machine.snapshot().link;
+        let before = self.machine.link();
         self.machine.handle(now, &fact);
         let orders = self.machine.take_orders();
-        let seen = self.machine.snapshot();
         if let Some(observer) = &mut self.observer {
-            observer(now, &fact, &orders, &seen);
+            observer(now, &fact, &orders, &self.machine.snapshot());
         }
         if let Some(recording) = &mut self.recording {
             recording.stepped(now);
         }
-        self.follow_link(now, &fact, before, seen.link);
+        self.follow_link(now, &fact, before, self.machine.link());
         for order in orders {
             match order {
                 // Both take effect before anything else that happens in this turn.
@@ -471,8 +470,7 @@ impl<B: Body> Driver<B> {
 
     /// Queues a line about facts that the machine had no use for; false where there were none.
     fn log_ignored(&mut self) -> bool {
-        let seen = self.machine.snapshot();
-        let totals = (seen.unhandled, seen.stale);
+        let totals = self.machine.ignored();
         if totals == self.ignored {
             return false;
         }

@@ -66,7 +66,7 @@ fn what_is_acknowledged_together_is_under_way_no_more_and_nothing_else_is() {
 #[test]
 fn whoever_is_in_a_hurry_marks_the_last_frame_at_once() {
     let mut bench = Bench::online();
-    bench.ledger.hurry();
+    bench.ledger.begin_drain();
     bench.push(Kind::Event, "last");
     assert_eq!(bench.next(), Some(Sent::Message("last")));
     assert!(matches!(bench.next(), Some(Sent::Ping(Purpose::Marker, _))));
