@@ -330,7 +330,8 @@ impl World {
             (None, Some(place)) => self.messages.message(*place).and_then(|message| message.dispatch).unwrap_or(0),
             (None, None) => return self.fail(Violation::ForgottenOrdered("command")),
         };
-        let again = self.work.dispatches.get_mut(dispatch as usize).map(|asked| std::mem::replace(&mut asked.started, true));
+        let again =
+            self.work.dispatches.get_mut(dispatch as usize).map(|asked| std::mem::replace(&mut asked.started, true));
         if again == Some(true) {
             return self.fail(Violation::StartedTwice(dispatch));
         }

@@ -2,10 +2,10 @@
 //!
 //! It prints nothing: what there is to see is told to whoever watches, about four times a second.
 
-use crate::violation::Violation;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::run::{Stats, run};
+use crate::violation::Violation;
 use rustix::time::{ClockId, clock_gettime};
 use std::ops::Range;
 use std::sync::Mutex;

@@ -3,9 +3,9 @@
 //! The bound follows from the policy's table and from which faults the world knew: only a refused key, a forgotten or
 //! replaced instance and a `Retry-After` may make an agent wait for minutes. Times are milliseconds of the world.
 
-use crate::violation::Violation;
 use crate::plan::{Fault, Faults};
-use crate::wire::Down;
+use crate::violation::Violation;
+use crate::wire::{Down, Wire};
 use crate::work::{Dispatch, Source};
 use crate::world::{Event, World};
 
@@ -156,7 +156,13 @@ impl World {
     /// Does the console have everything that this process had to say?
     fn is_delivered(&mut self) -> bool {
         let delivers = |source: &Source| source.unread > 0 || source.reading || !source.has(source.end);
-        if !self.is_settled() || !self.work.jobs.is_empty() || self.work.sources.values().any(delivers) {
+        let is_asked =
+            |wire: &Wire| wire.agent_open && wire.down.iter().any(|(_, frame)| matches!(frame, Down::Dispatch(_)));
+        if self.wires.iter().any(is_asked)
+            || !self.is_settled()
+            || !self.work.jobs.is_empty()
+            || self.work.sources.values().any(delivers)
+        {
             return false;
         }
         if let Some(place) = self.messages.missing() {

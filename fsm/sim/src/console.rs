@@ -3,8 +3,8 @@
 //! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver can
 //! see: order, holes, ends that come before their bytes.
 
-use crate::violation::Violation;
 use crate::plan::Fault;
+use crate::violation::Violation;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
@@ -229,7 +229,9 @@ impl World {
                 if !replay && !source.receive(from, bytes) && !source.unsure {
                     let (received, gaps) = (source.received, source.gaps.clone());
                     self.tell(|| {
-                        format!("{bytes} bytes of {stream:?} from {from} on, up to {received}; told to be lost: {gaps:?}")
+                        format!(
+                            "{bytes} bytes of {stream:?} from {from} on, up to {received}; told to be lost: {gaps:?}"
+                        )
                     });
                     self.fail(Violation::Hole(stream));
                 }
@@ -244,6 +246,8 @@ impl World {
         if skips && wire.up.iter().any(|(_, frame)| matches!(frame, Up::Ping(_))) {
             // With a long way on top of it, that is too late for a probe.
             wire.harmed |= wire.latency_ms > 400;
+            // Nor can the agent know which of several messages the link ends over, as long as that goes on.
+            self.console.refused = None;
             return;
         }
         if self.meets(Fault::PongsOfOldLinks)
@@ -268,7 +272,8 @@ impl World {
     /// The console cannot take a message, and closes the link over it.
     fn refuse_message(&mut self, link: LinkId, place: u32, code: u16) {
         self.tell(|| format!("link {link}: the console cannot take message {place}"));
-        let times = self.console.refused.filter(|refused| refused.place == place).map_or(1, |refused| refused.times + 1);
+        let times =
+            self.console.refused.filter(|refused| refused.place == place).map_or(1, |refused| refused.times + 1);
         self.console.refused = Some(Refused { place, times, link });
         if times > REFUSALS_MAX {
             return self.fail(Violation::PoisonResent(place));

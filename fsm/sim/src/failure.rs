@@ -2,10 +2,10 @@
 //!
 //! It judges nothing. A world is made smaller by taking away its faults one at a time and shortening its storm.
 
-use crate::violation::Violation;
 use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::run::{Outcome, run};
+use crate::violation::Violation;
 use crate::work::SCHEDULE;
 use draupnir_fsm::scenario::{Header, Scenario, VERSION};
 use std::fmt::Write as _;

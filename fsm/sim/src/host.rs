@@ -4,14 +4,16 @@
 //! then it does what the driver wants. Whatever comes while the process is stopped waits.
 
 use crate::doors::Doors;
+use crate::doors::Text;
 use crate::planted::Planted;
 use crate::rules::Rules;
 use crate::violation::Violation;
 use crate::watcher::Watcher;
 use crate::work::SCHEDULE;
 use crate::world::{Event, World};
-use crate::doors::Text;
-use draupnir_fsm::delivery::{LINK_WINDOW_BYTES_MAX, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, RELIABLE_MESSAGES_MAX};
+use draupnir_fsm::delivery::{
+    LINK_WINDOW_BYTES_MAX, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, RELIABLE_MESSAGES_MAX,
+};
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, RELIABLE_BYTES_MAX, SESSIONS_MAX, Snapshot,
@@ -160,8 +162,9 @@ impl World {
         next.rules = Rules::new(remembered);
         next.driver = driver(self.planted, next.seed, self.plan.audited);
         let watcher = Rc::clone(&next.watcher);
-        next.driver
-            .observe_machine(Box::new(move |now, fact, orders, seen| watcher.borrow_mut().see(now, fact, orders, seen)));
+        next.driver.observe_machine(Box::new(move |now, fact, orders, seen| {
+            watcher.borrow_mut().see(now, fact, orders, seen)
+        }));
         if next.keeps_steps {
             let steps = Rc::clone(&next.steps);
             next.driver.record(Box::new(move |step| steps.borrow_mut().push(step)));
@@ -323,7 +326,8 @@ impl World {
             self.tell(|| format!("at {now}: {seen:?}"));
             self.fail(violation);
         }
-        let promised_bytes = self.work.jobs.len() * PROMISED_RESULT_BYTES + self.work.shells.len() * PROMISED_CLOSED_BYTES;
+        let promised_bytes =
+            self.work.jobs.len() * PROMISED_RESULT_BYTES + self.work.shells.len() * PROMISED_CLOSED_BYTES;
         let kept = self.messages.check_kept(seen.messages, seen.message_bytes, promised_bytes);
         self.check(kept);
         self.check_children();

@@ -7,8 +7,8 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX, SessionInput, SessionKey,
-    StreamKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX, SessionInput,
+    SessionKey, StreamKey,
 };
 
 /// What a dispatch takes in memory while it waits, in bytes.
@@ -296,9 +296,7 @@ impl World {
 
     /// What must hold of the children after every turn.
     pub(crate) fn check_children(&mut self) {
-        use draupnir_fsm::driver::{
-            AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX, COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX,
-        };
+        use draupnir_fsm::driver::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX, COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX};
         let own_ms = self.own_now().as_ms();
         let runs = |stage: Stage| matches!(stage, Stage::Opening | Stage::Open);
         let work = &self.work;

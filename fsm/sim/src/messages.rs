@@ -143,7 +143,8 @@ impl Messages {
 
     /// One that the console does not have, where more of its kind are missing than were told to be dropped.
     pub(crate) fn missing(&self) -> Option<u32> {
-        let kinds = [(Kind::Result, self.told.results), (Kind::Closed, self.told.closed), (Kind::Event, self.told.events)];
+        let kinds =
+            [(Kind::Result, self.told.results), (Kind::Closed, self.told.closed), (Kind::Event, self.told.events)];
         kinds.into_iter().find_map(|(kind, told)| {
             let of_life = self.all.iter().skip(self.first as usize);
             let missing = of_life.filter(|message| message.kind == kind && !message.stored).count() as u64;

@@ -2,10 +2,10 @@
 //!
 //! It does not panic: a panic on the way is the violation of that seed, which would be unknown otherwise.
 
-use crate::violation::Violation;
 use crate::panics::caught;
 use crate::plan::Plan;
 use crate::planted::Planted;
+use crate::violation::Violation;
 pub use crate::world::Stats;
 use crate::world::World;
 use draupnir_fsm::scenario::Step;

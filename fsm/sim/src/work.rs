@@ -232,7 +232,14 @@ impl Work {
     /// The agent starts anew: what it held is gone.
     pub(crate) fn start_over(&mut self) {
         let (dispatches, terminals) = (std::mem::take(&mut self.dispatches), std::mem::take(&mut self.terminals));
-        *self = Self { dispatches, terminals, audited: self.audited, crowded: self.crowded, next_key: 1, ..Self::default() };
+        *self = Self {
+            dispatches,
+            terminals,
+            audited: self.audited,
+            crowded: self.crowded,
+            next_key: 1,
+            ..Self::default()
+        };
     }
 
     /// A number that no session or command of this life had.

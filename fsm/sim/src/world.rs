@@ -5,7 +5,6 @@
 //! in `calm`. Times are milliseconds of the world unless they are called the agent's own.
 
 use crate::agenda::Agenda;
-use crate::violation::Violation;
 use crate::calm::Calm;
 use crate::console::Console;
 use crate::host::Host;
@@ -13,9 +12,10 @@ use crate::messages::Messages;
 use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
 use crate::planted::Planted;
+use crate::violation::Violation;
 use crate::wire::Wire;
-use crate::work::Work;
 use crate::work::Subject;
+use crate::work::Work;
 use draupnir_fsm::driver::{
     AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, RegistrationAttempt, SessionKey, StateKind, StreamKey,
 };

@@ -154,7 +154,14 @@ impl World {
         let command = CommandKey(self.next_key());
         self.commands.push(command);
         let (timeout_ms, bytes) = (of(&TIMEOUTS_MS, says >> 6), usize::from(says) << 12);
-        ConsoleMessage::Dispatch { command, id: id(says), timeout_ms, bytes, streams: says & 1 == 0, allowed: says != 0xFF }
+        ConsoleMessage::Dispatch {
+            command,
+            id: id(says),
+            timeout_ms,
+            bytes,
+            streams: says & 1 == 0,
+            allowed: says != 0xFF,
+        }
     }
 
     fn message(&mut self, says: u8) -> ConsoleMessage {

@@ -285,7 +285,12 @@ impl World {
         }
         self.turn();
         for session in self.sessions.clone() {
-            for what in [SessionInput::Opened, SessionInput::Exited { code: 0 }, SessionInput::EndOfOutput, SessionInput::Reaped] {
+            for what in [
+                SessionInput::Opened,
+                SessionInput::Exited { code: 0 },
+                SessionInput::EndOfOutput,
+                SessionInput::Reaped,
+            ] {
                 self.driver.handle(self.now, Input::Session { session, what });
             }
         }
