@@ -11,7 +11,7 @@
 //! it, and a short input is a short storm; a seed alone would give the fuzzer nothing to build upon, and bytes in place
 //! of the whole generator would be used up by details (how much a program prints at a time) that decide nothing.
 
-use draupnir_sim::plan::{Faults, Plan};
+use draupnir_sim::plan::{Fault, Faults, Plan};
 use draupnir_sim::run::run as live;
 
 /// What says which world it is, before the script.
@@ -42,9 +42,12 @@ pub fn run(input: &[u8]) {
 
 fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
     let [f0, f1, f2, f3, f4, f5, f6, f7, seed, flags, fault_every, percent, latency, speed, work] = *header;
+    let faults = Faults::from_bits(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]));
+    // A crowd makes a world slow.
+    let faults = if flags & 0xF0 == 0xF0 { faults } else { faults.without(Fault::Crowd) };
     Plan {
         seed: u64::from(seed),
-        faults: Faults::from_bits(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7])),
+        faults,
         storm_ms: STORM_MS_MAX,
         fault_every_ms: of(&[8_000, 30_000, 60_000, 120_000], fault_every),
         percent: of(&[5, 20, 50, 100], percent),
