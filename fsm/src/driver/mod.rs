@@ -342,13 +342,12 @@ impl<B: Body> Driver<B> {
         true
     }
 
-    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped would be reported in
-    /// turn, and so on without end.
+    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped, or displaces another,
+    /// would be reported in turn, and so on without end.
     fn take_drops(&mut self) -> Option<Drops> {
-        if !self.ledger.promise(Kind::Event) {
+        if !self.ledger.has_room_for_event() {
             return None;
         }
-        self.ledger.break_promise(Kind::Event);
         self.ledger.take_drops()
     }
 
