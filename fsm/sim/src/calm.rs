@@ -5,7 +5,7 @@
 
 use crate::plan::{Fault, Faults};
 use crate::violation::Violation;
-use crate::wire::Down;
+use crate::wire::{Down, Wire};
 use crate::work::{Dispatch, Source};
 use crate::world::{Event, World};
 
@@ -157,7 +157,13 @@ impl World {
     /// Does the console have everything that this process had to say?
     fn is_delivered(&mut self) -> bool {
         let delivers = |source: &Source| source.unread > 0 || source.reading || !source.has(source.end);
-        if !self.is_settled() || !self.work.jobs.is_empty() || self.work.sources.values().any(delivers) {
+        let is_asked =
+            |wire: &Wire| wire.agent_open && wire.down.iter().any(|(_, frame)| matches!(frame, Down::Dispatch(_)));
+        if self.wires.iter().any(is_asked)
+            || !self.is_settled()
+            || !self.work.jobs.is_empty()
+            || self.work.sources.values().any(delivers)
+        {
             return false;
         }
         if let Some(place) = self.messages.missing() {

@@ -246,6 +246,8 @@ impl World {
         if skips && wire.up.iter().any(|(_, frame)| matches!(frame, Up::Ping(_))) {
             // With a long way on top of it, that is too late for a probe.
             wire.harmed |= wire.latency_ms > 400;
+            // Nor can the agent know which of several messages the link ends over, as long as that goes on.
+            self.console.refused = None;
             return;
         }
         if self.meets(Fault::PongsOfOldLinks)

@@ -26,7 +26,8 @@ pub fn tell(seed: u64, planted: Option<Planted>) -> Option<Failure> {
     let plan = smallest(first.plan, first.violation.as_ref()?, first.stats.ms, planted);
     let outcome = run(plan, planted, true);
     let violation = outcome.violation.clone()?;
-    let scenario = scenario(seed, &outcome, &violation);
+    let about = format!("Seed {seed} of the simulation breaks a rule here: {violation}.");
+    let scenario = scenario(&outcome, about);
     Some(Failure { outcome, scenario })
 }
 
@@ -91,9 +92,8 @@ fn smallest(plan: Plan, violation: &Violation, broke_ms: u64, planted: Option<Pl
     plan
 }
 
-/// The driver's part in its last life: its inputs, the answers of its host, and its outputs.
-fn scenario(seed: u64, outcome: &Outcome, violation: &Violation) -> Scenario {
-    let about = format!("Seed {seed} of the simulation breaks a rule here: {violation}.");
+/// The driver's part of a seed in its last life: its inputs, its outputs, and the answers of its host.
+pub fn scenario(outcome: &Outcome, about: String) -> Scenario {
     let audited = outcome.plan.audited;
     let header = Header { scenario: VERSION, about, seed: outcome.driver_seed, config: SCHEDULE, audited };
     Scenario { header, steps: (2..).zip(outcome.steps.iter().cloned()).collect(), end: None }

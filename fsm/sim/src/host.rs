@@ -59,6 +59,8 @@ pub(crate) struct Host {
     pub(crate) dialling: Option<LinkId>,
     pub(crate) greeted: bool,
     pub(crate) stop_asked_ms: Option<u64>,
+    /// The driver's next deadline, as of the last turn.
+    next: Option<Time>,
     entropy: u64,
     /// The second in which it last woke by itself, and how often it did in that.
     pub(crate) wakes: (u64, u32),
@@ -95,6 +97,7 @@ impl Host {
             dialling: None,
             greeted: false,
             stop_asked_ms: None,
+            next: None,
             entropy: 0,
             wakes: (0, 0),
             newest_ping: None,
@@ -117,7 +120,7 @@ impl Host {
         if !self.running || self.frozen {
             return None;
         }
-        let own_ms = self.driver.next_deadline()?.as_ms();
+        let own_ms = self.next?.as_ms();
         Some(own_ms.saturating_add(self.started_ms + self.slept_ms))
     }
 
@@ -276,10 +279,11 @@ impl World {
                 violation: &mut self.violation,
             };
             let Some(output) = self.host.driver.poll(now, &mut doors) else { break };
-            self.perform(output);
             if outputs > OUTPUTS_MAX {
+                self.tell(|| format!("no end of outputs: {output:?}"));
                 return self.fail(Violation::Spins);
             }
+            self.perform(output);
         }
         self.host.heard.clear();
         self.host.stirred = 0;
@@ -303,8 +307,9 @@ impl World {
         let now = self.own_now();
         let host = &self.host;
         let seen = host.driver.snapshot();
+        let next = host.driver.next_deadline();
         let mut violation = host.watcher.borrow_mut().violation.take().or_else(|| over_its_bound(&seen));
-        if host.running && host.driver.next_deadline().is_some_and(|next| next <= now) {
+        if host.running && next.is_some_and(|next| next <= now) {
             violation = violation.or(Some(Violation::Spins));
         }
         if host.wakes.1 > WAKES_PER_SECOND_MAX {
@@ -317,6 +322,7 @@ impl World {
         if late && host.rules.live.is_some() {
             violation = violation.or(Some(Violation::HeartbeatLate));
         }
+        self.host.next = next;
         if let Some(violation) = violation {
             self.tell(|| format!("at {now}: {seen:?}"));
             self.fail(violation);

@@ -299,6 +299,9 @@ pub struct Plan {
     pub script: Vec<u8>,
 }
 
+/// A crowd is so much rarer than other faults: hundreds of sessions or commands make a world slow.
+const CROWDED_SHARE: u64 = 6;
+
 impl Plan {
     /// The world of a seed.
     pub fn of(seed: u64) -> Self {
@@ -307,6 +310,7 @@ impl Plan {
         let mut faults = Faults::default();
         let share = [8, 25, 50, 75][pick(&mut random, 4)];
         for fault in Fault::ALL {
+            let share = if fault == Fault::Crowd { share / CROWDED_SHARE } else { share };
             if random.between(1, 100) <= share {
                 faults.add(fault);
             }

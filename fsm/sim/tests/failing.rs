@@ -1,11 +1,12 @@
-//! What is left of a seed that fails, by whatever cause: its number, its story, and a scenario file that replays.
+//! A seed that fails leaves its number, its story, and a scenario file that replays.
 
-use draupnir_fsm::scenario::{Scenario, parse, replay};
+use draupnir_fsm::driver::{Action, CommandInput, Input, Notice, Output};
+use draupnir_fsm::scenario::{Scenario, Step, parse, replay};
 use draupnir_sim::plan::Plan;
 use draupnir_sim::planted::Planted;
 use draupnir_sim::{failure, run::run};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{self, Command};
 
 /// The first seed that fails with this fault.
 fn first(fault: Planted) -> u64 {
@@ -25,7 +26,7 @@ fn read(path: &Path) -> Scenario {
 }
 
 #[test]
-fn a_fault_outside_the_machine_leaves_a_scenario_that_is_true() {
+fn fault_outside_the_driver_leaves_scenario_that_replays() {
     let fault = Planted::AcceptsPongsOfOldLinks;
     let seed = first(fault);
     let failure = failure::tell(seed, Some(fault)).expect("it fails again");
@@ -35,27 +36,49 @@ fn a_fault_outside_the_machine_leaves_a_scenario_that_is_true() {
     let scenario = read(&failure.write(&folder("outside")).expect("it can be written"));
     assert_eq!(scenario, failure.scenario);
     assert!(scenario.header.about.contains(&format!("Seed {seed} ")), "{}", scenario.header.about);
-    replay(&scenario).expect("the machine's part is true");
+    replay(&scenario).expect("the driver's part is true");
 }
 
 #[test]
-fn a_fault_of_the_machine_leaves_a_short_scenario_that_a_sound_one_does_not_follow() {
+fn other_policy_leaves_scenario_that_sound_driver_does_not_follow() {
     let fault = Planted::DrainWithoutDeadline;
     let seed = first(fault);
     let failure = failure::tell(seed, Some(fault)).expect("it fails again");
-    let scenario = read(&failure.write(&folder("machine")).expect("it can be written"));
+    let scenario = read(&failure.write(&folder("policy")).expect("it can be written"));
     assert!(scenario.header.about.contains("DrainOverdue"), "{}", scenario.header.about);
-    assert!(scenario.steps.len() < failure.outcome.steps.len(), "{} steps", scenario.steps.len());
-    replay(&scenario).expect_err("a sound machine has a deadline there");
+    replay(&scenario).expect_err("a sound driver has a deadline there");
 }
 
-fn simulate(folder: &Path, arguments: &[&str]) -> Output {
+/// Whether a recording holds all that a replay must follow: terminals, commands, cuts and a poisoned result.
+fn is_rich(steps: &[Step]) -> bool {
+    let has_input = |is_wanted: fn(&Input) -> bool| steps.iter().flat_map(|step| &step.inputs).any(is_wanted);
+    let has_output = |is_wanted: fn(&Output<usize>) -> bool| steps.iter().flat_map(|step| &step.outputs).any(is_wanted);
+    has_output(|output| matches!(output, Output::Do(Action::OpenSession { .. })))
+        && has_output(|output| matches!(output, Output::Do(Action::Log { notice: Notice::Reattached { .. } })))
+        && has_input(|input| matches!(input, Input::Command { what: CommandInput::Started, .. }))
+        && has_input(|input| matches!(input, Input::LinkLost { .. }))
+        && has_output(|output| matches!(output, Output::Do(Action::Log { notice: Notice::ResultCut { .. } })))
+}
+
+#[test]
+fn recorded_seed_replays_bit_exact() {
+    let rich = (0..1_000).map(|seed| run(Plan::of(seed), None, true)).find(|outcome| is_rich(&outcome.steps));
+    let outcome = rich.expect("one has a terminal, a command, a cut and a poisoned result");
+    assert_eq!(outcome.violation, None);
+    let text = failure::scenario(&outcome, "a recorded seed".to_owned()).to_string();
+    let scenario = parse(&text).expect("a scenario is well-formed");
+    assert_eq!(scenario.to_string(), text);
+    let path = replay(&scenario).unwrap_or_else(|difference| panic!("{difference}"));
+    assert!(path.outputs > 100, "{path}");
+}
+
+fn simulate(folder: &Path, arguments: &[&str]) -> process::Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_draupnir-sim"));
     command.current_dir(folder).args(arguments).output().expect("it starts")
 }
 
 #[test]
-fn a_seed_that_panics_is_named_told_and_left_as_a_scenario() {
+fn seed_that_panics_leaves_its_story_and_scenario() {
     let folder = folder("panic");
     let output = simulate(&folder, &["--planted", "Panics", "--seeds", "64", "--jobs", "1", "--quiet"]);
     let told = String::from_utf8(output.stdout).expect("it is text");
@@ -70,11 +93,10 @@ fn a_seed_that_panics_is_named_told_and_left_as_a_scenario() {
     let scenario = read(&folder.join(format!("target/seeds/seed_{seed}.jsonl")));
     let (_, last) = scenario.steps.last().expect("it has steps");
     assert!(last.to_line().contains("link_opened"), "{last:?}");
-    replay(&scenario).expect("the machine itself has no such fault");
 }
 
 #[test]
-fn seeds_without_a_fault_leave_nothing() {
+fn sound_seeds_leave_no_files() {
     let folder = folder("sound");
     let output = simulate(&folder, &["--seeds", "64", "--quiet"]);
     let told = String::from_utf8(output.stdout).expect("it is text");

@@ -1,11 +1,11 @@
 //! The simulation finds what it is for: each deliberate fault is caught by one of the seeds that every run of the tests
-//! lives through.
+//! runs.
 
 use draupnir_sim::plan::Plan;
 use draupnir_sim::planted::Planted;
 use draupnir_sim::run::run;
 
-/// As many seeds as `tests/run` lives through.
+/// As many seeds as `tests/run` runs.
 const SEEDS: u64 = 20_000;
 
 /// The first seed that catches a fault, and how it does.

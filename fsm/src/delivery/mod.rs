@@ -199,6 +199,11 @@ impl<M> Delivery<M> {
         self.is_open(Gate::All).then(|| self.queue.take_drops()).flatten()
     }
 
+    /// Could a short event be pushed that displaces no other?
+    pub fn has_room_for_event(&self) -> bool {
+        self.queue.has_room_for_event()
+    }
+
     /// Nothing reliable and no byte of a stream waits for the console.
     pub fn is_settled(&self) -> bool {
         self.queue.is_empty() && self.unsettled_streams == 0

@@ -156,6 +156,11 @@ impl<M> Queue<M> {
         Ok(Pushed { number, displaced })
     }
 
+    /// Could a short event be pushed that displaces no other?
+    pub(super) fn has_room_for_event(&self) -> bool {
+        self.held.with(self.promised).room().is_some_and(|room| room >= promised_bytes(Kind::Event))
+    }
+
     /// The first message to send, if any.
     pub(super) fn first_ready(&mut self, is_sent: impl Fn(StreamKey, u64) -> bool) -> Option<u64> {
         // Each round either returns or takes one message out of those that are ready, so this ends.

@@ -29,7 +29,7 @@ pub(super) struct LinkState {
 
 impl<B: Body> Driver<B> {
     pub(super) fn received(&mut self, now: Time, link: LinkId, message: ConsoleMessage) {
-        if self.machine.snapshot().link != Some(link) {
+        if self.machine.link() != Some(link) {
             return self.discard(message);
         }
         if !core::mem::replace(&mut self.link.greeted, true) {
@@ -78,7 +78,7 @@ impl<B: Body> Driver<B> {
 
     /// The socket has taken the whole batch of frames.
     pub(super) fn written(&mut self, now: Time, link: LinkId) {
-        if self.machine.snapshot().link != Some(link) {
+        if self.machine.link() != Some(link) {
             return;
         }
         self.ledger.written();
@@ -123,7 +123,7 @@ impl<B: Body> Driver<B> {
 
     /// The next batch of frames, if the socket is done with the last one. What is urgent waits for no more than that.
     pub(super) fn batch<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
-        let link = self.machine.snapshot().link?;
+        let link = self.machine.link()?;
         if self.ledger.is_writing() {
             return None;
         }

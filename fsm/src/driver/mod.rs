@@ -317,7 +317,7 @@ impl<B: Body> Driver<B> {
         } else if let Some(gap) = self.ledger.take_gap() {
             // Each is reported: it takes a lost link or a lack of memory to make one.
             self.todo.push_back(Todo::Error(ErrorEvent::Gap(gap)));
-        } else if let Some(drops) = self.ledger.take_drops() {
+        } else if let Some(drops) = self.take_drops() {
             self.todo.push_back(Todo::Error(ErrorEvent::Drops(drops)));
         } else if let Some(poison) = self.poison.take() {
             self.treat(poison, host);
@@ -342,19 +342,27 @@ impl<B: Body> Driver<B> {
         true
     }
 
+    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped, or displaces another,
+    /// would be reported in turn, and so on without end.
+    fn take_drops(&mut self) -> Option<Drops> {
+        if !self.ledger.has_room_for_event() {
+            return None;
+        }
+        self.ledger.take_drops()
+    }
+
     /// Hands one fact to the machine and queues what it orders.
     fn step(&mut self, now: Time, fact: Fact) {
-        let before = self.machine.snapshot().link;
+        let before = self.machine.link();
         self.machine.handle(now, &fact);
         let orders = self.machine.take_orders();
-        let seen = self.machine.snapshot();
         if let Some(observer) = &mut self.observer {
-            observer(now, &fact, &orders, &seen);
+            observer(now, &fact, &orders, &self.machine.snapshot());
         }
         if let Some(recording) = &mut self.recording {
             recording.stepped(now);
         }
-        self.follow_link(now, &fact, before, seen.link);
+        self.follow_link(now, &fact, before, self.machine.link());
         for order in orders {
             match order {
                 // Both take effect before anything else that happens in this turn.
@@ -485,8 +493,7 @@ impl<B: Body> Driver<B> {
 
     /// Queues a line about facts that the machine had no use for; false where there were none.
     fn log_ignored(&mut self) -> bool {
-        let seen = self.machine.snapshot();
-        let totals = (seen.unhandled, seen.stale);
+        let totals = self.machine.ignored();
         if totals == self.ignored {
             return false;
         }

@@ -241,6 +241,17 @@ impl Machine {
         self.connection.state().has_link()
     }
 
+    /// The link that is up.
+    pub fn link(&self) -> Option<LinkId> {
+        self.has_link().then_some(self.connection.inner().link.id)
+    }
+
+    /// How many facts no state had a use for, and how many were about attempts and links that were over.
+    pub fn ignored(&self) -> (u64, u64) {
+        let connection = self.connection.inner();
+        (connection.unhandled, connection.stale)
+    }
+
     /// Whether new work is to be refused because the agent is on its way out.
     pub fn is_draining(&self) -> bool {
         self.connection.state().is_draining() || self.is_stopped()
@@ -256,7 +267,7 @@ impl Machine {
         let connection = self.connection.inner();
         Snapshot {
             state: self.connection.state().name(),
-            link: self.has_link().then_some(connection.link.id),
+            link: self.link(),
             next: self.next_deadline(),
             unhandled: connection.unhandled,
             stale: connection.stale,

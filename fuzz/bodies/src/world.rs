@@ -11,7 +11,7 @@
 //! it, and a short input is a short storm; a seed alone would give the fuzzer nothing to build upon, and bytes in place
 //! of the whole generator would be used up by details (how much a program prints at a time) that decide nothing.
 
-use draupnir_sim::plan::{Faults, Plan};
+use draupnir_sim::plan::{Fault, Faults, Plan};
 use draupnir_sim::run::run as live;
 
 /// What says which world it is, before the script.
@@ -33,20 +33,23 @@ pub fn run(input: &[u8]) {
         return;
     }
     let plan = plan(header, script);
-    let Some(breach) = live(plan.clone(), None, false).breach else { return };
+    let Some(violation) = live(plan.clone(), None, false).violation else { return };
     let story = live(plan.clone(), None, true).story;
     let last = story.len().saturating_sub(LINES_MAX);
     let faults: Vec<_> = plan.faults.iter().collect();
-    panic!("{breach}, in a world of {faults:?}:\n{}", story.get(last..).unwrap_or_default().join("\n"));
+    panic!("{violation}, in a world of {faults:?}:\n{}", story.get(last..).unwrap_or_default().join("\n"));
 }
 
 fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
-    let [f0, f1, f2, f3, f4, f5, f6, f7, seed, flags, strike, percent, latency, speed, work] = *header;
+    let [f0, f1, f2, f3, f4, f5, f6, f7, seed, flags, fault_every, percent, latency, speed, work] = *header;
+    let faults = Faults::from_bits(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7]));
+    // A crowd makes a world slow.
+    let faults = if flags & 0xF0 == 0xF0 { faults } else { faults.without(Fault::Crowd) };
     Plan {
         seed: u64::from(seed),
-        faults: Faults::from_bits(u64::from_le_bytes([f0, f1, f2, f3, f4, f5, f6, f7])),
+        faults,
         storm_ms: STORM_MS_MAX,
-        strike_ms: of(&[8_000, 30_000, 60_000, 120_000], strike),
+        fault_every_ms: of(&[8_000, 30_000, 60_000, 120_000], fault_every),
         percent: of(&[5, 20, 50, 100], percent),
         latency_ms: of(&[0, 1, 20, 150], latency),
         bytes_per_ms: of(&[50_000, 5_000, 500, 50], speed),
@@ -54,6 +57,7 @@ fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
         production: flags & 2 != 0,
         work_ms: of(&[1_000, 4_000, 20_000, 60_000], work),
         drains: flags & 4 != 0,
+        audited: flags & 8 != 0,
         script: script.iter().copied().take(SCRIPT_BYTES_MAX).collect(),
     }
 }

@@ -1,21 +1,21 @@
 //! What must hold for sessions and commands, by the orders alone: each is answered once, and nothing follows an answer.
 //!
-//! It does not know times; the [calm](super::calm) asks at its end whether anybody was left without an answer.
+//! It does not know times; the [calm](super::calm) asks at its end whether one is left without an answer.
 
 use draupnir_fsm::command::{RUNNING_MAX, WAITING_MAX};
 use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};
 use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::order::{CommandEnd, Order, Refusal, SessionEnd};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// How many ids of commands there are, a power of two: few enough to be repeated.
-pub(super) const IDS: u8 = 64;
+pub(super) const IDS: u64 = 64;
 
-/// All sessions and commands there ever were; their keys are their places.
+/// All sessions and commands there ever were.
 #[derive(Debug, Default)]
 pub(super) struct Children {
-    sessions: Vec<Session>,
-    commands: Vec<Command>,
+    sessions: BTreeMap<SessionKey, Session>,
+    commands: BTreeMap<CommandKey, Command>,
     /// In the order in which they came.
     waiting: VecDeque<CommandKey>,
     running: usize,
@@ -41,8 +41,6 @@ struct Session {
 #[derive(Debug, Default)]
 struct Command {
     id_hash: u64,
-    /// Another command of this id waited or ran when it came: that one's result is the answer.
-    joined: bool,
     stage: Stage,
     /// Its process ran, as far as was reported.
     ran: bool,
@@ -64,81 +62,47 @@ enum Stage {
 }
 
 impl Children {
-    /// A key that was never used.
-    pub(super) fn new_session(&mut self) -> SessionKey {
-        self.sessions.push(Session::default());
-        SessionKey(key(self.sessions.len() - 1))
-    }
-
-    /// A key that was never used.
-    pub(super) fn new_command(&mut self) -> CommandKey {
-        self.commands.push(Command::default());
-        CommandKey(key(self.commands.len() - 1))
-    }
-
-    /// One of the sessions, the newest for 0; none where there was never any.
-    pub(super) fn some_session(&self, choice: u8) -> Option<SessionKey> {
-        choose(self.sessions.len(), choice).map(SessionKey)
-    }
-
-    /// One of the commands, likewise.
-    pub(super) fn some_command(&self, choice: u8) -> Option<CommandKey> {
-        choose(self.commands.len(), choice).map(CommandKey)
-    }
-
-    /// The sessions that are not finished.
-    pub(super) fn live_sessions(&self) -> Vec<SessionKey> {
-        let live = |(place, session): (usize, &Session)| (!session.finished).then(|| SessionKey(key(place)));
-        self.sessions.iter().enumerate().filter_map(live).collect()
-    }
-
-    /// The commands that run.
-    pub(super) fn running_commands(&self) -> Vec<CommandKey> {
-        let running =
-            |(place, command): (usize, &Command)| (command.stage == Stage::Runs).then(|| CommandKey(key(place)));
-        self.commands.iter().enumerate().filter_map(running).collect()
-    }
-
-    /// Is somebody left without an answer?
+    /// A session or command without an answer.
     pub(super) fn unanswered(&self) -> Option<String> {
-        let session = self.sessions.iter().position(|session| !session.finished);
-        let left = |command: &Command| !command.joined && matches!(command.stage, Stage::Waits | Stage::Runs);
-        let command = self.commands.iter().position(left);
-        session.map(|place| format!("session {place}")).or(command.map(|place| format!("command {place}")))
+        let session = self.sessions.iter().find(|(_, session)| !session.finished);
+        let command = self.commands.iter().find(|(_, command)| matches!(command.stage, Stage::Waits | Stage::Runs));
+        session.map(|(key, _)| format!("session {key}")).or(command.map(|(key, _)| format!("command {key}")))
     }
 
-    /// Takes in what the machine is about to hear.
+    /// Takes in what the machine heard.
     pub(super) fn learn(&mut self, fact: &Fact) {
-        if let Fact::Session { session, what: SessionFact::Exited { code } } = *fact {
-            let session = self.session(session);
-            if !session.hung_up && !session.finished {
-                session.exited.get_or_insert(code);
+        match *fact {
+            Fact::Session { session, what: SessionFact::Opening } => {
+                self.sessions.entry(session).or_default();
             }
-        } else if let Fact::Session { session, what: SessionFact::Opened } = *fact {
-            let session = self.session(session);
-            session.opened |= !session.finished;
-        } else if let Fact::Command { command, what: CommandFact::Requested { id_hash, .. } } = *fact {
-            self.requested(command, id_hash);
-        } else if let Fact::Command { command, what: CommandFact::Started | CommandFact::Exited { .. } } = *fact {
-            let command = self.command(command);
-            command.ran |= command.stage == Stage::Runs;
-        } else if let Fact::Command { command, what: CommandFact::Failed } = *fact {
-            let command = self.command(command);
-            command.failed |= command.stage == Stage::Runs;
-        } else if let Fact::RoomForResults { room } = *fact {
-            self.no_room = !room;
+            Fact::Session { session, what: SessionFact::Exited { code } } => {
+                let session = self.sessions.get_mut(&session).filter(|session| !session.hung_up && !session.finished);
+                session.map(|session| session.exited.get_or_insert(code));
+            }
+            Fact::Command { command, what: CommandFact::Requested { id_hash, .. } } => {
+                self.waiting.push_back(command);
+                self.live_ids |= 1 << id_hash;
+                self.commands.insert(command, Command { id_hash, ..Command::default() });
+            }
+            Fact::Session { session, what: SessionFact::Opened } => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.opened |= !session.finished;
+                }
+            }
+            Fact::Command { command, what: CommandFact::Started | CommandFact::Exited { .. } } => {
+                if let Some(command) = self.commands.get_mut(&command) {
+                    command.ran |= command.stage == Stage::Runs;
+                }
+            }
+            Fact::Command { command, what: CommandFact::Failed } => {
+                if let Some(command) = self.commands.get_mut(&command) {
+                    command.failed |= command.stage == Stage::Runs;
+                }
+            }
+            Fact::RoomForResults { room } => self.no_room = !room,
+            Fact::ShutdownRequested => self.draining = true,
+            _ => {}
         }
-        self.draining |= matches!(fact, Fact::ShutdownRequested);
-    }
-
-    fn requested(&mut self, key: CommandKey, id_hash: u64) {
-        let joined = self.live_ids & 1 << id_hash != 0;
-        if !joined {
-            self.waiting.push_back(key);
-            self.live_ids |= 1 << id_hash;
-        }
-        let command = self.command(key);
-        (command.id_hash, command.joined) = (id_hash, joined);
     }
 
     /// Looks at an order.
@@ -209,8 +173,9 @@ impl Children {
         assert!(!session.finished, "{order:?}: {session:?}");
         if let Order::FinishSession { reason, exit_code, .. } = *order {
             match session.exited {
-                Some(code) => assert_eq!((reason, exit_code), (SessionEnd::Exited, code), "{session:?}"),
-                None => assert!(session.hung_up || !session.opened, "{order:?}: {session:?}"),
+                Some(code) if reason == SessionEnd::Exited => assert_eq!(exit_code, code, "{session:?}"),
+                Some(_) => assert_eq!(reason, SessionEnd::SpawnFailed, "{session:?}"),
+                None => assert!(session.hung_up || !session.opened || reason != SessionEnd::Exited, "{order:?}: {session:?}"),
             }
             session.finished = true;
             return;
@@ -269,7 +234,7 @@ impl Children {
 
     fn wait_ends(&mut self, key: CommandKey, stage: Stage) {
         let command = self.command(key);
-        assert!(command.stage == Stage::Waits && !command.joined, "{key} to {stage:?}: {command:?}");
+        assert!(command.stage == Stage::Waits, "{key} to {stage:?}: {command:?}");
         command.stage = stage;
         let id = 1 << command.id_hash;
         self.live_ids &= !id;
@@ -278,23 +243,10 @@ impl Children {
     }
 
     fn session(&mut self, key: SessionKey) -> &mut Session {
-        self.sessions.get_mut(place(key.0)).expect("only what was opened is told of or ordered about")
+        self.sessions.get_mut(&key).expect("only what is opening is ordered about")
     }
 
     fn command(&mut self, key: CommandKey) -> &mut Command {
-        self.commands.get_mut(place(key.0)).expect("only what was requested is told of or ordered about")
+        self.commands.get_mut(&key).expect("only what was requested is ordered about")
     }
-}
-
-fn key(place: usize) -> u32 {
-    u32::try_from(place).expect("fewer than there are facts")
-}
-
-fn place(key: u32) -> usize {
-    usize::try_from(key).expect("fewer than there are facts")
-}
-
-fn choose(length: usize, choice: u8) -> Option<u32> {
-    let newest = length.checked_sub(1)?;
-    Some(key(newest - usize::from(choice).min(newest)))
 }

@@ -1,39 +1,44 @@
-//! Bytes become facts with time between them for the machine: whatever is told when, its invariants hold and the way
-//! back stays open.
+//! Bytes become inputs with time between them for the driver, and its host's answers: whatever is handed over when, its
+//! invariants hold and the way back stays open.
 //!
-//! It does not say what the machine should order, only what it must never order: after every step the [`Observer`] of
-//! the exhaustive test looks at the connection, and `children` at sessions and commands. When the bytes are used up the
-//! world becomes calm (`calm`): from then on everybody answers, and the machine must reach `connected.ready`, or
-//! `stopped` where it was told to stop. In the end it is told to, and must have answered for every child before that.
+//! It does not say what the driver should want, only what it must never do: after every step the [`Observer`] of the
+//! exhaustive test looks at the connection, and `children` at sessions and commands. When the bytes are used up the
+//! world becomes calm: from then on everything answers, and the driver must reach `connected.ready` with everything
+//! delivered, or `stopped` where it was asked to stop. In the end it is, and must have answered for every child by then.
 //!
-//! How an input is read: a byte for the seed of the jitter, a byte of flags (`World::new`), then for each step one
-//! byte, whose upper three bits say what time does (`World::pass`) before the fact in the lower five, and up to two
-//! more, for a duration (`DURATIONS_MS`) and for what the fact says (`facts`). The bytes choose only what the contract
-//! of the engine permits: the loop says that it woke late before it hands anything over, it ticks before it waits
-//! again, and numbers are those in use or older ones, as reports that were under way when an attempt was given up.
-//! Draining ends by itself: the observer knows by when.
+//! How an input is read: a byte for the seed of the jitter and of the host's answers, a byte of flags (`World::new`), then
+//! for each step one byte, whose upper three bits say what time does (`World::pass`) before the input in the lower five,
+//! and up to two more, for a duration (`DURATIONS_MS`) and for what the input says (`inputs`).
 
-mod calm;
 mod children;
-mod facts;
+mod host;
+mod inputs;
 
 use children::Children;
-use draupnir_fsm::fact::{Fact, IdSource, Jump};
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
-use draupnir_fsm::limits::{Policy, Schedule};
+use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{
+    Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId, Output,
+    PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule, SessionInput,
+    SessionKey, Time,
+};
 use draupnir_fsm::machine::invariants::Observer;
-use draupnir_fsm::machine::{Machine, Snapshot};
-use draupnir_fsm::order::Order;
-use draupnir_fsm::time::Time;
+use host::Host;
+use std::cell::RefCell;
+use std::rc::Rc;
 
-/// Facts of one storm: more make an input slow, not telling.
-const FACTS_MAX: u32 = 1_000;
+/// Inputs of one storm: more make it slow, not telling.
+const INPUTS_MAX: u32 = 1_000;
 
-/// How many facts the loop hands over before it ticks, as the agent's does.
-const BATCH_MAX: u32 = 64;
+/// More outputs in a turn are a loop that does not end.
+const OUTPUTS_MAX: u32 = 20_000;
 
 /// How late a tick may be without being a jump of the clock, in milliseconds.
 const LATE_MS_MAX: u64 = 2_000;
+
+/// The longest row of the policy, in milliseconds: `Retry-After` of ten minutes and as much again, what the end of an old
+/// link and a new dial take, and the delivery of all that waits.
+const READY_MS: u64 = 25 * 60_000;
 
 /// The durations that a byte chooses from, in milliseconds: those of the policy, and what lies about them.
 const DURATIONS_MS: [u64; 32] = [
@@ -46,155 +51,276 @@ pub fn run(input: &[u8]) {
     let mut bytes = input.iter().copied();
     let (Some(seed), Some(flags)) = (bytes.next(), bytes.next()) else { return };
     let mut world = World::new(seed, flags);
-    while world.facts < FACTS_MAX {
+    while world.inputs < INPUTS_MAX && !world.exited {
         let Some(step) = bytes.next() else { break };
         world.step(step, &mut bytes);
     }
-    world.become_calm(flags >= 0xF0);
+    world.become_calm();
 }
 
-/// The machine, who watches it, and what must be known of it to tell it only what could be true.
-struct World {
-    machine: Machine,
+/// Looks at every step of the machine inside the driver.
+struct Watch {
     observer: Observer,
     children: Children,
-    policy: Policy,
+}
+
+/// What the connection waits for.
+struct InUse {
+    registering: Option<RegistrationAttempt>,
+    dialling: Option<LinkId>,
+    live: Option<LinkId>,
+    closing: Option<LinkId>,
+}
+
+/// The driver, what looks at it, and what must be known of it to hand over what could be true.
+struct World {
+    driver: Driver<usize>,
+    host: Host,
+    watch: Rc<RefCell<Watch>>,
     now: Time,
-    /// The orders of the latest step.
-    orders: Vec<Order>,
-    facts: u32,
-    /// Facts that were handed over since the last tick.
-    batch: u32,
-    /// How the machine looked after the latest step.
-    seen: Snapshot,
+    inputs: u32,
+    /// Inputs that were handed over since the last turn.
+    batch: usize,
     latest_attempt: RegistrationAttempt,
     latest_link: LinkId,
+    latest_audit: AuditId,
+    newest_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
+    next_key: u32,
+    sessions: Vec<SessionKey>,
+    commands: Vec<CommandKey>,
     /// Jumps of the clock, each of which may make a retry wait a little longer.
     jumps: u64,
+    exited: bool,
 }
 
 impl World {
     /// A life: its id is remembered where bit 0 of `flags` is set, its heartbeats come as often as the configuration
-    /// permits where bit 1 is.
+    /// permits where bit 1 is, and it is audited where bit 2 is.
     fn new(seed: u8, flags: u8) -> Self {
         let policy = Policy::default();
         let schedule =
             if flags & 2 == 0 { Schedule::default() } else { Schedule { heartbeat_ms: 5_000, metrics_ms: 5_000 } };
-        let machine = Machine::new(policy.clone(), schedule, u64::from(seed));
+        let watch = Watch { observer: Observer::new(policy.clone()), children: Children::default() };
+        let watch = Rc::new(RefCell::new(watch));
+        let mut driver = Driver::new(policy, schedule, u64::from(seed), flags & 4 != 0, Rc::new(Budget::new()));
+        let watching = Rc::clone(&watch);
+        driver.observe_machine(Box::new(move |now, fact, orders, seen| {
+            let Watch { observer, children } = &mut *watching.borrow_mut();
+            if let Err(violation) = observer.step(now, fact, orders, seen) {
+                panic!("{violation:?} at {now} after {fact:?}: {orders:?}, {seen:?}");
+            }
+            children.learn(fact);
+            orders.iter().for_each(|order| children.see(order));
+        }));
         let mut world = Self {
-            seen: machine.snapshot(),
-            machine,
-            observer: Observer::new(policy.clone()),
-            children: Children::default(),
-            policy,
+            driver,
+            host: Host::new(u64::from(seed)),
+            watch,
             now: Time::START,
-            orders: Vec::new(),
-            facts: 0,
+            inputs: 0,
             batch: 0,
             latest_attempt: RegistrationAttempt(0),
             latest_link: LinkId(0),
+            latest_audit: AuditId(0),
+            newest_ping: None,
+            next_key: 0,
+            sessions: Vec::new(),
+            commands: Vec::new(),
             jumps: 0,
+            exited: false,
         };
         let id = if flags & 1 != 0 { IdSource::Remembered } else { IdSource::Configured };
-        world.tell(Fact::Started { id });
+        world.handle(Input::Started { id });
+        world.turn();
         world
     }
 
     fn step(&mut self, step: u8, bytes: &mut impl Iterator<Item = u8>) {
         self.pass(step >> 5, bytes);
-        self.choose_fact(step & 31, bytes);
+        self.choose_input(step & 31, bytes);
     }
 
     /// Lets time do what the upper bits of a step say.
     fn pass(&mut self, how: u8, bytes: &mut impl Iterator<Item = u8>) {
-        if how == 0 && self.batch < BATCH_MAX {
+        if how == 0 && self.batch < INPUTS_PER_TURN_MAX {
             return; // One more that was ready at the same time.
         }
-        self.tick_if_due();
+        self.turn();
         match how {
-            2 => self.live(duration(bytes), false),
-            3 => self.live(duration(bytes), true),
-            // What is ready at a deadline comes before the tick.
-            4 => self.sleep_until_deadline(0),
-            5 => self.sleep_until_deadline(duration(bytes).min(LATE_MS_MAX)),
+            2 | 3 => self.live(duration(bytes), how == 3),
+            4 => self.wake_at_deadline(0),
+            5 => self.wake_at_deadline(duration(bytes).min(LATE_MS_MAX)),
             6 => {
                 self.now = self.now.after_ms(duration(bytes));
                 self.wake();
             }
             7 => {
-                self.sleep_until_deadline(0);
-                self.tick_if_due();
+                self.wake_at_deadline(0);
+                self.turn();
             }
             _ => {}
         }
     }
 
-    /// Time passes, and the loop wakes for every deadline; in a `good` world the console answers Pings.
+    /// Time passes, and the loop wakes for every deadline; in a `good` world the console answers.
     fn live(&mut self, ms: u64, good: bool) {
         let end = self.now.after_ms(ms);
-        while let Some(next) = self.seen.next.filter(|next| *next <= end) {
-            if self.facts >= FACTS_MAX {
-                return;
-            }
-            self.now = self.now.max(next);
-            self.tell(Fact::Tick);
+        while self.driver.next_deadline().is_some_and(|next| next <= end) && self.inputs < INPUTS_MAX {
+            self.inputs += 1;
+            self.wake_at_deadline(0);
+            self.turn();
             if good {
-                self.answer_ping();
+                self.console_behaves();
             }
         }
-        self.now = end;
+        self.now = self.now.max(end);
+        self.wake();
     }
 
-    fn sleep_until_deadline(&mut self, late_ms: u64) {
-        if let Some(next) = self.seen.next {
+    fn wake_at_deadline(&mut self, late_ms: u64) {
+        if let Some(next) = self.driver.next_deadline() {
             self.now = self.now.max(next.after_ms(late_ms));
             self.wake();
         }
     }
 
-    /// What the loop does first when it wakes: it notices that it was stopped.
+    /// What the loop does first when it wakes: it compares the clocks.
     fn wake(&mut self) {
-        if let Some(gap_ms) = self.machine.late_by_ms(self.now) {
-            let entropy = self.now.as_ms();
-            self.tell(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy });
+        let ms = self.now.as_ms();
+        let mut jumps = 0;
+        let clocks = Clocks { monotonic_ms: ms, boot_time_ms: ms, real_time_ms: ms };
+        self.driver.observe(self.now, clocks, || {
+            jumps = 1;
+            ms
+        });
+        self.jumps += jumps;
+    }
+
+    fn handle(&mut self, input: Input) {
+        if self.exited {
+            return;
         }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.seen.state == "stopped"
-    }
-
-    fn tick_if_due(&mut self) {
-        self.batch = 0;
-        if self.seen.next.is_some_and(|next| next <= self.now) {
-            self.tell(Fact::Tick);
+        if self.batch >= INPUTS_PER_TURN_MAX {
+            self.turn();
         }
-    }
-
-    /// Tells the machine of something and looks at what it makes of it.
-    fn tell(&mut self, fact: Fact) {
-        self.facts += 1;
+        self.inputs += 1;
         self.batch += 1;
-        self.jumps += u64::from(matches!(fact, Fact::ClockJumped { .. }));
-        self.children.learn(&fact);
-        self.machine.handle(self.now, &fact);
-        self.orders.clear();
-        self.orders.extend(std::iter::from_fn(|| self.machine.poll_order()));
-        let seen = self.machine.snapshot();
-        if let Err(violation) = self.observer.step(self.now, &fact, &self.orders, &seen) {
-            panic!("{violation:?} at {} after {fact:?}: {:?}, {seen:?}", self.now, self.orders);
+        self.jumps += u64::from(matches!(input, Input::ClockJumped { .. }));
+        self.driver.handle(self.now, input);
+    }
+
+    /// Does what the driver wants, and looks at what must hold after it.
+    fn turn(&mut self) {
+        self.batch = 0;
+        let mut outputs = 0;
+        while let Some(output) = self.driver.poll(self.now, &mut self.host) {
+            outputs += 1;
+            assert!(outputs < OUTPUTS_MAX, "no end of {output:?}");
+            let writes = matches!(output, Output::Write { .. });
+            assert!(!(self.exited && writes), "{output:?} after the exit");
+            self.perform(&output);
         }
-        let before = std::mem::replace(&mut self.seen, seen);
-        let counted = self.seen.stale + self.seen.unhandled - before.stale - before.unhandled;
-        assert!(counted <= 1, "{fact:?} was counted {counted} times");
-        for order in &self.orders {
-            if let Order::Register { attempt, .. } = order {
-                self.latest_attempt = *attempt;
-            } else if let Order::Dial { link } = order {
-                self.latest_link = *link;
+        let next = self.driver.next_deadline();
+        let seen = self.driver.snapshot();
+        assert!(next.is_none_or(|next| next > self.now), "{next:?} is over at {}: {seen:?}", self.now);
+        let kept = seen.messages <= RELIABLE_MESSAGES_MAX && seen.message_bytes <= RELIABLE_BYTES_MAX;
+        assert!(kept && seen.sessions <= SESSIONS_MAX, "{seen:?}");
+    }
+
+    fn perform(&mut self, output: &Output<usize>) {
+        match output {
+            Output::Write { link, frames } => {
+                assert_eq!(self.in_use().live, Some(*link), "{output:?}");
+                let pings = frames.iter().filter_map(|frame| match frame {
+                    Frame::Ping(payload) => Some(*payload),
+                    Frame::Text(_) => None,
+                });
+                self.newest_ping = pings.last().or(self.newest_ping);
             }
-            self.children.see(order);
+            Output::Do(Action::Register { attempt, .. }) => self.latest_attempt = *attempt,
+            Output::Do(Action::Dial { link }) => (self.latest_link, self.newest_ping) = (*link, None),
+            Output::Do(Action::Audit { audit, .. }) => self.latest_audit = *audit,
+            Output::Do(Action::Exit) => self.exited = true,
+            Output::Do(_) => {}
         }
+    }
+
+    fn in_use(&self) -> InUse {
+        let observer = &self.watch.borrow().observer;
+        InUse {
+            registering: observer.registering(),
+            dialling: observer.dialling(),
+            live: observer.live(),
+            closing: observer.closing(),
+        }
+    }
+
+    /// From now on everything behaves: the link comes up in time, every child ends, everything is delivered, and the agent
+    /// leaves when it is asked to.
+    fn become_calm(&mut self) {
+        self.turn();
+        self.host.calm = true;
+        let since = self.now;
+        let within_ms = READY_MS + self.jumps * Policy::default().first_retry_ms;
+        loop {
+            self.end_children();
+            self.console_behaves();
+            let seen = self.driver.snapshot();
+            let is_done = seen.messages == 0 && seen.stream_bytes_in_flight == 0 && seen.sessions + seen.commands == 0;
+            if seen.connection.state == "connected.ready" && is_done || self.driver.is_stopped() {
+                break;
+            }
+            assert!(self.now.ms_since(since) <= within_ms, "still {seen:?} after {within_ms} ms of a good console");
+            let next = self.driver.next_deadline().expect("a driver that has not stopped waits for something");
+            // Children that were started meanwhile end at once.
+            self.now = self.now.max(next);
+            self.wake();
+            self.turn();
+        }
+        if !self.driver.is_stopped() {
+            assert_eq!(self.watch.borrow().children.unanswered(), None, "a child without an answer");
+            self.leave();
+        }
+    }
+
+    /// All shells and commands are gone, their last byte is read, and their audit lines are written.
+    fn end_children(&mut self) {
+        for audit in self.latest_audit.0.saturating_sub(64)..=self.latest_audit.0 {
+            self.driver.handle(self.now, Input::Audited { audit: AuditId(audit) });
+        }
+        self.turn();
+        for session in self.sessions.clone() {
+            for what in [
+                SessionInput::Opened,
+                SessionInput::Exited { code: 0 },
+                SessionInput::EndOfOutput,
+                SessionInput::Reaped,
+            ] {
+                self.driver.handle(self.now, Input::Session { session, what });
+            }
+        }
+        for command in self.commands.clone() {
+            for what in [CommandInput::Started, CommandInput::Exited { code: 0 }, CommandInput::EndOfOutput] {
+                self.driver.handle(self.now, Input::Command { command, what });
+            }
+        }
+        self.turn();
+    }
+
+    /// Asked to stop with nothing to wait for, the agent closes the link and is gone within the time of a drain.
+    fn leave(&mut self) {
+        let since = self.now;
+        self.handle(Input::ShutdownRequested);
+        self.turn();
+        while !self.driver.is_stopped() {
+            self.console_behaves();
+            let Some(next) = self.driver.next_deadline() else { break };
+            self.now = self.now.max(next);
+            self.wake();
+            self.turn();
+            assert!(self.now.ms_since(since) <= Policy::default().drain_exit_ms, "{:?}", self.driver.snapshot());
+        }
+        assert!(self.exited, "stopped without leaving");
     }
 }
 

@@ -1,0 +1,65 @@
+//! A host that answers the driver with whatever the bytes say, within the contract of the two doors.
+
+use draupnir_fsm::driver::{Body, ByteSource, Cut, Encode, Message, SessionKey, StreamKey};
+use draupnir_fsm::random::Random;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// How long bodies are, in bytes: nothing, little, what is promised, what a result is cut to, more than fits.
+const BODY_BYTES: [usize; 8] = [0, 200, 300, 1 << 10, 8 << 10, 16 << 10, 100 << 10, 5 << 20];
+
+/// Holds no byte, only how many there are.
+pub(super) struct Host {
+    random: Random,
+    /// From now on it behaves: bodies are short, and everything is sent.
+    pub(super) calm: bool,
+    pub(super) held: BTreeMap<StreamKey, Range<u64>>,
+}
+
+impl Host {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), calm: false, held: BTreeMap::new() }
+    }
+
+    fn one_of(&mut self, count: u64) -> u64 {
+        self.random.between(0, count - 1)
+    }
+
+    fn body(&mut self) -> Option<usize> {
+        if self.calm {
+            return Some(300);
+        }
+        let place = usize::try_from(self.one_of(16)).unwrap_or(0);
+        if place == 15 { None } else { Some(BODY_BYTES[place % BODY_BYTES.len()]) }
+    }
+}
+
+impl Encode for Host {
+    type Body = usize;
+
+    fn encode(&mut self, _message: &Message) -> Option<usize> {
+        self.body()
+    }
+
+    fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> {
+        (self.calm || self.one_of(8) > 0).then(|| body.size_bytes().min(bytes_max))
+    }
+}
+
+impl ByteSource for Host {
+    fn held(&mut self, stream: StreamKey) -> Range<u64> {
+        self.held.get(&stream).cloned().unwrap_or_default()
+    }
+
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<usize>) {
+        let Cut::Bytes { from, max, .. } = cut else { return (0, Some(60)) };
+        let end = self.held(stream).end;
+        let there = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
+        let bytes = if self.calm || self.one_of(4) > 0 { there } else { there / 2 };
+        (bytes, (bytes > 0).then_some(bytes + 100))
+    }
+
+    fn replay_from(&mut self, session: SessionKey) -> u64 {
+        self.held(StreamKey::Terminal(session)).start
+    }
+}
