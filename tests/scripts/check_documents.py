@@ -16,7 +16,7 @@ import unittest
 
 import yaml
 from chart_checks import Chart  # noqa: F401 # its cases run along with those below
-from document_checks import Architecture, Headings, Logs  # noqa: F401 # likewise
+from document_checks import Architecture, Forms, Headings, Logs  # noqa: F401 # likewise
 from plain_runner import run_and_report
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -4,6 +4,8 @@ import os
 import re
 import unittest
 
+import yaml
+
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 OPERATIONS = "extension/OPERATIONS.md"
 ARCHITECTURE = ".github/ARCHITECTURE.md"
@@ -97,6 +99,24 @@ class Architecture(unittest.TestCase):
             ("| 1 | the agent | x |", "no function in: | 1 | the agent | x |"),
         ):
             self.assertEqual(list(hop_faults(row)), [fault])
+
+
+class Forms(unittest.TestCase):
+    """The forms for issues are ones that GitHub reads."""
+
+    def test_every_form_has_what_github_wants(self):
+        folder = ".github/ISSUE_TEMPLATE"
+        forms = [yaml.safe_load(read(f"{folder}/{name}")) for name in os.listdir(os.path.join(TOP, folder))]
+        forms = [form for form in forms if "contact_links" not in form]
+        self.assertGreater(len(forms), 1)
+        for form in forms:
+            self.assertLessEqual({"name", "description", "body"}, set(form))
+            fields = [field for field in form["body"] if field["type"] != "markdown"]
+            ids = [field["id"] for field in fields]
+            self.assertEqual(len(set(ids)), len(ids))
+            for field in fields:
+                self.assertIn(field["type"], ("input", "textarea", "dropdown", "checkboxes"))
+                self.assertIn("label", field["attributes"])
 
 
 LINKING = (
