@@ -14,8 +14,8 @@
 //! 1. [`observe`](driver::Driver::observe) the clocks. The driver notices here that the machine slept or was frozen.
 //! 2. [`handle`](driver::Driver::handle) what happened since the last turn, at most
 //!    [`INPUTS_PER_TURN_MAX`](driver::INPUTS_PER_TURN_MAX) inputs.
-//! 3. [`poll`](driver::Driver::poll) until it returns `None`, and do each [`Output`](driver::Output) at once. Its result
-//!    is an input of a later turn.
+//! 3. [`poll`](driver::Driver::poll) until it returns `None`, and do each [`Output`](driver::Output) at once. The
+//!    result is an input of a later turn.
 //! 4. Wait for the next input, or until [`next_deadline`](driver::Driver::next_deadline).
 //!
 //! The example runs the loop against a console that goes silent after 30 s and comes back after 60 s. Time is a
