@@ -86,8 +86,8 @@ extern crate alloc;
 pub mod driver;
 pub mod scenario;
 
-// Behind the driver. Public only for this project's own tests, simulation and fuzz targets; the agent uses the two
-// modules above alone.
+// Behind the driver. Reachable only for this project's own tests, simulation and fuzz targets; the agent uses the two
+// above alone, and `tests/one_door.rs` holds it to that.
 #[doc(hidden)]
 pub mod backoff;
 #[doc(hidden)]
