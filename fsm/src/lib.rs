@@ -1,11 +1,82 @@
 //! The half of Draupnir that decides: inputs and a time go in, outputs come out.
 //!
-//! It has no clock, no socket, no thread and no source of randomness but the entropy that inputs bring with them
-//! (`no_std` makes that a build error), so that everything in it can be replayed, fuzzed and simulated. Bytes stay
-//! outside: it knows ids, offsets, sizes and times.
+//! It has no clock, no socket, no thread and no source of randomness (`no_std` makes that a build error). Inputs bring
+//! entropy with them. So everything in this crate can be replayed, fuzzed and simulated. It holds no byte of a stream:
+//! it works with ids, offsets, sizes and times.
 //!
-//! The one door is the [`driver`]. Behind it are the connection's machine, the delivery ledger, and the lifecycles of
-//! sessions and commands; [`scenario`] replays what a driver was recorded to do.
+//! The public interface is the [`driver`]. Behind it are the state machine of the connection, the delivery ledger, and
+//! the lifecycles of sessions and commands. [`scenario`] replays the recording of a driver.
+//!
+//! # The loop
+//!
+//! A [`Driver`](driver::Driver) does nothing by itself. Its owner repeats four steps:
+//!
+//! 1. [`observe`](driver::Driver::observe) the clocks. The driver notices here that the machine slept or was frozen.
+//! 2. [`handle`](driver::Driver::handle) what happened since the last turn, at most
+//!    [`INPUTS_PER_TURN_MAX`](driver::INPUTS_PER_TURN_MAX) inputs.
+//! 3. [`poll`](driver::Driver::poll) until it returns `None`, and do each [`Output`](driver::Output) at once. The
+//!    result is an input of a later turn.
+//! 4. Wait for the next input, or until [`next_deadline`](driver::Driver::next_deadline).
+//!
+//! The example runs the loop against a console that goes silent after 30 s and comes back after 60 s. Time is a
+//! variable, so the example does not wait.
+//!
+//! ```
+//! use draupnir_fsm::driver::*;
+//! use std::{ops::Range, rc::Rc};
+//!
+//! /// Encodes every message as 100 bytes and has no terminal and no command.
+//! struct Host;
+//!
+//! impl Encode for Host {
+//!     type Body = usize; // the length stands for the message
+//!     fn encode(&mut self, _: &Message) -> Option<usize> { Some(100) }
+//!     fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> { Some(bytes_max.min(*body)) }
+//! }
+//!
+//! impl ByteSource for Host {
+//!     fn held(&mut self, _: StreamKey) -> Range<u64> { 0..0 }
+//!     fn cut(&mut self, _: StreamKey, _: Cut) -> (usize, Option<usize>) { (0, None) }
+//!     fn replay_from(&mut self, _: SessionKey) -> u64 { 0 }
+//! }
+//!
+//! let mut driver = Driver::new(Policy::default(), Schedule::default(), 1, false, Rc::new(budget::Budget::new()));
+//! let mut inputs = vec![Input::Started { id: IdSource::Remembered }];
+//! let mut now = Time::START;
+//! let mut states = Vec::new();
+//! while now < Time::from_ms(100_000) {
+//!     let console_is_up = !(30_000..60_000).contains(&now.as_ms());
+//!     let ms = now.as_ms();
+//!     driver.observe(now, Clocks { monotonic_ms: ms, boot_time_ms: ms, real_time_ms: ms }, || 1);
+//!     inputs.drain(..).for_each(|input| driver.handle(now, input));
+//!     while let Some(output) = driver.poll(now, &mut Host) {
+//!         match output {
+//!             Output::Do(Action::Dial { link }) if console_is_up => {
+//!                 inputs.push(Input::LinkOpened { link });
+//!                 inputs.push(Input::Received { link, message: ConsoleMessage::Other }); // it listens
+//!             }
+//!             Output::Do(Action::Dial { link }) => {
+//!                 inputs.push(Input::DialFailed { link, cause: Failure::Connect, retry_after_ms: None });
+//!             }
+//!             Output::Write { link, frames } if console_is_up => {
+//!                 inputs.push(Input::Written { link });
+//!                 for frame in frames {
+//!                     if let Frame::Ping(payload) = frame { inputs.push(Input::Pong { link, payload }) }
+//!                 }
+//!             }
+//!             Output::Do(Action::DropLink { link }) => inputs.push(Input::LinkClosed { link }),
+//!             Output::Do(_) | Output::Write { .. } => {} // the agent does all of them
+//!         }
+//!     }
+//!     states.push((now.as_ms() / 1_000, driver.snapshot().connection.state));
+//!     // Something happened already, or nothing does until the next deadline.
+//!     now = if inputs.is_empty() { driver.next_deadline().expect("not stopped") } else { now.after_ms(1) };
+//! }
+//! let state_at = |second| states.iter().rfind(|(at, _)| *at <= second).expect("it has started").1;
+//! assert_eq!(state_at(29), "connected.ready");
+//! assert!(state_at(50).starts_with("connecting")); // the driver notices a silent console within 20 s
+//! assert_eq!(state_at(90), "connected.ready"); // and retries at least every 30 s
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -15,6 +15,8 @@ import tomllib
 import unittest
 
 import yaml
+from chart_checks import Chart  # noqa: F401 # its cases run along with those below
+from document_checks import Architecture, Forms, Headings, Logs  # noqa: F401 # likewise
 from plain_runner import run_and_report
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -36,6 +38,17 @@ def samples(document, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", read(document), re.M | re.S)
 
 
+# The documents whose paths are checked, and how many each names at least.
+DOCUMENTS = {
+    "README.md": 25,
+    "extension/OPERATIONS.md": 0,
+    ".github/ARCHITECTURE.md": 20,
+    ".github/CONTRIBUTING.md": 20,
+    ".github/RELEASING.md": 5,
+    "fuzz/README.md": 20,
+}
+
+
 class Paths(unittest.TestCase):
     def named(self, document):
         """The paths of this repository that a document names as code; a placeholder ends one."""
@@ -48,18 +61,18 @@ class Paths(unittest.TestCase):
                 yield path
 
     def test_every_path_that_a_document_names_exists(self):
-        for document, least in (("README.md", 30), ("fuzz/README.md", 20)):
+        for document, least in DOCUMENTS.items():
             named = sorted(set(self.named(document)))
-            self.assertGreater(len(named), least, named)
+            self.assertGreaterEqual(len(named), least, named)
             missing = [path for path in named if not os.path.exists(os.path.join(TOP, path))]
             self.assertEqual(missing, [], document)
 
     def test_every_command_that_a_document_shows_can_be_run(self):
-        for document in ("README.md", "fuzz/README.md"):
+        for document in ("README.md", ".github/CONTRIBUTING.md", "fuzz/README.md"):
             shown = re.findall(r"^    ((?:fuzz|tests)/[\w/-]+)", read(document), re.M)
             shown += re.findall(r"`(\.ci/run|tests/(?:scripts/)?[\w-]+|fuzz/[\w-]+)(?: [^`]*)?`", read(document))
             files = [path for path in shown if os.path.isfile(os.path.join(TOP, path))]
-            self.assertGreater(len(files), 2, shown)
+            self.assertGreater(len(files), 1, shown)
             for path in files:
                 self.assertTrue(os.access(os.path.join(TOP, path), os.X_OK), path)
 
@@ -202,7 +215,7 @@ class Dictionaries(unittest.TestCase):
 
 class Samples(unittest.TestCase):
     def test_the_pod_is_one(self):
-        (sample,) = samples("README.md", "yaml")
+        (sample,) = samples("extension/OPERATIONS.md", "yaml")
         pod = yaml.safe_load(sample)
         self.assertEqual((pod["apiVersion"], pod["kind"]), ("v1", "Pod"))
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
@@ -211,7 +224,7 @@ class Samples(unittest.TestCase):
         self.variables_are_known(entry["name"] for entry in agent["env"])
 
     def test_fly_s_configuration_is_one(self):
-        (sample,) = samples("README.md", "toml")
+        (sample,) = samples("extension/OPERATIONS.md", "toml")
         configuration = tomllib.loads(sample)
         self.assertEqual(configuration["kill_signal"], "SIGTERM")
         state = configuration["env"]["SINDRI_AGENT_STATE_DIR"]
@@ -260,7 +273,7 @@ class BesideTheProgram(unittest.TestCase):
     """The command line for a machine that runs a program and the agent beside it, under each shell there is."""
 
     def command(self):
-        (line,) = re.findall(r"^CMD (\[.*\])$", "".join(samples("README.md", "dockerfile")), re.M)
+        (line,) = re.findall(r"^CMD (\[.*\])$", "".join(samples("extension/OPERATIONS.md", "dockerfile")), re.M)
         return json.loads(line)
 
     def run_under(self, shell, act):

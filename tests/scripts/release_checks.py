@@ -36,10 +36,10 @@ class Release(unittest.TestCase):
     """What must agree with the version of Cargo.toml, and what the release guide must name."""
 
     def test_image_tags_in_documents_are_of_the_version(self):
-        for path in ("README.md", "Dockerfile"):
+        for path in ("README.md", "extension/OPERATIONS.md", "Dockerfile"):
             for tag in re.findall(r"ghcr\.io/pacphi/draupnir:([\w.-]+)", read(path)):
                 self.assertEqual(tag, cargo_version(), path)
-        self.assertIn("ghcr.io/pacphi/draupnir:", read("README.md"))
+        self.assertIn("ghcr.io/pacphi/draupnir:", read("extension/OPERATIONS.md"))
 
     def test_lock_files_hold_the_version(self):
         for path in ("Cargo.lock", "fuzz/Cargo.lock"):
