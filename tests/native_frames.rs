@@ -7,7 +7,7 @@ use std::path::Path;
 
 use draupnir_console::{Connection, Console, Personality, Record};
 use serde_json::{Value, json};
-use support::{Agent, Home, Setup};
+use support::{Agent, Home, Setup, mentions};
 
 /// The largest message that is read.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
@@ -38,7 +38,7 @@ impl Stage {
     }
 
     fn warnings(&self, of: &str) -> usize {
-        self.agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains(of))
+        self.agent.log().count(|line| line["level"] == "WARN" && mentions(line, of))
     }
 }
 
@@ -171,7 +171,7 @@ fn an_unknown_type_is_a_debug_line() {
     stage.link.send(&json!({"protocol_version": "1.0", "type": "fleet:dance", "payload": {"x": 1}}));
     stage.link.send(&json!({"protocol_version": "1.0", "type": "log:unsubscribe", "payload": {"paths": []}}));
     stage.settle();
-    stage.agent.wait_log(|line| line["level"] == "DEBUG" && line.to_string().contains("fleet:dance"));
+    stage.agent.wait_log(|line| line["level"] == "DEBUG" && mentions(line, "fleet:dance"));
     assert_eq!(stage.warnings("fleet:dance"), 0);
     stage.agent.drain();
 }
@@ -253,7 +253,7 @@ fn the_largest_message_is_read_and_a_larger_one_ends_the_connection_with_1009() 
     stage.settle();
     stage.link.send_text(&frame(MESSAGE_BYTES_MAX + 1));
     assert_eq!(stage.link.view().close_frame().0, Some(1009));
-    stage.agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("1048576"));
+    stage.agent.wait_log(|line| line["level"] == "WARN" && mentions(line, "over 1 MiB"));
     stage.console.on(2).frame("heartbeat");
     stage.agent.drain();
 }

@@ -34,7 +34,7 @@ use draupnir_console::Console;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub(crate) use log::{Line, Log};
+pub(crate) use log::{Line, Log, mentions};
 pub(crate) use process::{Process, Signal};
 pub(crate) use skip::skip;
 pub(crate) use trace::{Kind, Trace};

@@ -1,6 +1,6 @@
 //! The demo from outside: its verdicts, and what it shows, with a terminal and without.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -29,10 +29,10 @@ fn an_agent_that_does_what_it_is_for_passes_the_demo() {
     assert!(rest.starts_with(" exit status: 0; 1 registrations, 1 connections"), "{said}");
 }
 
-/// `script` is the terminal; what it is told to type comes when the word before it is on the screen.
-#[test]
-fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
-    let line = format!("stty cols 100 rows 30; exec {} --agent {}", env!("CARGO_BIN_EXE_demo"), agent());
+/// Plays the demo on a terminal, which `script` is: each text is typed when the word before it is on the screen. What was
+/// shown after the last one.
+fn play(steps: &[(&str, &str)]) -> String {
+    let line = format!("stty cols 80 rows 30; exec {} --agent {}", env!("CARGO_BIN_EXE_demo"), agent());
     let mut script = Command::new("script")
         .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
         .stdin(Stdio::piped())
@@ -43,9 +43,6 @@ fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
     let mut screen = script.stdout.take().expect("a pipe");
     let mut shown = String::new();
     let mut piece = [0; 4096];
-    let (command, shell) = (":echo sa''id\r", "echo ty''ped\r");
-    let steps =
-        [("agent started", command), ("said", "t"), ("leaves it", shell), ("typed", "\x1d"), ("\x1b[?1049h", "q")];
     for (word, typed) in steps {
         while !shown.contains(word) {
             let count = screen.read(&mut piece).expect("it can be read");
@@ -57,7 +54,85 @@ fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
     }
     screen.read_to_string(&mut shown).expect("text to the end");
     assert!(script.wait().expect("it ends").success(), "{shown}");
+    shown
+}
+
+#[test]
+fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
+    let shown = play(&[
+        ("agent started", ":echo sa''id\r"),
+        ("said", "t"),
+        ("leaves it", "echo ty''ped\r"),
+        ("typed", "\x1d"),
+        ("\x1b[?1049h", "q"),
+    ]);
     assert!(shown.contains("agent ended with exit status: 0; 1 registrations, 1 connections"), "{shown}");
+}
+
+#[test]
+fn arrow_key_keeps_the_line_and_colours_are_shown() {
+    let command = r":printf '\033[31mre''d\033[0m\n'";
+    play(&[("agent started", command), (": ", "\x1b[A"), (": ", "\r"), ("\x1b[0;31mred\x1b[0m", "q")]);
+}
+
+#[test]
+fn keys_cut_the_link_and_restart_the_console() {
+    let shown = play(&[
+        ("agent started", "x"),
+        ("connection 2 is up", "r"),
+        ("connection 3 is up", ""),
+        (" s ago", "q"), // a heartbeat
+    ]);
+    assert!(shown.contains("agent ended with exit status: 0; 1 registrations, 3 connections"), "{shown}");
+}
+
+#[test]
+fn scroll_region_of_the_shell_is_reset() {
+    let line = r"printf '\033[5;10r'; echo do''ne";
+    let shown = play(&[
+        ("agent started", "t"),
+        ("leaves it", &format!("{line}\r")),
+        ("done", "\x1d"),
+        ("\x1b[r", ""),
+        (" s ago", "q"),
+    ]);
+    assert!(shown.contains("\x1b[r"), "{shown:?}");
+}
+
+/// SIGKILL cannot be handled: the agent must end all the same, and with it all it started.
+#[cfg(target_os = "linux")]
+#[test]
+fn killed_demo_leaves_no_agent_and_no_directory() {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"))
+        .args(["--agent", &agent(), "--seconds", "3600"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the demo starts");
+    let mut said = BufReader::new(demo.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("heartbeat") {
+        line.clear();
+        assert!(said.read_line(&mut line).expect("text") > 0, "it ended early");
+    }
+    let left = || folder.path().read_dir().expect("it is there").flatten().map(|entry| entry.path());
+    assert_eq!(left().count(), 1);
+    let children = format!("/proc/{0}/task/{0}/children", demo.id());
+    let children = std::fs::read_to_string(children).expect("Linux tells");
+    let pids: Vec<Pid> = children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect();
+    assert_eq!(pids.len(), 2, "the agent and its keeper");
+    let ends: Vec<_> = pids.iter().map(|pid| pidfd_open(*pid, PidfdFlags::empty()).expect("it runs")).collect();
+    demo.kill().expect("it runs");
+    demo.wait().expect("it ends");
+    for end in &ends {
+        let mut ended = [PollFd::new(end, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 45, tv_nsec: 0 };
+        assert_eq!(poll(&mut ended, Some(&limit)).expect("a descriptor"), 1, "it outlives the demo");
+    }
+    assert_eq!(left().count(), 0);
 }
 
 #[test]
@@ -66,6 +141,11 @@ fn an_agent_that_never_registers_fails_the_demo() {
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(said, "agent ended with exit status: 1; 0 registrations, 0 connections, 0 heartbeats, 0 messages\n");
+}
+
+#[test]
+fn separator_given_twice_is_no_usage_error() {
+    assert_eq!(demo(&["--", "--agent", "/bin/false", "--seconds", "60"]).status.code(), Some(1));
 }
 
 #[test]

@@ -1,15 +1,14 @@
-//! Builds the agent, starts it, and sees to it that it ends.
+//! Starts the agent and ends it, however the demo ends.
 //!
 //! It neither reads the agent's log nor judges its exit status; the log goes to a file of the demo's own directory.
 
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use draupnir_console::Console;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tempfile::TempDir;
 
 /// Seconds between heartbeats, and between metrics: a demo is looked at for a minute, not for a day.
@@ -19,28 +18,24 @@ const METRICS_SECONDS: &str = "1";
 /// Lines of its log that are shown when the agent fails.
 const LOG_LINES: usize = 20;
 
-/// Builds the release binary with the cargo that runs the demo, which shows its own progress; says where it is.
-pub(crate) fn build() -> io::Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut build = Command::new(cargo)
-        .args(["build", "--release", "--package", "draupnir", "--bin", "sindri-agent"])
-        .arg("--message-format=json-render-diagnostics")
-        .current_dir(workspace)
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let messages = build.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
-    let mut program = None;
-    for message in messages.map_while(Result::ok) {
-        let message: Value = serde_json::from_str(&message).unwrap_or_default();
-        if message["reason"] == "compiler-artifact" && message["target"]["name"] == "sindri-agent" {
-            program = message["executable"].as_str().map(PathBuf::from);
-        }
+/// What ends the agent ($1) and removes its directory ($2) when the demo itself is killed: its standard input then ends
+/// without a line. The agent gets its own drain, 4 s, and as much again.
+const KEEPER: &str = r#"
+read -r _ && exit
+kill -TERM "$1"
+tries=80
+while kill -0 "$1" 2>/dev/null && [ $tries -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+kill -KILL "$1" 2>/dev/null
+rm -rf -- "$2"
+"#;
+
+/// The agent of the same build as the demo.
+pub(crate) fn built() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("sindri-agent");
+    match program.exists() {
+        true => Ok(program),
+        false => Err(io::Error::new(ErrorKind::NotFound, format!("no {}: run `cargo demo`", program.display()))),
     }
-    if !build.wait()?.success() {
-        return Err(io::Error::other("the agent does not build"));
-    }
-    program.ok_or_else(|| io::Error::new(ErrorKind::NotFound, "cargo did not say where the agent is"))
 }
 
 /// The running agent.
@@ -48,6 +43,7 @@ pub(crate) struct Agent {
     pid: Pid,
     child: Option<Child>,
     directory: TempDir,
+    keeper: Child,
     ended: bool,
 }
 
@@ -73,7 +69,16 @@ impl Agent {
             .process_group(0)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
-        Ok(Agent { pid: Pid::from_child(&child), child: Some(child), directory, ended: false })
+        let pid = Pid::from_child(&child);
+        let keeper = Command::new("/bin/sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(child.id().to_string())
+            .arg(directory.path())
+            .stdin(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .inspect_err(|_| kill_process(pid, Signal::KILL).unwrap_or_default())?;
+        Ok(Agent { pid, child: Some(child), directory, keeper, ended: false })
     }
 
     /// Tells of the agent's end, once, from a thread that waits for it.
@@ -111,5 +116,8 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
+        // Dismissed by a line. An error: it has ended already.
+        let _ = self.keeper.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
+        let _ = self.keeper.wait();
     }
 }

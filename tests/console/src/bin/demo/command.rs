@@ -29,6 +29,20 @@ pub(crate) enum Typed {
 pub(crate) struct Line {
     text: String,
     partial: Vec<u8>,
+    escape: Escape,
+}
+
+/// How much of the sequence that a special key sends (an arrow: `ESC [ A` or `ESC O A`) was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    None,
+    /// ESC.
+    Begun,
+    /// ESC and `[`: parameters follow, then a letter or `~`.
+    Parameters,
+    /// ESC and `O`: one letter follows.
+    Letter,
 }
 
 impl Line {
@@ -37,20 +51,33 @@ impl Line {
         &self.text
     }
 
-    /// Takes what was typed.
+    /// Takes what was typed. Special keys do nothing; ESC by itself, at the end of what was typed, gives the line up.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Typed {
         for byte in bytes {
-            match byte {
-                b'\r' | b'\n' if self.text.trim().is_empty() => return Typed::Left,
-                b'\r' | b'\n' => return Typed::Run(self.text.trim().to_owned()),
-                0x03 | 0x1b => return Typed::Left,
-                0x08 | 0x7f => drop(self.text.pop()),
-                0x15 => self.text.clear(),
-                0x00..0x20 => {}
-                _ => self.take_byte(*byte),
-            }
+            self.escape = match (self.escape, byte) {
+                (Escape::None, 0x1b) => Escape::Begun,
+                (Escape::Begun, b'[') | (Escape::Parameters, 0x20..0x40) => Escape::Parameters,
+                (Escape::Begun, b'O') => Escape::Letter,
+                (Escape::Begun | Escape::Parameters | Escape::Letter, _) => Escape::None,
+                (Escape::None, b'\r' | b'\n') if self.text.trim().is_empty() => return Typed::Left,
+                (Escape::None, b'\r' | b'\n') => return Typed::Run(self.text.trim().to_owned()),
+                (Escape::None, 0x03) => return Typed::Left,
+                (Escape::None, _) => {
+                    self.take_plain(*byte);
+                    Escape::None
+                }
+            };
         }
-        Typed::More
+        if self.escape == Escape::Begun { Typed::Left } else { Typed::More }
+    }
+
+    fn take_plain(&mut self, byte: u8) {
+        match byte {
+            0x08 | 0x7f => drop(self.text.pop()),
+            0x15 => self.text.clear(),
+            0x00..0x20 => {}
+            _ => self.take_byte(byte),
+        }
     }
 
     /// A byte of a character, which may not be whole yet.
@@ -170,6 +197,18 @@ mod tests {
         assert_eq!(line.take(b"\r"), Typed::Run("echo hé!".to_owned()));
         assert_eq!(Line::default().take(b"\x1b"), Typed::Left);
         assert_eq!(Line::default().take(b"abc\x15  \r"), Typed::Left);
+    }
+
+    #[test]
+    fn special_keys_keep_the_typed_line() {
+        let mut line = Line::default();
+        for key in ["\x1b[A", "\x1bOD", "\x1b[3~", "\x1b[1;5C", "\x1bf"] {
+            assert_eq!(line.take(format!("x{key}").as_bytes()), Typed::More, "{key:?}");
+        }
+        assert_eq!(line.take(b"\x1b["), Typed::More);
+        assert_eq!(line.take(b"B"), Typed::More);
+        assert_eq!(line.text(), "xxxxx");
+        assert_eq!(line.take(b"\x1b"), Typed::Left);
     }
 
     #[test]

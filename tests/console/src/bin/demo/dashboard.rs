@@ -16,6 +16,12 @@ const BAR_CELLS: usize = 30;
 /// Most cores that get a bar of their own.
 const CORES_MAX: usize = 16;
 
+/// Facts about the agent stand in cells of so many columns: three in a terminal of 80.
+const FACT_COLUMNS: usize = 26;
+
+/// The keys, in 80 columns.
+const KEYS: &str = "t shell  : command  c cancel it  x cut link  r restart console  q drain and quit";
+
 /// What stands at the bottom.
 pub(crate) enum Prompt<'a> {
     /// The keys.
@@ -24,32 +30,48 @@ pub(crate) enum Prompt<'a> {
     Line(&'a str),
 }
 
-/// All rows, at most as many as the terminal has.
-pub(crate) fn rows(model: &Model, command: &Command, prompt: &Prompt<'_>, (rows, now): (usize, Instant)) -> Vec<Row> {
-    let mut shown = head(model, now);
+/// All rows, exactly as many as the terminal has; what is wider than it goes on in the next row.
+pub(crate) fn rows(
+    model: &Model,
+    command: &Command,
+    prompt: &Prompt<'_>,
+    (columns, rows): (usize, usize),
+    now: Instant,
+) -> Vec<Row> {
+    let wrap = |rows: Vec<Row>| rows.into_iter().flat_map(move |row| row.wrapped(columns)).collect::<Vec<Row>>();
+    let mut shown = wrap(head(model, columns, now));
     shown.push(Row::new());
-    shown.extend(measures(&model.metrics));
+    shown.extend(wrap(measures(&model.metrics)));
     let left = rows.saturating_sub(shown.len() + 3); // two headings and the prompt
     let for_output = if command.line.is_empty() { 0 } else { left / 2 };
     shown.push(Row::new().with(Style::Bold, "Events"));
-    shown.extend(events(model, left - for_output));
+    shown.extend(last(wrap(events(model, left - for_output)), left - for_output));
     if for_output > 0 {
         let status = command.status(now);
         shown.push(
             Row::new().with(Style::Bold, "$ ").with(Style::Bold, &command.line).with(Style::Dim, format!("  {status}")),
         );
-        shown.extend(command.lines(for_output).iter().map(|line| Row::new().with(Style::Plain, line)));
+        let output = command.lines(for_output).iter().map(|line| Row::of_output(line)).collect();
+        shown.extend(last(wrap(output), for_output));
     }
     shown.truncate(rows.saturating_sub(1));
     shown.resize(rows.saturating_sub(1), Row::new());
     shown.push(match prompt {
-        Prompt::Keys => Row::new().with(Style::Dim, "t shell   : command   c cancel it   q drain and quit"),
-        Prompt::Line(line) => Row::new().with(Style::Bold, ": ").with(Style::Plain, line).with(Style::Dim, "█"),
+        Prompt::Keys => Row::new().with(Style::Dim, KEYS),
+        Prompt::Line(line) => {
+            let too_many = line.chars().count().saturating_sub(columns.saturating_sub(3)); // ": " and the cursor
+            let end: String = line.chars().skip(too_many).collect();
+            Row::new().with(Style::Bold, ": ").with(Style::Plain, end).with(Style::Dim, "█")
+        }
     });
     shown
 }
 
-fn head(model: &Model, now: Instant) -> Vec<Row> {
+fn last(mut rows: Vec<Row>, count: usize) -> Vec<Row> {
+    rows.split_off(rows.len().saturating_sub(count))
+}
+
+fn head(model: &Model, columns: usize, now: Instant) -> Vec<Row> {
     let (style, link) = match &model.link {
         Link::Awaited => (Style::Warning, "waiting for the agent".to_owned()),
         Link::Registered => (Style::Warning, "registered".to_owned()),
@@ -61,27 +83,33 @@ fn head(model: &Model, now: Instant) -> Vec<Row> {
     };
     let text = |key: &str| model.registration[key].as_str().unwrap_or("-").to_owned();
     let beat = model.heartbeat_at.map(|at| now.saturating_duration_since(at).as_secs_f64());
-    vec![
-        Row::new().with(Style::Bold, "Draupnir  ").with(style, format!("● {link}")),
-        pairs(&[("instance", &model.id), ("host", &text("hostname")), ("version", &text("agent_version"))]),
-        pairs(&[
-            ("provider", &text("provider")),
-            ("region", &text("region")),
-            ("system", &format!("{}/{}", text("os"), text("arch"))),
-        ]),
-        pairs(&[
-            ("uptime", &model.uptime(now).map_or("-".to_owned(), long)),
-            ("heartbeat", &beat.map_or("-".to_owned(), |age| format!("{age:.1} s ago"))),
-            ("messages", &format!("{:.1}/s, {} in all", model.messages_per_second(now), model.messages)),
-            ("links", &model.connections.to_string()),
-        ]),
-    ]
-}
-
-fn pairs(pairs: &[(&str, &String)]) -> Row {
-    pairs.iter().fold(Row::new(), |row, (name, value)| {
-        row.with(Style::Dim, format!("{name} ")).with(Style::Plain, format!("{value:<24} "))
-    })
+    let facts = [
+        ("instance", model.id.clone()),
+        ("host", text("hostname")),
+        ("version", text("agent_version")),
+        ("provider", text("provider")),
+        ("region", text("region")),
+        ("system", format!("{}/{}", text("os"), text("arch"))),
+        ("uptime", model.uptime(now).map_or("-".to_owned(), long)),
+        ("heartbeat", beat.map_or("-".to_owned(), |age| format!("{age:.1} s ago"))),
+        ("messages", format!("{:.1}/s, {} in all", model.messages_per_second(now), model.messages)),
+        ("links", model.connections.to_string()),
+    ];
+    let mut rows = vec![Row::new().with(Style::Bold, "Draupnir  ").with(style, format!("● {link}"))];
+    let (mut row, mut used) = (Row::new(), 0_usize);
+    for (name, value) in facts {
+        let fact_columns = name.len() + 1 + value.chars().count();
+        let start = if used == 0 { 0 } else { (used + 1).next_multiple_of(FACT_COLUMNS) };
+        if start > 0 && start + fact_columns > columns {
+            rows.push(std::mem::take(&mut row));
+            used = 0;
+        }
+        let blanks = if used == 0 { 0 } else { start - used };
+        row = row.with(Style::Dim, format!("{:blanks$}{name} ", "")).with(Style::Plain, value);
+        used += blanks + fact_columns;
+    }
+    rows.push(row);
+    rows
 }
 
 fn measures(metrics: &Value) -> Vec<Row> {
@@ -152,9 +180,25 @@ mod tests {
         for line in ["", "ls"] {
             line.clone_into(&mut command.line);
             for size in 0..60 {
-                let shown = rows(&model, &command, &Prompt::Keys, (size, Instant::now()));
-                assert_eq!(shown.len(), size.max(1));
+                for columns in [0, 1, 80] {
+                    let shown = rows(&model, &command, &Prompt::Keys, (columns, size), Instant::now());
+                    assert_eq!(shown.len(), size.max(1));
+                }
             }
+        }
+    }
+
+    #[test]
+    fn eighty_columns_cut_no_fact_and_no_event() {
+        const COLUMNS: usize = 80;
+        let host = "a-host-name-that-is-as-long-as-those-of-some-providers-are.internal";
+        let mut model = Model::default();
+        model.registration = json!({"hostname": host, "region": "region", "os": "linux", "arch": "amd64"});
+        model.events.push_back((1, "event ".repeat(30) + "ends"));
+        let shown = rows(&model, &Command::default(), &Prompt::Keys, (COLUMNS, 24), Instant::now());
+        let drawn: String = shown.iter().map(|row| row.render(COLUMNS)).collect();
+        for text in [host, "linux/amd64", "links", "ends", KEYS] {
+            assert!(drawn.contains(text), "{text}: {drawn}");
         }
     }
 }

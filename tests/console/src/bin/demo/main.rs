@@ -1,12 +1,13 @@
 //! `cargo demo`: the real agent and a console, side by side, for people to look at.
 //!
-//! It builds the release binary of the agent, starts it against a console on a free loopback port and shows what arrives:
-//! live in a terminal, as plain lines elsewhere. It tests nothing; but without a terminal its exit status says whether the
-//! agent registered, connected, beat and drained.
+//! It starts the agent against a console on a free loopback port and shows what arrives: live in a terminal, as plain lines
+//! elsewhere. `launch` builds both. It tests nothing; but without a terminal its exit status says whether the agent
+//! registered, connected, sent heartbeats and drained.
 //!
 //!     cargo demo [--seconds N] [--plain] [--agent PROGRAM]
 //!
-//! Invariants: the terminal is as it was on every way out, panics included; the agent does not outlive the demo.
+//! Invariants: the terminal is as it was on every way out, panics included; the agent does not outlive the demo,
+//! SIGKILL included.
 
 mod agent;
 mod command;
@@ -32,7 +33,7 @@ const USAGE: &str = "\
 usage: cargo demo [--seconds N] [--plain] [--agent PROGRAM]
   --seconds N      without a terminal: drain the agent after N seconds (10)
   --plain          plain lines even on a terminal
-  --agent PROGRAM  start this agent instead of building one";
+  --agent PROGRAM  start this agent instead of the one of the same build";
 
 /// What was asked for.
 struct Wanted {
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 fn demo(wanted: Wanted) -> std::io::Result<ExitCode> {
     let program = match wanted.agent {
         Some(program) => program,
-        None => agent::build()?,
+        None => agent::built()?,
     };
     let mut personality = Personality::production();
     personality.dies_of_poison = false; // it is shown among the events, and the demo goes on
@@ -79,6 +80,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
             "--seconds" => wanted.seconds = arguments.next()?.parse().ok()?,
             "--plain" => wanted.plain = true,
             "--agent" => wanted.agent = Some(arguments.next()?.into()),
+            "--" => {} // cargo's own separator, given twice: the alias ends with one
             _ => return None,
         }
     }

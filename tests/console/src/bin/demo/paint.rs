@@ -27,6 +27,19 @@ impl Style {
             Style::Bad => "\x1b[0;31m",
         }
     }
+
+    /// The style that a program's SGR code asks for after this one; a code without a style here changes nothing.
+    fn after(self, code: &str) -> Style {
+        match code.parse().unwrap_or(0) {
+            0 | 22 | 39 => Style::Plain,
+            1 => Style::Bold,
+            2 => Style::Dim,
+            31 | 91 => Style::Bad,
+            32 | 92 => Style::Good,
+            33 | 93 => Style::Warning,
+            _ => self,
+        }
+    }
 }
 
 /// One line of pieces.
@@ -37,6 +50,40 @@ impl Row {
     /// An empty one.
     pub(crate) fn new() -> Row {
         Row::default()
+    }
+
+    /// A line of a program's output. Its colours are shown, its other control sequences are left out, and a carriage return
+    /// begins the line again.
+    pub(crate) fn of_output(line: &str) -> Row {
+        let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
+        let mut pieces = line.split('\x1b');
+        let plain = Row::new().with(Style::Plain, pieces.next().unwrap_or_default());
+        let colour = |(row, style): (Row, Style), piece| {
+            let (codes, text) = split_sequence(piece);
+            let style = codes.map_or(style, |codes| codes.split(';').fold(style, Style::after));
+            (row.with(style, text), style)
+        };
+        pieces.fold((plain, Style::Plain), colour).0
+    }
+
+    /// The same in rows of at most so many columns.
+    pub(crate) fn wrapped(self, columns: usize) -> Vec<Row> {
+        let (mut rows, mut row, mut used) = (Vec::new(), Row::new(), 0);
+        for (style, text) in self.0 {
+            let mut piece = String::new();
+            for character in text.chars() {
+                if used == columns.max(1) {
+                    row.0.push((style, std::mem::take(&mut piece)));
+                    rows.push(std::mem::take(&mut row));
+                    used = 0;
+                }
+                piece.push(character);
+                used += 1;
+            }
+            row.0.push((style, piece));
+        }
+        rows.push(row);
+        rows
     }
 
     /// The same with one more piece.
@@ -72,6 +119,21 @@ impl Row {
         }
         out.push_str(Style::Plain.code());
         out
+    }
+}
+
+/// What follows an ESC: the codes of a colour sequence (SGR), and the text behind the sequence of whatever kind.
+fn split_sequence(piece: &str) -> (Option<&str>, &str) {
+    let after = |end: Option<usize>| end.and_then(|end| piece.get(end + 1..)).unwrap_or_default();
+    match piece.chars().next() {
+        Some('[') => {
+            let end = piece.char_indices().skip(1).find(|(_, c)| ('@'..='~').contains(c));
+            let codes = end.filter(|(_, last)| *last == 'm').and_then(|(end, _)| piece.get(1..end));
+            (codes, after(end.map(|(end, _)| end)))
+        }
+        Some(']') => (None, after(piece.find('\x07'))), // or ESC and a backslash, which is the next piece
+        Some('(' | ')') => (None, after(Some(1))),
+        first => (None, piece.get(first.map_or(0, char::len_utf8)..).unwrap_or_default()),
     }
 }
 
@@ -124,6 +186,30 @@ mod tests {
         let row = Row::new().with(Style::Bold, "ab\x1b").with(Style::Plain, "cdef");
         assert_eq!(row.render(5), "\x1b[0;1mab·\x1b[0mcd\x1b[0m");
         assert_eq!(row.render(1), "\x1b[0;1ma\x1b[0m\x1b[0m");
+    }
+
+    #[test]
+    fn output_keeps_colours_and_drops_other_sequences() {
+        let ls = "\x1b[0m\x1b[01;31ma.tar\x1b[0m \x1b]0;title\x07b\x1b]8;;x\x1b\\c\x1b(B\x1b[Kd\x07\r";
+        let shown: String = Row::of_output(ls).0.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(shown, "a.tar bcd·");
+        assert!(Row::of_output(ls).0.contains(&(Style::Bad, "a.tar".to_owned())));
+        assert_eq!(Row::of_output("10 %\r20 %"), Row::new().with(Style::Plain, "20 %"));
+        for cut in ["", "\x1b", "\x1b[", "\x1b[1;3", "\x1b]0;", "\x1b(", "\x1bé"] {
+            assert!(Row::of_output(cut).0.iter().all(|(_, text)| text.is_empty()), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn wrapped_rows_keep_every_character() {
+        let row = Row::new().with(Style::Bold, "abcde").with(Style::Plain, "fgh");
+        for columns in 0..10 {
+            let rows = row.clone().wrapped(columns);
+            assert!(rows.iter().all(|row| row.0.iter().map(|(_, text)| text.len()).sum::<usize>() <= columns.max(1)));
+            let all: String = rows.iter().flat_map(|row| &row.0).map(|(_, text)| text.as_str()).collect();
+            assert_eq!(all, "abcdefgh");
+        }
+        assert_eq!(Row::new().wrapped(5).len(), 1);
     }
 
     #[test]

@@ -187,6 +187,15 @@ impl Demo<'_> {
                 self.line = Some(Line::default());
                 self.typed(bytes.get(1..).unwrap_or_default())
             }
+            Some(b'x') if self.is_up() => {
+                self.console.link().reset();
+                Ok(())
+            }
+            Some(b'r') => {
+                self.console.crash();
+                self.console.listen();
+                Ok(())
+            }
             Some(b'c') if self.is_up() => {
                 self.command.cancel(self.console);
                 Ok(())
@@ -242,7 +251,7 @@ impl Demo<'_> {
         }
         let (columns, lines) = self.terminal.size();
         let prompt = self.line.as_ref().map_or(Prompt::Keys, |line| Prompt::Line(line.text()));
-        let shown = rows(&self.model, &self.command, &prompt, (lines.into(), Instant::now()));
+        let shown = rows(&self.model, &self.command, &prompt, (columns.into(), lines.into()), Instant::now());
         let mut frame = String::from("\x1b[?2026h\x1b[H");
         for (n, row) in shown.iter().take(lines.into()).enumerate() {
             frame.push_str(if n == 0 { "" } else { "\r\n" });

@@ -11,8 +11,14 @@ use crossterm::terminal;
 /// Alternate screen, no cursor, no line wrap.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 
-/// What a program in the shell may have left on (mouse, paste, cursor keys, colours), then our own.
-const RESET: &str = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1l\x1b>\x1b[0m";
+/// What a program in the shell may have left on: the scroll region (whose end moves the cursor, which is saved), origin and
+/// insert mode, mouse, focus, paste, cursor keys, character set, cursor shape, reverse video, colours.
+const RESET: &str = concat!(
+    "\x1b7\x1b[r\x1b8\x1b[?6l\x1b[4l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l",
+    "\x1b[?1l\x1b>\x0f\x1b(B\x1b[0 q\x1b[?5l\x1b[0m",
+);
+
+/// Our own.
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Whether there is something to restore.
