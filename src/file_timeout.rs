@@ -5,6 +5,8 @@
 use async_io::Timer;
 use futures_lite::future;
 use std::io;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 /// Time limit of one call. A disk in standby takes some seconds to spin up.
@@ -15,7 +17,10 @@ pub const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 /// # Errors
 /// The call's own error, or [`io::ErrorKind::TimedOut`] after [`FILE_TIMEOUT`].
 pub fn run<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    future::block_on(limit(blocking::unblock(call)))
+    let (sender, answer) = mpsc::channel();
+    // A thread of its own: the pool of `blocking` tries for ever where this machine has no thread left.
+    thread::Builder::new().name("file".into()).spawn(move || drop(sender.send(call())))?;
+    answer.recv_timeout(FILE_TIMEOUT).unwrap_or_else(|_| Err(timed_out()))
 }
 
 /// Limits the time of what runs already.
@@ -25,10 +30,14 @@ pub fn run<T: Send + 'static>(call: impl FnOnce() -> io::Result<T> + Send + 'sta
 pub async fn limit<T>(running: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let timeout = async {
         Timer::after(FILE_TIMEOUT).await;
-        let text = format!("its file system did not answer within {} s", FILE_TIMEOUT.as_secs());
-        Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        Err(timed_out())
     };
     future::or(running, timeout).await
+}
+
+fn timed_out() -> io::Error {
+    let text = format!("its file system did not answer within {} s", FILE_TIMEOUT.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
 #[cfg(test)]
@@ -44,7 +53,7 @@ mod tests {
 
     #[test]
     fn call_that_hangs_times_out() {
-        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (hold, held) = mpsc::channel::<()>();
         let error = run(move || held.recv().map_err(io::Error::other)).expect_err("it hangs");
         assert_eq!(error.to_string(), "its file system did not answer within 5 s");
         drop(hold);

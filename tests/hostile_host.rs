@@ -107,10 +107,11 @@ fn without_proc_everything_but_its_figures_works() {
     let message = "figures are 0 because this machine does not tell them";
     let warnings = |line: &serde_json::Value| line["level"] == "WARN" && line["message"] == message;
     let told = agent.wait_log(warnings);
-    assert_eq!(told["figures"], "processors, memory, file systems", "{told}");
+    assert!(told["metadata"].to_string().contains("processors, memory, file systems"), "{told}");
     let event = console.event("error");
     let metadata = &event.payload()["metadata"];
-    assert_eq!((&metadata["source"], &metadata["figures"]), (&"metrics".into(), &told["figures"]), "{}", event.raw());
+    let expected = (&"metrics".into(), &"processors, memory, file systems".into());
+    assert_eq!((&metadata["source"], &metadata["figures"]), expected, "{}", event.raw());
     console.from_now().nth_frame(2, "metrics");
     assert_eq!(agent.log().count(warnings), 1);
     agent.drain();
@@ -270,8 +271,9 @@ fn without_a_locale_characters_arrive_whole() {
     let result =
         console.browser().run("printf 'gr\\303\\274\\303\\237 \\342\\202\\254 %s\\n' \"${LANG-unset}${LC_ALL-}\"");
     assert_eq!(result["stdout"], "grüß € unset\n", "{result}");
-    console.browser().create("s", 80, 24).input("s", "echo 'grüß' \"${LANG-un}\"'set'\n".as_bytes());
-    console.wait_text("s", "grüß unset");
+    console.browser().create("s", 80, 24).input("s", "echo 'grüß' \"${LANG-none}\"'!'\n".as_bytes());
+    // A terminal gets a locale that exists, or its programs would draw characters as dashes.
+    console.wait_text("s", "grüß C.UTF-8!");
     agent.drain();
 }
 

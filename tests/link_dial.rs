@@ -128,7 +128,8 @@ mod linux {
         console.frame("heartbeat");
         let registered = agent.wait_log(|line| line["message"] == "registered");
         assert!(registered["attempt"].as_u64().is_some_and(|attempt| attempt <= 3), "{registered}");
-        assert!(threads <= 3, "the loop, the reactor and one look-up, but there were {threads} threads");
+        // The loop, the reactor, one look-up, and the one that writes the log while there are lines.
+        assert!(threads <= 4, "there were {threads} threads");
         // One question for each family, for the look-up that hung; a later one may have followed it.
         assert_eq!(asked.try_iter().take_while(|late| !late).count(), 2);
         agent.drain();

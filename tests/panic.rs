@@ -69,7 +69,7 @@ fn the_agent_beats_again_after_a_panic() {
     support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());
     assert_eq!(console.browser().run("ulimit -n; ulimit -c")["stdout"], limits, "the limits of children");
     let told = console.on(2).event("error");
-    assert_eq!(told.payload()["message"], "the agent panicked and was started anew");
+    assert_eq!(told.payload()["message"], "the agent panicked and was restarted");
     let result = console.browser().run("echo $PPID");
     assert_eq!(result["stdout"].as_str().map(str::trim), Some(pid.to_string().as_str()), "it is another process");
     child.kill().expect("it runs");

@@ -13,7 +13,8 @@ use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, 
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Cut, Drops, Encode, ErrorEvent, Event, Gap, Message, NoteId, RegisterPath, SessionKey, StateKind, StreamKey,
+    Body, ByteSource, Cut, Drops, Encode, ErrorEvent, Event, Gap, Message, NoteId, RegisterPath, SessionKey, StateKind,
+    StreamKey,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;

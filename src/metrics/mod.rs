@@ -32,8 +32,12 @@ use crate::protocol::metrics::{Live, Metrics};
 
 #[cfg(target_os = "linux")]
 use self::linux::Machine;
+#[cfg(target_os = "linux")]
+pub(crate) use self::linux::is_path_served;
 #[cfg(not(target_os = "linux"))]
 use self::portable::Machine;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::portable::is_path_served;
 
 /// The shortest time over which the use of the processors is measured: the kernel counts in ticks of 10 ms, and below
 /// twenty of them the figure is noise.

@@ -66,11 +66,12 @@ struct Contents {
 }
 
 impl Watch {
-    /// Touches nothing yet. Without a home directory there is no ledger, without a state directory no memory across restarts.
+    /// Touches no file yet. Without a home directory there is no ledger, without a state directory no memory across restarts;
+    /// a directory that another machine or a program serves counts as none.
     pub fn new(home: Option<&Path>, state_dir: Option<&Path>) -> Self {
         Self {
-            home: home.map(Path::to_path_buf),
-            file: state_dir.map(|directory| directory.join(FILE_NAME)),
+            home: home.filter(|home| !is_served(home)).map(Path::to_path_buf),
+            file: state_dir.filter(|directory| !is_served(directory)).map(|directory| directory.join(FILE_NAME)),
             distro: None,
             position: None,
             kept: None,
@@ -165,6 +166,15 @@ impl Finding {
         let reading = text.map(|text| read(&text, since.as_ref(), now()));
         Self { place, contents: Some(Contents { distro: distro(Path::new("/")), reading, kept }) }
     }
+}
+
+/// Whether a file system that may never answer holds this directory.
+fn is_served(directory: &Path) -> bool {
+    let is_served = crate::metrics::is_path_served(directory);
+    if is_served {
+        tracing::info!(directory = %directory.display(), "not watched for extensions: another machine or a program serves it");
+    }
+    is_served
 }
 
 /// What a task yields within this time.

@@ -163,7 +163,7 @@ impl World {
         next.driver = driver(self.planted, next.seed, self.plan.audited);
         let watcher = Rc::clone(&next.watcher);
         next.driver.observe_machine(Box::new(move |now, fact, orders, seen| {
-            watcher.borrow_mut().see(now, fact, orders, seen)
+            watcher.borrow_mut().see(now, fact, orders, seen);
         }));
         if next.keeps_steps {
             let steps = Rc::clone(&next.steps);

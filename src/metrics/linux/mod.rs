@@ -179,3 +179,8 @@ impl Machine {
 fn known_cores(cpu: Cpu) -> Cpu {
     Cpu { core_count: if cpu.core_count == 0 { core_count() } else { cpu.core_count }, ..cpu }
 }
+
+/// Whether another machine or a program serves the file system at this path, as the mount table says.
+pub(crate) fn is_path_served(path: &std::path::Path) -> bool {
+    std::fs::read("/proc/self/mountinfo").is_ok_and(|table| mounts::is_path_served(&table, path))
+}

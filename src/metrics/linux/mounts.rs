@@ -137,6 +137,14 @@ fn stored(mount: &Mount<'_>) -> Option<Kind> {
     (mount.number.0 != 0 || mount.source.starts_with(b"/dev/")).then_some(Kind::Local)
 }
 
+/// Whether the file system at this path is served. A process with a thread that waits for such a file system may not even
+/// be killed, so this asks the mount table and not the file system.
+pub(crate) fn is_path_served(mount_table: &[u8], path: &Path) -> bool {
+    // Of the mounts at one place the last is the visible one.
+    let holds = mounts(mount_table).filter(|mount| path.starts_with(mount.path()));
+    holds.max_by_key(|mount| mount.mount_point.len()).is_some_and(|mount| is_served(&mount))
+}
+
 /// Whether another machine, the host of a virtual machine, or a program serves it.
 fn is_served(mount: &Mount<'_>) -> bool {
     let fs_type = mount.fs_type;
@@ -308,6 +316,15 @@ mod tests {
             .iter()
             .map(|candidate| (candidate.kind, first(candidate).unwrap_or_default()))
             .collect()
+    }
+
+    #[test]
+    fn path_is_served_by_its_deepest_visible_mount() {
+        let table = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 0:70 / /home rw - nfs4 host:/home rw\n\
+            3 2 8:2 / /home/me rw - ext4 /dev/sdb1 rw\n4 3 0:71 / /home/me rw - fuse.sshfs me@host: rw\n";
+        for (path, served) in [("/root", false), ("/home/you", true), ("/home/me/.sindri", true), ("/homes", false)] {
+            assert_eq!(is_path_served(table, Path::new(path)), served, "{path}");
+        }
     }
 
     #[test]

@@ -175,7 +175,10 @@ impl Children {
             match session.exited {
                 Some(code) if reason == SessionEnd::Exited => assert_eq!(exit_code, code, "{session:?}"),
                 Some(_) => assert_eq!(reason, SessionEnd::SpawnFailed, "{session:?}"),
-                None => assert!(session.hung_up || !session.opened || reason != SessionEnd::Exited, "{order:?}: {session:?}"),
+                None => assert!(
+                    session.hung_up || !session.opened || reason != SessionEnd::Exited,
+                    "{order:?}: {session:?}"
+                ),
             }
             session.finished = true;
             return;

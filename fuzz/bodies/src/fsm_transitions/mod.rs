@@ -18,8 +18,8 @@ use children::Children;
 use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId, Output,
-    PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule, SessionInput,
+    Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId,
+    Output, PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule, SessionInput,
     SessionKey, Time,
 };
 use draupnir_fsm::machine::invariants::Observer;
@@ -231,11 +231,11 @@ impl World {
         match output {
             Output::Write { link, frames } => {
                 assert_eq!(self.in_use().live, Some(*link), "{output:?}");
-                let pings = frames.iter().filter_map(|frame| match frame {
+                let mut pings = frames.iter().filter_map(|frame| match frame {
                     Frame::Ping(payload) => Some(*payload),
                     Frame::Text(_) => None,
                 });
-                self.newest_ping = pings.last().or(self.newest_ping);
+                self.newest_ping = pings.next_back().or(self.newest_ping);
             }
             Output::Do(Action::Register { attempt, .. }) => self.latest_attempt = *attempt,
             Output::Do(Action::Dial { link }) => (self.latest_link, self.newest_ping) = (*link, None),
