@@ -132,8 +132,12 @@ impl<B: Body> Driver<B> {
         self.begin_command(command);
     }
 
-    /// Orders the start of a command, which needs no memory for waiting from now on.
+    /// Orders the start of a command, which needs no memory for waiting from now on. One that was cancelled in the same
+    /// turn is over, though its result is not sent yet.
     pub(super) fn begin_command(&mut self, command: CommandKey) {
+        if !self.machine.has_command(command) {
+            return;
+        }
         if let Some(live) = self.commands.live.get_mut(&command) {
             live.stage = Stage::Starting;
             let bytes = core::mem::take(&mut live.waiting_bytes);

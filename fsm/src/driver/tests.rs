@@ -259,6 +259,17 @@ fn audit_line_that_never_comes_refuses_after_its_timeout() {
 }
 
 #[test]
+fn command_cancelled_in_the_turn_of_its_audit_starts_nothing() {
+    let mut rig = Rig::ready(true);
+    rig.dispatch(1, 77);
+    let cancel = ConsoleMessage::Cancel { id: ConsoleId(77) };
+    rig.driver.handle(rig.now, Input::Received { link: LinkId(1), message: cancel });
+    let outputs = rig.turn(Input::Audited { audit: AuditId(1) });
+    assert!(!has(&outputs, Action::StartCommand { command: CommandKey(1) }), "{outputs:?}");
+    assert_eq!(rig.was_encoded(|message| matches!(message, Message::Result { .. })), 1);
+}
+
+#[test]
 fn message_of_a_dead_link_has_no_effect() {
     let mut rig = Rig::ready(false);
     let message = ConsoleMessage::Dispatch {
