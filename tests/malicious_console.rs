@@ -157,7 +157,9 @@ fn ten_thousand_sessions_one_after_the_other_and_far_more_than_there_may_be() {
         browser.close(&format!("many-{n}"));
     }
     support::settles(&stage.console, "every shell is gone", || stage.agent.process().children().is_empty());
-    support::settles(&stage.console, "no descriptor is lost", || stage.agent.process().descriptors().len() < 40);
+    if stage.agent.process().shows_descriptors() {
+        support::settles(&stage.console, "no descriptor is lost", || stage.agent.process().descriptors().len() < 40);
+    }
     stage.console.browser().dispatch("after", "echo alive");
     assert_eq!(stage.console.result("after")["stdout"], "alive\n");
     let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);

@@ -160,8 +160,11 @@ fn two_hundred_sessions_live_at_once_and_leave_nothing() {
     agent.drain();
 }
 
-/// What its descriptors stand for, but for the files from which the metrics are read.
+/// What its descriptors stand for, but for the files from which the metrics are read; nothing where they are not shown.
 fn kinds(agent: &Agent) -> Vec<String> {
+    if !agent.process().shows_descriptors() {
+        return Vec::new();
+    }
     let descriptors = agent.process().descriptors();
     let targets = descriptors.iter().map(|(_, target)| target.as_str());
     let mut kinds: Vec<String> = targets

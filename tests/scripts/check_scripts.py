@@ -45,6 +45,13 @@ class Skips(unittest.TestCase):
     def test_a_quick_run_may_leave_out_what_it_says_so_of(self):
         self.assertEqual(run("skips.py", "", "slow: quick run\n")[0], 0)
 
+    def test_an_ordinary_user_may_leave_out_what_only_root_can_do(self):
+        allowed = "(not root): only root can\n(not root): no FUSE\n"
+        status, output = run("skips.py", allowed, "a: only root can mount\n")
+        self.assertEqual(status, 1 if os.geteuid() == 0 else 0, output)
+        self.assertNotIn("(not root)", output)
+        self.assertEqual(run("skips.py", allowed, "b: no strace\n")[0], 1)
+
     def test_an_allowed_test_that_ran_is_only_warned_of(self):
         status, output = run("skips.py", "a: reason\n", "")
         self.assertEqual(status, 0, output)

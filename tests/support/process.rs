@@ -112,6 +112,11 @@ impl Process {
         open
     }
 
+    /// Whether its descriptors can be listed: those of the agent, which is not dumpable, by root alone.
+    pub(crate) fn shows_descriptors(&self) -> bool {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).is_ok()
+    }
+
     /// Voluntary context switches of all its threads.
     #[track_caller]
     pub(crate) fn voluntary_switches(&self) -> u64 {
