@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::Instant;
+
 use draupnir_console::{Console, Personality};
 use std::path::Path;
 use support::{Agent, DRAIN_MAX, Setup, Signal, WAIT_MAX, settles};
@@ -91,7 +93,9 @@ fn every_signal_does_what_the_table_says() {
                 assert_eq!(agent.wait_exit(WAIT_MAX).code(), Some(*status), "{name}");
             }
             Outcome::Suspended => {
+                let deadline = Instant::now() + WAIT_MAX;
                 while !agent.process().read("stat").contains(") T ") {
+                    assert!(Instant::now() < deadline, "{name} did not stop it");
                     std::thread::yield_now();
                 }
                 agent.signal(Signal::CONT);

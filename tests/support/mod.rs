@@ -25,6 +25,7 @@ mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read as _, Seek as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -171,6 +172,9 @@ impl Setup {
         let stdout = tempfile::tempfile().expect("a temporary file");
         let mut child = self
             .command()
+            // Its parent is in another group of the same session, so that the kernel lets SIGTSTP stop it wherever the
+            // tests are run from.
+            .process_group(0)
             .stdout(stdout.try_clone().expect("there are descriptors"))
             .stderr(Stdio::piped())
             .spawn()
