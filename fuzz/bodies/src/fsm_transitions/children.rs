@@ -1,6 +1,6 @@
 //! What must hold for sessions and commands, by the orders alone: each is answered once, and nothing follows an answer.
 //!
-//! It does not know times; the [calm](super::calm) asks at its end whether one is left without an answer.
+//! It does not know times; the target asks at its end whether one is left without an answer.
 
 use draupnir_fsm::command::{RUNNING_MAX, WAITING_MAX};
 use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};
