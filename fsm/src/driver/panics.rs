@@ -1,6 +1,6 @@
 //! How often a program that panics is restarted in place: beyond that the supervisor decides, which can wait longer.
 
-/// So many panics within [`PANIC_WINDOW_S`] end the process.
+/// So many panics within a minute end the process.
 pub const PANICS_MAX: u32 = 5;
 
 /// The time within which panics are counted, in seconds.

@@ -1,6 +1,6 @@
 //! How fast the console's messages are read: no faster than it costs this machine little.
 //!
-//! A token bucket whose unit is time: each message and each byte costs some, and [`BURST_NS`] may be spent at once. While
+//! A token bucket whose unit is time: each message and each byte costs some, and two seconds of it may be spent at once. While
 //! more was spent, the socket is left alone, and TCP slows the console down. One per connection.
 
 /// What a message costs, however short, in nanoseconds: 5,000 a second. To decode one and to log or answer it takes some
