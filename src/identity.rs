@@ -1,8 +1,10 @@
 //! Remembers across restarts which id which console gave to this instance.
 //!
 //! It decides nothing about when to register. An agent that registers at every start litters the fleet with ghosts
-//! (wire.md, part B), so the agent dials what it remembers first. An agent that cannot remember still works: a fault here
-//! is one warning. The file is small and read once. It is only ever replaced whole, so a crash leaves the old one or the
+//! (CONSOLE.md, "Registration"), so the agent dials what it remembers first. An agent that cannot remember still works:
+//! a fault here
+//! is one warning. The file is small and read once. It is only ever replaced whole, so a crash leaves the old one or
+//! the
 //! new one. All access to it is off the loop's thread (`writer`).
 
 use crate::protocol::InstanceId;

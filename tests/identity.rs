@@ -1,4 +1,4 @@
-//! Which id the agent goes by, across reconnects and restarts, with and without its state (wire, part B, registration).
+//! Which id the agent goes by, across reconnects and restarts, with and without its state (CONSOLE.md, "Registration").
 
 mod support;
 

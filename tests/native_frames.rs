@@ -1,5 +1,5 @@
 //! What the console sends that is not for the agent, or not well made, costs nothing but itself; and frames in the
-//! console's native form never cause an action, whatever else is in them (wire, part A; part B, what it sends).
+//! console's native form never cause an action, whatever else is in them (CONSOLE.md, "What it sends").
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! How the agent registers: paths, body, aliases, refusals, and what it makes of each answer (wire, part B).
+//! How the agent registers: paths, body, aliases, refusals, and what it makes of each answer (CONSOLE.md,
+//! "Registration").
 
 mod support;
 

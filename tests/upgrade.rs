@@ -1,4 +1,4 @@
-//! How the agent asks for its WebSocket, and what it makes of refusals (wire, part A, HTTP; part B, WebSocket).
+//! How the agent asks for its WebSocket, and what it makes of refusals (CONSOLE.md, "The WebSocket").
 
 mod support;
 

@@ -142,7 +142,7 @@ pub enum IdSource {
     Configured,
     /// The configuration, but the console made it: it deployed this instance under an id of its own. A registration
     /// would overwrite what the console knows of the instance, so it waits until the console says that it does not know
-    /// the id (wire.md, part B).
+    /// the id (CONSOLE.md, "The WebSocket").
     Assigned,
     /// The console gave this id in an earlier life, and it is still on disk.
     Remembered,
@@ -202,7 +202,7 @@ pub enum Loss {
     TooBig,
 }
 
-/// What a close reason is known to mean (wire.md, part B).
+/// What a close reason is known to mean (CONSOLE.md, "The WebSocket").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {

@@ -144,7 +144,8 @@ pub enum Order {
         /// The command.
         command: CommandKey,
     },
-    /// Tell the console the result of a command, with what it printed so far, and free it. What comes of a start that is
+    /// Tell the console the result of a command, with what it printed so far, and free it. What comes of a start that
+    /// is
     /// still under way is killed.
     FinishCommand {
         /// The command.
@@ -192,7 +193,7 @@ impl Order {
     }
 }
 
-/// The two paths of registration (wire.md).
+/// The two paths of registration (CONSOLE.md, "Registration").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegisterPath {

@@ -4,14 +4,15 @@
 //! knows neither ids nor the link. No method blocks, even on a file system that does not answer.
 //!
 //! Invariants:
-//! - a start that hangs can be ended and given up like a running command; a process that appears later is killed and reaped;
+//! - a start that hangs can be ended and given up like a running command; a process that appears later is killed and
+//! reaped;
 //! - a command gets an empty standard input or its script, a session and process group of its own, and nothing of the
 //!   agent (`sys`);
 //! - background processes of an ended command can print on for a while; their output is read and discarded (`discard`);
 //! - its process stands for itself until [`Commands::finish`]: no signal can reach a stranger;
 //! - what is kept of its output is bounded, whatever it prints, and drawn on the budget of all buffers.
 //!
-//! Units: bytes, milliseconds. Wire: `command:dispatch`, `command:output`, `command:result` (wire.md, parts A and B).
+//! Units: bytes, milliseconds. Wire: `command:dispatch`, `command:output`, `command:result` (CONSOLE.md, "Commands").
 
 mod capture;
 mod discard;
@@ -158,7 +159,8 @@ impl Commands {
         }
     }
 
-    /// Begins to start a command; [`Report::Started`] or [`Report::StartFailed`] follows. The reason of a failure is also
+    /// Begins to start a command; [`Report::Started`] or [`Report::StartFailed`] follows. The reason of a failure is
+    /// also
     /// the standard error of the result.
     pub fn start(&mut self, command: CommandKey, spec: Spec) {
         let is_streamed = spec.stream;
@@ -232,8 +234,10 @@ impl Commands {
         Chunk { offset, data }
     }
 
-    /// Ends a command in any state: reads the rest of its pipes and reaps its process if that has exited. A command whose
-    /// start still hangs is killed, and reaped as soon as possible. A command that was never started has printed nothing. What
+    /// Ends a command in any state: reads the rest of its pipes and reaps its process if that has exited. A command
+    /// whose
+    /// start still hangs is killed, and reaped as soon as possible. A command that was never started has printed
+    /// nothing. What
     /// was streamed is held until it is [released](Self::release).
     pub fn finish(&mut self, command: CommandKey) -> Captured {
         let Some(Running { run, watch }) = self.running.remove(&command) else {

@@ -1,6 +1,6 @@
 //! What to run, and how it is started: a shell line or a program, in a session of its own.
 //!
-//! It does not watch what was started. Wire: `command:dispatch` (wire.md, part B).
+//! It does not watch what was started. Wire: `command:dispatch` (CONSOLE.md, "Commands").
 
 use crate::protocol::Dispatch;
 use crate::sys::child::Child;
@@ -122,7 +122,8 @@ pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnErr
     Ok(Started { child, start, stdout, stderr, feed })
 }
 
-/// What the shell gets to run a line. One that is too long for an argument comes in parts, which the shell puts together
+/// What the shell gets to run a line. One that is too long for an argument comes in parts, which the shell puts
+/// together
 /// and drops from its parameters before it runs them.
 fn shell_arguments(line: String) -> Vec<OsString> {
     if line.len() <= ARGUMENT_BYTES_MAX {

@@ -2,7 +2,8 @@
 //!
 //! It resolves and connects nothing. Allowed: http or https, a host, a port, a path prefix; refused: user information
 //! (the key has a variable of its own, and URLs are logged), query and fragment (there is nothing to send them with).
-//! The prefix is kept without trailing slashes: with one, the production console destroys the socket (wire.md, part B).
+//! The prefix is kept without trailing slashes: with one, the production console destroys the socket (CONSOLE.md, "The
+//! WebSocket").
 
 use http::Uri;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! Reaches the console: DNS, TCP, proxy, TLS, registration over HTTP, and the WebSocket.
 //!
 //! It decides nothing: when to register, dial, close or give up is ordered by the machine, and what messages mean is
-//! `protocol`'s. It keeps no deadline, but one for the files of certificates, and retries nothing. Methods of [`Link`] return at once; what became of them is
+//! `protocol`'s. It keeps no deadline, but one for the files of certificates, and retries nothing. Methods of [`Link`]
+//! return at once; what became of them is
 //! reported, with the number of the attempt or link that it belongs to.
 //!
 //! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
@@ -18,7 +19,7 @@
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
-//! Wire: part A "HTTP", part B "Registration" and "WebSocket".
+//! Wire: CONSOLE.md, "Registration" and "The WebSocket".
 
 use crate::report::Reporter;
 use async_tungstenite::tungstenite::Utf8Bytes;

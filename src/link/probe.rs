@@ -1,7 +1,9 @@
 //! The way to the console one step at a time, for whoever looks for a fault on it.
 //!
-//! It uses the very steps that [`Link`](super::Link) takes and adds none. It registers nothing and never claims to be an
-//! instance that exists: a second connection under one id would throw out the first (wire.md, part B). It keeps no
+//! It uses the very steps that [`Link`](super::Link) takes and adds none. It registers nothing and never claims to be
+//! an
+//! instance that exists: a second connection under one id would throw out the first (CONSOLE.md, "The WebSocket"). It
+//! keeps no
 //! deadline but one, for the first message: who asks, gives up by dropping the future.
 
 use super::dial::Dialer;

@@ -1,9 +1,11 @@
 //! One registration: a POST with the payload it is given, and what the console answered.
 //!
-//! It does not choose the path, retry or follow redirects: the machine does the first two, and nobody the third, because
-//! a redirect that is followed hands the key to whoever wrote it. Wire: part A "HTTP", part B "Registration".
+//! It does not choose the path, retry or follow redirects: the machine does the first two, and nobody the third,
+//! because
+//! a redirect that is followed hands the key to whoever wrote it. Wire: CONSOLE.md, "Registration".
 //!
-//! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as anything
+//! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as
+//! anything
 //! but JSON. A refusal stays a refusal with any body.
 
 use super::dial::Dialer;
@@ -31,7 +33,7 @@ pub struct Registered {
     pub location: Option<String>,
 }
 
-/// What the status of a registration's answer means: the one table of it (wire.md, part B, "Registration").
+/// What the status of a registration's answer means: the one table of it (CONSOLE.md, "Registration").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistrationOutcome {
     /// 2xx, and 409 (already registered): the console knows this instance.

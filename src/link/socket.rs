@@ -10,7 +10,7 @@
 //!
 //! [`inflow`]: super::inflow
 //!
-//! Wire: part B "WebSocket"; RFC 6455, sections 5.5 and 7.
+//! Wire: CONSOLE.md, "The WebSocket"; RFC 6455, sections 5.5 and 7.
 
 use super::inflow::Backlog;
 use super::stream::Stream;
@@ -163,7 +163,8 @@ impl Line {
     }
 
     /// After both close frames: flushes ours, ends our direction and waits until the console ends its own. The
-    /// production console forgets a connection only then, and a dial before that would be cut off (wire.md).
+    /// production console forgets a connection only then, and a dial before that would be cut off (CONSOLE.md, "The
+    /// WebSocket").
     async fn finish(&self) {
         self.end_our_direction().await;
         // Whatever comes now, it is the end: an end of stream, an error, or data after a close frame.
@@ -306,7 +307,8 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// What is told of a console's close frame: its code and reason, or 1005 where it has none (RFC 6455, section 7.1.5). The
+/// What is told of a console's close frame: its code and reason, or 1005 where it has none (RFC 6455, section 7.1.5).
+/// The
 /// reason becomes one printable line without the key.
 pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> Report {
     let (code, reason) = frame.unwrap_or((NO_STATUS, ""));

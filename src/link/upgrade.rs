@@ -2,7 +2,7 @@
 //!
 //! The exchange is ours and only the frames are tungstenite's: the same bounded reader of HTTP as everywhere, the
 //! console's whole words where it refuses, and the key in no library's trace log. It does not redirect, retry or speak
-//! of what was refused. Wire: part A "HTTP", part B "WebSocket"; RFC 6455, section 4.
+//! of what was refused. Wire: CONSOLE.md, "The WebSocket"; RFC 6455, section 4.
 
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
@@ -18,7 +18,7 @@ use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// tungstenite's own buffers, in bytes. It allocates them at once and whole, and 128 KiB by default.
 const BUFFER_BYTES: usize = 4 * 1024;
 
-/// Without a trailing slash, which makes the production console destroy the socket (wire.md).
+/// Without a trailing slash, which makes the production console destroy the socket (CONSOLE.md, "The WebSocket").
 const PATH: &str = "/ws/agent";
 
 /// Dials once, as this instance.

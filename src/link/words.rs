@@ -42,7 +42,7 @@ pub(super) fn of_redirect(head: &Head, key: &Secret) -> Option<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct AmbiguousId;
 
-/// The identity that a registration returned (wire.md, part B), if it can be used as one.
+/// The identity that a registration returned (CONSOLE.md, "Registration"), if it can be used as one.
 pub(super) fn id_of_body(body: &[u8]) -> Result<Option<String>, AmbiguousId> {
     #[derive(Deserialize)]
     struct Given {

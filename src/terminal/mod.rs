@@ -9,14 +9,15 @@
 //! - No call blocks, and no session holds up another: reading goes in turns, input that is not taken waits.
 //! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
 //! - A replay holds nothing that a terminal answers, or that acts beyond the screen.
-//! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (wire.md, part B).
+//! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (CONSOLE.md,
+//! "Terminals").
 //! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
 //! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
 //!
 //! Two times are its own, and decide nothing but when bytes and sizes go: the 20 ms above, and the 100 ms for which a
 //! program has another size that makes it draw again.
 //!
-//! Units: offsets and sizes are bytes of terminal output. Wire: `terminal:*` (wire.md, part A and B).
+//! Units: offsets and sizes are bytes of terminal output. Wire: `terminal:*` (CONSOLE.md, "Terminals").
 //!
 //! | file | what it does |
 //! |---|---|
@@ -208,8 +209,10 @@ impl Terminals {
         }
     }
 
-    /// Begins to start a shell in a terminal of its own, which [`Report::Opened`] or [`Report::OpenFailed`] tells the end
-    /// of. There is a session from now on: it takes input, can be hung up, killed and ended while its shell starts, and where
+    /// Begins to start a shell in a terminal of its own, which [`Report::Opened`] or [`Report::OpenFailed`] tells the
+    /// end
+    /// of. There is a session from now on: it takes input, can be hung up, killed and ended while its shell starts, and
+    /// where
     /// that fails, its only output is a line that says why: it is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
@@ -244,7 +247,8 @@ impl Terminals {
     }
 
     /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
-    /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns where the
+    /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns where
+    /// the
     /// output ends.
     pub fn end(&mut self, key: SessionKey) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
@@ -364,7 +368,8 @@ impl Terminals {
         Shown { settled, bytes: &self.chunk }
     }
 
-    /// What follows the last chunk of a replay, or of what was printed until the console re-attached: sets the modes that
+    /// What follows the last chunk of a replay, or of what was printed until the console re-attached: sets the modes
+    /// that
     /// hold there. Bytes of the agent's own.
     pub fn epilogue(&mut self, key: SessionKey) -> Vec<u8> {
         self.sessions.get(&key).map_or_else(Vec::new, |entry| entry.output.borrow_mut().epilogue())

@@ -1,6 +1,7 @@
-//! The console: what it answers, what it stores, and the ways of the production one (wire.md, part B).
+//! The console: what it answers, what it stores, and the ways of the production one (CONSOLE.md, "Registration").
 //!
-//! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver can
+//! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver
+//! can
 //! see: order, holes, ends that come before their bytes.
 
 use crate::plan::Fault;

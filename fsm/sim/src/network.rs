@@ -12,7 +12,7 @@ use draupnir_fsm::driver::{Failure, LinkId, Loss};
 /// What the network takes once all is calm.
 pub(crate) const CALM_BYTES_PER_MS: u64 = 10_000;
 
-/// When the console gives up on a socket of which it hears nothing (wire.md, part B).
+/// When the console gives up on a socket of which it hears nothing (CONSOLE.md, "The WebSocket").
 const GIVES_UP_MS: u64 = 30_000;
 
 impl World {

@@ -286,7 +286,8 @@ pub struct Plan {
     pub bytes_per_ms: u64,
     /// The agent knows its id when it starts.
     pub remembered: bool,
-    /// The console serves the second path only, greets, and loses the routing of a socket that broke (wire.md, part B).
+    /// The console serves the second path only, greets, and loses the routing of a socket that broke (CONSOLE.md, "The
+    /// WebSocket").
     pub production: bool,
     /// Something is dispatched within this, each time anew.
     pub work_ms: u64,

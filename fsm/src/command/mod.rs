@@ -1,6 +1,7 @@
 //! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is reported.
 //!
-//! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides whether a dispatch is a repeat, so the agent must key it with
+//! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides
+//! whether a dispatch is a repeat, so the agent must key it with
 //! randomness of its own; two ids with one hash are rarer than 2⁻³⁴ among all that are remembered, and because the
 //! agent compares the ids themselves before it repeats a result, they cost an error and never a wrong answer.
 //!
@@ -11,10 +12,11 @@
 //! - Nothing is ordered for a command after its answer but [`ForgetResult`](Order::ForgetResult).
 //! - At most [`RUNNING_MAX`] run, at most [`WAITING_MAX`] wait, in the order in which they came.
 //! - A command whose start was ordered always has a deadline. Its time-out counts from that order.
-//! - A command that was told to end before it had started is answered at once; whoever starts it kills what comes of it.
+//! - A command that was told to end before it had started is answered at once; whoever starts it kills what comes of
+//! it.
 //! - A command that had started and was told to end is answered only after what is left of it was killed.
 //!
-//! Units: milliseconds. Wire: `command:dispatch`, `command:cancel`, `command:result` (wire.md, part A and B).
+//! Units: milliseconds. Wire: `command:dispatch`, `command:cancel`, `command:result` (CONSOLE.md, "Commands").
 
 mod lifecycle;
 #[cfg(test)]

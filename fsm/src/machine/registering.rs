@@ -1,4 +1,5 @@
-//! What a registration leads to: the two paths, the two names of the provider, and the waits of wire.md, part B.
+//! What a registration leads to: the two paths, the two names of the provider, and the waits (CONSOLE.md,
+//! "Registration").
 
 use super::Context;
 use super::chart::State;

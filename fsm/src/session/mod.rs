@@ -7,7 +7,8 @@
 //! Invariants:
 //! - Each session that was opening is answered by exactly one [`FinishSession`](Order::FinishSession), and nothing is
 //!   ordered for it afterwards.
-//! - A start takes at most [`SESSION_START_TIMEOUT_MS`]. A session that is told to end before its shell runs is finished
+//! - A start takes at most [`SESSION_START_TIMEOUT_MS`]. A session that is told to end before its shell runs is
+//! finished
 //!   at once; whoever starts it kills what comes of it.
 //! - A session that was told to end is finished at most [`KILL_AFTER_MS`] + [`KILL_TIMEOUT_MS`] later.
 //! - [`KillSession`](Order::KillSession) always comes after a [`HangUpSession`](Order::HangUpSession), and never for a
@@ -15,7 +16,7 @@
 //! - A session without a deadline is on a link, where somebody may use it.
 //! - At most [`SESSIONS_MAX`] are not finished.
 //!
-//! Units: milliseconds. Wire: `terminal:create`, `terminal:close`, `terminal:closed` (wire.md, part A and B).
+//! Units: milliseconds. Wire: `terminal:create`, `terminal:close`, `terminal:closed` (CONSOLE.md, "Terminals").
 
 mod lifecycle;
 #[cfg(test)]
@@ -34,7 +35,8 @@ use lifecycle::{Outcome, Session};
 /// Sessions at once: more than a fleet's users ever open on one instance, and each costs descriptors.
 pub const SESSIONS_MAX: usize = 256;
 
-/// How long the start of a shell may take: a shell or a home directory on a mount that does not answer would take for ever.
+/// How long the start of a shell may take: a shell or a home directory on a mount that does not answer would take for
+/// ever.
 pub const SESSION_START_TIMEOUT_MS: u64 = 10_000;
 
 /// From SIGHUP to SIGKILL: time for an editor to save what it has, short enough for a user who waits.

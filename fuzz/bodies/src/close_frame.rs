@@ -1,7 +1,7 @@
 //! Any close frame of a console: what is told of it, and what the machine then does.
 //!
 //! The input is a byte that chooses key and jitter, two of the close code (big-endian, as on the wire), and the reason;
-//! one of fewer bytes is a close frame without a code. It promises (wire.md, part B, WebSocket) that
+//! one of fewer bytes is a close frame without a code. It promises (CONSOLE.md, "The WebSocket") that
 //!
 //! - the reason that is told is one printable line of bounded length without the key;
 //! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection

@@ -1,6 +1,6 @@
 //! Any bytes, as the text of an inbound frame: what decoding must never do, and what it must always say alike.
 //!
-//! It promises (wire.md, parts A and B) that decoding
+//! It promises (CONSOLE.md, "What it sends") that decoding
 //!
 //! - never panics, and holds at once at most the stated multiple of the frame;
 //! - refuses what is nested deeper than [`NESTING_MAX`], wherever the nesting stands;

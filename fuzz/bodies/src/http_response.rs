@@ -1,7 +1,7 @@
 //! Any bytes, as the console's answer to a registration: what is told of it, and what the machine then does.
 //!
 //! The first byte chooses key, jitter, and how the bytes come: in which pieces, and whether the stream ends or breaks;
-//! the others are the answer. It promises (wire.md, part B, Registration) that
+//! the others are the answer. It promises (CONSOLE.md, "Registration") that
 //!
 //! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is
 //!   cut;

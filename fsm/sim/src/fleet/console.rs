@@ -6,7 +6,7 @@
 use super::Fleet;
 use std::collections::BTreeMap;
 
-/// Registrations that one address may send in a minute (wire.md, part B).
+/// Registrations that one address may send in a minute (CONSOLE.md, "Registration").
 pub(super) const REGISTRATIONS_PER_MINUTE: u32 = 10;
 
 /// Connections that may wait to be accepted; the next one is refused. As deep as Linux lets a listening socket be.
