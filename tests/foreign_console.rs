@@ -125,7 +125,7 @@ fn a_console_process_that_was_killed_and_started_again_is_found_again() {
     console.frame(1, "heartbeat");
     console.child.kill().expect("it runs");
     console.child.wait().expect("it was killed");
-    agent.wait_log(|line| line["message"] == "the connection broke");
+    agent.wait_log(|line| line["message"] == "connection lost");
     let next = Foreign::start(&python, Some(port));
     let upgrade = next.said.wait(RECONNECT_MAX, |line| line["is"] == "upgrade");
     assert_eq!(upgrade["headers"]["X-Instance-ID"], format!("foreign-{}", support::INSTANCE_ID));
