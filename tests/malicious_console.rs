@@ -137,6 +137,7 @@ fn ten_thousand_sessions_one_after_the_other_and_far_more_than_there_may_be() {
     let browser = stage.console.browser();
     // A program that ends by itself at once, so that no clock of ours is waited for.
     let (waves, width) = (100, 100);
+    stage.console.frame("metrics"); // their files are opened once and kept
     let held = stage.agent.process().shows_descriptors().then(|| stage.agent.process().descriptors().len());
     for wave in 0..waves {
         let ids: Vec<String> = (0..width).map(|n| format!("{wave}-{n}")).collect();
@@ -159,7 +160,6 @@ fn ten_thousand_sessions_one_after_the_other_and_far_more_than_there_may_be() {
     }
     support::settles(&stage.console, "every shell is gone", || stage.agent.process().children().is_empty());
     if let Some(held) = held {
-        // Some files of the metrics are opened late and kept.
         let most = held + 10;
         support::settles(&stage.console, "no descriptor is lost", || stage.agent.process().descriptors().len() <= most);
     }
