@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - a start that hangs can be ended and given up like a running command; a process that appears later is killed and
-//! reaped;
+//!   reaped;
 //! - a command gets an empty standard input or its script, a session and process group of its own, and nothing of the
 //!   agent (`sys`);
 //! - background processes of an ended command can print on for a while; their output is read and discarded (`discard`);

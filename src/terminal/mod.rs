@@ -10,7 +10,7 @@
 //! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
 //! - A replay holds nothing that a terminal answers, or that acts beyond the screen.
 //! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (CONSOLE.md,
-//! "Terminals").
+//!   "Terminals").
 //! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
 //! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
 //!
