@@ -158,6 +158,7 @@ impl Commands {
         for key in self.keys() {
             self.with(key, orders, |command, orders| command.stop(now, CommandEnd::Drained, EXIT_KILLED, orders));
         }
+        self.start_waiting(now, orders);
     }
 
     /// Kills what is left of every command that was told to end, or runs.
