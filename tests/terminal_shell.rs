@@ -94,15 +94,19 @@ fn the_exit_is_told_with_its_code_or_signal() {
 fn jobs_are_controlled() {
     let desk = Desk::new();
     desk.console.browser().create("s", 80, 24);
-    // Whoever prints it has the terminal.
+    // The prompt counts the commands: a key pressed before it is shown could be lost or go to another program.
+    desk.line("s", "PS1='<\\#>'").sees("s", "<2>");
     desk.line("s", "sh -c \"echo rea''dy; exec sleep 100\"").sees("s", "ready\r\n");
     desk.console.browser().input("s", b"\x1a");
-    desk.sees("s", "Stopped");
-    desk.line("s", "bg; echo in ba''ck").sees("s", "in back\r\n");
-    desk.line("s", "fg").line("s", "");
-    // The shell prints which job it brings back before the job has the terminal.
+    desk.sees("s", "Stopped").sees("s", "<3>");
+    desk.line("s", "bg; echo in ba''ck").sees("s", "in back\r\n").sees("s", "<4>");
+    desk.line("s", "kill %1; wait; sh -c \"trap 'echo contin''ued' CONT; echo read''ing; while :; do read x; done\"");
+    desk.sees("s", "reading\r\n");
+    desk.console.browser().input("s", b"\x1a");
+    // It is continued once it has the terminal again.
+    desk.sees("s", "<5>").line("s", "fg").sees("s", "continued\r\n");
     desk.console.browser().input("s", b"\x03");
-    desk.line("s", "jobs; kill %1; wait; echo jobs do''ne").sees("s", "jobs done\r\n");
+    desk.sees("s", "<6>").line("s", "echo jobs do''ne").sees("s", "jobs done\r\n");
 }
 
 #[test]
