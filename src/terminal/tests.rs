@@ -145,9 +145,14 @@ fn on_stage<F: Future<Output = ()>>(play: impl FnOnce(Stage) -> F) {
     block_on(executor.run(play(stage)));
 }
 
-fn is_running(number: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
-    !matches!(stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()), None | Some("Z" | "X"))
+/// What follows the name in `/proc/PID/stat`: the state, the parent, and more.
+fn stat(process: u32) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
+fn is_running(process: u32) -> bool {
+    !matches!(stat(process).first().map(String::as_str), None | Some("Z" | "X"))
 }
 
 #[test]
@@ -262,6 +267,11 @@ fn a_hang_up_ends_the_shell_and_its_jobs() {
         stage.open(1, "PS1= exec bash --norc --noediting -i").await;
         let job = stage.process_of(1, "sleep 100 &").await;
         assert!(is_running(job));
+        // A bash that gets the signal just before it reads notices it at the next line only.
+        let shell = stat(job)[1].parse().expect("its parent is the shell");
+        while stat(shell)[0] != "S" {
+            future::yield_now().await;
+        }
         stage.terminals.hang_up(SessionKey(1));
         stage.until(1, |seen| seen.is_over() && seen.reaped).await;
         assert_eq!(stage.seen(1).code, Some(128 + 1));
