@@ -6,7 +6,7 @@ mod support;
 #[path = "support/hung.rs"]
 mod hung;
 
-use draupnir_console::{Console, Personality};
+use draupnir_console::{Console, Personality, What};
 use hung::Hung;
 use serde_json::{Value, json};
 use support::{Agent, DRAIN_MAX, Setup, Signal, settles, skip};
@@ -20,10 +20,13 @@ fn hung(test: &str) -> Option<Hung> {
     Hung::mount().map_err(|reason| skip(test, &reason)).ok()
 }
 
-/// Heartbeats come, and another session and another command answer.
+/// Heartbeats and a Pong come, and another command answers.
 #[track_caller]
 fn assert_goes_on(console: &Console, home: &std::path::Path) {
-    console.from_now().nth_frame(3, "heartbeat");
+    let from_now = console.from_now();
+    console.link().send_ping(b"goes on");
+    from_now.wait("a Pong", |record| matches!(&record.what, What::Pong(pong) if pong == b"goes on"));
+    from_now.nth_frame(3, "heartbeat");
     let other = json!({"command": "echo on", "working_dir": home});
     let id = format!("other {}", console.frames("command:result").len());
     console.browser().dispatch_with(&id, &other);
