@@ -13,7 +13,7 @@ fn lines(path: &std::path::Path) -> Vec<Value> {
 }
 
 #[test]
-fn what_begins_and_ends_is_written_down_without_output_or_environment() {
+fn starts_and_ends_are_audited_without_content() {
     let console = Console::start(Personality::production());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("audit.jsonl");
@@ -88,7 +88,7 @@ fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
 
 /// Of a file that another user may have put there, nothing is followed, waited for or left as it is.
 #[test]
-fn what_was_put_in_the_place_of_the_files_beforehand_harms_nothing() {
+fn planted_files_in_place_of_ours_harm_nothing() {
     let console = Console::start(Personality::production());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let [target, link, fifo] = ["target", "link", "fifo"].map(|name| directory.path().join(name));

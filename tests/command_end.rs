@@ -77,7 +77,7 @@ fn what_cleans_up_at_sigterm_has_the_time_to() {
 }
 
 #[test]
-fn a_timeout_of_nothing_is_thirty_seconds_and_others_are_clamped() {
+fn timeout_defaults_to_30_s_and_is_clamped() {
     let (console, agent) = start();
     // What is clamped to an hour is seen in the machine's own tests; here it must at least not end at once.
     for timeout_ms in [json!(0), json!(-1), json!(null), json!(9e18), json!(3_600_001)] {
@@ -91,7 +91,7 @@ fn a_timeout_of_nothing_is_thirty_seconds_and_others_are_clamped() {
 }
 
 #[test]
-fn a_child_in_the_background_that_keeps_the_pipes_delays_the_result_by_half_a_second() {
+fn background_child_with_the_pipes_delays_the_result() {
     let (console, agent) = start();
     // A double fork, in a session of its own, with both pipes open.
     let line =
@@ -110,7 +110,7 @@ fn a_child_in_the_background_that_keeps_the_pipes_delays_the_result_by_half_a_se
 }
 
 #[test]
-fn a_child_in_the_background_is_killed_with_the_group_of_a_command_that_timed_out() {
+fn background_child_of_a_timed_out_command_is_killed() {
     let (console, agent) = start();
     let line = "(trap '' TERM; echo $BASHPID > ~/pid; while :; do sleep 0.1; done) & sleep 60";
     let fields = json!({"command": "/bin/bash", "args": ["-c", line], "timeout_ms": 500});
@@ -141,7 +141,7 @@ fn a_cancel_ends_it_like_a_timeout() {
 }
 
 #[test]
-fn a_drain_ends_commands_and_delivers_their_results_before_the_close_frame() {
+fn drain_delivers_results_before_the_close_frame() {
     let (console, agent) = start();
     let browser = console.browser();
     let lines = [

@@ -77,7 +77,7 @@ fn a_script_arrives_on_standard_input_and_nowhere_else() {
 }
 
 #[test]
-fn variables_are_those_of_the_agent_without_its_secrets_and_those_of_the_payload() {
+fn environment_has_the_payload_and_no_secret() {
     let console = Console::start(Personality::production());
     let agent = Setup::new(&console).env("FLAVOUR", "sweet").env("COLOUR", "red").spawn();
     let fields = json!({"command": "env", "args": ["--"], "env": ["COLOUR=blue", "EMPTY=", "SUM=1+1=2"]});
@@ -168,7 +168,7 @@ fn the_exit_code_tells_how_it_ended() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_command_has_a_session_default_signals_and_no_stray_descriptor() {
+fn command_has_own_session_signals_and_descriptors() {
     let (console, agent) = start();
     let result = run(&console, "self", &program("cat", &["/proc/self/stat", "/proc/self/status"]));
     let text = result["stdout"].as_str().expect("text");
@@ -191,7 +191,7 @@ fn a_command_has_a_session_default_signals_and_no_stray_descriptor() {
 }
 
 #[test]
-fn a_dispatch_that_cannot_be_read_gets_an_error_result_or_an_event() {
+fn unreadable_dispatch_gets_a_result_or_an_event() {
     let (console, agent) = start();
     let wrong = [
         json!({"command": 7}),

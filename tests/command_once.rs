@@ -75,7 +75,7 @@ fn a_repeat_whose_result_is_gone_gets_an_error_and_never_runs() {
 }
 
 #[test]
-fn a_thousand_dispatches_of_three_hundred_commands_across_three_reconnects_run_three_hundred() {
+fn repeated_dispatches_over_reconnects_run_once_each() {
     const IDS: usize = 300;
     const DISPATCHES: usize = 1_000;
     let (console, agent) = start();
@@ -181,7 +181,7 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
 }
 
 #[test]
-fn results_of_commands_that_end_while_the_link_is_down_come_after_the_reconnect() {
+fn results_of_an_outage_come_after_the_reconnect() {
     let (console, agent) = start();
     let home = agent.home().path().to_owned();
     for number in 0..5 {

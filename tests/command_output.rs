@@ -44,7 +44,7 @@ fn long_output_keeps_its_beginning_and_its_end() {
 }
 
 #[test]
-fn what_no_text_can_hold_is_replaced_and_control_characters_do_not_burst_the_message() {
+fn invalid_text_is_replaced_and_controls_fit_the_message() {
     let (console, agent) = start();
     let result = console.browser().run(r"printf 'a\000b\377c\303'; printf '\001\033[m\n' >&2");
     assert_eq!(result["stdout"], "a\u{fffd}b\u{fffd}c\u{fffd}");
@@ -82,7 +82,7 @@ fn a_gigabyte_costs_no_memory() {
 }
 
 #[test]
-fn a_streamed_output_comes_as_it_is_printed_and_before_the_result() {
+fn streamed_output_comes_at_once_and_before_the_result() {
     let (console, agent) = start();
     let line = "mkfifo ~/go; printf 'one é'; read go < ~/go; echo two; echo problem >&2; seq 1 20000";
     console.browser().dispatch_with("s", &json!({"command": line, "stream": true}));
@@ -99,7 +99,7 @@ fn a_streamed_output_comes_as_it_is_printed_and_before_the_result() {
 }
 
 #[test]
-fn a_large_streamed_output_arrives_whole_and_its_result_behind_it() {
+fn large_streamed_output_is_whole_before_its_result() {
     const BYTES: u64 = 32 << 20;
     let (console, agent) = start();
     let line = format!("seq 1 10000000 | head -c {BYTES}; seq 1 10000000 | head -c {BYTES} | sha256sum >&2");

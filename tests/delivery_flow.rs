@@ -179,7 +179,7 @@ fn heartbeats_and_results_pass_a_flood_on_a_slow_link() {
 }
 
 #[test]
-fn a_half_open_link_is_noticed_and_what_was_sent_on_it_comes_again() {
+fn half_open_link_is_noticed_and_its_messages_resent() {
     let (console, agent) = start("1");
     let home = agent.home().path().to_owned();
     let line = "mkfifo ~/go; read go < ~/go; echo $go";

@@ -33,7 +33,7 @@ fn wait_marker(console: &Console, record: &Record) {
 }
 
 #[test]
-fn what_was_acknowledged_does_not_come_again_even_if_pongs_come_twice() {
+fn acknowledged_messages_are_not_resent_after_two_pongs() {
     let console = Console::start(Personality::designed().greeting(Greeting::Attached));
     console.answer_upgrades(Some(Upgrade::usual().pongs(Pongs::Twice)));
     let agent = Agent::spawn(&console, &[]);
@@ -107,7 +107,7 @@ fn a_console_that_answers_no_ping_gets_everything_again() {
 }
 
 #[test]
-fn what_happens_offline_is_told_afterwards_in_order_with_its_own_time() {
+fn offline_events_arrive_in_order_with_their_own_time() {
     let (console, agent) = start();
     let browser = console.browser();
     let home = agent.home().path().to_owned();
@@ -180,7 +180,7 @@ fn what_found_no_room_offline_is_counted_and_told() {
 }
 
 #[test]
-fn a_result_that_the_console_cannot_take_is_cut_after_three_links() {
+fn result_that_ended_three_links_is_cut() {
     let mut personality = Personality::designed().greeting(Greeting::Attached);
     personality.message_bytes_max = 200_000;
     let console = Console::start(personality);

@@ -42,7 +42,7 @@ fn is_draining(line: &Value) -> bool {
 }
 
 #[test]
-fn either_signal_ends_it_with_a_close_frame_and_status_0_at_once() {
+fn drain_signals_end_it_with_a_close_frame_and_status_0() {
     for signal in [Signal::TERM, Signal::INT] {
         let console = Console::start(Personality::production());
         let (agent, home) = recorded(&console);
@@ -103,7 +103,7 @@ fn a_console_that_hangs_holds_it_up_for_four_seconds_at_most() {
 }
 
 #[test]
-fn a_console_that_withholds_its_pongs_does_not_hold_it_up_either() {
+fn withheld_pongs_do_not_delay_the_drain() {
     let (console, agent) = connected();
     console.connection(1).pongs(draupnir_console::Pongs::Withheld);
     agent.drain();
@@ -139,7 +139,7 @@ fn what_runs_is_ended_and_its_end_is_told_before_the_close() {
 }
 
 #[test]
-fn what_ignores_every_signal_that_can_be_ignored_is_killed_in_time() {
+fn programs_that_ignore_signals_are_killed_in_time() {
     let (console, agent) = connected();
     console.browser().dispatch("c1", "trap '' TERM HUP INT; echo $$ >&2; while :; do sleep 1; done");
     agent.wait_log(|line| line["message"] == "command started");

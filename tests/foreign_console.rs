@@ -115,7 +115,7 @@ fn registers_connects_beats_reconnects_and_drains() {
 }
 
 #[test]
-fn a_console_process_that_was_killed_and_started_again_is_found_again() {
+fn restarted_console_process_is_found_again() {
     let Some(python) = python() else {
         return skip("foreign_console", "no Python environment under target/venv");
     };

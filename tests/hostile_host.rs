@@ -74,7 +74,7 @@ fn limit_descriptors(agent: &Agent, limit: &str) {
 }
 
 #[test]
-fn while_there_is_no_descriptor_for_a_link_it_says_so_and_dials_again_when_there_is() {
+fn without_descriptors_it_warns_and_dials_once_it_can() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
     console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
@@ -166,8 +166,8 @@ fn within(agent: &Agent, file: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else() {
-    const TEST: &str = "a_full_disk_ends_the_recording_and_the_memory_of_the_id_and_nothing_else";
+fn full_disk_ends_only_the_recording_and_the_identity_file() {
+    const TEST: &str = "full_disk_ends_only_the_recording_and_the_identity_file";
     if !namespace::is_possible() {
         return skip(TEST, "no mount namespace can be had here");
     }
@@ -214,8 +214,8 @@ fn a_disk_that_fills_up_ends_the_recording_behind_a_whole_line() {
 }
 
 #[test]
-fn a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room() {
-    const TEST: &str = "a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room";
+fn full_disk_under_the_audit_refuses_new_work() {
+    const TEST: &str = "full_disk_under_the_audit_refuses_new_work";
     if !namespace::is_possible() {
         return skip(TEST, "no mount namespace can be had here");
     }
@@ -243,9 +243,9 @@ fn a_full_disk_under_the_audit_lets_nothing_begin_until_there_is_room() {
 }
 
 #[test]
-fn where_every_file_system_is_read_only_it_works_and_remembers_nothing() {
+fn read_only_file_systems_cost_only_what_is_remembered() {
     let console = Console::start(Personality::production());
-    let test = "where_every_file_system_is_read_only_it_works_and_remembers_nothing";
+    let test = "read_only_file_systems_cost_only_what_is_remembered";
     // Those that cannot be made so are of the kernel's own.
     let all = "cut -d' ' -f5 /proc/self/mountinfo | while read -r place; do mount -o remount,bind,ro \"$place\"; done \
                2>&- || true";
@@ -339,7 +339,7 @@ fn limit_processes(agent: &Agent, limit: &str) {
 }
 
 #[test]
-fn while_no_process_can_be_started_what_runs_goes_on_and_the_rest_is_refused() {
+fn without_new_processes_the_running_ones_go_on() {
     let console = Console::start(Personality::production());
     let (setup, _program) = as_somebody(&console, &[]);
     let agent = setup.spawn();
@@ -375,7 +375,7 @@ fn while_no_process_can_be_started_what_runs_goes_on_and_the_rest_is_refused() {
 }
 
 #[test]
-fn where_it_cannot_even_have_its_thread_it_says_so_and_leaves_the_rest_to_its_supervisor() {
+fn without_a_thread_it_exits_with_a_clear_line() {
     let console = Console::start(Personality::production());
     let (setup, _program) = as_somebody(&console, &["prlimit", "--nproc=1:"]);
     let agent = setup.spawn();
@@ -397,8 +397,8 @@ fn its_children_are_killed_before_it_when_memory_runs_out() {
 }
 
 #[test]
-fn when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on() {
-    const TEST: &str = "when_memory_runs_out_a_command_is_killed_and_the_agent_beats_on";
+fn out_of_memory_kills_a_command_and_not_the_agent() {
+    const TEST: &str = "out_of_memory_kills_a_command_and_not_the_agent";
     const BYTES: &str = "67108864";
     let group = match Group::new("memory", ["memory.max", "memory.limit_in_bytes"], BYTES) {
         Ok(group) => group,

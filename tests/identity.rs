@@ -28,7 +28,7 @@ fn is_memory_warning(line: &Value) -> bool {
 }
 
 #[test]
-fn a_restart_with_the_state_dials_the_remembered_id_and_makes_no_ghost() {
+fn restart_dials_the_remembered_id() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let (agent, id) = lives(&console, &home);
     agent.drain();
@@ -81,7 +81,7 @@ fn a_reconnect_does_not_register() {
 }
 
 #[test]
-fn an_id_that_the_console_forgot_is_replaced_and_the_new_one_remembered() {
+fn forgotten_id_is_replaced_and_remembered() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let (agent, id) = lives(&console, &home);
     agent.drain();
@@ -137,7 +137,7 @@ fn a_damaged_state_is_one_warning_and_is_mended() {
 }
 
 #[test]
-fn a_state_that_cannot_be_kept_is_one_warning_and_the_agent_goes_on() {
+fn unwritable_state_is_one_warning() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[FLY, ("SINDRI_AGENT_STATE_DIR", "/dev/null/state")]);
     console.frame("heartbeat");

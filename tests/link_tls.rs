@@ -110,8 +110,8 @@ fn tls_and_clear_text_are_told_apart() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_machine_without_roots_trusts_mozillas_and_the_private_authority() {
-    const NAME: &str = "a_machine_without_roots_trusts_mozillas_and_the_private_authority";
+fn without_system_roots_built_in_and_private_ones_count() {
+    const NAME: &str = "without_system_roots_built_in_and_private_ones_count";
     if !namespace::is_possible() {
         return skip(NAME, "no mount namespace can be had here");
     }
@@ -128,8 +128,8 @@ fn a_machine_without_roots_trusts_mozillas_and_the_private_authority() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_root_that_stands_in_a_directory_alone_is_found_at_the_second_attempt() {
-    const NAME: &str = "a_root_that_stands_in_a_directory_alone_is_found_at_the_second_attempt";
+fn root_found_only_in_a_directory_is_used() {
+    const NAME: &str = "root_found_only_in_a_directory_is_used";
     if !namespace::is_possible() {
         return skip(NAME, "no mount namespace can be had here");
     }

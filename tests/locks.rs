@@ -69,7 +69,7 @@ fn only_listed_programs_run_and_never_a_shell_line() {
 /// What a listed program finds around it is the owner's too, or a listed script would be a shell for whoever sets its
 /// environment, and a listed interpreter one for whoever feeds its standard input.
 #[test]
-fn a_listed_program_gets_arguments_from_the_console_and_nothing_else() {
+fn allowed_program_gets_only_its_arguments() {
     let console = Console::start(Personality::production());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (script, list) = (directory.path().join("harmless"), directory.path().join("list"));
@@ -142,8 +142,8 @@ fn a_list_that_is_too_long_lets_nothing_run() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn with_both_locked_nothing_is_ever_executed_whatever_the_console_sends() {
-    const NAME: &str = "with_both_locked_nothing_is_ever_executed_whatever_the_console_sends";
+fn with_both_locks_nothing_is_executed() {
+    const NAME: &str = "with_both_locks_nothing_is_executed";
     let Some(strace) = ["/usr/bin/strace", "/bin/strace"].iter().find(|path| std::path::Path::new(path).exists())
     else {
         return support::skip(NAME, "there is no strace");

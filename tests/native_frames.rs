@@ -242,7 +242,7 @@ fn a_binary_message_is_ignored() {
 }
 
 #[test]
-fn the_largest_message_is_read_and_a_larger_one_ends_the_connection_with_1009() {
+fn message_above_the_limit_closes_with_1009() {
     let stage = stage();
     let frame = |bytes: usize| {
         let bare = json!({"protocol_version": "1.0", "type": "fleet:filler", "payload": {"x": ""}}).to_string();

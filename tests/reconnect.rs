@@ -115,7 +115,7 @@ fn a_close_with_1011() {
 }
 
 #[test]
-fn a_close_with_1001_1012_or_1013_says_that_the_console_goes_away() {
+fn close_1001_1012_1013_mean_the_console_goes_away() {
     std::thread::scope(|scope| {
         for code in [1001, 1012, 1013] {
             scope.spawn(move || closed_with(code, "going away"));

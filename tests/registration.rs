@@ -60,7 +60,7 @@ fn what_is_not_known_is_left_out_and_tags_are_an_object() {
 }
 
 #[test]
-fn the_other_path_is_tried_on_404_and_the_id_it_gives_is_dialled() {
+fn other_path_is_tried_on_404_and_its_id_dialled() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_PROVIDER", "docker")]);
     assert_eq!(console.registration_answered(1, 404).request().path, DESIGNED);
@@ -74,7 +74,7 @@ fn the_other_path_is_tried_on_404_and_the_id_it_gives_is_dialled() {
 }
 
 #[test]
-fn the_other_path_is_tried_on_405_and_without_either_the_configured_id_is_dialled() {
+fn without_either_path_on_405_the_configured_id_is_dialled() {
     let console = Console::start(Personality::designed());
     console.answer_registration(Answer::status(405));
     let agent = Agent::spawn(&console, &[]);
@@ -213,7 +213,7 @@ fn answers_that_are_none_are_tried_again() {
 }
 
 #[test]
-fn a_rejection_is_one_error_with_the_consoles_words_and_the_configured_id_is_dialled() {
+fn rejection_is_one_error_and_the_configured_id_is_dialled() {
     let console = Console::start(Personality::designed());
     let rejection = Answer::status(400).json(&json!({"error": "Bad Request", "message": "no such fleet"}));
     console.answer_registrations(Some(rejection));
@@ -264,7 +264,7 @@ fn a_redirect_is_said_and_not_followed() {
 }
 
 #[test]
-fn an_answer_that_never_comes_is_given_up_and_one_that_takes_seconds_is_not() {
+fn slow_answer_is_waited_for_and_a_missing_one_given_up() {
     let console = Console::start(Personality::designed());
     console.answer_registration(Answer::never());
     console.answer_registration(Answer::usual().delay(Duration::from_secs(4)));
@@ -277,7 +277,7 @@ fn an_answer_that_never_comes_is_given_up_and_one_that_takes_seconds_is_not() {
 }
 
 #[test]
-fn a_prefix_in_the_url_is_kept_and_its_trailing_slashes_are_dropped() {
+fn prefix_in_the_url_is_kept_without_trailing_slashes() {
     let console = Console::start(Personality::production().under("/fleet/console"));
     let setup = Setup::new(&console).env("SINDRI_CONSOLE_URL", format!("{}//", console.url()));
     let agent = setup.env("SINDRI_PROVIDER", "fly").spawn();

@@ -80,7 +80,7 @@ fn every_story_says_what_it_shows() {
 }
 
 #[test]
-fn a_story_that_is_not_true_fails_with_what_differs_and_the_way_there() {
+fn wrong_scenario_fails_with_the_difference_and_its_line() {
     let path = stories().remove("cold_start").expect("the first of all stories");
     let text = fs::read_to_string(path).expect("it can be read");
     let wrong = text.replacen(r#"{"kind":"dial","link":1}"#, r#"{"kind":"dial","link":2},{"kind":"exit"}"#, 1);

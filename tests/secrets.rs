@@ -152,8 +152,8 @@ const COPIES: usize = 4;
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_sent() {
-    const TEST: &str = "the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_sent";
+fn memory_holds_the_key_only_where_it_must() {
+    const TEST: &str = "memory_holds_the_key_only_where_it_must";
     if !rustix::process::geteuid().is_root() {
         return support::skip(TEST, "only root can look into the memory of an agent");
     }
@@ -179,7 +179,7 @@ fn the_memory_of_the_agent_holds_the_key_where_it_must_and_no_request_that_was_s
 }
 
 #[test]
-fn a_key_with_every_legal_character_is_sent_as_it_is_and_told_in_no_form() {
+fn key_with_every_legal_character_is_sent_and_never_shown() {
     // `Agent` looks for every form in everything that was written when it is dropped.
     let key = r##"drp!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~0123456789"##;
     let console = Console::start(Personality::designed());

@@ -114,7 +114,7 @@ fn garbage_flows_and_bad_text_does_not_stop_it() {
 }
 
 #[test]
-fn a_background_process_holds_the_end_up_for_half_a_second_at_most() {
+fn background_process_delays_the_end_by_500_ms_at_most() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
     console.browser().input("s", b"(trap '' HUP; exec sleep 100) & echo left=$!=; exit 4\n");
@@ -135,7 +135,7 @@ fn a_background_process_holds_the_end_up_for_half_a_second_at_most() {
 }
 
 #[test]
-fn what_the_window_kept_in_the_terminal_when_the_shell_went_is_read_all_the_same() {
+fn output_left_in_the_terminal_is_read_after_the_shell_ended() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
     // More than goes out unanswered, less than that and what a terminal holds by itself: the shell is not held up.

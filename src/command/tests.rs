@@ -349,7 +349,7 @@ fn what_was_allowed_can_be_taken_back() {
 }
 
 #[test]
-fn what_was_not_allowed_is_in_the_result_and_the_stream_at_the_end() {
+fn refused_output_is_in_the_result_and_the_stream() {
     let mut bench = Bench::new("rest");
     bench.start(Spec { stream: true, ..shell("echo one; echo two >&2") });
     assert_eq!(bench.until(is_exit), Some(0));

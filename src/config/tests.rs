@@ -279,7 +279,7 @@ fn no_part_or_spelling_of_the_key_is_told() {
 }
 
 #[test]
-fn a_password_is_not_told_even_where_it_stands_before_what_is_no_scheme() {
+fn password_before_an_invalid_scheme_is_not_shown() {
     let shown = url::without_user_information;
     assert_eq!(shown("http://user:pass@proxy"), "http://…@proxy");
     assert_eq!(shown("user:pass@proxy"), "…@proxy");

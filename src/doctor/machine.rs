@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_can_be_made_where_its_parent_can_be_written() {
+    fn missing_directory_is_fine_below_a_writable_one() {
         let home = tempfile::tempdir().expect("a directory");
         assert!(writable(&home.path().join("a/b/c")).is_ok());
         std::fs::write(home.path().join("file"), "").expect("a file");

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_is_told_by_its_common_name_or_else_its_organisation() {
+    fn issuer_is_named_by_common_name_or_organisation() {
         let both = [(DnType::OrganizationName, "Let's Encrypt"), (DnType::CommonName, "R11\n")];
         assert_eq!(issuer(&certificate(&both)).as_deref(), Some("R11 "));
         assert_eq!(issuer(&certificate(&both[..1])).as_deref(), Some("Let's Encrypt"));

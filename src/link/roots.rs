@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_bundle_holds_what_the_directories_hold_where_a_machine_has_both() {
+    fn bundle_and_directories_hold_the_same_roots() {
         let count = |extent| load_roots(&Trust::default(), extent).expect("nothing was named").store.len();
         let (bundle, whole) = (count(Extent::Bundle), count(Extent::Whole));
         assert!(bundle > 0 && bundle <= whole, "{bundle} of {whole}");

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_character_goes_when_its_time_is_up_or_nothing_follows() {
+    fn incomplete_character_goes_at_its_deadline_or_the_end() {
         let mut output = output();
         output.scrollback.append(b"\xe2\x82");
         assert!(!output.has_news());
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_loop_does_not_know_of_completes_no_character_that_it_asks_for() {
+    fn unreported_bytes_complete_no_requested_character() {
         let mut output = output();
         output.scrollback.append(b"x\xe2\x82");
         assert_eq!(output.tell(), 0..3);

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_line_a_replay_starts_with_a_sequence_or_a_character() {
+    fn replay_without_a_line_starts_at_a_sequence() {
         assert_eq!(start_after(1, b"abc\x1b[1mdef").0, b"\x1b[1mdef");
         assert_eq!(start_after(2, b"\x1b[1;31mdef").0, b"def");
         assert_eq!(start_after(2, "€uro".as_bytes()).0, b"uro");

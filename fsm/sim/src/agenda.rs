@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_comes_first_and_what_was_noted_first_among_equals() {
+    fn earliest_first_then_in_order_of_entry() {
         let mut agenda = Agenda::new();
         for (at_ms, event) in [(5, 'c'), (1, 'a'), (5, 'd'), (3, 'b')] {
             agenda.note(at_ms, event);

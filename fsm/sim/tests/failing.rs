@@ -40,7 +40,7 @@ fn fault_outside_the_driver_leaves_scenario_that_replays() {
 }
 
 #[test]
-fn other_policy_leaves_scenario_that_sound_driver_does_not_follow() {
+fn scenario_of_a_planted_fault_fails_on_the_sound_driver() {
     let fault = Planted::DrainWithoutDeadline;
     let seed = first(fault);
     let failure = failure::tell(seed, Some(fault)).expect("it fails again");

@@ -96,7 +96,7 @@ fn a_command_that_cannot_be_started_is_answered_at_once() {
 }
 
 #[test]
-fn a_background_child_delays_the_result_by_half_a_second_and_lives() {
+fn background_child_delays_the_result_by_500_ms_and_lives() {
     let mut bench = Bench::new();
     bench.run(1, 0);
     assert_eq!(bench.tell(1, CommandFact::Exited { code: 0 }), []);
@@ -120,7 +120,7 @@ fn timeout_counts_from_start_order_terminates_then_kills() {
 }
 
 #[test]
-fn what_outlives_a_terminated_command_is_killed_before_the_answer() {
+fn rest_of_a_terminated_command_is_killed_before_its_result() {
     let mut bench = Bench::new();
     let killed = [Order::KillCommand { command: CommandKey(1) }, finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)];
     bench.run(1, 1);
@@ -157,7 +157,7 @@ fn timeouts_are_clamped() {
 }
 
 #[test]
-fn a_cancel_terminates_a_command_that_runs_and_answers_one_that_waits() {
+fn cancel_ends_a_running_command_and_answers_a_waiting_one() {
     let mut bench = Bench::new();
     for command in 0..=16 {
         bench.request(command);
@@ -305,7 +305,7 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
 }
 
 #[test]
-fn a_drain_leaves_the_reason_of_a_command_that_was_told_to_end_before() {
+fn drain_keeps_the_earlier_reason_of_an_ending_command() {
     let mut bench = Bench::new();
     bench.run(1, 1);
     bench.pass_ms(1);

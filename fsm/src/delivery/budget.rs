@@ -206,7 +206,7 @@ mod tests {
     const SHARED: usize = BUDGET_BYTES - RELIABLE_BYTES_MAX;
 
     #[test]
-    fn a_detached_scrollback_gives_all_that_it_can_spare_and_not_a_byte_more() {
+    fn detached_scrollback_gives_exactly_what_it_can_spare() {
         let full = || {
             let budget = Budget::new();
             assert!(

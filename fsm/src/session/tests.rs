@@ -122,7 +122,7 @@ fn a_close_after_the_exit_kills_nothing() {
 }
 
 #[test]
-fn a_shell_that_lets_go_of_its_terminal_is_hung_up_and_left_alone() {
+fn shell_that_closes_its_terminal_is_hung_up() {
     let mut stage = Stage::new();
     stage.tell(EndOfOutput);
     assert_eq!(stage.pass(EXIT_AFTER_EOF_TIMEOUT_MS), [HANG_UP]);
@@ -152,7 +152,7 @@ fn ten_minutes_without_a_link_make_an_orphan() {
 }
 
 #[test]
-fn a_link_alone_does_not_stop_the_clock_but_somebody_who_comes_back_does() {
+fn only_an_attach_stops_the_limit_of_a_session() {
     let mut stage = Stage::new();
     stage.sessions.link_down(stage.now);
     stage.pass(ORPHAN_MS / 2);
@@ -170,7 +170,7 @@ fn a_link_alone_does_not_stop_the_clock_but_somebody_who_comes_back_does() {
 }
 
 #[test]
-fn a_session_that_is_opened_or_used_without_a_link_has_its_clock() {
+fn session_used_without_a_link_has_a_limit() {
     let mut stage = Stage::new();
     stage.sessions.link_down(stage.now);
     stage.pass(1_000);

@@ -7,7 +7,7 @@ use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
 #[test]
-fn a_pong_acknowledges_what_went_before_its_ping_and_nothing_after() {
+fn pong_acknowledges_only_what_went_before_its_ping() {
     let mut bench = Bench::online();
     let before = bench.push(Kind::Event, "before");
     bench.drain();
@@ -20,7 +20,7 @@ fn a_pong_acknowledges_what_went_before_its_ping_and_nothing_after() {
 }
 
 #[test]
-fn a_pong_counts_the_frames_that_it_acknowledges_those_of_a_replay_too() {
+fn pong_counts_acknowledged_frames_and_replays() {
     let mut bench = Bench::online();
     bench.open(T, 10);
     bench.drain();
@@ -47,7 +47,7 @@ fn a_pong_acknowledges_no_byte_that_went_after_its_ping() {
 }
 
 #[test]
-fn what_is_acknowledged_together_is_under_way_no_more_and_nothing_else_is() {
+fn only_what_is_acknowledged_leaves_the_window() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
     for _ in 0..3 {

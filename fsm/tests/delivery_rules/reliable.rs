@@ -110,7 +110,7 @@ fn room_that_was_promised_is_there() {
 }
 
 #[test]
-fn a_result_over_which_three_links_ended_is_cut_and_then_dropped() {
+fn result_that_ended_three_links_is_cut_then_dropped() {
     let mut bench = Bench::offline();
     let message = Reliable { kind: Kind::Result, size_bytes: 700_000, after: After::NOTHING, promised: false };
     let number = bench.ledger.push(message, "long").expect("room").number;
@@ -139,7 +139,7 @@ fn a_result_over_which_three_links_ended_is_cut_and_then_dropped() {
 }
 
 #[test]
-fn a_result_that_is_no_longer_than_what_it_would_be_cut_to_is_dropped() {
+fn result_too_short_to_cut_is_dropped() {
     for (size_bytes, is_cut) in [(16_384, false), (16_385, true)] {
         let mut bench = Bench::offline();
         let message = Reliable { kind: Kind::Result, size_bytes, after: After::NOTHING, promised: false };
@@ -198,7 +198,7 @@ fn an_event_over_which_three_links_ended_is_dropped() {
 }
 
 #[test]
-fn nothing_is_blamed_that_was_not_sent_or_not_three_times_in_a_row() {
+fn only_three_links_in_a_row_blame_what_was_sent() {
     let mut bench = Bench::offline();
     bench.push(Kind::Event, "event");
     let end = LinkEnd::Closed { code: 1009 };
@@ -241,7 +241,7 @@ fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
 }
 
 #[test]
-fn after_an_end_over_a_message_each_is_marked_so_that_the_right_one_is_blamed() {
+fn each_message_is_marked_after_a_link_ended_over_one() {
     let mut bench = Bench::offline();
     bench.push(Kind::Event, "harmless");
     let culprit = bench.push(Kind::Event, "culprit");

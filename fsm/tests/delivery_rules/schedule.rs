@@ -53,7 +53,7 @@ fn a_streamed_result_waits_for_both_its_streams() {
 }
 
 #[test]
-fn control_goes_first_then_what_is_reliable_then_who_types_then_bulk() {
+fn order_is_control_reliable_interactive_bulk() {
     let mut bench = Bench::online();
     bench.open(T, 100_000);
     bench.open(U, 10);
@@ -209,7 +209,7 @@ fn batches_are_small_on_a_slow_link_and_large_on_a_fast_one() {
 }
 
 #[test]
-fn a_stream_that_could_not_be_read_while_the_link_was_full_may_be_once_there_is_room() {
+fn blocked_stream_is_read_once_there_is_room() {
     let mut bench = Bench::online();
     bench.open(T, 100_000);
     bench.open(U, 100_000);
@@ -241,7 +241,7 @@ fn who_has_sent_much_and_types_now_still_goes_before_bulk() {
 }
 
 #[test]
-fn several_streams_are_marked_before_the_window_of_the_link_is_used_up() {
+fn streams_are_marked_before_the_window_is_full() {
     let mut bench = Bench::online();
     [T, U, V].into_iter().for_each(|stream| bench.open(stream, 100_000));
     let mut frames = 0;

@@ -49,7 +49,7 @@ fn a_gap_before_unacknowledged_bytes_waits_for_their_fate() {
 }
 
 #[test]
-fn a_held_back_character_waits_for_its_rest_and_no_frame_is_sent_for_it() {
+fn incomplete_character_sends_no_frame() {
     let mut bench = Bench::online();
     bench.open(T, 2);
     assert_eq!(bench.next_cutting(0), Some(Sent::Bytes(T, 0, 0)));
@@ -97,7 +97,7 @@ fn a_replay_that_a_link_cut_off_starts_over() {
 }
 
 #[test]
-fn a_replay_in_the_middle_of_a_character_does_not_wait_for_its_rest() {
+fn replay_within_a_character_does_not_wait() {
     let mut bench = Bench::online();
     bench.open(T, 2);
     bench.ledger.replay(T, 0);

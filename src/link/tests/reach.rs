@@ -4,7 +4,7 @@ use super::*;
 use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 
 #[test]
-fn a_registration_says_what_the_wire_wants_and_reports_what_it_is_told() {
+fn registration_follows_the_wire_and_reports_the_answer() {
     run(async |mut rig| {
         rig.link.register(RegistrationAttempt(7), RegisterPath::Designed, "{\"a\":1}".to_owned());
         let body = r#"{"id":"inst-9","name":"x"}"#;

@@ -40,7 +40,7 @@ fn both_exchanges_go_through_a_tunnel() {
 }
 
 #[test]
-fn a_proxy_that_gives_no_tunnel_is_named_with_what_is_to_be_done() {
+fn proxy_that_refuses_a_tunnel_is_named_with_a_remedy() {
     let cases = [
         ("", "407 Auth\r\n\r\n", "it demands credentials: put user and password into HTTP_PROXY"),
         ("u:secret@", "407 Auth\r\n\r\n", "it refuses the credentials in HTTP_PROXY"),

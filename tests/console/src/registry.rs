@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_old_connection_takes_the_new_one_out_of_the_table() {
+    fn end_of_the_old_connection_unroutes_the_new_one() {
         let production = Personality::production();
         let mut registry = Registry::default();
         registry.know("i");

@@ -58,7 +58,7 @@ fn play(steps: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn on_a_terminal_it_draws_takes_a_command_and_a_shell_and_ends_at_q() {
+fn terminal_demo_runs_a_command_and_a_shell_until_q() {
     let shown = play(&[
         ("agent started", ":echo sa''id\r"),
         ("said", "t"),

@@ -92,7 +92,7 @@ fn a_second_connection_replaces_the_first_and_loses_its_route() {
 }
 
 #[test]
-fn a_stalled_link_is_given_up_and_takes_the_route_of_the_next_with_it() {
+fn end_of_a_stalled_link_unroutes_the_next_one() {
     let mut personality = Personality::production();
     personality.gives_up_after = Duration::from_millis(200);
     let console = Console::start(personality);

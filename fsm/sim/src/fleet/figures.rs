@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn registrations_are_counted_by_address_and_by_what_became_of_them() {
+    fn registrations_are_counted_by_address_and_outcome() {
         let mut figures = Figures::new(4, 10_000, 0);
         figures.registered(9_000, 1, true);
         for (at_ms, accepted) in [(10_000, true), (11_000, false), (12_000, false), (71_000, true), (72_000, false)] {

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_behind_one_address_register_once_a_minute_each_until_the_console_has_taken_them() {
+    fn hundred_agents_behind_one_address_all_register() {
         for story in [Story::Forgets, Story::ColdStart] {
             let fleet = Fleet { behind_one_address: 100, ..fleet(200) };
             let figures = fleet.live(story);

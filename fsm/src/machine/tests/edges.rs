@@ -51,7 +51,7 @@ fn answered(driver: &mut Driver) {
 }
 
 #[test]
-fn a_resync_that_nobody_answers_is_tried_three_times_and_no_more() {
+fn unanswered_resync_is_tried_three_times() {
     let mut driver = after_a_loss(3);
     for attempt in 1..=Policy::default().resync_tries_max {
         assert!(resyncs(&mut driver), "the {attempt}. try");
@@ -81,7 +81,7 @@ fn a_resync_that_was_answered_begins_the_count_anew() {
 }
 
 #[test]
-fn a_clean_close_needs_no_resync_from_the_moment_at_which_the_console_has_forgotten() {
+fn clean_close_needs_no_resync() {
     for (after_ms, due) in [(Policy::default().resync_ms - 1, true), (Policy::default().resync_ms, false)] {
         let mut driver = Driver::ready(4);
         driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });

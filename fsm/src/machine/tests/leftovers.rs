@@ -115,7 +115,7 @@ fn an_orderly_life_leaves_nothing_that_no_state_has_a_use_for() {
 }
 
 #[test]
-fn what_is_told_of_the_own_link_on_the_way_out_is_counted_as_nothing_odd() {
+fn reports_of_the_own_link_while_draining_are_expected() {
     let mut flushing = Driver::ready(5);
     run_command(&mut flushing, CommandKey(1));
     flushing.fact(Fact::ShutdownRequested);
@@ -192,7 +192,7 @@ fn the_clocks_of_sessions_and_commands_run_on_the_same_ticks() {
 }
 
 #[test]
-fn a_session_is_an_orphan_while_nobody_can_reach_it_and_ends_by_its_limit() {
+fn unreachable_session_ends_at_its_limit() {
     let mut driver = Driver::ready(9);
     driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opening });
     driver.fact(Fact::Session { session: SessionKey(1), what: SessionFact::Opened });

@@ -67,7 +67,7 @@ fn there_is_one_registration_and_one_link_at_a_time() {
 }
 
 #[test]
-fn a_socket_is_waited_for_until_it_is_gone_or_cannot_be_waited_for_any_more() {
+fn old_socket_is_waited_for_within_a_bound() {
     let Policy { close_ms, redial_gap_ms, .. } = Policy::default();
     let closed = || {
         let mut watch = Watch::linked();

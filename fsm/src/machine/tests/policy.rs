@@ -46,7 +46,7 @@ fn a_registration_has_fifteen_seconds_and_a_dial_ten() {
 }
 
 #[test]
-fn the_first_retry_comes_within_two_seconds_but_not_before_the_socket_is_gone_for_250_ms() {
+fn first_retry_comes_in_2_s_and_250_ms_after_the_socket() {
     let measure = |seed| {
         let mut driver = Driver::ready(seed);
         driver.live_for_ms(31_000);
@@ -84,7 +84,7 @@ fn a_dial_waits_for_the_old_socket_and_drops_it_in_the_end() {
 }
 
 #[test]
-fn a_drop_that_is_never_answered_does_not_keep_the_agent_from_dialling() {
+fn unanswered_drop_does_not_prevent_a_dial() {
     let mut driver = Driver::ready(2);
     driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Reset });
     assert!(driver.until(is_dial) <= 2_000 + 2_000 + 250);
@@ -181,7 +181,7 @@ fn an_unknown_instance_registers_anew_after_up_to_five_seconds() {
 }
 
 #[test]
-fn a_registration_tries_the_other_path_and_the_other_name_and_then_goes_on_without() {
+fn registration_tries_other_path_and_name_then_goes_on() {
     let mut driver = registering(4);
     let orders = answered(&mut driver, 404, None);
     let path = RegisterPath::Observed;
@@ -230,7 +230,7 @@ fn refused_link_emits_neither_connect_nor_disconnect() {
 }
 
 #[test]
-fn a_console_without_either_path_is_dialled_with_the_configured_id() {
+fn without_either_path_the_configured_id_is_dialled() {
     let mut driver = registering(4);
     answered(&mut driver, 405, None);
     assert_eq!(answered(&mut driver, 404, None), [Order::Report { problem: Problem::RegistrationRejected }]);
@@ -285,7 +285,7 @@ fn replacements_16_minutes_apart_are_not_reported() {
 }
 
 #[test]
-fn a_ping_goes_out_every_ten_seconds_and_silence_kills_ten_seconds_after_it_was_written() {
+fn ping_every_10_s_and_silence_of_10_s_ends_the_link() {
     let mut driver = Driver::ready(6);
     let is_ping = |order: &Order| matches!(order, Order::SendPing { .. });
     assert_eq!(driver.until(is_ping), 10_000);
@@ -318,7 +318,7 @@ fn a_stalled_write_kills_the_link() {
 }
 
 #[test]
-fn an_unclean_loss_is_cured_once_forty_seconds_after_the_next_link_is_ready() {
+fn unclean_loss_is_resynced_once_after_40_s() {
     let mut driver = Driver::ready(7);
     driver.fact(Fact::LinkLost { link: LinkId(1), cause: Loss::Eof });
     driver.fact(Fact::LinkClosed { link: LinkId(1) });
@@ -409,7 +409,7 @@ fn a_clean_loss_needs_no_resync() {
 }
 
 #[test]
-fn heartbeats_come_at_once_and_then_at_80_to_95_percent_whatever_the_reconnects() {
+fn heartbeats_come_at_80_to_95_percent_of_the_interval() {
     let measure = |seed| {
         let mut driver = Driver::ready(seed);
         let is_beat = |order: &Order| matches!(order, Order::SendHeartbeat { .. });
@@ -437,7 +437,7 @@ fn metrics_keep_their_schedule_over_a_reconnect() {
 }
 
 #[test]
-fn the_gate_opens_for_state_after_one_second_and_for_all_after_five_or_at_the_greeting() {
+fn gate_opens_after_1_s_and_5_s_or_at_the_greeting() {
     let mut driver = Driver::dialling(9);
     assert_eq!(driver.fact(Fact::LinkOpened { link: LinkId(1) }), []);
     let connect = Order::Emit { event: Event::Connect { attempts: 1, offline_ms: 0 } };
@@ -454,7 +454,7 @@ fn the_gate_opens_for_state_after_one_second_and_for_all_after_five_or_at_the_gr
 }
 
 #[test]
-fn a_jump_of_the_clock_fires_nothing_and_probes_the_link_with_five_seconds() {
+fn clock_jump_fires_nothing_and_probes_the_link() {
     let mut driver = Driver::ready(10);
     driver.tick();
     driver.now = driver.now.after_ms(3_600_000);
@@ -486,7 +486,7 @@ fn the_drain_follows_its_time_table() {
 }
 
 #[test]
-fn the_result_of_the_last_command_is_delivered_before_the_close_frame() {
+fn last_result_is_delivered_before_the_close_frame() {
     let mut driver = Driver::ready(11);
     let tell = |driver: &mut Driver, what| driver.fact(Fact::Command { command: CommandKey(1), what });
     tell(&mut driver, CommandFact::Requested { id_hash: 1, timeout_ms: 0 });

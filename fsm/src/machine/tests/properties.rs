@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_facts_at_any_time_keep_the_invariants_and_leave_a_way_back(
+    fn invariants_hold_for_any_facts_at_any_time(
         seed: u64,
         steps in proptest::collection::vec((facts(), 0u64..5_000), 1..200),
     ) {
