@@ -1,8 +1,9 @@
 //! Tells the program which commit it was made from, for `--version`.
 //!
-//! It does not look at the work tree, the time, or the machine: two builds of one commit give the same bytes. The commit
-//! is, in this order, the value of `DRAUPNIR_COMMIT` (for packagers), what git says when this is its work tree, what
-//! `git archive` wrote into `.commit`, or nothing. The result is `DRAUPNIR_VERSION`: `1.2.3 (0123456789ab)` or `1.2.3`.
+//! It does not look at the work tree, the time, or the machine: two builds of one commit give the same bytes. The
+//! commit is, in this order, the value of `DRAUPNIR_COMMIT` (for packagers), what git says when this is its work tree,
+//! what `git archive` wrote into `.commit`, or nothing. The result is `DRAUPNIR_VERSION`: `1.2.3 (0123456789ab)` or
+//! `1.2.3`.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +29,8 @@ fn main() {
 
 /// The commit of the work tree that this file is at the top of, if git is installed and knows it.
 fn from_git() -> Option<String> {
-    // A directory, or a file in a work tree beside the first one. An unpacked archive may lie inside another repository.
+    // A directory, or a file in a work tree beside the first one. An unpacked archive may lie inside another
+    // repository.
     if !Path::new(".git").exists() {
         return None;
     }

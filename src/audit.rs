@@ -1,9 +1,9 @@
 //! The audit: one JSON line for each terminal and command that begins or ends (`SINDRI_AGENT_AUDIT`).
 //!
 //! A line names ids, programs and their arguments, exit codes and byte counts; never output, never an environment. The
-//! caller enqueues a line, goes on, and starts a terminal or command only after [`Report::Written`] for its line. The file
-//! is only ever appended to, readable by its owner alone (`own_file`); each line is one write, off the loop's thread
-//! (`writer`).
+//! caller enqueues a line, goes on, and starts a terminal or command only after [`Report::Written`] for its line. The
+//! file is only ever appended to, readable by its owner alone (`own_file`); each line is one write, off the loop's
+//! thread (`writer`).
 
 use crate::protocol::Timestamp;
 use crate::report::{REPORTS_MAX, Reporter};
@@ -17,7 +17,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// How much may wait for the file, in bytes: the lines of four dispatches with the longest arguments that a message holds.
+/// How much may wait for the file, in bytes: the lines of four dispatches with the longest arguments that a message
+/// holds.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
 
 /// What the queue counts for a line besides its text, in bytes.
@@ -27,7 +28,8 @@ const LINE_OVERHEAD_BYTES: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId(pub u64);
 
-/// What happened to a line. Each line that was [queued](Accepted::Queued) has exactly one report, in the order of the lines.
+/// What happened to a line. Each line that was [queued](Accepted::Queued) has exactly one report, in the order of the
+/// lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// It is in the file.

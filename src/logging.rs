@@ -1,9 +1,9 @@
 //! Logging: where lines go, which ones, and what must not be in them.
 //!
 //! Lines go to standard error: JSON, or readable ones where that is a terminal. Nothing in the agent logs the key; the
-//! writer here is the last line of defence against what a library might put into an error: it replaces the key in a line.
-//! The caller formats a line and enqueues it; a thread of its own writes it (`writer`). While standard error takes
-//! nothing, lines beyond the bound are dropped and counted. The agent keeps its own log file short (`own_log`).
+//! writer here is the last line of defence against what a library might put into an error: it replaces the key in a
+//! line. The caller formats a line and enqueues it; a thread of its own writes it (`writer`). While standard error
+//! takes nothing, lines beyond the bound are dropped and counted. The agent keeps its own log file short (`own_log`).
 
 use crate::config::{Config, LogLevel, REDACTED, Secret};
 use crate::own_log::OwnLog;
@@ -104,8 +104,8 @@ impl Redacting {
         line
     }
 
-    /// Enqueues a line, or counts it. Lines that were dropped leave one notice at the end of the queue, which says how many
-    /// there were once the lines before it are written.
+    /// Enqueues a line, or counts it. Lines that were dropped leave one notice at the end of the queue, which says how
+    /// many there were once the lines before it are written.
     fn log(&self, line: &[u8]) {
         let line: Arc<[u8]> = self.redacted(line).into();
         let (sink, dropped, queued) = (Arc::clone(&self.sink), Arc::clone(&self.dropped), Arc::clone(&line));

@@ -1,8 +1,8 @@
 //! Opens a file that the agent writes for its owner alone: the audit, the recording, its state; and reads small files.
 //!
-//! It does not trust what stands there. Where others may write to the directory, one of them may have put a symbolic link
-//! there, so that root writes into a file of his choice; a FIFO, so that opening it waits for ever; or a file of his own,
-//! to read and change what is written. It makes no directory but that of a file that it replaces.
+//! It does not trust what stands there. Where others may write to the directory, one of them may have put a symbolic
+//! link there, so that root writes into a file of his choice; a FIFO, so that opening it waits for ever; or a file of
+//! his own, to read and change what is written. It makes no directory but that of a file that it replaces.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
@@ -46,8 +46,8 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Replaces a file whole, and makes its directory: on the disk before it takes the old one's place, so that a crash leaves
-/// the old one or the new one.
+/// Replaces a file whole, and makes its directory: on the disk before it takes the old one's place, so that a crash
+/// leaves the old one or the new one.
 ///
 /// # Errors
 /// The system refuses it; then the old one stays.

@@ -1,8 +1,8 @@
 //! Keeps the agent's own log file short: renames it to `.1` at a length, and opens it again.
 //!
-//! Only a file that is standard error is touched, and only where nobody else looks after it: `~/.sindri/logs/draupnir.log`,
-//! or any once `SINDRI_AGENT_LOG_MAX` is set. It must be a regular file of this user with one link. All calls here are off
-//! the loop's thread, because they may hang. Sizes are in bytes.
+//! Only a file that is standard error is touched, and only where nobody else looks after it:
+//! `~/.sindri/logs/draupnir.log`, or any once `SINDRI_AGENT_LOG_MAX` is set. It must be a regular file of this user
+//! with one link. All calls here are off the loop's thread, because they may hang. Sizes are in bytes.
 
 use rustix::fs::{FileType, Stat, fstat};
 use std::fs::{self, OpenOptions, Permissions};

@@ -1,7 +1,7 @@
 //! Checks the files that the configuration names before the agent starts, so that a mistake shows at once.
 //!
-//! It changes no file. A file system that does not answer costs one log line: the agent starts and reads the file when it
-//! needs it.
+//! It changes no file. A file system that does not answer costs one log line: the agent starts and reads the file when
+//! it needs it.
 
 use crate::config::{Config, TerminalPolicy};
 use crate::file_timeout;

@@ -1,9 +1,10 @@
 //! What a panic leads to: a line in the log, and the same program anew in the same process.
 //!
 //! Release builds abort on a panic: to unwind instead, task by task, would cost 366 KB of the binary, more than a tenth
-//! of it. So the hook starts the program in place, with the same number for whoever supervises it. The shells and commands
-//! of the old life are killed: the new one knows nothing of them. A program that panics again and again is left to the
-//! supervisor, which can wait longer than we should. It does not catch what is no panic: a signal from the kernel.
+//! of it. So the hook starts the program in place, with the same number for whoever supervises it. The shells and
+//! commands of the old life are killed: the new one knows nothing of them. A program that panics again and again is
+//! left to the supervisor, which can wait longer than we should. It does not catch what is no panic: a signal from the
+//! kernel.
 
 use crate::config::Secret;
 use draupnir_fsm::driver::PanicHistory;
@@ -21,8 +22,8 @@ const KEY_VARIABLE: &str = crate::config::API_KEY_VARIABLE;
 /// The longest message of a panic that is logged, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 1_024;
 
-/// Reads what the process before this one left, and removes it so that no child sees it. To be called from `main`, before
-/// any thread is started.
+/// Reads what the process before this one left, and removes it so that no child sees it. To be called from `main`,
+/// before any thread is started.
 pub fn take_history() -> PanicHistory {
     let left = std::env::var(VARIABLE).ok();
     if left.is_some() {

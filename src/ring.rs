@@ -1,10 +1,10 @@
 //! The last bytes of a stream, by their offset: what can still be sent, or sent again.
 //!
-//! It does not know what the bytes are. It grows as it fills, in steps that the owner has to grant (all buffers share one
-//! budget); without a grant it drops its oldest bytes sooner.
+//! It does not know what the bytes are. It grows as it fills, in steps that the owner has to grant (all buffers share
+//! one budget); without a grant it drops its oldest bytes sooner.
 //!
-//! Invariants: it holds the bytes of one range without a gap, up to the last byte pushed; never more than its bound, nor
-//! than it was granted or may hold without a grant.
+//! Invariants: it holds the bytes of one range without a gap, up to the last byte pushed; never more than its bound,
+//! nor than it was granted or may hold without a grant.
 //!
 //! Units: offsets count bytes since the start of the stream.
 

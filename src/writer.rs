@@ -1,8 +1,8 @@
 //! Writes files off the loop's thread: each file has a bounded queue, and a thread that lives only while there is work.
 //!
-//! A file system that hangs stops the thread of that file and nothing else: the caller enqueues and returns. Jobs of one
-//! writer run one after the other, in the order in which they came; two writers do not wait for each other. At rest no
-//! writer has a thread. Sizes are in bytes.
+//! A file system that hangs stops the thread of that file and nothing else: the caller enqueues and returns. Jobs of
+//! one writer run one after the other, in the order in which they came; two writers do not wait for each other. At rest
+//! no writer has a thread. Sizes are in bytes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,13 +12,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the start waits for a file to be opened. The same 5 s after which a request without its audit line is refused.
+/// How long the start waits for a file to be opened. The same 5 s after which a request without its audit line is
+/// refused.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long exit and panic wait for what is still to be written.
 pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a thread waits for the next job before it ends: bursts of lines share one thread, and an idle agent has none.
+/// How long a thread waits for the next job before it ends: bursts of lines share one thread, and an idle agent has
+/// none.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// How often [`flush_all`] looks. It must not sleep on a lock that the panicking thread may hold.

@@ -163,7 +163,8 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
     let started = std::fs::read_to_string(home.join("started")).expect("they ran");
     let started: Vec<usize> = started.lines().map(|line| line.parse().expect("a number")).collect();
     assert_eq!(started.len(), 271);
-    // In which order the shells then get to say so is the kernel's to decide; the agent's own log tells when it began to start each.
+    // In which order the shells then get to say so is the kernel's to decide; the agent's own log tells when it began
+    // to start each.
     let text = agent.log().text();
     let begun: Vec<u64> = text
         .lines()

@@ -234,8 +234,8 @@ fn is_repeat(records: &[std::sync::Arc<Record>], record: &Record) -> bool {
         })
 }
 
-/// Had the agent surely received the Pong for a Ping behind this message, on an earlier connection than `link`? It had if
-/// it carried out a command that the console sent there after that Pong.
+/// Had the agent surely received the Pong for a Ping behind this message, on an earlier connection than `link`? It had
+/// if it carried out a command that the console sent there after that Pong.
 fn was_acknowledged(records: &[std::sync::Arc<Record>], name: &str, link: u32, life: &Life) -> bool {
     let earlier: Vec<_> = records.iter().filter(|record| record.connection < link).collect();
     earlier.iter().filter(|record| reliable(record).as_deref() == Some(name)).any(|sent| {

@@ -1,5 +1,5 @@
-//! A console that reads slowly or not at all slows a flood down, and nothing else: the agent's memory stays where it is,
-//! Ctrl-C takes effect, heartbeats and other sessions go on as soon as the link does.
+//! A console that reads slowly or not at all slows a flood down, and nothing else: the agent's memory stays where it
+//! is, Ctrl-C takes effect, heartbeats and other sessions go on as soon as the link does.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! The agent looks a name up and connects: IPv6, several addresses, one that swallows everything, a resolver that hangs.
+//! The agent looks a name up and connects: IPv6, several addresses, one that swallows everything, a resolver that
+//! hangs.
 
 #[cfg(target_os = "linux")]
 #[path = "support/namespace.rs"]

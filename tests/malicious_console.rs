@@ -1,5 +1,5 @@
-//! A console that has turned against its instances: it can cost itself its link, but not the machine its memory, its CPU
-//! or its disk, and the agent neither its life nor its heartbeats (PROTOCOL.md, what the agent refuses).
+//! A console that has turned against its instances: it can cost itself its link, but not the machine its memory, its
+//! CPU or its disk, and the agent neither its life nor its heartbeats (PROTOCOL.md, what the agent refuses).
 #![cfg(target_os = "linux")]
 
 mod support;

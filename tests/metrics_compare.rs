@@ -19,7 +19,8 @@ fn table(command: &str, arguments: &[&str]) -> Option<Vec<Vec<String>>> {
     Some(text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect())
 }
 
-/// Compares before, with and after, until nothing moved in between: what others do on the machine meanwhile is no fault.
+/// Compares before, with and after, until nothing moved in between: what others do on the machine meanwhile is no
+/// fault.
 fn agree<T: PartialEq + std::fmt::Debug>(what: &str, mut ours: impl FnMut() -> T, mut theirs: impl FnMut() -> T) -> T {
     let mut seen = None;
     for _ in 0..200 {

@@ -1,9 +1,9 @@
 //! Recorded trees of the kernel's files, and the payload that each must give.
 //!
-//! Every directory of `tests/fixtures/metrics` is an environment: what it is (`about.txt`), the trees as they are at first
-//! (`tree/`), the files that are different ten seconds later (`later/`), how full its file systems are (`spaces.tsv`), and
-//! the payload of the second sample (`expected.json`), worked out by hand from the kernel's documents. They are trees of
-//! files rather than of code so that a new environment is added by copying.
+//! Every directory of `tests/fixtures/metrics` is an environment: what it is (`about.txt`), the trees as they are at
+//! first (`tree/`), the files that are different ten seconds later (`later/`), how full its file systems are
+//! (`spaces.tsv`), and the payload of the second sample (`expected.json`), worked out by hand from the kernel's
+//! documents. They are trees of files rather than of code so that a new environment is added by copying.
 #![cfg(target_os = "linux")]
 
 use std::collections::HashMap;
@@ -133,8 +133,8 @@ fn check(name: &str) {
     assert_eq!(sampler.take_missing(), [], "{name}");
 }
 
-/// Equal, an integer where one is expected included: part by part, so that a difference is readable. A percentage may be
-/// written as a whole number in the expectation.
+/// Equal, an integer where one is expected included: part by part, so that a difference is readable. A percentage may
+/// be written as a whole number in the expectation.
 fn compare(name: &str, measured: &Value, expected: &Value) {
     let empty = serde_json::Map::new();
     let (measured, expected) = (measured.as_object().unwrap_or(&empty), expected.as_object().unwrap_or(&empty));

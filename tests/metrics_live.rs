@@ -1,7 +1,7 @@
 //! The figures against the real kernel: groups with limits and a known load, and file systems mounted several times.
 //!
-//! A process under test is measured from outside: the sampler's roots show this machine with that process in the place of
-//! our own, so that no test has to move itself into a group or a namespace.
+//! A process under test is measured from outside: the sampler's roots show this machine with that process in the place
+//! of our own, so that no test has to move itself into a group or a namespace.
 #![cfg(target_os = "linux")]
 
 mod metrics_support;
@@ -192,7 +192,8 @@ fn known_memory_in_a_unified_group() {
     }
 }
 
-/// A group of half a core, with the weight of a whole machine, so that what else runs here does not keep it from its quota.
+/// A group of half a core, with the weight of a whole machine, so that what else runs here does not keep it from its
+/// quota.
 fn half_a_core(unified: bool) -> Result<Group, String> {
     let group = Group::make(&hierarchies(unified, if unified { &["cpu"] } else { &["cpu", "cpuacct"] })?)?;
     if unified {
@@ -270,11 +271,11 @@ fn bounds(first: &Around, last: &Around) -> (f64, f64) {
     (least, most)
 }
 
-/// What the group has used by its own account is what is measured, neither less nor more: a figure that is cut at 100 shows
-/// only the former where the quota is used up.
+/// What the group has used by its own account is what is measured, neither less nor more: a figure that is cut at 100
+/// shows only the former where the quota is used up.
 fn half_used_quota(test: &str, unified: bool) -> Result<(), String> {
-    /// How far apart the bounds may be, in points, to say anything. They are wider when the test itself had to wait for a
-    /// processor, and then it looks again.
+    /// How far apart the bounds may be, in points, to say anything. They are wider when the test itself had to wait for
+    /// a processor, and then it looks again.
     const WIDTH_MAX: f64 = 3.0;
     const TRIES: usize = 20;
     let group = half_a_core(unified)?;

@@ -1,4 +1,5 @@
-//! The agent reaches what decides through one door: `src` names `draupnir_fsm::driver` and `draupnir_fsm::scenario` alone.
+//! The agent reaches what decides through one door: `src` names `draupnir_fsm::driver` and `draupnir_fsm::scenario`
+//! alone.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The README's tables: of environment variables as `--help` prints it, of providers and their marks, of dependencies as
-//! the manifests have them.
+//! The README's tables: of environment variables as `--help` prints it, of providers and their marks, of dependencies
+//! as the manifests have them.
 
 use draupnir::config::{markdown_table, provider_table};
 

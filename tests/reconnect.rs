@@ -217,7 +217,8 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
     assert_eq!(console.browser().run("echo routed")["stdout"], "routed\n");
     assert_eq!(upgrades(&console), 3);
     agent.drain();
-    // A ping comes within 10 s and its pong is missed after 10 more: by the machine's own clock, since the last it heard.
+    // A ping comes within 10 s and its pong is missed after 10 more: by the machine's own clock, since the last it
+    // heard.
     let steps = life(&home);
     let dropped =
         steps.iter().position(|step| step.to_string().contains(r#""kind":"drop_link""#)).expect("it was dropped");

@@ -101,7 +101,8 @@ fn is_hidden(error: &std::io::Error) -> bool {
     !is_root && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
 }
 
-/// A process of the same user that is not root, such as every shell of the agent, may look into those that are dumpable.
+/// A process of the same user that is not root, such as every shell of the agent, may look into those that are
+/// dumpable.
 #[cfg(target_os = "linux")]
 #[test]
 fn nobody_of_the_same_user_looks_into_the_process() {
@@ -145,8 +146,8 @@ fn occurrences(pid: u32, text: &str) -> usize {
     found
 }
 
-/// Where the key has to lie: the configuration, the link, the writer of the log, and the hook of panics, which starts the
-/// program anew with it.
+/// Where the key has to lie: the configuration, the link, the writer of the log, and the hook of panics, which starts
+/// the program anew with it.
 #[cfg(target_os = "linux")]
 const COPIES: usize = 4;
 

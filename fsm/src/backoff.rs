@@ -17,7 +17,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// After a loss: short the first time, since most losses are blips; longer when the console said that it `goes_away`.
+    /// After a loss: short the first time, since most losses are blips; longer when the console said that it
+    /// `goes_away`.
     pub fn after_loss_ms(&mut self, goes_away: bool, policy: &Policy, random: &mut Random) -> u64 {
         if self.retries > 0 {
             return self.after_failure_ms(policy, random);

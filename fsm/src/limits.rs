@@ -57,8 +57,8 @@ pub struct Policy {
     pub state_gate_ms: u64,
     /// A console that has not greeted gets everything after this.
     pub all_gate_ms: u64,
-    /// A resync comes this long after the link became ready: the production console forgets a broken socket after 30 s.
-    /// A loss that is so long past has been forgotten.
+    /// A resync comes this long after the link became ready: the production console forgets a broken socket after 30
+    /// s. A loss that is so long past has been forgotten.
     pub resync_ms: u64,
     /// A resync waits for the open sessions to end, but no longer than this once it is due. Both cost something on the
     /// production console. While it waits, no command and no new terminal reaches the agent. When it comes, whoever
@@ -66,8 +66,8 @@ pub struct Policy {
     /// five minutes; without one, or when the last one ends, the resync comes at once.
     pub resync_wait_max_ms: u64,
     /// A message for a session or a command that arrives this long after the resync became due proves that the console
-    /// still reaches the agent: no resync is needed then. What was sent before the console forgot the link is not under
-    /// way for so long, because a link that is silent for `ping_ms` and `pong_ms` is dead.
+    /// still reaches the agent: no resync is needed then. What was sent before the console forgot the link is not
+    /// under way for so long, because a link that is silent for `ping_ms` and `pong_ms` is dead.
     pub resync_proof_ms: u64,
     /// A resync that had to wait looks again after this.
     pub resync_poll_ms: u64,
@@ -76,7 +76,8 @@ pub struct Policy {
     pub resync_tries_max: u8,
     /// A tick later than this is a jump of the clock.
     pub late_tick_ms: u64,
-    /// Heartbeats and metrics come after a share of their interval drawn from this range, in percent: strictly more often than promised.
+    /// Heartbeats and metrics come after a share of their interval drawn from this range, in percent: strictly more
+    /// often than promised.
     pub interval_percent: (u64, u64),
     /// Draining: SIGTERM to commands.
     pub drain_terminate_ms: u64,

@@ -1,6 +1,7 @@
 //! What the ledger holds on to: nothing beyond its bound, however long the console is away.
 //!
-//! A counting allocator stands in for the system's, so the figures are those of the heap, not of the ledger's own books.
+//! A counting allocator stands in for the system's, so the figures are those of the heap, not of the ledger's own
+//! books.
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, Verdict};
 use draupnir_fsm::delivery::{

@@ -1,8 +1,8 @@
 //! The loop around the driver: reports become inputs, outputs become calls.
 //!
-//! It decides nothing. What a report means stands in `reports`, what is done about an output in `actions`, what messages
-//! look like in `host`; `sessions` and `commands` keep the console's ids. All of it runs on one executor on the main
-//! thread, and nothing blocks it but the wait for the next report or deadline.
+//! It decides nothing. What a report means stands in `reports`, what is done about an output in `actions`, what
+//! messages look like in `host`; `sessions` and `commands` keep the console's ids. All of it runs on one executor on
+//! the main thread, and nothing blocks it but the wait for the next report or deadline.
 
 mod actions;
 mod clocks;

@@ -1,8 +1,8 @@
 //! Signals that the agent handles; `sys::disposition` says which it ignores.
 //!
-//! The first one that asks it to stop drains. A second SIGTERM, SIGINT or SIGQUIT ends the process at once, and does not
-//! go through the loop, so it works even when the loop hangs. SIGCHLD matters only to PID 1, which inherits the orphans of
-//! the whole container.
+//! The first one that asks it to stop drains. A second SIGTERM, SIGINT or SIGQUIT ends the process at once, and does
+//! not go through the loop, so it works even when the loop hangs. SIGCHLD matters only to PID 1, which inherits the
+//! orphans of the whole container.
 
 use crate::report::Reporter;
 use crate::sys;
@@ -35,8 +35,9 @@ const SIGNALS: &[(Signal, &str, Action)] = &[
     (Signal::Quit, "SIGQUIT", Action::Stop),
     (Signal::Hup, "SIGHUP", Action::Drain), // a terminal or session that ends sends it more than once
     (Signal::Usr1, "SIGUSR1", Action::Drain),
-    (Signal::Xcpu, "SIGXCPU", Action::Drain), // comes every second from the soft limit on, until SIGKILL at the hard one
-    (Signal::Usr2, "SIGUSR2", Action::Log),   // reserved
+    (Signal::Xcpu, "SIGXCPU", Action::Drain), /* comes every second from the soft limit on, until SIGKILL at the
+                                               * hard one */
+    (Signal::Usr2, "SIGUSR2", Action::Log), // reserved
 ];
 
 /// Waits for signals for as long as the process lives.

@@ -85,8 +85,8 @@ impl Capture {
         Output { head, tail, bytes, own_bytes: 0, grant }
     }
 
-    /// Makes room in the head for `wanted` more bytes, as far as may be; the result is the room. Once something is in the
-    /// tail the head is closed.
+    /// Makes room in the head for `wanted` more bytes, as far as may be; the result is the room. Once something is in
+    /// the tail the head is closed.
     fn grow_head(&mut self, wanted: usize) -> usize {
         if !self.tail.is_empty() {
             return 0;

@@ -17,11 +17,12 @@ use std::time::Duration;
 /// How many outputs are read on; the oldest is let go for one more. Both of 16 commands: each takes a descriptor.
 const OUTPUTS_MAX: usize = 32;
 
-/// How long an output is read on: as long as the longest command may run. What is to live longer has an output of its own.
+/// How long an output is read on: as long as the longest command may run. What is to live longer has an output of its
+/// own.
 const DISCARD_MAX: Duration = Duration::from_secs(3_600);
 
-/// The pause after each read. With what a pipe holds it makes 640 KiB a second, so that a program that prints without end
-/// costs next to nothing.
+/// The pause after each read. With what a pipe holds it makes 640 KiB a second, so that a program that prints without
+/// end costs next to nothing.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The outputs that are read on.

@@ -81,8 +81,8 @@ pub enum Report {
 pub struct Chunk {
     /// Where the first byte stands.
     pub offset: u64,
-    /// The bytes; whole UTF-8 characters where the command wrote such. Empty if there is nothing but the beginning of a
-    /// character.
+    /// The bytes; whole UTF-8 characters where the command wrote such. Empty if there is nothing but the beginning of
+    /// a character.
     pub data: Vec<u8>,
 }
 

@@ -1,7 +1,7 @@
 //! One command that runs: its process, its two outputs, and the task that watches them.
 //!
-//! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can be
-//! signalled when it is gone itself.
+//! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can
+//! be signalled when it is gone itself.
 
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
@@ -110,8 +110,8 @@ impl Run {
         self.told.set(false);
     }
 
-    /// Reads one output to its end. New output is told of if somebody watches, and its end too: what was held back of it
-    /// then is not.
+    /// Reads one output to its end. New output is told of if somebody watches, and its end too: what was held back of
+    /// it then is not.
     async fn read(&self, pipe: &Pipe, streams: bool, reporter: &Reporter) {
         loop {
             let goes_on = pipe.read().await;

@@ -1,7 +1,7 @@
 //! A text that must not be seen: the key.
 //!
-//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped, as is every text that it was put
-//! into: a request is a secret, too. It does not protect the pages that it lies in, nor copies that others make of
+//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped, as is every text that it was
+//! put into: a request is a secret, too. It does not protect the pages that it lies in, nor copies that others make of
 //! [`Secret::expose`]: the kernel needs it, to send a request, and whoever looks for the key where it must not be.
 
 use std::fmt;

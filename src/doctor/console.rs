@@ -292,8 +292,8 @@ impl Visit {
         sheet.fail("key", format!("the console refuses it{words}: {cure}"));
     }
 
-    /// The outcome of one step of a dial, or its error as a text, or that nothing came of it in time, and what is `late`
-    /// then; an empty text where it was told before.
+    /// The outcome of one step of a dial, or its error as a text, or that nothing came of it in time, and what is
+    /// `late` then; an empty text where it was told before.
     async fn in_time<T>(
         &self,
         step: impl Future<Output = Result<T, Error>>,

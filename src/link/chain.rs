@@ -1,10 +1,11 @@
 //! Who has signed a certificate, as far as its issuer's name says.
 //!
-//! It verifies nothing and trusts nothing: it is for telling what a chain looks like that was verified elsewhere. What it
-//! cannot read it does not tell. It reads X.509 (RFC 5280, section 4.1) in DER and of that the one field; whatever the
-//! bytes are, it reads each of them at most a few times and does not recurse.
+//! It verifies nothing and trusts nothing: it is for telling what a chain looks like that was verified elsewhere. What
+//! it cannot read it does not tell. It reads X.509 (RFC 5280, section 4.1) in DER and of that the one field; whatever
+//! the bytes are, it reads each of them at most a few times and does not recurse.
 
-/// Attribute types of X.520 (RFC 5280, appendix A.1), in DER: the common name, and the organisation where there is none.
+/// Attribute types of X.520 (RFC 5280, appendix A.1), in DER: the common name, and the organisation where there is
+/// none.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANISATION: &[u8] = &[0x55, 4, 10];
 

@@ -54,8 +54,8 @@ impl Dialer {
         Error::Peer { peer: self.peer(), fault }
     }
 
-    /// A request to the console: the first line, the headers that all requests have in common, and the `rest` of it. The
-    /// key is in it, and so it is gone from memory when it was sent.
+    /// A request to the console: the first line, the headers that all requests have in common, and the `rest` of it.
+    /// The key is in it, and so it is gone from memory when it was sent.
     pub(super) fn request(&self, method: &str, path: &str, rest: [&str; 2]) -> Secret {
         let before = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\nAuthorization: Bearer ",

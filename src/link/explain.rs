@@ -1,7 +1,7 @@
 //! Says in words what an error of a library means: rustls, webpki, tungstenite, PEM files, the system's I/O.
 //!
-//! These libraries print the names of their enum variants, which an operator cannot act on. A row of a table here maps an
-//! error to one sentence. An error without a row gets the sentence of its kind and the name of its variant in words.
+//! These libraries print the names of their enum variants, which an operator cannot act on. A row of a table here maps
+//! an error to one sentence. An error without a row gets the sentence of its kind and the name of its variant in words.
 //!
 //! Invariant: no `Debug` text reaches a message.
 

@@ -1,7 +1,7 @@
 //! Holds reading up: for as long as the read limit says, and while the loop has no room for more.
 //!
-//! Nothing is dropped: meanwhile the socket is left alone, and TCP slows the console down. A console that goes on sending
-//! has its own Pongs behind that, and loses its link.
+//! Nothing is dropped: meanwhile the socket is left alone, and TCP slows the console down. A console that goes on
+//! sending has its own Pongs behind that, and loses its link.
 
 use async_io::Timer;
 use draupnir_fsm::driver::ReadLimiter;
@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-/// While this much waits for the loop, in bytes, no further message is read. With one of the largest messages on top it is
-/// the memory that a flood can take.
+/// While this much waits for the loop, in bytes, no further message is read. With one of the largest messages on top it
+/// is the memory that a flood can take.
 const WAITING_BYTES_MAX: usize = 64 << 10;
 
 /// Pauses reading for as long as the [`ReadLimiter`] says.

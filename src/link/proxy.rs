@@ -1,7 +1,8 @@
 //! Which HTTP proxy leads to the console, if any, and the tunnel through it.
 //!
-//! It reads no environment: `config` does, and prefers the variables in lower case. It always asks for a tunnel (CONNECT), for a clear-text registration too: the WebSocket needs one in any case, and so the proxy never
-//! sees a key that travels under TLS. A proxy must therefore allow CONNECT to the console's port; many allow 443 alone.
+//! It reads no environment: `config` does, and prefers the variables in lower case. It always asks for a tunnel
+//! (CONNECT), for a clear-text registration too: the WebSocket needs one in any case, and so the proxy never sees a key
+//! that travels under TLS. A proxy must therefore allow CONNECT to the console's port; many allow 443 alone.
 //!
 //! The rules, those of curl and Go where they agree, and Go's where they do not:
 //! - `HTTPS_PROXY` for an https console, `HTTP_PROXY` for an http one, then `ALL_PROXY`.

@@ -3,9 +3,10 @@
 //! It does not connect sockets and has no switch that turns verification off. One client configuration serves
 //! registration and WebSocket, so the second handshake of a start resumes the first one's session.
 //!
-//! Invariants: roots are read once, off the reactor, when they are first needed: the machine's bundle, which holds what its
-//! directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are read
-//! again, directories and all: an agent may outlive its machine's bundle, and a root may stand in a directory alone.
+//! Invariants: roots are read once, off the reactor, when they are first needed: the machine's bundle, which holds what
+//! its directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are
+//! read again, directories and all: an agent may outlive its machine's bundle, and a root may stand in a directory
+//! alone.
 
 use super::chain::issuer;
 use super::error::Error;

@@ -1,8 +1,8 @@
 //! Verifies the console's certificate by webpki's rules, with one exception.
 //!
 //! `openssl req -x509` marks its self-signed certificate as one of an authority (CA:TRUE), and webpki accepts no such
-//! certificate from a server. An operator who puts exactly this certificate into `SINDRI_AGENT_CA_FILE` trusts it as the
-//! console's. The verifier then accepts it for its own names and dates.
+//! certificate from a server. An operator who puts exactly this certificate into `SINDRI_AGENT_CA_FILE` trusts it as
+//! the console's. The verifier then accepts it for its own names and dates.
 
 use super::explain;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

@@ -4,12 +4,12 @@
 //!
 //! An instance is most often a container, and everything is measured against what the container may have: memory and
 //! processors by the limits that bind, file systems once each, its own interfaces. On Linux the kernel's files are read
-//! directly, one small reader each, for that costs a tenth of what a general library needs and can see what a general one
-//! does not; everywhere else, and for what never changes, `sysinfo` is asked.
+//! directly, one small reader each, for that costs a tenth of what a general library needs and can see what a general
+//! one does not; everywhere else, and for what never changes, `sysinfo` is asked.
 //!
-//! Invariants: a source that fails never stops the others; an unknown figure is 0, or left out where the field is optional,
-//! and reported once where dashboards show it ([`Figure`]); nothing waits for another machine or program, so that
-//! a file system that one of them serves is left out, and named once.
+//! Invariants: a source that fails never stops the others; an unknown figure is 0, or left out where the field is
+//! optional, and reported once where dashboards show it ([`Figure`]); nothing waits for another machine or program, so
+//! that a file system that one of them serves is left out, and named once.
 //!
 //! Units: bytes, percent, seconds. Wire: `metrics` and `heartbeat` in PROTOCOL.md.
 
@@ -85,13 +85,14 @@ impl Sampler {
         Self { machine: Machine::new(roots), reported: Vec::new(), reported_left_out: Vec::new() }
     }
 
-    /// Takes the first of the two readings that a figure for the processors needs. [`Self::live`] and [`Self::sample`] do so,
-    /// too, when they are the first.
+    /// Takes the first of the two readings that a figure for the processors needs. [`Self::live`] and [`Self::sample`]
+    /// do so, too, when they are the first.
     pub fn prime(&mut self) {
         self.machine.prime();
     }
 
-    /// Whether a sample would have a figure for the processors now: there was a reading, [`CPU_INTERVAL_MIN`] ago or more.
+    /// Whether a sample would have a figure for the processors now: there was a reading, [`CPU_INTERVAL_MIN`] ago or
+    /// more.
     #[must_use]
     pub fn has_cpu_sample(&self) -> bool {
         self.machine.has_cpu_sample()
@@ -118,8 +119,8 @@ impl Sampler {
         missing
     }
 
-    /// Where the file systems are mounted that are not measured because another machine or a program serves them; once, and
-    /// again after a change.
+    /// Where the file systems are mounted that are not measured because another machine or a program serves them; once,
+    /// and again after a change.
     pub fn take_left_out(&mut self) -> Option<&[String]> {
         let left_out = self.machine.left_out();
         if self.reported_left_out == left_out {

@@ -1,9 +1,11 @@
 //! A sample from `sysinfo` alone, for systems whose kernel has no files to read: macOS.
 //!
-//! Knows no control groups; there are none. What `sysinfo` does not know (cached memory, pressure, descriptors) is 0 or left out.
+//! Knows no control groups; there are none. What `sysinfo` does not know (cached memory, pressure, descriptors) is 0 or
+//! left out.
 //!
-//! Invariants: as for the Linux readers, one entry for each real file system (the volumes of one APFS container share its
-//! space and count once), loopback is not counted, and heartbeat and metrics each measure the processors over their own time.
+//! Invariants: as for the Linux readers, one entry for each real file system (the volumes of one APFS container share
+//! its space and count once), loopback is not counted, and heartbeat and metrics each measure the processors over their
+//! own time.
 
 use std::time::Duration;
 

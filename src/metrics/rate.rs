@@ -1,7 +1,7 @@
 //! Counters that grow, and how fast.
 //!
-//! Reads nothing. Invariants: a rate is never negative and never absurd; a counter that went back, or jumped further than any
-//! hardware can, was reset, and counts on from there.
+//! Reads nothing. Invariants: a rate is never negative and never absurd; a counter that went back, or jumped further
+//! than any hardware can, was reset, and counts on from there.
 //!
 //! Units: the counter's own, per second.
 

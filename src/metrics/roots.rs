@@ -1,7 +1,7 @@
 //! Where the readers look: the roots of the kernel's file trees, the way to measure a file system, and the clock.
 //!
-//! Reads nothing itself. Everything that a sample depends on comes through here, so that a recorded tree with recorded sizes
-//! and times gives the same figures on any machine.
+//! Reads nothing itself. Everything that a sample depends on comes through here, so that a recorded tree with recorded
+//! sizes and times gives the same figures on any machine.
 //!
 //! Units: bytes; the clock counts from any fixed point and never goes back.
 

@@ -1,7 +1,7 @@
 //! Reads numbers and words out of the text of kernel files.
 //!
-//! Opens nothing and allocates nothing. Invariant: any bytes at all are accepted; what cannot be read is `None` or left out,
-//! never a panic and never a guess.
+//! Opens nothing and allocates nothing. Invariant: any bytes at all are accepted; what cannot be read is `None` or left
+//! out, never a panic and never a guess.
 
 /// How many processors a set of them can name; the kernel's own configuration stops at 8192 and no machine comes near.
 pub(crate) const CPUS_MAX: usize = 1024;

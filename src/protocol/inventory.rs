@@ -27,8 +27,8 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Cleans the names. Extensions are sorted, each once; a name that is too long is left out, because a part of it would
-    /// name another extension.
+    /// Cleans the names. Extensions are sorted, each once; a name that is too long is left out, because a part of it
+    /// would name another extension.
     pub fn new(distro: Option<&str>, extensions: Option<Vec<String>>) -> Self {
         let extensions = extensions.map(|names| {
             let mut names: Vec<String> = names.iter().filter_map(|name| clean(name)).collect();

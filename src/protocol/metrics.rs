@@ -52,8 +52,8 @@ pub struct Metrics {
     pub instance: Instance,
 }
 
-/// A payload as it goes out: whose it is, when it was measured, and the figures. Three of them stand at the top once more,
-/// under the names that fill columns of the production console (CONSOLE.md, "Metrics").
+/// A payload as it goes out: whose it is, when it was measured, and the figures. Three of them stand at the top once
+/// more, under the names that fill columns of the production console (CONSOLE.md, "Metrics").
 #[derive(Clone, Copy, Debug)]
 pub struct Stamped<'a> {
     /// The instance's identity.
@@ -277,7 +277,8 @@ pub struct Instance {
     pub machine_descriptor_limit: Option<Count>,
 }
 
-/// What a `heartbeat` says about the instance (CONSOLE.md, "Heartbeats"): the same figures as in `metrics`, in the console's spelling.
+/// What a `heartbeat` says about the instance (CONSOLE.md, "Heartbeats"): the same figures as in `metrics`, in the
+/// console's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Live {

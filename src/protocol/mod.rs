@@ -58,8 +58,9 @@ pub const INBOUND_BYTES_MAX: usize = 1024 * 1024;
 /// Deepest nesting of an inbound message, the envelope being the first level. No message needs more than three.
 pub const NESTING_MAX: u32 = 64;
 
-/// Most bytes that decoding holds at once for each byte of a frame. The worst frame is a list of empty texts, three bytes
-/// each for 24 of a `String`, twice over while the list grows; lists are bounded, so that it never comes to 8 MiB.
+/// Most bytes that decoding holds at once for each byte of a frame. The worst frame is a list of empty texts, three
+/// bytes each for 24 of a `String`, twice over while the list grows; lists are bounded, so that it never comes to 8
+/// MiB.
 pub const DECODE_ALLOCATION_FACTOR: usize = 32;
 
 /// What decoding may hold beyond that, in bytes: the list of keys, names and faults of small frames.

@@ -1,7 +1,8 @@
 //! `terminal:output` and `command:output`: bytes on their way to the console, and `terminal:closed` behind them.
 //!
-//! It does not cut: characters are kept whole by the module that chooses the bytes (CONSOLE.md, "Terminals"). This is the path that
-//! every byte of every terminal takes, so a frame is written with one allocation, base64 straight into its place.
+//! It does not cut: characters are kept whole by the module that chooses the bytes (CONSOLE.md, "Terminals"). This is
+//! the path that every byte of every terminal takes, so a frame is written with one allocation, base64 straight into
+//! its place.
 
 use super::VERSION;
 use super::encode::{Payload, encode, push_text, sealed};

@@ -50,8 +50,8 @@ pub struct Registration<'a> {
 }
 
 impl Registration<'_> {
-    /// The body of the HTTP request. Only the production console serves [`RegisterPath::Observed`], and it refuses `k8s`:
-    /// there the agent sends `kubernetes` at once, because the console limits registrations by address.
+    /// The body of the HTTP request. Only the production console serves [`RegisterPath::Observed`], and it refuses
+    /// `k8s`: there the agent sends `kubernetes` at once, because the console limits registrations by address.
     pub fn http_body(&self, path: RegisterPath, name: ProviderName) -> String {
         let provider = match (name, path) {
             (ProviderName::Configured, RegisterPath::Observed) if self.provider == Some("k8s") => Some("kubernetes"),

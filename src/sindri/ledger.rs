@@ -1,19 +1,19 @@
 //! What the text of the status ledger says: which extensions are installed, and what changed since a position.
 //!
-//! Pure: text and position in, state and changes out. It works on whole lines, so that a line which Sindri is writing at this
-//! moment is read at the next look.
+//! Pure: text and position in, state and changes out. It works on whole lines, so that a line which Sindri is writing
+//! at this moment is read at the next look.
 
 use super::entry::{Change, Entry};
 use super::position::Position;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The most that is read of the ledger, in bytes, from its end. Sindri drops entries after 90 days, and one has some 400
-/// bytes: this is 50 a day.
+/// The most that is read of the ledger, in bytes, from its end. Sindri drops entries after 90 days, and one has some
+/// 400 bytes: this is 50 a day.
 pub const LEDGER_BYTES_MAX: usize = 2 << 20;
 
-/// Most changes that one look yields, the newest: a profile of 60 extensions is installed between two heartbeats, and what
-/// the agent missed while it did not run must not fill the queue of reliable messages.
+/// Most changes that one look yields, the newest: a profile of 60 extensions is installed between two heartbeats, and
+/// what the agent missed while it did not run must not fill the queue of reliable messages.
 pub(super) const CHANGES_MAX: usize = 128;
 
 /// What the ledger says.
@@ -27,8 +27,8 @@ pub(super) struct Reading {
     pub(super) position: Position,
 }
 
-/// Reads a text. Without a position nothing counts as new; in an empty ledger the next position is `now`, so that what was
-/// written long ago and comes into sight later (a volume that is mounted) is not new.
+/// Reads a text. Without a position nothing counts as new; in an empty ledger the next position is `now`, so that what
+/// was written long ago and comes into sight later (a volume that is mounted) is not new.
 pub(super) fn read(text: &[u8], since: Option<&Position>, now: Duration) -> Reading {
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let lines = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');

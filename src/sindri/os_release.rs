@@ -7,8 +7,8 @@ use std::path::Path;
 /// Longest file that is read, in bytes; they have some 400.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// The distribution's `ID` in lower case, without the edition of openSUSE (`opensuse-leap`): the console knows it by the
-/// family. os-release(5) names `linux` where nothing is set; a system without the file is named by its kernel.
+/// The distribution's `ID` in lower case, without the edition of openSUSE (`opensuse-leap`): the console knows it by
+/// the family. os-release(5) names `linux` where nothing is set; a system without the file is named by its kernel.
 pub(super) fn distro(root: &Path) -> String {
     let files = ["etc/os-release", "usr/lib/os-release"];
     let id = files.iter().find_map(|file| {

@@ -33,8 +33,8 @@ pub(super) struct Place {
     pub(super) is_local: bool,
 }
 
-/// The end of a regular file, at most `bytes_max` long, from the beginning of a line on. It follows no link and does not wait for
-/// the other end of a FIFO.
+/// The end of a regular file, at most `bytes_max` long, from the beginning of a line on. It follows no link and does
+/// not wait for the other end of a FIFO.
 pub(super) fn tail(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut options = OpenOptions::new();
     let mut file = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;

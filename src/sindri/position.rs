@@ -1,8 +1,8 @@
 //! Up to where the status ledger was reported to the console, and the file that keeps it across restarts.
 //!
-//! A position is a moment and the ids of the entries at that moment, not an offset: Sindri replaces the file by a shorter one.
-//! The file is replaced whole, so that a crash leaves the old one or the new one. A file that is missing or damaged is an
-//! unknown position, and then nothing is reported.
+//! A position is a moment and the ids of the entries at that moment, not an offset: Sindri replaces the file by a
+//! shorter one. The file is replaced whole, so that a crash leaves the old one or the new one. A file that is missing
+//! or damaged is an unknown position, and then nothing is reported.
 
 use super::entry::{Entry, moment};
 use crate::own_file;

@@ -1,11 +1,11 @@
 //! Looks at the status ledger without waiting for its file system.
 //!
-//! The first look, and every read, runs on the pool of `blocking`. Between two reads the agent compares the file's metadata
-//! with what it read last. Where the directory lies on a local file system, it does so on its own thread, because a thread of
-//! the pool for each heartbeat would cost as many wake-ups as everything else at rest.
+//! The first look, and every read, runs on the pool of `blocking`. Between two reads the agent compares the file's
+//! metadata with what it read last. Where the directory lies on a local file system, it does so on its own thread,
+//! because a thread of the pool for each heartbeat would cost as many wake-ups as everything else at rest.
 //!
-//! Invariants: at most one look and one write are under way; each is waited for at most [`LOOK_TIMEOUT`], a look only by the
-//! call that began it.
+//! Invariants: at most one look and one write are under way; each is waited for at most [`LOOK_TIMEOUT`], a look only
+//! by the call that began it.
 
 use super::entry::Change;
 use super::ledger::{LEDGER_BYTES_MAX, Reading, read};
@@ -66,8 +66,8 @@ struct Contents {
 }
 
 impl Watch {
-    /// Touches no file yet. Without a home directory there is no ledger, without a state directory no memory across restarts;
-    /// a directory that another machine or a program serves counts as none.
+    /// Touches no file yet. Without a home directory there is no ledger, without a state directory no memory across
+    /// restarts; a directory that another machine or a program serves counts as none.
     pub fn new(home: Option<&Path>, state_dir: Option<&Path>) -> Self {
         Self {
             home: home.filter(|home| !is_served(home)).map(Path::to_path_buf),
@@ -99,8 +99,8 @@ impl Watch {
         self.take(finding)
     }
 
-    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A state
-    /// directory that hangs is waited for no longer than a look, and by one call only.
+    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A
+    /// state directory that hangs is waited for no longer than a look, and by one call only.
     pub async fn keep(&mut self) {
         if let Some(writing) = &mut self.writing {
             let Some(_) = poll_once(writing).await else { return };

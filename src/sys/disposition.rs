@@ -6,9 +6,9 @@
 use libc::c_int;
 use std::sync::OnceLock;
 
-/// Signals whose default action would end or stop the agent for nothing. A signal that is neither here nor handled keeps
-/// its default: the faults (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS) end the process, SIGTSTP stops it
-/// when a person wants that.
+/// Signals whose default action would end or stop the agent for nothing. A signal that is neither here nor handled
+/// keeps its default: the faults (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS) end the process, SIGTSTP
+/// stops it when a person wants that.
 const IGNORED: &[c_int] = &[
     libc::SIGPIPE,   // a write fails instead
     libc::SIGXFSZ,   // a write beyond `ulimit -f` fails instead, as on a full disk

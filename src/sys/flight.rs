@@ -26,8 +26,8 @@ thread_local! {
 
 /// What a child uses until its exec.
 pub(super) struct Flight {
-    /// Its writing end is the child's alone, and closed by the exec or the end of the child; both only after it has left
-    /// the memory.
+    /// Its writing end is the child's alone, and closed by the exec or the end of the child; both only after it has
+    /// left the memory.
     pipe: Async<OwnedFd>,
     memory: ManuallyDrop<Box<Memory>>,
     has_left: bool,

@@ -1,4 +1,5 @@
-//! What the agent does to itself at its start: no core, no tracing, children that can be waited for, enough descriptors.
+//! What the agent does to itself at its start: no core, no tracing, children that can be waited for, enough
+//! descriptors.
 //!
 //! It does not touch what children get: limits that are changed here are given back to every child.
 
@@ -20,7 +21,8 @@ static INHERITED: OnceLock<InheritedLimits> = OnceLock::new();
 
 /// Hardens this process, once, at its start: its memory is in no core file and readable by no other process of the same
 /// user; it may open as many descriptors as its sessions need; and the exit of a child is told whatever the parent of
-/// this process had ignored; no signal is blocked, and none that it inherited ends or stops it for nothing. What the system refuses is left as it was.
+/// this process had ignored; no signal is blocked, and none that it inherited ends or stops it for nothing. What the
+/// system refuses is left as it was.
 pub fn harden() {
     INHERITED.get_or_init(|| {
         #[cfg(target_os = "linux")]

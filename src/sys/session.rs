@@ -1,8 +1,8 @@
 //! Ends the remaining processes of sessions: those that no signal to a process group reaches.
 //!
 //! It does not signal groups ([`Child`](super::child::Child) does) and knows no grace. A process that made a session of
-//! its own (`setsid`) is not found. Costly (it looks at every process of the machine), so it is for the end of a session
-//! only, and for many sessions at once.
+//! its own (`setsid`) is not found. Costly (it looks at every process of the machine), so it is for the end of a
+//! session only, and for many sessions at once.
 
 #[cfg(target_os = "linux")]
 use async_io::Async;
@@ -11,8 +11,8 @@ use std::collections::HashSet;
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
 
-/// How often to look again for what was forked meanwhile. A process that forks faster than it is killed needs few rounds
-/// to lose, since each takes all of its kind; beyond that the machine has another problem.
+/// How often to look again for what was forked meanwhile. A process that forks faster than it is killed needs few
+/// rounds to lose, since each takes all of its kind; beyond that the machine has another problem.
 const ROUNDS_MAX: usize = 8;
 
 /// Sends SIGKILL to every process of these sessions; the result is how many there were.

@@ -58,7 +58,8 @@ mod not_sent_low_water {
     #[allow(unsafe_code)]
     pub(super) fn value(socket: BorrowedFd<'_>) -> io::Result<u32> {
         let (mut value, mut length): (libc::c_int, _) = (0, 4 as libc::socklen_t);
-        // SAFETY: the descriptor is borrowed, hence open; the pointers are to a live `c_int` and to its length in bytes.
+        // SAFETY: the descriptor is borrowed, hence open; the pointers are to a live `c_int` and to its length in
+        // bytes.
         let status = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),

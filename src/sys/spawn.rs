@@ -6,9 +6,9 @@
 //! out-of-memory killer is asked to take the child before the agent.
 //!
 //! Everything is prepared before the child starts (see `exec.rs`). [`spawn`] comes back at once; whether the exec
-//! succeeded is known when [`Start::done`] is: a program that cannot be run is an error there, not an exit status. A file
-//! system that does not answer holds up the child alone, for as long as it likes. The child can be signalled meanwhile.
-//! Starts that hang are bounded by [`STARTS_MAX`] and [`STARTS_BYTES_MAX`].
+//! succeeded is known when [`Start::done`] is: a program that cannot be run is an error there, not an exit status. A
+//! file system that does not answer holds up the child alone, for as long as it likes. The child can be signalled
+//! meanwhile. Starts that hang are bounded by [`STARTS_MAX`] and [`STARTS_BYTES_MAX`].
 
 use super::child::{Child, signal_group};
 use super::environment::Environment;

@@ -167,8 +167,8 @@ impl Output {
         settled
     }
 
-    /// What follows a replay: what sets the modes that hold behind the last chunk, and the beginning of the unit that the
-    /// next one goes on with.
+    /// What follows a replay: what sets the modes that hold behind the last chunk, and the beginning of the unit that
+    /// the next one goes on with.
     pub(super) fn epilogue(&mut self) -> Vec<u8> {
         let held = self.scrollback.held();
         let at = self.cut.clamp(held.start, held.end);
@@ -311,8 +311,8 @@ mod tests {
         assert_eq!(output.room(100), 0);
     }
 
-    /// What a console is shown that re-attaches when all up to `until` was sent, in chunks of `max` bytes, and how much of
-    /// that came before the epilogue.
+    /// What a console is shown that re-attaches when all up to `until` was sent, in chunks of `max` bytes, and how much
+    /// of that came before the epilogue.
     fn shown(output: &mut Output, until: usize, max: usize) -> Option<(Vec<u8>, usize)> {
         let Replay { prelude, from } = output.replay();
         let (mut shown, mut part, mut at) = (prelude, Vec::new(), from.min(until as u64));

@@ -1,9 +1,9 @@
 //! The filter that a replay goes through: what a terminal would answer, or act on, is shown only once, when it is live.
 //!
 //! It is a list of what passes: characters, and the sequences that are known to only draw or set modes. Everything else
-//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, what is not known.
-//! What passes is written in its 7-bit form, so that all terminals read it alike; an invalid byte becomes a question
-//! mark. A string is never longer than [`UNIT_BYTES_MAX`].
+//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, what is not
+//! known. What passes is written in its 7-bit form, so that all terminals read it alike; an invalid byte becomes a
+//! question mark. A string is never longer than [`UNIT_BYTES_MAX`].
 //!
 //! A *unit* is a character, a sequence or a string: what passes as a whole or not at all.
 

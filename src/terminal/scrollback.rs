@@ -18,8 +18,8 @@ use std::rc::Rc;
 /// The most output that one session keeps, in bytes: some thousand lines.
 pub const SCROLLBACK_BYTES_MAX: usize = 256 << 10;
 
-/// What a session holds even where the budget is used up, in bytes: a prompt and a few commands. A session that can hold
-/// nothing can show nothing.
+/// What a session holds even where the budget is used up, in bytes: a prompt and a few commands. A session that can
+/// hold nothing can show nothing.
 const SCROLLBACK_BYTES_MIN: usize = 1 << 10;
 
 /// How far to look for the beginning of a line to start a replay with, in bytes: a line is rarely longer.

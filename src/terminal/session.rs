@@ -31,8 +31,8 @@ const TURN_BYTES: usize = 32 << 10;
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
 
-/// The most that is read of a terminal that is about to be closed, in bytes: several times what the kernel holds for one
-/// (some 12 KiB), and a bound where something goes on printing.
+/// The most that is read of a terminal that is about to be closed, in bytes: several times what the kernel holds for
+/// one (some 12 KiB), and a bound where something goes on printing.
 const REST_BYTES_MAX: usize = 64 << 10;
 
 /// How long a program has the wrong size that makes it draw again, in milliseconds. Programs look at their size some
@@ -182,8 +182,8 @@ impl Session {
         sweeper.kill(self.shell.child.id());
     }
 
-    /// Gives up a start that hangs and kills its process. True if the shell had not started yet: the task must run on until
-    /// the process can be reaped.
+    /// Gives up a start that hangs and kills its process. True if the shell had not started yet: the task must run on
+    /// until the process can be reaped.
     pub(super) fn give_up_start(&self) -> bool {
         let starts = !self.shell.started.replace(true);
         if starts {
@@ -294,9 +294,9 @@ impl Session {
         }
     }
 
-    /// What there is to do; `woken` says that this is not the first look since the last turn. Then the terminal itself is
-    /// asked: with the reactor on another thread, its readiness alone may be told again and again for the moment before
-    /// it was asked for, and never for the one after.
+    /// What there is to do; `woken` says that this is not the first look since the last turn. Then the terminal itself
+    /// is asked: with the reactor on another thread, its readiness alone may be told again and again for the moment
+    /// before it was asked for, and never for the one after.
     fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
@@ -350,8 +350,8 @@ impl Session {
         read
     }
 
-    /// Reads what the terminal still holds, allowed or not: it is about to be closed, and was printed before the end. The
-    /// kernel hands over all of it before it says that there is no more.
+    /// Reads what the terminal still holds, allowed or not: it is about to be closed, and was printed before the end.
+    /// The kernel hands over all of it before it says that there is no more.
     pub(super) fn read_rest(&self) {
         let mut output = self.output.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();

@@ -1,6 +1,7 @@
 //! Which shell a session runs, and in which surroundings.
 //!
-//! It reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but for its secrets and what would mislead a terminal.
+//! It reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but
+//! for its secrets and what would mislead a terminal.
 
 use super::Settings;
 use crate::sys::child::Child;
@@ -62,8 +63,8 @@ impl Shell {
         Self { path, name, environment, home }
     }
 
-    /// Starts it in this terminal, which becomes the controlling one. A home that is gone is no reason to refuse the shell
-    /// in which it can be made again.
+    /// Starts it in this terminal, which becomes the controlling one. A home that is gone is no reason to refuse the
+    /// shell in which it can be made again.
     pub(super) fn spawn(&self, arguments: &[OsString], terminal: &OwnedFd) -> Result<(Child, Start), SpawnError> {
         spawn(&Program {
             path: &self.path,

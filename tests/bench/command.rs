@@ -1,8 +1,8 @@
 //! What a command costs on its way through the agent: from its dispatch to its result.
 //!
-//! `cargo bench --bench command`, or with another build of the agent in `DRAUPNIR_AGENT`. The same program is started and
-//! waited for in a plain loop of this process, in turns with the agent, since the machine is shared. The console is this
-//! process and only reads. Fails when a bar is missed.
+//! `cargo bench --bench command`, or with another build of the agent in `DRAUPNIR_AGENT`. The same program is started
+//! and waited for in a plain loop of this process, in turns with the agent, since the machine is shared. The console is
+//! this process and only reads. Fails when a bar is missed.
 
 #[path = "bare/mod.rs"]
 mod bare;

@@ -1,7 +1,8 @@
 //! What TLS costs a start: time to the registration and to the WebSocket, and memory, beside the same in clear text.
 //!
-//! `cargo bench --bench link`, or with another build of the agent in `DRAUPNIR_AGENT`. It judges nothing: `tests/budgets`
-//! does. Times are from the start of the process, the best and the median of many; they include what the machine else does.
+//! `cargo bench --bench link`, or with another build of the agent in `DRAUPNIR_AGENT`. It judges nothing:
+//! `tests/budgets` does. Times are from the start of the process, the best and the median of many; they include what
+//! the machine else does.
 
 #[path = "../support/mod.rs"]
 mod support;

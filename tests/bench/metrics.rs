@@ -1,4 +1,5 @@
-//! What a sample costs: time, allocations, system calls, and growth over ten thousand of them; beside psutil doing the same.
+//! What a sample costs: time, allocations, system calls, and growth over ten thousand of them; beside psutil doing the
+//! same.
 //!
 //! `cargo bench --bench metrics`; `tests/run` has it without optimisation, which the bars bear too. Fails when a sample
 //! costs more than the bar, or when memory grows. strace and psutil (in `target/venv`) are used where they are; without

@@ -33,8 +33,8 @@ const SHARE_MIN: f64 = 0.6;
 const SHARE_GOAL: f64 = 0.8;
 /// How much later than from a local terminal an echo may come, in the middle.
 const ECHO_EXTRA_MAX: Duration = Duration::from_micros(150);
-/// How late an echo may come while another session floods, 99 of 100; on a machine that is busy otherwise, so many times
-/// as late as from a local terminal beside a local flood.
+/// How late an echo may come while another session floods, 99 of 100; on a machine that is busy otherwise, so many
+/// times as late as from a local terminal beside a local flood.
 const ECHO_IN_FLOOD_MAX: Duration = Duration::from_millis(10);
 const ECHO_IN_FLOOD_TIMES_MAX: u32 = 4;
 /// What an idle session may cost the agent.

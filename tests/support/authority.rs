@@ -81,8 +81,8 @@ pub(crate) fn self_signed(names: &[&str]) -> TlsAcceptor {
     acceptor(certificate.der().clone(), &key, rustls::DEFAULT_VERSIONS)
 }
 
-/// The same, marked as an authority's (`openssl req -x509` makes such ones), with its certificate in a file. The years are
-/// those of its validity.
+/// The same, marked as an authority's (`openssl req -x509` makes such ones), with its certificate in a file. The years
+/// are those of its validity.
 pub(crate) fn self_signed_authority(names: &[&str], years: (i32, i32)) -> (TlsAcceptor, NamedTempFile) {
     let key = KeyPair::generate().expect("a key");
     let mut params = params(names);

@@ -1,8 +1,8 @@
 //! The real agent, started, watched and ended by a test.
 //!
-//! It does not play the console (`draupnir-console` does) and judges nothing but one rule that holds everywhere: the key
-//! never appears in what the agent wrote. Every wait has a deadline and none sleeps. A test that includes this module
-//! (`mod support;`) reads:
+//! It does not play the console (`draupnir-console` does) and judges nothing but one rule that holds everywhere: the
+//! key never appears in what the agent wrote. Every wait has a deadline and none sleeps. A test that includes this
+//! module (`mod support;`) reads:
 //!
 //! ```ignore
 //! let console = Console::start(Personality::production());

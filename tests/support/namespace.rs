@@ -21,8 +21,8 @@ pub(crate) fn mounted(setup: Setup, commands: &[&str]) -> Setup {
     setup.program("unshare").args_before(["--mount".into(), "sh".into(), "-c".into(), script.into(), agent.into()])
 }
 
-/// Runs another test of this program, one marked `#[ignore]`, on a machine with a network of its own: loopback, and what
-/// these shell commands make. False where such a machine cannot be had.
+/// Runs another test of this program, one marked `#[ignore]`, on a machine with a network of its own: loopback, and
+/// what these shell commands make. False where such a machine cannot be had.
 pub(crate) fn run_apart(test: &str, commands: &[&str]) -> bool {
     let apart = |script: &str| {
         let mut command = Command::new("unshare");

@@ -1,7 +1,7 @@
 //! A child process: signals, its exit status with a deadline, and what `/proc` says of it.
 //!
-//! It is never signalled after it was reaped. What only `/proc` knows is read on Linux alone; elsewhere those methods do
-//! not exist. Units: bytes, counts; CPU time as a duration.
+//! It is never signalled after it was reaped. What only `/proc` knows is read on Linux alone; elsewhere those methods
+//! do not exist. Units: bytes, counts; CPU time as a duration.
 
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,8 @@ impl Process {
         let shared: Arc<(Mutex<Option<ExitStatus>>, Condvar)> = Arc::default();
         let watcher = shared.clone();
         std::thread::spawn(move || {
-            // First only look: reaping happens under the lock, so that nobody signals a number that is another's by now.
+            // First only look: reaping happens under the lock, so that nobody signals a number that is another's by
+            // now.
             while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
                 .is_err_and(|error| error == rustix::io::Errno::INTR)
             {}

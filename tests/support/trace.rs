@@ -1,5 +1,5 @@
-//! Looks for the key in everything that an agent printed, recorded, remembered or audited, and writes down how much that
-//! was.
+//! Looks for the key in everything that an agent printed, recorded, remembered or audited, and writes down how much
+//! that was.
 //!
 //! It does not look at what went to the console: the header has the key, and the console's own tests look at the rest.
 //! The key is looked for in every form in which text travels, in half its length too, since what is cut short is a leak

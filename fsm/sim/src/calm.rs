@@ -9,8 +9,8 @@ use crate::wire::{Down, Wire};
 use crate::work::{Dispatch, Source};
 use crate::world::{Event, World};
 
-/// What may pass until a link is ready: the dead link is noticed (21 s), the longest ordinary wait (30 s), the time-outs
-/// of a registration and a dial that were in flight (15 s, 10 s), a jump's jitter, sockets going, gates.
+/// What may pass until a link is ready: the dead link is noticed (21 s), the longest ordinary wait (30 s), the
+/// time-outs of a registration and a dial that were in flight (15 s, 10 s), a jump's jitter, sockets going, gates.
 const READY_MS: u64 = 100_000;
 
 /// What the slow rows of the policy may add.

@@ -1,7 +1,8 @@
 //! The driver in a made-up world: a virtual clock, a network, a console, and checks after every step.
 //!
 //! It opens no socket and reads no clock; a seed decides everything, so that a failing world can be run again.
-//! What is under test is [`draupnir_fsm::driver::Driver`], the one that the agent ships: the host around it only carries inputs and outputs.
+//! What is under test is [`draupnir_fsm::driver::Driver`], the one that the agent ships: the host around it only
+//! carries inputs and outputs.
 //!
 //! | module | what it is |
 //! |---|---|

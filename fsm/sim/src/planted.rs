@@ -1,7 +1,7 @@
 //! Deliberate faults, to test the simulation: what a broken agent would do, put between a sound one and the world.
 //!
-//! Nothing of it is in the agent. Each is either another policy, or an input, an output or an answer of the host that is
-//! altered on its way; the host asks at the place where that happens.
+//! Nothing of it is in the agent. Each is either another policy, or an input, an output or an answer of the host that
+//! is altered on its way; the host asks at the place where that happens.
 
 use draupnir_fsm::limits::Policy;
 

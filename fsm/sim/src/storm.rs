@@ -1,7 +1,7 @@
 //! What goes wrong, and what is asked of the agent meanwhile.
 //!
-//! It applies what the plan permits, at moments drawn from the world's generator. When the storm is over it mends what a
-//! network and a console mend by themselves; a dead link stays dead.
+//! It applies what the plan permits, at moments drawn from the world's generator. When the storm is over it mends what
+//! a network and a console mend by themselves; a dead link stays dead.
 
 use crate::network::CALM_BYTES_PER_MS;
 use crate::plan::Fault;

@@ -204,8 +204,8 @@ impl Wire {
         self.stuck_bytes <= KERNEL_BUFFER_BYTES
     }
 
-    /// The way there and back takes so much of a probe's five seconds that what else an answer waits for, such as a batch
-    /// before it or a console that does not listen yet, may take the rest.
+    /// The way there and back takes so much of a probe's five seconds that what else an answer waits for, such as a
+    /// batch before it or a console that does not listen yet, may take the rest.
     pub(crate) fn is_too_long_to_probe(&self) -> bool {
         2 * self.latency_ms > PROBE_WAY_MS_MAX
     }

@@ -1,8 +1,8 @@
 //! One world: an agent, a network and a console on one virtual clock that jumps to the earliest event.
 //!
 //! It moves time and hands events to those whom they concern. What the agent's process does with them stands in `host`,
-//! what the network and the console do in `network` and `console`, what goes wrong in `storm`, what must hold at the end
-//! in `calm`. Times are milliseconds of the world unless they are called the agent's own.
+//! what the network and the console do in `network` and `console`, what goes wrong in `storm`, what must hold at the
+//! end in `calm`. Times are milliseconds of the world unless they are called the agent's own.
 
 use crate::agenda::Agenda;
 use crate::calm::Calm;

@@ -1,8 +1,8 @@
 //! Which commands ran before: the same id is run once within one lifetime of the process.
 //!
-//! It does not hold ids or results, only a 64-bit hash of each id (keyed by the agent, so that a console cannot make two
-//! meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets one
-//! when it is [told to](Dedupe::take_forgotten).
+//! It does not hold ids or results, only a 64-bit hash of each id (keyed by the agent, so that a console cannot make
+//! two meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets
+//! one when it is [told to](Dedupe::take_forgotten).
 //!
 //! Bounds: the hashes of the last [`IDS_MAX`] ids, the results of the last [`RESULTS_MAX`] commands, of these no more
 //! than [`RESULTS_BYTES_MAX`]. A command that runs is never forgotten; their number is bounded by whoever starts them.
@@ -137,8 +137,8 @@ impl Dedupe {
         }
     }
 
-    /// Forgets the oldest ids beyond the bound. One that runs goes to the back of the queue instead, and one whose result
-    /// is remembered takes it along.
+    /// Forgets the oldest ids beyond the bound. One that runs goes to the back of the queue instead, and one whose
+    /// result is remembered takes it along.
     fn bound_ids(&mut self) {
         for _ in 0..self.order.len() {
             if self.order.len() <= IDS_MAX {

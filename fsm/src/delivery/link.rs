@@ -219,8 +219,8 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// How many bytes of frames should go to the socket at once: what comes later cannot overtake them, so that on a slow
-    /// link they are few.
+    /// How many bytes of frames should go to the socket at once: what comes later cannot overtake them, so that on a
+    /// slow link they are few.
     pub fn batch_bytes(&self) -> usize {
         let window = self.link.as_ref().map_or(0, |link| link.window(self.now));
         usize::try_from(window / BATCHES_IN_WINDOW).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
@@ -231,7 +231,8 @@ impl<M> Delivery<M> {
         self.link.as_ref().is_some_and(|link| link.write.is_some())
     }
 
-    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
+    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for
+    /// [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
     pub fn tick(&mut self, now: Time) -> Option<LinkId> {
         self.see(now);
         let link = self.link.as_mut()?;

@@ -113,7 +113,8 @@ impl Drops {
 /// What is done about a message that the console seems unable to take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
-    /// Cut this result to [`CUT_RESULT_BYTES`](super::CUT_RESULT_BYTES) and [replace](super::Delivery::replace) it; it is held back until then.
+    /// Cut this result to [`CUT_RESULT_BYTES`](super::CUT_RESULT_BYTES) and [replace](super::Delivery::replace) it; it
+    /// is held back until then.
     CutResult {
         /// Its number.
         number: u64,

@@ -4,12 +4,12 @@
 //! [next](Delivery::next) frame while a batch has room, encodes it, and tells the ledger of Pongs. It reads no clock.
 //!
 //! Three kinds of message go through it. **State** (`registration`, `heartbeat`, `metrics`): the newest replaces the
-//! older, and none outlives its link. **Reliable** messages (`command:result`, `terminal:closed`, `event`): kept until a
-//! Pong shows that the console has read them, sent again in order after a reconnect. **Streams** (`terminal:output`,
+//! older, and none outlives its link. **Reliable** messages (`command:result`, `terminal:closed`, `event`): kept until
+//! a Pong shows that the console has read them, sent again in order after a reconnect. **Streams** (`terminal:output`,
 //! `command:output`): bytes with offsets, in a window that is also the flow control of their source.
 //!
-//! What a Pong proves is that the console's WebSocket endpoint, or a proxy that terminates it, has read what went before
-//! its Ping; not that anything was stored.
+//! What a Pong proves is that the console's WebSocket endpoint, or a proxy that terminates it, has read what went
+//! before its Ping; not that anything was stored.
 //!
 //! Invariants, at every step:
 //! - the reliable messages kept are within [`RELIABLE_BYTES_MAX`] and [`RELIABLE_MESSAGES_MAX`];
@@ -71,7 +71,8 @@ pub const LINK_WINDOW_BYTES_MIN: u64 = 64 << 10;
 /// The most that all streams together may have under way.
 pub const LINK_WINDOW_BYTES_MAX: u64 = 1 << 20;
 
-/// A stream with no more than this waiting and under way counts as interactive, in encoded bytes: a full screen redrawn.
+/// A stream with no more than this waiting and under way counts as interactive, in encoded bytes: a full screen
+/// redrawn.
 pub const INTERACTIVE_BYTES_MAX: u64 = 16 << 10;
 
 /// The most bytes of a stream in one frame.

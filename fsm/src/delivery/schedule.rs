@@ -1,8 +1,8 @@
 //! Which frame is next: control, then what is reliable, then interactive output, then bulk.
 //!
 //! It does not encode, and does not know how long a batch is. Within a class streams take turns; one frame of bulk goes
-//! after [`OTHERS_BEFORE_BULK`] others even when those never end. A `closed` or a final result waits for the bytes of its
-//! own stream, in the queue.
+//! after [`OTHERS_BEFORE_BULK`] others even when those never end. A `closed` or a final result waits for the bytes of
+//! its own stream, in the queue.
 
 use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
@@ -147,7 +147,8 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// The agent stops, and waits for nothing but acknowledgements: from now on a marker follows the last frame at once.
+    /// The agent stops, and waits for nothing but acknowledgements: from now on a marker follows the last frame at
+    /// once.
     pub fn begin_drain(&mut self) {
         self.draining = true;
     }

@@ -1,4 +1,5 @@
-//! How often an error is reported: each cause once a minute, for neither the network nor the disk is the console's to fill.
+//! How often an error is reported: each cause once a minute, for neither the network nor the disk is the console's to
+//! fill.
 
 use super::output::{Action, ErrorEvent};
 use super::ports::Body;

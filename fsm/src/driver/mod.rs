@@ -8,7 +8,8 @@
 //! The loop around it, in this order:
 //!
 //! 1. [`observe`](Driver::observe) the clocks, so that a freeze is noticed before anything else;
-//! 2. [`handle`](Driver::handle) up to [`INPUTS_PER_TURN_MAX`] inputs, so that a flood does not keep deadlines from firing;
+//! 2. [`handle`](Driver::handle) up to [`INPUTS_PER_TURN_MAX`] inputs, so that a flood does not keep deadlines from
+//!    firing;
 //! 3. [`poll`](Driver::poll) until `None`, and do each [`Output`] at once;
 //! 4. wait for the next input, or until [`next_deadline`](Driver::next_deadline).
 //!
@@ -183,8 +184,8 @@ impl<B: Body> Driver<B> {
         self.observer = Some(observer);
     }
 
-    /// Compares the clocks with what was expected; `entropy` is asked for only when they jumped. To be called first in a
-    /// turn.
+    /// Compares the clocks with what was expected; `entropy` is asked for only when they jumped. To be called first in
+    /// a turn.
     pub fn observe(&mut self, now: Time, clocks: Clocks, entropy: impl FnOnce() -> u64) {
         let jumped = self.clocks.observe(clocks);
         let late = self.machine.late_by_ms(now).map(|gap_ms| (Jump::LateTick, gap_ms));
@@ -342,8 +343,8 @@ impl<B: Body> Driver<B> {
         true
     }
 
-    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped, or displaces another,
-    /// would be reported in turn, and so on without end.
+    /// Takes what was dropped, once there is room for the event that reports it: one that is dropped, or displaces
+    /// another, would be reported in turn, and so on without end.
     fn take_drops(&mut self) -> Option<Drops> {
         if !self.ledger.has_room_for_event() {
             return None;

@@ -1,10 +1,10 @@
 //! How fast the console's messages are read: no faster than it costs this machine little.
 //!
-//! A token bucket whose unit is time: each message and each byte costs some, and two seconds of it may be spent at once. While
-//! more was spent, the socket is left alone, and TCP slows the console down. One per connection.
+//! A token bucket whose unit is time: each message and each byte costs some, and two seconds of it may be spent at
+//! once. While more was spent, the socket is left alone, and TCP slows the console down. One per connection.
 
-/// What a message costs, however short, in nanoseconds: 5,000 a second. To decode one and to log or answer it takes some
-/// ten microseconds; sixty-four people who type make 2,000.
+/// What a message costs, however short, in nanoseconds: 5,000 a second. To decode one and to log or answer it takes
+/// some ten microseconds; sixty-four people who type make 2,000.
 pub(super) const MESSAGE_COST_NS: u64 = 200_000;
 
 /// What a byte costs, in nanoseconds: 16 MiB a second, which take some percent of a processor.
@@ -24,8 +24,8 @@ pub struct ReadLimiter {
 }
 
 impl ReadLimiter {
-    /// Counts messages and bytes that were read at `now_ns` of any clock that does not go back; for how long nothing more
-    /// may be read then, in nanoseconds.
+    /// Counts messages and bytes that were read at `now_ns` of any clock that does not go back; for how long nothing
+    /// more may be read then, in nanoseconds.
     pub fn charge(&mut self, now_ns: u64, messages: u64, bytes: u64) -> Option<u64> {
         let cost = messages.saturating_mul(MESSAGE_COST_NS).saturating_add(bytes.saturating_mul(BYTE_COST_NS));
         self.paid_until_ns = self.paid_until_ns.max(now_ns).saturating_add(cost);

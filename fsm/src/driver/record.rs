@@ -41,8 +41,8 @@ pub struct Step {
     pub next: Option<Time>,
 }
 
-/// An answer of the host: the length of a body in bytes, `null` for none; for bytes cut from a stream, how many they were
-/// and the length of the body; for a source or a replay, the offsets.
+/// An answer of the host: the length of a body in bytes, `null` for none; for bytes cut from a stream, how many they
+/// were and the length of the body; for a source or a replay, the offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Answer {

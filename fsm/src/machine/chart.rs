@@ -19,9 +19,9 @@
 //! stopped
 //! ```
 //!
-//! First the hierarchy and what is done on entry and exit, then a function for each state: where an event leads. What is
-//! done on the way stands in the sibling files. Each timer is armed on entry or by a handler of its state and disarmed on
-//! exit.
+//! First the hierarchy and what is done on entry and exit, then a function for each state: where an event leads. What
+//! is done on the way stands in the sibling files. Each timer is armed on entry or by a handler of its state and
+//! disarmed on exit.
 //!
 //! The traits of statig are implemented by hand: its macro orders the states anew in each compilation, and the same
 //! source would never give the same program twice.

@@ -6,7 +6,8 @@
 //!
 //! It does not carry bytes and does not know what messages look like. Invariants, checked by the exhaustive and the
 //! property tests: at most one live link; a deadline in every state but `Stopped`; no order about a stale attempt;
-//! `Draining` reaches `Stopped` within [`Policy::drain_exit_ms`]; only a tick fires timers; an unhandled fact is counted.
+//! `Draining` reaches `Stopped` within [`Policy::drain_exit_ms`]; only a tick fires timers; an unhandled fact is
+//! counted.
 
 use crate::command::Commands;
 use crate::fact::{CommandFact, Fact, Jump, SessionFact};
@@ -35,7 +36,8 @@ mod registering;
 #[cfg(test)]
 mod tests;
 
-/// How many timers one tick may fire. More than there are: a timer that re-arms itself in the past would spin otherwise.
+/// How many timers one tick may fire. More than there are: a timer that re-arms itself in the past would spin
+/// otherwise.
 const EXPIRIES_PER_TICK_MAX: usize = 64;
 
 /// The whole machine.
@@ -286,8 +288,8 @@ impl Machine {
         }
     }
 
-    /// Moves every deadline by the time that was not lived through, so that each keeps what it had left when the machine
-    /// was last told anything. A drain is not forgiven: whoever asked for it has lived through that time.
+    /// Moves every deadline by the time that was not lived through, so that each keeps what it had left when the
+    /// machine was last told anything. A drain is not forgiven: whoever asked for it has lived through that time.
     fn forgive_lateness(&mut self, now: Time, lived_until: Time) {
         if self.next_deadline().is_none_or(|next| next >= now) {
             return;
@@ -329,7 +331,8 @@ impl Machine {
     }
 }
 
-/// Whether this is a message that the console sent for one session or command, which it can only while it knows the link.
+/// Whether this is a message that the console sent for one session or command, which it can only while it knows the
+/// link.
 fn is_routed(fact: &Fact) -> bool {
     matches!(
         fact,

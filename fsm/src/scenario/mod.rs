@@ -1,8 +1,8 @@
 //! Scenarios: recorded runs of the driver, a JSON line a turn, and their exact replay.
 //!
 //! The same format serves a scenario in `tests/scenarios`, a recording of a production agent and a failing seed of the
-//! simulation. The first line is the [`Header`]; each other line is a [`Step`]: when, what happened, and exactly what was
-//! wanted. This module reads and writes no files.
+//! simulation. The first line is the [`Header`]; each other line is a [`Step`]: when, what happened, and exactly what
+//! was wanted. This module reads and writes no files.
 //!
 //! Strict: an unknown key, a missing output and a surplus output are errors that name their line.
 

@@ -58,7 +58,8 @@ pub fn parse(text: &str) -> Result<Scenario, ParseError> {
     Ok(scenario)
 }
 
-/// Reads a step. Variants without fields take any key from serde, so what was read is held against what would be written.
+/// Reads a step. Variants without fields take any key from serde, so what was read is held against what would be
+/// written.
 fn read_step(text: &str) -> Result<Step, String> {
     let read: Value = serde_json::from_str(text).map_err(|problem| problem.to_string())?;
     let step: Step = serde_json::from_str(text).map_err(|problem| problem.to_string())?;

@@ -1,10 +1,10 @@
 //! Finds the control groups that we are in, and their ancestors as far as they are visible.
 //!
-//! Sources: `/proc/self/cgroup` (cgroups(7)) says where in each hierarchy we are; the mount table says where a hierarchy, or
-//! the part of it that a container may see, can be read. Reads no limit and no usage.
+//! Sources: `/proc/self/cgroup` (cgroups(7)) says where in each hierarchy we are; the mount table says where a
+//! hierarchy, or the part of it that a container may see, can be read. Reads no limit and no usage.
 //!
-//! Invariants: the groups of a hierarchy go from our own to the topmost visible one, at most [`DEPTH_MAX`]; there is at least
-//! one. Any bytes are accepted.
+//! Invariants: the groups of a hierarchy go from our own to the topmost visible one, at most [`DEPTH_MAX`]; there is at
+//! least one. Any bytes are accepted.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -212,7 +212,8 @@ fn membership_path(membership: &[u8], controller: Option<&str>) -> Option<PathBu
     })
 }
 
-/// `path` as seen from `root`, when it lies below it. A path that leads out of our namespace (`/../…`) lies below nothing.
+/// `path` as seen from `root`, when it lies below it. A path that leads out of our namespace (`/../…`) lies below
+/// nothing.
 fn below(path: &Path, root: &Path) -> Option<PathBuf> {
     let outside = |place: &Path| place.components().any(|part| part == Component::ParentDir);
     if outside(path) || outside(root) || !root.is_absolute() {

@@ -2,13 +2,13 @@
 //!
 //! Sources: [`super::processors`], [`super::load`] and `/sys/devices/system/cpu/online`.
 //!
-//! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report, for
-//! the cores are shared. In a container without one, or with one that is no less than the processors that may be used, the
-//! time is the container's. Else it is the busy share of the processors that may be used.
+//! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report,
+//! for the cores are shared. In a container without one, or with one that is no less than the processors that may be
+//! used, the time is the container's. Else it is the busy share of the processors that may be used.
 //!
-//! Invariants: heartbeat and metrics each compare with their own previous reading, so neither shortens the other's window; a
-//! window shorter than [`super::super::CPU_INTERVAL_MIN`] is not evaluated, for ticks are 10 ms long; readings of different
-//! groups are never compared. Units: percent, cores.
+//! Invariants: heartbeat and metrics each compare with their own previous reading, so neither shortens the other's
+//! window; a window shorter than [`super::super::CPU_INTERVAL_MIN`] is not evaluated, for ticks are 10 ms long;
+//! readings of different groups are never compared. Units: percent, cores.
 
 use std::time::Duration;
 
@@ -148,8 +148,8 @@ impl Reading {
         }
     }
 
-    /// Whether this processor is ours. Where as many are listed as we may use, all are: lxcfs lists a container's own only,
-    /// numbered from 0, whatever their numbers are outside.
+    /// Whether this processor is ours. Where as many are listed as we may use, all are: lxcfs lists a container's own
+    /// only, numbered from 0, whatever their numbers are outside.
     fn is_ours(&self, core: usize) -> bool {
         self.allowance.set.is_none_or(|set| set.count() >= self.online || set.contains(core))
     }

@@ -1,12 +1,12 @@
 //! One entry for each real file system.
 //!
 //! Sources: `/proc/self/mountinfo` by way of [`super::mounts`], statvfs(3), and `/proc/diskstats`. The mount table is
-//! read again when the kernel says that it changed (it can be polled for that), and every [`TABLE_READINGS`]th time where it
-//! cannot say so.
+//! read again when the kernel says that it changed (it can be polled for that), and every [`TABLE_READINGS`]th time
+//! where it cannot say so.
 //!
 //! Two file systems are one storage when they say the same size, the same number of inodes and, within what a moment's
-//! writing changes, the same free space, and at least one of them is a layer: that is how a container's root and the volumes
-//! beside it, on one disk of the host, look from inside.
+//! writing changes, the same free space, and at least one of them is a layer: that is how a container's root and the
+//! volumes beside it, on one disk of the host, look from inside.
 //!
 //! Invariant: nothing here waits for a server, because no file system that has one is asked, but for the root.
 
@@ -190,7 +190,8 @@ impl DiskReader {
     }
 }
 
-/// Whether the kernel says that this mount table changed since it was asked last: it answers with an "exceptional" event.
+/// Whether the kernel says that this mount table changed since it was asked last: it answers with an "exceptional"
+/// event.
 fn has_changed(table: &std::fs::File) -> bool {
     let mut asked = [PollFd::new(table, PollFlags::PRI)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,18 +1,19 @@
 //! The instance as a whole: how long it is up, its processes and tasks, its descriptors, and kills for want of memory.
 //!
-//! Sources: `/proc/uptime`, proc_uptime(5), and the start of process 1 in `/proc/1/stat`, proc_pid_stat(5): in a container
-//! that is its first process, on a machine it is started with the machine. `pids.current` and `pids.max` of a container's
-//! topmost visible group (cgroup guides), else the number of tasks in `/proc/loadavg`; the names in the directory `/proc`, of
-//! which the numbers are processes. `oom_kill` in `memory.events` of a container's topmost visible group, or in the legacy
-//! `memory.oom_control`, which counts that group alone; on a machine in `/proc/vmstat`, proc_vmstat(5). The size of
-//! `/proc/self/fd` (since Linux 6.2 it is the number of descriptors; before, the directory is listed) and `/proc/self/limits`,
-//! proc_pid_limits(5), for the agent; `/proc/sys/fs/file-nr`, proc_sys_fs(5), for the machine.
+//! Sources: `/proc/uptime`, proc_uptime(5), and the start of process 1 in `/proc/1/stat`, proc_pid_stat(5): in a
+//! container that is its first process, on a machine it is started with the machine. `pids.current` and `pids.max` of a
+//! container's topmost visible group (cgroup guides), else the number of tasks in `/proc/loadavg`; the names in the
+//! directory `/proc`, of which the numbers are processes. `oom_kill` in `memory.events` of a container's topmost
+//! visible group, or in the legacy `memory.oom_control`, which counts that group alone; on a machine in `/proc/vmstat`,
+//! proc_vmstat(5). The size of `/proc/self/fd` (since Linux 6.2 it is the number of descriptors; before, the directory
+//! is listed) and `/proc/self/limits`, proc_pid_limits(5), for the agent; `/proc/sys/fs/file-nr`, proc_sys_fs(5), for
+//! the machine.
 //!
-//! Invariants: no process is looked into but our own and process 1; the directory `/proc` is listed only where there are at
-//! most [`LISTED_TASKS_MAX`] tasks, so that a sample stays cheap on a crowded machine.
+//! Invariants: no process is looked into but our own and process 1; the directory `/proc` is listed only where there
+//! are at most [`LISTED_TASKS_MAX`] tasks, so that a sample stays cheap on a crowded machine.
 //!
-//! Units: seconds; the start of a process is in ticks of 10 ms since boot (USER_HZ, which is 100 on every architecture we
-//! build for).
+//! Units: seconds; the start of a process is in ticks of 10 ms since boot (USER_HZ, which is 100 on every architecture
+//! we build for).
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,10 @@
 //! A kernel file that is opened once and read again and again.
 //!
-//! Parses nothing. A file that cannot be read is simply not there this time: the next reading tries again, so that a control
-//! group that was removed, or a file system that is mounted later, costs nothing but that one figure.
+//! Parses nothing. A file that cannot be read is simply not there this time: the next reading tries again, so that a
+//! control group that was removed, or a file system that is mounted later, costs nothing but that one figure.
 //!
-//! Invariants: at most [`FILE_BYTES_MAX`] are read; no allocation once the scratch buffer has grown to the largest file.
+//! Invariants: at most [`FILE_BYTES_MAX`] are read; no allocation once the scratch buffer has grown to the largest
+//! file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -46,8 +47,8 @@ impl Kept {
         {
             return scratch.bytes.get(..length);
         }
-        // It was never open, or what it stood for is gone: a control group that was removed answers ENODEV for ever, while
-        // one of the same name may exist again.
+        // It was never open, or what it stood for is gone: a control group that was removed answers ENODEV for ever,
+        // while one of the same name may exist again.
         self.file = File::open(&self.path).ok();
         let length = fill(self.file.as_ref()?, scratch);
         if length.is_none() {
@@ -57,7 +58,8 @@ impl Kept {
     }
 }
 
-/// Reads a file from its beginning; the length, or `None` for an error. Of a file that is too long, whole lines are kept.
+/// Reads a file from its beginning; the length, or `None` for an error. Of a file that is too long, whole lines are
+/// kept.
 fn fill(file: &File, scratch: &mut Scratch) -> Option<usize> {
     let bytes = &mut scratch.bytes;
     let mut length = 0;

@@ -1,8 +1,9 @@
 //! How much work there is, and how long it has to wait.
 //!
-//! Sources: `/proc/loadavg`, proc_loadavg(5), which is the machine's unless something like lxcfs puts the container's there;
-//! pressure stall information (the kernel's PSI guide) in `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's
-//! topmost visible group in the unified hierarchy, else in `/proc/pressure/`. Kernels without it answer nothing.
+//! Sources: `/proc/loadavg`, proc_loadavg(5), which is the machine's unless something like lxcfs puts the container's
+//! there; pressure stall information (the kernel's PSI guide) in `cpu.pressure`, `memory.pressure`, `io.pressure` of a
+//! container's topmost visible group in the unified hierarchy, else in `/proc/pressure/`. Kernels without it answer
+//! nothing.
 
 use std::path::Path;
 

@@ -1,14 +1,14 @@
 //! Memory against the limit that binds.
 //!
-//! Sources: `/proc/meminfo`, proc_meminfo(5), whose values are in KiB whatever the unit says; `/proc/spl/kstat/zfs/arcstats`;
-//! and, for each visible group from our own up, `memory.max`, `memory.current`, `memory.stat`, `memory.swap.max`,
-//! `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`, `memory.usage_in_bytes`, `memory.stat`,
-//! `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
+//! Sources: `/proc/meminfo`, proc_meminfo(5), whose values are in KiB whatever the unit says;
+//! `/proc/spl/kstat/zfs/arcstats`; and, for each visible group from our own up, `memory.max`, `memory.current`,
+//! `memory.stat`, `memory.swap.max`, `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`,
+//! `memory.usage_in_bytes`, `memory.stat`, `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
 //!
-//! The group with the smallest limit below the machine's memory binds, and the figures are its own: what its limit counts is
-//! what its kernel kills for. Without such a limit a container's own topmost group is reported against the machine's memory,
-//! and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl top` counts; on a machine,
-//! without what ZFS caches and gives back when it is needed.
+//! The group with the smallest limit below the machine's memory binds, and the figures are its own: what its limit
+//! counts is what its kernel kills for. Without such a limit a container's own topmost group is reported against the
+//! machine's memory, and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl
+//! top` counts; on a machine, without what ZFS caches and gives back when it is needed.
 //!
 //! Invariants: used and free are each at most total. Units: bytes.
 
@@ -174,7 +174,8 @@ impl Group {
 /// Above this a legacy limit says "none": the kernel writes the largest signed number, rounded down to a page.
 const LEGACY_UNLIMITED: u64 = 1 << 62;
 
-/// Reads `memory.stat`. The legacy file has each figure twice: for the group alone, and (`total_`) with its descendants.
+/// Reads `memory.stat`. The legacy file has each figure twice: for the group alone, and (`total_`) with its
+/// descendants.
 fn stat(text: &[u8], version: Version) -> GroupFigures {
     let mut own = GroupFigures::default();
     let mut whole = None::<GroupFigures>;
@@ -259,8 +260,8 @@ impl Meminfo {
     }
 }
 
-/// What ZFS's cache (ARC) gives back when memory is short: all but its least size. Each line of `arcstats` is a name, a type
-/// and a value, in bytes.
+/// What ZFS's cache (ARC) gives back when memory is short: all but its least size. Each line of `arcstats` is a name, a
+/// type and a value, in bytes.
 fn reclaimable(arcstats: &[u8]) -> u64 {
     let value = |name: &[u8]| {
         lines(arcstats).find_map(|line| {
@@ -288,8 +289,8 @@ fn meminfo(text: &[u8]) -> Option<Meminfo> {
             _ => {}
         }
     }
-    // Kernels before 3.14, and some sandboxes, give no estimate: what is free or cached, but for shared memory, which is
-    // counted as cache and cannot be dropped.
+    // Kernels before 3.14, and some sandboxes, give no estimate: what is free or cached, but for shared memory, which
+    // is counted as cache and cannot be dropped.
     let estimate = memory.free.saturating_add(memory.cached.saturating_sub(shared));
     memory.available = available.unwrap_or(estimate).min(memory.total);
     (memory.total > 0).then_some(memory)

@@ -1,15 +1,16 @@
 //! Which mounts are file systems of their own.
 //!
-//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). Measures nothing; a mount table goes in, a list of candidates comes
-//! out. What remains to be seen when they are measured: whether the place is a directory, and whether two of them are the same
-//! storage after all. Invariant: any bytes are accepted; a line that is not of the documented form is left out.
+//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). Measures nothing; a mount table goes in, a list of candidates
+//! comes out. What remains to be seen when they are measured: whether the place is a directory, and whether two of them
+//! are the same storage after all. Invariant: any bytes are accepted; a line that is not of the documented form is left
+//! out.
 //!
 //! - The root is always a candidate, whatever its type, unless it is a read-only image.
 //! - A block device (and a ZFS dataset) counts once, by its number, where most of it is mounted.
 //! - What the kernel keeps in memory, makes up, or reads from an image does not count.
 //! - An overlay counts as the root only; elsewhere it is a view of storage that counts already.
-//! - What another machine or a program serves is left out, and named: when the server is dead, the kernel does not return from
-//!   a question about it, and the process cannot end, not even by SIGKILL.
+//! - What another machine or a program serves is left out, and named: when the server is dead, the kernel does not
+//!   return from a question about it, and the process cannot end, not even by SIGKILL.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,7 +37,8 @@ pub(crate) enum Kind {
     Local,
     /// A dataset of a pool: it shares its free space with the pool's others.
     Pooled,
-    /// The root, over storage that may be mounted elsewhere, too. It is measured even when a server keeps it: without it nothing runs.
+    /// The root, over storage that may be mounted elsewhere, too. It is measured even when a server keeps it: without
+    /// it nothing runs.
     Layered,
 }
 
@@ -71,7 +73,8 @@ pub(crate) fn file_systems(mount_table: &[u8]) -> Found {
     let left_out = served.map(|mount| String::from_utf8_lossy(&mount.mount_point).into_owned()).collect();
     let mut ordered: Vec<(Kind, Mount<'_>)> =
         visible.into_values().filter_map(|mount| Some((kind(&mount)?, mount))).collect();
-    // The whole of a file system rather than a part, and near the root rather than deep, is where its user looks for it.
+    // The whole of a file system rather than a part, and near the root rather than deep, is where its user looks for
+    // it.
     ordered.sort_by_key(|(_, mount)| (!is_root(mount), *mount.root != *b"/", mount.mount_point.len()));
     let mut found: Vec<Candidate> = Vec::new();
     for (kind, mount) in ordered {
@@ -137,8 +140,8 @@ fn stored(mount: &Mount<'_>) -> Option<Kind> {
     (mount.number.0 != 0 || mount.source.starts_with(b"/dev/")).then_some(Kind::Local)
 }
 
-/// Whether the file system at this path is served. A process with a thread that waits for such a file system may not even
-/// be killed, so this asks the mount table and not the file system.
+/// Whether the file system at this path is served. A process with a thread that waits for such a file system may not
+/// even be killed, so this asks the mount table and not the file system.
 pub(crate) fn is_path_served(mount_table: &[u8], path: &Path) -> bool {
     // Of the mounts at one place the last is the visible one.
     let holds = mounts(mount_table).filter(|mount| path.starts_with(mount.path()));

@@ -1,16 +1,19 @@
 //! The traffic of the instance's own interfaces, and its TCP connections.
 //!
-//! Sources: `/proc/net/dev`, proc_pid_net(5), and `tcpCurrEstab` (RFC 1213) of `/proc/net/snmp`, for the network namespace that
-//! we are in; `/sys/class/net/<name>/`, the kernel's ABI documents sysfs-class-net*, for the interfaces that count.
+//! Sources: `/proc/net/dev`, proc_pid_net(5), and `tcpCurrEstab` (RFC 1213) of `/proc/net/snmp`, for the network
+//! namespace that we are in; `/sys/class/net/<name>/`, the kernel's ABI documents sysfs-class-net*, for the interfaces
+//! that count.
 //!
-//! A packet that leaves through a container's veth, the bridge behind it and the machine's card is one packet. So: where there
-//! is hardware, the hardware counts, and a function of it that is enslaved to another one (accelerated networking) does not;
-//! where there is none, as in a container, what is neither a bridge nor a tunnel, neither on top of another interface nor
-//! enslaved to one; and where there is only a tunnel (rootless containers), that. Loopback never.
+//! A packet that leaves through a container's veth, the bridge behind it and the machine's card is one packet. So:
+//! where there is hardware, the hardware counts, and a function of it that is enslaved to another one (accelerated
+//! networking) does not; where there is none, as in a container, what is neither a bridge nor a tunnel, neither on top
+//! of another interface nor enslaved to one; and where there is only a tunnel (rootless containers), that. Loopback
+//! never.
 //!
-//! Invariants: the counts begin with what the kernel says at the first reading, and never go back while the agent runs: not
-//! when an interface is replaced, not when a counter wraps or begins again. An interface that appears later counts from then
-//! on; one whose counter began again, too. No connection is listed: with many of them that would cost more than all else.
+//! Invariants: the counts begin with what the kernel says at the first reading, and never go back while the agent runs:
+//! not when an interface is replaced, not when a counter wraps or begins again. An interface that appears later counts
+//! from then on; one whose counter began again, too. No connection is listed: with many of them that would cost more
+//! than all else.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +27,8 @@ use crate::protocol::metrics::{Count, Network};
 /// How many interfaces are looked at: a crowded container host has a few hundred pairs.
 const INTERFACES_MAX: usize = 1024;
 
-/// After so many readings all roles are looked up again: an interface can be enslaved to another one without a new name.
+/// After so many readings all roles are looked up again: an interface can be enslaved to another one without a new
+/// name.
 const ROLE_READINGS: u32 = 64;
 
 /// Bytes, packets, errors and drops of one direction.
@@ -228,7 +232,8 @@ fn is_on_top(place: &Path) -> bool {
     })
 }
 
-/// Whether its link type is not Ethernet (1): tunnels of all kinds have types of their own (ARPHRD_TUNNEL, ARPHRD_NONE, …).
+/// Whether its link type is not Ethernet (1): tunnels of all kinds have types of their own (ARPHRD_TUNNEL, ARPHRD_NONE,
+/// …).
 fn is_tunnel(place: &Path) -> bool {
     std::fs::read_to_string(place.join("type")).is_ok_and(|text| text.trim() != "1")
 }

@@ -1,13 +1,13 @@
 //! How much processor time the instance may use, and what has been used.
 //!
 //! Sources: for each visible group from our own up, `cpu.max` and `cpu.stat` (unified, cgroup-v2 admin guide) or
-//! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or `cpuset.effective_cpus`
-//! of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5); the `cpu` lines of `/proc/stat`,
-//! proc_stat(5). Compares no two points in time.
+//! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or
+//! `cpuset.effective_cpus` of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5); the
+//! `cpu` lines of `/proc/stat`, proc_stat(5). Compares no two points in time.
 //!
 //! Invariant: what is counted belongs to what is allowed. A quota of no less than all processors that may be used never
-//! binds and is none here, so that its group's time is not divided by processors that the quota is not for; and the time of
-//! a container is that of groups which may use the same processors as we.
+//! binds and is none here, so that its group's time is not divided by processors that the quota is not for; and the
+//! time of a container is that of groups which may use the same processors as we.
 //!
 //! Units: cores, nanoseconds; ticks of the kernel, of which only ratios matter.
 
@@ -37,8 +37,8 @@ pub(crate) struct Allowance {
     pub(crate) quota: Option<f64>,
     /// The processors that may be used; `None` when nothing says so.
     pub(crate) set: Option<CpuSet>,
-    /// The group whose quota binds or, in a container without one, the outermost that has our processors. `None` on a plain
-    /// machine.
+    /// The group whose quota binds or, in a container without one, the outermost that has our processors. `None` on a
+    /// plain machine.
     pub(crate) account: Option<Account>,
 }
 
@@ -78,7 +78,8 @@ impl AllowanceReader {
         self.status.read(scratch).and_then(|text| CpuSet::parse(line_of(text, b"Cpus_allowed_list")?))
     }
 
-    /// What may be used and what has been, now: of this set, which comes to so many processors; 0 when that is not known.
+    /// What may be used and what has been, now: of this set, which comes to so many processors; 0 when that is not
+    /// known.
     pub(crate) fn read(&mut self, set: Option<CpuSet>, processors: u32, scratch: &mut Scratch) -> Allowance {
         let mut quota: Option<(usize, f64)> = None;
         for (index, group) in self.quotas.iter_mut().enumerate() {
@@ -114,8 +115,9 @@ impl AllowanceReader {
     }
 }
 
-/// Which group of a hierarchy stands for one of another: where quota, processors and accounting are hierarchies of their
-/// own, their groups correspond from the root downwards. `groups` is how many the other has, `top` the root of this one.
+/// Which group of a hierarchy stands for one of another: where quota, processors and accounting are hierarchies of
+/// their own, their groups correspond from the root downwards. `groups` is how many the other has, `top` the root of
+/// this one.
 fn corresponding(index: usize, groups: usize, top: usize) -> usize {
     top.saturating_sub(groups.saturating_sub(1).saturating_sub(index))
 }

@@ -1,8 +1,8 @@
 //! What block devices, and containers, have read and written.
 //!
-//! Sources: for the devices `/proc/diskstats`, proc_diskstats(5) and the kernel's iostats guide; for a container `io.stat` of
-//! its topmost visible group (unified, cgroup-v2 admin guide), or `blkio.throttle.io_service_bytes_recursive` (legacy). Knows
-//! nothing of file systems.
+//! Sources: for the devices `/proc/diskstats`, proc_diskstats(5) and the kernel's iostats guide; for a container
+//! `io.stat` of its topmost visible group (unified, cgroup-v2 admin guide), or
+//! `blkio.throttle.io_service_bytes_recursive` (legacy). Knows nothing of file systems.
 //!
 //! Units: bytes; diskstats counts sectors of 512 bytes whatever the device's own are.
 

@@ -1,6 +1,7 @@
 //! The least console there can be: it registers, greets, answers pings, and counts what it is sent.
 //!
-//! One thread, blocking sockets, no JSON: what is measured with it is the agent. It is for one agent and one connection.
+//! One thread, blocking sockets, no JSON: what is measured with it is the agent. It is for one agent and one
+//! connection.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

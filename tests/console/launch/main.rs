@@ -1,7 +1,7 @@
 //! `cargo demo`: builds the agent and the demo, then becomes the demo.
 //!
-//! One cargo command builds both. Two commands would choose other features for each and compile most crates twice. Cargo
-//! writes its progress to standard error.
+//! One cargo command builds both. Two commands would choose other features for each and compile most crates twice.
+//! Cargo writes its progress to standard error.
 
 use std::io;
 use std::os::unix::process::CommandExt as _;

@@ -1,7 +1,7 @@
 //! A user of the console: opens terminals, types, runs commands.
 //!
-//! Ids are the test's choice. Frames go where the console's routing table says; while no connection is up and listened to,
-//! a call waits for one. It does not model the console's own browser protocol.
+//! Ids are the test's choice. Frames go where the console's routing table says; while no connection is up and listened
+//! to, a call waits for one. It does not model the console's own browser protocol.
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};

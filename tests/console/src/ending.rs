@@ -23,7 +23,8 @@ pub(crate) fn reset(tcp: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(tcp, Some(Duration::ZERO));
 }
 
-/// Ends our half of the stream, then reads away what still comes: closing a socket that holds unread bytes would be a reset.
+/// Ends our half of the stream, then reads away what still comes: closing a socket that holds unread bytes would be a
+/// reset.
 pub(crate) async fn finish(tcp: &mut TcpStream) {
     let _ = tcp.shutdown(Shutdown::Write); // the agent may have been faster
     let mut rest = vec![0_u8; 16 << 10];

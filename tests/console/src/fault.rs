@@ -1,7 +1,7 @@
 //! A byte stream that misbehaves on order: it reads slowly, ends after so many bytes, or keeps pongs back.
 //!
-//! It knows nothing of messages, only where the frames that the console writes begin, and it never changes a byte that it
-//! passes on. Units: bytes, bytes a second.
+//! It knows nothing of messages, only where the frames that the console writes begin, and it never changes a byte that
+//! it passes on. Units: bytes, bytes a second.
 
 use std::future::Future;
 use std::io;

@@ -1,10 +1,11 @@
 //! A console to develop and test the agent against: HTTP registration and one WebSocket per instance, on loopback.
 //!
-//! It is *not* the product: it stores nothing, renders nothing and authenticates one fixed key. It shares no type and no
-//! code with the agent (plain [`serde_json::Value`] in and out), so that one misreading of the wire cannot pass on both
-//! sides. It is not a model of a fast or a fair server either; it does what a test tells it.
+//! It is *not* the product: it stores nothing, renders nothing and authenticates one fixed key. It shares no type and
+//! no code with the agent (plain [`serde_json::Value`] in and out), so that one misreading of the wire cannot pass on
+//! both sides. It is not a model of a fast or a fair server either; it does what a test tells it.
 //!
-//! The server runs on one thread of its own. A test holds a [`Console`], a cheap clone that is `Send + Sync` and blocks:
+//! The server runs on one thread of its own. A test holds a [`Console`], a cheap clone that is `Send + Sync` and
+//! blocks:
 //!
 //! ```no_run
 //! use draupnir_console::{Answer, Console, Personality};
@@ -24,7 +25,8 @@
 //!
 //! # How it is put together
 //!
-//! - [`Personality`]: what the console does when nobody scripts it: the protocol as designed, or the production console.
+//! - [`Personality`]: what the console does when nobody scripts it: the protocol as designed, or the production
+//!   console.
 //! - [`Answer`] and [`Upgrade`]: what the next registration or the next upgrade gets instead.
 //! - [`Connection`]: one WebSocket, to send on, close, reset, stall, throttle or cut at a byte.
 //! - [`Browser`]: what a user of the console does: terminals and commands, with ids that the test chooses.
@@ -36,7 +38,8 @@
 //! - Every wait has a deadline ([`WAIT_MAX`] unless [`View::within`] says otherwise) and panics with what did arrive.
 //! - Nothing grows without a bound: [`Keep::Counts`] keeps no output at all, and a console whose records exceed
 //!   [`KEPT_BYTES_MAX`] makes every wait fail rather than the machine.
-//! - A frame that would bring the production console down makes every later wait fail (see [`Personality::production`]).
+//! - A frame that would bring the production console down makes every later wait fail (see
+//!   [`Personality::production`]).
 
 mod browser;
 mod connection;

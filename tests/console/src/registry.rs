@@ -1,7 +1,7 @@
 //! Which instances the console knows, and how a registration is judged.
 //!
-//! Pure: the time is passed in, nothing is sent from here. It implements the observed rules (CONSOLE.md, "Registration")
-//! when the personality asks for them, and accepts whatever comes otherwise.
+//! Pure: the time is passed in, nothing is sent from here. It implements the observed rules (CONSOLE.md,
+//! "Registration") when the personality asks for them, and accepts whatever comes otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};

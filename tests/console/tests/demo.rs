@@ -29,8 +29,8 @@ fn an_agent_that_does_what_it_is_for_passes_the_demo() {
     assert!(rest.starts_with(" exit status: 0; 1 registrations, 1 connections"), "{said}");
 }
 
-/// Plays the demo on a terminal, which `script` is: each text is typed when the word before it is on the screen, and `q` at
-/// the first heartbeat behind them. What was shown after that.
+/// Plays the demo on a terminal, which `script` is: each text is typed when the word before it is on the screen, and
+/// `q` at the first heartbeat behind them. What was shown after that.
 fn play(steps: &[(&str, &str)]) -> String {
     let line = format!("stty cols 80 rows 30; exec {} --agent {}", env!("CARGO_BIN_EXE_demo"), agent());
     let mut script = Command::new("script")

@@ -1,7 +1,7 @@
 //! What is measured of a fleet's return: rates by the second, and when how many were back.
 //!
-//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back. A minute is any
-//! sixty seconds, wherever they begin.
+//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back. A minute is
+//! any sixty seconds, wherever they begin.
 
 use super::console::REGISTRATIONS_PER_MINUTE;
 use std::collections::BTreeMap;
@@ -139,8 +139,8 @@ impl Figures {
         (peak, f64::from(peak) * seconds / f64::from(total.max(1)))
     }
 
-    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair. None where half
-    /// were back before that.
+    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair. None where
+    /// half were back before that.
     pub fn last_to_median(&self) -> Option<f64> {
         let after = |percent| self.back_ms(percent)?.checked_sub(self.trouble_ms).and_then(|ms| u32::try_from(ms).ok());
         let (last, median) = (after(100)?, after(50)?);

@@ -1,7 +1,7 @@
 //! Which input a step hands over: the lower five bits of its byte, and one byte more for what it says.
 //!
-//! A number is the one in use or, by the upper two bits of the second byte, up to three older. Statuses, codes and waits
-//! come from lists that hold every row of the policy and what lies beside it.
+//! A number is the one in use or, by the upper two bits of the second byte, up to three older. Statuses, codes and
+//! waits come from lists that hold every row of the policy and what lies beside it.
 
 use super::children::IDS;
 use super::{INPUTS_MAX, World};

@@ -4,11 +4,12 @@
 //! It does not say what the driver should want, only what it must never do: after every step the [`Observer`] of the
 //! exhaustive test looks at the connection, and `children` at sessions and commands. When the bytes are used up the
 //! world becomes calm: from then on everything answers, and the driver must reach `connected.ready` with everything
-//! delivered, or `stopped` where it was asked to stop. In the end it is, and must have answered for every child by then.
+//! delivered, or `stopped` where it was asked to stop. In the end it is, and must have answered for every child by
+//! then.
 //!
-//! How an input is read: a byte for the seed of the jitter and of the host's answers, a byte of flags (`World::new`), then
-//! for each step one byte, whose upper three bits say what time does (`World::pass`) before the input in the lower five,
-//! and up to two more, for a duration (`DURATIONS_MS`) and for what the input says (`inputs`).
+//! How an input is read: a byte for the seed of the jitter and of the host's answers, a byte of flags (`World::new`),
+//! then for each step one byte, whose upper three bits say what time does (`World::pass`) before the input in the lower
+//! five, and up to two more, for a duration (`DURATIONS_MS`) and for what the input says (`inputs`).
 
 mod children;
 mod host;
@@ -36,8 +37,8 @@ const OUTPUTS_MAX: u32 = 20_000;
 /// How late a tick may be without being a jump of the clock, in milliseconds.
 const LATE_MS_MAX: u64 = 2_000;
 
-/// The longest row of the policy, in milliseconds: `Retry-After` of ten minutes and as much again, what the end of an old
-/// link and a new dial take, and the delivery of all that waits.
+/// The longest row of the policy, in milliseconds: `Retry-After` of ten minutes and as much again, what the end of an
+/// old link and a new dial take, and the delivery of all that waits.
 const READY_MS: u64 = 25 * 60_000;
 
 /// The durations that a byte chooses from, in milliseconds: those of the policy, and what lies about them.
@@ -255,8 +256,8 @@ impl World {
         }
     }
 
-    /// From now on everything behaves: the link comes up in time, every child ends, everything is delivered, and the agent
-    /// leaves when it is asked to.
+    /// From now on everything behaves: the link comes up in time, every child ends, everything is delivered, and the
+    /// agent leaves when it is asked to.
     fn become_calm(&mut self) {
         self.turn();
         self.host.calm = true;

@@ -228,8 +228,8 @@ impl Play {
         assert!(!self.stream.waits_for_rest());
     }
 
-    /// A console re-attaches: what it is shown must leave its terminal as if it had seen the beginning, and make it answer
-    /// nothing but what is asked live.
+    /// A console re-attaches: what it is shown must leave its terminal as if it had seen the beginning, and make it
+    /// answer nothing but what is asked live.
     fn replay(&mut self, how: usize) {
         self.replays += 1;
         if self.replays > REPLAYS_MAX {

@@ -1,8 +1,8 @@
 //! `cargo demo`: the real agent and a console, side by side, for people to look at.
 //!
-//! It starts the agent against a console on a free loopback port and shows what arrives: live in a terminal, as plain lines
-//! elsewhere. `launch` builds both. It tests nothing; but without a terminal its exit status says whether the agent
-//! registered, connected, sent heartbeats and drained.
+//! It starts the agent against a console on a free loopback port and shows what arrives: live in a terminal, as plain
+//! lines elsewhere. `launch` builds both. It tests nothing; but without a terminal its exit status says whether the
+//! agent registered, connected, sent heartbeats and drained.
 //!
 //!     cargo demo [--seconds N] [--plain] [--agent PROGRAM]
 //!

@@ -52,8 +52,8 @@ impl Row {
         Row::default()
     }
 
-    /// A line of a program's output. Its colours are shown, its other control sequences are left out, and a carriage return
-    /// begins the line again.
+    /// A line of a program's output. Its colours are shown, its other control sequences are left out, and a carriage
+    /// return begins the line again.
     pub(crate) fn of_output(line: &str) -> Row {
         let line = line.trim_end_matches('\r').rsplit('\r').next().unwrap_or_default();
         let mut pieces = line.split('\x1b');

@@ -1,7 +1,7 @@
 //! The demo on a terminal: one loop over everything that happens, in one of three modes.
 //!
-//! It decides what a key means and redraws; what is drawn is in `dashboard`, what is known in `model`. Nothing here blocks
-//! but the wait for the next happening.
+//! It decides what a key means and redraws; what is drawn is in `dashboard`, what is known in `model`. Nothing here
+//! blocks but the wait for the next happening.
 
 use std::io;
 use std::process::{ExitCode, ExitStatus};

@@ -1,7 +1,7 @@
 //! The demo's shell: the local terminal, raw, onto a terminal session of the agent.
 //!
-//! It reads and writes no bytes itself; the loop passes them on. The session outlives a visit: leaving it and coming back
-//! attaches again, as a browser does.
+//! It reads and writes no bytes itself; the loop passes them on. The session outlives a visit: leaving it and coming
+//! back attaches again, as a browser does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! The terminal the demo runs in: raw mode, the alternate screen, and its return to what it was.
 //!
-//! It draws nothing itself. Invariant: whatever was switched on here is switched off again, by [`Drop`], or by the panic
-//! hook where a panic does not unwind.
+//! It draws nothing itself. Invariant: whatever was switched on here is switched off again, by [`Drop`], or by the
+//! panic hook where a panic does not unwind.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +11,8 @@ use crossterm::terminal;
 /// Alternate screen, no cursor, no line wrap.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 
-/// What a program in the shell may have left on: the scroll region (whose end moves the cursor, which is saved), origin and
-/// insert mode, mouse, focus, paste, cursor keys, character set, cursor shape, reverse video, colours.
+/// What a program in the shell may have left on: the scroll region (whose end moves the cursor, which is saved), origin
+/// and insert mode, mouse, focus, paste, cursor keys, character set, cursor shape, reverse video, colours.
 const RESET: &str = concat!(
     "\x1b7\x1b[r\x1b8\x1b[?6l\x1b[4l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l",
     "\x1b[?1l\x1b>\x0f\x1b(B\x1b[0 q\x1b[?5l\x1b[0m",
