@@ -399,7 +399,8 @@ published_checksum() {
     NF { lines++; digits = tolower($1); file = $2; words = NF }
     END {
       sub(/^\*/, "", file); sub(/.*\//, "", file)
-      if (lines == 1 && length(digits) == 64 && digits !~ /[^0-9a-f]/ && words <= 2 && (file == "" || file == name)) print digits
+      if (lines != 1 || words > 2 || (file != "" && file != name)) exit
+      if (length(digits) == 64 && digits !~ /[^0-9a-f]/) print digits
     }'
 }
 
@@ -503,8 +504,8 @@ remove_service() {
 }
 
 # Puts the variables that are set now into the environment file; in an existing one the other lines stay as they are.
-# systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the others;
-# between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
+# systemd reads it as systemd.exec(5) says of EnvironmentFile=, where a backslash or a quote is no letter like the
+# others; between double quotes it reads what a shell reads. launchd's reader below takes each line as it is.
 write_environment() {
   # shellcheck disable=SC2016 # letters, no expansions
   case $service in
@@ -542,8 +543,8 @@ merged() {
 
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user
 # can, `sudo` and the home directory included. Without `User=` the system's manager would set neither HOME nor SHELL.
-# One child that is killed for its memory does not end the agent; at a stop the agent is asked to drain, and what is left
-# after 10 s is killed. Wrong usage and wrong configuration (64, 78) do not get better by starting again.
+# One child that is killed for its memory does not end the agent; at a stop the agent is asked to drain, and what is
+# left after 10 s is killed. Wrong usage and wrong configuration (64, 78) do not get better by starting again.
 systemd_unit() {
   quoted() { printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'; }
   cat <<UNIT

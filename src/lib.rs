@@ -20,7 +20,7 @@
 //! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
 //! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
 //! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
-//! | [`restart`] | starts the program anew after a panic | what panicked |
+//! | [`restart`] | starts the program again after a panic | what panicked |
 //! | [`sys`] | the only `unsafe` | policy |
 
 pub mod agent;

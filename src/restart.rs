@@ -1,4 +1,4 @@
-//! What a panic leads to: a line in the log, and the same program anew in the same process.
+//! What a panic leads to: a line in the log, and the same program again in the same process.
 //!
 //! Release builds abort on a panic: to unwind instead, task by task, would cost 366 KB of the binary, more than a tenth
 //! of it. So the hook starts the program in place, with the same number for whoever supervises it. The shells and
@@ -38,7 +38,7 @@ fn read_history(text: &str) -> Option<PanicHistory> {
     Some(PanicHistory { panics: panics.parse().ok()?, first_unix_s: first_unix_s.parse().ok()? })
 }
 
-/// Lets every panic from now on start the program anew, which needs the key again.
+/// Lets every panic from now on start the program again, which needs the key again.
 pub fn on_panic(history: PanicHistory, key: Secret) {
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
@@ -49,7 +49,7 @@ pub fn on_panic(history: PanicHistory, key: Secret) {
             std::process::abort();
         };
         let error = reexec(history, &key);
-        crate::logging::write_line(&format!("sindri-agent: cannot be started anew: {error}"));
+        crate::logging::write_line(&format!("sindri-agent: cannot be started again: {error}"));
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         std::process::abort();
     }));
@@ -58,7 +58,7 @@ pub fn on_panic(history: PanicHistory, key: Secret) {
 /// One JSON line, past the formatting of the log, which may be what panicked.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let text: String = panic.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect();
-    let line = serde_json::json!({"level": "ERROR", "message": "panic: starting anew", "panic": text});
+    let line = serde_json::json!({"level": "ERROR", "message": "panic: starting again", "panic": text});
     crate::logging::write_line(&line.to_string());
 }
 

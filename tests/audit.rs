@@ -125,7 +125,7 @@ fn files_that_others_may_read_become_the_owners_alone() {
         assert_eq!(std::fs::metadata(file).expect("it is there").permissions().mode() & 0o777, 0o600, "{file:?}");
     }
     assert!(std::fs::read_to_string(&audit).expect("text").starts_with("before\n{"), "it is appended to");
-    assert!(std::fs::read_to_string(&record).expect("text").starts_with('{'), "it is begun anew");
+    assert!(std::fs::read_to_string(&record).expect("text").starts_with('{'), "it is begun again");
     let previous = directory.path().join("record.previous");
     assert_eq!(std::fs::read_to_string(&previous).expect("it was kept"), "before\n");
     assert_eq!(std::fs::metadata(&previous).expect("it is there").permissions().mode() & 0o777, 0o600);

@@ -235,7 +235,10 @@ fn an_idle_agent_sends_no_markers() {
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
     let connect = console.event("connect");
     wait_marker(&console, &connect);
-    let is_ping = |purpose: u8| move |record: &Record| matches!(&record.what, What::Ping(payload) if payload.get(1) == Some(&purpose));
+    let is_ping = |purpose: u8| {
+        let is_so = move |payload: &[u8]| payload.get(1) == Some(&purpose);
+        move |record: &Record| matches!(&record.what, What::Ping(payload) if is_so(payload))
+    };
     let before = console.count(is_ping(0x12));
     // A keep-alive comes every ten seconds; until the next one nothing happens but heartbeats.
     console.from_now().wait("a keep-alive", is_ping(0x11));

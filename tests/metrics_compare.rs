@@ -96,10 +96,11 @@ fn the_root_is_as_full_as_df_says() {
 
 /// Answers each line with what psutil says.
 const PSUTIL: &str = "import json, sys, psutil\npsutil.cpu_times_percent()\nprint('ready', flush=True)\n\
-    for line in sys.stdin:\n  c = psutil.cpu_times_percent()\n  m = psutil.virtual_memory()\n  d = psutil.disk_usage('/')\n  \
-    n = psutil.net_io_counters(pernic=True)\n  \
-    print(json.dumps(dict(busy=100 - c.idle - c.iowait - getattr(c, 'steal', 0), total=m.total, used=m.total - m.available, cores=psutil.cpu_count(), \
-    disk_total=d.total, disk_used=d.used, nics={k: [v.bytes_sent, v.bytes_recv] for k, v in n.items()}, swap=psutil.swap_memory().total)), flush=True)\n";
+    for line in sys.stdin:\n  c = psutil.cpu_times_percent()\n  m = psutil.virtual_memory()\n  \
+    d = psutil.disk_usage('/')\n  n = psutil.net_io_counters(pernic=True)\n  \
+    print(json.dumps(dict(busy=100 - c.idle - c.iowait - getattr(c, 'steal', 0), total=m.total, \
+    used=m.total - m.available, cores=psutil.cpu_count(), disk_total=d.total, disk_used=d.used, \
+    nics={k: [v.bytes_sent, v.bytes_recv] for k, v in n.items()}, swap=psutil.swap_memory().total)), flush=True)\n";
 
 #[test]
 fn psutil_says_the_same() {

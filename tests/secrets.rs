@@ -147,7 +147,7 @@ fn occurrences(pid: u32, text: &str) -> usize {
 }
 
 /// Where the key has to lie: the configuration, the link, the writer of the log, and the hook of panics, which starts
-/// the program anew with it.
+/// the program again with it.
 #[cfg(target_os = "linux")]
 const COPIES: usize = 4;
 

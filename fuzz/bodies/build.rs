@@ -1,4 +1,4 @@
-//! Turns `PLANTED=<fault>` into `--cfg planted="<fault>"`, so that planting one builds this crate anew and no other.
+//! Turns `PLANTED=<fault>` into `--cfg planted="<fault>"`, so that planting one builds this crate again and no other.
 
 /// The faults of `src/planted.rs`.
 const FAULTS: [&str; 3] = ["hybrid_accepted", "index_past_the_end", "unbounded_recursion"];

@@ -101,7 +101,7 @@ pub(super) fn problem_text(problem: Problem, instance_id: &str) -> String {
         Problem::Redirected => {
             "the console answers with a redirect, which is not followed: correct SINDRI_CONSOLE_URL".into()
         }
-        Problem::UnknownInstance => format!("the console does not know the instance {instance_id}: registering anew"),
+        Problem::UnknownInstance => format!("the console does not know the instance {instance_id}: registering again"),
         Problem::SharedInstanceId => format!(
             "the instance id {instance_id} was taken over by another connection twice in 15 minutes: two agents \
              share it; give each its own SINDRI_INSTANCE_ID"

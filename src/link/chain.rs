@@ -107,7 +107,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..400) {
+        fn any_bytes_are_read_without_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0_usize..400,
+        ) {
             let _ = issuer(&bytes);
             let mut changed = certificate(&[(DnType::CommonName, "R11")]);
             for (place, byte) in changed.iter_mut().skip(at).zip(bytes) {

@@ -17,7 +17,7 @@ const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 /// A body as one line: the explaining fields of a JSON object, or else whatever it is.
 fn of_body(body: &[u8], key: &Secret) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
-        // Written anew, JSON spells the key in one way only.
+        // Written again, JSON spells the key in one way only.
         Ok(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };

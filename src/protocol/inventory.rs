@@ -88,7 +88,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_becomes_one_that_the_console_stores(distro: String, names in proptest::collection::vec(any::<String>(), 0..9)) {
+        fn any_text_becomes_one_that_the_console_stores(
+            distro: String, names in proptest::collection::vec(any::<String>(), 0..9),
+        ) {
             let value = serde_json::to_value(Inventory::new(Some(&distro), Some(names))).expect("it encodes");
             let texts = value["extensions"].as_array().into_iter().flatten().chain(value.get("distro"));
             for text in texts.map(Value::as_str) {

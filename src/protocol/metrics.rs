@@ -373,10 +373,12 @@ mod tests {
         #[test]
         fn no_payload_can_carry_what_brings_the_console_down(bytes: u64, bits: u64) {
             let metrics = everything(bytes, f64::from_bits(bits));
-            let stamped = Stamped { instance_id: &InstanceId::new("i").expect("a short id"), timestamp: Timestamp::now(), metrics: &metrics };
+            let instance_id = InstanceId::new("i").expect("a short id");
+            let stamped = Stamped { instance_id: &instance_id, timestamp: Timestamp::now(), metrics: &metrics };
             let value = serde_json::to_value(stamped).expect("the payload encodes");
             prop_assert_eq!(fault(&value, ""), None);
-            let live = Live { cpu_percent: Percent::new(f64::from_bits(bits)), memory_used: Count::new(bytes), ..Live::default() };
+            let cpu_percent = Percent::new(f64::from_bits(bits));
+            let live = Live { cpu_percent, memory_used: Count::new(bytes), ..Live::default() };
             prop_assert_eq!(fault(&serde_json::to_value(live).expect("the figures encode"), ""), None);
         }
 

@@ -127,7 +127,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(seconds in 0_u64..253_402_300_799, nanos in 0_u32..1_000_000_000, ids in proptest::collection::vec("[ -~]{1,40}", 0..4)) {
+        fn what_is_written_is_read_back(
+            seconds in 0_u64..253_402_300_799, nanos in 0_u32..1_000_000_000,
+            ids in proptest::collection::vec("[ -~]{1,40}", 0..4),
+        ) {
             let position = Position { newest: Duration::new(seconds, nanos), event_ids: ids };
             prop_assert_eq!(Position::parse(&position.encode()), Some(position));
         }

@@ -278,7 +278,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_the_newest_bytes_whatever_comes(parts in prop::collection::vec((0_usize..60_000, any::<u8>()), 1..30)) {
+        fn it_holds_the_newest_bytes_whatever_comes(
+            parts in prop::collection::vec((0_usize..60_000, any::<u8>()), 1..30),
+        ) {
             let mut scrollback = scrollback();
             let mut model = Vec::new();
             for (length, byte) in parts {

@@ -1,6 +1,6 @@
 """Reads an environment file by the rules that systemd.exec(5) gives for EnvironmentFile=.
 
-Enough of them for what an installer writes: one assignment a line; a value in double quotes, in single quotes or in none.
+Enough of them for what an installer writes: one assignment a line, a value in double, single or no quotes.
 """
 
 WHITE = " \t\r"

@@ -286,7 +286,8 @@ def launchd_agent_is_installed_and_reads_its_environment(bench):
         agent = os.path.join(bench.bin, "sindri-agent")
         with open(agent, "w", encoding="utf-8") as file:
             file.write(f'#!/bin/sh\nprintf "%s" "$SINDRI_CONSOLE_API_KEY" >{seen}\n')
-        # 126: the kernel runs no file that is open for writing, and a process that another case just forked may hold it.
+        # 126: the kernel runs no file that is open for writing, and a process that another case just forked may hold
+        # it.
         for _ in range(20):
             status = subprocess.run(plist["ProgramArguments"], env={}, check=False, timeout=20).returncode
             if status != 126:

@@ -2,9 +2,9 @@
 
     traces.py TRACES [AGENTS_MIN]
 
-The tests look for the key themselves, when an agent is gone and before its files are (tests/support/trace.rs), and add a
-line of JSON to TRACES for each agent: how many bytes of each kind it left, and where the key was found. This prints the
-sums, and exits with 1 if the key was found anywhere, or if there was too little to look at for "nowhere" to mean
+The tests look for the key themselves, when an agent is gone and before its files are (tests/support/trace.rs), and add
+a line of JSON to TRACES for each agent: how many bytes of each kind it left, and where the key was found. This prints
+the sums, and exits with 1 if the key was found anywhere, or if there was too little to look at for "nowhere" to mean
 anything: fewer agents than AGENTS_MIN, or a kind of which nothing was seen.
 """
 

@@ -16,7 +16,7 @@ usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT
        draupnir-sim --seed S [--planted FAULT]                  tells the story of one seed, as it is
        draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
                           [--out FOLDER] [--check]
-                                                                how fleets come back, with plots; whether the bounds hold
+                                                                how fleets come back, with plots; are the bounds held
 
   --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
   --from S    the first of them (0)         --quiet    only the last line, and what fails

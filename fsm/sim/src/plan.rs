@@ -276,7 +276,7 @@ pub struct Plan {
     pub faults: Faults,
     /// How long the storm lasts.
     pub storm_ms: u64,
-    /// A fault strikes within this, each time anew.
+    /// A fault strikes within this, each time again.
     pub fault_every_ms: u64,
     /// How often, in percent, a dial, a registration or a frame meets a fault that waits for it.
     pub percent: u64,
@@ -289,7 +289,7 @@ pub struct Plan {
     /// The console serves the second path only, greets, and loses the routing of a socket that broke (CONSOLE.md, "The
     /// WebSocket").
     pub production: bool,
-    /// Something is dispatched within this, each time anew.
+    /// Something is dispatched within this, each time again.
     pub work_ms: u64,
     /// At the end the agent is told to stop, and the way out is checked.
     pub drains: bool,

@@ -229,7 +229,7 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    /// The agent starts anew: what it held is gone.
+    /// The agent starts again: what it held is gone.
     pub(crate) fn start_over(&mut self) {
         let (dispatches, terminals) = (std::mem::take(&mut self.dispatches), std::mem::take(&mut self.terminals));
         *self = Self {

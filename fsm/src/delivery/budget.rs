@@ -300,7 +300,8 @@ mod tests {
                         used -= released;
                         budget.release(Use::Remembered, released);
                     }
-                    2 => held[session as usize] += if budget.grant_scrollback(SessionKey(session), bytes) { bytes } else { 0 },
+                    2 if budget.grant_scrollback(SessionKey(session), bytes) => held[session as usize] += bytes,
+                    2 => {}
                     3 => budget.detached(SessionKey(session), Time::from_ms(at as u64)),
                     4 => budget.attached(SessionKey(session)),
                     _ => {

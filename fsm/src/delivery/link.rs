@@ -142,7 +142,7 @@ impl<M> Delivery<M> {
         self.each_stream(Stream::forget_link);
         self.starved.clear();
         if !end.blames_a_message() {
-            self.queue.absolve();
+            self.queue.clear_suspect();
             return None;
         }
         // The first that was sent: one that waited for its stream has a lower number and was sent later.

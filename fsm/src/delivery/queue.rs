@@ -292,7 +292,7 @@ impl<M> Queue<M> {
     }
 
     /// A link ended in another way: nothing is blamed.
-    pub(super) fn absolve(&mut self) {
+    pub(super) fn clear_suspect(&mut self) {
         self.suspect = None;
     }
 

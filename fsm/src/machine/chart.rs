@@ -23,7 +23,7 @@
 //! is done on the way stands in the sibling files. Each timer is armed on entry or by a handler of its state and
 //! disarmed on exit.
 //!
-//! The traits of statig are implemented by hand: its macro orders the states anew in each compilation, and the same
+//! The traits of statig are implemented by hand: its macro orders the states again in each compilation, and the same
 //! source would never give the same program twice.
 
 use super::connection::Connection;

@@ -189,7 +189,8 @@ proptest! {
         }
         // Left alone for long enough, nothing is left.
         sessions.link_down(now);
-        let end = now.after_ms(ORPHAN_MS + EXIT_AFTER_EOF_TIMEOUT_MS + 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS + OUTPUT_DRAIN_TIMEOUT_MS);
+        let kill_ms = 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS;
+        let end = now.after_ms(ORPHAN_MS + EXIT_AFTER_EOF_TIMEOUT_MS + kill_ms + OUTPUT_DRAIN_TIMEOUT_MS);
         while let Some(next) = sessions.next_deadline() {
             prop_assert!(next <= end);
             now = now.max(next);

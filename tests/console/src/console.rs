@@ -313,7 +313,8 @@ impl Deref for Console {
 
 impl Inner {
     fn tell(&self, control: Control) {
-        let _ = self.control.try_send(control); // unbounded; an error means that the thread is gone, and nothing to tell
+        // It is unbounded; an error means that the thread is gone, and nothing to tell.
+        let _ = self.control.try_send(control);
     }
 }
 

@@ -241,7 +241,8 @@ impl Server {
                 }
                 let replaced = state.registry.connected(id, number).and_then(|old| state.links.get(&old));
                 if let Some(old) = replaced.filter(|_| state.personality.replaces) {
-                    let _ = old.orders.try_send((Order::Close(1001, REPLACED_REASON.to_owned()), None)); // it may just have ended
+                    // It may just have ended.
+                    let _ = old.orders.try_send((Order::Close(1001, REPLACED_REASON.to_owned()), None));
                 }
             }
             state.links.insert(number, LinkEntry { orders, id, attached: false });

@@ -21,7 +21,7 @@ use crate::plain::{DRAIN_MAX, finish, follow};
 use crate::shell::Shell;
 use crate::terminal::{Terminal, follow_keys, write};
 
-/// How often ages and rates are drawn anew when nothing happens.
+/// How often ages and rates are drawn again when nothing happens.
 const REDRAW: Duration = Duration::from_millis(500);
 
 /// How soon after a happening it is drawn: what comes together is drawn together.
