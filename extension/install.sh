@@ -229,8 +229,8 @@ uninstall() {
 
 # --- agents that run
 
-# stop_former [all]: stops an agent in Go that is not what was installed, and the agent that Sindri started where the
-# program is new: Sindri's hook starts one only where none runs. What this script runs under cannot be stopped by it.
+# stop_former [all]: stops an agent in Go unless it is what was installed. After an upgrade it also stops the agent that
+# Sindri started, because Sindri's hook starts one only where none runs. It never stops the processes it runs under.
 stop_former() {
   [ -z "$root" ] || return 0
   running=''

@@ -1,7 +1,7 @@
 //! The one channel by which the modules that do things tell the loop what happened.
 //!
-//! It is bounded: a module that has more to tell than the loop can take waits, and with it whatever it reads from. The
-//! loop never waits for a module, so nothing can lock up. It does not interpret.
+//! It is bounded: a module waits while the channel is full, and reads nothing meanwhile. The loop never waits for a
+//! module, so there is no deadlock.
 
 use crate::agent::{sampling, signals};
 use crate::{audit, command, link, terminal};

@@ -78,7 +78,7 @@ impl Ring {
         self.bytes.make_contiguous()
     }
 
-    /// Holds no more than `bytes` from now on, which is all that is granted, or than needs no grant.
+    /// Gives back every grant above `bytes`, and drops the oldest bytes that no longer have room.
     pub fn shrink(&mut self, bytes: usize, mut dropped: impl FnMut(&[u8])) {
         self.granted = self.granted.min(bytes);
         self.drop_oldest(self.bytes.len().saturating_sub(self.room()), &mut dropped);

@@ -138,7 +138,7 @@ fn background_process_delays_the_end_by_500_ms_at_most() {
 fn output_left_in_the_terminal_is_read_after_the_shell_ended() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
-    // More than goes out unanswered, less than that and what a terminal holds by itself: the shell is not held up.
+    // More than the window, but less than the window and the buffer of the terminal: the shell does not block.
     let line = "stty -opost; mkfifo ~/go; echo rea''dy; read go < ~/go; exec seq 1 6000\n";
     console.browser().input("s", line.as_bytes());
     console.wait_text("s", "ready\n");

@@ -66,12 +66,12 @@ impl Backoff {
         wait_ms
     }
 
-    /// The connection has been ready for long enough: all is forgotten but replacement.
+    /// The connection is stable: resets every wait but the one after a replacement.
     pub fn reset(&mut self) {
         *self = Self { replaced: self.replaced, ..Self::default() };
     }
 
-    /// The connection has been ready for very long: replacement is forgotten too.
+    /// The connection has been stable for long: resets the wait after a replacement too.
     pub fn reset_replacement(&mut self) {
         self.replaced = 0;
     }

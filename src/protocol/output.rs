@@ -101,7 +101,7 @@ pub struct TerminalClosed<'a> {
     /// What there is to say to a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<&'a str>,
-    /// By which a receiver recognises a message that it has already seen.
+    /// The key by which a receiver drops a message that it has seen already.
     pub id: MessageId,
 }
 

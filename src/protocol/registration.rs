@@ -35,7 +35,7 @@ pub struct Registration<'a> {
     pub instance_id: &'a InstanceId,
     /// The name that the machine gives itself; the id stands in for an empty one.
     pub hostname: &'a str,
-    /// The id that the operator configured, if he did: the console shows it as the instance's name.
+    /// The configured id, if there is one: the console shows it as the name of the instance.
     pub name: Option<&'a InstanceId>,
     /// The provider as configured or detected.
     pub provider: Option<&'a str>,

@@ -1,7 +1,7 @@
 //! Moments as the wire writes them: RFC 3339, UTC, milliseconds.
 //!
-//! It reads no clock but in [`Timestamp::now`]. Clocks of new machines are often wrong: moments before 1970 and after
-//! 9999 are moved to those ends, where the format has no other.
+//! Only [`Timestamp::now`] reads a clock. Clocks of new machines are often wrong: a moment is clamped to the years 1970
+//! to 9999, which is what the format can hold.
 
 use serde::{Serialize, Serializer};
 use std::fmt;

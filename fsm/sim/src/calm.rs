@@ -26,11 +26,11 @@ const DELIVERED_MS: u64 = 120_000;
 /// How long the calm link is watched: longer than a resync takes to come.
 const STEADY_MS: u64 = 55_000;
 
-/// How many resyncs a calm link may see: with the ways of a storm still under it, two may go unheard.
+/// How many resyncs a calm link may see: what the storm left in the network may swallow two of them.
 const RESYNCS_MAX: u32 = 3;
 
-/// When the console must reach the agent at the latest: two resyncs that were not heard and one that was, each of which
-/// may have waited for sessions to end.
+/// By when the console must reach the agent: two lost resyncs and one that arrives, each after the longest wait for
+/// sessions to end.
 const REACHABLE_MS: u64 = 3 * 340_000 + 30_000;
 
 /// How long a console waits for the answer to the last dispatch.

@@ -30,13 +30,13 @@ const WAKES_PER_SECOND_MAX: u32 = 40;
 /// with which both are looked at.
 const DEAD_LINK_MS: u64 = 25_000;
 
-/// More than one frame more than its window is never under way.
+/// The most that is in flight: the window of the link and one frame beyond it.
 const IN_FLIGHT_BYTES_MAX: u64 = LINK_WINDOW_BYTES_MAX + (48 << 10);
 
 /// More outputs in one turn than this are a loop that does not end.
 const OUTPUTS_MAX: u32 = 100_000;
 
-/// The process, of whatever life.
+/// The process. A restart replaces its driver and keeps its clocks.
 pub(crate) struct Host {
     pub(crate) driver: Driver<Text>,
     watcher: Rc<RefCell<Watcher>>,
@@ -68,7 +68,7 @@ pub(crate) struct Host {
     pub(crate) newest_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
     pub(crate) old_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
     told_bytes: u64,
-    /// What the driver heard since its last turn ended: where it panics over that, it is the last step.
+    /// The inputs since the last turn ended. After a panic they are the last step of the recording.
     heard: Vec<Input>,
     steps: Rc<RefCell<Vec<Step>>>,
     /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.

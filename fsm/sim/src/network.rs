@@ -207,7 +207,7 @@ impl World {
         self.host.dialling = None;
         let now_ms = self.now_ms;
         let stalled = self.wires.iter().any(|wire| wire.console_open && wire.stalled_until(now_ms).is_some());
-        // What a process of its own cannot know, the next one cannot cure.
+        // The next process cannot know that the console lost its route, so it will not resync.
         self.console.lost_routing_unseen |= stalled;
         let open: Vec<LinkId> = self.wires.iter().filter(|wire| wire.agent_open).map(|wire| wire.link).collect();
         for link in open {

@@ -1,9 +1,9 @@
 //! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is reported.
 //!
 //! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides
-//! whether a dispatch is a repeat, so the agent must key it with
-//! randomness of its own; two ids with one hash are rarer than 2⁻³⁴ among all that are remembered, and because the
-//! agent compares the ids themselves before it repeats a result, they cost an error and never a wrong answer.
+//! whether a dispatch is a repeat, so the agent keys it with random bits. The probability that two remembered ids have
+//! one hash is below 2⁻³⁴. The agent compares the ids before it repeats a result, so that costs an error and never
+//! gives a wrong answer.
 //!
 //! Invariants:
 //! - Each requested command is answered by exactly one order: [`FinishCommand`](Order::FinishCommand),

@@ -58,7 +58,7 @@ pub struct Reliable {
     pub size_bytes: usize,
     /// What must be sent first.
     pub after: After,
-    /// Room was [promised](super::Delivery::promise) for it; the promise is used up with it.
+    /// Room was [promised](super::Delivery::promise) for it; the push uses the promise up.
     pub promised: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The console of a fleet: how many connections it accepts, and how many registrations from one address.
 //!
-//! Connections queue; one that was waited for too long was accepted for nothing. Registrations are limited as the
+//! Connections queue; one that is accepted after the agent has given up is wasted. Registrations are limited as the
 //! production console does it: so many a minute for each address, and `Retry-After` says when the minute is over.
 
 use super::Fleet;
