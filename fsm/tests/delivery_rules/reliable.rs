@@ -1,6 +1,6 @@
 //! What is kept, in which order it goes, and what makes way at the bound.
 
-use super::{Bench, Sent};
+use super::{Bench, Sent, T};
 use draupnir_fsm::delivery::{
     After, CUT_RESULT_BYTES, Drops, Kind, LinkEnd, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison, PushError,
     RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable, StateKind,
@@ -265,4 +265,30 @@ fn each_message_is_marked_after_a_link_ended_over_one() {
         }
         assert_eq!(bench.ledger.link_closed(bench.now, end), expected);
     }
+}
+
+#[test]
+fn message_sent_first_is_blamed_not_the_older_one() {
+    let mut bench = Bench::offline();
+    bench.open(T, 100);
+    bench.push_after(Kind::Result, "waits for its output", After::stream(T, 100));
+    let number = bench.push(Kind::Event, "first");
+    for expected in [None, None, Some(Poison::Dropped { number, kind: Kind::Event })] {
+        bench.connect();
+        let sent = bench.drain();
+        let place = |body| sent.iter().position(|sent| *sent == Sent::Message(body));
+        assert!(place("first") < place("waits for its output"), "{sent:?}");
+        assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1003 }), expected);
+    }
+}
+
+#[test]
+fn there_is_room_for_an_event_where_it_displaces_none() {
+    let mut bench = Bench::online();
+    assert!(bench.ledger.has_room_for_event());
+    assert_eq!(bench.push_size(Kind::Closed, RELIABLE_BYTES_MAX - 10, false), Ok(0));
+    assert!(!bench.ledger.has_room_for_event());
+    bench.drain();
+    bench.acknowledge_all();
+    assert!(bench.ledger.has_room_for_event());
 }
