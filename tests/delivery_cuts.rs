@@ -52,7 +52,7 @@ fn two_thousand_events_and_results_arrive_over_fifty_cuts() {
         return skip("two_thousand_events_and_results_arrive_over_fifty_cuts", "quick: reconnects take their time");
     }
     let lives: Vec<_> = (0..AGENTS).map(|seed| std::thread::spawn(move || live_through_cuts(seed))).collect();
-    let mut all = Tally::default();
+    let mut all = Stats::default();
     for life in lives {
         let tally = life.join().expect("a life without a fault");
         all.messages += tally.messages;
@@ -65,7 +65,7 @@ fn two_thousand_events_and_results_arrive_over_fifty_cuts() {
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct Stats {
     messages: usize,
     cuts: usize,
     duplicates: usize,
@@ -145,7 +145,7 @@ fn command(record: &Record) -> Option<usize> {
     record.payload()["command_id"].as_str()?.parse().ok()
 }
 
-fn live_through_cuts(seed: u64) -> Tally {
+fn live_through_cuts(seed: u64) -> Stats {
     let (console, agent) = start();
     let mut life = Life {
         seen: console.within(SOON),
@@ -182,7 +182,7 @@ fn reliable(record: &Record) -> Option<String> {
     }
 }
 
-fn judge(life: &Life) -> Tally {
+fn judge(life: &Life) -> Stats {
     let records = life.console.all(|_| true);
     let mut first_seen: BTreeMap<String, usize> = BTreeMap::new();
     let mut duplicates = 0;
@@ -215,7 +215,7 @@ fn judge(life: &Life) -> Tally {
     let newest = events.last().copied().expect("events");
     assert_eq!(events.len() as u64, newest, "no event is missing: {events:?}");
     let cuts = records.iter().filter(|record| matches!(record.what, What::Ended(End::Ours))).count();
-    Tally { messages: first_seen.len(), cuts, duplicates }
+    Stats { messages: first_seen.len(), cuts, duplicates }
 }
 
 /// Events are numbered by the process; the number follows the process in their id.

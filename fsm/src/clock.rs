@@ -3,7 +3,7 @@
 //! It reads no clock: the agent reads three and this compares them. All readings are in milliseconds; only their
 //! differences mean anything.
 
-use crate::fact::Jump;
+use crate::fact::ClockJump;
 
 /// A step of the real-time clock against the monotonic one that is more than this is no slewing.
 pub const REAL_TIME_STEP_MS: u64 = 5_000;
@@ -31,16 +31,16 @@ pub struct Watch {
 impl Watch {
     /// Takes in a reading; tells what jumped since the last one, and by how many milliseconds. A suspend moves the
     /// real-time clock too and is told as a suspend.
-    pub fn observe(&mut self, clocks: Clocks) -> Option<(Jump, u64)> {
+    pub fn observe(&mut self, clocks: Clocks) -> Option<(ClockJump, u64)> {
         let last = self.last.replace(clocks)?;
         let lived_ms = clocks.monotonic_ms.saturating_sub(last.monotonic_ms);
         let slept_ms = clocks.boot_time_ms.saturating_sub(last.boot_time_ms).saturating_sub(lived_ms);
         if slept_ms > SUSPEND_MS {
-            return Some((Jump::Suspend, slept_ms));
+            return Some((ClockJump::Suspend, slept_ms));
         }
         let expected_ms = last.real_time_ms.saturating_add(lived_ms);
         let stepped_ms = clocks.real_time_ms.abs_diff(expected_ms);
-        (stepped_ms > REAL_TIME_STEP_MS).then_some((Jump::RealTimeStep, stepped_ms))
+        (stepped_ms > REAL_TIME_STEP_MS).then_some((ClockJump::RealTimeStep, stepped_ms))
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     fn a_suspend_is_told_once_with_its_length() {
         let mut watch = Watch::default();
         watch.observe(at(1_000, 1_000, 50_000));
-        assert_eq!(watch.observe(at(1_100, 3_601_100, 3_650_100)), Some((Jump::Suspend, 3_600_000)));
+        assert_eq!(watch.observe(at(1_100, 3_601_100, 3_650_100)), Some((ClockJump::Suspend, 3_600_000)));
         assert_eq!(watch.observe(at(1_200, 3_601_200, 3_650_200)), None);
     }
 
@@ -71,7 +71,7 @@ mod tests {
     fn a_step_of_the_real_time_clock_is_told_in_either_direction() {
         let mut watch = Watch::default();
         watch.observe(at(1_000, 1_000, 50_000));
-        assert_eq!(watch.observe(at(2_000, 2_000, 40_000)), Some((Jump::RealTimeStep, 11_000)));
-        assert_eq!(watch.observe(at(3_000, 3_000, 141_000)), Some((Jump::RealTimeStep, 100_000)));
+        assert_eq!(watch.observe(at(2_000, 2_000, 40_000)), Some((ClockJump::RealTimeStep, 11_000)));
+        assert_eq!(watch.observe(at(3_000, 3_000, 141_000)), Some((ClockJump::RealTimeStep, 100_000)));
     }
 }

@@ -110,7 +110,7 @@ pub enum Fact {
     /// The machine slept, was frozen, resumed from a snapshot, or its clock was set.
     ClockJumped {
         /// How that was noticed.
-        cause: Jump,
+        cause: ClockJump,
         /// By how much, in milliseconds.
         gap_ms: u64,
         /// Fresh entropy, so that clones do not move in step.
@@ -219,7 +219,7 @@ pub enum CloseReason {
 /// How a jump of the clock was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Jump {
+pub enum ClockJump {
     /// A tick came late: the process was stopped or starved.
     LateTick,
     /// The real-time clock stepped against the monotonic one.

@@ -71,7 +71,7 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
         }
         ledger.grew(StreamKey::Terminal(SessionKey(1)), u64::from(second + 1) << 20);
         ledger.discarded(StreamKey::Terminal(SessionKey(1)), (u64::from(second + 1) << 20) - (256 << 10));
-        while ledger.take_allowance().is_some() {}
+        while ledger.poll_credit().is_some() {}
         if second.is_multiple_of(60) {
             break_a_link(&mut ledger, now, second / 60 + 1);
         }
@@ -147,7 +147,7 @@ fn frames_of_running_streams_cost_no_allocation_each() {
             }
         }
         ledger.pong(now, LinkId(1), &newest.expect("a marker")).expect("an answer");
-        while ledger.take_allowance().is_some() {}
+        while ledger.poll_credit().is_some() {}
     }
     let allocations = allocations() - before;
     println!("{frames} frames of {STREAMS} streams, {allocations} allocations");

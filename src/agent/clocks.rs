@@ -32,13 +32,13 @@ impl Start {
 /// The loop's one timer. Setting it wakes the reactor's thread, which is most of what an idle agent costs; so it is set
 /// only when nothing else is left to do, and never to where it stands.
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub(super) struct DeadlineTimer {
     timer: Timer,
     /// Where it is set to; none where it has gone off.
     set_to: Option<Instant>,
 }
 
-impl Alarm {
+impl DeadlineTimer {
     /// One that is not set.
     pub(super) fn new() -> Self {
         Self { timer: Timer::never(), set_to: None }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn an_alarm_that_was_set_later_or_went_off_goes_off_again() {
-        let mut alarm = Alarm::new();
+        let mut alarm = DeadlineTimer::new();
         let begin = Instant::now();
         let far = begin + Duration::from_secs(3_600);
         smol::future::block_on(async {

@@ -27,7 +27,7 @@ use crate::report::{self, Report, Reporter};
 use crate::sindri;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
-use clocks::{Alarm, Start};
+use clocks::{DeadlineTimer, Start};
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHistory, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
@@ -51,7 +51,7 @@ pub struct Agent {
     now: Time,
     /// What the kernel had taken of the link's bytes when that was last looked at.
     bytes_written: u64,
-    alarm: Alarm,
+    alarm: DeadlineTimer,
 }
 
 /// Why the agent could not start.
@@ -155,7 +155,7 @@ impl Agent {
             pending: Vec::new(),
             now: start.elapsed(),
             bytes_written: 0,
-            alarm: Alarm::new(),
+            alarm: DeadlineTimer::new(),
         })
     }
 

@@ -62,7 +62,7 @@ impl ReadPause {
 
 /// What was read on one link and the loop has not taken in.
 #[derive(Clone, Default)]
-pub(super) struct Backlog(Rc<Waiting>);
+pub(super) struct InboundQueue(Rc<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
@@ -70,7 +70,7 @@ struct Waiting {
     reader: RefCell<Option<Waker>>,
 }
 
-impl Backlog {
+impl InboundQueue {
     /// A message for the loop, which makes room when it is dropped.
     pub(super) fn hold(&self, text: String) -> Received {
         self.0.bytes.set(self.0.bytes.get() + text.len());
@@ -90,7 +90,7 @@ impl Backlog {
 /// The text of a message, as long as somebody needs it.
 pub struct Received {
     text: String,
-    backlog: Backlog,
+    backlog: InboundQueue,
 }
 
 impl Deref for Received {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn no_more_is_read_than_the_loop_has_room_for() {
-        let backlog = Backlog::default();
+        let backlog = InboundQueue::default();
         let room = || block_on(poll_once(poll_fn(|cx| backlog.poll_room(cx)))).is_some();
         let first = backlog.hold("x".repeat(WAITING_BYTES_MAX - 1));
         assert!(room());

@@ -12,7 +12,7 @@
 //!
 //! Wire: CONSOLE.md, "The WebSocket"; RFC 6455, sections 5.5 and 7.
 
-use super::inflow::Backlog;
+use super::inflow::InboundQueue;
 use super::stream::Stream;
 use super::{Frame, Report, explain, words};
 use crate::config::Secret;
@@ -43,7 +43,7 @@ const DISCARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Line {
     inner: RefCell<Inner>,
-    backlog: Backlog,
+    backlog: InboundQueue,
 }
 
 #[derive(Default)]

@@ -130,7 +130,7 @@ impl Tls {
     }
 
     /// Forgets whom this machine trusts, and reads more of it the next time.
-    pub(super) fn doubt(&self) {
+    pub(super) fn reload_roots(&self) {
         self.extent.set(Extent::Whole);
         *self.trusted.borrow_mut() = None;
     }
@@ -183,7 +183,7 @@ impl Tls {
         outcome.map_err(|error| {
             let fault = TlsFault::from(error);
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
-                self.doubt();
+                self.reload_roots();
             }
             fail(fault)
         })

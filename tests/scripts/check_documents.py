@@ -188,7 +188,7 @@ class References(unittest.TestCase):
 
 
 class Dictionaries(unittest.TestCase):
-    def test_they_are_given_to_the_targets_that_read_words_and_to_no_others(self):
+    def test_only_targets_that_read_words_get_a_dictionary(self):
         targets = [name.removesuffix(".rs") for name in os.listdir(os.path.join(TOP, "fuzz", "fuzz_targets"))]
         given = {}
         for target in targets:

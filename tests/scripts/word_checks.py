@@ -10,17 +10,15 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 COLUMNS_MAX = 120
 TEST_NAME_MAX = 60
 
-# Private words of the past, as whole words, with what to write instead.
+# Private words that were replaced, as whole words in any case, with what to write instead.
 QUAINT = {
     "anew": "again",
     "thrice": "three times",
     "whilst": "while",
-    "hitherto": "until now",
-    "heretofore": "until now",
-    "may_complain": "allow",
     "absolve": "clear_suspect",
-    "hurried": "draining",
-    "begin_anew": "reexec",
+    "is_suspicious": "has_suspect",
+    "may_complain": "allow",
+    "take_allowance": "poll_credit",
 }
 
 # What no person writes or reads as a text: inputs of the fuzzer, captured files, generated ones.
@@ -49,16 +47,16 @@ def wide_lines(path, text):
 
 
 def long_test_names(path, text):
-    if path.endswith(".rs"):
-        for name in re.findall(r"#\[test\]\s*(?:#\[[^\n]*\]\s*)*fn (\w+)", text):
-            if len(name) > TEST_NAME_MAX:
-                yield f"{path}: {name} has {len(name)} characters, {TEST_NAME_MAX} are the most"
+    rust, python = r"#\[(?:\w+::)?test\]\s*(?:#\[[^\n]*\]\s*)*(?:async )?fn (\w+)", r"def (test_\w+)"
+    for name in re.findall(rust if path.endswith(".rs") else python, text):
+        if len(name) > TEST_NAME_MAX:
+            yield f"{path}: {name} has {len(name)} characters, {TEST_NAME_MAX} are the most"
 
 
 def quaint_words(path, text):
     if not path.endswith("word_checks.py"):
-        for word in re.findall(rf"\b({'|'.join(QUAINT)})\b", text):
-            yield f"{path}: write {QUAINT[word]}, not {word}"
+        for word in re.findall(rf"\b({'|'.join(QUAINT)})\b", text, re.I):
+            yield f"{path}: write {QUAINT[word.lower()]}, not {word}"
 
 
 class Words(unittest.TestCase):
@@ -75,10 +73,12 @@ class Words(unittest.TestCase):
 
     def test_no_test_name_is_longer_than_the_limit(self):
         self.assertTrue(list(long_test_names("a.rs", f"#[test]\n#[ignore]\nfn {'a' * 61}() {{")))
+        self.assertTrue(list(long_test_names("a.py", f"    def test_{'a' * 56}(self):")))
         self.assertEqual(list(long_test_names("a.rs", f"#[test]\nfn {'a' * 60}() {{\n}}\nfn {'b' * 61}() {{")), [])
         self.assert_clean(long_test_names)
 
     def test_no_private_word_is_used(self):
         self.assertTrue(list(quaint_words("a.md", "It begins anew.")))
+        self.assertTrue(list(quaint_words("a.md", "Anew it begins.")))
         self.assertEqual(list(quaint_words("a.md", "A renewal.")), [])
         self.assert_clean(quaint_words)

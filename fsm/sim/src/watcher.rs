@@ -3,7 +3,7 @@
 //! It decides nothing and keeps only the first violation.
 
 use crate::violation::Violation;
-use draupnir_fsm::fact::{Fact, Jump};
+use draupnir_fsm::fact::{ClockJump, Fact};
 use draupnir_fsm::limits::Policy;
 use draupnir_fsm::machine::Snapshot;
 use draupnir_fsm::machine::invariants::Observer;
@@ -48,7 +48,7 @@ impl Watcher {
     /// What the process did not live through fires nothing at once, whatever was due meanwhile.
     fn check_jump(&mut self, now: Time, fact: &Fact, orders: &[Order]) -> Option<Violation> {
         match fact {
-            Fact::ClockJumped { cause: Jump::LateTick, .. } => self.jumped_at = Some(now),
+            Fact::ClockJumped { cause: ClockJump::LateTick, .. } => self.jumped_at = Some(now),
             // A drain is not forgiven: whoever asked for it has lived through that time.
             Fact::Tick if self.jumped_at == Some(now) && !self.drains => {
                 return orders.iter().find_map(|order| match order {

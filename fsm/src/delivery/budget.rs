@@ -50,11 +50,11 @@ pub struct Shrink {
 /// The memory that is granted, and to whom.
 #[derive(Debug, Default)]
 pub struct Budget {
-    books: RefCell<Books>,
+    books: RefCell<Accounts>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
+struct Accounts {
     granted: usize,
     uses: [usize; USES],
     scrollbacks: BTreeMap<SessionKey, Scrollback>,
@@ -154,7 +154,7 @@ impl Budget {
     }
 }
 
-impl Books {
+impl Accounts {
     /// Finds room for `bytes` more, taking it from detached scrollbacks, oldest first, but not from that of `asker`.
     /// Takes nothing where it cannot find enough.
     fn make_room(&mut self, bytes: usize, asker: Option<SessionKey>) -> bool {

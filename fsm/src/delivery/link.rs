@@ -4,7 +4,7 @@
 
 use super::ping::Pings;
 use super::rate::Rate;
-use super::schedule::{STATE_KINDS, Turns};
+use super::schedule::{RoundRobin, STATE_KINDS};
 use super::stall::Write;
 use super::stream::{Cut, Stream, StreamKey};
 use super::{Delivery, LINK_WINDOW_BYTES_MAX, LINK_WINDOW_BYTES_MIN, Poison, is_sent};
@@ -69,7 +69,7 @@ pub(super) struct Link<M> {
     /// Encoded bytes of streams under way.
     pub(super) in_flight: u64,
     pub(super) rate: Rate,
-    pub(super) turns: Turns,
+    pub(super) turns: RoundRobin,
     /// The stream frame that was handed out and not yet cut.
     pub(super) uncut: Option<(StreamKey, Cut)>,
     pub(super) write: Option<Write>,
@@ -100,7 +100,7 @@ impl<M> Link<M> {
             marker_wanted: false,
             in_flight: 0,
             rate: Rate::default(),
-            turns: Turns::default(),
+            turns: RoundRobin::default(),
             uncut: None,
             write: None,
         }
@@ -150,7 +150,7 @@ impl<M> Delivery<M> {
             Flight::Message(number) if self.queue.contains(*number) => Some(*number),
             Flight::Message(_) | Flight::Bytes { .. } | Flight::ReplayEnd { .. } => None,
         });
-        self.queue.blame(first)
+        self.queue.record_rejection(first)
     }
 
     /// Is a link up?

@@ -19,7 +19,7 @@
 //! - nothing is acknowledged that went after the Ping, or before the gate opened, or on another link.
 //!
 //! Units: sizes of messages and windows are *encoded* bytes, those on the wire (for streams four for three, and an
-//! allowance for the frame around them); offsets and [allowances](Delivery::may_read) are raw bytes of the source.
+//! allowance for the frame around them); offsets and [allowances](Delivery::read_credit) are raw bytes of the source.
 //!
 //! | file | what it decides |
 //! |---|---|
@@ -87,7 +87,7 @@ pub const MARKER_MS: u64 = 200;
 /// How long a write may make no progress, in milliseconds.
 pub const WRITE_STALL_MS: u64 = 10_000;
 
-/// What [`Delivery::may_read`] says to a source whose bytes go nowhere but into its scrollback.
+/// What [`Delivery::read_credit`] says to a source whose bytes go nowhere but into its scrollback.
 pub const UNLIMITED: usize = usize::MAX;
 
 /// The ledger; `M` is the body of a message, whatever the owner writes to the link.

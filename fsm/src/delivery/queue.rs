@@ -253,7 +253,7 @@ impl<M> Queue<M> {
 
     /// A link ended in a way that blames what was sent on it; `first` is what of that was sent first and is
     /// unacknowledged.
-    pub(super) fn blame(&mut self, first: Option<u64>) -> Option<Poison> {
+    pub(super) fn record_rejection(&mut self, first: Option<u64>) -> Option<Poison> {
         let number = first?;
         let links = match self.suspect {
             Some((suspect, links)) if suspect == number => links + 1,
@@ -287,7 +287,7 @@ impl<M> Queue<M> {
     }
 
     /// Did the last link end over some message?
-    pub(super) const fn is_suspicious(&self) -> bool {
+    pub(super) const fn has_suspect(&self) -> bool {
         self.suspect.is_some()
     }
 

@@ -75,7 +75,7 @@ pub enum Next<'a, M> {
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct RoundRobin {
     interactive: Option<StreamKey>,
     bulk: Option<StreamKey>,
     others_since_bulk: u32,
@@ -177,7 +177,7 @@ impl<M> Delivery<M> {
                 link.sent(self.now, Flight::Message(number), size);
                 // After a link that ended over a message each is marked by itself, so that the next such end blames the
                 // right one: what went before it is acknowledged by then.
-                link.marker_wanted |= self.queue.is_suspicious();
+                link.marker_wanted |= self.queue.has_suspect();
                 let body = self.queue.send(number)?;
                 Some(Next::Reliable { number, body })
             }

@@ -66,7 +66,7 @@ impl<M> Delivery<M> {
 
     /// How many bytes of its source may be read now: what fits into the windows beside that which is under way or read
     /// already. Without a link everything: it goes to the scrollback.
-    pub fn may_read(&self, stream: StreamKey) -> usize {
+    pub fn read_credit(&self, stream: StreamKey) -> usize {
         let Some(entry) = self.streams.get(&stream) else {
             return 0;
         };
@@ -79,7 +79,7 @@ impl<M> Delivery<M> {
 
     /// Takes one stream whose allowance may have changed, and the allowance. Asked until `None` after each turn of the
     /// loop, it keeps the sources running without a look at all of them.
-    pub fn take_allowance(&mut self) -> Option<(StreamKey, usize)> {
+    pub fn poll_credit(&mut self) -> Option<(StreamKey, usize)> {
         // A stream that is gone is passed over; the list is as long as there were changes.
         loop {
             let stream = self.allowances.pop_front()?;
@@ -92,7 +92,7 @@ impl<M> Delivery<M> {
                 entry.starved = true;
                 self.starved.push_back(stream);
             }
-            return Some((stream, self.may_read(stream)));
+            return Some((stream, self.read_credit(stream)));
         }
     }
 

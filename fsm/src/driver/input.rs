@@ -5,7 +5,7 @@
 
 use crate::delivery::{StateKind, StreamKey};
 use crate::driver::output::AuditId;
-use crate::fact::{CloseReason, Failure, IdSource, Jump, Loss};
+use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,7 @@ pub enum Input {
     /// [`Driver::observe`](super::Driver::observe).
     ClockJumped {
         /// How that was noticed.
-        cause: Jump,
+        cause: ClockJump,
         /// By how much, in milliseconds.
         gap_ms: u64,
         /// Fresh entropy, so that clones do not move in step.

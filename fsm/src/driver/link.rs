@@ -158,7 +158,7 @@ impl<B: Body> Driver<B> {
 
     /// The next source that may read another amount than before.
     pub(super) fn read_credit(&mut self) -> Option<Output<B>> {
-        let (stream, bytes) = self.ledger.take_allowance()?;
+        let (stream, bytes) = self.ledger.poll_credit()?;
         let bytes = (bytes != UNLIMITED).then_some(bytes);
         // Without a link the oldest makes room; with one, what the console may still need is kept.
         let position = self.ledger.position(stream).filter(|_| bytes.is_some());

@@ -52,7 +52,7 @@ pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
 pub use crate::delivery::{
     CUT_RESULT_BYTES, Cut, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
 };
-pub use crate::fact::{CloseReason, Failure, IdSource, Jump, Loss};
+pub use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss};
 pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 pub use crate::limits::{Policy, Schedule};
 pub use crate::order::{
@@ -188,7 +188,7 @@ impl<B: Body> Driver<B> {
     /// a turn.
     pub fn observe(&mut self, now: Time, clocks: Clocks, entropy: impl FnOnce() -> u64) {
         let jumped = self.clocks.observe(clocks);
-        let late = self.machine.late_by_ms(now).map(|gap_ms| (Jump::LateTick, gap_ms));
+        let late = self.machine.late_by_ms(now).map(|gap_ms| (ClockJump::LateTick, gap_ms));
         if let Some((cause, gap_ms)) = late.or(jumped) {
             self.handle(now, Input::ClockJumped { cause, gap_ms, entropy: entropy() });
         }
@@ -221,7 +221,7 @@ impl<B: Body> Driver<B> {
             Input::LinkLost { link, cause } => self.step(now, Fact::LinkLost { link, cause }),
             Input::LinkClosed { link } => self.step(now, Fact::LinkClosed { link }),
             Input::ClockJumped { cause, gap_ms, entropy } => {
-                if cause == Jump::LateTick {
+                if cause == ClockJump::LateTick {
                     self.ledger.shift_ms(gap_ms);
                     self.audits.shift_ms(gap_ms);
                 }

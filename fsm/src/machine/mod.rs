@@ -10,7 +10,7 @@
 //! counted.
 
 use crate::command::Commands;
-use crate::fact::{CommandFact, Fact, Jump, SessionFact};
+use crate::fact::{ClockJump, CommandFact, Fact, SessionFact};
 use crate::id::{CommandKey, LinkId, SessionKey};
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
@@ -162,7 +162,7 @@ impl Machine {
             Fact::Command { command, what } => self.commands.handle(now, *command, what, &mut self.batch),
             Fact::RoomForResults { room } => self.commands.set_room(*room),
             fact => {
-                if let Fact::ClockJumped { cause: Jump::LateTick, .. } = fact {
+                if let Fact::ClockJumped { cause: ClockJump::LateTick, .. } = fact {
                     self.forgive_lateness(now, lived_until);
                 }
                 self.dispatch(now, &Event::Fact(fact));

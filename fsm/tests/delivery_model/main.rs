@@ -8,7 +8,7 @@ mod world;
 use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::random::Random;
 use proptest::prelude::*;
-use world::{Tally, World};
+use world::{Stats, World};
 
 /// Steps of the long run without an optimised build: enough to notice a slip. `DRAUPNIR_STEPS` asks for another number.
 const STEPS: u64 = 100_000;
@@ -18,7 +18,7 @@ const STEPS_IN_LIFE: u64 = 5_000;
 
 #[test]
 fn millions_of_steps_agree_with_the_model() {
-    let mut all = Tally::default();
+    let mut all = Stats::default();
     let steps = std::env::var("DRAUPNIR_STEPS").map_or(STEPS, |steps| steps.parse().expect("a number of steps"));
     for seed in 0..steps / STEPS_IN_LIFE {
         let mut choices = Random::new(seed);

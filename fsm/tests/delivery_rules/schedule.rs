@@ -114,12 +114,12 @@ fn bulk_goes_once_after_sixty_four_others() {
 fn a_stream_stops_at_its_window_and_goes_on_with_the_pong() {
     let mut bench = Bench::online();
     bench.open(T, 0);
-    assert_eq!(bench.ledger.take_allowance(), Some((T, 24_576)), "32 KiB encoded");
+    assert_eq!(bench.ledger.poll_credit(), Some((T, 24_576)), "32 KiB encoded");
     bench.ledger.grew(T, 200_000);
     bench.drain();
     let in_flight = bench.ledger.stream_bytes_in_flight();
     assert!((32 << 10..40 << 10).contains(&in_flight), "{in_flight}");
-    while let Some((stream, bytes)) = bench.ledger.take_allowance() {
+    while let Some((stream, bytes)) = bench.ledger.poll_credit() {
         assert_eq!((stream, bytes), (T, 0));
     }
     bench.acknowledge_all();
@@ -164,18 +164,18 @@ fn all_streams_together_stay_within_the_window_of_the_link() {
     bench.open(StreamKey::Terminal(SessionKey(99)), 5);
     assert_eq!(bench.drain(), [Sent::Bytes(StreamKey::Terminal(SessionKey(99)), 0, 5)]);
     bench.ledger.open_stream(StreamKey::Terminal(SessionKey(100)));
-    assert!(bench.ledger.may_read(StreamKey::Terminal(SessionKey(100))) > 10_000);
+    assert!(bench.ledger.read_credit(StreamKey::Terminal(SessionKey(100))) > 10_000);
 }
 
 #[test]
 fn without_a_link_sources_read_into_their_scrollback() {
     let mut bench = Bench::offline();
     bench.open(T, 1_000_000);
-    assert_eq!(bench.ledger.may_read(T), UNLIMITED);
+    assert_eq!(bench.ledger.read_credit(T), UNLIMITED);
     bench.connect();
     bench.drain();
-    assert_eq!(bench.ledger.may_read(T), 0);
-    assert_eq!(bench.ledger.may_read(U), 0, "no such stream");
+    assert_eq!(bench.ledger.read_credit(T), 0);
+    assert_eq!(bench.ledger.read_credit(U), 0, "no such stream");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn blocked_stream_is_read_once_there_is_room() {
     bench.open(V, 16_000);
     let allowances = |bench: &mut Bench| {
         let mut last = None;
-        while let Some((stream, bytes)) = bench.ledger.take_allowance() {
+        while let Some((stream, bytes)) = bench.ledger.poll_credit() {
             last = if stream == V { Some(bytes) } else { last };
         }
         last

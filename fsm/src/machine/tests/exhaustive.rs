@@ -1,7 +1,7 @@
 //! Every fact in every state, to a bounded depth: the observer must never object, and the way out must stay open.
 
 use super::Driver;
-use crate::fact::{CloseReason, Fact, Failure, IdSource, Jump, Loss};
+use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec::Vec;
@@ -44,7 +44,7 @@ fn alphabet(driver: &Driver) -> Vec<Step> {
         Fact::DeliverySettled { settled: false },
         Fact::DeliverySettled { settled: true },
         Fact::TerminalInput,
-        Fact::ClockJumped { cause: Jump::Suspend, gap_ms: 3_600_000, entropy: 2 },
+        Fact::ClockJumped { cause: ClockJump::Suspend, gap_ms: 3_600_000, entropy: 2 },
         Fact::ShutdownRequested,
     ];
     for status in [100, 201, 302, 401, 404, 409, 422, 429, 503] {

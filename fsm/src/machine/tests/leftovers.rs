@@ -1,7 +1,7 @@
 //! What is over has no effect, what a state armed goes with it, and what the loop asks of the machine is so.
 
 use super::{Driver, is_dial, is_register};
-use crate::fact::{CloseReason, CommandFact, Fact, Failure, IdSource, Jump, Loss, SessionFact};
+use crate::fact::{ClockJump, CloseReason, CommandFact, Fact, Failure, IdSource, Loss, SessionFact};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::limits::Policy;
 use crate::order::{CommandEnd, Order};
@@ -99,13 +99,13 @@ fn an_orderly_life_leaves_nothing_that_no_state_has_a_use_for() {
     let mut driver = Driver::ready(5);
     driver.live_for_ms(120_000);
     driver.fact(Fact::DeliverySettled { settled: true });
-    driver.fact(Fact::ClockJumped { cause: Jump::Suspend, gap_ms: 3_600_000, entropy: 1 });
+    driver.fact(Fact::ClockJumped { cause: ClockJump::Suspend, gap_ms: 3_600_000, entropy: 1 });
     driver.fact(Fact::PongReceived { link: LinkId(1), last: true });
     driver.closed_by_console(1001, CloseReason::Other);
     driver.reconnect();
     driver.fact(Fact::ShutdownRequested);
     driver.fact(Fact::ShutdownRequested);
-    driver.fact(Fact::ClockJumped { cause: Jump::RealTimeStep, gap_ms: 10, entropy: 1 });
+    driver.fact(Fact::ClockJumped { cause: ClockJump::RealTimeStep, gap_ms: 10, entropy: 1 });
     driver.fact(Fact::PingWritten { link: LinkId(2) });
     driver.fact(Fact::PongReceived { link: LinkId(2), last: true });
     driver.tick();

@@ -9,7 +9,7 @@ mod properties;
 
 use super::invariants::Observer;
 use super::{Machine, Snapshot};
-use crate::fact::{CloseReason, Fact, IdSource, Jump};
+use crate::fact::{ClockJump, CloseReason, Fact, IdSource};
 use crate::id::LinkId;
 use crate::limits::{Policy, Schedule};
 use crate::order::Order;
@@ -113,7 +113,7 @@ impl Driver {
     pub(super) fn frozen_for_ms(&mut self, ms: u64) {
         self.now = self.now.after_ms(ms);
         if let Some(gap_ms) = self.machine.late_by_ms(self.now) {
-            self.fact(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: ms });
+            self.fact(Fact::ClockJumped { cause: ClockJump::LateTick, gap_ms, entropy: ms });
         }
         self.tick();
     }

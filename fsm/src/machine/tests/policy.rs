@@ -1,7 +1,7 @@
 //! One test for each row of the policy table, through the machine.
 
 use super::{Driver, is_dial, is_register};
-use crate::fact::{CloseReason, CommandFact, Fact, Failure, IdSource, Jump, Loss, SessionFact};
+use crate::fact::{ClockJump, CloseReason, CommandFact, Fact, Failure, IdSource, Loss, SessionFact};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::order::{CloseText, CommandEnd, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
 use alloc::vec::Vec;
@@ -459,7 +459,7 @@ fn clock_jump_fires_nothing_and_probes_the_link() {
     driver.tick();
     driver.now = driver.now.after_ms(3_600_000);
     let gap_ms = driver.machine.late_by_ms(driver.now).expect("an hour is late");
-    let orders = driver.fact(Fact::ClockJumped { cause: Jump::LateTick, gap_ms, entropy: 1 });
+    let orders = driver.fact(Fact::ClockJumped { cause: ClockJump::LateTick, gap_ms, entropy: 1 });
     assert_eq!(orders, [Order::ReadHostName, Order::SendPing { link: LinkId(1) }]);
     let overdue = driver.tick();
     assert!(!overdue.iter().any(|order| matches!(order, Order::DropLink { .. })), "{overdue:?}");

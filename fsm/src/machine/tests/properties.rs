@@ -1,7 +1,7 @@
 //! Random facts at random times: the observer never objects, and a console that behaves again is always reached.
 
 use super::Driver;
-use crate::fact::{CloseReason, Fact, Failure, IdSource, Jump, Loss};
+use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec;
@@ -18,7 +18,7 @@ fn facts() -> impl Strategy<Value = Fact> {
         Just(CloseReason::Other),
     ];
     let failure = prop_oneof![Just(Failure::Resolve), Just(Failure::Unauthorized), Just(Failure::Status)];
-    let jump = prop_oneof![Just(Jump::LateTick), Just(Jump::RealTimeStep), Just(Jump::Suspend)];
+    let jump = prop_oneof![Just(ClockJump::LateTick), Just(ClockJump::RealTimeStep), Just(ClockJump::Suspend)];
     let asked = proptest::option::of(any::<u64>());
     prop_oneof![
         4 => Just(Fact::Tick),

@@ -46,8 +46,8 @@ impl World {
             assert!(self.gates.1, "drops are told when they can be sent on");
             assert_eq!(drops, core::mem::take(&mut self.reference.drops));
         }
-        while let Some((stream, bytes)) = self.ledger.take_allowance() {
-            assert_eq!(bytes, self.ledger.may_read(stream));
+        while let Some((stream, bytes)) = self.ledger.poll_credit() {
+            assert_eq!(bytes, self.ledger.read_credit(stream));
         }
         while let Some(stream) = self.ledger.take_finished() {
             let entry = self.reference.streams.remove(&stream).expect("known");

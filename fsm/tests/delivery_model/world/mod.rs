@@ -46,7 +46,7 @@ pub(crate) struct Console {
 
 /// What came of a world, to see that it was worth living in.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct Stats {
     pub(crate) links: u64,
     pub(crate) acknowledged: u64,
     pub(crate) displaced: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Tally {
     pub(crate) duplicates: u64,
 }
 
-impl Tally {
+impl Stats {
     pub(crate) fn add(&mut self, other: &Self) {
         self.links += other.links;
         self.acknowledged += other.acknowledged;
@@ -97,7 +97,7 @@ pub(crate) struct World {
     pushes: u64,
     /// A link that is up is cut one time in this many.
     patience: u64,
-    pub(crate) tally: Tally,
+    pub(crate) tally: Stats,
 }
 
 impl World {
@@ -126,7 +126,7 @@ impl World {
             // Some worlds are full of small messages, some hardly ever online, some hardly ever not.
             pushes: if seed.is_multiple_of(20) { 12 } else { 1 },
             patience: [1, 4, 16][usize::try_from(seed % 3).expect("small")],
-            tally: Tally::default(),
+            tally: Stats::default(),
         }
     }
 
@@ -284,7 +284,7 @@ impl World {
         let Some(stream) = self.pick_stream().filter(|stream| !self.ended.contains(stream)) else {
             return;
         };
-        let may = match self.ledger.may_read(stream) {
+        let may = match self.ledger.read_credit(stream) {
             UNLIMITED => 300_000,
             bytes => {
                 assert!(bytes as u64 <= 192 << 10, "more than the window");

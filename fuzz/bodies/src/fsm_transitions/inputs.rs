@@ -6,7 +6,7 @@
 use super::children::IDS;
 use super::{INPUTS_MAX, World};
 use draupnir_fsm::driver::{
-    AuditId, CloseReason, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Jump, LinkId, Loss,
+    AuditId, ClockJump, CloseReason, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId, Loss,
     NoteId, PING_PAYLOAD_BYTES, RegistrationAttempt, SessionInput, SessionKey, StateKind, StreamKey,
 };
 
@@ -98,7 +98,7 @@ impl World {
             }
             24 => return self.print(says),
             25 => {
-                let cause = if says & 1 == 0 { Jump::Suspend } else { Jump::RealTimeStep };
+                let cause = if says & 1 == 0 { ClockJump::Suspend } else { ClockJump::RealTimeStep };
                 Input::ClockJumped { cause, gap_ms: of(&GAPS_MS, says >> 1), entropy: u64::from(says) }
             }
             26 => Input::Received { link, message: self.create(says) },
