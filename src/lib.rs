@@ -32,6 +32,7 @@ pub mod doctor;
 pub mod file_timeout;
 pub mod identity;
 pub mod link;
+pub mod llm;
 pub mod logging;
 pub mod metrics;
 pub mod nearest;
