@@ -6,7 +6,7 @@
 use super::reader::Reader;
 use super::{ConsoleUrl, InvalidUrl};
 use crate::llm::provider::{PROVIDERS, Provider};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -61,7 +61,12 @@ impl<F: Fn(&str) -> Option<OsString>> Reader<'_, F> {
                 None
             }
         };
-        let upstreams = PROVIDERS.iter().filter_map(|known| self.upstream(known, port)).collect();
+        let mut upstreams = BTreeMap::new();
+        for provider in PROVIDERS {
+            if let Some(url) = self.upstream(provider, port) {
+                upstreams.insert(provider.name, url);
+            }
+        }
         port.map(|port| Llm { port, report_ms, upstreams })
     }
 
@@ -74,14 +79,14 @@ impl<F: Fn(&str) -> Option<OsString>> Reader<'_, F> {
         port
     }
 
-    fn upstream(&mut self, known: &'static Provider, port: Option<u16>) -> Option<(&'static str, ConsoleUrl)> {
+    fn upstream(&mut self, known: &'static Provider, port: Option<u16>) -> Option<ConsoleUrl> {
         let text = self.text(known.variable, &InvalidUrl::NotAUrl.to_string())?;
         match ConsoleUrl::parse(&text) {
             Ok(url) if is_loopback(url.host()) && Some(url.port()) == port => {
                 self.problem(known.variable, &text, "the provider's own address, not the agent's");
                 None
             }
-            Ok(url) => Some((known.name, url)),
+            Ok(url) => Some(url),
             Err(error) => {
                 self.problem(known.variable, &super::url::without_user_information(&text), &error.to_string());
                 None
@@ -92,10 +97,9 @@ impl<F: Fn(&str) -> Option<OsString>> Reader<'_, F> {
     /// The port on this machine that the tools' variables name, if they agree on one.
     fn pointed_at(&mut self, set_port: Option<u16>) -> Option<u16> {
         let value = |name: &str| self.raw(name)?.into_string().ok();
-        let ports: BTreeSet<u16> = LLM_BASE_URLS.into_iter().filter_map(|name| proxy_port(&value(name)?)).collect();
-        let mut named = ports.iter().copied();
-        let (first, second) = (named.next()?, named.next());
-        if let Some(second) = second {
+        let mut ports = LLM_BASE_URLS.into_iter().filter_map(|name| proxy_port(&value(name)?));
+        let first = ports.next()?;
+        if let Some(second) = ports.find(|port| *port != first) {
             self.warn(format!(
                 "AI tools are pointed at several ports of this machine ({first}, {second}), so their usage is not \
                  counted; give {} and the others one port",

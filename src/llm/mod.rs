@@ -14,15 +14,19 @@
 //! | `body` | bodies that are counted while they pass |
 //! | `upstream` | connections to a provider, kept for the next request |
 //! | [`provider`] | which providers there are, and their paths |
-//! | [`usage`], [`scan`] | the numbers in an answer |
+//! | [`usage`], [`scan`], `events`, `inflate` | the numbers in an answer, compressed or not |
 //!
 //! Wire: PROTOCOL.md, "llm_usage:batch".
 
 mod body;
+mod events;
+mod inflate;
 mod listener;
 pub mod provider;
 mod proxy;
 pub mod scan;
+#[cfg(test)]
+mod tests;
 mod upstream;
 pub mod usage;
 
