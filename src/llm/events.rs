@@ -1,15 +1,17 @@
 //! Server-sent events (HTML standard, section 9.2), as far as they matter here: the data, and where an event ends.
 
-/// Where it is in the lines; at 0 of `data:`, a line begins.
+/// How far it has come in the lines of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Lines {
-    /// So many bytes of `data:` have come; at 0, a line begins.
+    /// So many bytes of `data:` have come.
     Begun(usize),
+    /// In the data of a line.
     Data,
     /// In a line that is no data.
     Other,
     /// After a CR: a line begins, unless an LF belongs to it.
     AfterCr,
+    /// Where a line begins.
     #[default]
     Start,
 }
