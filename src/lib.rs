@@ -8,7 +8,6 @@
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
 //! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
 //! | [`metrics`] | what the machine is doing | the rest |
-//! | [`llm`] | the proxy that counts the tokens of AI tools | prices, when records are sent |
 //! | [`sindri`] | which extensions are installed, and what changed | the link, the loop |
 //! | [`ring`] | the last bytes of a stream, by offset | what they are |
 //! | [`audit`] | one line for each terminal and command | what may run |
@@ -33,7 +32,6 @@ pub mod doctor;
 pub mod file_timeout;
 pub mod identity;
 pub mod link;
-pub mod llm;
 pub mod logging;
 pub mod metrics;
 pub mod nearest;

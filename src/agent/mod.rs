@@ -22,7 +22,6 @@ use crate::config::{Config, host_name};
 use crate::identity::{self, IdentityStore};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
-use crate::llm;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::sindri;
@@ -34,7 +33,7 @@ use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHi
 use futures_lite::FutureExt as _;
 use host::{Host, Text};
 use smol::LocalExecutor;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
@@ -146,10 +145,8 @@ impl Agent {
             versions_warned: Vec::new(),
             last_connect_error: None,
             console_text: None,
-            usage: VecDeque::new(),
             config,
         };
-        llm::start(&host.config, &host.link, executor, reporter)?;
         Ok(Self {
             driver,
             host,

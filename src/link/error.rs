@@ -154,8 +154,6 @@ pub enum Hop {
     Console,
     /// To the proxy that this variable names.
     Proxy(&'static str),
-    /// To a provider of models; this variable can name another address for it.
-    Provider(&'static str),
 }
 
 impl Hop {
@@ -164,7 +162,6 @@ impl Hop {
         match self {
             Self::Console => "the console ",
             Self::Proxy(_) => "the proxy ",
-            Self::Provider(_) => "the provider ",
         }
     }
 
@@ -173,7 +170,6 @@ impl Hop {
         match self {
             Self::Console => " of the console",
             Self::Proxy(_) => " of the proxy",
-            Self::Provider(_) => " of the provider",
         }
     }
 
@@ -181,14 +177,14 @@ impl Hop {
     fn source(self) -> &'static str {
         match self {
             Self::Console => "the console URL",
-            Self::Proxy(variable) | Self::Provider(variable) => variable,
+            Self::Proxy(variable) => variable,
         }
     }
 
     /// Where else to look for the fault: whoever set a console's URL knows of it, a proxy's variable is the machine's.
     pub fn or_correct(self) -> String {
         match self {
-            Self::Console | Self::Provider(_) => String::new(),
+            Self::Console => String::new(),
             Self::Proxy(variable) => format!(", or correct {variable}"),
         }
     }

@@ -17,7 +17,6 @@
 //! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
 //! | `explain` | what the errors of libraries mean, in words |
 //! | [`probe`] | the same way step by step, for whoever looks for a fault |
-//! | `upstream` | the same way to a provider of models |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
 //!
 //! Wire: CONSOLE.md, "Registration" and "The WebSocket".
@@ -53,7 +52,6 @@ mod target;
 mod tests;
 mod tls;
 mod upgrade;
-mod upstream;
 mod verifier;
 mod words;
 
@@ -62,10 +60,8 @@ pub use inflow::Received;
 pub use register::{Registered, RegistrationOutcome, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
-pub(crate) use stream::Stream;
 pub use target::{Target, Trust};
 pub use tls::TlsFault;
-pub(crate) use upstream::Upstream;
 
 /// Who speaks, for the logs of consoles and proxies.
 const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
@@ -119,7 +115,7 @@ impl Link {
     /// By way of whom, for a sentence about what came of it; empty without a proxy.
     pub fn by_way_of(&self) -> String {
         match self.dialer.hop() {
-            Hop::Console | Hop::Provider(_) => String::new(),
+            Hop::Console => String::new(),
             Hop::Proxy(variable) => {
                 let (host, port) = self.dialer.next_hop();
                 format!(", by way of the proxy {} ({variable})", target::host_and_port(host, port))

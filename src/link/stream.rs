@@ -33,22 +33,16 @@ impl Progress {
 
 /// A connected socket that counts what it takes, and does not give more than it may.
 #[derive(Debug)]
-pub(crate) struct Tcp {
+pub(super) struct Tcp {
     socket: Async<TcpStream>,
     progress: Progress,
-    /// Nothing where all may be read as it comes.
-    pace: Option<ReadPause>,
+    pace: ReadPause,
 }
 
 impl Tcp {
     /// Counts the bytes of this socket into `progress`.
     pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
-        Self { socket, progress, pace: Some(ReadPause::default()) }
-    }
-
-    /// Reads all as it comes: the console alone is not trusted to send only what can be worked off.
-    pub(super) fn unlimited(self) -> Self {
-        Self { pace: None, ..self }
+        Self { socket, progress, pace: ReadPause::default() }
     }
 
     /// Makes the closing of this socket a reset.
@@ -59,13 +53,9 @@ impl Tcp {
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(pace) = &mut self.pace {
-            ready!(pace.poll_ready(cx));
-        }
+        ready!(self.pace.poll_ready(cx));
         let count = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
-        if let Some(pace) = &mut self.pace {
-            pace.charge_bytes(count);
-        }
+        self.pace.charge_bytes(count);
         Poll::Ready(Ok(count))
     }
 }
@@ -95,7 +85,7 @@ impl AsyncWrite for Tcp {
 
 /// What the WebSocket and HTTP run on.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub(super) enum Stream {
     /// Clear text.
     Plain(Tcp),
     /// TLS; boxed, because its state is 1 KiB and there is one at a time.
@@ -109,9 +99,7 @@ impl Stream {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_mut().0,
         };
-        if let Some(pace) = &mut tcp.pace {
-            pace.charge_message();
-        }
+        tcp.pace.charge_message();
     }
 
     /// Closes the descriptor now, with a reset.

@@ -31,7 +31,6 @@ mod payload;
 mod registration;
 mod result;
 mod timestamp;
-mod usage;
 
 pub use dispatch::Dispatch;
 pub use echo::echo;
@@ -49,7 +48,6 @@ pub use output::{ClosedReason, CommandOutput, OutputStream, TerminalClosed, Term
 pub use registration::{PROVIDERS_KNOWN, Registration};
 pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
 pub use timestamp::Timestamp;
-pub use usage::UsageRecord;
 
 /// The version that every outbound message carries.
 pub const VERSION: &str = "1.0";
