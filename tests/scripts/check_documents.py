@@ -97,7 +97,7 @@ class References(unittest.TestCase):
     """What a comment or a document names is there: files, sections of documents, tests."""
 
     def sources(self):
-        """Every file to be read, with the text in which it can refer to something: its comments, or all of a document."""
+        """Every file to be read, with the text in which it can name something: its comments, or all of a document."""
         for folder, folders, files in os.walk(TOP):
             inner = os.path.relpath(folder, TOP)
             folders[:] = [name for name in folders if name not in (".git", "target", "__pycache__", "node_modules")]

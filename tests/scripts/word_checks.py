@@ -1,5 +1,5 @@
-"""The form of every text of this repository: the width of lines, the length of test names, words that no longer stand for
-anything. Cases of check_documents.py."""
+"""The form of every text of this repository: the width of lines, the length of test names, private words. Cases of
+check_documents.py."""
 
 import os
 import re
@@ -22,7 +22,8 @@ QUAINT = {
 }
 
 # What no person writes or reads as a text: inputs of the fuzzer, captured files, generated ones.
-NO_TEXT = re.compile(r"^(fuzz/(corpus|regressions)/|tests/fixtures/|fsm/sim/plots/)|\.(lock|jsonl|svg|json|dict)$|regressions$")
+FOLDERS = r"^(fuzz/(corpus|regressions)|tests/fixtures|fsm/sim/plots)/"
+NO_TEXT = re.compile(rf"{FOLDERS}|\.(lock|jsonl|svg|json|dict|proptest-regressions)$")
 
 # What cannot be broken: a link, and outside of comments a string too. One of several lines ends in another line.
 LINK = re.compile(r"https?://\S+")
@@ -41,7 +42,7 @@ def texts():
 def wide_lines(path, text):
     for number, line in enumerate(text.splitlines(), 1):
         is_table = path.endswith(".md") and line.lstrip().startswith("|")
-        is_comment = line.lstrip().startswith(("// ", "///", "//!", "# "))
+        is_comment = line.lstrip().startswith(("// ", "///", "//!", "# ", '"""'))
         if not is_table and len((LINK if is_comment else STRING).sub("", line)) > COLUMNS_MAX:
             yield f"{path}:{number}: {len(line)} columns, {COLUMNS_MAX} are the most"
 
@@ -67,6 +68,7 @@ class Words(unittest.TestCase):
     def test_no_line_is_wider_than_the_limit(self):
         self.assertTrue(list(wide_lines("a.md", "word " * 25)))
         self.assertTrue(list(wide_lines("a.rs", "// " + "word " * 24)))
+        self.assertTrue(list(wide_lines("a.py", '"""' + "word " * 24)))
         self.assertEqual(list(wide_lines("a.md", "| " + "word " * 25)), [])
         self.assertEqual(list(wide_lines("a.rs", 'let a = "' + "word " * 24 + '";')), [])
         self.assert_clean(wide_lines)

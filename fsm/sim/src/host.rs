@@ -36,7 +36,7 @@ const IN_FLIGHT_BYTES_MAX: u64 = LINK_WINDOW_BYTES_MAX + (48 << 10);
 /// More outputs in one turn than this are a loop that does not end.
 const OUTPUTS_MAX: u32 = 100_000;
 
-/// The process. A restart replaces its driver and keeps its clocks.
+/// The process. A restart replaces all of it.
 pub(crate) struct Host {
     pub(crate) driver: Driver<Text>,
     watcher: Rc<RefCell<Watcher>>,

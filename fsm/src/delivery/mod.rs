@@ -19,7 +19,7 @@
 //! - nothing is acknowledged that went after the Ping, or before the gate opened, or on another link.
 //!
 //! Units: sizes of messages and windows are *encoded* bytes, those on the wire (for streams four for three, and an
-//! allowance for the frame around them); offsets and [allowances](Delivery::read_credit) are raw bytes of the source.
+//! allowance for the frame around them); offsets and [read credit](Delivery::read_credit) are raw bytes of the source.
 //!
 //! | file | what it decides |
 //! |---|---|
@@ -99,8 +99,8 @@ pub struct Delivery<M> {
     /// Streams that have something to send and room in their window, by class.
     runnable: BTreeSet<(Class, StreamKey)>,
     unsettled_streams: usize,
-    /// Streams whose allowance may have changed since it was last told; each says itself whether it is among them.
-    allowances: VecDeque<StreamKey>,
+    /// Streams whose read credit may have changed since it was last told; each says itself whether it is among them.
+    credit_changes: VecDeque<StreamKey>,
     /// Streams that were told to read less because the link as a whole was full, likewise.
     starved: VecDeque<StreamKey>,
     gaps: BTreeSet<StreamKey>,
@@ -126,7 +126,7 @@ impl<M> Delivery<M> {
             streams: BTreeMap::new(),
             runnable: BTreeSet::new(),
             unsettled_streams: 0,
-            allowances: VecDeque::new(),
+            credit_changes: VecDeque::new(),
             starved: VecDeque::new(),
             gaps: BTreeSet::new(),
             finished: VecDeque::new(),

@@ -6,8 +6,8 @@ use super::stream::{Gap, Position, Stream, StreamKey};
 use super::{Delivery, UNLIMITED, is_sent};
 use core::ops::Bound;
 
-/// An allowance below this is none, in bytes: a source is not read by the crumb.
-const ALLOWANCE_BYTES_MIN: usize = 1 << 10;
+/// A credit below this counts as none, in bytes: a read of a few bytes costs as much as a long one.
+const CREDIT_BYTES_MIN: usize = 1 << 10;
 
 /// Streams.
 impl<M> Delivery<M> {
@@ -74,19 +74,19 @@ impl<M> Delivery<M> {
             return UNLIMITED;
         };
         let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
-        usize::try_from(room).ok().filter(|bytes| *bytes >= ALLOWANCE_BYTES_MIN).unwrap_or(0)
+        usize::try_from(room).ok().filter(|bytes| *bytes >= CREDIT_BYTES_MIN).unwrap_or(0)
     }
 
-    /// Takes one stream whose allowance may have changed, and the allowance. Asked until `None` after each turn of the
+    /// Takes one stream whose read credit may have changed, and the credit. Asked until `None` after each turn of the
     /// loop, it keeps the sources running without a look at all of them.
     pub fn poll_credit(&mut self) -> Option<(StreamKey, usize)> {
         // A stream that is gone is passed over; the list is as long as there were changes.
         loop {
-            let stream = self.allowances.pop_front()?;
-            let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.allowance_due) else {
+            let stream = self.credit_changes.pop_front()?;
+            let Some(entry) = self.streams.get_mut(&stream).filter(|entry| entry.credit_due) else {
                 continue;
             };
-            entry.allowance_due = false;
+            entry.credit_due = false;
             let link_is_full = self.link.as_ref().is_some_and(|link| !link.has_room(self.now));
             if link_is_full && !entry.starved && entry.room(self.now) > entry.room_as_interactive() {
                 entry.starved = true;
@@ -151,9 +151,9 @@ impl<M> Delivery<M> {
             self.remove_stream(stream);
             self.finished.push_back(stream);
             self.unblock(stream);
-        } else if !entry.allowance_due {
-            entry.allowance_due = true;
-            self.allowances.push_back(stream);
+        } else if !entry.credit_due {
+            entry.credit_due = true;
+            self.credit_changes.push_back(stream);
         }
     }
 
@@ -193,9 +193,9 @@ impl<M> Delivery<M> {
         while let Some(stream) = self.starved.pop_front() {
             if let Some(entry) = self.streams.get_mut(&stream) {
                 entry.starved = false;
-                if !entry.allowance_due {
-                    entry.allowance_due = true;
-                    self.allowances.push_back(stream);
+                if !entry.credit_due {
+                    entry.credit_due = true;
+                    self.credit_changes.push_back(stream);
                 }
             }
         }

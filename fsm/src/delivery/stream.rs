@@ -91,8 +91,8 @@ pub(super) struct Stream {
     /// Where it stands in the queue for the writer.
     pub(super) queued: Option<Class>,
     pub(super) unsettled: bool,
-    /// Its allowance is to be told.
-    pub(super) allowance_due: bool,
+    /// Its read credit changed, and nobody was told yet.
+    pub(super) credit_due: bool,
     /// It was told to read less because the link as a whole was full.
     pub(super) starved: bool,
     gap: Option<(u64, u64, u64)>,
@@ -131,7 +131,7 @@ impl Stream {
             replay: None,
             queued: None,
             unsettled: false,
-            allowance_due: false,
+            credit_due: false,
             starved: false,
             gap: None,
         }

@@ -216,17 +216,17 @@ fn blocked_stream_is_read_once_there_is_room() {
     bench.drain();
     let payload = bench.ping();
     bench.open(V, 16_000);
-    let allowances = |bench: &mut Bench| {
+    let credits = |bench: &mut Bench| {
         let mut last = None;
         while let Some((stream, bytes)) = bench.ledger.poll_credit() {
             last = if stream == V { Some(bytes) } else { last };
         }
         last
     };
-    assert_eq!(allowances(&mut bench), Some(0), "the others fill the link");
-    assert_eq!(allowances(&mut bench), None);
+    assert_eq!(credits(&mut bench), Some(0), "the others fill the link");
+    assert_eq!(credits(&mut bench), None);
     bench.pong(&payload).expect("an answer");
-    assert!(allowances(&mut bench) > Some(0));
+    assert!(credits(&mut bench) > Some(0));
 }
 
 #[test]
