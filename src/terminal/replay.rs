@@ -92,32 +92,35 @@ impl Filter {
         (!is_open || self.scanner.parser().sequence().malformed).then_some(false)
     }
 
-    /// Will the unit that is being read pass, with these bytes to come?
+    /// Will the unit that is being read pass, with these bytes to come? It reads each of them once, and of a string at
+    /// most [`UNIT_BYTES_MAX`].
     pub(super) fn outlook_with(&self, rest: impl Iterator<Item = u8>) -> Option<bool> {
         let state = self.scanner.parser().state();
         let in_string = matches!(state, State::String(_));
+        if let Some(outlook) = self.outlook() {
+            return Some(outlook);
+        }
         let mut ahead = self.clone();
         let mut shown = Vec::new();
-        let mut outlook = self.outlook();
         for byte in rest {
-            if outlook.is_some() {
-                break;
-            }
             shown.clear();
             ahead.push(byte, &mut shown);
-            outlook = if ahead.is_between_units() && byte == b'\\' && matches!(state, State::StringEscape(_)) {
+            if ahead.is_between_units() {
+                let ends_string = byte == b'\\' && matches!(state, State::StringEscape(_));
                 // The end of a string by itself does nothing.
-                Some(true)
-            } else if ahead.is_between_units() {
-                Some(if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() })
-            } else if in_string && !ahead.unit.starts_with(&self.unit) {
-                // Another sequence breaks the string off.
-                Some(false)
-            } else {
-                ahead.outlook()
-            };
+                return Some(ends_string || if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() });
+            }
+            // It is too long, or another sequence breaks it off.
+            if in_string && (ahead.refused || ahead.unit.len() < self.unit.len()) {
+                return Some(false);
+            }
+            // The text of a command is judged once, at its end.
+            let is_text = matches!(ahead.scanner.parser().state(), State::String(Kind::Command));
+            if !is_text && let Some(outlook) = ahead.outlook() {
+                return Some(outlook);
+            }
         }
-        outlook
+        ahead.outlook()
     }
 
     /// Reads a byte, and appends what it completes.
