@@ -2,6 +2,7 @@
 //!
 //! It judges nothing itself; [`draupnir_fsm::scenario`] does.
 
+use crate::agent::Text;
 use draupnir_fsm::scenario;
 use std::io::Write;
 use std::path::Path;
@@ -26,5 +27,5 @@ fn replayed(file: &Path) -> Result<scenario::Path, Box<dyn std::error::Error>> {
         return Err(format!("{length} bytes long; a recording has at most {FILE_BYTES_MAX}").into());
     }
     let scenario = scenario::parse(&std::fs::read_to_string(file)?)?;
-    Ok(scenario::replay(&scenario)?)
+    Ok(scenario::replay::<Text>(&scenario)?)
 }

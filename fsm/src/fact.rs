@@ -1,15 +1,14 @@
 //! What happened: the only things the machine ever learns, in the past tense.
 //!
 //! Facts do not interpret. A fact about one attempt or one link carries its number, and one with a stale number is
-//! counted and ignored. Their serialised form is the vocabulary of recordings and scenarios (`tests/scenarios`), so
-//! they hold no secret, no terminal byte and no command text: identifiers are numbers given by the agent.
+//! counted and ignored. They hold no secret, no terminal byte and no command text: identifiers are numbers given by the
+//! agent.
 
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// The agent is up.
     Started {
@@ -25,7 +24,6 @@ pub enum Fact {
         /// The HTTP status.
         status: u16,
         /// `Retry-After` in milliseconds, if the answer had one that could be read.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
     /// A registration ended without an answer: no connection, no TLS, no HTTP.
@@ -47,7 +45,6 @@ pub enum Fact {
         /// What went wrong.
         cause: Failure,
         /// `Retry-After` in milliseconds, if the console answered with one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
     },
     /// The first message of a link arrived: the console listens.
@@ -229,8 +226,7 @@ pub enum ClockJump {
 }
 
 /// What happens to a terminal session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionFact {
     /// The console asked for it, it was admitted, and its shell is being started.
     Opening,
@@ -258,8 +254,7 @@ pub enum SessionFact {
 }
 
 /// What happens to a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandFact {
     /// The console dispatched it.
     Requested {

@@ -7,8 +7,7 @@ use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// Something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Send one registration over HTTP; give it up when told to, or when the next one starts.
     Register {
@@ -204,7 +203,7 @@ pub enum RegisterPath {
 }
 
 /// How a registration names the provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderName {
     /// As configured or detected.
@@ -214,7 +213,7 @@ pub enum ProviderName {
 }
 
 /// Which messages a link may carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// `registration`, `heartbeat`, `metrics`.
@@ -224,7 +223,7 @@ pub enum Gate {
 }
 
 /// The reason in a close frame of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseText {
     /// `resync`
@@ -244,8 +243,7 @@ impl CloseText {
 }
 
 /// An event of the connection that the console is told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `deploy`: this process registered for the first time.
     Deploy,
@@ -261,7 +259,6 @@ pub enum Event {
         /// Why.
         cause: Disconnect,
         /// The close code, if a close frame was seen or will be sent.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<u16>,
     },
     /// `error`: something is wrong that somebody should look at.
@@ -272,8 +269,7 @@ pub enum Event {
 }
 
 /// Why a link ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
     /// The console sent a close frame.
     Closed,
@@ -290,7 +286,7 @@ pub enum Disconnect {
 }
 
 /// Something that is wrong and who must act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Problem {
     /// The console refuses the key: the operator must set a valid one.
@@ -306,8 +302,7 @@ pub enum Problem {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// Its shell exited by itself.
     Exited,
@@ -322,8 +317,7 @@ pub enum SessionEnd {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandEnd {
     /// By itself.
     Exited,
@@ -336,8 +330,7 @@ pub enum CommandEnd {
 }
 
 /// Why a dispatch is answered without running anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Too many wait already, or results cannot be held.
     Busy,

@@ -14,7 +14,7 @@ fn every_story_is_true() {
         let path = entry.expect("tests/scenarios can be read").path();
         let text = std::fs::read_to_string(&path).expect("a story can be read");
         let scenario = parse(&text).unwrap_or_else(|error| panic!("{}, {error}", path.display()));
-        if let Err(difference) = replay(&scenario) {
+        if let Err(difference) = replay::<usize>(&scenario) {
             panic!("{}, {difference}", path.display());
         }
         stories += 1;

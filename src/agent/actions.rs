@@ -18,7 +18,7 @@ impl Host {
         let action = match output {
             Output::Write { link, frames } => {
                 let frames = frames.into_iter().map(|frame| match frame {
-                    Frame::Text(text) => link::Frame::Text(text.0),
+                    Frame::Text(text) => link::Frame::Text(text.text),
                     Frame::Ping(payload) => link::Frame::Ping(payload.to_vec()),
                 });
                 return self.link.write(link, frames.collect());

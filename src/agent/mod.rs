@@ -17,6 +17,8 @@ mod sessions;
 mod settings;
 pub mod signals;
 
+pub(crate) use host::Text;
+
 use crate::audit::Audit;
 use crate::config::{Config, host_name};
 use crate::identity::{self, IdentityStore};
@@ -31,7 +33,7 @@ use clocks::{DeadlineTimer, Start};
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHistory, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
-use host::{Host, Text};
+use host::Host;
 use smol::LocalExecutor;
 use std::collections::BTreeMap;
 use std::hash::RandomState;

@@ -322,5 +322,6 @@ pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> 
 
 /// Whether a step of a recording has an input of this kind.
 pub(crate) fn has_input(step: &Value, kind: &str) -> bool {
-    step["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(|input| input["kind"] == kind))
+    let is_it = |input: &Value| input == kind || input.get(kind).is_some();
+    step["inputs"].as_array().is_some_and(|inputs| inputs.iter().any(is_it))
 }

@@ -176,13 +176,13 @@ impl<B: Body> Driver<B> {
         self.tell_command(now, command, what);
     }
 
-    pub(super) fn finish_command<H: ByteSource<Body = B>>(
+    pub(super) fn finish_command(
         &mut self,
         now: Time,
         command: CommandKey,
         end: CommandEnd,
         exit_code: i32,
-        host: &mut H,
+        host: &mut dyn ByteSource<Body = B>,
     ) {
         let Some(live) = self.take_live(command) else { return };
         let message = match live.stage {
@@ -217,11 +217,11 @@ impl<B: Body> Driver<B> {
         self.tell_command(now, command, CommandFact::Answered { bytes });
     }
 
-    pub(super) fn refuse_command<H: ByteSource<Body = B>>(
+    pub(super) fn refuse_command(
         &mut self,
         command: CommandKey,
         refusal: Refusal,
-        host: &mut H,
+        host: &mut dyn ByteSource<Body = B>,
     ) {
         if self.take_live(command).is_some() {
             self.send(&Message::Unrun { command, refusal: CommandRefusal::Refused(refusal) }, host);
@@ -230,7 +230,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// Sends the result of an earlier command again, to a console that dispatched it twice.
-    pub(super) fn repeat_result<H: ByteSource<Body = B>>(&mut self, command: CommandKey, of: CommandKey, host: &mut H) {
+    pub(super) fn repeat_result(&mut self, command: CommandKey, of: CommandKey, host: &mut dyn ByteSource<Body = B>) {
         if self.take_live(command).is_none() {
             return;
         }

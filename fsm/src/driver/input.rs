@@ -22,7 +22,7 @@ pub struct NoteId(pub u32);
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Input {
     /// The agent is up. Always the first input.
     Started {
@@ -169,7 +169,7 @@ pub enum Input {
 
 /// What a message from the console asks for. The adapter has decoded it and given numbers to what it keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ConsoleMessage {
     /// `terminal:create`. Answered by [`OpenSession`](super::Action::OpenSession), by a re-attach or by a refusal; the
     /// adapter keeps what it knows of `session` until [`ForgetSession`](super::Action::ForgetSession).
@@ -250,7 +250,7 @@ pub enum ConsoleMessage {
 
 /// What happens to a terminal session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SessionInput {
     /// Its shell runs.
     Opened,
@@ -277,7 +277,7 @@ pub enum SessionInput {
 
 /// What happens to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CommandInput {
     /// Its process runs.
     Started,

@@ -122,7 +122,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// The next batch of frames, if the socket is done with the last one. What is urgent waits for no more than that.
-    pub(super) fn batch<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
+    pub(super) fn batch(&mut self, now: Time, host: &mut dyn ByteSource<Body = B>) -> Option<Output<B>> {
         let link = self.machine.link()?;
         if self.ledger.is_writing() {
             return None;

@@ -69,7 +69,7 @@ pub use output::{
 pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
-pub use record::{Answer, Recorder, Step};
+pub use record::{Answer, RecordedOutput, Recorder, Step};
 
 use crate::clock::Watch;
 use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
@@ -243,7 +243,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// The next thing to do; `None` when nothing is left for this turn. Fires what is due by `now`.
-    pub fn poll<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
+    pub fn poll(&mut self, now: Time, host: &mut dyn ByteSource<Body = B>) -> Option<Output<B>> {
         let mut host = Answering { host, answers: self.recording.as_mut().map(Recording::take_answers) };
         let output = self.next_output(now, &mut host);
         if let (Some(recording), Some(answers)) = (&mut self.recording, host.answers) {
@@ -280,7 +280,7 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    fn next_output<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> Option<Output<B>> {
+    fn next_output(&mut self, now: Time, host: &mut dyn ByteSource<Body = B>) -> Option<Output<B>> {
         loop {
             if let Some(action) = self.ready.pop_front() {
                 return Some(Output::Do(action));
@@ -309,7 +309,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// Lets one thing happen that time or the ledger brings; false where nothing is left.
-    fn advance<H: ByteSource<Body = B>>(&mut self, now: Time, host: &mut H) -> bool {
+    fn advance(&mut self, now: Time, host: &mut dyn ByteSource<Body = B>) -> bool {
         if let Some(link) = self.ledger.tick(now) {
             self.step(now, Fact::WriteStalled { link });
         } else if let Some(stream) = self.ledger.take_finished() {
@@ -375,7 +375,7 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    fn perform<H: ByteSource<Body = B>>(&mut self, now: Time, order: Order, host: &mut H) {
+    fn perform(&mut self, now: Time, order: Order, host: &mut dyn ByteSource<Body = B>) {
         let late = !self.machine.is_draining();
         match order {
             Order::Register { attempt, path, provider } => self.out(Action::Register { attempt, path, provider }),
@@ -425,7 +425,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// Encodes a message that needs nothing more than that, and gives it to the ledger.
-    fn send<H: ByteSource<Body = B>>(&mut self, message: &Message, host: &mut H) {
+    fn send(&mut self, message: &Message, host: &mut dyn ByteSource<Body = B>) {
         let kind = match message {
             Message::State(kind) => {
                 if let Some(body) = self.ledger.has_link().then(|| host.encode(message)).flatten() {
@@ -443,13 +443,13 @@ impl<B: Body> Driver<B> {
     }
 
     /// Gives a reliable message to the ledger; its number, unless there was no room for it.
-    fn push<H: ByteSource<Body = B>>(
+    fn push(
         &mut self,
         kind: Kind,
         body: B,
         after: After,
         promised: bool,
-        host: &mut H,
+        host: &mut dyn ByteSource<Body = B>,
     ) -> Option<u64> {
         let reliable = |body: &B| Reliable { kind, size_bytes: body.size_bytes(), after, promised };
         let pushed = match self.ledger.push(reliable(&body), body.clone()) {
@@ -469,7 +469,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// Does what is to be done about a message that the console seems unable to take.
-    fn treat<H: ByteSource<Body = B>>(&mut self, poison: Poison, host: &mut H) {
+    fn treat(&mut self, poison: Poison, host: &mut dyn ByteSource<Body = B>) {
         match poison {
             Poison::CutResult { number } => {
                 let shorter = self.ledger.body(number).and_then(|body| host.shorten(body, CUT_RESULT_BYTES));

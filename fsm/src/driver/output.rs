@@ -3,11 +3,11 @@
 
 use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
-use crate::driver::NoteId;
+use crate::driver::{Body, NoteId};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::order::{CloseText, CommandEnd, Event, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd};
 use alloc::vec::Vec;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Number of an audit line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub struct AuditId(pub u32);
 
 /// Something to do; `B` is the body of a message, in recordings its length in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged, bound = "B: Body")]
 pub enum Output<B> {
     /// Hand frames to the socket, in this order; then report [`Written`](super::Input::Written).
     Write {
@@ -31,8 +31,8 @@ pub enum Output<B> {
 }
 
 /// Everything to do but writing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Send one registration over HTTP; give it up when told to, or when the next one starts.
     Register {
@@ -117,7 +117,7 @@ pub enum Action {
     /// Type the oldest input that waits into this session, or discard it.
     TakeInput {
         /// The session; `None` where the id belongs to no open session.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         session: Option<SessionKey>,
     },
     /// Send SIGHUP and SIGCONT to a session's foreground group and its own.
@@ -168,10 +168,10 @@ pub enum Action {
         /// The stream.
         stream: StreamKey,
         /// How many; `None`: no limit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         bytes: Option<usize>,
         /// The console may still need the bytes from this offset on; `None`: the oldest may be overwritten.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(skip_serializing_if = "Option::is_none")]
         keep_from: Option<u64>,
     },
     /// The console has every byte of a stream that has ended: free its source.
@@ -202,14 +202,19 @@ pub enum Action {
 }
 
 /// One frame for the socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", bound = "B: Body")]
 pub enum Frame<B> {
     /// A message.
+    #[serde(serialize_with = "length_of")]
     Text(B),
     /// A Ping.
-    #[serde(with = "super::hex")]
+    #[serde(serialize_with = "super::hex::serialize")]
     Ping([u8; PAYLOAD_BYTES]),
+}
+
+fn length_of<B: Body, S: Serializer>(body: &B, serializer: S) -> Result<S::Ok, S::Error> {
+    body.size_bytes().serialize(serializer)
 }
 
 /// A message for the adapter to encode.
@@ -307,8 +312,8 @@ pub enum CommandRefusal {
 }
 
 /// What an audit line says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuditEntry {
     /// A terminal will be opened.
     TerminalOpened {
@@ -337,8 +342,8 @@ pub enum AuditEntry {
 }
 
 /// Something to log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "is", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Notice {
     /// From now on these messages may be written to the link.
     GateOpened {

@@ -3,7 +3,7 @@
 //! A turn in which nothing was handed over, nothing was wanted and no timer fired is not recorded: it changes nothing.
 
 use super::input::Input;
-use super::output::{Frame, Message, Output};
+use super::output::{Message, Output};
 use super::ports::{Body, ByteSource, Encode};
 use crate::delivery::{Cut, StreamKey};
 use crate::id::SessionKey;
@@ -12,8 +12,10 @@ use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::Range;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 /// Sees every turn.
 pub type Recorder = Box<dyn FnMut(Step)>;
@@ -27,9 +29,9 @@ pub struct Step {
     /// What happened, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Input>,
-    /// All that was wanted, in order; bodies appear as their length in bytes.
+    /// All that was wanted, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outputs: Vec<Output<usize>>,
+    pub outputs: Vec<RecordedOutput>,
     /// What the host answered, in order. Where a scenario leaves them out, the replay makes them up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Answer>,
@@ -41,14 +43,40 @@ pub struct Step {
     pub next: Option<Time>,
 }
 
-/// An answer of the host: the length of a body in bytes, `null` for none; for bytes cut from a stream, how many they
-/// were and the length of the body; for a source or a replay, the offsets.
+/// An [`Output`] as it stands in a recording, where bodies appear as their length in bytes. A replay compares the text,
+/// so the program needs no code that makes an output of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RecordedOutput(Box<RawValue>);
+
+impl RecordedOutput {
+    pub(crate) fn new<B: Body>(output: &Output<B>) -> Self {
+        Self(to_raw_value(output).expect("outputs have string keys and no failing serialisers"))
+    }
+}
+
+impl PartialEq for RecordedOutput {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for RecordedOutput {}
+
+/// As JSON.
+impl fmt::Display for RecordedOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get())
+    }
+}
+
+/// An answer of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Answer {
-    /// [`Encode::encode`] and [`Encode::shorten`].
+    /// The length of what [`Encode::encode`] or [`Encode::shorten`] gave, in bytes.
     Body(Option<usize>),
-    /// [`ByteSource::cut`].
+    /// How many bytes [`ByteSource::cut`] took, and the length of the body.
     Cut(usize, Option<usize>),
     /// [`ByteSource::held`]; for [`ByteSource::replay_from`] the start alone counts.
     Held {
@@ -93,7 +121,7 @@ impl Recording {
 
     pub(super) fn output<B: Body>(&mut self, now: Time, output: &Output<B>) {
         self.stepped(now);
-        self.step.outputs.push(output.sized());
+        self.step.outputs.push(RecordedOutput::new(output));
     }
 
     pub(super) fn end_turn(&mut self, now: Time, seen: &Snapshot) {
@@ -109,12 +137,12 @@ impl Recording {
 }
 
 /// A host whose answers are noted.
-pub(super) struct Answering<'a, H> {
-    pub(super) host: &'a mut H,
+pub(super) struct Answering<'a, B> {
+    pub(super) host: &'a mut dyn ByteSource<Body = B>,
     pub(super) answers: Option<Vec<Answer>>,
 }
 
-impl<H> Answering<'_, H> {
+impl<B> Answering<'_, B> {
     fn note(&mut self, answer: impl FnOnce() -> Answer) {
         if let Some(answers) = &mut self.answers {
             answers.push(answer());
@@ -122,32 +150,32 @@ impl<H> Answering<'_, H> {
     }
 }
 
-impl<H: ByteSource> Encode for Answering<'_, H> {
-    type Body = H::Body;
+impl<B: Body> Encode for Answering<'_, B> {
+    type Body = B;
 
-    fn encode(&mut self, message: &Message) -> Option<Self::Body> {
+    fn encode(&mut self, message: &Message) -> Option<B> {
         let body = self.host.encode(message);
-        self.note(|| Answer::Body(body.as_ref().map(Body::size_bytes)));
+        self.note(|| Answer::Body(body.as_ref().map(B::size_bytes)));
         body
     }
 
-    fn shorten(&mut self, body: &Self::Body, bytes_max: usize) -> Option<Self::Body> {
+    fn shorten(&mut self, body: &B, bytes_max: usize) -> Option<B> {
         let body = self.host.shorten(body, bytes_max);
-        self.note(|| Answer::Body(body.as_ref().map(Body::size_bytes)));
+        self.note(|| Answer::Body(body.as_ref().map(B::size_bytes)));
         body
     }
 }
 
-impl<H: ByteSource> ByteSource for Answering<'_, H> {
+impl<B: Body> ByteSource for Answering<'_, B> {
     fn held(&mut self, stream: StreamKey) -> Range<u64> {
         let held = self.host.held(stream);
         self.note(|| Answer::Held { from: held.start, end: held.end });
         held
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Self::Body>) {
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<B>) {
         let (bytes, body) = self.host.cut(stream, cut);
-        self.note(|| Answer::Cut(bytes, body.as_ref().map(Body::size_bytes)));
+        self.note(|| Answer::Cut(bytes, body.as_ref().map(B::size_bytes)));
         (bytes, body)
     }
 
@@ -155,19 +183,5 @@ impl<H: ByteSource> ByteSource for Answering<'_, H> {
         let from = self.host.replay_from(session);
         self.note(|| Answer::Held { from, end: from });
         from
-    }
-}
-
-impl<B: Body> Output<B> {
-    /// The same with lengths for bodies.
-    pub fn sized(&self) -> Output<usize> {
-        let sized = |frame: &Frame<B>| match frame {
-            Frame::Text(body) => Frame::Text(body.size_bytes()),
-            Frame::Ping(payload) => Frame::Ping(*payload),
-        };
-        match self {
-            Self::Write { link, frames } => Output::Write { link: *link, frames: frames.iter().map(sized).collect() },
-            Self::Do(action) => Output::Do(*action),
-        }
     }
 }

@@ -185,7 +185,7 @@ impl<B: Body> Driver<B> {
     }
 
     /// Sends again what the source holds of a session.
-    pub(super) fn replay<H: ByteSource<Body = B>>(&mut self, session: SessionKey, host: &mut H) {
+    pub(super) fn replay(&mut self, session: SessionKey, host: &mut dyn ByteSource<Body = B>) {
         let from = host.replay_from(session);
         self.ledger.replay(StreamKey::Terminal(session), from);
         self.out(Action::RedrawSession { session });
@@ -276,12 +276,12 @@ impl<B: Body> Driver<B> {
     }
 
     /// Ends a session and tells the console, after its last byte.
-    pub(super) fn finish_session<H: ByteSource<Body = B>>(
+    pub(super) fn finish_session(
         &mut self,
         session: SessionKey,
         end: SessionEnd,
         exit_code: i32,
-        host: &mut H,
+        host: &mut dyn ByteSource<Body = B>,
     ) {
         if !self.sessions.entries.contains_key(&session) {
             return;

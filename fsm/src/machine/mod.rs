@@ -22,7 +22,6 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use chart::State;
 use connection::Connection;
-use serde::Serialize;
 use statig::blocking::{IntoStateMachineExt as _, StateMachine};
 
 mod chart;
@@ -112,7 +111,7 @@ impl Context<'_> {
 }
 
 /// What can be seen of the machine from outside: for logs, tests and replays. It is never restored.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The path of the state, such as `connected.ready`.
     pub state: &'static str,

@@ -18,8 +18,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
-/// The version of the format that this code reads and writes. Version 1 recorded the connection alone.
-pub const VERSION: u32 = 2;
+/// The version of the format that this code reads and writes. Version 1 recorded the connection alone;
+/// version 2 named an input in a `kind` beside its fields.
+pub const VERSION: u32 = 3;
 
 /// The first line: everything that the driver depends on besides its inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

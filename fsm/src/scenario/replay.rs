@@ -3,7 +3,7 @@
 use super::{Scenario, Step};
 use crate::delivery::budget::Budget;
 use crate::delivery::{Cut, StreamKey};
-use crate::driver::{Answer, ByteSource, Driver, Encode, Input, Message, Output};
+use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, Message, RecordedOutput};
 use crate::id::SessionKey;
 use crate::limits::Policy;
 use crate::machine::Snapshot;
@@ -15,6 +15,7 @@ use alloc::string::{String, ToString as _};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::Range;
 
 /// The length of a body where a scenario does not say it, in bytes.
@@ -59,9 +60,9 @@ pub enum What {
     /// The outputs.
     Outputs {
         /// Those written.
-        expected: Vec<Output<usize>>,
+        expected: Vec<RecordedOutput>,
         /// Those that the driver gave.
-        got: Vec<Output<usize>>,
+        got: Vec<RecordedOutput>,
     },
     /// The driver asked its host for something else than is written, or for more or less.
     Answers,
@@ -99,12 +100,12 @@ impl fmt::Display for Difference {
 
 impl core::error::Error for Difference {}
 
-/// Plays `scenario` through a new driver with the production policy.
+/// Plays `scenario` through a new driver with the production policy. Bodies are made of their lengths.
 ///
 /// # Errors
 /// The first step whose outputs, state, deadline or invariants differ.
-pub fn replay(scenario: &Scenario) -> Result<Path, Difference> {
-    let mut player = Player::new(scenario);
+pub fn replay<B: Body + From<usize>>(scenario: &Scenario) -> Result<Path, Difference> {
+    let mut player = Player::<B>::new(scenario);
     for (line, step) in &scenario.steps {
         let got = player.step(step);
         let seen = player.driver.snapshot().connection;
@@ -119,8 +120,8 @@ pub fn replay(scenario: &Scenario) -> Result<Path, Difference> {
 }
 
 /// The same inputs at the same times, with the outputs, states and deadlines that the driver gives today.
-pub fn rewritten(scenario: &Scenario) -> Scenario {
-    let mut player = Player::new(scenario);
+pub fn rewritten<B: Body + From<usize>>(scenario: &Scenario) -> Scenario {
+    let mut player = Player::<B>::new(scenario);
     let mut rewritten = scenario.clone();
     for (_, step) in &mut rewritten.steps {
         step.outputs = player.step(step);
@@ -131,9 +132,9 @@ pub fn rewritten(scenario: &Scenario) -> Scenario {
     rewritten
 }
 
-struct Player {
-    driver: Driver<usize>,
-    host: ReplayHost,
+struct Player<B> {
+    driver: Driver<B>,
+    host: ReplayHost<B>,
     watcher: Rc<RefCell<Watcher>>,
     path: Path,
 }
@@ -143,7 +144,7 @@ struct Watcher {
     violation: Option<Violation>,
 }
 
-impl Player {
+impl<B: Body + From<usize>> Player<B> {
     fn new(scenario: &Scenario) -> Self {
         let policy = Policy::default();
         let watcher = Watcher { observer: Observer::new(policy.clone()), violation: None };
@@ -156,10 +157,12 @@ impl Player {
             let broken = observer.step(now, fact, orders, seen).err();
             *violation = violation.take().or(broken);
         }));
-        Self { driver, host: ReplayHost::default(), watcher, path: Path::default() }
+        let (answers, held) = (VecDeque::new(), BTreeMap::new());
+        let host = ReplayHost { answers, is_given: false, differs: false, held, bodies: PhantomData };
+        Self { driver, host, watcher, path: Path::default() }
     }
 
-    fn step(&mut self, step: &Step) -> Vec<Output<usize>> {
+    fn step(&mut self, step: &Step) -> Vec<RecordedOutput> {
         for input in &step.inputs {
             if let Input::Output { stream, from, end } = *input {
                 self.host.held.insert(stream, from..end);
@@ -169,7 +172,7 @@ impl Player {
         self.host.is_given = !step.answers.is_empty();
         self.host.answers = step.answers.iter().copied().collect();
         let polled = core::iter::from_fn(|| self.driver.poll(step.at_ms, &mut self.host));
-        let outputs = polled.take(OUTPUTS_MAX).collect();
+        let outputs = polled.take(OUTPUTS_MAX).map(|output| RecordedOutput::new(&output)).collect();
         self.host.differs |= !self.host.answers.is_empty();
         outputs
     }
@@ -183,15 +186,15 @@ impl Player {
 }
 
 /// Answers as written; where a scenario leaves the answers out, with bodies of one length and the bytes that were told.
-#[derive(Debug, Default)]
-struct ReplayHost {
+struct ReplayHost<B> {
     answers: VecDeque<Answer>,
     is_given: bool,
     differs: bool,
     held: BTreeMap<StreamKey, Range<u64>>,
+    bodies: PhantomData<B>,
 }
 
-impl ReplayHost {
+impl<B: Body + From<usize>> ReplayHost<B> {
     /// The next written answer, where it is one of these.
     fn next<A>(&mut self, read: impl FnOnce(Answer) -> Option<A>) -> Option<A> {
         if !self.is_given {
@@ -202,11 +205,12 @@ impl ReplayHost {
         answer
     }
 
-    fn next_body(&mut self) -> Option<Option<usize>> {
-        self.next(|answer| match answer {
+    fn next_body(&mut self, otherwise: usize) -> Option<B> {
+        let written = self.next(|answer| match answer {
             Answer::Body(body) => Some(body),
             Answer::Cut(..) | Answer::Held { .. } => None,
-        })
+        });
+        written.unwrap_or(Some(otherwise)).map(B::from)
     }
 
     fn next_held(&mut self, stream: StreamKey) -> Range<u64> {
@@ -218,37 +222,37 @@ impl ReplayHost {
     }
 }
 
-impl Encode for ReplayHost {
-    type Body = usize;
+impl<B: Body + From<usize>> Encode for ReplayHost<B> {
+    type Body = B;
 
-    fn encode(&mut self, _message: &Message) -> Option<usize> {
-        self.next_body().unwrap_or(Some(BODY_BYTES))
+    fn encode(&mut self, _message: &Message) -> Option<B> {
+        self.next_body(BODY_BYTES)
     }
 
-    fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> {
-        let shorter = (*body).min(bytes_max);
-        self.next_body().unwrap_or(Some(shorter))
+    fn shorten(&mut self, body: &B, bytes_max: usize) -> Option<B> {
+        self.next_body(body.size_bytes().min(bytes_max))
     }
 }
 
-impl ByteSource for ReplayHost {
+impl<B: Body + From<usize>> ByteSource for ReplayHost<B> {
     fn held(&mut self, stream: StreamKey) -> Range<u64> {
         self.next_held(stream)
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<usize>) {
+    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<B>) {
         let written = self.next(|answer| match answer {
             Answer::Cut(bytes, body) => Some((bytes, body)),
             Answer::Body(_) | Answer::Held { .. } => None,
         });
-        written.unwrap_or_else(|| match cut {
+        let (bytes, body) = written.unwrap_or_else(|| match cut {
             Cut::Reset | Cut::Modes => (0, Some(BODY_BYTES)),
             Cut::Bytes { from, max, replay: _ } => {
                 let end = self.held.get(&stream).map_or(0, |held| held.end);
                 let bytes = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
                 (bytes, (bytes > 0).then_some(bytes + BODY_BYTES))
             }
-        })
+        });
+        (bytes, body.map(B::from))
     }
 
     fn replay_from(&mut self, session: SessionKey) -> u64 {
@@ -256,7 +260,7 @@ impl ByteSource for ReplayHost {
     }
 }
 
-fn compare(step: &Step, got: Vec<Output<usize>>, seen: &Snapshot) -> Option<What> {
+fn compare(step: &Step, got: Vec<RecordedOutput>, seen: &Snapshot) -> Option<What> {
     if step.outputs != got {
         return Some(What::Outputs { expected: step.outputs.clone(), got });
     }
@@ -274,7 +278,7 @@ fn is_within(state: &str, outer: &str) -> bool {
 }
 
 /// A line for each output: `=` where both agree, `-` what was expected, `+` what came instead.
-fn write_outputs(f: &mut fmt::Formatter<'_>, expected: &[Output<usize>], got: &[Output<usize>]) -> fmt::Result {
+fn write_outputs(f: &mut fmt::Formatter<'_>, expected: &[RecordedOutput], got: &[RecordedOutput]) -> fmt::Result {
     for place in 0..expected.len().max(got.len()) {
         match (expected.get(place), got.get(place)) {
             (Some(one), Some(other)) if one == other => writeln!(f, "  = {one}")?,
@@ -287,33 +291,24 @@ fn write_outputs(f: &mut fmt::Formatter<'_>, expected: &[Output<usize>], got: &[
     Ok(())
 }
 
-impl fmt::Display for Output<usize> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Write { link, frames } => write!(f, "Write {{ link: {link}, frames: {frames:?} }}"),
-            Self::Do(action) => write!(f, "{action:?}"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scenario::parse;
 
     const STORY: &str = concat!(
-        r#"{"scenario":2,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
+        r#"{"scenario":3,"about":"a cold start","seed":7,"config":{"heartbeat_ms":30000,"metrics_ms":60000}}"#,
         "\n",
-        r#"{"at_ms":0,"inputs":[{"kind":"started","id":"configured"}],"outputs":[{"kind":"register","attempt":1,"path":"designed","provider":"configured"}],"state":"registering","next":15000}"#,
+        r#"{"at_ms":0,"inputs":[{"started":{"id":"configured"}}],"outputs":[{"register":{"attempt":1,"path":"designed","provider":"configured"}}],"state":"registering","next":15000}"#,
         "\n",
-        r#"{"at_ms":9,"inputs":[{"kind":"registration_answered","attempt":1,"status":201}],"outputs":[{"kind":"dial","link":1}],"answers":[250],"state":"connecting.dialling"}"#,
+        r#"{"at_ms":9,"inputs":[{"registration_answered":{"attempt":1,"status":201}}],"outputs":[{"dial":{"link":1}}],"answers":[{"body":250}],"state":"connecting.dialling"}"#,
         "\n",
     );
 
     #[test]
     fn scenario_replays_and_prints_itself() {
         let scenario = parse(STORY).expect("the scenario is well-formed");
-        let path = replay(&scenario).expect("the scenario is true");
+        let path = replay::<usize>(&scenario).expect("the scenario is true");
         assert_eq!(path.to_string(), "registering.requesting (2) → connecting.dialling (3)");
         assert_eq!(scenario.to_string(), STORY);
     }
@@ -321,23 +316,19 @@ mod tests {
     #[test]
     fn difference_is_reported_with_its_line() {
         for (from, to, line, told) in [
-            (
-                r#"[{"kind":"register","attempt":1"#,
-                r#"[{"kind":"register","attempt":2"#,
-                2,
-                "- expected Register { attempt: 2",
-            ),
-            (r#"[{"kind":"dial""#, r#"[{"kind":"exit"},{"kind":"dial""#, 3, "- expected Exit"),
+            (r#"{"register":{"attempt":1"#, r#"{"register":{"attempt":2"#, 2, r#"- expected {"register":{"attempt":2"#),
+            (r#"[{"dial""#, r#"["exit",{"dial""#, 3, r#"- expected "exit""#),
+            (r#"{"dial":{"#, r#"{"dial":{"late":true,"#, 3, r#"- expected {"dial":{"late""#),
             (r#""state":"registering""#, r#""state":"connected""#, 2, "expected connected, got registering.requesting"),
             (r#""next":15000"#, r#""next":1"#, 2, "expected 1 ms, got 15000 ms"),
-            ("[250]", "[250,1]", 3, "the host was asked for something else"),
-            ("[250]", "[[1,2]]", 3, "the host was asked for something else"),
+            (r#"{"body":250}"#, r#"{"body":250},{"body":1}"#, 3, "the host was asked for something else"),
+            (r#"{"body":250}"#, r#"{"cut":[1,2]}"#, 3, "the host was asked for something else"),
         ] {
             let scenario = parse(&STORY.replacen(from, to, 1)).expect("still well-formed");
-            let difference = replay(&scenario).expect_err("no longer true").to_string();
+            let difference = replay::<usize>(&scenario).expect_err("no longer true").to_string();
             assert!(difference.starts_with(&alloc::format!("line {line}:")), "{difference}");
             assert!(difference.contains(told), "{difference}");
-            assert_eq!(rewritten(&scenario).steps[1].1.outputs.len(), 1);
+            assert_eq!(rewritten::<usize>(&scenario).steps[1].1.outputs.len(), 1);
         }
     }
 
@@ -345,12 +336,12 @@ mod tests {
     fn malformed_text_is_refused_with_its_line() {
         for (from, to, line) in [
             (r#""seed":7"#, r#""seed":7,"x":1"#, 1),
-            (r#""scenario":2"#, r#""scenario":1"#, 1),
+            (r#""scenario":3"#, r#""scenario":1"#, 1),
             (r#""id":"configured""#, r#""id":"configured","y":0"#, 2),
             (r#""at_ms":9,"#, "", 3),
             (r#""status":201"#, r#""status":201,"x":1"#, 3),
             (r#""status":201"#, r#""status":201,"x":null"#, 3),
-            (r#"[{"kind":"dial""#, r#"[{"kind":"exit","link":1},{"kind":"dial""#, 3),
+            (r#"{"started":{"id":"configured"}}"#, r#"{"shutdown_requested":{}}"#, 2),
         ] {
             assert_eq!(parse(&STORY.replacen(from, to, 1)).expect_err("refused").line, line, "{to}");
         }
@@ -368,7 +359,7 @@ mod tests {
 
     #[test]
     fn older_version_is_refused_with_both_numbers() {
-        let told = parse(&STORY.replacen(r#""scenario":2"#, r#""scenario":1"#, 1)).expect_err("refused").to_string();
-        assert_eq!(told, "line 1: format version 1; this program replays version 2 alone");
+        let told = parse(&STORY.replacen(r#""scenario":3"#, r#""scenario":2"#, 1)).expect_err("refused").to_string();
+        assert_eq!(told, "line 1: format version 2; this program replays version 3 alone");
     }
 }
