@@ -38,6 +38,9 @@ const PRINTED_BYTES_MAX: usize = 600 << 10;
 /// How many frames the bytes that were ever printed make: single bytes of a full scrollback would take seconds.
 const FRAMES_MAX: usize = 4_096;
 
+/// How many chunks a replay is cut into at most: each reads on in the string that it is cut in, by up to 4 KiB.
+const REPLAY_CHUNKS_MAX: usize = 512;
+
 /// How often a replay is looked at: each reads everything that was ever printed.
 const REPLAYS_MAX: u32 = 4;
 
@@ -274,7 +277,7 @@ impl Play {
     /// The bytes of a replay up to what was sent, in parts of `max` output bytes; `None` where it waits.
     fn repeat(&mut self, replay: Replay, until: u64, max: usize) -> Option<Vec<u8>> {
         let Replay { prelude: mut shown, from } = replay;
-        let max = max.max(self.printed.len() / FRAMES_MAX);
+        let max = max.max(self.printed.len() / REPLAY_CHUNKS_MAX);
         let mut at = from.min(until);
         while at < until {
             let asked = place(until - at).min(max);
