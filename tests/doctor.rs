@@ -1,4 +1,4 @@
-//! `sindri-agent doctor`: each fault that a test can make gives one diagnosis, and no other fault gives the same.
+//! `sindri-agent doctor`: each fault has one diagnosis, and no two faults have the same.
 
 #[path = "support/diagnoses.rs"]
 mod diagnoses;
@@ -17,7 +17,7 @@ use support::{Home, Setup, skip};
 use tinyproxy::Tinyproxy;
 use tls::authority::{Authority, pem_file, self_signed_authority};
 
-/// What was found, and whether that is a failure or a warning.
+/// Verdict, check and text.
 type Finding = (String, String, String);
 
 fn doctor(setup: Setup) -> (Option<i32>, Value) {
@@ -27,7 +27,7 @@ fn doctor(setup: Setup) -> (Option<i32>, Value) {
     (output.status.code(), found)
 }
 
-/// All that is neither in order nor left out.
+/// All warnings and failures.
 fn findings(sheet: &Value) -> Vec<Finding> {
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let checks = sheet["checks"].as_array().expect("checks").iter();
@@ -35,7 +35,7 @@ fn findings(sheet: &Value) -> Vec<Finding> {
     noted.map(|check| (text(&check["verdict"]), text(&check["check"]), text(&check["text"]))).collect()
 }
 
-/// Sees that this and nothing else is found.
+/// Checks that `doctor` reports this finding and no other.
 #[track_caller]
 fn finds(setup: Setup, verdict: &str, check: &str, words: &str) {
     let (status, sheet) = doctor(setup);
@@ -73,14 +73,14 @@ fn all_is_well() {
 }
 
 #[test]
-fn a_running_agent_is_not_thrown_out() {
+fn running_agent_keeps_its_connection() {
     let console = production();
     let agent = Setup::new(&console).spawn();
     console.frame("heartbeat");
     let home = agent.home().clone();
     let (status, sheet) = doctor(Setup::new(&console).home(&home));
     assert_eq!(status, Some(0), "{sheet:#}");
-    // The first link is the one that still answers.
+    // The running agent still answers on its first link.
     assert_eq!(console.browser().run("echo undisturbed")["stdout"], "undisturbed\n");
     assert!(console.connection(1).is_routed());
     assert_eq!(console.instance_ids().len(), 1, "nothing was registered");
@@ -123,7 +123,7 @@ fn faults_of_the_shell() {
     let odd = home.path().join("odd");
     std::fs::write(&odd, "#!/bin/sh\nexit 3\n").expect("written");
     std::fs::set_permissions(&odd, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
-    finds(with(&odd), "fail", "shell", "told to exit with 0, and did so with 3");
+    finds(with(&odd), "fail", "shell", "ran `exit 0` and exited with 3");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn too_few_descriptors() {
 }
 
 #[test]
-fn nobody_listens() {
+fn connection_refused_fails_tcp() {
     let console = production();
     console.stop_listening();
     finds(Setup::new(&console), "fail", "tcp", "the console 127.0.0.1:");
@@ -194,7 +194,7 @@ fn self_signed_authority_named_itself_is_trusted() {
 }
 
 #[test]
-fn a_certificate_that_is_about_to_end() {
+fn certificate_ending_tomorrow_warns() {
     let authority = Authority::new();
     let console = tls::console(authority.ending_tomorrow(&["127.0.0.1"])).start();
     finds(trusting(&console, authority.file()), "warn", "tls", "ends within two days; renew it");
@@ -229,7 +229,7 @@ fn clear_text_and_tls_taken_for_each_other() {
 }
 
 #[test]
-fn faults_of_what_answers() {
+fn faults_of_http_answers() {
     let console = production();
     let behind = |answer: &str| {
         let url = front::before(console.address().port(), answer);
@@ -274,7 +274,7 @@ fn faults_of_the_websocket() {
         console.answer_upgrade(upgrade);
         finds(Setup::new(&console), verdict, "websocket", words);
     }
-    // One that accepts any id and says nothing.
+    // A console that accepts any id and sends nothing.
     let console = Console::start(Personality::designed());
     std::thread::scope(|scope| {
         scope.spawn(|| console.connection(1).reset());
@@ -283,7 +283,7 @@ fn faults_of_the_websocket() {
 }
 
 #[test]
-fn a_key_that_is_refused_early_or_late() {
+fn key_refused_before_or_after_upgrade_is_one_finding() {
     let (late, early) = (production(), Console::start(Personality::designed()));
     let words = "set a valid one in SINDRI_CONSOLE_API_KEY";
     finds(Setup::new(&late).key("drp_not_the_one"), "fail", "key", words);

@@ -1,4 +1,4 @@
-//! What `sindri-agent doctor` finds on machines other than this one: their files and networks are made for the test.
+//! `sindri-agent doctor` on machines with faults: each test makes the files or the network of such a machine.
 #![cfg(target_os = "linux")]
 
 #[path = "support/diagnoses.rs"]
@@ -33,7 +33,7 @@ fn has_namespaces(test: &str) -> bool {
     possible
 }
 
-/// The findings that are neither in order nor left out, and the exit status.
+/// The exit status, and all warnings and failures.
 fn doctor(setup: Setup, commands: &[String]) -> (Option<i32>, Vec<[String; 3]>) {
     let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
     let setup = setup.arg("doctor").arg("--json");
@@ -43,8 +43,8 @@ fn doctor(setup: Setup, commands: &[String]) -> (Option<i32>, Vec<[String; 3]>) 
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let checks = sheet["checks"].as_array().expect("checks").iter();
     let noted = checks.filter(|check| matches!(check["verdict"].as_str(), Some("warn" | "fail")));
-    let told = |check: &Value| ["verdict", "check", "text"].map(|field| text(&check[field]));
-    (output.status.code(), noted.map(told).collect())
+    let finding = |check: &Value| ["verdict", "check", "text"].map(|field| text(&check[field]));
+    (output.status.code(), noted.map(finding).collect())
 }
 
 #[track_caller]
@@ -74,14 +74,14 @@ fn instead_of(path: &str, home: &Home, text: &str) -> String {
 }
 
 #[test]
-fn what_it_starts_finds_no_key_in_it() {
+fn started_shell_finds_no_key_in_doctor() {
     let (home, console) = (Home::new(), Console::start(Personality::production()));
     let shell = home.path().join("shell");
     std::fs::write(&shell, "#!/bin/sh\nexec >\"$HOME/seen\"\ncat /proc/$PPID/environ /proc/$PPID/limits\nenv\n")
         .expect("written");
     std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
     let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_SHELL", &shell);
-    // Where this user is not root the shell may not even look, which is as well.
+    // A shell without root's rights may not read them, which is also right.
     let is_root = rustix::process::geteuid().is_root();
     let (status, _) = doctor(setup, &[]);
     assert_eq!(status, Some(0));
@@ -113,8 +113,8 @@ fn a_full_disk() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written() {
-    if has_namespaces("a_state_directory_that_cannot_be_written") {
+fn read_only_state_directory_warns() {
+    if has_namespaces("read_only_state_directory_warns") {
         let (home, console) = (Home::new(), Console::start(Personality::production()));
         std::fs::create_dir(home.state_dir()).expect("a directory");
         let commands = [format!("mount -t tmpfs -o ro none {}", home.state_dir().display())];
@@ -123,8 +123,8 @@ fn a_state_directory_that_cannot_be_written() {
 }
 
 #[test]
-fn a_name_that_nobody_knows() {
-    if has_namespaces("a_name_that_nobody_knows") {
+fn unknown_name_fails_dns() {
+    if has_namespaces("unknown_name_fails_dns") {
         let (home, console) = (Home::new(), named().start());
         // No name server listens there.
         let commands = [
@@ -136,7 +136,7 @@ fn a_name_that_nobody_knows() {
             ("fail dns", "the name console.test of the console cannot be resolved"),
         ];
         finds(Setup::new(&console).home(&home), &commands, &expected);
-        // A proxy has a name, too, and another variable. The console's is then nobody's business here.
+        // With a proxy the agent resolves the proxy's name and leaves the console's to it.
         let console = Console::builder(Personality::production()).host("console").start();
         let setup = Setup::new(&console).home(&home).env("HTTP_PROXY", "http://proxy.test:3128");
         finds(setup, &commands, &[("fail dns", "the name proxy.test of the proxy cannot be resolved")]);
@@ -147,7 +147,7 @@ fn a_name_that_nobody_knows() {
 fn some_addresses_of_a_name_are_dead() {
     if has_namespaces("some_addresses_of_a_name_are_dead") {
         let home = Home::new();
-        // A name without a dot is nobody's outside this network.
+        // A name without a dot: no public host has it, so clear text is no warning.
         let console = Console::builder(Personality::production()).host("console").start();
         let commands = [instead_of("/etc/hosts", &home, "127.0.0.9 console\n127.0.0.1 console\n")];
         let setup = Setup::new(&console).home(&home);
@@ -156,8 +156,8 @@ fn some_addresses_of_a_name_are_dead() {
 }
 
 #[test]
-fn a_console_that_says_nothing() {
-    if !has_time("a_console_that_says_nothing") {
+fn silent_console_fails_within_the_deadlines() {
+    if !has_time("silent_console_fails_within_the_deadlines") {
         return;
     }
     let console = Console::start(Personality::production());
@@ -168,29 +168,29 @@ fn a_console_that_says_nothing() {
     let setup = |url: &str| Setup::new(&console).env("SINDRI_CONSOLE_URL", url);
     finds(setup(&url), &[], &[("fail registration", "does not answer it")]);
     let url = url.replace("http://", "https://");
-    finds(setup(&url), &[], &[("fail tls", "accepts connections and shakes no hands")]);
+    finds(setup(&url), &[], &[("fail tls", "does not complete the TLS handshake")]);
 }
 
 #[test]
-fn a_proxy_that_says_nothing() {
-    if has_time("a_proxy_that_says_nothing") {
+fn silent_proxy_fails_within_the_deadline() {
+    if has_time("silent_proxy_fails_within_the_deadline") {
         let console = Console::builder(Personality::production()).host("0.0.0.0").start();
         let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
         let proxy = format!("http://{}", silent.local_addr().expect("an address"));
-        let words = "accepts connections and gives no tunnel; look into its log, or correct HTTP_PROXY";
+        let words = "accepts connections but opens no tunnel; look into its log, or correct HTTP_PROXY";
         finds(Setup::new(&console).env("HTTP_PROXY", proxy), &[], &[("fail proxy", words)]);
     }
 }
 
 #[test]
-fn a_shell_that_does_not_end() {
-    if has_time("a_shell_that_does_not_end") {
+fn shell_not_exiting_fails_within_5_s() {
+    if has_time("shell_not_exiting_fails_within_5_s") {
         let (home, console) = (Home::new(), Console::start(Personality::production()));
         let shell = home.path().join("shell");
         std::fs::write(&shell, "#!/bin/sh\nwhile :; do sleep 1; done\n").expect("written");
         std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
         let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_SHELL", &shell);
-        finds(setup, &[], &[("fail shell", "was told to exit, and did not within 5 s")]);
+        finds(setup, &[], &[("fail shell", "ran `exit 0` and did not exit within 5 s")]);
     }
 }
 
@@ -204,7 +204,7 @@ fn a_disk_without_inodes() {
     }
 }
 
-/// What the agent finds in a container with this limit.
+/// Runs `doctor` in a control group with this limit and checks its finding.
 #[track_caller]
 fn finds_in_a_group(test: &str, controller: &str, file: [&str; 2], limit: &str, words: &str) {
     if !has_namespaces(test) {
@@ -249,9 +249,9 @@ fn too_few_processes_of_a_user() {
 }
 
 #[test]
-fn a_network_that_swallows_everything() {
-    const TEST: &str = "a_network_that_swallows_everything";
-    // The neighbour is known, and is nobody: no router ever says that it cannot be reached.
+fn network_dropping_all_packets_fails_in_time() {
+    const TEST: &str = "network_dropping_all_packets_fails_in_time";
+    // The neighbour's address is fixed but no host has it, so no router reports it as unreachable.
     let network = [
         "ip link add black type veth peer name void",
         "ip addr add 10.99.0.1/24 dev black",
@@ -259,23 +259,23 @@ fn a_network_that_swallows_everything() {
         "ip link set void up",
         "ip neigh add 10.99.0.9 lladdr 02:00:00:00:00:01 dev black nud permanent",
     ];
-    if has_time(TEST) && !run_apart("with_a_network_that_swallows_everything", &network) {
+    if has_time(TEST) && !run_apart("with_a_network_dropping_all_packets", &network) {
         skip(TEST, "no network namespace can be had here");
     }
 }
 
 #[test]
 #[ignore = "on a network of its own"]
-fn with_a_network_that_swallows_everything() {
+fn with_a_network_dropping_all_packets() {
     let (home, console) = (Home::new(), Console::builder(Personality::production()).host("console").start());
     let commands = [instead_of("/etc/hosts", &home, "10.99.0.9 console\n")];
-    let words = "a firewall swallows what it is sent, or nobody is there";
+    let words = "a firewall drops the packets, or the host is down";
     finds(Setup::new(&console).home(&home), &commands, &[("fail tcp", words)]);
-    // A name server that is never heard of.
+    // A name server that does not answer.
     let commands = [
         instead_of("/etc/hosts", &home, ""),
         instead_of("/etc/resolv.conf", &home, "nameserver 10.99.0.9\noptions timeout:30 attempts:1\n"),
     ];
-    let expected = [("fail dns", "nobody told where the console console:")];
+    let expected = [("fail dns", "no name server answered for the console console:")];
     finds(Setup::new(&console).home(&home), &commands, &expected);
 }

@@ -1,7 +1,7 @@
-//! The way to the console, checked from this machine outwards: each step only when the one before has succeeded.
+//! Checks the way to the console step by step, from this machine outwards; a failed step ends the walk.
 //!
-//! The deadlines are those of the machine's policy. Nothing is registered: the paths of registration are asked for with
-//! a GET, and the WebSocket is opened under the id [`VISITOR`], which no instance has.
+//! The deadlines are those of the machine's policy. The check registers nothing: it sends a GET to the registration
+//! paths and opens the WebSocket under the id [`VISITOR`], which no instance has.
 
 use super::finding::Sheet;
 use crate::config::API_KEY_VARIABLE;
@@ -18,10 +18,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Under which id the console is visited.
+/// The instance id under which the check opens its WebSocket.
 const VISITOR: &str = "sindri-agent-doctor";
 
-/// How many addresses of a name are tried one by one.
+/// How many addresses of a name the check tries, one after the other.
 const ADDRESSES_MAX: usize = 8;
 
 /// How long one address has to accept a connection.
@@ -31,18 +31,18 @@ const ADDRESS_PATIENCE: Duration = Duration::from_secs(3);
 /// renewed after 4; the usual 90 days are renewed after 60.
 const EXPIRY_WARNING: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
-/// A clock that is off by more is wrong for certain; the network alone makes it seconds.
+/// A clock that is off by more is wrong; a slow network explains only a few seconds.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 
-/// How long a console has for its greeting: as long as the agent holds everything back for it.
+/// How long the check waits for the console's first message: as long as the agent holds all messages back for it.
 fn greeting_patience(policy: &Policy) -> Duration {
     Duration::from_millis(policy.all_gate_ms)
 }
 
-/// The checks in their order, for those that are not reached.
+/// The checks in their order, to list those that were not reached.
 const ORDER: [&str; 8] = ["dns", "tcp", "proxy", "tls", "registration", "clock", "websocket", "key"];
 
-/// All checks of the way.
+/// Runs all checks of the way to the console.
 pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, sheet: &mut Sheet) {
     let (tls, proxied) = (target.url.is_tls(), target.proxy.is_some());
     let mistake = target.key.likely_mistake();
@@ -62,13 +62,13 @@ pub(super) async fn check(target: Target, executor: Rc<LocalExecutor<'static>>, 
     }
 }
 
-/// Tells of all checks of the way that they were not made, since nobody knows the way.
+/// Reports all checks of the way as skipped, because the configuration names no usable way.
 pub(super) fn skip(tls: bool, sheet: &mut Sheet) {
     let all = ["roots"].into_iter().chain(ORDER);
     sheet.skip(all.filter(|check| applies(check, tls, false)), "the way to the console is not known");
 }
 
-/// Whether a check is made on such a way.
+/// Whether a check applies to such a way.
 fn applies(check: &str, tls: bool, proxied: bool) -> bool {
     match check {
         "proxy" => proxied,
@@ -77,7 +77,7 @@ fn applies(check: &str, tls: bool, proxied: bool) -> bool {
     }
 }
 
-/// Where the way ended.
+/// The check that failed, and the reason that the skipped checks report.
 struct Stopped {
     at: &'static str,
     because: &'static str,
@@ -130,7 +130,7 @@ impl Visit {
 
     async fn resolve(&self, sheet: &mut Sheet) -> Result<Vec<SocketAddr>, Stopped> {
         let (hop, began) = (self.hop(), Instant::now());
-        let late = || format!("nobody told where {hop} is; check this machine's DNS");
+        let late = || format!("no name server answered for {hop}; check this machine's DNS");
         match self.in_time(self.probe.resolve(), late).await {
             Ok(addresses) => {
                 let list: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
@@ -144,12 +144,12 @@ impl Visit {
         }
     }
 
-    /// What is connected to, by its name.
+    /// The name of what the agent connects to: the proxy, or the console.
     fn hop(&self) -> String {
         format!("{}{}", self.probe.hop().title(), self.probe.next_hop())
     }
 
-    /// Tries the addresses one by one: a race would hide those that do not work.
+    /// Tries the addresses one after the other: a race would hide those that do not work.
     async fn connect(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
         let (mut works, mut fails) = (Vec::new(), Vec::new());
         for address in addresses.iter().take(ADDRESSES_MAX) {
@@ -158,7 +158,7 @@ impl Visit {
                 Some(Ok(_)) => works.push(format!("{address} ({} ms)", began.elapsed().as_millis())),
                 Some(Err(error)) => fails.push(error.to_string()),
                 None => fails.push(format!(
-                    "{}{address} does not answer within {} s: a firewall swallows what it is sent, or nobody is there{}",
+                    "{}{address} does not answer within {} s: a firewall drops the packets, or the host is down{}",
                     self.probe.hop().title(),
                     ADDRESS_PATIENCE.as_secs(),
                     self.probe.hop().or_correct(),
@@ -185,7 +185,7 @@ impl Visit {
         };
         let late = || {
             let correct = self.probe.hop().or_correct();
-            format!("{} accepts connections and gives no tunnel; look into its log{correct}", self.hop())
+            format!("{} accepts connections but opens no tunnel; look into its log{correct}", self.hop())
         };
         match self.in_time(asked, late).await {
             Ok(()) => {
@@ -200,12 +200,14 @@ impl Visit {
     }
 
     async fn secure(&self, addresses: &[SocketAddr], sheet: &mut Sheet) -> Result<(), Stopped> {
-        let late =
-            || "the console accepts connections and shakes no hands; perhaps it speaks no TLS on this port".to_owned();
+        let late = || {
+            let found = "the console accepts connections but does not complete the TLS handshake";
+            format!("{found}; check that this port serves TLS")
+        };
         match self.in_time(self.open(addresses), late).await {
             Ok((_, Some(handshake))) => certificate(&handshake, sheet),
             Ok((_, None)) => {}
-            // A file of certificates that cannot be used has been told already.
+            // The check `roots` has already reported the unusable certificate file.
             Err(error) if error.is_empty() => return Err(Stopped { at: "tls", because: "no root is trusted" }),
             Err(error) => {
                 sheet.fail("tls", error);
@@ -225,13 +227,14 @@ impl Visit {
         let open = async || self.open(addresses).await.map(|(ready, _)| ready);
         let answered = within(Duration::from_millis(self.policy.registration_ms), self.probe.ask(open)).await;
         let (text, because) = match answered {
-            None => ("the console accepts a request, and does not answer it".to_owned(), "the console is silent"),
-            Some(Err(error)) => (error.to_string(), "what answers is no console"),
+            None => ("the console accepts a request but does not answer it".to_owned(), "the console does not answer"),
+            Some(Err(error)) => (error.to_string(), "no console answers there"),
             Some(Ok(asked)) => match asked.status {
-                300..=399 => (redirect(&asked), "the console is elsewhere"),
-                500..=599 => {
-                    (format!("{}: look into its log{}", status(&asked), words(&asked)), "the console is out of order")
-                }
+                300..=399 => (redirect(&asked), "the console redirects"),
+                500..=599 => (
+                    format!("{}: look into its log{}", status(&asked), words(&asked)),
+                    "the console reports an internal error",
+                ),
                 429 => {
                     sheet.warn("registration", format!("{}: too many requests come from this address", status(&asked)));
                     return Ok(asked);
@@ -260,7 +263,7 @@ impl Visit {
         let greeting = match within(patience, visited).await {
             Some(Ok(greeting)) => greeting,
             Some(Err(Error::KeyRefused { status, words, .. })) => {
-                sheet.ok("websocket", format!("the console looks at the key first (HTTP status {status})"));
+                sheet.ok("websocket", format!("the console checks the key before the upgrade (HTTP status {status})"));
                 self.key(Some(words), sheet);
                 return Ok(());
             }
@@ -273,7 +276,7 @@ impl Visit {
                 return Err(Stopped { at: "websocket", because: "there is no WebSocket" });
             }
             None => {
-                sheet.fail("websocket", "the console accepts the upgrade's request, and does not answer it");
+                sheet.fail("websocket", "the console accepts the upgrade request but does not answer it");
                 return Err(Stopped { at: "websocket", because: "there is no WebSocket" });
             }
         };
@@ -292,8 +295,8 @@ impl Visit {
         sheet.fail("key", format!("the console refuses it{words}: {cure}"));
     }
 
-    /// The outcome of one step of a dial, or its error as a text, or that nothing came of it in time, and what is
-    /// `late` then; an empty text where it was told before.
+    /// The outcome of one step of a dial. An error is a text for the operator; `late` is the text for a step that
+    /// misses its deadline. The text is empty where an earlier check has reported the error.
     async fn in_time<T>(
         &self,
         step: impl Future<Output = Result<T, Error>>,
@@ -313,20 +316,25 @@ fn certificate(handshake: &Handshake, sheet: &mut Sheet) {
     let until = handshake.valid_until.map(|at| format!(", valid until {}", humantime::format_rfc3339_seconds(at)));
     let signed: String = handshake.issuers.iter().map(|issuer| format!(", signed by {issuer}")).collect();
     let (until, names) = (until.unwrap_or_default(), &handshake.names);
-    let told = format!("{version}, the certificate is trusted{until}; it is for {names}{signed}");
+    let text = format!("{version}, the certificate is trusted{until}; it is for {names}{signed}");
     match &handshake.soon {
-        None => sheet.ok("tls", told),
-        Some(_) => sheet.warn("tls", format!("{told}: it, or one of its issuers, ends within two days; renew it")),
+        None => sheet.ok("tls", text),
+        Some(_) => sheet.warn("tls", format!("{text}: it, or one of its issuers, ends within two days; renew it")),
     }
 }
 
-/// What the WebSocket's reception says; a refusal of the key is handed on, since it has a line of its own.
+/// Reports what the console did after the upgrade. Returns the reason of a refused key: the check `key` reports it.
 fn websocket(greeting: Greeting, sheet: &mut Sheet) -> Result<Option<String>, Stopped> {
     match greeting {
-        Greeting::Message => sheet.ok("websocket", "upgraded, and greeted at once"),
-        Greeting::Silence => sheet.ok("websocket", "upgraded; the console greets nobody, which it may"),
+        Greeting::Message => sheet.ok("websocket", "upgraded; the console sent its first message at once"),
+        Greeting::Silence => {
+            sheet.ok("websocket", "upgraded; the console sent no first message, which the protocol allows")
+        }
         Greeting::Lost { error } => {
-            sheet.fail("websocket", format!("upgraded, and then lost ({error}): something between ends WebSockets"));
+            sheet.fail(
+                "websocket",
+                format!("upgraded, and then lost ({error}): a proxy or firewall between may end WebSockets"),
+            );
             return Err(Stopped { at: "websocket", because: "the WebSocket does not last" });
         }
         Greeting::Close { code, reason } => match close::reason(code, &reason) {
@@ -347,7 +355,7 @@ fn websocket(greeting: Greeting, sheet: &mut Sheet) -> Result<Option<String>, St
 
 fn clock(date: Option<SystemTime>, now: SystemTime, sheet: &mut Sheet) {
     let Some(date) = date else {
-        return sheet.skip(["clock"], "the console does not tell its time");
+        return sheet.skip(["clock"], "the console sends no valid Date header");
     };
     let (skew, ahead) = match now.duration_since(date) {
         Ok(ahead) => (ahead, true),

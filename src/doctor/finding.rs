@@ -1,6 +1,6 @@
-//! What a check has found, and how it is printed.
+//! The findings of the checks, and how they are printed.
 //!
-//! It judges nothing. Lines are printed as soon as they are known, JSON as one object at the end.
+//! A finding is printed as soon as it is known; with `--json` all of them are printed as one object at the end.
 
 use serde::Serialize;
 use std::io::Write;
@@ -8,21 +8,21 @@ use std::io::Write;
 /// The width of the column of names.
 const NAME_WIDTH: usize = 14;
 
-/// What became of a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// Nothing to do.
     Ok,
-    /// The agent works, but somebody should look at this.
+    /// The agent works, but the operator should look at this.
     Warn,
     /// The agent cannot do its work, or not all of it.
     Fail,
-    /// Not looked at, because something else has failed.
+    /// Not checked, because an earlier check has failed.
     Skip,
 }
 
-/// One line.
+/// One line of the output.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
@@ -30,7 +30,7 @@ struct Finding {
     text: String,
 }
 
-/// All that was found.
+/// All findings.
 pub(super) struct Sheet {
     json: bool,
     output: Box<dyn Write>,
@@ -61,14 +61,14 @@ impl Sheet {
         self.add(check, Verdict::Fail, text.into());
     }
 
-    /// These checks were not made, because of that one.
+    /// Reports these checks as not made, and why.
     pub(super) fn skip(&mut self, checks: impl IntoIterator<Item = &'static str>, because: &str) {
         for check in checks {
             self.add(check, Verdict::Skip, format!("not checked: {because}"));
         }
     }
 
-    /// Prints what is left to print; true where nothing has failed.
+    /// Prints the JSON object, if it was asked for; true if no check has failed.
     pub(super) fn finish(mut self) -> bool {
         let healthy = !self.findings.iter().any(|finding| finding.verdict == Verdict::Fail);
         if self.json {
@@ -80,7 +80,7 @@ impl Sheet {
     }
 
     fn add(&mut self, check: &'static str, verdict: Verdict, text: String) {
-        // One line is one line, whatever a console or a file name puts into it.
+        // A finding stays one line, even if a console's text or a file name has line breaks.
         let text = text.replace(char::is_control, " ");
         if !self.json {
             let word = match verdict {
@@ -95,7 +95,7 @@ impl Sheet {
     }
 
     fn print(&mut self, line: &str) {
-        // Who has closed our standard output does not want to know; the exit status still tells.
+        // If the reader has closed our standard output, the exit status still says whether a check failed.
         let _ = writeln!(self.output, "{line}").and_then(|()| self.output.flush());
     }
 }

@@ -1,4 +1,4 @@
-//! What this machine gives to the agent: a shell on a terminal, a place for its state, descriptors, disk and memory.
+//! Checks what the agent needs of this machine: a shell on a terminal, a state directory, descriptors, disk and memory.
 //!
 //! It starts one shell, which ends at once, and writes nothing.
 
@@ -19,22 +19,22 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A shell that was only asked to end has this long for it.
+/// How long the shell may take for `exit 0`.
 const SHELL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Fewer descriptors than these are soon used up: each session takes five, the link and the agent itself some twenty.
+/// The least number of descriptors: each session takes five, the link and the agent itself about twenty.
 const DESCRIPTORS_MIN: u64 = 256;
 
-/// Less room than this on a disk is soon used up, in bytes.
+/// The least free space on a disk, in bytes.
 const DISK_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
-/// Less memory than this is too little for the agent's buffers (32 MiB) and one shell, in bytes.
+/// The least memory for the agent's buffers (32 MiB) and one shell, in bytes.
 const MEMORY_BYTES_MIN: u64 = 64 * 1024 * 1024;
 
 /// Fewer processes than these leave no room for sessions and commands.
 const TASKS_MIN: u64 = 64;
 
-/// All checks of the machine.
+/// Runs all checks of the machine.
 pub(super) async fn check(config: &Config, sheet: &mut Sheet) {
     state(config, sheet);
     home(config, sheet);
@@ -57,12 +57,12 @@ fn state(config: &Config, sheet: &mut Sheet) {
         return sheet.warn("state", text);
     }
     match &store.identity().id {
-        Some(id) => sheet.ok("state", format!("{shown}: this console has given the id {id}")),
-        None => sheet.ok("state", format!("{shown}: nothing is remembered yet for this console")),
+        Some(id) => sheet.ok("state", format!("{shown}: this console has assigned the id {id}")),
+        None => sheet.ok("state", format!("{shown}: no id is stored for this console yet")),
     }
 }
 
-/// Whether a directory can be written to, or made; it is neither.
+/// Whether the user may write to a directory, or create it; does neither.
 fn writable(directory: &Path) -> io::Result<()> {
     let nearest = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
     if !nearest.is_dir() {
@@ -95,13 +95,13 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
     let shell = config.shell.display();
     match run_shell(config, &trial).await {
         Ok(Some(0)) => sheet.ok("shell", format!("{shell} runs")),
-        Ok(Some(code)) => sheet.fail("shell", format!("{shell} was told to exit with 0, and did so with {code}")),
-        Ok(None) => sheet.fail("shell", format!("{shell} was told to exit, and did not within 5 s")),
+        Ok(Some(code)) => sheet.fail("shell", format!("{shell} ran `exit 0` and exited with {code}")),
+        Ok(None) => sheet.fail("shell", format!("{shell} ran `exit 0` and did not exit within 5 s")),
         Err(error) => sheet.fail("shell", format!("{error}; name another one in SINDRI_AGENT_SHELL")),
     }
 }
 
-/// Starts the shell as a session would, and waits for its end; `None` where that does not come.
+/// Starts the shell as a session would and waits for its exit code; `None` if the shell does not exit in time.
 async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
     let (shell, home) = (config.shell.clone().into_os_string(), config.home.clone());
     let settings = Settings { shell, home, secrets: vec![API_KEY_VARIABLE.to_owned()] };
@@ -128,7 +128,7 @@ async fn limits(sheet: &mut Sheet) {
             sheet.warn("descriptors", format!("only {limit} may be open: raise the limit (ulimit -n) to 4096"));
         }
         Some(limit) => sheet.ok("descriptors", format!("{limit} may be open")),
-        None => sheet.ok("descriptors", "not bounded, as far as can be told"),
+        None => sheet.ok("descriptors", "no limit was found"),
     }
     let scope = match metrics.memory.source {
         Source::Cgroup1 | Source::Cgroup2 => "by a control group",
@@ -136,17 +136,17 @@ async fn limits(sheet: &mut Sheet) {
     };
     let total = metrics.memory.total_bytes.value();
     let tasks = task_limit(metrics.instance.task_limit.map(|limit| limit.value()));
-    let told = format!("{} of memory, {scope}", bytes(total));
+    let text = format!("{} of memory, {scope}", bytes(total));
     if total > 0 && total < MEMORY_BYTES_MIN {
-        sheet.warn("limits", format!("{told}: too little for the agent and a shell"));
+        sheet.warn("limits", format!("{text}: too little for the agent and a shell"));
     } else if let Some((limit, whose)) = tasks.filter(|(limit, _)| *limit < TASKS_MIN) {
-        sheet.warn("limits", format!("{told}; only {limit} processes, {whose}: too few for sessions and commands"));
+        sheet.warn("limits", format!("{text}; only {limit} processes, {whose}: too few for sessions and commands"));
     } else {
-        sheet.ok("limits", tasks.map_or(told.clone(), |(limit, whose)| format!("{told}; {limit} processes, {whose}")));
+        sheet.ok("limits", tasks.map_or(text.clone(), |(limit, whose)| format!("{text}; {limit} processes, {whose}")));
     }
 }
 
-/// How many processes there may be, and what says so: the group's limit, or that of the user, which is none for root.
+/// The limit of processes and where it comes from: the control group's, or the user's, which does not bind root.
 fn task_limit(of_group: Option<u64>) -> Option<(u64, &'static str)> {
     let of_user = if geteuid().is_root() { None } else { getrlimit(Resource::Nproc).current };
     let limits = [of_group.map(|limit| (limit, "by a control group")), of_user.map(|limit| (limit, "by ulimit -u"))];
@@ -160,24 +160,24 @@ fn disk(config: &Config, sheet: &mut Sheet) {
     let mut seen = Vec::new();
     for place in places.into_iter().flatten() {
         let Ok(space) = Space::of(place) else { continue };
-        // Two places of one file system are told once.
+        // Two places on one file system give one finding.
         let file_system = (space.id, space.total_bytes);
         if space.total_bytes == 0 || seen.contains(&file_system) {
             continue;
         }
         seen.push(file_system);
-        let told = format!("{} has {} free", place.display(), bytes(space.available_bytes));
+        let text = format!("{} has {} free", place.display(), bytes(space.available_bytes));
         if space.available_bytes < DISK_BYTES_MIN {
-            sheet.warn("disk", format!("{told}: make room"));
+            sheet.warn("disk", format!("{text}: make room"));
         } else if space.inodes_total > 0 && space.inodes_free == 0 {
-            sheet.warn("disk", format!("{told}, but no inode: remove files"));
+            sheet.warn("disk", format!("{text}, but no inode: remove files"));
         } else {
-            sheet.ok("disk", told);
+            sheet.ok("disk", text);
         }
     }
 }
 
-/// Bytes for people: in the unit that leaves one to four digits.
+/// Bytes in the unit that leaves one to four digits.
 fn bytes(count: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (count, 0);
@@ -192,9 +192,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_told_in_a_fitting_unit() {
-        for (count, told) in [(0, "0 bytes"), (9_999, "9999 bytes"), (10_240, "10 KiB"), (64 << 20, "64 MiB")] {
-            assert_eq!(bytes(count), told);
+    fn bytes_are_printed_in_a_fitting_unit() {
+        for (count, text) in [(0, "0 bytes"), (9_999, "9999 bytes"), (10_240, "10 KiB"), (64 << 20, "64 MiB")] {
+            assert_eq!(bytes(count), text);
         }
         assert_eq!(bytes(u64::MAX), "16777215 TiB");
     }

@@ -1,12 +1,12 @@
-//! `sindri-agent doctor`: looks for what is wrong between this machine and its console, and says what to do about it.
+//! `sindri-agent doctor`: finds faults between this machine and its console and says how to mend each.
 //!
-//! It mends nothing, writes no file and registers nothing. It goes the agent's own way, by its own code: the
-//! configuration, the link's steps, the spawning of children, the metrics. It speaks to the console under an id that no
-//! instance has, because a second connection under one id throws out the first, and an agent may be running.
+//! It changes nothing, writes no file and registers nothing. It runs the agent's own code: the configuration, the
+//! link's steps, the spawning of children, the metrics. It connects under an id that no instance has: a second
+//! connection under one id ends the first, and an agent may be running.
 //!
-//! Each check is one line: its verdict, its name, and what was found and is to be done. A check that an earlier failure
-//! makes pointless says so. Invariants: neither the key nor a proxy's credentials are printed; every check ends, each
-//! step of the network within the deadline that the agent gives it.
+//! Each check prints one line: its verdict, its name, what was found and what to do. A check that needs a failed one is
+//! skipped. Invariants: it prints neither the key nor a proxy's credentials; every check ends, each step of the
+//! network within the agent's own deadline.
 
 mod console;
 mod finding;
@@ -21,13 +21,13 @@ use std::io;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-/// What `doctor` says after all checks have passed, if only with warnings.
+/// The exit status if no check has failed; warnings do not count.
 const HEALTHY: u8 = 0;
 
-/// What it says when a check has failed.
+/// The exit status if a check has failed.
 const FAULTY: u8 = 1;
 
-/// Checks everything, prints it to standard output, and tells the exit status: 0, or 1 where a check has failed.
+/// Runs all checks, prints them to standard output and returns the exit status: 0, or 1 if a check has failed.
 pub fn run(config: Result<Config, Problems>, json: bool) -> ExitCode {
     let mut sheet = Sheet::new(json, io::stdout());
     match config {

@@ -1,4 +1,4 @@
-//! Which HTTP proxy leads to the console, if any, and the tunnel through it.
+//! Chooses the HTTP proxy for the console, if any, and opens the tunnel through it.
 //!
 //! It reads no environment: `config` does, and prefers the variables in lower case. It always asks for a tunnel
 //! (CONNECT), for a clear-text registration too: the WebSocket needs one in any case, and so the proxy never sees a key
@@ -32,7 +32,7 @@ pub struct Proxy {
     pub host: String,
     /// Its port.
     pub port: u16,
-    /// The variable that names it, for whoever must correct it.
+    /// The variable that names it, which the operator must correct if it is wrong.
     pub variable: &'static str,
     /// The value of `Proxy-Authorization`.
     authorization: Option<String>,
@@ -45,14 +45,14 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// A proxy variable that cannot be used. Its value is not told: it may hold credentials.
+/// A proxy variable that cannot be used. The error does not show its value, which may hold credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProxyError {
     /// The operator must correct the URL.
     #[error("{0} is no URL of a proxy: http://[user:password@]host[:port] is allowed")]
     Url(&'static str),
     /// The operator must name an HTTP proxy.
-    #[error("{0} names a proxy that is not spoken to in http: only http:// is allowed")]
+    #[error("{0} names a proxy that is not an HTTP proxy: only http:// is allowed")]
     Scheme(&'static str),
 }
 
@@ -66,7 +66,7 @@ pub enum ProxyFault {
     #[error("it refuses the credentials in {0}")]
     CredentialsRefused(&'static str),
     /// It refuses the tunnel, or fails to make it.
-    #[error("it gave no tunnel to {wanted}, but HTTP status {status}{}", hint(*status, words))]
+    #[error("it opened no tunnel to {wanted}, but answered HTTP status {status}{}", hint(*status, words))]
     Refused {
         /// Name and port of the console.
         wanted: String,
@@ -78,7 +78,7 @@ pub enum ProxyFault {
     /// It does not behave like a proxy.
     #[error("it {0}")]
     Peer(PeerFault),
-    /// Something spoke before it was spoken to.
+    /// It sent data before the TLS handshake began.
     #[error("it sent data of its own into the tunnel")]
     Chatter,
 }
@@ -118,7 +118,7 @@ where
         401 | 407 if credentials.is_some() => Err(ProxyFault::CredentialsRefused(proxy.variable)),
         407 => Err(ProxyFault::CredentialsMissing(proxy.variable)),
         status => {
-            // A proxy explains itself in a page of HTML; its reason phrase would do, but the status says as much.
+            // A proxy explains an error in a page of HTML, which is left out: the status says enough.
             let words = head.header("x-squid-error").map(|text| words::printable(text, &Secret::new("")));
             Err(ProxyFault::Refused { wanted, status, words: words.unwrap_or_default() })
         }
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_decoded_and_shown_to_nobody() {
+    fn credentials_are_decoded_and_never_shown() {
         let set = https("http://us%65r:p%40ss%3A@proxy.test:3128");
         let proxy = choose(&set, true, "console.test", 443).expect("legal").expect("a proxy");
         assert_eq!(proxy.authorization.as_deref(), Some(&*format!("Basic {}", BASE64.encode(b"user:p@ss:"))));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_refused_without_telling_it() {
+    fn invalid_proxy_is_refused_without_its_value() {
         let error = |value: &str| {
             let error = choose(&https(value), true, "console.test", 443).expect_err("refused");
             assert!(!error.to_string().contains("secret"), "{error}");

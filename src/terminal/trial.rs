@@ -1,6 +1,6 @@
-//! A terminal and a shell on trial, for whoever looks for faults: the very steps of a session, without a session.
+//! Starts a shell on a terminal by the same steps as a session, for `doctor` and the fuzzer.
 //!
-//! The shell is told to exit at once. It is not watched, and nothing of it is read: that is the caller's.
+//! The shell runs `exit 0`. The caller waits for its end and reads its output.
 
 use super::Settings;
 use super::pty::{Pty, Size};
@@ -10,12 +10,12 @@ use crate::sys::spawn::{SpawnError, Start};
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// The size that a console asks for when it does not know better.
+/// The size of a terminal, as a console asks for by default.
 const SIZE: Size = Size { cols: 80, rows: 24 };
 
-/// A terminal in which a shell may be tried.
+/// An open terminal on which to start a shell.
 pub struct Trial {
-    /// Held open: without a master end the shell would be hung up.
+    /// Held open: the kernel sends SIGHUP to the shell when the master end is closed.
     _master: Pty,
     slave: OwnedFd,
 }
@@ -24,16 +24,16 @@ impl Trial {
     /// Opens a terminal.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// The system opens no terminal.
     pub fn open() -> io::Result<Self> {
         let (master, slave) = Pty::open(SIZE)?;
         Ok(Self { _master: master, slave })
     }
 
-    /// Starts the default shell in it, with a command line that only exits, and with status 0.
+    /// Starts the default shell on the terminal with the command `exit 0`.
     ///
     /// # Errors
-    /// It cannot even begin to start.
+    /// The system refuses to start a process.
     pub fn start(&self, settings: &Settings) -> Result<(Child, Start), SpawnError> {
         Shell::new(None, settings).spawn(&["-c".into(), "exit 0".into()], &self.slave)
     }

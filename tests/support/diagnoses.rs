@@ -1,14 +1,14 @@
-//! Every diagnosis of `doctor` that some test provokes, so that no two faults can be told in the same words.
+//! Every diagnosis of `doctor` that a test provokes: no two faults may have the same words.
 //!
-//! A test that wants it says `#[path = "support/diagnoses.rs"] mod diagnoses;`.
+//! A test includes it with `#[path = "support/diagnoses.rs"] mod diagnoses;`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// Verdict, check, and words of the text that stand in the text of no other fault.
+/// Verdict, check, and words that only the text of this fault has.
 type Diagnosis = (&'static str, &'static str, &'static str);
 
-/// All of them. One that a fault shares with another is one fault.
+/// All diagnoses. Two faults with one diagnosis count as one fault.
 const ALL: &[Diagnosis] = &[
     ("fail", "configuration", "SINDRI_CONSOLE_API_KEY is not set"),
     ("warn", "configuration", "did you mean SINDRI_AGENT_HEARTBEAT?"),
@@ -21,8 +21,8 @@ const ALL: &[Diagnosis] = &[
     ("fail", "pty", "no terminal can be opened"),
     ("fail", "shell", "/no/such/shell: not found"),
     ("fail", "shell", "Permission denied"),
-    ("fail", "shell", "told to exit with 0, and did so with 3"),
-    ("fail", "shell", "was told to exit, and did not within 5 s"),
+    ("fail", "shell", "ran `exit 0` and exited with 3"),
+    ("fail", "shell", "ran `exit 0` and did not exit within 5 s"),
     ("warn", "descriptors", "only 64 may be open"),
     ("warn", "limits", "too little for the agent and a shell"),
     ("warn", "limits", "only 32 processes, by a control group: too few for sessions and commands"),
@@ -34,16 +34,16 @@ const ALL: &[Diagnosis] = &[
     ("fail", "roots", "SSL_CERT_FILE and SSL_CERT_DIR name no"),
     ("fail", "dns", "the name console.test of the console cannot be resolved"),
     ("fail", "dns", "the name proxy.test of the proxy cannot be resolved"),
-    ("fail", "dns", "nobody told where the console console:"),
+    ("fail", "dns", "no name server answered for the console console:"),
     ("fail", "tcp", "the console 127.0.0.1:"),
     ("fail", "tcp", "the proxy 127.0.0.1:"),
-    ("fail", "tcp", "a firewall swallows what it is sent, or nobody is there"),
+    ("fail", "tcp", "a firewall drops the packets, or the host is down"),
     ("warn", "tcp", "but not everywhere: "),
     ("fail", "proxy", "HTTP_PROXY names a proxy that is not"),
     ("fail", "proxy", "demands credentials"),
     ("fail", "proxy", "it refuses the credentials in HTTP_PROXY"),
     ("fail", "proxy", "it could not reach the console"),
-    ("fail", "proxy", "accepts connections and gives no tunnel; look into its log, or correct HTTP_PROXY"),
+    ("fail", "proxy", "accepts connections but opens no tunnel; look into its log, or correct HTTP_PROXY"),
     ("fail", "tls", "signed by an issuer that this machine does not trust"),
     ("fail", "tls", "does not fit the trusted authority of that name"),
     ("fail", "tls", "expired at 2001-01-01T00:00:00Z"),
@@ -52,7 +52,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "tls", "it is a certificate of an authority (CA:TRUE)"),
     ("warn", "tls", "ends within two days; renew it"),
     ("fail", "tls", "it broke off the handshake"),
-    ("fail", "tls", "accepts connections and shakes no hands"),
+    ("fail", "tls", "does not complete the TLS handshake"),
     ("fail", "registration", "speaks TLS on this port"),
     ("fail", "registration", "pointing to https://other.test/: redirects are not followed"),
     ("fail", "registration", "it says: maintenance"),
@@ -74,11 +74,11 @@ const ALL: &[Diagnosis] = &[
     ("fail", "key", "set a valid one in SINDRI_CONSOLE_API_KEY"),
 ];
 
-/// What was diagnosed by tests of this program so far, as places in [`ALL`].
+/// The diagnoses that tests of this program have seen so far, as indices of [`ALL`].
 static SEEN: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
-/// Sees that this text of this check is the diagnosis with these words, that it could be of no other fault, and that no
-/// other fault was told so before.
+/// Checks that the text is the diagnosis with these words, fits no other one, and was not the diagnosis of an earlier
+/// fault.
 #[track_caller]
 pub(crate) fn judge(verdict: &str, check: &str, words: &str, text: &str) {
     let fits = |(its_verdict, its_check, its_words): &Diagnosis| {

@@ -45,7 +45,11 @@ fn proxy_that_refuses_a_tunnel_is_named_with_a_remedy() {
         ("", "407 Auth\r\n\r\n", "it demands credentials: put user and password into HTTP_PROXY"),
         ("u:secret@", "407 Auth\r\n\r\n", "it refuses the credentials in HTTP_PROXY"),
         ("u:secret@", "401 Auth\r\n\r\n", "it refuses the credentials in HTTP_PROXY"),
-        ("u:secret@", "403 No\r\n\r\n", "no tunnel to console.test:8080, but HTTP status 403; it must allow CONNECT"),
+        (
+            "u:secret@",
+            "403 No\r\n\r\n",
+            "no tunnel to console.test:8080, but answered HTTP status 403; it must allow CONNECT",
+        ),
         ("u:secret@", "503 No\r\n\r\n", "HTTP status 503; it could not reach the console"),
         ("u:secret@", "200 OK\r\n\r\nsurprise", "it sent data of its own into the tunnel"),
     ];
