@@ -1,27 +1,27 @@
-//! The half of Draupnir that does: it owns every socket, child and timer, and decides nothing.
+//! The agent's input and output: sockets, child processes, files and timers. `draupnir_fsm` makes the decisions.
 //!
 //! | module | what it does | what it does not know |
 //! |---|---|---|
 //! | [`config`] | the only reader of environment variables | anything else |
-//! | [`agent`] | the loop: reports in, facts to the machine, orders out | how anything is done |
-//! | [`protocol`] | the wire as types; `PROTOCOL.md` is its public description | sockets |
+//! | [`agent`] | the loop: takes reports, gives facts to the machine, runs its orders | how anything is done |
+//! | [`protocol`] | the messages as types; `PROTOCOL.md` describes them | sockets |
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
-//! | [`terminal`], [`command`] | PTY sessions, one-off commands | the link, the loop, each other |
-//! | [`metrics`] | what the machine is doing | the rest |
-//! | [`sindri`] | which extensions are installed, and what changed | the link, the loop |
-//! | [`ring`] | the last bytes of a stream, by offset | what they are |
-//! | [`audit`] | one line for each terminal and command | what may run |
-//! | [`own_file`] | opens and replaces what is written for its owner alone | what is written |
+//! | [`terminal`], [`command`] | run PTY sessions and one-off commands | the link, the loop, each other |
+//! | [`metrics`] | measures the machine and the instance | the rest |
+//! | [`sindri`] | finds the installed extensions and their changes | the link, the loop |
+//! | [`ring`] | keeps the last bytes of a stream, by offset | what they mean |
+//! | [`audit`] | writes one line for each terminal and command | what may run |
+//! | [`own_file`] | opens and replaces files that only their owner may read | what is written |
 //! | [`file_timeout`] | limits the time of a call that opens or reads a file | what is read |
 //! | [`preflight`] | checks the files that the configuration names before the start | their later use |
 //! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
-//! | [`identity`] | remembers ids across restarts | when to register |
-//! | `own_log` | keeps the agent's own log file short | what is logged |
-//! | [`logging`], [`cli`] | log lines, command line | what is logged or run |
-//! | [`doctor`] | looks for what is wrong between this machine and the console | how to mend it |
-//! | [`report`] | the one channel by which these tell the loop what happened | what follows from it |
+//! | [`identity`] | keeps the ids from consoles across restarts | when to register |
+//! | `own_log` | bounds the size of the agent's own log file | what is logged |
+//! | [`logging`], [`cli`] | write log lines; parse the command line | what is logged or run |
+//! | [`doctor`] | finds faults between this machine and the console | how to mend them itself |
+//! | [`report`] | the channel through which these modules report to the loop | how the loop reacts |
 //! | [`restart`] | starts the program again after a panic | what panicked |
-//! | [`sys`] | the only `unsafe` | policy |
+//! | [`sys`] | the only `unsafe` code: system calls | policy |
 
 pub mod agent;
 pub mod audit;

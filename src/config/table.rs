@@ -1,6 +1,6 @@
 //! The variables in one place: what `--help` prints and the README holds.
 //!
-//! It describes and does not read; a test compares the two halves.
+//! A test checks that it lists the variables that `reader` reads.
 
 use super::API_KEY_VARIABLE;
 use crate::nearest::nearest;
@@ -12,13 +12,13 @@ pub struct Variable {
     pub name: &'static str,
     /// Whether the agent does not start without it.
     pub is_required: bool,
-    /// What stands in for it; empty where nothing does.
+    /// The default; empty if there is none.
     pub default: &'static str,
-    /// What it says.
+    /// What it sets.
     pub about: &'static str,
 }
 
-/// All of them, in the order in which an operator meets them.
+/// All variables, in the order of `--help` and the README.
 pub fn table() -> &'static [Variable] {
     TABLE
 }
@@ -127,46 +127,46 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_AGENT_STATE_DIR",
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
-        "where to remember which id which console gave and which extension events were sent; if it cannot be written, the agent warns once and goes on",
+        "directory for the id that each console gave and the extension events that were sent; if it is not writable, the agent warns once and goes on",
     ),
     optional(
         "SINDRI_AGENT_CA_FILE",
         "",
-        "certificates (PEM) to trust beside the others: of a private authority, or the console's own self-signed one",
+        "file of further certificates to trust (PEM): of a private authority, or the console's own self-signed one",
     ),
-    optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: no terminal is ever opened, whatever the console says"),
+    optional("SINDRI_AGENT_TERMINAL", "`on`", "`off`: the agent opens no terminal, whatever the console sends"),
     optional(
         "SINDRI_AGENT_COMMANDS",
         "`on`",
-        "`off`: no command is ever run; `allow:<file>`: only programs that the file lists by absolute path, one a \
-         line, and never a shell line",
+        "`off`: the agent runs no command; `allow:<file>`: only programs that the file lists by absolute path, one a \
+         line, and no shell line",
     ),
     optional(
         "SINDRI_AGENT_AUDIT",
         "",
-        "a file for one JSON line per terminal and command; while it cannot be written, none is opened or run",
+        "file for one JSON line per terminal and command; while it is not writable, the agent refuses both",
     ),
     optional(
         "SINDRI_AGENT_RECORD",
         "",
-        "a file for facts and orders, to be replayed; without secrets or output; that of the life before is kept as `<file>.previous`",
+        "file for a recording of facts and orders, to replay later; it holds no secret and no output; the recording of the previous start is kept as `<file>.previous`",
     ),
     optional(
         "SINDRI_AGENT_LOG_MAX",
         "",
-        "at this many bytes (at least 4096) the file that standard error is becomes `<file>.1`; \
-         `~/.sindri/logs/draupnir.log` does so without it, at 8 MiB; other files are left alone",
+        "size in bytes (at least 4096) at which the agent renames its log file, which is standard error, to `<file>.1`; \
+         default: 8 MiB for `~/.sindri/logs/draupnir.log`, no limit for other files",
     ),
     optional("SINDRI_LOG_LEVEL", "`info`", "`debug`, `info`, `warn`, `error`"),
     optional(
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
         "",
-        "which proxy to use for which console; in lower case, too, which then counts",
+        "the proxy for the console; a name in lower case takes precedence",
     ),
     optional(
         "SSL_CERT_FILE, SSL_CERT_DIR",
         "the machine's own",
-        "where the certificates of public authorities are; Mozilla's are built in where the machine has none",
+        "certificates of public authorities; if the machine has none, the agent uses Mozilla's, which are built in",
     ),
 ];
 
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_fits_a_terminal() {
+    fn descriptions_fit_a_terminal() {
         assert!(help_table().lines().all(|line| line.chars().count() <= 130));
         assert!(TABLE.iter().all(|variable| help_table().contains(variable.name)));
         assert_eq!(wrapped("a bc d", 4), ["a bc", "d"]);
