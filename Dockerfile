@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="Draupnir" \
       org.opencontainers.image.licenses="MIT"
 COPY --chmod=0755 dist/sindri-agent-linux-${TARGETARCH} /sindri-agent
 ENV HOME=/
-# Nobody: what needs root is a reason to say so with --user.
+# User 65534 of the image: a container that needs root must say so with --user.
 USER 65534:65534
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/sindri-agent"]

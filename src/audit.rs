@@ -37,7 +37,7 @@ pub enum Report {
         /// The line.
         id: EntryId,
     },
-    /// It is not, or only in part. What was to begin must not.
+    /// It is not in the file, or only in part. The caller must not begin what the line announces.
     Failed {
         /// The line.
         id: EntryId,
@@ -51,11 +51,11 @@ pub enum Report {
 pub enum Accepted {
     /// It is enqueued; a [`Report`] follows.
     Queued,
-    /// There is no audit: nothing is written, no report follows, and what was to begin may.
+    /// No audit is configured: no report follows, and the caller may begin.
     NotConfigured,
 }
 
-/// Something that is written down.
+/// An entry of the audit.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum Entry<'a> {
@@ -99,7 +99,7 @@ pub enum Entry<'a> {
     },
 }
 
-/// Why nothing may begin: the operator must make room, or correct the path.
+/// The audit cannot be written, so nothing may begin: the operator must make room, or correct the path.
 #[derive(Debug, thiserror::Error)]
 #[error("the audit {} cannot be written: {cause}", .path.display())]
 pub struct Unavailable {
@@ -129,7 +129,7 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Waits until the file is open, or says why nothing may begin until that works.
+    /// Waits until the file is open; returns an error if no terminal or command may begin.
     pub fn wait(self, deadline: Instant) -> Option<Unavailable> {
         let (path, answer) = self.asked?;
         answer.wait(deadline).unwrap_or_else(|cause| Err(Unavailable { path, cause })).err()
@@ -164,7 +164,7 @@ impl Audit {
     /// Enqueues one line, and returns at once.
     ///
     /// # Errors
-    /// Too much waits, or the file system has not answered for 5 s. No report follows; what was to begin must not.
+    /// Too much waits, or the file system has not answered for 5 s. No report follows; the caller must not begin.
     pub fn write(&self, id: EntryId, entry: Entry<'_>) -> Result<Accepted, Unavailable> {
         #[derive(Serialize)]
         struct Line<'a> {

@@ -1,23 +1,23 @@
-//! The command line: what the agent was asked to do, and what `--help` says.
+//! Parses the command line, and prints `--help`.
 //!
-//! It configures nothing: that is the environment's part, whose table it prints. Anything that is not below is a
-//! mistake, answered by the usage and exit status 64.
+//! The environment configures the agent; `--help` prints the table of its variables. Any other argument is answered by
+//! the usage and exit status 64.
 
 use crate::config;
 use crate::nearest::nearest;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Exit status for a command line that is not understood (EX_USAGE of sysexits.h).
+/// Exit status for an invalid command line (EX_USAGE of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
 
-/// Exit status for a configuration that cannot be used (EX_CONFIG of sysexits.h).
+/// Exit status for an invalid configuration (EX_CONFIG of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 
-/// What the agent was asked to do.
+/// The parsed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
-    /// Be the agent.
+    /// Run the agent.
     Run,
     /// Print the version.
     Version,
@@ -28,14 +28,14 @@ pub enum Invocation {
         /// The recording.
         file: PathBuf,
     },
-    /// Look for what is wrong.
+    /// Run the checks of `doctor`.
     Doctor {
         /// Print JSON.
         json: bool,
     },
 }
 
-/// A command line that is not understood. Its text names the unknown word and shows the usage.
+/// An invalid command line. Its text names the unknown word and shows the usage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{USAGE}", unknown_word(.unknown.as_deref()))]
 pub struct Misused {
@@ -63,10 +63,10 @@ usage: sindri-agent                  run; the environment configures it (see --h
        sindri-agent --version        print the version (also -V, version)
        sindri-agent --help           print this and all variables (also -h, help)";
 
-/// Reads the arguments, the program's name not among them.
+/// Parses the arguments without the program's name.
 ///
 /// # Errors
-/// They are not understood: usage and [`EXIT_USAGE`] are due.
+/// They are invalid: print the usage and exit with [`EXIT_USAGE`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Misused> {
     let mut arguments = arguments.into_iter();
     // Nothing takes more than two: the rest need not even be read.
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_understood() {
+    fn arguments_are_parsed() {
         assert_eq!(parsed(&[]), Ok(Invocation::Run));
         for word in ["--version", "-V", "version"] {
             assert_eq!(parsed(&[word]), Ok(Invocation::Version));

@@ -1,11 +1,9 @@
-//! Remembers across restarts which id which console gave to this instance.
+//! Keeps across restarts the id that each console gave to this instance.
 //!
-//! It decides nothing about when to register. An agent that registers at every start litters the fleet with ghosts
-//! (CONSOLE.md, "Registration"), so the agent dials what it remembers first. An agent that cannot remember still works:
-//! a fault here
-//! is one warning. The file is small and read once. It is only ever replaced whole, so a crash leaves the old one or
-//! the
-//! new one. All access to it is off the loop's thread (`writer`).
+//! An agent that registers at every start leaves dead instances in the fleet (CONSOLE.md, "Registration"), so the agent
+//! dials with the stored id first. An agent whose file cannot be read or written still works and logs one warning. The
+//! file is small and read once. It is replaced whole, so a crash leaves the old file or the new one. All access to it
+//! is off the loop's thread (`writer`).
 
 use crate::protocol::InstanceId;
 use crate::writer::{Answer, Writer};
@@ -33,7 +31,7 @@ const IDENTITIES_MAX: usize = 16;
 /// Longest console URL that is kept, in bytes.
 const CONSOLE_BYTES_MAX: usize = 1024;
 
-/// Why nothing is remembered, or nothing more. The operator may look at the directory; the agent goes on.
+/// Why the file cannot be used. The operator should check the directory; the agent goes on without it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No directory is configured and there is no home directory.

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_looks_like_its_replacement_is_no_trap() {
+    fn key_equal_to_its_replacement_ends() {
         let (writer, _reader) = redacting("redacted");
         assert_eq!(&*writer.redacted(b"a redacted b"), b"a [redacted] b");
     }

@@ -67,7 +67,7 @@ fn live(config: Config, history: PanicHistory) -> ExitCode {
     }
 }
 
-/// Looks for faults, as well guarded as the agent: the key is the same, and a shell is started.
+/// Runs `doctor` with the same protection of the key as the agent, because it starts a shell.
 fn examine(json: bool) -> ExitCode {
     sys::process::harden();
     let config = Config::from_environment();
@@ -77,14 +77,14 @@ fn examine(json: bool) -> ExitCode {
     doctor::run(config, json)
 }
 
-/// To be called before the first thread: from here on no terminal of this user can read the key in /proc.
+/// Call it before the first thread: from here on no terminal of this user can read the key in /proc.
 fn scrub_key() -> Result<(), sys::environment::ScrubError> {
     sys::environment::scrub(API_KEY_VARIABLE)
 }
 
 fn print(text: &str) -> ExitCode {
     use std::io::Write as _;
-    // A reader that has gone away is no failure of ours.
+    // It is no failure if the reader has closed the pipe.
     let _ = writeln!(stdout(), "{}", text.trim_end());
     ExitCode::SUCCESS
 }

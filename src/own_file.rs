@@ -1,21 +1,21 @@
 //! Opens a file that the agent writes for its owner alone: the audit, the recording, its state; and reads small files.
 //!
-//! It does not trust what stands there. Where others may write to the directory, one of them may have put a symbolic
-//! link there, so that root writes into a file of his choice; a FIFO, so that opening it waits for ever; or a file of
-//! his own, to read and change what is written. It makes no directory but that of a file that it replaces.
+//! It does not trust an existing file. Another user who may write to the directory may have put there a symbolic link,
+//! so that root writes into a file of that user's choice; a FIFO, so that the open waits for ever; or a file that this
+//! user owns and can read. It creates no directory but that of a file that it replaces.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// Readable and writable by the owner, and by nobody else.
+/// Only the owner may read and write.
 const MODE: u32 = 0o600;
 
-/// Opens a file to append to, or makes it. Devices, such as `/dev/full`, are as good.
+/// Opens a file to append to it, or creates it. Devices, such as `/dev/full`, are allowed.
 ///
 /// # Errors
-/// The system refuses it; it is a symbolic link, or a FIFO that nobody reads; or it belongs to another user.
+/// The system refuses it; it is a symbolic link, or a FIFO without a reader; or another user owns it.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(MODE).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
@@ -57,7 +57,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let new = Path::new(&new);
-    // One of that name is left from a crash of a process that had our number.
+    // A process with our number left a file of this name when it crashed.
     let _ = fs::remove_file(new);
     let written = write_new(new, bytes).and_then(|()| fs::rename(new, path));
     if written.is_err() {
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_and_a_fifo_are_refused_and_nobody_waits() {
+    fn link_and_fifo_are_refused_without_waiting() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let [target, link, fifo] = ["target", "link", "fifo"].map(|name| directory.path().join(name));
         std::os::unix::fs::symlink(&target, &link).expect("a link");

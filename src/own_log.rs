@@ -1,8 +1,8 @@
 //! Keeps the agent's own log file short: renames it to `.1` at a length, and opens it again.
 //!
-//! Only a file that is standard error is touched, and only where nobody else looks after it:
-//! `~/.sindri/logs/draupnir.log`, or any once `SINDRI_AGENT_LOG_MAX` is set. It must be a regular file of this user
-//! with one link. All calls here are off the loop's thread, because they may hang. Sizes are in bytes.
+//! It renames only the file that is standard error, and only if no other program rotates it:
+//! `~/.sindri/logs/draupnir.log`, or any file once `SINDRI_AGENT_LOG_MAX` is set. It must be a regular file of this
+//! user with one link. All calls run off the loop's thread, because they may hang. Sizes are in bytes.
 
 use rustix::fs::{FileType, Stat, fstat};
 use std::fs::{self, OpenOptions, Permissions};
@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// At this length the file is renamed where nothing else is configured: days of ordinary life, small beside any disk.
+/// The default length at which the file is renamed: days of ordinary logging, small beside any disk.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 
 /// The log of an agent that Sindri has started, below the home directory.
@@ -19,7 +19,7 @@ const OWN_LOG: &str = ".sindri/logs/draupnir.log";
 /// The log file, once it is known.
 #[derive(Debug)]
 pub(crate) enum OwnLog {
-    /// Nothing was looked at yet.
+    /// Standard error was not looked at yet.
     Unknown {
         /// The home directory of the agent's user.
         home: Option<PathBuf>,
@@ -33,7 +33,7 @@ pub(crate) enum OwnLog {
         /// The length at which it is renamed.
         bytes_max: u64,
     },
-    /// It is something else, or is no longer ours to rename.
+    /// Standard error is another kind of file, or another program has renamed it.
     Foreign,
 }
 
@@ -59,7 +59,7 @@ impl OwnLog {
         if u64::try_from(open.st_size).unwrap_or(0) < *bytes_max {
             return;
         }
-        // Another program may have renamed it meanwhile; then it is that program's to look after.
+        // Another program may have renamed it meanwhile, and then rotates it.
         if !is_at(&open, path) || replace(path, open.st_mode).is_err() {
             *self = Self::Foreign;
         }
@@ -68,7 +68,7 @@ impl OwnLog {
 
 /// Whether standard error is a file to keep short.
 fn find(home: Option<&Path>, bytes_max: Option<u64>) -> Option<OwnLog> {
-    // A pipe or a terminal needs no look at any file system, which may hang.
+    // For a pipe or a terminal it touches no file system, which may hang.
     let open = own_file()?;
     let path = path_of_standard_error()?;
     let configured = bytes_max.filter(|_| is_at(&open, &path));
@@ -115,7 +115,7 @@ fn replace(path: &Path, mode: rustix::fs::RawMode) -> io::Result<()> {
     fs::rename(path, &previous)?;
     let replaced = open_new(path, u32::from(mode) & 0o777);
     if replaced.is_err() {
-        // Lines go on to where they went; the name should, too.
+        // Lines still go to the old file, so it gets its name back.
         let _ = fs::rename(&previous, path);
     }
     replaced

@@ -1,6 +1,6 @@
-//! `sindri-agent replay <file>`: runs a recording through the machine and says where the orders first differ.
+//! `sindri-agent replay <file>`: runs a recording through the machine and prints where the orders first differ.
 //!
-//! It judges nothing itself; [`draupnir_fsm::scenario`] does.
+//! [`draupnir_fsm::scenario`] compares them.
 
 use crate::agent::Text;
 use draupnir_fsm::scenario;
@@ -11,14 +11,14 @@ use std::process::ExitCode;
 /// The longest file that is read, in bytes: twice what a recording may be.
 const FILE_BYTES_MAX: u64 = 128 << 20;
 
-/// Replays `file`: 0 if the machine does today what is written, 1 if not or if the file is none.
+/// Replays `file`: 0 if the machine gives the recorded orders, 1 if not or if the file is no recording.
 pub fn run(file: &Path, out: &mut impl Write) -> ExitCode {
-    let told = match replayed(file) {
+    let printed = match replayed(file) {
         Ok(path) => writeln!(out, "{}: as recorded, {} outputs\n{path}", file.display(), path.outputs).map(|()| true),
         Err(problem) => writeln!(out, "{}: {problem}", file.display()).map(|()| false),
     };
-    // Somebody who does not read the answer gets it as the exit status all the same.
-    if told.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    // If the output cannot be written, the exit status still has the answer.
+    if printed.unwrap_or(false) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replayed(file: &Path) -> Result<scenario::Path, Box<dyn std::error::Error>> {

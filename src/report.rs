@@ -1,4 +1,4 @@
-//! The one channel by which the modules that do things tell the loop what happened.
+//! The one channel through which the modules report to the loop.
 //!
 //! It is bounded: a module waits while the channel is full, and reads nothing meanwhile. The loop never waits for a
 //! module, so there is no deadlock.
@@ -10,7 +10,7 @@ use async_channel::{Receiver, Sender};
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
 pub const REPORTS_MAX: usize = 64;
 
-/// What any module tells the loop.
+/// A report from any module.
 #[derive(Debug)]
 pub enum Report {
     /// From the link.
@@ -63,14 +63,14 @@ impl From<command::Report> for Report {
     }
 }
 
-/// The sending end: each module has one, and puts its own kind of report in.
+/// The sending end: each module has one and sends its own kind of report.
 #[derive(Clone, Debug)]
 pub struct Reporter {
     sender: Sender<Report>,
 }
 
 impl Reporter {
-    /// Tells the loop, waiting while it is behind. A loop that is gone is told nothing.
+    /// Sends a report to the loop and waits while the channel is full. Drops the report if the loop has ended.
     pub async fn report(&self, report: impl Into<Report>) {
         // The loop drops the channel only when the process ends.
         let _ = self.sender.send(report.into()).await;

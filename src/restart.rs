@@ -1,10 +1,9 @@
-//! What a panic leads to: a line in the log, and the same program again in the same process.
+//! Logs a panic and starts the same program again in the same process.
 //!
-//! Release builds abort on a panic: to unwind instead, task by task, would cost 366 KB of the binary, more than a tenth
-//! of it. So the hook starts the program in place, with the same number for whoever supervises it. The shells and
-//! commands of the old life are killed: the new one knows nothing of them. A program that panics again and again is
-//! left to the supervisor, which can wait longer than we should. It does not catch what is no panic: a signal from the
-//! kernel.
+//! Release builds abort on a panic: to unwind instead would cost 366 KB of the binary, more than a tenth of it. So the
+//! panic hook replaces the program by itself with exec, and a supervisor sees the same process id. It kills the shells
+//! and commands of the old program, which the new one does not know. After repeated panics the process exits, and the
+//! supervisor decides when to start it again. A signal from the kernel, such as SIGSEGV, is no panic and is not caught.
 
 use crate::config::Secret;
 use draupnir_fsm::driver::PanicHistory;
@@ -13,16 +12,16 @@ use std::panic::PanicHookInfo;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The variable by which one life tells the next: how many lives have ended in a panic, and when the first did.
+/// The variable that one program hands to the next: how many have ended in a panic, and when the first did.
 const VARIABLE: &str = "SINDRI_AGENT_PANICS";
 
-/// The variable that the agent has erased and its next life needs.
+/// The variable that the agent has erased and the next program needs.
 const KEY_VARIABLE: &str = crate::config::API_KEY_VARIABLE;
 
 /// The longest message of a panic that is logged, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 1_024;
 
-/// Reads what the process before this one left, and removes it so that no child sees it. To be called from `main`,
+/// Reads the variable from the program before this one and removes it, so that no child sees it. Call it from `main`,
 /// before any thread is started.
 pub fn take_history() -> PanicHistory {
     let left = std::env::var(VARIABLE).ok();
@@ -38,11 +37,11 @@ fn read_history(text: &str) -> Option<PanicHistory> {
     Some(PanicHistory { panics: panics.parse().ok()?, first_unix_s: first_unix_s.parse().ok()? })
 }
 
-/// Lets every panic from now on start the program again, which needs the key again.
+/// Installs the panic hook that starts the program again with the key.
 pub fn on_panic(history: PanicHistory, key: Secret) {
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
-        // What else waits to be written says what led to it.
+        // The lines that still wait may show what led to the panic.
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let Some(history) = history.after_panic(unix_s) else {
@@ -62,7 +61,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     crate::logging::write_line(&line.to_string());
 }
 
-/// Replaces this program by itself; comes back only with an error.
+/// Replaces this program by itself; returns only with an error.
 fn reexec(history: PanicHistory, key: &Secret) -> std::io::Error {
     use std::os::unix::process::CommandExt as _;
     let mut arguments = std::env::args_os();
@@ -77,7 +76,7 @@ fn reexec(history: PanicHistory, key: &Secret) -> std::io::Error {
         .exec()
 }
 
-/// On Linux the very file that runs, even if another has been put in its place since.
+/// On Linux the file that runs, even if another has replaced it at its path.
 #[cfg(target_os = "linux")]
 fn own_program(name: &OsString) -> OsString {
     let link = "/proc/self/exe";
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_one_life_leaves_the_next_one_reads() {
+    fn panic_history_survives_a_restart() {
         assert_eq!(read_history("3@77"), Some(PanicHistory { panics: 3, first_unix_s: 77 }));
         for nonsense in ["", "3", "x@1", "1@", "-1@5"] {
             assert_eq!(read_history(nonsense), None, "{nonsense:?}");

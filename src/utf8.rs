@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_become_no_character_passes() {
+    fn invalid_bytes_pass_unchanged() {
         for garbage in [
             b"\xff".as_slice(),
             b"\x80",

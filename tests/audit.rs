@@ -78,8 +78,8 @@ fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
     console.browser().create("s", 80, 24);
     let closed = console.closed("s");
     assert_eq!(closed["reason"], "audit_unavailable", "{closed}");
-    let told = console.event("error");
-    assert_eq!(told.payload()["metadata"]["source"], "audit");
+    let event = console.event("error");
+    assert_eq!(event.payload()["metadata"]["source"], "audit");
     let beats = console.frames("heartbeat").len();
     console.nth_frame(beats + 3, "heartbeat");
     assert!(!agent.home().path().join("ran").exists());

@@ -29,7 +29,7 @@ fn duration_ms(result: &Value) -> u64 {
 fn is_gone(file: &Path) -> bool {
     let text = std::fs::read_to_string(file).expect("the command wrote its number");
     let pid = rustix::process::Pid::from_raw(text.trim().parse().expect("a number")).expect("not 0");
-    // One that nobody has reaped yet, since its parent went first, is gone too.
+    // An orphan that PID 1 has not reaped yet counts as gone, too.
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     rustix::process::test_kill_process(pid).is_err() || stat.contains(") Z ")
 }
@@ -41,7 +41,7 @@ fn goes(console: &Console, file: &Path) {
 }
 
 #[test]
-fn a_timeout_ends_the_group_and_tells_what_was_printed() {
+fn timeout_ends_the_group_and_keeps_its_output() {
     let (console, agent) = start();
     let result = run(&console, "t", "echo $$ > ~/pid; echo early; sleep 60 & sleep 60; echo late", 300);
     assert_eq!(result["exit_code"], 124);
@@ -55,7 +55,7 @@ fn a_timeout_ends_the_group_and_tells_what_was_printed() {
 }
 
 #[test]
-fn what_ignores_sigterm_is_killed_two_seconds_later() {
+fn command_ignoring_sigterm_is_killed_after_2_s() {
     let (console, agent) = start();
     let line = "trap '' TERM; echo $$ > ~/pid; echo still; while :; do sleep 0.1; done";
     let result = run(&console, "t", line, 200);
@@ -68,7 +68,7 @@ fn what_ignores_sigterm_is_killed_two_seconds_later() {
 }
 
 #[test]
-fn what_cleans_up_at_sigterm_has_the_time_to() {
+fn command_has_time_to_clean_up_at_sigterm() {
     let (console, agent) = start();
     let line = "trap 'sleep 0.5; echo clean; exit 0' TERM; echo up; sleep 60 & wait";
     let result = run(&console, "t", line, 300);
@@ -129,8 +129,8 @@ fn a_cancel_ends_it_like_a_timeout() {
     let result = console.result("c");
     assert_eq!((&result["exit_code"], &result["cancelled"]), (&json!(130), &json!(true)));
     assert_eq!((&result["stdout"], &result["timed_out"]), (&json!("up\n"), &Value::Null));
-    // Of what is over, or was never there, nothing comes.
-    console.browser().cancel("c").cancel("nobody");
+    // To cancel an ended or an unknown command has no effect.
+    console.browser().cancel("c").cancel("unknown");
     for id in [json!(null), json!(5), json!("")] {
         let payload = json!({"command_id": id});
         console.browser().send(&json!({"protocol_version": "1.0", "type": "command:cancel", "payload": payload}));
@@ -157,17 +157,21 @@ fn drain_delivers_results_before_the_close_frame() {
         browser.dispatch(&format!("filler {number}"), "sleep 60");
     }
     browser.dispatch("waits", "touch ~/ran");
-    // The answer to what cannot run comes when everything before it was taken in.
+    // The agent answers a malformed dispatch after it has handled everything before it.
     browser.dispatch_with("malformed", &json!({"command": 1}));
     console.result("malformed");
     agent.signal(Signal::TERM);
-    let told = |id: &str| {
+    let result_of = |id: &str| {
         let result = console.result(id);
         (result["exit_code"].clone(), result["cancelled"].clone(), result["stdout"].clone())
     };
-    assert_eq!(told("quick"), (json!(7), Value::Null, json!("up\ndone\n")), "what ends by itself is not stopped");
-    assert_eq!(told("yields"), (json!(143), json!(true), json!("up\n")));
-    assert_eq!(told("stubborn"), (json!(137), json!(true), json!("up\n")));
+    assert_eq!(
+        result_of("quick"),
+        (json!(7), Value::Null, json!("up\ndone\n")),
+        "the drain does not stop a command that ends by itself"
+    );
+    assert_eq!(result_of("yields"), (json!(143), json!(true), json!("up\n")));
+    assert_eq!(result_of("stubborn"), (json!(137), json!(true), json!("up\n")));
     assert_eq!(console.result("waits")["reason"], "draining");
     assert!(agent.wait_exit(DRAIN_MAX).success());
     let (code, _) = console.close_frame();

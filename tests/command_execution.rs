@@ -120,7 +120,7 @@ fn malformed_variables_are_named_and_nothing_runs() {
 }
 
 #[test]
-fn the_working_directory_is_home_or_the_one_that_was_named() {
+fn working_directory_is_home_or_the_named_one() {
     let (console, agent) = start();
     let home = agent.home().path().display().to_string();
     assert_eq!(console.browser().run("pwd; echo $PWD")["stdout"], format!("{home}\n{home}\n"));
@@ -134,7 +134,7 @@ fn the_working_directory_is_home_or_the_one_that_was_named() {
 }
 
 #[test]
-fn the_exit_code_tells_how_it_ended() {
+fn exit_code_shows_exit_or_signal() {
     let (console, agent) = start();
     for (line, code) in [("exit 0", 0), ("exit 255", 255), ("kill -9 $$", 137), ("kill -TERM $$", 143)] {
         assert_eq!(console.browser().run(line)["exit_code"], code, "{line}");

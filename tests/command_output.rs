@@ -1,4 +1,4 @@
-//! What a result tells of the output of a command: text, bounded, with its end; and the output of a streamed command on
+//! The output of a command in its result: text, bounded, with its end; and the output of a streamed command on
 //! its way.
 
 mod support;
@@ -113,7 +113,7 @@ fn large_streamed_output_is_whole_before_its_result() {
 }
 
 #[test]
-fn nobody_is_sent_output_who_did_not_ask() {
+fn output_goes_only_to_streamed_commands() {
     let (console, agent) = start();
     for fields in [json!({}), json!({"stream": false}), json!({"stream": null})] {
         let mut fields = fields;

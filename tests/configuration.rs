@@ -1,4 +1,4 @@
-//! What the agent's command line and environment do: help, version, and every mistake told at once.
+//! The agent's command line and environment: help, version, and all mistakes reported at once.
 
 mod support;
 
@@ -67,7 +67,7 @@ fn unknown_flag_names_the_nearest_known_one() {
 }
 
 #[test]
-fn what_is_required_is_asked_for() {
+fn missing_required_variables_are_named() {
     let output = Setup::alone().output();
     assert_eq!(output.status.code(), Some(78));
     let said = said(&output);
@@ -82,7 +82,7 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn all_problems_are_told_at_once_each_with_its_value() {
+fn all_problems_are_reported_with_their_values() {
     let wrong = [
         ("SINDRI_CONSOLE_URL", "ftp://console.example.com"),
         ("SINDRI_INSTANCE_ID", "two words"),
@@ -101,7 +101,7 @@ fn all_problems_are_told_at_once_each_with_its_value() {
 }
 
 #[test]
-fn the_key_is_told_in_no_problem() {
+fn no_problem_shows_the_key() {
     // `Setup` checks that the key is in neither output.
     for url in [format!("ftp://{KEY}.example.com"), format!("https://user:{KEY}@console.example.com")] {
         let output = Setup::alone().key(KEY).env("SINDRI_CONSOLE_URL", url).env("SINDRI_AGENT_TAGS", KEY).output();

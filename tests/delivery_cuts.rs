@@ -270,7 +270,7 @@ fn text(blocks: u64, seed: u64) -> String {
     text
 }
 
-/// A terminal whose program writes nothing but what it is told to.
+/// A terminal whose program writes only the output of the script.
 fn open_terminal(console: &Console, script: &str) {
     console.browser().create_with("s1", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
     console.wait_stream("s1", "a prompt", |stream| stream.end > 0);
@@ -344,8 +344,8 @@ fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
 }
 
 #[test]
-fn a_flood_over_cuts_tells_what_it_lost() {
-    const NAME: &str = "a_flood_over_cuts_tells_what_it_lost";
+fn flood_over_cuts_reports_lost_bytes() {
+    const NAME: &str = "flood_over_cuts_reports_lost_bytes";
     const FLOOD_CUTS: usize = 4;
     if std::env::var_os("DRAUPNIR_QUICK").is_some() {
         return skip(NAME, "quick: reconnects take their time");
@@ -387,10 +387,10 @@ fn a_flood_over_cuts_tells_what_it_lost() {
     }
     // The agent counts what it discarded without an acknowledgement; some of that the console may have had.
     let lost = |line: &support::Line| line.value["fields"]["lost_bytes"].as_u64().or(line.value["lost_bytes"].as_u64());
-    let told: u64 = agent.log().lines().iter().filter_map(lost).sum();
-    assert!(told >= missing, "{told} bytes told of, {missing} missing");
+    let reported: u64 = agent.log().lines().iter().filter_map(lost).sum();
+    assert!(reported >= missing, "{reported} bytes reported as lost, {missing} missing");
     let event = console.wait("an event", |record| !record.payload()["metadata"]["lost_bytes"].is_null());
     assert_eq!(event.payload()["event_type"], "error");
-    println!("{missing} bytes missing in {} gaps, {told} told of", stream.gaps.len());
+    println!("{missing} bytes missing in {} gaps, {reported} reported as lost", stream.gaps.len());
     agent.drain();
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{Agent, skip};
 
-/// By how much the agent may grow while nobody reads.
+/// By how much the agent may grow while the console does not read.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
 /// What a slow link carries in a second.
@@ -77,8 +77,8 @@ fn flood_between(view: &View, ends: impl Fn(&Record) -> bool) -> Vec<u64> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_console_that_reads_nothing_for_a_minute_costs_no_memory() {
-    const NAME: &str = "a_console_that_reads_nothing_for_a_minute_costs_no_memory";
+fn console_not_reading_for_a_minute_costs_no_memory() {
+    const NAME: &str = "console_not_reading_for_a_minute_costs_no_memory";
     if std::env::var_os("DRAUPNIR_QUICK").is_some() {
         return skip(NAME, "quick: it takes the minute that it speaks of");
     }
@@ -87,7 +87,7 @@ fn a_console_that_reads_nothing_for_a_minute_costs_no_memory() {
     open(&console, "flood");
     flood(&console, "flood");
     let before = agent.process().resident_bytes();
-    // Whatever the agent does about it, nobody answers for a minute.
+    // The console answers no upgrade for a minute.
     console.answer_upgrades(Some(Upgrade::hang()));
     let link = console.link();
     link.stall();
@@ -143,7 +143,7 @@ fn flood_on_a_slow_link_ends_soon_after_ctrl_c() {
     let (console, agent) = start("1");
     open(&console, "quiet");
     flood_slowly(&console, 700_000);
-    // Somebody else is heard meanwhile.
+    // Another terminal still gets its turn.
     let from_now = console.from_now();
     echo(&console, "quiet", "other");
     let is_quiet = |record: &Record| record.kind() == "terminal:output" && record.payload()["session_id"] == "quiet";
@@ -197,7 +197,7 @@ fn half_open_link_is_noticed_and_its_messages_resent() {
             && record.payload()["metadata"]["cause"] == "pong_timeout"
     };
     from_now.wait("why", is_disconnect);
-    // Its result was written to the half-open link, where nobody read it.
+    // Its result was written to the half-open link, and the console did not read it there.
     assert_eq!(console.on(attached.connection).result("waits")["stdout"], "went\n");
     agent.drain();
 }

@@ -1,6 +1,6 @@
-//! What the console can do to an acknowledgement, and what the agent keeps while there is nobody to tell: repeats and
-//! forgeries count for nothing, withheld ones mean that everything comes again, and a message that brings the console's
-//! connection down does so three times at most.
+//! Acknowledgements, and what the agent keeps while no console is connected. The agent ignores repeated and forged
+//! acknowledgements. Without one it sends everything again, and a message after which the console drops the connection
+//! three times at most.
 
 mod support;
 
@@ -52,7 +52,7 @@ fn acknowledged_messages_are_not_resent_after_two_pongs() {
 }
 
 #[test]
-fn pongs_that_nobody_asked_for_acknowledge_nothing() {
+fn unsolicited_pongs_acknowledge_nothing() {
     let console = Console::start(Personality::designed().greeting(Greeting::Attached));
     console.answer_upgrade(Upgrade::usual().pongs(Pongs::Withheld));
     let agent = Agent::spawn(&console, &[]);
@@ -78,14 +78,14 @@ fn pongs_that_nobody_asked_for_acknowledge_nothing() {
 }
 
 #[test]
-fn a_console_that_answers_no_ping_gets_everything_again() {
+fn console_without_pongs_gets_everything_again() {
     let (console, agent) = start();
     let first = console.link();
     first.pongs(Pongs::Withheld);
     for number in 0..20 {
         console.browser().run(&format!("echo {number}"));
     }
-    // The link is given up by its deadline; nobody resets it.
+    // The agent gives up the link at its deadline; the console does not reset it.
     let attached = |record: &Record| matches!(record.what, What::Attached) && record.connection > first.number();
     let second = console.within(NEXT_LINK).wait("the next link", attached).connection;
     let mut places = Vec::new();
@@ -122,7 +122,7 @@ fn offline_events_arrive_in_order_with_their_own_time() {
     console.ended(link.number());
     std::fs::write(home.join("second"), "go\n").expect("it waits");
     let refused = |record: &Record| matches!(record.what, What::Upgrade(_)) && record.connection > link.number();
-    let refused = console.within(NEXT_LINK).wait("a dial while nobody listens", refused);
+    let refused = console.within(NEXT_LINK).wait("a dial that the console refuses", refused);
     std::fs::write(home.join("first"), "go\n").expect("it waits");
     console.within(NEXT_LINK).after(&refused).wait("another", |record| matches!(record.what, What::Upgrade(_)));
     console.answer_upgrades(None);
@@ -132,9 +132,9 @@ fn offline_events_arrive_in_order_with_their_own_time() {
     let disconnect = console.event("disconnect");
     let connect = console.nth(2, "the second connect", |record| record.payload()["event_type"] == "connect");
     assert!(disconnect.seq < second.seq && first.seq < connect.seq.max(first.seq + 1));
-    let told = disconnect.payload()["timestamp"].as_str().expect("a time").to_owned();
+    let happened = disconnect.payload()["timestamp"].as_str().expect("a time").to_owned();
     let later = connect.payload()["timestamp"].as_str().expect("a time").to_owned();
-    assert!(told < later, "{told} is when it happened, not when it was told ({later})");
+    assert!(happened < later, "{happened} is when it happened, not when it was sent ({later})");
     assert!(connect.payload()["metadata"]["offline_ms"].as_u64() > Some(0));
     // State is not queued: the new link begins with one registration and one heartbeat.
     let on = console.on(connect.connection);
@@ -144,7 +144,7 @@ fn offline_events_arrive_in_order_with_their_own_time() {
 }
 
 #[test]
-fn what_found_no_room_offline_is_counted_and_told() {
+fn events_dropped_offline_are_counted_and_reported() {
     let (console, agent) = start();
     let browser = console.browser();
     let home = agent.home().path().to_owned();
@@ -165,11 +165,11 @@ fn what_found_no_room_offline_is_counted_and_told() {
         agent.log().wait(support::WAIT_MAX, |line| line["message"] == "command ended" && line["command"] == command);
     }
     console.answer_upgrades(None);
-    let told = |record: &Record| record.kind() == "event" && record.payload()["metadata"]["source"] == "delivery";
-    let told = console.within(NEXT_LINK).wait("what was dropped", told);
-    assert_eq!(told.payload()["event_type"], "error");
-    let lost = told.payload()["metadata"]["events"].as_u64().expect("a number");
-    assert!(lost >= 1, "results displace events: {}", told.raw());
+    let is_it = |record: &Record| record.kind() == "event" && record.payload()["metadata"]["source"] == "delivery";
+    let event = console.within(NEXT_LINK).wait("what was dropped", is_it);
+    assert_eq!(event.payload()["event_type"], "error");
+    let lost = event.payload()["metadata"]["events"].as_u64().expect("a number");
+    assert!(lost >= 1, "results displace events: {}", event.raw());
     // Every command has its answer, shortened where need be.
     for name in &names {
         console.wait("its result", |record| is_result_of(record, name));

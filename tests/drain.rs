@@ -1,4 +1,4 @@
-//! How the agent ends: told once it drains and leaves with status 0, told twice it leaves at once; whatever hangs.
+//! SIGTERM: at the first the agent drains and exits with status 0, at the second it exits at once, whatever hangs.
 
 mod support;
 
@@ -31,10 +31,10 @@ fn recorded(console: &Console) -> (Agent, Home) {
 fn drained_for_ms(home: &Home) -> u64 {
     let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
     let steps: Vec<Value> = life.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let told = steps.iter().find(|step| support::has_input(step, "shutdown_requested")).expect("SIGTERM is in it");
+    let asked = steps.iter().find(|step| support::has_input(step, "shutdown_requested")).expect("SIGTERM is in it");
     let last = steps.last().expect("there is a last step");
     assert_eq!(last["state"], "stopped");
-    last["at_ms"].as_u64().expect("a time") - told["at_ms"].as_u64().expect("a time")
+    last["at_ms"].as_u64().expect("a time") - asked["at_ms"].as_u64().expect("a time")
 }
 
 fn is_draining(line: &Value) -> bool {
@@ -92,7 +92,7 @@ fn before_the_greeting_it_says_what_it_has_and_closes() {
 }
 
 #[test]
-fn a_console_that_hangs_holds_it_up_for_four_seconds_at_most() {
+fn hanging_console_delays_the_exit_by_4_s_at_most() {
     let console = Console::start(Personality::production());
     let (agent, home) = recorded(&console);
     console.event("connect");
@@ -123,7 +123,7 @@ fn a_second_signal_ends_it_at_once_with_its_own_status() {
 }
 
 #[test]
-fn what_runs_is_ended_and_its_end_is_told_before_the_close() {
+fn drain_reports_all_ends_before_the_close_frame() {
     let (console, agent) = connected();
     console.browser().create("s1", 80, 24).input("s1", b"echo r''eady\r");
     console.wait_text("s1", "ready");
@@ -134,8 +134,8 @@ fn what_runs_is_ended_and_its_end_is_told_before_the_close() {
     assert_eq!(result["cancelled"], true, "{result}");
     assert!(console.closed("s1")["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     let closed = console.wait("the close frame", |record| matches!(record.what, What::Closed(..)));
-    let told = |record: &Record| ["command:result", "terminal:closed"].contains(&record.kind());
-    assert!(console.all(told).iter().all(|record| record.seq < closed.seq));
+    let is_end = |record: &Record| ["command:result", "terminal:closed"].contains(&record.kind());
+    assert!(console.all(is_end).iter().all(|record| record.seq < closed.seq));
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn a_restart_with_a_remembered_id_is_no_deploy() {
 }
 
 #[test]
-fn a_disconnect_is_told_after_the_reconnect_with_its_cause() {
+fn disconnect_is_sent_after_reconnect_with_cause() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[FAST]);
     let first = console.event("connect");
@@ -94,15 +94,15 @@ fn the_attempts_and_the_time_without_a_link_are_counted() {
 }
 
 #[test]
-fn a_drain_tells_of_itself_before_the_close() {
+fn drain_sends_disconnect_before_the_close_frame() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
     console.event("connect");
     agent.drain();
-    let told = console.event("disconnect");
-    assert_eq!(told.payload()["metadata"]["cause"], "shutdown");
+    let event = console.event("disconnect");
+    assert_eq!(event.payload()["metadata"]["cause"], "shutdown");
     let closed = console.wait("the close frame", |record| matches!(record.what, What::Closed(..)));
-    assert!(told.seq < closed.seq);
+    assert!(event.seq < closed.seq);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn failing_capability_is_one_error_a_minute() {
     let error = console.event("error");
     assert_eq!(error.payload()["eventType"], "ERROR");
     assert!(error.payload()["message"].as_str().is_some_and(|text| !text.is_empty()));
-    // Another cause is told all the same, and by then whatever was told of the first has come.
+    // Another cause is still reported; by then every report of the first has arrived.
     console.link().send_text("no JSON");
     let is_of =
         |source: &str, record: &Record| record.kind() == "event" && record.payload()["metadata"]["source"] == source;
@@ -127,7 +127,7 @@ fn failing_capability_is_one_error_a_minute() {
 }
 
 #[test]
-fn ids_tell_events_apart() {
+fn events_have_distinct_ids() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     for _ in 0..2 {
         let view = console.from_now();

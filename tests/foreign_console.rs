@@ -129,8 +129,8 @@ fn restarted_console_process_is_found_again() {
     let next = Foreign::start(&python, Some(port));
     let upgrade = next.said.wait(RECONNECT_MAX, |line| line["is"] == "upgrade");
     assert_eq!(upgrade["headers"]["X-Instance-ID"], format!("foreign-{}", support::INSTANCE_ID));
-    let told = next.said.wait(WAIT_MAX, |line| line["frame"]["payload"]["event_type"] == "disconnect");
-    assert!(told["frame"]["payload"]["metadata"]["cause"].is_string(), "{told}");
+    let event = next.said.wait(WAIT_MAX, |line| line["frame"]["payload"]["event_type"] == "disconnect");
+    assert!(event["frame"]["payload"]["metadata"]["cause"].is_string(), "{event}");
     next.frame(1, "heartbeat");
     assert_eq!(next.said.count(|line| line["is"] == "registration"), 0, "the id was remembered");
     agent.drain();

@@ -39,7 +39,7 @@ fn nothing_is_said_before_the_greeting() {
 }
 
 #[test]
-fn a_console_that_never_greets_hears_everything_all_the_same() {
+fn console_without_first_message_gets_everything() {
     let console = Console::start(Personality::designed());
     let agent = Agent::spawn(&console, &[]);
     let opened_ms = opened_at_ms(&console);

@@ -13,7 +13,7 @@ mod stranger;
 use draupnir_console::{Console, Personality};
 use group::Group;
 use std::process::Command;
-use stranger::{STRANGER, as_somebody, as_stranger};
+use stranger::{STRANGER, as_limited_user, as_stranger};
 use support::{Agent, Setup, skip};
 
 /// The agent behind a wrapper of these words, with a heartbeat five times a second.
@@ -81,9 +81,9 @@ fn without_descriptors_it_warns_and_dials_once_it_can() {
     console.wait_text("s", "ready");
     limit_descriptors(&agent, "4");
     console.link().reset();
-    let told = agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.contains("Too many open files")));
-    assert_eq!(told["level"], "WARN", "{told}");
-    assert!(told["message"].as_str().is_some_and(|text| text.contains("this machine could not open a connection")));
+    let line = agent.wait_log(|line| line["message"].as_str().is_some_and(|text| text.contains("Too many open files")));
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert!(line["message"].as_str().is_some_and(|text| text.contains("this machine could not open a connection")));
     limit_descriptors(&agent, "1024");
     console.connection(2);
     assert_beats(&console);
@@ -103,11 +103,11 @@ fn without_proc_everything_but_its_figures_works() {
     console.browser().create("s", 80, 24).input("s", b"echo o''n; exit 3\n");
     assert_eq!(console.closed("s")["exit_code"], 3);
     console.frame("metrics");
-    // It says so once, however many heartbeats and metrics have gone without.
+    // One warning for all heartbeats and metrics without figures.
     let message = "figures are 0 because this machine does not tell them";
     let warnings = |line: &serde_json::Value| line["level"] == "WARN" && line["message"] == message;
-    let told = agent.wait_log(warnings);
-    assert!(told["metadata"].to_string().contains("processors, memory, file systems"), "{told}");
+    let warning = agent.wait_log(warnings);
+    assert!(warning["metadata"].to_string().contains("processors, memory, file systems"), "{warning}");
     let event = console.event("error");
     let metadata = &event.payload()["metadata"];
     let expected = (&"metrics".into(), &"processors, memory, file systems".into());
@@ -134,9 +134,9 @@ fn without_a_way_to_terminals_commands_go_on() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written_costs_one_warning() {
+fn read_only_state_directory_is_one_warning() {
     let console = Console::start(Personality::production());
-    let test = "a_state_directory_that_cannot_be_written_costs_one_warning";
+    let test = "read_only_state_directory_is_one_warning";
     let Some(agent) = mounted(test, &console, &["mount -t tmpfs -o ro none \"$HOME\""]) else { return };
     agent.wait_log(|line| {
         line["level"] == "WARN"
@@ -175,8 +175,8 @@ fn full_disk_ends_only_the_recording_and_the_identity_file() {
     let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
     let life = setup.home_path().join("life.jsonl");
     let agent = namespace::mounted(setup.env("SINDRI_AGENT_RECORD", life), &FULL_HOME).spawn();
-    for told in ["state directory not writable; instance id will not survive a restart", "recording not started"] {
-        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == told);
+    for text in ["state directory not writable; instance id will not survive a restart", "recording not started"] {
+        agent.wait_log(|line| line["level"] == "WARN" && line["message"] == text);
     }
     assert_eq!(console.browser().run("echo x >~/x || echo full")["stdout"], "full\n");
     console.browser().create("s", 80, 24).input("s", b"echo o''n\n");
@@ -187,8 +187,8 @@ fn full_disk_ends_only_the_recording_and_the_identity_file() {
 }
 
 #[test]
-fn a_disk_that_fills_up_ends_the_recording_behind_a_whole_line() {
-    const TEST: &str = "a_disk_that_fills_up_ends_the_recording_behind_a_whole_line";
+fn full_disk_ends_the_recording_after_a_whole_line() {
+    const TEST: &str = "full_disk_ends_the_recording_after_a_whole_line";
     if !namespace::is_possible() {
         return skip(TEST, "no mount namespace can be had here");
     }
@@ -290,8 +290,8 @@ fn without_a_home_shells_and_commands_start_at_the_root() {
 }
 
 #[test]
-fn a_user_whom_the_system_does_not_know_is_served() {
-    const TEST: &str = "a_user_whom_the_system_does_not_know_is_served";
+fn agent_runs_as_a_user_without_a_name() {
+    const TEST: &str = "agent_runs_as_a_user_without_a_name";
     if !rustix::process::geteuid().is_root() {
         return skip(TEST, "only root can become another user");
     }
@@ -341,7 +341,7 @@ fn limit_processes(agent: &Agent, limit: &str) {
 #[test]
 fn without_new_processes_the_running_ones_go_on() {
     let console = Console::start(Personality::production());
-    let (setup, _program) = as_somebody(&console, &[]);
+    let (setup, _program) = as_limited_user(&console, &[]);
     let agent = setup.spawn();
     let browser = console.browser();
     browser.create("before", 80, 24).input("before", b"echo re''ady\n");
@@ -352,8 +352,8 @@ fn without_new_processes_the_running_ones_go_on() {
 
     let result = browser.run("echo never");
     assert_eq!((&result["reason"], &result["exit_code"]), (&"spawn_failed".into(), &126.into()), "{result}");
-    let told = result["stderr"].as_str().expect("text");
-    assert!(told.starts_with("cannot start a process: Resource temporarily unavailable"), "{told}");
+    let stderr = result["stderr"].as_str().expect("text");
+    assert!(stderr.starts_with("cannot start a process: Resource temporarily unavailable"), "{stderr}");
     let event = console.event("error");
     assert_eq!(event.payload()["metadata"]["source"], "command", "{}", event.raw());
     let from_now = console.from_now();
@@ -377,12 +377,12 @@ fn without_new_processes_the_running_ones_go_on() {
 #[test]
 fn without_a_thread_it_exits_with_a_clear_line() {
     let console = Console::start(Personality::production());
-    let (setup, _program) = as_somebody(&console, &["prlimit", "--nproc=1:"]);
+    let (setup, _program) = as_limited_user(&console, &["prlimit", "--nproc=1:"]);
     let agent = setup.spawn();
     assert!(!agent.wait_exit(support::WAIT_MAX).success(), "a supervisor must see that it failed");
     assert!(agent.log().wait_end(support::WAIT_MAX));
-    let told = agent.log().text();
-    assert!(told.contains("thread") && told.contains("Resource temporarily unavailable"), "{told}");
+    let text = agent.log().text();
+    assert!(text.contains("thread") && text.contains("Resource temporarily unavailable"), "{text}");
 }
 
 #[test]

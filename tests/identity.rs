@@ -97,7 +97,7 @@ fn forgotten_id_is_replaced_and_remembered() {
 }
 
 #[test]
-fn what_one_console_gave_is_not_told_to_another() {
+fn id_of_one_console_is_not_sent_to_another() {
     let (first, second, home) =
         (Console::start(Personality::production()), Console::start(Personality::designed()), Home::new());
     let (agent, id) = lives(&first, &home);

@@ -61,7 +61,7 @@ mod linux {
             return skip("linux::one_address_of_several_works", "no mount namespace can be had here");
         }
         let (home, console) = (Home::new(), named().start());
-        // Nobody listens on the others, and the one that works comes last.
+        // The other addresses refuse the connection; the one that works comes last.
         let hosts = file(
             &home,
             "hosts",
@@ -74,9 +74,9 @@ mod linux {
     }
 
     #[test]
-    fn a_family_that_swallows_everything_costs_no_attempt() {
-        const TEST: &str = "linux::a_family_that_swallows_everything_costs_no_attempt";
-        // The neighbour is known, and is nobody: no router ever says that it cannot be reached.
+    fn unreachable_address_family_costs_no_attempt() {
+        const TEST: &str = "linux::unreachable_address_family_costs_no_attempt";
+        // The neighbour's address is fixed but no host has it, so no router reports it as unreachable.
         let network = [
             "ip link add black type veth peer name void",
             "ip addr add 2001:db8::1/64 dev black nodad",
@@ -101,8 +101,8 @@ mod linux {
     }
 
     #[test]
-    fn a_resolver_that_hangs_is_asked_once() {
-        const TEST: &str = "linux::a_resolver_that_hangs_is_asked_once";
+    fn hanging_resolver_is_asked_once() {
+        const TEST: &str = "linux::hanging_resolver_is_asked_once";
         if std::env::var_os("DRAUPNIR_QUICK").is_some() {
             return skip(TEST, "quick: it waits until an attempt is given up");
         }
@@ -131,12 +131,13 @@ mod linux {
         assert!(registered["attempt"].as_u64().is_some_and(|attempt| attempt <= 3), "{registered}");
         // The loop, the reactor, one look-up, and the one that writes the log while there are lines.
         assert!(threads <= 4, "there were {threads} threads");
-        // One question for each family, for the look-up that hung; a later one may have followed it.
+        // One question for each family of the look-up that hung; a later look-up may have followed.
         assert_eq!(asked.try_iter().take_while(|late| !late).count(), 2);
         agent.drain();
     }
 
-    /// Answers no question until it is let go, then all of them: 127.0.0.1. Tells of each whether it came after that.
+    /// Holds all questions until it is released, then answers each with 127.0.0.1. Sends for each whether it came
+    /// later.
     fn serve_names(socket: UdpSocket, held: Receiver<()>) -> Receiver<bool> {
         let (tell, asked): (Sender<bool>, _) = channel();
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");

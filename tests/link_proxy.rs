@@ -82,8 +82,8 @@ fn tls_goes_through_a_proxy_that_demands_credentials() {
 }
 
 #[test]
-fn what_the_proxy_does_not_do_is_said() {
-    if !has_proxy("what_the_proxy_does_not_do_is_said") {
+fn failure_of_the_proxy_is_named() {
+    if !has_proxy("failure_of_the_proxy_is_named") {
         return;
     }
     let console = plain_console().start();
@@ -115,7 +115,7 @@ fn exceptions_are_reached_directly() {
 }
 
 #[test]
-fn a_proxy_that_is_none_is_a_mistake_in_the_configuration() {
+fn invalid_proxy_is_a_configuration_error() {
     let console = plain_console().start();
     for url in ["socks5://s3cret@127.0.0.1:1080", "http://u:s3cret@:99999"] {
         let agent = Setup::new(&console).env("HTTP_PROXY", url).spawn();
@@ -126,9 +126,9 @@ fn a_proxy_that_is_none_is_a_mistake_in_the_configuration() {
 }
 
 #[test]
-fn a_proxy_that_says_nothing_is_named() {
+fn silent_proxy_is_named() {
     if std::env::var_os("DRAUPNIR_QUICK").is_some() {
-        return skip("a_proxy_that_says_nothing_is_named", "quick: it waits until an attempt is given up");
+        return skip("silent_proxy_is_named", "quick: it waits until an attempt is given up");
     }
     let (silent, console) = (std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback"), plain_console().start());
     let address = silent.local_addr().expect("an address");

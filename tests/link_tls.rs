@@ -18,7 +18,7 @@ fn trusting(console: &Console, file: &Path) -> Setup {
     Setup::new(console).env("SINDRI_AGENT_CA_FILE", file)
 }
 
-/// Waits until the agent has said why it comes to nothing, and sees that the console was told nothing.
+/// Waits until the agent has logged these words, and checks that it has sent nothing to the console.
 #[track_caller]
 fn refused(setup: Setup, console: &Console, words: &str) {
     let agent = setup.spawn();
@@ -47,7 +47,7 @@ fn a_private_authority_is_trusted_in_both_versions_of_tls() {
 }
 
 #[test]
-fn a_certificate_that_is_not_trusted_is_named_and_told_nothing() {
+fn untrusted_certificate_is_named_and_gets_no_data() {
     let (authority, impostor, stranger) = (Authority::new(), Authority::new(), Authority::named("a stranger"));
     let both = rustls::DEFAULT_VERSIONS;
     let cases: [(TlsAcceptor, &str); 7] = [
@@ -99,7 +99,7 @@ fn the_variables_of_openssl_are_honoured() {
 }
 
 #[test]
-fn tls_and_clear_text_are_told_apart() {
+fn tls_and_clear_text_mix_up_is_named() {
     let plain = Console::start(draupnir_console::Personality::production());
     let url = plain.url().replace("http://", "https://");
     refused(Setup::new(&plain).env("SINDRI_CONSOLE_URL", url), &plain, "perhaps it speaks no TLS on this port");

@@ -66,8 +66,8 @@ fn only_listed_programs_run_and_never_a_shell_line() {
     agent.drain();
 }
 
-/// What a listed program finds around it is the owner's too, or a listed script would be a shell for whoever sets its
-/// environment, and a listed interpreter one for whoever feeds its standard input.
+/// The console chooses neither environment nor standard input of a listed program. Otherwise a listed script or
+/// interpreter would be a shell for the console.
 #[test]
 fn allowed_program_gets_only_its_arguments() {
     let console = Console::start(Personality::production());
@@ -100,7 +100,7 @@ fn allowed_program_gets_only_its_arguments() {
 }
 
 #[test]
-fn a_list_that_cannot_be_read_lets_nothing_run() {
+fn unreadable_list_lets_nothing_run() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_COMMANDS", "allow:/no/such/list")]);
     console.browser().dispatch_with("c", &json!({"command": "/bin/echo", "args": ["x"]}));
@@ -113,7 +113,7 @@ fn a_list_that_cannot_be_read_lets_nothing_run() {
 
 /// What is cut short in the middle of a line is another path: /bin/sh of /bin/shred, say.
 #[test]
-fn a_list_that_is_too_long_lets_nothing_run() {
+fn oversized_list_lets_nothing_run() {
     const LIST_BYTES_MAX: usize = 1 << 20;
     let console = Console::start(Personality::production());
     let list = tempfile::NamedTempFile::new().expect("a temporary file");

@@ -71,7 +71,7 @@ fn one_cause_is_one_warning_and_not_one_for_each_retry() {
 }
 
 #[test]
-fn a_key_that_the_console_echoes_is_not_in_the_log() {
+fn key_echoed_by_the_console_is_not_logged() {
     // `Agent` checks everything that was written when it is dropped.
     let console = Console::start(Personality::designed());
     let words = format!("the key {} is not one of ours", console.key());
@@ -171,7 +171,7 @@ fn other_long_logs_are_left_alone() {
 }
 
 #[test]
-fn nobody_who_reads_is_no_reason_to_stop() {
+fn closed_standard_error_does_not_stop_the_agent() {
     let console = Console::start(Personality::production());
     let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").program("/bin/sh").arg("-c");
     let agent = setup.arg(format!("exec {} 2>&-", support::agent_program().display())).spawn();

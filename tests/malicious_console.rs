@@ -211,7 +211,7 @@ fn commands_with_odd_surroundings() {
         let result = stage.console.result(&format!("at-{n}"));
         assert_eq!((&result["reason"], &result["exit_code"]), (&"spawn_failed".into(), &126.into()), "{result}");
     }
-    // What a child is told concerns the child alone.
+    // Variables for a child do not change the agent.
     let names = [
         "SINDRI_CONSOLE_URL=http://127.0.0.1:1",
         "SINDRI_AGENT_PANICS=9@9",

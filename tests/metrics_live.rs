@@ -136,10 +136,10 @@ fn hierarchies(unified: bool, controllers: &[&str]) -> Result<Vec<PathBuf>, Stri
     Ok(vec![root.to_path_buf()])
 }
 
-/// Holds on to as many bytes as it is told, one byte each of them written.
+/// Allocates and fills as many bytes as each line of standard input says.
 const HOLD: &str = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n  held = b'x' * int(line)\n  print('held', flush=True)\n";
 
-/// Runs on one processor without end once it is told, and says when it has had a little and a lot of its time.
+/// Uses one processor without end after a line of input, and prints when it has used 0.3 s and 3.6 s of its time.
 const BURN: &str = "import sys, time\nprint('ready', flush=True)\nsys.stdin.readline()\nfor used in 0.3, 3.6:\n  \
     while time.process_time() < used: pass\n  print(used, flush=True)\nwhile True: pass\n";
 
@@ -317,7 +317,7 @@ fn a_half_used_quota_in_a_unified_group() {
     }
 }
 
-/// Mounts what it is told, in a namespace of its own.
+/// Runs each line of standard input as a mount command, in its own namespace.
 const MOUNT: &str =
     "echo ready; while read -r line; do if eval \"$line\" >/dev/null 2>&1; then echo done; else echo failed; fi; done";
 
@@ -345,7 +345,7 @@ fn a_file_system_mounted_four_times_counts_once() {
     }
     let bind = "mount --bind a b && mount --bind a c && mkdir -p a/inner && mount --bind a/inner d && touch a/f g && mount --bind a/f g";
     assert_eq!(worker.tell(bind).as_deref(), Some("done"));
-    // It is the next sample that has it: the kernel told us that the mounts changed.
+    // The next sample has it: the kernel reports that the mounts have changed.
     let after = sampler.sample().disk;
     let ours: Vec<_> = after.iter().filter(|disk| disk.mount_point.starts_with(&place)).collect();
     assert_eq!(ours.len(), 1, "{ours:?}");

@@ -135,7 +135,7 @@ fn no_action_survives_a_native_key_in_any_place_or_spelling() {
     }
     assert_eq!(sent, 8 * 45 * 4);
     stage.settle();
-    // The session is as it was: nobody typed, resized or closed it; and the command was not cancelled.
+    // No frame typed into, resized or closed the session, and none cancelled the command.
     browser.input("live", b"stty size; echo still he''re\n");
     let stream = stage.console.wait_text("live", "still here");
     let shown = stream.text();
@@ -155,7 +155,7 @@ fn no_action_survives_a_native_key_in_any_place_or_spelling() {
 }
 
 #[test]
-fn a_key_that_stands_there_twice_is_refused() {
+fn duplicate_key_is_refused() {
     let stage = stage();
     let mark = stage.home.path().join("mark");
     let twice = dispatch("twice", &mark).to_string().replacen('{', r#"{"type":"heartbeat:ack","#, 1);
@@ -207,7 +207,7 @@ fn another_version_is_one_warning_a_connection_and_is_followed() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_warning_and_no_disconnect() {
+fn malformed_frame_is_a_warning_and_no_disconnect() {
     let stage = stage();
     for bad in [
         "",
@@ -268,7 +268,7 @@ fn text_that_is_no_utf_8_ends_the_connection_with_1007() {
 }
 
 #[test]
-fn what_breaks_the_websocket_protocol_ends_the_connection() {
+fn websocket_protocol_error_ends_the_connection() {
     for broken in [&[0xf1, 0][..], &[0x83, 0], &[0x81, 0x80, 1, 2, 3, 4], &[0x80, 1, b'x']] {
         let stage = stage();
         stage.link.send_raw(broken);

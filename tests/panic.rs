@@ -1,6 +1,7 @@
-//! A panic costs a life and not the agent: it is logged, and the program beats again in the same process.
+//! A panic is logged, and the agent starts again in the same process and sends heartbeats.
 //!
-//! The agent here is this very test program, which panics when it is told to; nothing of that is in the agent itself.
+//! The agent here is this test program, which panics at the end of its standard input. The shipped agent has no such
+//! code.
 
 mod support;
 
@@ -26,7 +27,7 @@ fn planted() {
     restart::on_panic(history, config.api_key.clone());
     if !history.is_restart() {
         std::thread::spawn(|| {
-            // Told by the end of standard input.
+            // Panics at the end of standard input.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             panic!("planted");
         });
@@ -64,12 +65,12 @@ fn the_agent_beats_again_after_a_panic() {
     // Tens of milliseconds; the bound is for machines that do ten other things.
     assert!(began.elapsed() < support::DRAIN_MAX, "it beats again after {:?}", began.elapsed());
     println!("it beat again after {:?}", began.elapsed());
-    // Nobody would stop it or ask for its result: the new life does not know it.
+    // The new program does not know the command and would never stop it.
     let process = process().expect("it wrote its number");
     support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());
     assert_eq!(console.browser().run("ulimit -n; ulimit -c")["stdout"], limits, "the limits of children");
-    let told = console.on(2).event("error");
-    assert_eq!(told.payload()["message"], "the agent panicked and was restarted");
+    let event = console.on(2).event("error");
+    assert_eq!(event.payload()["message"], "the agent panicked and was restarted");
     let result = console.browser().run("echo $PPID");
     assert_eq!(result["stdout"].as_str().map(str::trim), Some(pid.to_string().as_str()), "it is another process");
     child.kill().expect("it runs");

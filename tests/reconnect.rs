@@ -54,8 +54,8 @@ fn closed_with(code: u16, reason: &str) -> u64 {
     let (console, agent) = connected(Personality::production());
     let registered = registrations(&console);
     console.connection(1).close(code, reason);
-    let told = console.on(2).event("disconnect");
-    assert_eq!(told.payload()["metadata"]["close_code"], code);
+    let event = console.on(2).event("disconnect");
+    assert_eq!(event.payload()["metadata"]["close_code"], code);
     console.on(2).frame("heartbeat");
     assert_eq!(console.ended(1), End::Closed);
     assert_eq!(console.browser().run("echo back")["stdout"], "back\n");
@@ -67,7 +67,7 @@ fn closed_with(code: u16, reason: &str) -> u64 {
 }
 
 #[test]
-fn a_console_that_is_not_up_yet_is_found_when_it_is() {
+fn console_starting_later_is_found() {
     let console = Console::builder(Personality::production()).own_address().start();
     console.stop_listening();
     let agent = Agent::spawn(&console, &[FAST]);
@@ -138,7 +138,7 @@ fn a_close_with_1008_for_an_unknown_instance_registers_again() {
 
 /// They wait and do nothing else: all at the same time, however few tests run at once.
 #[test]
-fn what_waits_for_long_constants() {
+fn long_waits() {
     let stories: [(&str, fn()); 4] = [
         (
             "a_close_with_1008_for_the_key_is_one_error_and_a_long_wait",
@@ -178,7 +178,7 @@ fn a_close_with_1008_for_the_key_is_one_error_and_a_long_wait() {
 }
 
 #[test]
-fn a_link_that_was_taken_over_waits_before_it_takes_back() {
+fn replaced_link_waits_before_it_reconnects() {
     let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
     console.connection(1).close(1001, "Replaced by new connection");
     let ended = console.on(1).wait("the end", |record| matches!(record.what, What::Ended(_)));
@@ -207,8 +207,8 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
     let agent = recorded(&console, &home).env(FAST.0, FAST.1).spawn();
     console.event("connect");
     console.connection(1).stall();
-    let told = console.within(RETRIES_MAX).on(2).event("disconnect");
-    let cause = told.payload()["metadata"]["cause"].as_str().expect("text").to_owned();
+    let event = console.within(RETRIES_MAX).on(2).event("disconnect");
+    let cause = event.payload()["metadata"]["cause"].as_str().expect("text").to_owned();
     assert!(["pong_timeout", "write_stalled"].contains(&cause.as_str()), "{cause}");
     // The console gives up on the stalled link later and takes the new one out of its table: nothing reaches the agent.
     assert_eq!(console.within(RETRIES_MAX).on(2).close_frame(), (Some(1000), "resync".to_owned()));
@@ -228,7 +228,7 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
 }
 
 #[test]
-fn a_console_that_was_killed_and_comes_back() {
+fn killed_console_coming_back_is_reconnected() {
     let (console, agent) = connected(Personality::production());
     let registered = registrations(&console);
     console.crash();

@@ -37,7 +37,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn a_real_life_replays_and_a_changed_one_is_told_with_its_line() {
+fn recording_replays_and_a_change_is_named_by_line() {
     let home = Home::new();
     let file = recorded(&home);
     let life = std::fs::read_to_string(&file).expect("it was recorded");
@@ -66,7 +66,7 @@ fn it_holds_no_secret_and_is_for_its_owner_alone() {
 }
 
 #[test]
-fn what_is_no_recording_is_told() {
+fn file_without_a_recording_is_an_error() {
     let home = Home::new();
     let file = home.path().join("none.jsonl");
     std::fs::write(&file, "{\"scenario\":3}\nnot a step\n").expect("written");
@@ -78,7 +78,7 @@ fn what_is_no_recording_is_told() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_a_warning_and_no_more() {
+fn unwritable_recording_is_only_a_warning() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_RECORD", "/nonexistent/life.jsonl")]);
     console.frame("heartbeat");

@@ -23,7 +23,7 @@ fn is_error(line: &Value) -> bool {
 }
 
 #[test]
-fn the_designed_path_carries_everything_that_is_known() {
+fn designed_path_carries_all_known_fields() {
     let console = Console::start(Personality::designed());
     let tags = "team=core,formula=a=b";
     let environment = [("SINDRI_PROVIDER", "fly"), ("SINDRI_REGION", "fra"), ("SINDRI_AGENT_TAGS", tags)];
@@ -47,7 +47,7 @@ fn the_designed_path_carries_everything_that_is_known() {
 }
 
 #[test]
-fn what_is_not_known_is_left_out_and_tags_are_an_object() {
+fn unknown_fields_are_left_out_and_tags_are_an_object() {
     let console = Console::start(Personality::designed());
     let agent = Agent::spawn(&console, &[]);
     let body = console.registration(1).request().json();
@@ -189,7 +189,7 @@ fn words_of_an_old_answer_are_not_repeated() {
 }
 
 #[test]
-fn a_wait_that_the_console_asks_for_is_kept() {
+fn retry_after_of_the_registration_is_kept() {
     for status in [429, 503] {
         let console = Console::start(Personality::designed());
         console.answer_registration(Answer::status(status).header("Retry-After", "1"));

@@ -66,14 +66,14 @@ fn every_story_is_true() {
 fn every_story_says_what_it_shows() {
     let stories = stories();
     assert!(stories.len() >= STORIES_MIN, "only {} stories are left", stories.len());
-    let mut told: BTreeMap<String, &str> = BTreeMap::new();
+    let mut known: BTreeMap<String, &str> = BTreeMap::new();
     for (name, path) in &stories {
         let snake_case = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
         assert!(name.chars().all(snake_case), "{name} is not named like the others");
         let scenario = read(path).unwrap_or_else(|error| panic!("{name}: {error}"));
         let about = scenario.header.about;
         assert!(about.ends_with('.') && about.len() >= 15, "{name} does not say in a sentence what it shows");
-        if let Some(other) = told.insert(about, name) {
+        if let Some(other) = known.insert(about, name) {
             panic!("{name} and {other} show the same");
         }
     }
@@ -85,7 +85,7 @@ fn wrong_scenario_fails_with_the_difference_and_its_line() {
     let text = fs::read_to_string(path).expect("it can be read");
     let wrong = text.replacen(r#"{"dial":{"link":1}}"#, r#"{"dial":{"link":2}},"exit""#, 1);
     let scenario = parse(&wrong).expect("it is still well-formed");
-    let told = replay::<usize>(&scenario).expect_err("it is no longer true").to_string();
+    let difference = replay::<usize>(&scenario).expect_err("it is no longer true").to_string();
     for part in [
         "line 3",
         r#"- expected {"dial":{"link":2}}"#,
@@ -93,6 +93,6 @@ fn wrong_scenario_fails_with_the_difference_and_its_line() {
         r#"- expected "exit""#,
         "registering.requesting (2) →",
     ] {
-        assert!(told.contains(part), "{part} is not in:\n{told}");
+        assert!(difference.contains(part), "{part} is not in:\n{difference}");
     }
 }

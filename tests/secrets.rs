@@ -1,4 +1,4 @@
-//! The key: it leaves the process in the header and in nothing else, and nobody on the machine can read it there.
+//! The key leaves the process in the request header alone, and no other process on the machine can read it.
 
 mod support;
 
@@ -14,7 +14,7 @@ use serde_json::json;
 use support::{Agent, Setup};
 
 #[test]
-fn the_key_is_in_no_environment_that_anybody_can_read() {
+fn key_is_in_no_readable_environment() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
     let key = console.key();
@@ -105,10 +105,10 @@ fn is_hidden(error: &std::io::Error) -> bool {
 /// dumpable.
 #[cfg(target_os = "linux")]
 #[test]
-fn nobody_of_the_same_user_looks_into_the_process() {
+fn process_of_same_user_cannot_read_the_agent() {
     use std::os::unix::fs::MetadataExt as _;
     let console = Console::start(Personality::production());
-    let (setup, _program) = stranger::as_somebody(&console, &[]);
+    let (setup, _program) = stranger::as_limited_user(&console, &[]);
     let agent = setup.spawn();
     let tried =
         "for file in environ mem maps fd/0; do cat /proc/$PPID/$file >/dev/null && echo $file was read; done; true";
@@ -203,8 +203,8 @@ fn key_with_every_legal_character_is_sent_and_never_shown() {
 }
 
 #[test]
-fn a_key_that_travels_in_clear_text_is_warned_of_once() {
-    // Nobody listens at the proxy, so that nothing leaves this machine.
+fn key_in_clear_text_warns_once() {
+    // The proxy refuses connections, so that nothing leaves this machine.
     let proxy = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port");
     let far = |url: &str| {
         let setup = Setup::alone().key("drp_0123456789").env("ALL_PROXY", format!("http://{proxy}"));
@@ -218,8 +218,8 @@ fn a_key_that_travels_in_clear_text_is_warned_of_once() {
         (Agent::spawn(&console, &[]), 0),
     ] {
         agent.wait_log(|line| line["message"] == "registered" || line["attempt"] == 2);
-        let told = agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains("clear text"));
-        assert_eq!(told, warnings, "{}", agent.log().text());
+        let count = agent.log().count(|line| line["level"] == "WARN" && line.to_string().contains("clear text"));
+        assert_eq!(count, warnings, "{}", agent.log().text());
         agent.drain();
     }
 }

@@ -57,8 +57,8 @@ fn every_line_of_the_threat_model_has_its_tests() {
 }
 
 #[test]
-fn a_line_without_a_test_or_with_one_that_is_gone_is_found() {
-    let this = "`tests/security_document.rs`: `a_line_without_a_test_or_with_one_that_is_gone_is_found`";
+fn line_without_an_existing_test_is_found() {
+    let this = "`tests/security_document.rs`: `line_without_an_existing_test_is_found`";
     let document = format!("| x | shown by |\n|---|---|\n| right | {this} |\n");
     assert_eq!(faults(&document), [] as [&str; 0]);
     for (line, fault) in [

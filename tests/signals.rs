@@ -72,7 +72,7 @@ fn is_draining(line: &serde_json::Value) -> bool {
 fn every_signal_does_what_the_table_says() {
     for (name, signal, outcome) in SIGNALS {
         let console = Console::start(Personality::production());
-        // Whoever runs the tests may ignore some of them, as nohup does.
+        // The parent of the tests may ignore some of them, as nohup does.
         let agent = connected(&console, inheriting(&console, &["--default-signal"]));
         if let Outcome::Drains | Outcome::Stops(_) = outcome {
             console.connection(1).stall(); // or it would be gone before the second

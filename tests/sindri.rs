@@ -165,7 +165,7 @@ fn hanging_ledger_delays_no_heartbeat() {
         return support::skip(NAME, "there is no strace");
     };
     if !rustix::process::geteuid().is_root() {
-        return support::skip(NAME, "only root can trace an agent that nobody may look into");
+        return support::skip(NAME, "only root can trace an agent that forbids tracing");
     }
     let (console, home) = (Console::start(Personality::production()), Home::new());
     append(&home, &installed(1, "python"));

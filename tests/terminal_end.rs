@@ -88,7 +88,7 @@ fn terminal_closed_and_opened_again_shows_later_output() {
 }
 
 #[test]
-fn what_ignores_the_hang_up_of_a_close_is_killed() {
+fn process_ignoring_sighup_of_a_close_is_killed() {
     let (console, agent) = desk();
     open_quiet(&console, "s", "/bin/sh");
     line(&console, "s", "trap '' HUP; echo shell=$$=; (exec sleep 100 <&- >&- 2>&-) & echo job=$!=; wait");
@@ -102,7 +102,7 @@ fn what_ignores_the_hang_up_of_a_close_is_killed() {
 }
 
 #[test]
-fn what_outlives_its_shell_on_purpose_is_left_alone() {
+fn nohup_process_outlives_its_shell() {
     let (console, agent) = desk();
     open_quiet(&console, "s", "/bin/bash");
     line(&console, "s", "nohup sleep 100 >/dev/null 2>&1 & echo job=$!=; exit 2");

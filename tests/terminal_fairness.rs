@@ -23,7 +23,7 @@ fn line(console: &Console, session: &str, line: &str) {
 }
 
 #[test]
-fn a_program_that_never_reads_stops_nobody() {
+fn program_not_reading_delays_no_other_session() {
     let (console, agent) = desk();
     open_quiet(&console, "deaf");
     open_quiet(&console, "other");
@@ -50,7 +50,7 @@ fn a_flood_delays_neither_echo_nor_results_nor_heartbeats() {
     console.keep(Keep::Bytes);
     open_quiet(&console, "other");
     open_quiet(&console, "flood");
-    line(&console, "flood", "yes 'a flood of lines that nobody reads'");
+    line(&console, "flood", "yes 'a flood of lines that fills the link'");
     console.wait_text("flood", "a flood");
     for round in 0..20 {
         line(&console, "other", &format!("echo round $(({round} + 100))"));

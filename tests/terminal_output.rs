@@ -30,7 +30,7 @@ fn sixty_four_mebibytes_arrive_as_they_are() {
     open_quiet(&console, "s");
     let before = console.stream("s").data;
     console.keep(Keep::Counts);
-    // The terminal adds a carriage return to each line unless it is told not to.
+    // Without `-opost` the terminal adds a carriage return to each line.
     let line = format!("stty -opost; cat {}; exit\n", file.display());
     console.browser().input("s", line.as_bytes());
     let closed = console.within(std::time::Duration::from_secs(120)).closed("s");
@@ -75,7 +75,7 @@ fn no_character_is_split_wherever_it_is_cut() {
 }
 
 #[test]
-fn what_is_printed_before_the_exit_is_never_lost() {
+fn output_before_the_exit_is_never_lost() {
     /// In how many sessions, one after the other, a few at once.
     const ROUNDS: usize = 500;
     const AT_ONCE: usize = 20;

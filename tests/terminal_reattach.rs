@@ -1,4 +1,4 @@
-//! A session outlives its connection: nothing is lost over a reconnect, and whoever comes back sees what was there.
+//! A session outlives its connection: a reconnect loses no output, and a user who re-attaches sees the old screen.
 
 mod support;
 
@@ -42,7 +42,7 @@ fn output_goes_on_over_a_reconnect_without_a_gap() {
 }
 
 #[test]
-fn an_end_without_a_link_is_told_after_its_last_byte() {
+fn end_without_a_link_is_sent_after_its_last_byte() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
     let go = agent.home().path().join("go");
@@ -59,7 +59,7 @@ fn an_end_without_a_link_is_told_after_its_last_byte() {
 }
 
 #[test]
-fn whoever_comes_back_sees_what_was_there() {
+fn reattach_shows_the_old_screen() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
     line(&console, "s", "seq 1 60000; echo rea''dy");
@@ -175,13 +175,13 @@ fn a_pager_is_used_left_alone_and_used_again() {
     console.on(2).frame("heartbeat");
     let shown = console.shown("s");
     console.browser().create("s", 80, 30);
-    // Five rows more, and the whole screen: whoever comes back sees where he was.
+    // The terminal has five rows more, and the program draws the whole screen again.
     let drawn_again = |screen: &[u8]| {
         let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
         text.contains("\u{1b}[?1049h") && text.contains("1051")
     };
     console.wait_stream("s", "the whole screen again", |stream| drawn_again(&stream.screen));
-    // For each change of the size that it is just told of, `less` loses the key that it reads: there may be two.
+    // `less` loses a key that comes with a change of the size, and there may be two changes.
     console.browser().input("s", b"qqq");
     let stream = console.wait_text_after("s", shown, "at the prompt\r\n");
     assert!(stream.text().contains("\u{1b}[?1049l"), "the screen of before is back");
@@ -199,7 +199,7 @@ fn the_size_of_whoever_comes_back_counts() {
 }
 
 #[test]
-fn create_before_closed_is_acknowledged_is_refused_anew() {
+fn create_before_acknowledged_close_is_refused_again() {
     let (console, _agent) = desk();
     console.link().pongs(Pongs::Withheld);
     open_quiet(&console, "s");
@@ -214,7 +214,7 @@ fn create_before_closed_is_acknowledged_is_refused_anew() {
 }
 
 #[test]
-fn the_id_of_an_end_that_was_acknowledged_is_free() {
+fn id_is_free_after_acknowledged_end() {
     let (console, agent) = desk();
     open_quiet(&console, "s");
     line(&console, "s", "exit 6");

@@ -42,7 +42,7 @@ impl Desk {
 }
 
 #[test]
-fn what_is_typed_is_echoed_and_run() {
+fn typed_line_is_echoed_and_run() {
     let desk = Desk::new();
     desk.open("s").line("s", "echo $((6 * 7))").sees("s", "echo $((6 * 7))\r\n").sees("s", "42\r\n");
     let stream = desk.console.stream("s");
@@ -51,7 +51,7 @@ fn what_is_typed_is_echoed_and_run() {
 }
 
 #[test]
-fn the_size_is_that_of_the_window() {
+fn size_is_that_of_the_window() {
     let desk = Desk::new();
     desk.console.browser().create("default", 0, 0).create("s", 132, 43);
     desk.line("default", "stty size").sees("default", "24 80\r\n");
@@ -80,7 +80,7 @@ fn control_c_interrupts_and_control_d_ends() {
 }
 
 #[test]
-fn the_exit_is_told_with_its_code_or_signal() {
+fn exit_is_reported_with_code_or_signal() {
     let desk = Desk::new();
     desk.open("zero").line("zero", "exit");
     desk.open("seven").line("seven", "exit 7");
@@ -191,7 +191,7 @@ fn no_descriptor_of_the_agent_reaches_a_shell() {
 }
 
 #[test]
-fn a_shell_that_cannot_be_started_says_why() {
+fn failed_shell_start_gives_the_reason() {
     let desk = Desk::new();
     let create = |session: &str, shell: &str| {
         desk.console.browser().create_with(session, &json!({"cols": 80, "rows": 24, "shell": shell}));
@@ -208,7 +208,7 @@ fn a_shell_that_cannot_be_started_says_why() {
 }
 
 #[test]
-fn nonsense_harms_nobody() {
+fn invalid_terminal_frames_do_no_harm() {
     let desk = Desk::new();
     desk.open("s").line("s", "echo be''fore").sees("s", "before\r\n");
     let send = |kind: &str, payload: Value| {
@@ -216,9 +216,9 @@ fn nonsense_harms_nobody() {
     };
     send("terminal:input", json!({"session_id": "s", "data": "not base64!"}));
     send("terminal:input", json!({"session_id": "s", "data": 7}));
-    send("terminal:input", json!({"session_id": "nobody", "data": "bHM="}));
-    send("terminal:resize", json!({"session_id": "nobody", "cols": 10, "rows": 10}));
-    send("terminal:close", json!({"session_id": "nobody"}));
+    send("terminal:input", json!({"session_id": "unknown", "data": "bHM="}));
+    send("terminal:resize", json!({"session_id": "unknown", "cols": 10, "rows": 10}));
+    send("terminal:close", json!({"session_id": "unknown"}));
     send("terminal:close", json!({}));
     desk.line("s", "echo af''ter").sees("s", "after\r\n");
     assert_eq!(desk.console.frames("terminal:closed").len(), 0);

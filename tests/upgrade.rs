@@ -32,7 +32,7 @@ fn the_request_names_the_instance_and_carries_the_key() {
 }
 
 #[test]
-fn a_refused_key_is_an_error_that_names_the_variable() {
+fn refused_key_error_names_the_variable() {
     let after_101 = Upgrade::close(1008, "Authentication required. Use a WebSocket ticket, API key header, or sign in");
     for refusal in [after_101, Upgrade::status(401), Upgrade::status(403)] {
         let console = Console::start(Personality::designed());
@@ -47,7 +47,7 @@ fn a_refused_key_is_an_error_that_names_the_variable() {
 }
 
 #[test]
-fn a_wait_that_the_console_asks_for_is_kept() {
+fn retry_after_of_the_upgrade_is_kept() {
     let console = Console::start(Personality::designed());
     console.answer_upgrade(Upgrade::status(503).header("Retry-After", "2"));
     let agent = Agent::spawn(&console, &[]);
@@ -58,7 +58,7 @@ fn a_wait_that_the_console_asks_for_is_kept() {
 }
 
 #[test]
-fn what_is_no_websocket_is_tried_again() {
+fn invalid_upgrade_answer_is_retried() {
     let console = Console::start(Personality::designed());
     console.answer_upgrade(Upgrade::wrong_accept());
     console.answer_upgrade(Upgrade::reset());
@@ -69,7 +69,7 @@ fn what_is_no_websocket_is_tried_again() {
 }
 
 #[test]
-fn an_upgrade_that_is_never_answered_is_given_up() {
+fn unanswered_upgrade_is_given_up() {
     let console = Console::start(Personality::designed());
     console.answer_upgrade(Upgrade::hang());
     let agent = Agent::spawn(&console, &[]);

@@ -1,21 +1,20 @@
-//! What a command printed, as far as its result can tell it: the first bytes and the last ones, with their number.
+//! Keeps the output of a command for its result: the first and the last bytes, and the number of all bytes.
 //!
-//! It makes no text of them (`protocol` does). Memory is taken as output comes, up to [`CAPTURE_BYTES_MAX`] for each
-//! output, and drawn on the budget of all buffers; when that is used up less is kept, of the middle, and nothing fails.
+//! `protocol` turns the bytes into text. The memory grows with the output, up to [`CAPTURE_BYTES_MAX`] for each output,
+//! and counts against the budget of all buffers. When the budget is used up, the capture leaves out the middle.
 
 use crate::protocol;
 use crate::ring::{RING_BYTES_MIN, Ring};
 use draupnir_fsm::driver::budget::{Budget, Use};
 use std::rc::Rc;
 
-/// The most that is kept of one output, in bytes: as much as fits into a result and more, so that what has to be cut is
-/// cut where it matters least.
+/// The most bytes kept of one output: more than fits into a result, so that `protocol` can choose where to cut.
 pub const CAPTURE_BYTES_MAX: usize = 1 << 20;
 
 /// Each of the two ends of an output.
 const END_BYTES_MAX: usize = CAPTURE_BYTES_MAX / 2;
 
-/// What the beginning of an output may take without asking, in bytes: most commands print less.
+/// What the beginning of an output may take without a grant of the budget, in bytes: most commands print less.
 const HEAD_BYTES_MIN: usize = 4 << 10;
 
 /// Memory granted to the output of a command, given back with it.
@@ -30,7 +29,7 @@ impl Grant {
         Self { budget, bytes: 0 }
     }
 
-    /// Asks for more; false where there is none.
+    /// Asks the budget for more; false if it has none left.
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let granted = self.budget.grant(Use::Captured, bytes);
         if granted {
@@ -78,7 +77,7 @@ impl Capture {
         }
     }
 
-    /// What there is.
+    /// Takes out what was captured.
     pub(super) fn take(&mut self) -> Output {
         let fresh = Self::new(Rc::clone(&self.grant.budget));
         let Self { head, tail, bytes, grant, .. } = std::mem::replace(self, fresh);
@@ -111,7 +110,7 @@ pub struct Output {
     head: Vec<u8>,
     tail: Ring,
     bytes: u64,
-    /// Bytes of the agent's own behind them.
+    /// Bytes of the lines that the agent appended.
     own_bytes: u64,
     grant: Grant,
 }
@@ -122,7 +121,7 @@ impl Output {
         self.bytes
     }
 
-    /// Appends a line of the agent's own, which does not count as printed.
+    /// Appends a line from the agent, which does not count as output of the command.
     pub fn append_line(&mut self, line: &str) {
         let last = if self.tail.is_empty() { self.head.last() } else { self.tail.make_contiguous().last() };
         let separator = if last.is_none_or(|last| *last == b'\n') { "" } else { "\n" };

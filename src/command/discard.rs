@@ -1,7 +1,7 @@
-//! The outputs of commands that are over, while a program that they left in the background may still print.
+//! Reads and discards the output of ended commands while their background programs may still print.
 //!
-//! A program must not die of SIGPIPE at its next line because the command that started it has ended: what it prints is
-//! read on and thrown away. That is bounded in number, time and speed. It keeps nothing of it.
+//! Without a reader, a background program would die of SIGPIPE at its next line. The number of outputs, the time and
+//! the speed are bounded.
 
 use super::pipe::READ_BYTES;
 use async_io::{Async, Timer};
@@ -14,25 +14,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How many outputs are read on; the oldest is let go for one more. Both of 16 commands: each takes a descriptor.
+/// How many outputs are read; a further one replaces the oldest. Two of each of 16 commands; each takes a descriptor.
 const OUTPUTS_MAX: usize = 32;
 
-/// How long an output is read on: as long as the longest command may run. What is to live longer has an output of its
-/// own.
+/// How long an output is read: as long as the longest command may run. A longer-lived program redirects its output.
 const DISCARD_MAX: Duration = Duration::from_secs(3_600);
 
-/// The pause after each read. With what a pipe holds it makes 640 KiB a second, so that a program that prints without
-/// end costs next to nothing.
+/// The pause after each read. A full pipe a pause makes 640 KiB a second, so a program that prints without end costs
+/// little.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The outputs that are read on.
+/// The outputs that are read and discarded.
 #[derive(Debug, Default)]
 pub(super) struct Discarded {
     outputs: VecDeque<Task<()>>,
 }
 
 impl Discarded {
-    /// Reads one more output on.
+    /// Starts to read and discard one more output.
     pub(super) fn push(&mut self, executor: &LocalExecutor<'static>, reads: Rc<Async<OwnedFd>>) {
         self.outputs.retain(|output| !output.is_finished());
         if self.outputs.len() >= OUTPUTS_MAX {

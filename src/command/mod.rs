@@ -1,16 +1,16 @@
 //! One-off commands: a process group each, on the reactor, their output bounded.
 //!
-//! It does not decide when a command starts, ends or is answered (`draupnir_fsm::driver` does), gives no deadlines, and
-//! knows neither ids nor the link. No method blocks, even on a file system that does not answer.
+//! `draupnir_fsm::driver` decides when a command starts and ends, and keeps the deadlines. No method blocks, even on a
+//! file system that does not answer.
 //!
 //! Invariants:
 //! - a start that hangs can be ended and given up like a running command; a process that appears later is killed and
 //!   reaped;
-//! - a command gets an empty standard input or its script, a session and process group of its own, and nothing of the
-//!   agent (`sys`);
+//! - a command gets an empty standard input or its script, its own session and process group, and no descriptor or
+//!   secret of the agent (`sys`);
 //! - background processes of an ended command can print on for a while; their output is read and discarded (`discard`);
-//! - its process stands for itself until [`Commands::finish`]: no signal can reach a stranger;
-//! - what is kept of its output is bounded, whatever it prints, and drawn on the budget of all buffers.
+//! - the process is not reaped before [`Commands::finish`], so a signal cannot reach another process of its number;
+//! - the captured output is bounded and counts against the budget of all buffers.
 //!
 //! Units: bytes, milliseconds. Wire: `command:dispatch`, `command:output`, `command:result` (CONSOLE.md, "Commands").
 
@@ -41,7 +41,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// What a command tells the loop.
+/// What a command reports to the loop.
 #[derive(Debug)]
 pub enum Report {
     /// The program runs.
@@ -49,15 +49,15 @@ pub enum Report {
         /// The command.
         command: CommandKey,
     },
-    /// The program cannot be run; nothing else is reported of the command.
+    /// The program cannot be run. This is the last report of the command.
     StartFailed {
         /// The command.
         command: CommandKey,
         /// Why.
         error: NotStarted,
     },
-    /// There is new output of a command that streams, or what was held back of it is no longer. At most one such report
-    /// of a command waits: the next one comes after [`Commands::held`].
+    /// A streamed command has new output, or an incomplete character may now be sent. At most one such report of a
+    /// command waits: the next one comes after [`Commands::held`].
     Output {
         /// The command.
         command: CommandKey,
@@ -86,8 +86,7 @@ pub struct Chunk {
     pub data: Vec<u8>,
 }
 
-/// A command could not be started: whoever dispatched it must name another program, or the operator give the machine
-/// more.
+/// A command could not be started. The caller must name another program, or the operator must give the machine more.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct NotStarted {
@@ -95,7 +94,7 @@ pub struct NotStarted {
     pub exit_code: i32,
     /// Why.
     pub reason: String,
-    /// The machine lacks something: nothing is wrong with the command.
+    /// The machine is out of processes, descriptors or memory; the command itself may be right.
     pub is_exhaustion: bool,
 }
 
@@ -105,12 +104,12 @@ impl From<SpawnError> for NotStarted {
     }
 }
 
-/// What is left of a command that is over.
+/// The output and the exit code of an ended command.
 #[derive(Debug)]
 pub struct Captured {
     /// Its standard output.
     pub stdout: Output,
-    /// Its standard error; the reason where it could not be started.
+    /// Its standard error, or the reason why it could not be started.
     pub stderr: Output,
     /// How long its process ran, in milliseconds, its start included.
     pub duration_ms: u64,
@@ -160,8 +159,7 @@ impl Commands {
     }
 
     /// Begins to start a command; [`Report::Started`] or [`Report::StartFailed`] follows. The reason of a failure is
-    /// also
-    /// the standard error of the result.
+    /// also the standard error of the result.
     pub fn start(&mut self, command: CommandKey, spec: Spec) {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
@@ -182,7 +180,7 @@ impl Commands {
         }
     }
 
-    /// Sends SIGTERM to every process in the session of a command. It ends one that starts still.
+    /// Sends SIGTERM to every process in the session of a command, even while the command is starting.
     pub fn terminate(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
             running.run.terminate();
@@ -196,7 +194,7 @@ impl Commands {
         }
     }
 
-    /// Says how much of a streamed output may be read from now on, in bytes; nothing before it is said.
+    /// Sets how much of a streamed output may be read from now on, in bytes; before the first call it is none.
     pub fn allow(&self, command: CommandKey, stream: OutputStream, bytes: usize) {
         if let Some(running) = self.running.get(&command) {
             match stream {
@@ -209,7 +207,7 @@ impl Commands {
     /// The offsets of the bytes of a streamed output that can be sent; empty for any other.
     pub fn held(&self, command: CommandKey, stream: OutputStream) -> Range<u64> {
         if let Some(running) = self.running.get(&command) {
-            running.run.heard();
+            running.run.clear_report();
         }
         self.streams.get(&(command, stream)).map_or(0..0, |watched| watched.borrow().ring().held())
     }
@@ -226,7 +224,7 @@ impl Commands {
         let offset = from.clamp(held.start, held.end);
         let is_last = offset.saturating_add(data.len() as u64) == held.end;
         let incomplete = incomplete_tail(&data);
-        // What never goes on, or is longer than what was asked for, is sent as it is.
+        // A character that will not be completed, or is longer than `bytes_max`, is sent in parts.
         let is_sent = if is_last { watched.has_ended() } else { incomplete == data.len() };
         if !is_sent {
             data.truncate(data.len() - incomplete);
@@ -235,10 +233,8 @@ impl Commands {
     }
 
     /// Ends a command in any state: reads the rest of its pipes and reaps its process if that has exited. A command
-    /// whose
-    /// start still hangs is killed, and reaped as soon as possible. A command that was never started has printed
-    /// nothing. What
-    /// was streamed is held until it is [released](Self::release).
+    /// whose start still hangs is killed, and reaped as soon as possible. Streamed output is held until it is
+    /// [released](Self::release).
     pub fn finish(&mut self, command: CommandKey) -> Captured {
         let Some(Running { run, watch }) = self.running.remove(&command) else {
             let failure = self.failed.remove(&command);
@@ -279,7 +275,7 @@ impl Commands {
         }
     }
 
-    /// Forgets a streamed output: the console has it, or never will.
+    /// Frees a streamed output: the console has acknowledged it, or never will.
     pub fn release(&mut self, command: CommandKey, stream: OutputStream) {
         self.streams.remove(&(command, stream));
     }
@@ -295,12 +291,12 @@ impl Commands {
 }
 
 impl Captured {
-    /// The exit code to tell: the one that was ordered, unless the command could not be started.
+    /// The exit code for the result: `ordered`, unless the command could not be started.
     pub fn exit_code(&self, ordered: i32) -> i32 {
         self.not_started.unwrap_or(ordered)
     }
 
-    /// Says in its standard error that it ran out of time.
+    /// Appends a line to standard error that the command ran into its timeout.
     pub fn note_timeout(&mut self, timeout_ms: u64) {
         self.stderr.append_line(&format!("timed out after {timeout_ms} ms"));
     }

@@ -1,8 +1,7 @@
-//! One output of a command: reads its pipe into what is kept of it, and paces it where somebody watches.
+//! Reads one output pipe of a command into its capture, and into the stream that the console watches.
 //!
-//! It does not block and does not decide how much may be read. An output that nobody watches is read as it comes, since
-//! what is kept of it is bounded; one that is streamed is read no faster than [`Pipe::allow`] says, so that its command
-//! waits as it would for a slow terminal.
+//! It never blocks. An output that is not streamed is read as it comes, since its capture is bounded. A streamed one is
+//! read no faster than [`Pipe::allow`] permits, so that its command waits as it would for a slow terminal.
 
 use super::capture::{Capture, Grant, Output};
 use crate::ring::{RING_BYTES_MIN, Ring};
@@ -19,14 +18,14 @@ use std::task::{Poll, Waker};
 /// How much is read at once, in bytes: what a pipe holds.
 pub(super) const READ_BYTES: usize = 64 << 10;
 
-/// What is still read of a pipe when its command is over, in bytes: what it holds, with room for larger pipes. A child
-/// that is left in the background may fill it for ever.
+/// How much is read of a pipe after its command has ended, in bytes: what it holds, with room for larger pipes. A
+/// background program could fill the pipe for ever.
 const REST_BYTES_MAX: usize = 1 << 20;
 
-/// How much of a streamed output can be sent again, in bytes: as much as of a terminal.
+/// How much of a streamed output is kept to send it again, in bytes: as much as of a terminal.
 pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
 
-/// What is kept of a streamed output until the console has it; outlives its command.
+/// The streamed output that the console has not acknowledged; outlives its command.
 #[derive(Debug)]
 pub(super) struct Watched {
     ring: Ring,
@@ -44,7 +43,7 @@ impl Watched {
         &self.ring
     }
 
-    /// Is the beginning of a character at the end to be sent too?
+    /// Has the output ended, so that an incomplete character at its end must be sent too?
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -65,7 +64,7 @@ pub(super) struct Pipe {
     closed: Cell<bool>,
 }
 
-/// What became of one attempt to read.
+/// The outcome of one attempt to read.
 enum Progress {
     Read(usize),
     Nothing,
@@ -85,7 +84,7 @@ impl Pipe {
         }
     }
 
-    /// How much may be read from now on, in bytes; of a streamed output only.
+    /// Sets how much of a streamed output may be read from now on, in bytes.
     pub(super) fn allow(&self, bytes: usize) {
         if self.watched.is_none() {
             return;
@@ -98,8 +97,8 @@ impl Pipe {
         }
     }
 
-    /// Reads on; true if there was something, false at the end. Once in a turn of the reactor, so that a command that
-    /// prints without end leaves room for everybody else.
+    /// Reads once; true if there was output, false at the end. Yields to the reactor after each read, so that a command
+    /// that prints without end does not starve the others.
     pub(super) async fn read(&self) -> bool {
         loop {
             self.allowance().await;
@@ -107,7 +106,7 @@ impl Pipe {
                 self.end();
                 return false;
             }
-            // Taken back while it was waited for: to read nothing would look like the end.
+            // The loop withdrew the permission meanwhile. A read of 0 bytes would look like the end.
             let allowed = self.allowed.get();
             if allowed == 0 {
                 continue;
@@ -125,8 +124,8 @@ impl Pipe {
         }
     }
 
-    /// Reads what is in the pipe now, whether or not it was allowed: the command is over, and its result tells of this.
-    /// Gives the pipe where something else may still write into it.
+    /// Reads what is in the pipe now, without a permission: the command has ended and its result holds this output.
+    /// Returns the pipe if another program may still write into it.
     pub(super) fn read_rest(&self) -> Option<Rc<Async<OwnedFd>>> {
         let mut left = REST_BYTES_MAX;
         while left > 0 && !self.closed.get() {
@@ -194,7 +193,7 @@ mod tests {
     use std::io::Write as _;
 
     #[test]
-    fn an_allowance_that_is_taken_back_is_not_the_end() {
+    fn withdrawn_credit_is_not_the_end() {
         let (reads, mut writes) = std::io::pipe().expect("a pipe");
         let budget = Rc::new(Budget::new());
         let watched = Rc::new(RefCell::new(Watched::new(Rc::clone(&budget))));

@@ -1,7 +1,6 @@
-//! One command that runs: its process, its two outputs, and the task that watches them.
+//! A running command: its process, its two outputs, and the task that watches them.
 //!
-//! It does not decide when a command ends. The process is not reaped before the run is dropped, so that its group can
-//! be signalled when it is gone itself.
+//! The process is not reaped before the run is dropped, so that its group can be signalled after its own exit.
 
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
@@ -28,11 +27,11 @@ pub(super) struct Run {
     pub(super) stderr: Pipe,
     started_at: Instant,
     ended_at: Cell<Option<Instant>>,
-    /// How its start came out, once it did.
+    /// The outcome of the start, once it is known.
     started: OnceCell<Result<(), NotStarted>>,
     exit_code: Cell<Option<i32>>,
-    /// New output was told of, and nobody has looked yet.
-    told: Cell<bool>,
+    /// New output was reported, and the loop has not yet called [`Commands::held`](super::Commands::held).
+    report_waits: Cell<bool>,
 }
 
 /// What is kept of both outputs of a streamed command.
@@ -42,7 +41,7 @@ pub(super) struct Streams {
 }
 
 impl Run {
-    /// Takes charge of a process on its way. Nothing is read before [`watch`] runs.
+    /// Takes over a starting process. Nothing is read before [`watch`] runs.
     pub(super) fn new(
         command: CommandKey,
         started: Started,
@@ -60,12 +59,12 @@ impl Run {
             ended_at: Cell::new(None),
             started: OnceCell::new(),
             exit_code: Cell::new(None),
-            told: Cell::new(false),
+            report_waits: Cell::new(false),
         };
         (run, start, feed)
     }
 
-    /// SIGTERM to its whole session; and SIGCONT, for what is stopped cannot end.
+    /// Sends SIGTERM to its whole session, and SIGCONT, since a stopped process cannot end.
     pub(super) fn terminate(&self) {
         for signal in [Signal::TERM, Signal::CONT] {
             self.child.signal_group(signal);
@@ -73,7 +72,7 @@ impl Run {
         terminate_others(self.child.id());
     }
 
-    /// SIGKILL to its whole session.
+    /// Sends SIGKILL to its whole session.
     pub(super) fn kill(&self) {
         self.child.signal_group(Signal::KILL);
         kill_sessions(&[self.child.id()]);
@@ -89,12 +88,12 @@ impl Run {
         starts
     }
 
-    /// Why it does not run.
+    /// Why it could not be started.
     pub(super) fn failure(&self) -> Option<&NotStarted> {
         self.started.get()?.as_ref().err()
     }
 
-    /// The exit code of its process, if that is gone.
+    /// The exit code of its process, once that has exited.
     pub(super) fn exit_code(&self) -> Option<i32> {
         self.exit_code.get()
     }
@@ -105,17 +104,17 @@ impl Run {
         u64::try_from(ended_at.duration_since(self.started_at).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Somebody looks at what was told: the next output is told again.
-    pub(super) fn heard(&self) {
-        self.told.set(false);
+    /// The loop has looked at the output: the next output is reported again.
+    pub(super) fn clear_report(&self) {
+        self.report_waits.set(false);
     }
 
-    /// Reads one output to its end. New output is told of if somebody watches, and its end too: what was held back of
-    /// it then is not.
+    /// Reads one output to its end. Reports new output of a streamed command, and its end: an incomplete character may
+    /// then be sent.
     async fn read(&self, pipe: &Pipe, streams: bool, reporter: &Reporter) {
         loop {
             let goes_on = pipe.read().await;
-            if streams && !self.told.replace(true) {
+            if streams && !self.report_waits.replace(true) {
                 reporter.report(Report::Output { command: self.command }).await;
             }
             if !goes_on {
@@ -130,7 +129,7 @@ pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, stream
     let started = start.done(&run.child).await.map_err(NotStarted::from);
     let command = run.command;
     if run.started.set(started).is_err() {
-        // Given up, and killed: it only had to be reaped.
+        // The start was given up and the process killed; it only had to be reaped.
         run.child.exited().await;
         return;
     }
@@ -156,7 +155,7 @@ pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, stream
     zip(zip(exit, output), input).await;
 }
 
-/// Writes a script into standard input and closes it, as far as anybody reads it.
+/// Writes a script into standard input and closes it. Stops early if the command closes its end.
 async fn write_script(Feed { script, stdin }: Feed) {
     let mut rest = script.as_slice();
     while !rest.is_empty() {

@@ -1,6 +1,6 @@
-//! What to run, and how it is started: a shell line or a program, in a session of its own.
+//! What to run, a shell line or a program, and how it is started in its own session.
 //!
-//! It does not watch what was started. Wire: `command:dispatch` (CONSOLE.md, "Commands").
+//! Wire: `command:dispatch` (CONSOLE.md, "Commands").
 
 use crate::protocol::Dispatch;
 use crate::sys::child::Child;
@@ -80,7 +80,7 @@ impl From<Dispatch> for Spec {
     }
 }
 
-/// A process on its way, with the agent's ends of its pipes.
+/// A starting process, with the agent's ends of its pipes.
 pub(super) struct Started {
     pub(super) child: Child,
     pub(super) start: Start,
@@ -89,13 +89,13 @@ pub(super) struct Started {
     pub(super) feed: Option<Feed>,
 }
 
-/// A script on its way into standard input.
+/// A script to be written into standard input.
 pub(super) struct Feed {
     pub(super) script: Vec<u8>,
     pub(super) stdin: Async<OwnedFd>,
 }
 
-/// Starts a command, and comes back while it starts. Every end of a pipe that is not the agent's is closed then.
+/// Starts a command and returns while it starts, with only the agent's ends of the pipes open.
 pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnError> {
     let Spec { line, env, script, directory, stream: _ } = spec;
     let (path, arguments) = match line {
@@ -122,9 +122,8 @@ pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnErr
     Ok(Started { child, start, stdout, stderr, feed })
 }
 
-/// What the shell gets to run a line. One that is too long for an argument comes in parts, which the shell puts
-/// together
-/// and drops from its parameters before it runs them.
+/// The shell's arguments to run a line. A line that is too long for one argument is passed in parts. The shell joins
+/// the parts and removes them from its parameters before it runs the line.
 fn shell_arguments(line: String) -> Vec<OsString> {
     if line.len() <= ARGUMENT_BYTES_MAX {
         return vec!["-c".into(), line.into()];

@@ -1,4 +1,4 @@
-//! Real commands: what they find, what is kept of what they print, and how they end.
+//! Real commands: their surroundings, their captured output, and their end.
 
 use super::*;
 use crate::report::{self, channel};
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How long anything may take that is waited for.
+/// How long a test waits for a report.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 const COMMAND: CommandKey = CommandKey(7);
@@ -68,7 +68,7 @@ impl Bench {
         assert!(matches!(report, Report::Started { command: COMMAND }), "{report:?}");
     }
 
-    /// Starts a command that cannot be.
+    /// Starts a command that cannot be started.
     fn failure(&mut self, spec: Spec) -> NotStarted {
         self.commands.start(COMMAND, spec);
         match self.next() {
@@ -77,13 +77,13 @@ impl Bench {
         }
     }
 
-    /// Lets it go on until it says so; gives the exit code if that was told meanwhile.
+    /// Takes reports until one fits; returns the exit code if a report had it.
     fn until(&self, is_it: impl Fn(&Report) -> bool) -> Option<i32> {
         let mut code = None;
         loop {
             let report = self.next();
-            if let Report::Exited { code: told, .. } = report {
-                code = Some(told);
+            if let Report::Exited { code: reported, .. } = report {
+                code = Some(reported);
             }
             if is_it(&report) {
                 return code;
@@ -92,32 +92,36 @@ impl Bench {
     }
 
     /// Lets a command run to the end of its process and of its output.
-    fn run(&mut self, spec: Spec) -> Told {
+    fn run(&mut self, spec: Spec) -> CommandResult {
         self.start(spec);
         let (mut code, mut ended) = (None, false);
         while code.is_none() || !ended {
             match self.next() {
-                Report::Exited { command: COMMAND, code: told } => code = Some(told),
+                Report::Exited { command: COMMAND, code: reported } => code = Some(reported),
                 Report::EndOfOutput { command: COMMAND } => ended = true,
                 other => panic!("{other:?}"),
             }
         }
-        self.told(code.expect("it has ended"))
+        self.result(code.expect("it has ended"))
     }
 
-    fn told(&mut self, code: i32) -> Told {
+    fn result(&mut self, code: i32) -> CommandResult {
         let mut captured = self.commands.finish(COMMAND);
         let text = |output: &mut Output| {
             let kept = output.kept();
             assert_eq!(kept.left_out, 0);
             String::from_utf8([kept.head, kept.tail].concat()).expect("text")
         };
-        Told { stdout: text(&mut captured.stdout), stderr: text(&mut captured.stderr), code: captured.exit_code(code) }
+        CommandResult {
+            stdout: text(&mut captured.stdout),
+            stderr: text(&mut captured.stderr),
+            code: captured.exit_code(code),
+        }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct CommandResult {
     stdout: String,
     stderr: String,
     code: i32,
@@ -146,16 +150,16 @@ fn a_shell_line_has_pipes_globs_and_a_home() {
     for name in ["b.txt", "a.txt"] {
         fs::write(bench.home.join(name), name).expect("writable");
     }
-    let told = bench.run(shell("cat ~/*.txt | tr a-z A-Z; pwd; echo err >&2; exit 3"));
+    let result = bench.run(shell("cat ~/*.txt | tr a-z A-Z; pwd; echo err >&2; exit 3"));
     let expected = format!("A.TXTB.TXT{}\n", bench.home.display());
-    assert_eq!(told, Told { stdout: expected, stderr: "err\n".into(), code: 3 });
+    assert_eq!(result, CommandResult { stdout: expected, stderr: "err\n".into(), code: 3 });
 }
 
 #[test]
 fn arguments_are_left_alone() {
     let mut bench = Bench::new("arguments");
-    let told = bench.run(program("printf", &["%s|", "a b", "\"c'", "$HOME", "*", ""]));
-    assert_eq!(told.stdout, "a b|\"c'|$HOME|*||");
+    let result = bench.run(program("printf", &["%s|", "a b", "\"c'", "$HOME", "*", ""]));
+    assert_eq!(result.stdout, "a b|\"c'|$HOME|*||");
 }
 
 #[test]
@@ -163,8 +167,8 @@ fn variables_are_those_of_the_agent_and_those_of_the_payload() {
     let mut bench = Bench::new("variables");
     let env = [("HOME", "/nowhere"), ("A", "1"), ("A", "x=y z")];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-    let told = bench.run(Spec { env, ..program("env", &["--"]) });
-    let mut lines: Vec<_> = told.stdout.lines().map(str::to_owned).collect();
+    let result = bench.run(Spec { env, ..program("env", &["--"]) });
+    let mut lines: Vec<_> = result.stdout.lines().map(str::to_owned).collect();
     lines.sort();
     let pwd = format!("PWD={}", bench.home.display());
     assert_eq!(lines, ["A=x=y z", "HOME=/nowhere", "PATH=/usr/bin:/bin", &pwd]);
@@ -175,34 +179,34 @@ fn standard_input_is_empty_or_the_script() {
     let mut bench = Bench::new("input");
     assert_eq!(bench.run(shell("wc -c")).stdout.trim(), "0");
     let script = Some(vec![b'x'; 300 << 10]);
-    let told = bench.run(Spec { script: script.clone(), ..shell("wc -c") });
-    assert_eq!(told.stdout.trim(), (300 << 10).to_string());
+    let result = bench.run(Spec { script: script.clone(), ..shell("wc -c") });
+    assert_eq!(result.stdout.trim(), (300 << 10).to_string());
     let unread = bench.run(Spec { script, ..shell("exit 4") });
-    assert_eq!(unread.code, 4, "a script that nobody reads holds nothing up");
+    assert_eq!(unread.code, 4, "the command ends without having read its script");
     let script = Some(b"echo \"$1 $0\"; exit 5".to_vec());
-    let told = bench.run(Spec { script, ..program("/bin/sh", &["-s", "one"]) });
-    assert_eq!((told.stdout.as_str(), told.code), ("one /bin/sh\n", 5));
+    let result = bench.run(Spec { script, ..program("/bin/sh", &["-s", "one"]) });
+    assert_eq!((result.stdout.as_str(), result.code), ("one /bin/sh\n", 5));
 }
 
 #[test]
-fn the_working_directory_is_the_one_that_was_named_or_home() {
+fn working_directory_is_the_named_one_or_home() {
     let mut bench = Bench::new("directory");
     fs::create_dir(bench.home.join("sub")).expect("writable");
     let named = |name: &str| Spec { directory: Some(name.into()), ..shell("pwd") };
-    let told = bench.run(named("sub"));
-    assert_eq!(told.stdout, format!("{}/sub\n", bench.home.display()));
+    let result = bench.run(named("sub"));
+    assert_eq!(result.stdout, format!("{}/sub\n", bench.home.display()));
     assert_eq!(bench.run(named("/")).stdout, "/\n");
     let failure = bench.failure(named("missing"));
     assert_eq!(failure.exit_code, 126);
-    let told = bench.told(0);
-    assert!(told.stderr.contains("missing") && told.stderr.contains("No such file"), "{told:?}");
-    assert_eq!(told.code, 126);
+    let result = bench.result(0);
+    assert!(result.stderr.contains("missing") && result.stderr.contains("No such file"), "{result:?}");
+    assert_eq!(result.code, 126);
     bench.commands.settings.home = "/nowhere".into();
     assert_eq!(bench.run(shell("pwd")).stdout, "/\n");
 }
 
 #[test]
-fn what_cannot_be_started_says_why() {
+fn failed_start_gives_reason_and_exit_code() {
     let mut bench = Bench::new("failures");
     let plain = bench.home.join("plain");
     fs::write(&plain, "no program").expect("writable");
@@ -210,17 +214,17 @@ fn what_cannot_be_started_says_why() {
     for (name, code, reason) in [("no-such-program", 127, "not found"), (plain, 126, "ermission denied")] {
         let failure = bench.failure(program(name, &["x"]));
         assert_eq!(failure.exit_code, code);
-        let told = bench.told(0);
-        assert!(told.stderr.contains(name) && told.stderr.contains(reason), "{told:?}");
-        assert_eq!(told.code, code);
+        let result = bench.result(0);
+        assert!(result.stderr.contains(name) && result.stderr.contains(reason), "{result:?}");
+        assert_eq!(result.code, code);
     }
-    let told = bench.run(shell("no-such-program"));
-    assert_eq!(told.code, 127, "the shell says so itself");
-    assert!(told.stderr.contains("not found"));
+    let result = bench.run(shell("no-such-program"));
+    assert_eq!(result.code, 127, "the shell says so itself");
+    assert!(result.stderr.contains("not found"));
 }
 
 #[test]
-fn the_end_by_a_signal_is_told() {
+fn death_by_signal_is_128_plus_n() {
     let mut bench = Bench::new("signal");
     assert_eq!(bench.run(shell("kill -9 $$")).code, 128 + 9);
 }
@@ -228,9 +232,9 @@ fn the_end_by_a_signal_is_told() {
 #[test]
 fn signals_reach_the_group_and_what_it_printed_stays() {
     let mut bench = Bench::new("group");
-    // A shell forgets a signal that comes between its fork and the exec of its child: each child says that it is there.
+    // A shell loses a signal that comes between its fork and the exec of its child: each child prints "up" first.
     let child = "sh -c 'echo up; exec sleep 600' &";
-    let line = format!("trap 'echo told; exit 9' TERM; {child} {child} wait; wait");
+    let line = format!("trap 'echo ended; exit 9' TERM; {child} {child} wait; wait");
     bench.start(Spec { stream: true, ..shell(&line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
         bench.commands.allow(COMMAND, stream, usize::MAX);
@@ -241,12 +245,12 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
     bench.commands.terminate(COMMAND);
     let code = bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
     let code = code.or_else(|| bench.until(is_exit));
-    let expected = Told { stdout: "up\nup\ntold\n".into(), stderr: String::new(), code: 9 };
-    assert_eq!(bench.told(code.expect("told")), expected);
+    let expected = CommandResult { stdout: "up\nup\nended\n".into(), stderr: String::new(), code: 9 };
+    assert_eq!(bench.result(code.expect("reported")), expected);
 }
 
 #[test]
-fn what_ignores_sigterm_is_killed_with_its_children() {
+fn sigkill_ends_program_ignoring_sigterm_and_children() {
     let mut bench = Bench::new("stubborn");
     let line = "trap '' TERM; sleep 600 & echo up; wait";
     bench.start(Spec { stream: true, ..shell(line) });
@@ -268,8 +272,8 @@ fn a_child_in_the_background_does_not_hold_the_output_back() {
     let line = format!("mkfifo {0}; (read go < {0}; echo late) & echo early", fifo.display());
     bench.start(shell(&line));
     assert_eq!(bench.until(is_exit), Some(0));
-    assert_eq!(bench.told(0).stdout, "early\n");
-    // It lives: somebody opens the other end.
+    assert_eq!(bench.result(0).stdout, "early\n");
+    // The child still runs: it has opened the other end.
     fs::write(&fifo, "go\n").expect("the child reads");
 }
 
@@ -329,7 +333,7 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
 }
 
 #[test]
-fn what_was_allowed_can_be_taken_back() {
+fn granted_credit_can_be_withdrawn() {
     let mut bench = Bench::new("taken-back");
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; echo up >&2; read go < {0}; echo late; echo done >&2", fifo.display());
@@ -353,7 +357,7 @@ fn refused_output_is_in_the_result_and_the_stream() {
     let mut bench = Bench::new("rest");
     bench.start(Spec { stream: true, ..shell("echo one; echo two >&2") });
     assert_eq!(bench.until(is_exit), Some(0));
-    assert_eq!(bench.told(0), Told { stdout: "one\n".into(), stderr: "two\n".into(), code: 0 });
+    assert_eq!(bench.result(0), CommandResult { stdout: "one\n".into(), stderr: "two\n".into(), code: 0 });
     assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"one\n");
     assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stderr, 0, 100).data, b"two\n");
 }
@@ -381,9 +385,9 @@ fn characters_are_sent_whole_unless_they_never_end() {
 }
 
 #[test]
-fn a_command_that_was_never_started_has_printed_nothing() {
+fn command_never_started_has_no_output() {
     let mut bench = Bench::new("never");
-    assert_eq!(bench.told(130), Told { stdout: String::new(), stderr: String::new(), code: 130 });
+    assert_eq!(bench.result(130), CommandResult { stdout: String::new(), stderr: String::new(), code: 130 });
     bench.commands.terminate(COMMAND);
     bench.commands.kill(COMMAND);
     bench.commands.allow(COMMAND, OutputStream::Stdout, 1);

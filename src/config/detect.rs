@@ -1,7 +1,7 @@
-//! What the machine itself says: provider, region, host name, shell.
+//! Detects provider, region, host name and shell of the machine.
 //!
-//! It looks at names and files that the providers document, and asks nobody over the network. The root is injected, so
-//! that tests have machines of their own.
+//! It reads variables and files that the providers document, and makes no network request. The caller passes the root
+//! directory in, so that each test has its own machine.
 //!
 //! | provider | recognised by |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `k8s` | `KUBERNETES_SERVICE_HOST`, or `/var/run/secrets/kubernetes.io` |
 //! | `docker` | `/.dockerenv` |
 //!
-//! The first that fits counts: what runs on top of another stands above it. The region of `fly` is `FLY_REGION`; the
-//! others do not say theirs.
+//! The first match counts: a provider that runs on top of another has an earlier row. The region of `fly` is
+//! `FLY_REGION`; the others do not show theirs.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub fn provider_table() -> String {
     PROVIDERS.iter().map(row).collect()
 }
 
-/// Longest region that is believed, in characters.
+/// Longest region that is accepted, in characters.
 pub(super) const NAME_CHARACTERS_MAX: usize = 64;
 
 /// The machine that the agent runs on.
@@ -76,7 +76,7 @@ impl Machine {
         is_name(&region).then_some(region)
     }
 
-    /// The shell of the user, if it is there and lets one in, else the usual ones; the last of them unseen.
+    /// The user's shell if it exists and allows a login, else the first usual one that exists, else `/bin/sh`.
     pub(super) fn shell(&self, of_user: Option<PathBuf>) -> PathBuf {
         let usual = ["/bin/bash", "/bin/sh"].map(PathBuf::from);
         let is_there =
@@ -86,7 +86,7 @@ impl Machine {
     }
 }
 
-/// Is this what service accounts have in place of a shell?
+/// Is it a program such as `nologin`, which service accounts have instead of a shell?
 pub(super) fn refuses_login(shell: &Path) -> bool {
     shell.file_name().is_some_and(|name| ["nologin", "false"].iter().any(|refuses| name == *refuses))
 }

@@ -30,13 +30,13 @@ use std::path::PathBuf;
 /// The variable that holds the API key.
 pub const API_KEY_VARIABLE: &str = "SINDRI_CONSOLE_API_KEY";
 
-/// Seconds between heartbeats where nothing else is said; the console's patience ends at 30.
+/// Seconds between heartbeats by default; the console's time-out is 30.
 pub const HEARTBEAT_SECONDS_DEFAULT: f64 = 30.0;
 
-/// Seconds between metrics where nothing else is said.
+/// Seconds between metrics by default.
 pub const METRICS_SECONDS_DEFAULT: f64 = 60.0;
 
-/// Shortest interval that may be set, in seconds: tests want more than one beat a second, nobody more than twenty.
+/// Shortest interval that may be set, in seconds: tests need several heartbeats a second, and 20 are enough.
 pub const INTERVAL_SECONDS_MIN: f64 = 0.05;
 
 /// Longest interval that may be set, in seconds: a day.
@@ -48,9 +48,9 @@ pub const LOG_BYTES_MIN: u64 = 4_096;
 /// Everything that can be configured.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the console is.
+    /// The console's URL.
     pub console_url: ConsoleUrl,
-    /// The key that it knows this instance by.
+    /// The API key.
     pub api_key: Secret,
     /// The id of this instance until the console gives another.
     pub instance_id: InstanceId,
@@ -68,7 +68,7 @@ pub struct Config {
     pub shell: PathBuf,
     /// The home directory of the agent's user, if it has one: where shells and commands start.
     pub home: Option<PathBuf>,
-    /// Where to remember ids; none where no place is known.
+    /// The directory for the ids from consoles; `None` without a home directory.
     pub state_dir: Option<PathBuf>,
     /// A private authority to trust beside the others.
     pub ca_file: Option<PathBuf>,
@@ -80,15 +80,15 @@ pub struct Config {
     pub terminal: TerminalPolicy,
     /// Which commands may be run.
     pub commands: CommandPolicy,
-    /// Where to write what was opened and run.
+    /// The audit file.
     pub audit: Option<PathBuf>,
-    /// Where to write facts and orders.
+    /// The file of the recording of facts and orders.
     pub record: Option<PathBuf>,
-    /// How much to log.
+    /// The lowest level that is logged.
     pub log_level: LogLevel,
     /// The length at which the file that standard error is gets renamed, in bytes.
     pub log_max_bytes: Option<u64>,
-    /// What is legal and yet worth a warning line at the start.
+    /// Warnings about legal settings, logged at the start.
     pub warnings: Vec<String>,
 }
 
@@ -119,9 +119,9 @@ pub enum LogLevel {
     Debug,
     /// Changes of the state of the world.
     Info,
-    /// What somebody should look at.
+    /// Degraded: an operator should look at it.
     Warn,
-    /// What somebody must act upon.
+    /// Broken: an operator must act.
     Error,
 }
 
@@ -164,7 +164,7 @@ impl Config {
     /// Reads the process's environment and the machine that it runs on.
     ///
     /// # Errors
-    /// All that is wrong; exit status 78 is due.
+    /// All problems; the agent exits with status 78.
     pub fn from_environment() -> Result<Self, Problems> {
         Self::read(|name| std::env::var_os(name), &Machine::this())
     }
@@ -172,7 +172,7 @@ impl Config {
     /// Reads any environment on any machine.
     ///
     /// # Errors
-    /// All that is wrong.
+    /// All problems.
     pub fn read(variable: impl Fn(&str) -> Option<OsString>, machine: &Machine) -> Result<Self, Problems> {
         let mut reader = Reader::new(&variable);
         let api_key = reader.api_key();

@@ -1,4 +1,4 @@
-//! What is wrong with the configuration, so that the operator can correct it.
+//! The problems of a configuration, as texts with which the operator can correct it.
 //!
 //! Every text of a problem is made here, from fixed words and the value of one variable. A value that holds the key is
 //! not shown, nor any part of it, whichever variable it is in; control characters are escaped and long values are cut.
@@ -31,8 +31,7 @@ impl Problem {
         Self { variable, value: None, allowed: allowed.into() }
     }
 
-    /// Hides what was set to something that `holds_key`, even where the part that would be shown does not, and cuts the
-    /// rest.
+    /// Hides a value that `holds_key`, even if the part that would be shown does not hold it, and cuts other values.
     fn fit_to_be_shown(&mut self, was_set: &str, holds_key: impl Fn(&str) -> bool) {
         let Some(value) = &mut self.value else { return };
         // An escape can spell what the value itself does not hold.
@@ -59,7 +58,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong; never empty. It prints one line each.
+/// All problems; never empty. It prints one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 

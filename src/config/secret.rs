@@ -1,13 +1,13 @@
-//! A text that must not be seen: the key.
+//! A secret text, such as the API key, which is never printed and is overwritten after use.
 //!
-//! It prints as `[redacted]` whatever the format and is overwritten when it is dropped, as is every text that it was
-//! put into: a request is a secret, too. It does not protect the pages that it lies in, nor copies that others make of
-//! [`Secret::expose`]: the kernel needs it, to send a request, and whoever looks for the key where it must not be.
+//! It prints as `[redacted]` in every format and is overwritten when it is dropped, as is every text built from it: a
+//! request is a secret, too. It does not protect its memory pages, nor copies of [`Secret::expose`], which the sending
+//! of a request and the search for a leaked key need.
 
 use std::fmt;
 use std::hint::black_box;
 
-/// What stands where a secret would.
+/// The text that is shown instead of a secret.
 pub const REDACTED: &str = "[redacted]";
 
 /// A secret text.
@@ -15,7 +15,7 @@ pub const REDACTED: &str = "[redacted]";
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// Takes a text in. The caller's copy stays the caller's to overwrite.
+    /// Copies a text. The caller must overwrite its own copy.
     pub fn new(text: &str) -> Self {
         Self(text.as_bytes().into())
     }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_joined_is_whole() {
+    fn joined_secret_holds_all_parts() {
         let key = Secret::new("hunter2");
         assert_eq!(Secret::joined(["Bearer ", key.expose(), "", "\r\n"].into_iter()).expose(), "Bearer hunter2\r\n");
         assert_eq!(Secret::joined([].into_iter()).expose(), "");
@@ -132,10 +132,10 @@ mod tests {
         assert_eq!(bytes, [0; 7]);
     }
 
-    /// Looks at memory past the language, at an address that is nobody's any more.
+    /// Reads freed memory through `/proc/self/mem`.
     #[cfg(target_os = "linux")]
     #[test]
-    fn what_was_dropped_is_gone_from_memory() {
+    fn dropped_secret_is_gone_from_memory() {
         use std::io::{Read as _, Seek as _, SeekFrom};
         // Long enough that what an allocator writes at the beginning of a free block leaves most of it as it was.
         let text = "squeamish-".repeat(20);

@@ -112,7 +112,7 @@ fn shell_that_refuses_logins_counts_only_where_asked_for() {
 }
 
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let problems = problems(&[
         ("SINDRI_CONSOLE_URL", "ftp://user:hunter2@c"),
         ("SINDRI_CONSOLE_API_KEY", "new\nline"),
@@ -157,7 +157,7 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn a_host_name_that_cannot_be_an_id_is_a_problem() {
+fn host_name_not_usable_as_id_is_a_problem() {
     let machine = Machine { host_name: String::new(), ..machine() };
     let variable = |name: &str| match name {
         "SINDRI_CONSOLE_URL" => Some("http://c".into()),
@@ -177,7 +177,7 @@ fn key_with_a_blank_inside_is_a_problem() {
 }
 
 #[test]
-fn host_name_that_identifies_nobody_is_one_warning() {
+fn host_name_of_many_machines_is_one_warning() {
     let warnings = |host_name: &str, set: &[(&str, &str)]| {
         let required = [("SINDRI_CONSOLE_URL", "http://c"), ("SINDRI_CONSOLE_API_KEY", KEY)];
         let find = |name: &str| set.iter().chain(&required).find(|(variable, _)| *variable == name);
@@ -220,7 +220,7 @@ fn the_state_directory_follows_the_standard() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_not_utf_8_is_a_problem_where_text_is_needed() {
+fn invalid_utf8_is_a_problem_where_text_is_needed() {
     use std::os::unix::ffi::OsStringExt;
     let broken = || OsString::from_vec(b"\xff".to_vec());
     let result = Config::read(|_| Some(broken()), &machine());
@@ -261,7 +261,7 @@ fn the_table_names_what_is_read() {
 }
 
 #[test]
-fn no_part_or_spelling_of_the_key_is_told() {
+fn no_part_or_spelling_of_the_key_is_shown() {
     for (key, variable, value) in [
         ("SK-LIVE-0123456789", "SINDRI_LOG_LEVEL", "SK-LIVE-0123456789"),
         ("sk-live,01234567,89abcdef", "SINDRI_AGENT_TAGS", "sk-live,01234567,89abcdef"),
@@ -290,7 +290,7 @@ fn password_before_an_invalid_scheme_is_not_shown() {
 
 proptest! {
     #[test]
-    fn no_environment_makes_it_panic_or_tell_the_key(
+    fn no_environment_makes_it_panic_or_show_the_key(
         values in proptest::collection::vec(("[A-Z_a-z]{0,3}", ".{0,12}"), 0..6),
         key in "[!-~]{8,20}", where_else in 0_usize..18, before in "[ -~]{0,5}",
     ) {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_belong_in_the_url_is_refused() {
+    fn url_with_user_query_or_fragment_is_refused() {
         for (text, error) in [
             ("ftp://c", InvalidUrl::Scheme),
             ("wss://c", InvalidUrl::Scheme),
@@ -221,7 +221,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_shown_is_the_same_address(
+        fn displayed_url_parses_to_the_same_address(
             tls: bool, host in "[a-z0-9.-]{1,20}|\\[::[0-9a-f]{1,4}\\]", port in proptest::option::of(1_u16..),
             path in "(/[a-z0-9]{1,5}){0,3}/{0,2}",
         ) {

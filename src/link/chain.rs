@@ -1,15 +1,15 @@
-//! Who has signed a certificate, as far as its issuer's name says.
+//! Reads the issuer's name out of a certificate.
 //!
-//! It verifies nothing and trusts nothing: it is for telling what a chain looks like that was verified elsewhere. What
-//! it cannot read it does not tell. It reads X.509 (RFC 5280, section 4.1) in DER and of that the one field; whatever
-//! the bytes are, it reads each of them at most a few times and does not recurse.
+//! It is for the report of a chain that webpki has verified. A name that it cannot read is left out. It reads one field
+//! of X.509 (RFC 5280, section 4.1) in DER. On any bytes it reads each of them a few times at most and does not
+//! recurse.
 
 /// Attribute types of X.520 (RFC 5280, appendix A.1), in DER: the common name, and the organisation where there is
 /// none.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
 const ORGANISATION: &[u8] = &[0x55, 4, 10];
 
-/// The longest name that is told, in characters; RFC 5280 allows 64.
+/// The longest name that is returned, in characters; RFC 5280 allows 64.
 const NAME_CHARACTERS_MAX: usize = 64;
 
 const INTEGER: u8 = 0x02;
@@ -93,12 +93,12 @@ mod tests {
         assert_eq!(issuer(&certificate(&both[..1])).as_deref(), Some("Let's Encrypt"));
         assert_eq!(issuer(&certificate(&[(DnType::CountryName, "AT")])), None);
         let long = "ä".repeat(200);
-        let told = issuer(&certificate(&[(DnType::CommonName, &long)])).expect("a name");
-        assert_eq!(told.chars().count(), NAME_CHARACTERS_MAX);
+        let name = issuer(&certificate(&[(DnType::CommonName, &long)])).expect("a name");
+        assert_eq!(name.chars().count(), NAME_CHARACTERS_MAX);
     }
 
     #[test]
-    fn what_is_cut_short_tells_nothing_else() {
+    fn truncated_certificate_has_no_other_name() {
         let whole = certificate(&[(DnType::CommonName, "R11")]);
         for length in 0..whole.len() {
             assert_eq!(issuer(&whole[..length]), None);

@@ -1,7 +1,6 @@
-//! Opens the byte stream to the console: resolve, connect, and what stands between.
+//! Opens the byte stream to the console: resolves, connects, asks the proxy for a tunnel, starts TLS.
 //!
-//! It speaks neither HTTP nor WebSocket to the console and keeps no deadline: whoever dials gives up by dropping the
-//! future, which closes every descriptor it holds.
+//! It keeps no deadline: the caller gives up by dropping the future, which closes every descriptor it holds.
 
 use super::error::{Error, Hop, PeerFault};
 use super::race::{self, Failed};
@@ -21,18 +20,18 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
-/// The connection's own ways of noticing a dead peer come after the machine's (10 s for a Pong, 10 s for a write that
-/// stands still): they are the net below, for what a busy or frozen process does not see.
+/// TCP notices a dead peer later than the machine does (10 s for a Pong, 10 s for a stalled write). It covers the case
+/// of a busy or frozen process.
 const TCP: TcpOptions = TcpOptions {
     keep_alive_idle_secs: 30,
     keep_alive_interval_secs: 10,
     keep_alive_probes: 3,
     user_timeout_ms: 30_000,
-    // What the kernel holds unsent, the delivery ledger cannot reorder: priorities mean nothing to it.
+    // The delivery ledger cannot reorder what the kernel holds, so the kernel may hold little.
     not_sent_low_water_bytes: 16 * 1024,
 };
 
-/// Knows the way to the console.
+/// Opens streams to one console.
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
@@ -49,13 +48,13 @@ impl Dialer {
         Ok(Self { target, resolver, tls })
     }
 
-    /// What the console did wrong, with its name.
+    /// A fault of the console as an error with its name.
     pub(super) fn peer_error(&self, fault: PeerFault) -> Error {
         Error::Peer { peer: self.peer(), fault }
     }
 
     /// A request to the console: the first line, the headers that all requests have in common, and the `rest` of it.
-    /// The key is in it, and so it is gone from memory when it was sent.
+    /// The key is in it, so the memory is overwritten after the request was sent.
     pub(super) fn request(&self, method: &str, path: &str, rest: [&str; 2]) -> Secret {
         let before = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: identity\r\nAuthorization: Bearer ",
@@ -70,7 +69,7 @@ impl Dialer {
         host_and_port(self.target.url.host(), self.target.url.port())
     }
 
-    /// A byte stream to the console, on which nothing has been said yet.
+    /// A byte stream to the console, on which nothing has been sent yet.
     pub(super) async fn open(&self, progress: Progress) -> Result<Stream, Error> {
         let reached = async {
             let addresses = self.resolve().await?;
@@ -81,12 +80,12 @@ impl Dialer {
         if !self.target.url.is_tls() {
             return Ok(Stream::Plain(reached.await?));
         }
-        // The roots are read while the network is waited for.
+        // Reads the roots while it waits for the network.
         let (tcp, trusted) = future::try_zip(reached, self.tls.trusted()).await?;
         Ok(Stream::Tls(Box::new(self.secure(&trusted, tcp).await?)))
     }
 
-    /// Whom a connection is opened to: the proxy, if there is one, or else the console.
+    /// The name and port of the proxy, if there is one, or else of the console.
     pub(super) fn next_hop(&self) -> (&str, u16) {
         match &self.target.proxy {
             Some(proxy) => (&proxy.host, proxy.port),
@@ -111,7 +110,7 @@ impl Dialer {
         Ok(Tcp::new(connect(&host_and_port(host, port), self.hop(), addresses).await?, progress))
     }
 
-    /// Lets the proxy, if there is one, lead a connection on to the console.
+    /// Asks the proxy, if there is one, for a tunnel to the console.
     pub(super) async fn tunnel(&self, tcp: &mut Tcp) -> Result<(), Error> {
         let Some(proxy) = &self.target.proxy else { return Ok(()) };
         let asked = proxy::tunnel(tcp, proxy, self.target.url.host(), self.target.url.port()).await;
@@ -139,7 +138,7 @@ async fn connect(peer: &str, hop: Hop, addresses: &[SocketAddr]) -> Result<Async
     Ok(socket)
 }
 
-/// Where every attempt failed because this machine ran out of something, no firewall is to blame.
+/// If every attempt failed because this machine ran out of a resource, the error says so and blames no firewall.
 fn connect_error(peer: &str, hop: Hop, mut failed: Vec<Failed>) -> Error {
     if !failed.is_empty() && failed.iter().all(|(_, error)| is_local(error)) {
         let (_, source) = failed.swap_remove(0);
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_that_listens_is_found_among_those_that_do_not() {
+    fn listening_address_is_found_among_closed_ones() {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
         let live = listener.local_addr().expect("address");
         let dead = SocketAddr::from(([127, 0, 0, 2], live.port()));

@@ -1,7 +1,7 @@
-//! What can go wrong on the way to the console, sorted by who must act.
+//! The errors on the way to the console, sorted by who must act.
 //!
-//! Every text names what was tried, what came of it and who can change it. None holds the key or a proxy's
-//! credentials. It decides nothing: [`Error::failure`] is what the machine is told.
+//! Every text names what was tried, how it failed and who can mend it. None holds the key or a proxy's credentials.
+//! [`Error::failure`] is the machine's view of an error.
 
 use super::explain;
 use super::proxy::ProxyFault;
@@ -41,7 +41,7 @@ pub enum Error {
         /// The name that is still being looked up.
         earlier: String,
     },
-    /// Nothing listens there, or something between blocks it.
+    /// No server listens there, or a firewall blocks the connection.
     #[error(
         "{}{peer} cannot be connected to ({}); check that it is up, and the firewall between{}",
         hop.title(), attempts(failed), hop.or_correct()
@@ -83,7 +83,7 @@ pub enum Error {
         /// What went wrong.
         fault: TlsFault,
     },
-    /// What answers is no console, or the connection broke on the way.
+    /// The server is no console, or the connection broke.
     #[error("{peer} {fault}")]
     Peer {
         /// Name and port.
@@ -147,7 +147,7 @@ pub enum PeerFault {
     BadUpgrade(&'static str),
 }
 
-/// To whom a connection is opened.
+/// The peer of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
     /// To the console itself.
@@ -157,7 +157,7 @@ pub enum Hop {
 }
 
 impl Hop {
-    /// In front of its name.
+    /// The text before its name.
     pub fn title(self) -> &'static str {
         match self {
             Self::Console => "the console ",
@@ -165,7 +165,7 @@ impl Hop {
         }
     }
 
-    /// Behind its name.
+    /// The text after its name.
     fn owner(self) -> &'static str {
         match self {
             Self::Console => " of the console",
@@ -181,7 +181,8 @@ impl Hop {
         }
     }
 
-    /// Where else to look for the fault: whoever set a console's URL knows of it, a proxy's variable is the machine's.
+    /// The variable of the proxy as another place to look for the fault; empty for the console, whose URL the operator
+    /// set.
     pub fn or_correct(self) -> String {
         match self {
             Self::Console => String::new(),
@@ -208,7 +209,7 @@ impl Error {
         }
     }
 
-    /// What the machine is told.
+    /// The failure that the machine gets.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Key | Self::InstanceId(_) | Self::Machine { .. } => Failure::Local,

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn content_type_tells_json_from_anything_else() {
+    fn content_type_separates_json_from_all_else() {
         let foreign = |value: &str| head(&format!("HTTP/1.1 200 OK\r\n{value}\r\n")).foreign_type().map(str::to_owned);
         for json in ["", "Content-Type: \r\n", "content-type: Application/JSON; charset=utf-8\r\n"] {
             assert_eq!(foreign(json), None, "{json}");

@@ -1,7 +1,7 @@
-//! Holds reading up: for as long as the read limit says, and while the loop has no room for more.
+//! Pauses reading while the read limit demands it, and while the loop has no room for more.
 //!
-//! Nothing is dropped: meanwhile the socket is left alone, and TCP slows the console down. A console that goes on
-//! sending has its own Pongs behind that, and loses its link.
+//! Nothing is dropped: during a pause the socket is not read, and TCP slows the console down. A console that goes on
+//! sending delays its own Pongs and so loses its link.
 
 use async_io::Timer;
 use draupnir_fsm::driver::ReadLimiter;
@@ -14,8 +14,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-/// While this much waits for the loop, in bytes, no further message is read. With one of the largest messages on top it
-/// is the memory that a flood can take.
+/// While this many bytes wait for the loop, no further message is read. A flood takes this much memory and one of the
+/// largest messages.
 const WAITING_BYTES_MAX: usize = 64 << 10;
 
 /// Pauses reading for as long as the [`ReadLimiter`] says.
@@ -60,7 +60,7 @@ impl ReadPause {
     }
 }
 
-/// What was read on one link and the loop has not taken in.
+/// The messages that were read on one link and that the loop has not handled.
 #[derive(Clone, Default)]
 pub(super) struct InboundQueue(Rc<Waiting>);
 
@@ -87,7 +87,7 @@ impl InboundQueue {
     }
 }
 
-/// The text of a message, as long as somebody needs it.
+/// The text of a message; counts as waiting until it is dropped.
 pub struct Received {
     text: String,
     backlog: InboundQueue,

@@ -1,9 +1,8 @@
 //! Reaches the console: DNS, TCP, proxy, TLS, registration over HTTP, and the WebSocket.
 //!
-//! It decides nothing: when to register, dial, close or give up is ordered by the machine, and what messages mean is
-//! `protocol`'s. It keeps no deadline, but one for the files of certificates, and retries nothing. Methods of [`Link`]
-//! return at once; what became of them is
-//! reported, with the number of the attempt or link that it belongs to.
+//! The machine orders when to register, dial, close or give up, and `protocol` interprets the messages. The link keeps
+//! one deadline, for the certificate files, and retries nothing. Methods of [`Link`] return at once; a report follows
+//! with the number of the attempt or link.
 //!
 //! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
 //! descriptors closed, by the next turn of the executor at the latest; every buffer is bounded; the key is in no error,
@@ -11,13 +10,13 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `target` | what is to be reached, and the key |
+//! | `target` | the address of the console, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
-//! | `proxy`, `tls`, `roots`, `verifier` | what may stand between, what must, and who is trusted |
-//! | `http`, `register`, `words` | one exchange, the registration, what may be told of an answer |
-//! | `explain` | what the errors of libraries mean, in words |
-//! | [`probe`] | the same way step by step, for whoever looks for a fault |
-//! | `upgrade`, `socket`, `inflow` | the WebSocket: its beginning, its life and its end; how much comes in |
+//! | `proxy`, `tls`, `roots`, `verifier` | the tunnel through a proxy, TLS, and the trusted roots |
+//! | `http`, `register`, `words` | one HTTP exchange, the registration, the part of an answer that may be logged |
+//! | `explain` | the errors of libraries as sentences |
+//! | [`probe`] | the same steps one by one, for `doctor` |
+//! | `upgrade`, `socket`, `inflow` | the WebSocket: its upgrade, its frames, and the limits of what it reads |
 //!
 //! Wire: CONSOLE.md, "Registration" and "The WebSocket".
 
@@ -63,10 +62,10 @@ pub use socket::close_received;
 pub use target::{Target, Trust};
 pub use tls::TlsFault;
 
-/// Who speaks, for the logs of consoles and proxies.
+/// The `User-Agent` header, for the logs of consoles and proxies.
 const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
 
-/// The way to the console, and what goes over it.
+/// The connection to the console.
 pub struct Link {
     dialer: Rc<Dialer>,
     executor: Rc<LocalExecutor<'static>>,
@@ -84,7 +83,7 @@ struct Current {
     _task: Task<()>,
 }
 
-/// What is sent.
+/// A frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A message.
@@ -112,7 +111,7 @@ impl Link {
         Ok(Self { dialer, executor, reporter, registration: None, current: None })
     }
 
-    /// By way of whom, for a sentence about what came of it; empty without a proxy.
+    /// " by way of" the proxy, for a log line or error; empty without a proxy.
     pub fn by_way_of(&self) -> String {
         match self.dialer.hop() {
             Hop::Console => String::new(),
@@ -166,15 +165,15 @@ impl Link {
         self.current = Some(Current { link, line, progress, _task: task });
     }
 
-    /// Gives up the dial that is in flight. It reports nothing any more, not even what it has just become.
+    /// Gives up the dial that is in flight. It reports nothing any more, even if it has just succeeded.
     pub fn abandon_dial(&mut self) {
         if let Some(given_up) = self.current.take() {
             given_up.line.reset();
         }
     }
 
-    /// Sends a close frame behind what was handed over, and waits for the console's; ends in [`Report::Closed`].
-    /// A link that is gone, or another one, is left alone.
+    /// Sends a close frame after all frames handed over, and waits for the console's; ends in [`Report::Closed`].
+    /// Does nothing if this link is not the current one.
     pub fn close(&mut self, link: LinkId, code: u16, reason: &str) {
         if let Some(current) = self.open(link) {
             current.line.close(code, reason);
@@ -188,8 +187,8 @@ impl Link {
         }
     }
 
-    /// Hands over frames, to be written in this order and flushed; then reports [`Report::Written`]. The next ones only
-    /// after that. What a link that is gone is given is dropped.
+    /// Hands over frames to be written in this order and flushed; [`Report::Written`] follows, and only then may the
+    /// next frames be handed over. Frames for a link that is gone are dropped.
     pub fn write(&mut self, link: LinkId, frames: Vec<Frame>) {
         if let Some(current) = self.open(link) {
             current.line.write(frames);
@@ -206,7 +205,7 @@ impl Link {
     }
 }
 
-/// What the link tells the loop.
+/// What the link reports to the loop.
 #[derive(Debug)]
 pub enum Report {
     /// The console answered a registration.

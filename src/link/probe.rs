@@ -1,10 +1,8 @@
-//! The way to the console one step at a time, for whoever looks for a fault on it.
+//! Takes the steps to the console one at a time, for `doctor`.
 //!
-//! It uses the very steps that [`Link`](super::Link) takes and adds none. It registers nothing and never claims to be
-//! an
-//! instance that exists: a second connection under one id would throw out the first (CONSOLE.md, "The WebSocket"). It
-//! keeps no
-//! deadline but one, for the first message: who asks, gives up by dropping the future.
+//! It uses the code of [`Link`](super::Link). It registers nothing, and its caller gives an id that no instance has: a
+//! second connection under one id would end the first (CONSOLE.md, "The WebSocket"). It keeps one deadline, for the
+//! first message; the caller gives up any other step by dropping the future.
 
 use super::dial::Dialer;
 use super::error::{Error, Hop};
@@ -44,7 +42,7 @@ pub struct Connected(Tcp);
 #[derive(Debug)]
 pub struct Ready(Stream);
 
-/// Who is trusted.
+/// The trusted roots.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusting {
     /// How many roots.
@@ -62,11 +60,12 @@ pub struct Handshake {
     pub version: String,
     /// The names in the console's certificate.
     pub names: String,
-    /// Who signed it, and who signed those: from the console's certificate upwards, as far as it was shown and says.
+    /// The issuers from the console's certificate upwards, as far as the console sent them and their names are
+    /// readable.
     pub issuers: Vec<String>,
-    /// Until when the console's certificate is valid, as far as that can be told.
+    /// The end of validity of the console's certificate, if rustls reports it.
     pub valid_until: Option<SystemTime>,
-    /// How the chain fails when it is looked at in the future, if it does.
+    /// The fault that the chain will have in the near future, if any.
     pub soon: Option<TlsFault>,
 }
 
@@ -87,14 +86,14 @@ pub struct Asked {
     pub words: String,
 }
 
-/// How the console received a WebSocket.
+/// What the console did after the upgrade.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Greeting {
-    /// With a message.
+    /// It sent a message.
     Message,
-    /// With nothing, for as long as was waited.
+    /// It sent nothing until the deadline.
     Silence,
-    /// With a close frame.
+    /// It sent a close frame.
     Close {
         /// The code; 1005 where there was none.
         code: u16,
@@ -115,12 +114,12 @@ impl Probe {
     /// [`Error::Key`] where the key cannot stand in a header.
     pub fn new(target: Target, executor: Rc<LocalExecutor<'static>>) -> Result<Self, Error> {
         let dialer = Dialer::new(target, executor, resolve::system())?;
-        // What a second attempt of the agent would see, so that no fault is told that mends itself.
+        // Reads the roots as a second attempt of the agent does, so that it reports no fault that a retry mends.
         dialer.tls.reload_roots();
         Ok(Self { dialer })
     }
 
-    /// Name and port of what a connection is opened to: the proxy, or else the console.
+    /// Name and port of the proxy, if there is one, or else of the console.
     pub fn next_hop(&self) -> String {
         let (host, port) = self.dialer.next_hop();
         host_and_port(host, port)
@@ -134,7 +133,7 @@ impl Probe {
     /// Looks the next hop up.
     ///
     /// # Errors
-    /// It has no address, or nobody tells.
+    /// It has no address, or no name server answers.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
         self.dialer.resolve().await
     }
@@ -147,10 +146,10 @@ impl Probe {
         self.dialer.connect(addresses, Progress::default()).await.map(Connected)
     }
 
-    /// Has the proxy lead on to the console; without a proxy it does nothing.
+    /// Asks the proxy for a tunnel to the console; without a proxy it does nothing.
     ///
     /// # Errors
-    /// The proxy does not.
+    /// The proxy opens no tunnel.
     pub async fn tunnel(&self, connected: &mut Connected) -> Result<(), Error> {
         self.dialer.tunnel(&mut connected.0).await
     }
@@ -165,7 +164,7 @@ impl Probe {
         Ok(Trusting { roots: roots.store.len(), from: roots.from, private: roots.private.len() })
     }
 
-    /// Shakes hands where the URL demands TLS, and looks `ahead` into the future of the certificates.
+    /// Performs the handshake if the URL demands TLS, and checks the certificates for a time `ahead` of now.
     ///
     /// # Errors
     /// The handshake fails.
@@ -188,10 +187,10 @@ impl Probe {
         Ok((Ready(Stream::Tls(Box::new(stream))), Some(handshake)))
     }
 
-    /// Asks for the paths of registration, without registering: the first answer that is no 404, or the last one.
+    /// Sends a GET to the registration paths; returns the first answer that is no 404, or the last one.
     ///
     /// # Errors
-    /// What answers does not speak HTTP. Each path takes a connection of its own, which `open` makes.
+    /// The server does not speak HTTP. Each path takes its own connection, which `open` makes.
     pub async fn ask(&self, mut open: impl AsyncFnMut() -> Result<Ready, Error>) -> Result<Asked, Error> {
         let asked = self.ask_for(register::path(RegisterPath::Designed), open().await?).await?;
         if asked.status != 404 {
@@ -216,7 +215,7 @@ impl Probe {
         })
     }
 
-    /// Upgrades to a WebSocket under this id, waits so long for a first message, and closes again.
+    /// Upgrades to a WebSocket under this id, waits for a first message at most `patience`, and closes again.
     ///
     /// # Errors
     /// The upgrade is refused.
@@ -228,7 +227,7 @@ impl Probe {
         };
         let greeting = future::or(self.first_message(&mut socket), silence).await;
         let goodbye = CloseFrame { code: CloseCode::Normal, reason: "check".into() };
-        // A console that has closed already needs no goodbye.
+        // A console that has closed already needs no close frame.
         let _ = socket.close(Some(goodbye)).await;
         Ok(greeting)
     }

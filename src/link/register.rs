@@ -1,12 +1,10 @@
-//! One registration: a POST with the payload it is given, and what the console answered.
+//! One registration: sends the payload in a POST and reads the console's answer.
 //!
-//! It does not choose the path, retry or follow redirects: the machine does the first two, and nobody the third,
-//! because
-//! a redirect that is followed hands the key to whoever wrote it. Wire: CONSOLE.md, "Registration".
+//! The machine chooses the path and retries. No redirect is followed: that would send the key to the host that the
+//! redirect names. Wire: CONSOLE.md, "Registration".
 //!
 //! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as
-//! anything
-//! but JSON. A refusal stays a refusal with any body.
+//! anything but JSON. A refusal stays a refusal with any body.
 
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
@@ -38,7 +36,7 @@ pub struct Registered {
 pub enum RegistrationOutcome {
     /// 2xx, and 409 (already registered): the console knows this instance.
     Registered,
-    /// 3xx: the console is elsewhere.
+    /// 3xx: the console has another address.
     Redirected,
     /// 401, 403: the console refuses the key.
     KeyRefused,
@@ -85,7 +83,7 @@ pub(super) async fn register(dialer: &Dialer, path: RegisterPath, body: &str) ->
         .map_err(|fault| dialer.peer_error(fault))
 }
 
-/// Sends a registration over a stream that is open, and reads the answer; the key is kept out of what is told of it.
+/// Sends a registration over an open stream and reads the answer. The result never holds the key.
 ///
 /// # Errors
 /// No answer came, it is not HTTP, or it is a success with an invalid body.

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_up_that_hangs_is_joined_and_never_doubled() {
+    fn hanging_look_up_is_joined_and_never_doubled() {
         let (executor, resolver, answers, asked) = scripted();
         future::block_on(executor.run(async {
             let first = future::poll_once(resolver.resolve("console.test", 443, Hop::Console)).await;

@@ -1,7 +1,7 @@
-//! Whom this machine trusts: the operator's choice, its own store, or Mozilla's list where it has none.
+//! Loads the trusted roots: the operator's choice, the machine's own store, or Mozilla's list if it has none.
 //!
-//! It reads files and verifies nothing. It blocks, and is called off the reactor. Roots that the operator has chosen
-//! are never widened: a named file that cannot be used is a fault, not a reason to look elsewhere.
+//! It blocks, so it is called off the reactor. It adds nothing to roots that the operator has chosen: a named file that
+//! cannot be used is a fault, not a reason to look elsewhere.
 
 use super::explain;
 use super::target::Trust;

@@ -1,8 +1,7 @@
-//! The life of an open WebSocket: frames out, messages in, and one orderly end.
+//! Runs an open WebSocket: writes frames, reads messages, and closes it in order.
 //!
-//! One task drives both directions at once, so a loop that is slow to take messages never keeps frames from leaving,
-//! nor a socket that takes nothing keep messages from arriving. It does not know what messages mean, keeps no deadline
-//! (the machine drops a link that overstays) and never reconnects.
+//! One task drives both directions at once, so a slow loop does not delay outgoing frames, and a stalled socket does
+//! not delay incoming messages. The machine keeps the deadlines.
 //!
 //! Invariants: a Ping is answered before anything else is read; what waits for the loop is bounded ([`inflow`]); after
 //! [`Line::reset`] the descriptor is closed before the call returns; `Closed` is the last report, and the descriptor is
@@ -56,9 +55,9 @@ struct Inner {
     close: Option<CloseFrame>,
     /// Our close frame was handed to the socket.
     closing: bool,
-    /// The console broke the rules and is being told so.
+    /// The console violated the protocol; our close frame says so.
     leaving: bool,
-    /// What broke the writing, until the reader tells it.
+    /// The error of a write, until the reader reports it.
     broken: Option<io::Error>,
     reset: bool,
     writer: Option<Waker>,
@@ -67,7 +66,7 @@ struct Inner {
 
 /// How the reading ended.
 enum End {
-    /// Both sides have said goodbye, or we had and they left.
+    /// Both sides have sent a close frame, or we had and the console closed the connection.
     Closed,
     Lost(Loss, String, Option<CloseFrame>),
 }
@@ -85,7 +84,7 @@ impl Line {
         wake(&mut inner.writer);
     }
 
-    /// Says goodbye behind what was handed over.
+    /// Sends a close frame after all frames handed over.
     pub(super) fn close(&self, code: u16, reason: &str) {
         let mut inner = self.inner.borrow_mut();
         inner.close = Some(CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() });
@@ -147,7 +146,7 @@ impl Line {
                 // The answer is queued; the next read flushes it before it reads.
                 Ok(Message::Ping(_) | Message::Frame(_)) => continue,
                 Ok(Message::Close(frame)) => {
-                    // Our answer is queued. It leaves before the loop is told, if the socket takes it.
+                    // Our answer is queued. It is sent before the report, if the socket takes it.
                     future::poll_once(self.end_our_direction()).await;
                     if !self.inner.borrow().closing {
                         let said = frame.as_ref().map(|frame| (u16::from(frame.code), frame.reason.as_str()));
@@ -167,11 +166,11 @@ impl Line {
     /// WebSocket").
     async fn finish(&self) {
         self.end_our_direction().await;
-        // Whatever comes now, it is the end: an end of stream, an error, or data after a close frame.
+        // An end of stream, an error, or data after a close frame: each ends the connection.
         let _ = poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await;
     }
 
-    /// Tells a console that broke the rules so, at once if the socket still takes it.
+    /// Sends a close frame to a console that violated the protocol, at once if the socket still takes it.
     async fn start_leaving(&self, goodbye: Option<CloseFrame>) {
         if let Some(goodbye) = goodbye {
             self.inner.borrow_mut().start_leaving(goodbye);
@@ -179,7 +178,7 @@ impl Line {
         }
     }
 
-    /// Gives that close frame the time to arrive: until the console ends its direction, or has sent too much.
+    /// Waits for the close frame to arrive: until the console ends its direction, or has sent too much.
     async fn leave(&self) {
         if !self.inner.borrow().leaving {
             return;
@@ -195,7 +194,7 @@ impl Line {
     }
 
     async fn end_our_direction(&self) {
-        // A socket that is broken already needs no more ending.
+        // A broken socket needs no shutdown.
         let _ = poll_fn(|cx| self.inner.borrow_mut().poll_shutdown(cx)).await;
     }
 
@@ -204,7 +203,7 @@ impl Line {
             match poll_fn(|cx| self.inner.borrow_mut().poll_write(cx)).await {
                 Ok(()) => reporter.report(Report::Written { link }).await,
                 Err(error) => {
-                    // What the console said last may still wait to be read, and says more than the broken write.
+                    // The console's last message may still be unread, and it tells more than the failed write.
                     self.inner.borrow_mut().broken = Some(error);
                     return future::pending().await;
                 }
@@ -248,8 +247,8 @@ impl Inner {
                 continue;
             }
             self.writer = Some(cx.waker().clone());
-            // Everything has left. The socket would still wake the writer, and so this task a second time, at each
-            // message that comes in; it remembers the last waker it was flushed with.
+            // Everything is sent. The socket remembers the waker of the last flush and would wake this task twice for
+            // each message that comes in.
             let _ = flush(socket, &mut Context::from_waker(Waker::noop()));
             return Poll::Pending;
         }
@@ -271,12 +270,12 @@ impl Inner {
         Pin::new(socket.get_mut()).poll_read(cx, &mut piece)
     }
 
-    /// What waits to be written is for a console that keeps the rules.
+    /// Drops the frames that wait, and sends the close frame alone.
     fn start_leaving(&mut self, goodbye: CloseFrame) {
         self.leaving = true;
         self.frames.clear();
         if let Some(socket) = &mut self.socket {
-            // Where ours is out already, or the socket broken, there is nothing to add.
+            // If our close frame is sent already, or the socket is broken, nothing is left to send.
             let _ = start_send(Pin::new(socket), Message::Close(Some(goodbye)));
         }
     }
@@ -307,8 +306,7 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-/// What is told of a console's close frame: its code and reason, or 1005 where it has none (RFC 6455, section 7.1.5).
-/// The
+/// The report of a console's close frame: its code and reason, or 1005 if it has none (RFC 6455, section 7.1.5). The
 /// reason becomes one printable line without the key.
 pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> Report {
     let (code, reason) = frame.unwrap_or((NO_STATUS, ""));
@@ -327,7 +325,7 @@ fn loss_of(error: WsError) -> End {
         WsError::Io(_) => End::Lost(Loss::Reset, text, None),
         WsError::Capacity(_) => End::Lost(Loss::TooBig, text, goodbye(CloseCode::Size, "over 1 MiB")),
         WsError::Utf8(_) => End::Lost(Loss::Protocol, text, goodbye(CloseCode::Invalid, "not UTF-8")),
-        // tungstenite's errors are not ours to enumerate: whatever else it finds is the console's breach.
+        // tungstenite may add variants. Any other error means that the console violated the protocol.
         _ => End::Lost(Loss::Protocol, text, goodbye(CloseCode::Protocol, "protocol error")),
     }
 }

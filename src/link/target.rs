@@ -1,6 +1,6 @@
-//! What is to be reached: the console's address, the key that opens it, and whom to trust on the way.
+//! The address of the console, the API key, the trusted certificates and the proxy.
 //!
-//! It does not read the environment and does not parse URLs: `config` does.
+//! `config` reads the environment and parses the URL.
 
 use super::proxy::{self, Proxy, ProxyError};
 use crate::config::{Config, ConsoleUrl, Secret};
@@ -32,7 +32,7 @@ pub struct Trust {
 }
 
 impl Target {
-    /// What a configuration says about the console.
+    /// The target of a configuration.
     ///
     /// # Errors
     /// Where the variable of the proxy that counts holds no proxy's URL.
@@ -53,8 +53,8 @@ impl Target {
         !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
-    /// Whether the key travels where strangers can read it: in clear text, to a host that is neither this machine nor
-    /// on a private network as far as its name or address tells.
+    /// Whether others can read the key on its way: it travels in clear text to a host that, by its name or address, is
+    /// neither this machine nor on a private network.
     pub fn exposes_key(&self) -> bool {
         !self.url.is_tls() && !is_private(self.url.host())
     }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_would_break_its_header_is_not_sent() {
+    fn key_invalid_in_a_header_is_not_sent() {
         let url = ConsoleUrl::parse("https://console.test").expect("a URL");
         let with = |key: &str| Target { url: url.clone(), key: Secret::new(key), trust: Trust::default(), proxy: None };
         assert!(with("sk-secret").has_sendable_key());

@@ -1,7 +1,7 @@
 //! TLS to the console: which roots are trusted, the handshake, and what a failed one means.
 //!
-//! It does not connect sockets and has no switch that turns verification off. One client configuration serves
-//! registration and WebSocket, so the second handshake of a start resumes the first one's session.
+//! No switch turns verification off. One client configuration serves registration and WebSocket, so the second
+//! handshake of a start resumes the first one's session.
 //!
 //! Invariants: roots are read once, off the reactor, when they are first needed: the machine's bundle, which holds what
 //! its directories hold (reading both costs 2.7 ms more at every start). After a certificate was not trusted they are
@@ -34,8 +34,8 @@ use std::time::{Duration, SystemTime};
 /// How many sessions are remembered for resumption. There is one console.
 const SESSIONS_MAX: usize = 4;
 
-/// How many names of a certificate are told when ours is not among them.
-const NAMES_TOLD_MAX: usize = 5;
+/// How many names of a certificate an error lists when the expected name is not among them.
+const NAMES_LISTED_MAX: usize = 5;
 
 /// The only protocol that is spoken inside.
 const ALPN: &[u8] = b"http/1.1";
@@ -43,13 +43,13 @@ const ALPN: &[u8] = b"http/1.1";
 /// Why a TLS handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsFault {
-    /// Nobody whom this machine trusts has signed the certificate.
+    /// No authority that this machine trusts has signed the certificate.
     #[error(
         "its certificate is signed by an issuer that this machine does not trust; \
          if it is a private CA, name its file in SINDRI_AGENT_CA_FILE"
     )]
     UnknownIssuer,
-    /// The certificate is too old, or the clock runs ahead.
+    /// The certificate has expired, or the clock runs ahead.
     #[error(
         "its certificate expired at {}, and this machine's clock says {}; \
          the console's certificate must be renewed, or the clock set right",
@@ -61,7 +61,7 @@ pub enum TlsFault {
         /// This machine's clock.
         now: SystemTime,
     },
-    /// The certificate is too young, or the clock runs behind.
+    /// The certificate is not valid yet, or the clock runs behind.
     #[error(
         "its certificate is not valid before {}, and this machine's clock says {}; set the clock right",
         instant(*.not_before), instant(*.now)
@@ -72,7 +72,7 @@ pub enum TlsFault {
         /// This machine's clock.
         now: SystemTime,
     },
-    /// The certificate belongs to somebody else.
+    /// The certificate is for another name.
     #[error(
         "its certificate is for {}, not for {expected}; correct the console URL, or the certificate",
         named(presented)
@@ -86,7 +86,7 @@ pub enum TlsFault {
     /// The certificate names a trusted issuer whose key did not sign it.
     #[error(
         "its certificate's signature does not fit the trusted authority of that name: that authority has a new key, \
-         whose certificate this machine lacks, or somebody imitates it"
+         whose certificate this machine lacks, or an attacker imitates it"
     )]
     BadSignature,
     /// The certificate is unusable in some other way.
@@ -98,7 +98,7 @@ pub enum TlsFault {
     /// It answers in clear text.
     #[error("it answers in clear text, not TLS: the port is wrong, or the console URL should begin with http")]
     ClearText,
-    /// The two ends have no way of speaking in common, or one broke the rules.
+    /// The two ends have no version or cipher suite in common, or one violated the protocol.
     #[error("the handshake failed: {0}")]
     Handshake(String),
     /// The connection broke during the handshake.
@@ -106,7 +106,7 @@ pub enum TlsFault {
     Broke(io::Error),
 }
 
-/// TLS as this machine does it.
+/// The TLS client and its roots.
 #[derive(Debug)]
 pub(super) struct Tls {
     trust: Trust,
@@ -116,7 +116,7 @@ pub(super) struct Tls {
     reading: RefCell<Option<Receiver<Result<Roots, RootsFault>>>>,
 }
 
-/// Whom this machine trusts, and the client's side of every handshake that follows from it.
+/// The trusted roots, and the client configuration with them.
 #[derive(Debug)]
 pub(super) struct Trusted {
     pub(super) roots: Roots,
@@ -129,13 +129,13 @@ impl Tls {
         Self { trust, extent: Cell::new(Extent::Bundle), trusted: RefCell::default(), reading: RefCell::default() }
     }
 
-    /// Forgets whom this machine trusts, and reads more of it the next time.
+    /// Forgets the trusted roots; the next read includes the directories.
     pub(super) fn reload_roots(&self) {
         self.extent.set(Extent::Whole);
         *self.trusted.borrow_mut() = None;
     }
 
-    /// Whom this machine trusts, read on first use.
+    /// The trusted roots, read on first use.
     pub(super) async fn trusted(&self) -> Result<Rc<Trusted>, Error> {
         let roots = loop {
             if let Some(known) = self.trusted.borrow().as_ref() {
@@ -169,7 +169,7 @@ impl Tls {
         outcome
     }
 
-    /// Shakes hands on a fresh connection to this host.
+    /// Performs the handshake on a fresh connection to this host.
     pub(super) async fn handshake(
         &self,
         trusted: &Trusted,
@@ -199,7 +199,7 @@ impl Trusted {
         Self { roots, verifier, config }
     }
 
-    /// Whether the chain that this console has shown would be accepted at another time, too.
+    /// Checks whether the console's chain would be accepted at another time, too.
     pub(super) fn accepts_at(&self, stream: &TlsStream<Tcp>, host: &str, at: SystemTime) -> Result<(), TlsFault> {
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let [certificate, intermediates @ ..] = chain else {
@@ -215,10 +215,10 @@ impl Trusted {
     }
 }
 
-/// For whom a chain that was accepted is, and who signed it, from the console's own certificate upwards.
+/// The names of an accepted chain and its issuers, from the console's own certificate upwards.
 pub(super) fn chain(trusted: &Trusted, stream: &TlsStream<Tcp>) -> (String, Vec<String>) {
-    // Nobody is of this name (RFC 6761), so that the refusal tells who it is.
-    let names = match trusted.accepts_at(stream, "nobody.invalid", SystemTime::now()) {
+    // No host has this name (RFC 6761), so the refusal lists the names of the certificate.
+    let names = match trusted.accepts_at(stream, "unnamed.invalid", SystemTime::now()) {
         Err(TlsFault::WrongName { presented, .. }) => named(&presented),
         Ok(()) | Err(_) => named(&[]),
     };
@@ -242,12 +242,12 @@ fn client_config(verifier: Arc<Verifier>) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// ring, but for what signs: the linker then leaves out reading private keys and all that is done with them.
+/// ring without its signing keys: the linker then leaves out the code for private keys.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { key_provider: &NoKeys, ..ring::default_provider() })
 }
 
-/// The agent has no certificate of its own: it proves by its API key who it is.
+/// The agent has no client certificate: its API key identifies it.
 #[derive(Debug)]
 struct NoKeys;
 
@@ -299,7 +299,7 @@ fn instant(time: SystemTime) -> String {
 /// The first names of a certificate, out of rustls' `DnsName("…")` and `IpAddress(…)`.
 fn named(presented: &[String]) -> String {
     let plain = |text: &String| text.split(['"', '(', ')']).rfind(|part| !part.is_empty()).unwrap_or(text).to_owned();
-    let names: Vec<String> = presented.iter().take(NAMES_TOLD_MAX).map(plain).collect();
+    let names: Vec<String> = presented.iter().take(NAMES_LISTED_MAX).map(plain).collect();
     match presented.len().saturating_sub(names.len()) {
         _ if names.is_empty() => "no host (it has no subjectAltName)".to_owned(),
         0 => names.join(", "),

@@ -1,6 +1,6 @@
-//! What of a console's answer goes into a log: its own words, printable, bounded and without the key.
+//! Makes the text of a console's answer fit for a log: printable, bounded and without the key.
 //!
-//! It does not decide what the words mean, except for one field: the `id` that a registration returns.
+//! It interprets one field alone: the `id` that a registration returns.
 
 use super::http::Head;
 use crate::config::{REDACTED, Secret};
@@ -11,10 +11,10 @@ use serde_json::Value;
 /// How much of a console's words is kept, in bytes: enough for a sentence and its details, too little to flood a log.
 const WORDS_BYTES_MAX: usize = 512;
 
-/// The fields in which consoles and their proxies explain themselves, in the order in which they are told.
+/// The fields in which consoles and their proxies explain an error, in the order in which they are logged.
 const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 
-/// A body as one line: the explaining fields of a JSON object, or else whatever it is.
+/// A body as one line: the explaining fields of a JSON object, or else the whole body.
 fn of_body(body: &[u8], key: &Secret) -> String {
     let text = match serde_json::from_slice::<Value>(body) {
         // Written again, JSON spells the key in one way only.
@@ -64,7 +64,7 @@ pub(super) fn printable(text: &str, key: &Secret) -> String {
     cut(&line, WORDS_BYTES_MAX).trim_end().to_owned()
 }
 
-/// What a console says may quote what it was sent: as it is, or as one or another writer of JSON spells it.
+/// Removes the key: a console may quote it as it is, or escaped as different JSON writers do.
 fn without(text: &str, key: &Secret) -> String {
     if key.expose().is_empty() {
         return text.to_owned();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn explanations_are_told_before_anything_else() {
+    fn explanations_come_before_the_whole_body() {
         let body = r#"{"error":"VALIDATION","message":"bad provider","details":{"provider":["unknown"]},"x":1}"#;
         assert_eq!(words(body), r#"VALIDATION: bad provider: {"provider":["unknown"]}"#);
         assert_eq!(words("{\"x\":1}"), "{\"x\":1}");

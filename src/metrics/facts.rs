@@ -1,6 +1,6 @@
-//! What a machine is, and does not change while the agent runs.
+//! Facts about the machine that do not change while the agent runs.
 //!
-//! Source: `sysinfo`, which knows where each system keeps its name and version. Measures nothing that moves.
+//! Source: `sysinfo`, which knows where each system keeps its name and version.
 
 use std::sync::OnceLock;
 

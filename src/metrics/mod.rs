@@ -1,6 +1,6 @@
 //! Measures what the instance is doing.
 //!
-//! Decides nothing about when, and sends nothing: the agent's loop asks, adds the instance and the time, and sends.
+//! The agent's loop decides when to measure, adds the instance and the time, and sends the message.
 //!
 //! An instance is most often a container, and everything is measured against what the container may have: memory and
 //! processors by the limits that bind, file systems once each, its own interfaces. On Linux the kernel's files are read
@@ -58,7 +58,7 @@ impl Figure {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Processors, Self::Memory, Self::FileSystems];
 
-    /// What people call it.
+    /// Its name in log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -79,7 +79,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Opens nothing yet, so that it costs next to nothing at the start.
+    /// Opens no file yet, so that the start stays fast.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
         Self { machine: Machine::new(roots), reported: Vec::new(), reported_left_out: Vec::new() }

@@ -74,7 +74,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_narrow_counter_wraps_and_any_other_begins_anew() {
+    fn counter_of_32_bits_wraps_and_others_restart() {
         assert_eq!(growth(NARROW - 10, 5, SECOND), 15);
         assert_eq!(growth(3_000_000_000, 5, SECOND), 0);
         assert_eq!(growth(NARROW + 10, 5, SECOND), 0);

@@ -161,7 +161,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read_back(value: u64) {
+        fn written_processor_set_parses_back(value: u64) {
             prop_assert_eq!(number(value.to_string().as_bytes()), Some(value));
         }
     }

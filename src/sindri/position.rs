@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_one_moment_are_told_apart_by_id() {
+    fn entries_of_one_moment_differ_by_id() {
         let mut position = Position::at(Duration::from_secs(5));
         position.pass(&entry(5, "a"));
         assert!(!position.is_before(&entry(5, "a")) && position.is_before(&entry(5, "b")));
@@ -127,7 +127,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(
+        fn written_position_is_read_back(
             seconds in 0_u64..253_402_300_799, nanos in 0_u32..1_000_000_000,
             ids in proptest::collection::vec("[ -~]{1,40}", 0..4),
         ) {

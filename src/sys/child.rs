@@ -1,8 +1,7 @@
-//! A started program: waits for its end on the reactor, signals it, reaps it; and the orphans that are left to PID 1.
+//! Waits for the end of a started program on the reactor, signals and reaps it, and reaps the orphans left to PID 1.
 //!
-//! It does not know grace periods. The end of a child is looked at without reaping it (`WNOWAIT`): until [`Child`] is
-//! dropped its number stands for nobody else, so that its process group and session can still be signalled when it is
-//! gone and its background jobs are not.
+//! It reads the exit status without reaping the child (`WNOWAIT`). Until [`Child`] is dropped, no other process gets
+//! its number, so that its process group and session can be signalled while its background jobs still run.
 //!
 //! The wait is a pidfd on Linux and a kqueue filter on macOS; where a kernel has no pidfd, or a sandbox does not allow
 //! it, SIGCHLD.
@@ -17,7 +16,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, TryLockError};
 
-/// The exit code of a child whose status somebody else took: that it is gone is all that is known.
+/// The exit code of a child whose status is lost, because other code has reaped it.
 pub const EXIT_CODE_UNKNOWN: i32 = 255;
 
 /// A child process, the leader of its session and process group.
@@ -37,7 +36,7 @@ enum Watch {
 }
 
 impl Child {
-    /// Takes charge of a child that runs. One that cannot be watched is killed.
+    /// Takes over a running child. A child that cannot be watched is killed.
     pub(super) fn adopt(pid: Pid) -> io::Result<Self> {
         {
             let mut children = children();
@@ -76,8 +75,8 @@ impl Child {
                     signals.next().await.map_or(Ok(()), |caught| caught.map(drop))
                 }
             };
-            // The reactor refuses nothing that it has accepted once; if it ever does, the end of this child would be
-            // lost, or awaited at full speed.
+            // The reactor refuses no descriptor that it has accepted once. Otherwise the end of this child would be
+            // lost, or polled at full speed.
             woken.expect("the reactor still watches this child");
         }
     }
@@ -125,7 +124,7 @@ impl Watch {
             use rustix::process::{PidfdFlags, pidfd_open};
             match pidfd_open(pid, PidfdFlags::empty()) {
                 Ok(pidfd) => return Ok(Self::Pidfd(Async::new_nonblocking(pidfd)?)),
-                // Used up: the other way needs even more of them.
+                // Descriptors or memory are used up: the other way needs even more of them.
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => {
                     return Err(error.into());
                 }
@@ -137,7 +136,7 @@ impl Watch {
             use async_io::os::kqueue::{Exit, Filter};
             // SAFETY: the child is not reaped before `Child` is dropped, so its number stands for it.
             let exit = unsafe { Exit::from_pid(pid.as_raw_nonzero()) };
-            // It fails for a child that is gone already.
+            // It fails if the child is gone already.
             if let Ok(filter) = Filter::new(exit) {
                 return Ok(Self::Kqueue(filter));
             }
@@ -150,12 +149,12 @@ impl Watch {
     }
 }
 
-/// All children of this process that are not reaped, so that orphans can be told from them.
+/// All children of this process that are not reaped, so that orphans can be info from them.
 #[derive(Debug, Default)]
 struct Children {
-    /// Those that somebody holds.
+    /// Those with a [`Child`].
     own: HashSet<Pid>,
-    /// Those that were given up while they ran, such as one that hangs in the kernel in spite of a SIGKILL.
+    /// Those whose [`Child`] was dropped while they ran, such as one that hangs in the kernel in spite of a SIGKILL.
     abandoned: Vec<Pid>,
 }
 
@@ -165,13 +164,13 @@ fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills every child that somebody holds, with its process group: for a program that is about to be replaced, and whose
-/// memory may be in any state. It waits for nothing.
+/// Kills every child that has a [`Child`], with its process group. For a program that is about to be replaced and
+/// whose memory may be in any state. It waits for nothing.
 pub fn kill_all() {
     let children = match CHILDREN.try_lock() {
         Ok(children) => children,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-        // Whoever holds it will never let it go.
+        // The thread that holds the lock will never release it.
         Err(TryLockError::WouldBlock) => return,
     };
     for pid in &children.own {
@@ -179,8 +178,8 @@ pub fn kill_all() {
     }
 }
 
-/// Sends a signal to the process group of a child that is not reaped; to the child alone while it has none of its own
-/// yet, since it has only just started.
+/// Sends a signal to the process group of a child that is not reaped, or to the child alone while it has no group yet,
+/// just after its start.
 pub(super) fn signal_group(pid: Pid, signal: Signal) {
     if kill_process_group(pid, signal) == Err(Errno::SRCH) {
         let _ = kill_process(pid, signal);
@@ -199,12 +198,12 @@ impl Children {
     }
 }
 
-/// How many orphans one call of [`reap_orphans`] takes: the rest waits for the next, so that a flood of them does not
-/// hold up the loop.
+/// How many orphans one call of [`reap_orphans`] reaps: the rest waits for the next, so that a flood of them does not
+/// delay the loop.
 const ORPHANS_PER_CALL_MAX: usize = 1_024;
 
-/// Reaps the ended processes that this one inherited as PID 1, and never a child that somebody waits for. The result is
-/// how many there were. To be called at SIGCHLD; cheap when there is nothing to do.
+/// Reaps the ended processes that this one inherited as PID 1, but never a child that has a [`Child`]. Returns how many
+/// there were. Call it at SIGCHLD; it is cheap when there is nothing to do.
 pub fn reap_orphans() -> usize {
     let mut children = children();
     children.reap_abandoned();
@@ -214,7 +213,7 @@ pub fn reap_orphans() -> usize {
             return reaped;
         };
         if children.own.contains(&ended) {
-            // The kernel would tell of this one again and again, and of none behind it.
+            // The kernel would return this one again and again, and none of the later ones.
             return reaped + reap_orphans_by_name(&children);
         }
         let _ = retry_on_intr(|| waitpid(Some(ended), WaitOptions::NOHANG));
@@ -223,14 +222,14 @@ pub fn reap_orphans() -> usize {
     reaped
 }
 
-/// A child that has ended and is not reaped, whichever comes first.
+/// The first child that has ended and is not reaped.
 fn any_ended() -> Option<Pid> {
-    // SAFETY: siginfo_t is plain data, filled by the kernel; with NOHANG and nothing to tell it stays zero.
+    // SAFETY: siginfo_t is plain data, filled by the kernel; with NOHANG and no ended child it stays zero.
     let pid = unsafe {
-        let mut told: libc::siginfo_t = std::mem::zeroed();
+        let mut info: libc::siginfo_t = std::mem::zeroed();
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        match libc::waitid(libc::P_ALL, 0, &mut told, options) {
-            0 => told.si_pid(),
+        match libc::waitid(libc::P_ALL, 0, &mut info, options) {
+            0 => info.si_pid(),
             _ => 0,
         }
     };
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_pidfd_the_end_is_told_by_sigchld() {
+    fn without_a_pidfd_sigchld_reports_the_end() {
         let watch = Watch::signals().expect("a handler");
         let child = Child { pid: sleeper(), watch };
         let other = Child { pid: sleeper(), watch: Watch::signals().expect("a handler") };
@@ -293,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_is_dropped_while_it_runs_is_reaped_later() {
+    fn child_dropped_while_running_is_reaped_later() {
         let pid = sleeper();
         let child = Child { pid, watch: Watch::new(pid).expect("watched") };
         drop(child);

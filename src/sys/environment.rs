@@ -1,14 +1,14 @@
-//! The variables that children get, and the erasure of those that nobody may read.
+//! The variables that children get, and the erasure of secret ones.
 //!
-//! It does not know which variables are secret: whoever reads the configuration does. [`scrub`] exists because removing
-//! a variable leaves it in the block of memory that `/proc/<pid>/environ` shows to every process of the same user.
+//! `config` knows which variables are secret. [`scrub`] exists because removing a variable leaves it in the block of
+//! memory that `/proc/<pid>/environ` shows to every process of the same user.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 
-/// Variables that describe the surroundings of the agent's starter and are wrong in a session or command: its terminal,
-/// multiplexer, connection, directory and supervisor. Exact names.
+/// Variables of the program that started the agent, which are wrong in a session or command: its terminal, multiplexer,
+/// connection, directory and supervisor. Exact names.
 pub const NOT_INHERITED: &[&str] = &[
     // The terminal.
     "ALACRITTY_LOG",
@@ -66,7 +66,7 @@ pub const NOT_INHERITED: &[&str] = &[
     "SSH_CONNECTION",
     "SSH_ORIGINAL_COMMAND",
     "SSH_TTY",
-    // The place.
+    // The directory.
     "OLDPWD",
     "PWD",
     // The supervisor.
@@ -133,18 +133,18 @@ pub enum ScrubError {
 
 /// Overwrites the value of a variable in the memory that `/proc/self/environ` shows, and removes it.
 ///
-/// To be called from `main` before any thread is started; the number of threads is checked where the system tells it.
+/// Call it from `main` before any thread is started; it checks the number of threads where the system shows it.
 pub fn scrub(name: &str) -> Result<(), ScrubError> {
     match threads() {
         Ok(1) | Err(_) => {}
         Ok(threads) => return Err(ScrubError::Threads(threads)),
     }
-    // SAFETY: no other thread runs, so nobody else reads or changes the environment.
+    // SAFETY: no other thread runs, so no other code reads or changes the environment.
     unsafe { overwrite(name) };
     Ok(())
 }
 
-/// How many threads this process has; an error where the system does not tell.
+/// How many threads this process has; an error where the system does not show it.
 fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_read_as_another_variable_is_left_out() {
+    fn name_empty_or_with_equals_sign_is_left_out() {
         let mut environment = Environment::default();
         environment.set("A=B", "c");
         environment.set("", "c");

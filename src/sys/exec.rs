@@ -1,10 +1,9 @@
 //! Between the start of a child and its exec: turns a copy of the agent into the program that was asked for.
 //!
-//! It does not decide anything and does not prepare anything: [`Plan`] was made before, so that nothing here allocates,
-//! locks or panics. Nor does the agent wait: a working directory or a program on a file system that does not answer
-//! holds up the child alone. On Linux the child runs in the agent's memory until its exec (`CLONE_VM`), which costs no
-//! page tables, at the same time as the agent; [`Memory`] therefore lives until the child has left it. Where that
-//! cannot be, and elsewhere, it is a plain fork.
+//! [`Plan`] is made before, so that no code here allocates, locks or panics. The agent does not wait: a working
+//! directory or a program on a file system that does not answer blocks the child alone. On Linux the child runs in the
+//! agent's memory until its exec (`CLONE_VM`), which costs no page tables, at the same time as the agent; [`Memory`]
+//! therefore lives until the child has left it. Where the kernel refuses that, and elsewhere, it is a plain fork.
 //!
 //! Invariants:
 //! - Every call between the start and the exec is async-signal-safe, leaves `errno` alone (`raw.rs`), and works on
@@ -20,7 +19,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
-/// What the child works with, at one place until it has left it.
+/// The memory that the child uses; it does not move before the child has left it.
 pub(super) struct Memory {
     plan: Plan,
     #[cfg(target_os = "linux")]
@@ -31,7 +30,7 @@ pub(super) struct Memory {
 pub(super) struct Plan {
     /// What becomes descriptors 0, 1 and 2. None of them is below 3.
     pub(super) stdio: [RawFd; 3],
-    /// Where an error goes; closed by a successful exec. Not below 3.
+    /// Where the child writes an error; closed by a successful exec. Not below 3.
     pub(super) error_pipe: RawFd,
     /// Descriptor 0 becomes the controlling terminal.
     pub(super) controlling_terminal: bool,
@@ -118,7 +117,7 @@ impl Step {
 /// Bytes of an error in the pipe: the step, then `errno`.
 pub(super) const ERROR_BYTES: usize = 5;
 
-/// Starts the child and waits for nothing. Its process id comes back; how far it came stands in the pipe.
+/// Starts the child, waits for nothing and returns its process id; the pipe gets the child's error.
 ///
 /// # Safety
 /// `memory` must stay where and as it is until the child has called exec or is gone.
@@ -167,7 +166,7 @@ unsafe fn fork(memory: &Memory) -> io::Result<libc::pid_t> {
     }
 }
 
-/// Runs in the child. Comes back never; what prevented the exec is in the pipe by then.
+/// Runs in the child and never returns; the pipe has the error that prevented the exec.
 fn run(plan: &Plan) -> c_int {
     let (step, errno) = become_program(plan);
     let [a, b, c, d] = errno.to_ne_bytes();
@@ -177,7 +176,7 @@ fn run(plan: &Plan) -> c_int {
 }
 
 fn become_program(plan: &Plan) -> (Step, c_int) {
-    // What is sent to the child from here on ends it, wherever it hangs, as it would end the program.
+    // From here on a signal ends the child even while it hangs, as it would end the program.
     raw::reset_dispositions();
     raw::unblock_signals();
     if let Err(errno) = raw::set_session() {
@@ -220,7 +219,7 @@ fn become_program(plan: &Plan) -> (Step, c_int) {
     }
 }
 
-/// Tries the candidates as `execvp` does; the result is the error that says most.
+/// Tries the candidates as `execvp` does; returns the most telling error.
 ///
 /// # Safety
 /// In the child only: on success the process is another program.
@@ -231,7 +230,7 @@ unsafe fn execute(plan: &Plan, variables: &Pointers) -> (Step, c_int) {
         // SAFETY: both arrays are null-terminated and point to strings that `plan` owns.
         let tried = unsafe { raw::execute(candidate.as_ptr(), arguments, variables) };
         match tried {
-            // The kernel says "no such file" of the interpreter in the same words as of the script.
+            // The kernel returns ENOENT both for a missing script and for its missing interpreter.
             // SAFETY: a C string.
             Err(libc::ENOENT) if unsafe { raw::is_there(candidate.as_ptr()) } => says_most.0 = Step::Interpreter,
             Ok(_) | Err(libc::ENOENT | libc::ENOTDIR) => {}

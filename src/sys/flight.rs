@@ -1,6 +1,6 @@
-//! What a child uses between its start and its exec, and how much of that there may be.
+//! Keeps the memory that a child uses between its start and its exec, and bounds the sum of it.
 //!
-//! It starts nothing. Invariant: the memory is freed only after the child has left it, which the end of its pipe tells.
+//! Invariant: the memory is freed only after the child has left it, which the end of its pipe shows.
 
 use super::exec::{ERROR_BYTES, Memory};
 use async_io::Async;
@@ -11,8 +11,8 @@ use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// How many programs may be about to start. All 256 sessions and 16 commands may be at once; the rest is for those that
-/// hang on a file system that does not answer, and were given up.
+/// How many programs may be starting at once: all 256 sessions and 16 commands, and 48 given-up starts that hang on a
+/// file system that does not answer.
 pub const STARTS_MAX: usize = 320;
 
 /// The memory that programs which are about to start may hold, in bytes of arguments and variables: 16 commands of the
@@ -20,14 +20,14 @@ pub const STARTS_MAX: usize = 320;
 pub const STARTS_BYTES_MAX: usize = 32 << 20;
 
 thread_local! {
-    /// Children that were killed before their exec, and may take their time to go. Looked at before each start.
+    /// Children that were killed before their exec and may still run. Each start checks whether they have ended.
     static ABANDONED: RefCell<Vec<Flight>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What a child uses until its exec.
 pub(super) struct Flight {
-    /// Its writing end is the child's alone, and closed by the exec or the end of the child; both only after it has
-    /// left the memory.
+    /// Only the child has its writing end. The exec or the end of the child closes it, after the child has left the
+    /// memory.
     pipe: Async<OwnedFd>,
     memory: ManuallyDrop<Box<Memory>>,
     has_left: bool,
@@ -50,13 +50,13 @@ impl Flight {
         self.pipe.readable().await
     }
 
-    /// Keeps it until the child, which was killed, has left it.
+    /// Keeps it until the killed child has left it.
     pub(super) fn abandon(self) {
         // At the end of the thread there is no list any more, and the memory stays.
         let _ = ABANDONED.try_with(|abandoned| abandoned.borrow_mut().push(self));
     }
 
-    /// Reads what there is in the pipe; true at its end, when the child has left the memory.
+    /// Reads the pipe; true at its end, when the child has left the memory.
     pub(super) fn hear(&mut self, said: &mut Vec<u8>) -> bool {
         let mut bytes = [0; ERROR_BYTES];
         while !self.has_left {
@@ -100,7 +100,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// None where too many starts hang.
+    /// `None` if too many starts hang.
     pub(super) fn take(bytes: usize) -> Option<Self> {
         ABANDONED.with_borrow_mut(|abandoned| abandoned.retain_mut(|flight| !flight.hear(&mut Vec::new())));
         let mut all = in_flight();

@@ -1,17 +1,17 @@
-//! The only unsafe code: what the agent needs from the operating system and no safe crate offers as it needs it.
+//! The only unsafe code: system calls for which no safe crate fits.
 //!
-//! It knows no policy: when a child is started, signalled or given up is decided elsewhere, and nothing here reads the
-//! configuration or the wire. Every `unsafe` block says why it is sound.
+//! The callers decide when a child is started, signalled or given up. Every `unsafe` block says why it is sound.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`spawn`] | starts a program in a session of its own, with nothing of the agent in it |
-//! | [`child`] | a started program: waits for it on the reactor, signals it, reaps it, and the orphans left to PID 1 |
+//! | [`spawn`] | starts a program in its own session, without the agent's descriptors, signal state and limits |
+//! | [`child`] | waits for a started program on the reactor, signals and reaps it, and reaps the orphans left to PID 1
+//! |
 //! | [`session`] | ends the remaining processes of sessions |
 //! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
-//! | [`environment`] | the variables that children get, and the erasure of those that nobody may read |
-//! | [`process`] | what the agent does to itself at its start: no core, no tracing, enough descriptors |
+//! | [`environment`] | the variables that children get, and the erasure of secret ones |
+//! | [`process`] | hardens the agent's own process at its start: no core file, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
 pub mod child;

@@ -1,7 +1,7 @@
-//! What the agent does to itself at its start: no core, no tracing, children that can be waited for, enough
-//! descriptors.
+//! Hardens the agent's own process at its start: no core file, no tracing, enough descriptors, and a SIGCHLD that lets
+//! it wait for children.
 //!
-//! It does not touch what children get: limits that are changed here are given back to every child.
+//! Children get the limits that the agent was started with.
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::OnceLock;
@@ -19,10 +19,10 @@ pub(super) struct InheritedLimits {
 
 static INHERITED: OnceLock<InheritedLimits> = OnceLock::new();
 
-/// Hardens this process, once, at its start: its memory is in no core file and readable by no other process of the same
-/// user; it may open as many descriptors as its sessions need; and the exit of a child is told whatever the parent of
-/// this process had ignored; no signal is blocked, and none that it inherited ends or stops it for nothing. What the
-/// system refuses is left as it was.
+/// Hardens this process, once, at its start. Its memory is in no core file, and no other process of the same user can
+/// read it. It may open as many descriptors as its sessions need. It learns of the exit of a child even if its parent
+/// ignored SIGCHLD. No signal is blocked, and no inherited disposition lets a signal end or stop it. What the system
+/// refuses stays as it was.
 pub fn harden() {
     INHERITED.get_or_init(|| {
         #[cfg(target_os = "linux")]
@@ -36,7 +36,7 @@ pub fn harden() {
     });
 }
 
-/// Gives the limits back to this process itself, for the program that is about to take its place.
+/// Restores the limits of this process, for the program that is about to replace it.
 pub fn soften() {
     let inherited = inherited_limits();
     for (resource, limit) in [(libc::RLIMIT_CORE, inherited.core), (libc::RLIMIT_NOFILE, inherited.descriptors)] {
@@ -47,7 +47,7 @@ pub fn soften() {
     }
 }
 
-/// The limits to give back to children.
+/// The limits that children get.
 pub(super) fn inherited_limits() -> InheritedLimits {
     INHERITED.get().copied().unwrap_or_default()
 }
@@ -57,13 +57,13 @@ pub(super) fn inherited_limits() -> InheritedLimits {
 pub(super) fn expose_to_oom_killer(pid: Pid) {
     #[cfg(target_os = "linux")]
     {
-        /// How much sooner a child is taken than it would be by size alone, in thousandths of all memory.
+        /// How much is added to a child's out-of-memory score, in thousandths of all memory.
         const RAISE: i32 = 200;
         static SCORE: OnceLock<String> = OnceLock::new();
         let score = SCORE.get_or_init(|| {
             let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
             let own: i32 = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-            // A protection of the agent is not for its children.
+            // Children do not get a protection that the agent has.
             own.clamp(0, 1_000).saturating_add(RAISE).min(1_000).to_string()
         });
         let _ = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score);

@@ -1,8 +1,7 @@
-//! Ends the remaining processes of sessions: those that no signal to a process group reaches.
+//! Ends the remaining processes of sessions, which a signal to the process group does not reach.
 //!
-//! It does not signal groups ([`Child`](super::child::Child) does) and knows no grace. A process that made a session of
-//! its own (`setsid`) is not found. Costly (it looks at every process of the machine), so it is for the end of a
-//! session only, and for many sessions at once.
+//! [`Child`](super::child::Child) signals groups. A process that left the session with `setsid` is not found. Costly
+//! (it looks at every process of the machine), so use it only at the end of a session, and for many sessions at once.
 
 #[cfg(target_os = "linux")]
 use async_io::Async;
@@ -11,8 +10,8 @@ use std::collections::HashSet;
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
 
-/// How often to look again for what was forked meanwhile. A process that forks faster than it is killed needs few
-/// rounds to lose, since each takes all of its kind; beyond that the machine has another problem.
+/// How often to scan again for processes forked meanwhile. Each round kills all processes of a fork bomb that it finds,
+/// so a few rounds end it.
 const ROUNDS_MAX: usize = 8;
 
 /// Sends SIGKILL to every process of these sessions; the result is how many there were.
@@ -87,7 +86,7 @@ fn member(pid: Pid, sessions: &[Pid]) -> Option<Member> {
         use rustix::process::{PidfdFlags, pidfd_open};
         let process = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return None,
-            // Nobody has reaped it, but it is gone.
+            // It has ended, although its parent has not reaped it.
             Ok(process) if has_ended(&process) => return None,
             process => process.ok(),
         };

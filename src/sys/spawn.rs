@@ -1,14 +1,13 @@
-//! Starts a program in a session of its own, with nothing of the agent in it, and waits for nothing.
+//! Starts a program in its own session, without the agent's descriptors, signal state and limits; waits for nothing.
 //!
-//! It does not choose the program's environment. The child is the leader of a new session and process group. Signal
-//! dispositions are the defaults and no signal is blocked, however the agent was started; every descriptor but the
-//! three given is closed; limits that the agent changed for itself are given back; the umask is kept. The kernel's
-//! out-of-memory killer is asked to take the child before the agent.
+//! The caller chooses the environment. The child is the leader of a new session and process group. It has default
+//! signal dispositions, no blocked signal, the three given descriptors and no other, and the limits that the agent
+//! was started with. It keeps the umask. The kernel's out-of-memory killer is asked to take it before the agent.
 //!
-//! Everything is prepared before the child starts (see `exec.rs`). [`spawn`] comes back at once; whether the exec
-//! succeeded is known when [`Start::done`] is: a program that cannot be run is an error there, not an exit status. A
-//! file system that does not answer holds up the child alone, for as long as it likes. The child can be signalled
-//! meanwhile. Starts that hang are bounded by [`STARTS_MAX`] and [`STARTS_BYTES_MAX`].
+//! Everything is prepared before the child starts (see `exec.rs`). [`spawn`] returns at once; [`Start::done`] returns
+//! whether the exec succeeded: a program that cannot be run is an error there, not an exit status. A file system that
+//! does not answer blocks the child alone, which can be signalled meanwhile. Starts that hang are bounded by
+//! [`STARTS_MAX`] and [`STARTS_BYTES_MAX`].
 
 use super::child::{Child, signal_group};
 use super::environment::Environment;
@@ -30,11 +29,11 @@ use std::rc::Rc;
 pub struct Program<'a> {
     /// A path if it has a slash, else a name that is looked for on the `PATH` of `environment`.
     pub path: &'a OsStr,
-    /// What the program finds as its own name; `path` where that is `None`.
+    /// `argv[0]`; `path` if it is `None`.
     pub name: Option<&'a OsStr>,
     /// The arguments behind the name.
     pub arguments: &'a [OsString],
-    /// All its variables. Where it has no `PWD` the program gets one that is true.
+    /// All its variables. Without a `PWD` the program gets a correct one.
     pub environment: &'a Environment,
     /// Where it starts; `/` where that directory cannot be entered.
     pub home: &'a Path,
@@ -42,20 +41,20 @@ pub struct Program<'a> {
     pub directory: Option<&'a Path>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Standard input is a terminal that nobody controls yet, and becomes the controlling terminal of the session.
+    /// Standard input is a terminal that controls no session yet. It becomes the controlling terminal of this one.
     pub controlling_terminal: bool,
 }
 
 /// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// Whoever asked must name another program: there is none of that name.
+    /// The caller must name another program: none has this name.
     #[error("{}: not found", .program.display())]
     NotFound {
         /// The program as it was asked for.
         program: PathBuf,
     },
-    /// Whoever asked must name another program: the file is there but is no program that this user may run.
+    /// The caller must name another program: the file exists, but this user may not run it as a program.
     #[error("{}: {}", .program.display(), .error)]
     NotExecutable {
         /// The program as it was asked for.
@@ -63,14 +62,13 @@ pub enum SpawnError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// Whoever asked must mend the script: the interpreter that its first line names, or the loader of the binary, is
-    /// not there.
+    /// The caller must mend the script: the interpreter in its first line, or the loader of the binary, does not exist.
     #[error("{}: its interpreter is not found", .program.display())]
     Interpreter {
         /// The program as it was asked for.
         program: PathBuf,
     },
-    /// Whoever asked must name another working directory.
+    /// The caller must name another working directory.
     #[error("working directory {}: {}", .directory.display(), .error)]
     Directory {
         /// The directory.
@@ -78,7 +76,7 @@ pub enum SpawnError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// Whoever asked must leave out the NUL character: no argument, variable or path can have one.
+    /// The caller must leave out the NUL character: no argument, variable or path can have one.
     #[error("a NUL character in the program, an argument or a variable")]
     Nul,
     /// The operator must look for a file system that does not answer: too many starts wait for one.
@@ -99,7 +97,7 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The exit code by which a shell would tell it: 127 for a program that is not there, else 126.
+    /// The exit code that a shell gives for it: 127 for a program that does not exist, else 126.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::NotFound { .. } => 127,
@@ -114,13 +112,13 @@ impl SpawnError {
         }
     }
 
-    /// Whether the machine lacks something: nothing is wrong with the program then.
+    /// Whether the machine is out of processes, descriptors or memory, and the program may be right.
     pub fn is_exhaustion(&self) -> bool {
         matches!(self, Self::Exhausted(_) | Self::Hanging)
     }
 }
 
-/// Starts the program, and comes back while it does.
+/// Starts the program and returns while it starts.
 pub fn spawn(program: &Program<'_>) -> Result<(Child, Start), SpawnError> {
     let candidates = candidates(program)?;
     let (pipe_reads, pipe_writes) = pipe().map_err(SpawnError::Exhausted)?;
@@ -163,7 +161,7 @@ pub fn spawn(program: &Program<'_>) -> Result<(Child, Start), SpawnError> {
     Ok((child, start))
 }
 
-/// A program on its way to its exec. Dropped before that, it kills the child.
+/// A child before its exec. If it is dropped before that, it kills the child.
 #[must_use = "the program is killed when this is dropped before it runs"]
 pub struct Start {
     pid: Pid,
@@ -173,10 +171,11 @@ pub struct Start {
 }
 
 impl Start {
-    /// Waits until the program runs, or has failed to and the child is gone.
+    /// Waits until the program runs, or the start has failed and the child is gone.
     ///
     /// # Errors
-    /// Why the program does not run. A child that was killed on its way is no error: it tells of that by its exit code.
+    /// The reason why the program does not run. A child that was killed before its exec is no error: its exit code has
+    /// the signal.
     pub async fn done(mut self, child: &Child) -> Result<(), SpawnError> {
         let mut said = Vec::new();
         while let Some(flight) = self.flight.as_mut().filter(|flight| !flight.has_left()) {
@@ -294,7 +293,7 @@ fn c_string(text: &OsStr) -> Result<CString, SpawnError> {
     CString::new(text.as_bytes()).map_err(|_| SpawnError::Nul)
 }
 
-/// The pipe by which the child tells why it failed: no end of it outlives an exec, none stands below 3.
+/// The pipe through which the child sends its error: both ends close at an exec, and neither is below 3.
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     #[cfg(target_os = "linux")]
     let (reads, writes) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
@@ -329,7 +328,7 @@ fn descriptors_end() -> Option<RawFd> {
     {
         use std::sync::OnceLock;
         static CLOSE_RANGE: OnceLock<bool> = OnceLock::new();
-        // SAFETY: the range holds no descriptor that can exist; the call only tells whether it is there.
+        // SAFETY: the range holds no descriptor that can exist; the call only shows whether the kernel has it.
         let probe = || unsafe { libc::syscall(libc::SYS_close_range, u32::MAX, u32::MAX, 0) == 0 };
         if *CLOSE_RANGE.get_or_init(probe) {
             return None;

@@ -1,23 +1,23 @@
 //! The stack of a child that borrows the agent's memory between its fork and its exec.
 //!
-//! It starts nothing (`exec.rs` does). Invariant: below the stack lies a page that nothing may touch, so that a child
-//! which needs more than it has ends at once and overwrites nothing of the agent's.
+//! `exec.rs` starts the child. Invariant: a guard page lies below the stack, so that a child that overflows it ends at
+//! once and overwrites no memory of the agent.
 
 use libc::c_void;
 use std::io;
 
-/// Bytes of the child's stack: a handful of frames of a few hundred bytes, and room for a libc that thinks otherwise.
+/// Bytes of the child's stack: a handful of frames of a few hundred bytes, and room for a libc that needs more.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// The child's stack, with a page below it that nothing may touch.
+/// The child's stack with the guard page below it.
 pub(super) struct Stack {
     base: *mut c_void,
 }
 
 impl Stack {
-    /// A fresh one.
+    /// Maps a new stack.
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: a fresh anonymous mapping belongs to nobody else.
+        // SAFETY: no other code uses a fresh anonymous mapping.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),

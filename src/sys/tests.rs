@@ -82,14 +82,14 @@ fn lines_of(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_exit_code_is_that_of_the_program() {
+fn exit_code_is_that_of_the_program() {
     assert_eq!(run("exit 0").0, 0);
     assert_eq!(run("exit 7").0, 7);
     assert_eq!(run("exit 255").0, 255);
 }
 
 #[test]
-fn a_signal_is_told_as_a_shell_would() {
+fn death_by_signal_is_128_plus_n() {
     assert_eq!(run("kill -TERM $$").0, 128 + 15);
     assert_eq!(run("kill -KILL $$").0, 128 + 9);
 }
@@ -138,7 +138,7 @@ fn a_child_has_no_descriptor_of_ours() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_child_starts_with_default_signals_and_none_blocked() {
-    // SAFETY: SIGUSR2 is used by nobody here, SIGUSR1 is blocked on this thread alone.
+    // SAFETY: no test uses SIGUSR2, and SIGUSR1 is blocked on this thread alone.
     unsafe {
         libc::signal(libc::SIGUSR2, libc::SIG_IGN);
         let mut blocked: libc::sigset_t = std::mem::zeroed();
@@ -176,7 +176,7 @@ fn the_kernel_is_asked_to_take_the_child_first() {
 }
 
 #[test]
-fn a_program_that_is_not_there_is_127() {
+fn missing_program_is_127() {
     for name in ["no-such-program", "/no/such/program", ""] {
         let error = start(name, &[]).expect_err("no such program");
         assert!(matches!(error, SpawnError::NotFound { .. }), "{error}");
@@ -185,7 +185,7 @@ fn a_program_that_is_not_there_is_127() {
 }
 
 #[test]
-fn a_file_that_is_no_program_is_126() {
+fn file_without_execute_permission_is_126() {
     let scratch = Scratch::new("no-program");
     let text = scratch.file("text", "hello", 0o755);
     let script = scratch.file("script", "#!/no/such/interpreter\n", 0o755);
@@ -288,7 +288,7 @@ fn await_end(pid: Pid) {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn whatever_remains_of_a_session_can_be_killed() {
+fn remaining_processes_of_a_session_can_be_killed() {
     // The second job is in a group of its own, as an interactive shell would put it.
     let line = "sleep 1000 & echo $!; set -m; sleep 1000 & echo $!; exit 5";
     let (child, mut output) = start("bash", &["-c", line]).expect("bash starts");

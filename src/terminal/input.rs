@@ -1,7 +1,6 @@
-//! What was typed and is not yet taken by the terminal.
+//! The queue of typed bytes that the terminal has not taken yet.
 //!
-//! It does not write. Bounded by [`INPUT_BYTES_MAX`] and by the budget: what is over the bound is refused as a whole,
-//! never cut.
+//! Bounded by [`INPUT_BYTES_MAX`] and by the budget. Input over the bound is refused whole, never cut.
 
 use draupnir_fsm::driver::budget::{Budget, Use};
 use std::collections::VecDeque;
@@ -68,7 +67,7 @@ impl Input {
         }
     }
 
-    /// Nobody will read it any more.
+    /// Discards all input: no process will read it.
     pub(super) fn clear(&mut self) {
         self.taken(self.bytes.len());
     }
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_much_is_refused_as_a_whole() {
+    fn input_over_the_bound_is_refused_whole() {
         let budget = Rc::new(Budget::new());
         let mut input = Input::new(budget.clone());
         assert_eq!(input.push(&vec![0; INPUT_BYTES_MAX - 1]), Ok(()));

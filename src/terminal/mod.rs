@@ -1,35 +1,33 @@
 //! Terminal sessions: a pseudo-terminal and its shell each, on the reactor.
 //!
-//! It does not know the link, who looks at a session, or when one should end: [`Terminals`] does what the loop orders
-//! and reports what happened. What a session prints is kept in a scrollback with offsets since its start, from which
-//! the loop cuts frames; how much may be read is its to say, and a terminal that may not be read makes its program
-//! wait.
+//! [`Terminals`] does what the loop orders and reports what happened. The output of a session is kept in a scrollback
+//! with offsets since its start, from which the loop cuts frames. The loop sets how much may be read; a program whose
+//! terminal is not read waits.
 //!
 //! Invariants:
-//! - No call blocks, and no session holds up another: reading goes in turns, input that is not taken waits.
+//! - No call blocks, and no session delays another: sessions are read in turns, and input waits in a queue.
 //! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
-//! - A replay holds nothing that a terminal answers, or that acts beyond the screen.
+//! - A replay holds no sequence that a terminal answers or that acts beyond the screen.
 //! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (CONSOLE.md,
 //!   "Terminals").
-//! - A session has its shell's process number until [`Terminals::end`], so that a signal meets no stranger.
+//! - A session's shell is not reaped before [`Terminals::end`], so a signal cannot reach another process of its number.
 //! - Bounds: [`SCROLLBACK_BYTES_MAX`] and [`INPUT_BYTES_MAX`] a session, within the budget that all buffers share.
 //!
-//! Two times are its own, and decide nothing but when bytes and sizes go: the 20 ms above, and the 100 ms for which a
-//! program has another size that makes it draw again.
+//! It keeps two times: the 20 ms above, and the 100 ms for which a program has another size, so that it draws again.
 //!
 //! Units: offsets and sizes are bytes of terminal output. Wire: `terminal:*` (CONSOLE.md, "Terminals").
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `session` | the two tasks of a live session, and what can be done to it |
+//! | `session` | the two tasks of a running session, and its operations |
 //! | `pty`, `shell` | the terminal; the shell in it and its surroundings |
-//! | `output`, `scrollback` | what was printed: kept, cut, replayed |
-//! | `replay` | what a replay leaves out, since a terminal would answer or act |
-//! | `parser`, `modes` | what must be known of the bytes for that |
-//! | `input` | what was typed and waits |
-//! | `sweep` | what remains when the shell is gone |
-//! | [`trial`] | a terminal and a shell for whoever looks for faults |
-//! | [`stream`] | the output alone, likewise |
+//! | `output`, `scrollback` | keep the output, cut it into chunks, replay it |
+//! | `replay` | the filter of a replay: leaves out what a terminal would answer or act on |
+//! | `parser`, `modes` | the grammar of the output, and the modes that it sets |
+//! | `input` | the queue of typed bytes |
+//! | `sweep` | ends the processes that remain when the shell is gone |
+//! | [`trial`] | a terminal and a shell, for `doctor` and the fuzzer |
+//! | [`stream`] | the output without a terminal, for the fuzzer |
 
 mod input;
 mod modes;
@@ -69,7 +67,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use sweep::Sweeper;
 
-/// What a terminal tells the loop.
+/// What a terminal reports to the loop.
 #[derive(Debug)]
 pub enum Report {
     /// The shell runs.
@@ -77,7 +75,7 @@ pub enum Report {
         /// The session.
         session: SessionKey,
     },
-    /// The shell cannot be run. The only output of the session is a line that says why; nothing else is reported of it.
+    /// The shell cannot be run. The only output of the session is a line with the reason. This is its last report.
     OpenFailed {
         /// The session.
         session: SessionKey,
@@ -101,14 +99,14 @@ pub enum Report {
         /// The exit code; 128 + N for signal N.
         code: i32,
     },
-    /// No process of a session that was told to end is left. Not told where the system does not let it be known.
+    /// No process of a session is left that was ordered to end. Never reported where the system cannot show it.
     Reaped {
         /// The session.
         session: SessionKey,
     },
 }
 
-/// What is the same for all sessions.
+/// The settings of all sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The shell where a session asks for none.
@@ -130,7 +128,7 @@ pub struct Open<'a> {
     pub rows: u16,
 }
 
-/// Output that may go into one frame.
+/// Output for one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk<'a> {
     /// Where its first byte stands; later than was asked for where the beginning is gone.
@@ -209,11 +207,9 @@ impl Terminals {
         }
     }
 
-    /// Begins to start a shell in a terminal of its own, which [`Report::Opened`] or [`Report::OpenFailed`] tells the
-    /// end
-    /// of. There is a session from now on: it takes input, can be hung up, killed and ended while its shell starts, and
-    /// where
-    /// that fails, its only output is a line that says why: it is sent and [finished](Self::finish) as any other.
+    /// Opens a terminal and begins to start a shell in it; [`Report::Opened`] or [`Report::OpenFailed`] follows. The
+    /// session exists from now on: it takes input and can be ended while its shell starts. If the start fails, its only
+    /// output is a line with the reason, which is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
     pub fn open(&mut self, key: SessionKey, open: Open<'_>) {
@@ -232,24 +228,23 @@ impl Terminals {
         self.sessions.insert(key, Entry { output, live });
     }
 
-    /// SIGHUP and SIGCONT to the process group in the foreground and to that of the shell.
+    /// Sends SIGHUP and SIGCONT to the process group in the foreground and to that of the shell.
     pub fn hang_up(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.hang_up(&self.sweeper);
         }
     }
 
-    /// SIGKILL to whatever is left of the session.
+    /// Sends SIGKILL to all remaining processes of the session.
     pub fn kill(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.kill(&self.sweeper);
         }
     }
 
-    /// Reads what is left, closes the terminal and lets the shell's number go; what was printed stays until
-    /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns where
-    /// the
-    /// output ends.
+    /// Reads the remaining output, closes the terminal and reaps the shell; the output stays until
+    /// [`finish`](Self::finish). A shell whose start still hangs is killed, and reaped once it can be. Returns the
+    /// offset of the end of the output.
     pub fn end(&mut self, key: SessionKey) -> u64 {
         let Some(entry) = self.sessions.get_mut(&key) else {
             return 0;
@@ -265,7 +260,7 @@ impl Terminals {
             // A shell that hangs in the kernel is reaped when it comes out.
             live.exit.detach();
         }
-        let held = entry.output.borrow_mut().tell();
+        let held = entry.output.borrow_mut().held();
         held.end
     }
 
@@ -297,7 +292,7 @@ impl Terminals {
 
 /// Input.
 impl Terminals {
-    /// Types. What the program does not read waits, up to [`INPUT_BYTES_MAX`]; input beyond it is refused as a whole.
+    /// Types bytes. What the program does not read waits, up to [`INPUT_BYTES_MAX`]; input beyond it is refused whole.
     pub fn input(&mut self, key: SessionKey, bytes: &[u8]) -> Result<(), InputRefused> {
         self.live(key).ok_or(InputRefused::Gone)?.input(bytes)
     }
@@ -309,7 +304,7 @@ impl Terminals {
         }
     }
 
-    /// Makes a program that uses the whole screen draw it again, for somebody who has re-attached.
+    /// Makes a program that uses the whole screen draw it again, for a console that has re-attached.
     pub fn redraw(&mut self, key: SessionKey) {
         if let Some(session) = self.live(key) {
             session.redraw();
@@ -319,8 +314,8 @@ impl Terminals {
 
 /// Output.
 impl Terminals {
-    /// Says how many bytes more than [`held`](Self::held) last told may be read, and from where on everything is to be
-    /// kept: what the console may still need. `None` where nobody waits for it, and the oldest makes room.
+    /// Sets how many bytes may be read beyond what [`held`](Self::held) last returned, and from where on all output is
+    /// kept because the console may still need it. `None`: no console waits, and new output replaces the oldest.
     pub fn allow(&mut self, key: SessionKey, bytes: usize, keep_from: Option<u64>) {
         let Some(entry) = self.sessions.get(&key) else {
             return;
@@ -335,9 +330,9 @@ impl Terminals {
         }
     }
 
-    /// The offsets of what there is; to be asked at each [`Report::Output`], since the next one waits for it.
+    /// The offsets of the output held. The loop calls it at each [`Report::Output`]; the next report waits for it.
     pub fn held(&mut self, key: SessionKey) -> Range<u64> {
-        self.sessions.get(&key).map_or(0..0, |entry| entry.output.borrow_mut().tell())
+        self.sessions.get(&key).map_or(0..0, |entry| entry.output.borrow_mut().held())
     }
 
     /// Output from an offset on, at most `max` bytes of it, whole characters.

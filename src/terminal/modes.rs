@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_alike_is_no_mode() {
+    fn similar_sequences_are_no_mode() {
         for other in [
             b"\x1b[25l".as_slice(),
             b"\x1b[>25l",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_is_broken_off_is_over_however_it_arrives() {
+    fn aborted_string_ends_however_it_is_split() {
         for end in [0x18, 0x1a, 0x07] {
             let mut scanner = Scanner::default();
             scanner.feed(&[b"\x1b]0;title".as_slice(), &[end], b"text"].concat());

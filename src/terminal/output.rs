@@ -1,7 +1,7 @@
-//! What one session has printed: the scrollback, what the loop was told of it, and what may be read next.
+//! The output of one session: the scrollback, what the loop knows of it, and how much may be read.
 //!
-//! It does not read the terminal. It holds an incomplete character at the end back, until the rest comes or
-//! [`TAIL_MS`] have passed.
+//! `session` reads the terminal. An incomplete character at the end is held back until its rest comes or [`TAIL_MS`]
+//! have passed.
 
 use super::Replay;
 use super::replay::Filter;
@@ -9,34 +9,34 @@ use super::scrollback::Scrollback;
 use crate::utf8::incomplete_tail;
 use std::ops::Range;
 
-/// How long the beginning of a character waits for its rest, in milliseconds: the next read has it if anything will,
-/// and a user does not see so short a delay.
+/// How long the beginning of a character waits for its rest, in milliseconds: the next read usually has it, and a user
+/// does not see so short a delay.
 pub(super) const TAIL_MS: u64 = 20;
 
-/// Everything in the terminal to its initial state, both screens cleared.
+/// Resets the terminal and clears both screens.
 pub(super) const RESET: &[u8] = b"\x1bc";
 
 /// The output of a session, from its program to the loop.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) scrollback: Scrollback,
-    /// Up to where the loop knows of it.
-    told: u64,
-    /// Up to where it could send what it knows of.
-    told_sendable: u64,
-    /// The loop was told of more and has not asked yet.
+    /// Where the output ends that the loop knows of.
+    known: u64,
+    /// Where the part of it ends that could be sent.
+    known_sendable: u64,
+    /// More output was reported, and the loop has not asked for it yet.
     pub(super) report_waits: bool,
-    /// Up to where a character that is not whole may go.
+    /// Up to this offset an incomplete character may be sent.
     released: u64,
-    /// Up to where the terminal may be read.
+    /// Up to this offset the terminal may be read.
     allowed: u64,
-    /// From here on everything is kept; `None` where nobody waits for it.
+    /// All output from this offset on is kept; `None` if no console waits for it.
     kept_from: Option<u64>,
-    /// Nothing will follow.
+    /// No more output will follow.
     pub(super) ended: bool,
-    /// Up to where the chunk reached that was cut last, of a replay or not.
+    /// The end of the last chunk, of a replay or not.
     cut: u64,
-    /// While a replay is under way: how its filter was at an offset.
+    /// During a replay: the state of its filter at an offset.
     filter: Option<(u64, Filter)>,
 }
 
@@ -44,8 +44,8 @@ impl Output {
     pub(super) const fn new(scrollback: Scrollback) -> Self {
         Self {
             scrollback,
-            told: 0,
-            told_sendable: 0,
+            known: 0,
+            known_sendable: 0,
             report_waits: false,
             released: 0,
             allowed: 0,
@@ -56,18 +56,18 @@ impl Output {
         }
     }
 
-    /// The loop asks what there is.
-    pub(super) fn tell(&mut self) -> Range<u64> {
+    /// The offsets of the output held, which the loop knows from now on.
+    pub(super) fn held(&mut self) -> Range<u64> {
         let held = self.scrollback.held();
-        self.told = held.end;
-        self.told_sendable = self.sendable_end();
+        self.known = held.end;
+        self.known_sendable = self.sendable_end();
         self.report_waits = false;
         held
     }
 
     /// `bytes` more than the loop knows of may be read, and nothing is discarded from `keep_from` on.
     pub(super) fn allow(&mut self, bytes: usize, keep_from: Option<u64>) {
-        self.allowed = self.told.saturating_add(bytes as u64);
+        self.allowed = self.known.saturating_add(bytes as u64);
         self.kept_from = keep_from;
     }
 
@@ -86,9 +86,9 @@ impl Output {
         }
     }
 
-    /// Is there anything that the loop could send and does not know of?
+    /// Is there output that the loop could send and does not know of?
     pub(super) fn has_news(&self) -> bool {
-        self.sendable_end() > self.told_sendable
+        self.sendable_end() > self.known_sendable
     }
 
     /// Does an incomplete character wait for its rest?
@@ -96,7 +96,7 @@ impl Output {
         self.sendable_end() < self.scrollback.held().end
     }
 
-    /// Lets an incomplete character go.
+    /// Lets an incomplete character be sent.
     pub(super) fn release(&mut self) {
         self.released = self.scrollback.held().end;
     }
@@ -110,9 +110,9 @@ impl Output {
         let goes = to == end && (self.ended || self.released >= end);
         if !goes {
             let whole = into.len() - incomplete_tail(into);
-            // The rest comes, or is there and the loop is about to be told: it asks again. Anywhere else a cut within
-            // the first character would never come to an end.
-            if whole > 0 || to == end || to == self.told {
+            // The rest of the first character will be reported, and the loop asks again. Elsewhere it would ask for the
+            // same part of a character for ever.
+            if whole > 0 || to == end || to == self.known {
                 into.truncate(whole);
             }
         }
@@ -236,7 +236,7 @@ mod tests {
         let mut output = output();
         output.scrollback.append(b"x\xe2\x82");
         assert!(output.has_news() && output.waits_for_rest());
-        assert_eq!(output.tell(), 0..3);
+        assert_eq!(output.held(), 0..3);
         assert!(!output.has_news());
         assert_eq!(chunk(&mut output, 0, 100), "x");
         assert_eq!(chunk(&mut output, 1, 100), "");
@@ -250,11 +250,11 @@ mod tests {
         let mut output = output();
         output.scrollback.append(b"\xe2\x82");
         assert!(!output.has_news());
-        output.tell();
+        output.held();
         output.release();
         assert!(output.has_news() && !output.waits_for_rest());
         assert_eq!(chunk(&mut output, 0, 100), "\u{fffd}");
-        output.tell();
+        output.held();
         assert!(!output.has_news());
         output.scrollback.append(b"\xc3");
         assert!(output.waits_for_rest());
@@ -266,13 +266,13 @@ mod tests {
     fn unreported_bytes_complete_no_requested_character() {
         let mut output = output();
         output.scrollback.append(b"x\xe2\x82");
-        assert_eq!(output.tell(), 0..3);
+        assert_eq!(output.held(), 0..3);
         output.scrollback.append(b"\xac");
-        // The rest is there, but the loop has not been told, and asks for what it knows of.
+        // The rest is there, but the loop does not know of it yet.
         assert_eq!(chunk(&mut output, 0, 3), "x");
         assert_eq!(chunk(&mut output, 1, 2), "");
         assert!(output.has_news());
-        output.tell();
+        output.held();
         assert_eq!(chunk(&mut output, 1, 3), "€");
     }
 
@@ -301,10 +301,10 @@ mod tests {
         // The allowance counts from what the loop knows.
         output.allow(60, Some(0));
         assert_eq!(output.room(100), 10);
-        output.tell();
+        output.held();
         output.allow(usize::MAX, Some(0));
         output.scrollback.append(&vec![b'a'; (256 << 10) - 60]);
-        assert_eq!(output.room(100), 10, "nobody has seen the beginning");
+        assert_eq!(output.room(100), 10, "the console has not seen the beginning");
         output.allow(usize::MAX, None);
         assert_eq!(output.room(100), 100);
         output.ended = true;
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(screen, b"\x1bc\x1b[?25h\x1b]9999;\x1b\\\x1b[31mx\x1b[?25h");
     }
 
-    /// A unit of which some was sent, and what a terminal is told of it before the rest comes.
+    /// Units of which a part was sent, and what the epilogue sends so that the rest completes them.
     #[test]
     fn unit_cut_between_replay_and_live_is_completed_or_ignored() {
         for (sent, rest, opening) in [
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn replay_of_the_middle_of_a_string_hides_its_rest() {
         let mut output = printed(&[b"\x1b]52;c;".as_slice(), &[b'A'; 300 << 10]].concat());
-        let end = output.tell().end;
+        let end = output.held().end;
         assert_eq!(output.replay().prelude, b"\x1bc\x1b[?25h\x1b]9999;");
         output.cut = end;
         assert_eq!(output.epilogue(), b"\x1b[?25h\x1b]9999;");

@@ -1,7 +1,7 @@
 //! One pseudo-terminal: its master end on the reactor, its size, and the process groups behind it.
 //!
-//! It does not spawn: the slave end goes to the caller, once. `portable-pty` opens and sizes; reading and writing is
-//! on a duplicate of its descriptor, non-blocking.
+//! The caller gets the slave end and starts the shell. `portable-pty` opens and resizes; reads and writes go through a
+//! non-blocking duplicate of its descriptor.
 
 use crate::sys::descriptor::duplicate;
 use async_io::Async;
@@ -45,7 +45,7 @@ impl Pty {
         let descriptor = master.as_raw_fd().ok_or_else(|| io::Error::other("a terminal without a descriptor"))?;
         let io = duplicate(descriptor)?;
         let slave = open_slave(&io, master.as_ref())?;
-        // With it the kernel erases whole characters where it edits lines.
+        // With IUTF8 the kernel erases whole characters when it edits lines.
         if let Ok(mut attributes) = tcgetattr(&slave) {
             attributes.input_modes |= InputModes::IUTF8;
             let _ = tcsetattr(&slave, OptionalActions::Now, &attributes);
@@ -61,7 +61,7 @@ impl Pty {
     /// Reads what is there now. No bytes mean the end: no process has the slave end open.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.io, &mut *into)) {
-            // So Linux tells the end of a terminal.
+            // Linux reports the end of a terminal so.
             Err(rustix::io::Errno::IO) => Ok(0),
             read => Ok(read?),
         }
@@ -72,7 +72,7 @@ impl Pty {
         Ok(rustix::io::retry_on_intr(|| rustix::io::write(&self.io, bytes))?)
     }
 
-    /// Tells the programs another size. The kernel sends SIGWINCH where it differs.
+    /// Sets the size. The kernel sends SIGWINCH if it differs.
     pub(super) fn resize(&self, size: Size) {
         // It fails only for a terminal that is gone.
         let _ = self.master.resize(size.to_pty());
@@ -112,7 +112,7 @@ fn open_slave_by_name(pty: &dyn MasterPty) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// What the library says in a type of its own.
+/// The library's error as an I/O error.
 fn in_words(error: impl fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }

@@ -1,7 +1,7 @@
-//! One session that starts or lives: its terminal, its shell, and the two tasks that carry bytes and await the end.
+//! A starting or running session: its terminal, its shell, and the two tasks that carry bytes and await the end.
 //!
-//! It decides nothing about its life: it does what it is told and reports. One task reads and writes the terminal, the
-//! other waits for the shell; neither ever blocks, and a session that does not get on stops nobody but itself.
+//! The loop decides when it ends. One task reads and writes the terminal, the other waits for the shell. Neither
+//! blocks, so a session that makes no progress delays no other.
 
 use super::Report;
 use super::input::{Input, InputRefused};
@@ -25,18 +25,18 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// The most that is read in one turn before others have theirs, in bytes: a frame.
+/// The most that is read of one session before the next has its turn, in bytes: a frame.
 const TURN_BYTES: usize = 32 << 10;
 
 /// The most that is read at once, in bytes: twice what a terminal of Linux gives.
 const READ_BYTES: usize = 8 << 10;
 
-/// The most that is read of a terminal that is about to be closed, in bytes: several times what the kernel holds for
-/// one (some 12 KiB), and a bound where something goes on printing.
+/// The most that is read of a terminal before it is closed, in bytes: several times what the kernel holds for one
+/// (about 12 KiB), and a bound if a program goes on printing.
 const REST_BYTES_MAX: usize = 64 << 10;
 
-/// How long a program has the wrong size that makes it draw again, in milliseconds. Programs look at their size some
-/// time after they were told that it changed; one that is given its own size back too soon sees no change.
+/// How long a program has the wrong size that makes it draw again, in milliseconds. A program reads its size some time
+/// after SIGWINCH; if it gets its old size back too soon, it sees no change.
 const NUDGE_MS: u64 = 100;
 
 /// The buffer that all sessions read into, one after the other.
@@ -47,7 +47,7 @@ pub(super) fn read_buffer() -> ReadBuffer {
     Rc::new(RefCell::new(vec![0; READ_BYTES].into_boxed_slice()))
 }
 
-/// Ends an output of which there is nothing but why there is no shell.
+/// Ends the output of a session without a shell with a line that gives the reason.
 pub(super) fn fail(output: &RefCell<Output>, error: &SpawnError) {
     let mut output = output.borrow_mut();
     output.scrollback.append(format!("{error}\r\n").as_bytes());
@@ -71,7 +71,7 @@ pub(super) struct Session {
     buffer: ReadBuffer,
 }
 
-/// The shell of a session, and what is known of its end.
+/// The shell of a session, and the state of its end.
 #[derive(Debug)]
 struct Leader {
     child: Child,
@@ -79,12 +79,12 @@ struct Leader {
     started: Cell<bool>,
     /// The slave end, as long as the shell runs: a program that closes all of its own may open the terminal again.
     slave: RefCell<Option<OwnedFd>>,
-    /// The session was told to end, so what remains of it matters.
+    /// The session was ordered to end, so its remaining processes must be found.
     ending: Cell<bool>,
     gone: Cell<bool>,
 }
 
-/// What there is to do for the terminal.
+/// The next thing to do for the terminal.
 enum Turn {
     Read,
     Write,
@@ -95,7 +95,7 @@ enum Turn {
 /// What the task waits for besides the terminal.
 #[derive(Debug, Default)]
 struct Waits {
-    /// An incomplete character goes.
+    /// An incomplete character is sent as it is.
     tail: Option<Timer>,
     /// The size goes back to what it was.
     nudge: Option<Timer>,
@@ -170,13 +170,13 @@ impl Session {
         self.wake();
     }
 
-    /// SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, without which a stopped one would
-    /// not notice.
+    /// Sends SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, so that stopped ones take
+    /// it.
     pub(super) fn hang_up(&self, sweeper: &Sweeper) {
         self.signal(&[Signal::HUP, Signal::CONT], sweeper);
     }
 
-    /// SIGKILL to the same groups at once, and to all that is left in this turn of the executor.
+    /// Sends SIGKILL to the same groups at once, and to all other processes of the session within this executor turn.
     pub(super) fn kill(&self, sweeper: &Sweeper) {
         self.signal(&[Signal::KILL], sweeper);
         sweeper.kill(self.shell.child.id());
@@ -198,7 +198,7 @@ impl Session {
         for signal in signals {
             child.signal_group(*signal);
         }
-        // A shell that was gone before has nobody else to ask what is left of it.
+        // If the shell is gone already, its task does not look for remaining processes any more.
         if !self.shell.ending.replace(true) && self.shell.gone.get() {
             sweeper.report_when_gone(self.key, child.id());
         }
@@ -211,8 +211,8 @@ impl Session {
         }
     }
 
-    /// Waits for the shell, and then, if the session was told to end, for whatever else is in it. It holds nothing of
-    /// the session but the shell. Of a shell that was not reported to be there, it reports nothing.
+    /// Waits for the shell and then, if the session was ordered to end, for its remaining processes. It holds only the
+    /// shell of the session, and reports nothing of a shell that was never reported as opened.
     pub(super) fn await_exit(
         &self,
         opened: Receiver<()>,
@@ -294,9 +294,8 @@ impl Session {
         }
     }
 
-    /// What there is to do; `woken` says that this is not the first look since the last turn. Then the terminal itself
-    /// is asked: with the reactor on another thread, its readiness alone may be told again and again for the moment
-    /// before it was asked for, and never for the one after.
+    /// The next thing to do; `woken` if this is not the first poll since the last turn. Then it asks the terminal
+    /// itself: with the reactor on another thread, a readiness may be stale, and a new one may not have been noted yet.
     fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
@@ -320,7 +319,7 @@ impl Session {
         }
     }
 
-    /// Reads what is there, as far as it may; the result is how many bytes that were.
+    /// Reads the available output, within the permission; returns the number of bytes.
     fn read(&self) -> usize {
         let mut output = self.output.borrow_mut();
         let mut buffer = self.buffer.borrow_mut();
@@ -338,8 +337,8 @@ impl Session {
                     read += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // The kernel hands over a terminal's output in small parts, one upon the other. The next is there
-                    // by the time that others had their turn; the way through the reactor would take longer than that.
+                    // The kernel hands over a terminal's output in small parts. The next part is there after the
+                    // others had their turn, sooner than the reactor would report it.
                     self.drained.set(read == 0);
                     break;
                 }
@@ -350,7 +349,7 @@ impl Session {
         read
     }
 
-    /// Reads what the terminal still holds, allowed or not: it is about to be closed, and was printed before the end.
+    /// Reads what the terminal still holds, without a permission: the terminal is about to be closed.
     /// The kernel hands over all of it before it says that there is no more.
     pub(super) fn read_rest(&self) {
         let mut output = self.output.borrow_mut();
@@ -374,7 +373,7 @@ impl Session {
         match self.pty.write(input.front()) {
             Ok(count) => input.taken(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // Nobody is there to read it.
+            // No process has the terminal open to read it.
             Err(_) => input.clear(),
         }
     }

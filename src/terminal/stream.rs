@@ -1,8 +1,7 @@
-//! The output of a session without its terminal, for whoever looks for faults: bytes in, frames out.
+//! The output of a session without its terminal, for the fuzzer: bytes in, frames out.
 //!
-//! It is what stands between the reading of a terminal and the loop, and nothing more: [`Terminals`](super::Terminals)
-//! uses the same parts. Time does not pass in it; when the wait for the rest of a character is over is the caller's to
-//! say.
+//! [`Terminals`](super::Terminals) uses the same parts. It has no clock: the caller ends the wait for the rest of a
+//! character with [`release`](Stream::release).
 
 use super::Replay;
 use super::output::Output;
@@ -39,7 +38,7 @@ impl Stream {
         self.output.allow(bytes, keep_from);
     }
 
-    /// Is there anything that could be sent and was not told?
+    /// Is there output that could be sent and that [`held`](Self::held) has not returned?
     pub fn has_news(&self) -> bool {
         self.output.has_news()
     }
@@ -56,7 +55,7 @@ impl Stream {
 
     /// See [`Terminals::held`](super::Terminals::held).
     pub fn held(&mut self) -> Range<u64> {
-        self.output.tell()
+        self.output.held()
     }
 
     /// See [`Terminals::chunk`](super::Terminals::chunk); the result is the offset of the first byte.
@@ -84,7 +83,7 @@ impl Stream {
         self.output.scrollback.shrink(to_bytes);
     }
 
-    /// Nothing will follow.
+    /// No more output will follow.
     pub fn end(&mut self) {
         self.output.ended = true;
     }

@@ -1,7 +1,7 @@
-//! What remains of sessions whose shell is gone: one look at the machine's processes for all who ask in one turn.
+//! Finds the processes that remain of sessions whose shell is gone, in one scan for all sessions of one turn.
 //!
-//! It knows no grace: what to kill and when is ordered. Where the system cannot tell of the end of a process that is no
-//! child, nothing is reported, and the killing settles it.
+//! The loop orders when to kill. Where the system cannot show the end of a process that is no child, nothing is
+//! reported, and the kill ends the session.
 
 use super::Report;
 use crate::report::Reporter;
@@ -14,14 +14,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 
-/// How many leftovers of one session are waited for. Each takes a descriptor; a session with more is rare, and its end
-/// is then told only after the killing.
+/// How many remaining processes of one session are watched. Each takes a descriptor; a session with more is rare, and
+/// its end is then reported after the kill.
 const MEMBERS_WATCHED_MAX: usize = 8;
 
-/// How often to look for what the leftovers have started themselves.
+/// How often to scan again for processes that the remaining ones have started.
 const LOOKS_MAX: usize = 4;
 
-/// Collects what is asked in one turn.
+/// Collects the questions of one turn.
 #[derive(Clone)]
 pub(super) struct Sweeper {
     executor: Rc<LocalExecutor<'static>>,
@@ -69,7 +69,7 @@ impl Sweeper {
     }
 
     async fn sweep(self) {
-        // Whoever has the same question in this turn shares the answer.
+        // All sessions that ask in this turn share one scan.
         yield_now().await;
         let Asked { kill, report, .. } = self.asked.take();
         kill_sessions(&kill);
@@ -101,7 +101,7 @@ async fn report_after(mut found: Vec<Member>, key: SessionKey, session: Pid, rep
     for _ in 0..LOOKS_MAX {
         for member in found {
             if !member.gone().await {
-                return; // Nobody can tell.
+                return; // The system cannot show it.
             }
         }
         found = members(&[session]);

@@ -1,4 +1,4 @@
-//! Real shells in real terminals, with a loop that only keeps what it is told.
+//! Real shells in real terminals, with a loop that only keeps the reports.
 
 use super::{Open, Report, SCROLLBACK_BYTES_MAX, Settings, Terminals};
 use crate::report::{self, channel};
@@ -187,7 +187,7 @@ fn the_size_is_set_and_changes_arrive() {
 #[test]
 fn control_characters_do_what_they_do() {
     on_stage(|mut stage| async move {
-        // Whoever prints it has the terminal.
+        // The program that prints it is in the foreground.
         stage.open(1, "sh -c 'echo ready; exec sleep 100'").await;
         stage.until_text(1, "ready").await;
         stage.terminals.input(SessionKey(1), b"\x03").expect("there is room");
@@ -216,7 +216,7 @@ fn the_default_shell_is_a_login_shell_without_secrets() {
 }
 
 #[test]
-fn a_shell_that_is_not_there_leaves_one_line() {
+fn missing_shell_leaves_one_line() {
     on_stage(|mut stage| async move {
         let open = Open { shell: Some("/no/such/shell"), cols: 80, rows: 24 };
         stage.terminals.open(SessionKey(7), open);
@@ -280,7 +280,7 @@ fn a_hang_up_ends_the_shell_and_its_jobs() {
 }
 
 #[test]
-fn what_ignores_the_hang_up_is_reported_only_when_it_is_killed() {
+fn process_ignoring_sighup_is_reaped_after_sigkill() {
     on_stage(|mut stage| async move {
         stage.open(1, "trap '' HUP").await;
         let job = stage.process_of(1, "(trap '' HUP; exec sleep 100 <&- >&- 2>&-) &").await;
@@ -297,7 +297,7 @@ fn what_ignores_the_hang_up_is_reported_only_when_it_is_killed() {
 }
 
 #[test]
-fn a_program_that_never_reads_stops_nobody() {
+fn program_not_reading_delays_no_other_session() {
     on_stage(|mut stage| async move {
         stage.open(1, "stty raw; echo ready; exec sleep 100").await;
         stage.until_text(1, "ready").await;
@@ -333,7 +333,7 @@ fn a_large_paste_arrives_whole() {
 }
 
 #[test]
-fn a_terminal_that_may_not_be_read_makes_its_program_wait() {
+fn program_waits_while_its_terminal_has_no_credit() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);
@@ -374,7 +374,7 @@ fn no_character_is_split_however_it_arrives() {
 }
 
 #[test]
-fn a_character_that_stays_incomplete_goes_after_a_moment() {
+fn incomplete_character_is_sent_after_20_ms() {
     on_stage(|mut stage| async move {
         stage.open(1, "printf 'x\\342\\202'; sleep 100").await;
         stage.until(1, |seen| seen.output.ends_with(b"x\xe2\x82")).await;
@@ -392,7 +392,7 @@ fn bytes_that_are_no_text_flow() {
 }
 
 #[test]
-fn a_session_that_nobody_watches_keeps_the_last_of_its_output() {
+fn unwatched_session_keeps_its_last_output() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);

@@ -154,7 +154,7 @@ fn echo(scratch: &Path, missed: &mut Vec<String>) {
     stroke();
     let idle = strokes(STROKES, stroke);
     agent.quiet("flood");
-    agent.console.input("flood", b"exec yes 'a flood of lines that nobody reads'\n");
+    agent.console.input("flood", b"exec yes 'a flood of lines that fills the link'\n");
     let console = &mut agent.console;
     let mut flooded = 0;
     let mut in_flood = Vec::new();
@@ -192,7 +192,7 @@ fn echo(scratch: &Path, missed: &mut Vec<String>) {
 fn local_strokes_in_flood() -> Vec<Duration> {
     let (mut flood, slave) = terminal();
     let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
-    let line = "a flood of lines that nobody reads";
+    let line = "a flood of lines that fills the link";
     let mut child =
         Command::new("yes").arg(line).stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().expect("yes starts");
     drop(slave);
@@ -249,13 +249,12 @@ fn memory(scratch: &Path, missed: &mut Vec<String>) {
     }
 }
 
-/// How much of the machine must lie idle before something is measured, how long it is watched, and for how long one
-/// waits for that at most.
+/// The idle share of the machine before a measurement, how long it is observed, and the longest wait for it.
 const IDLE_SHARE: f64 = 0.7;
 const IDLE_WATCH: Duration = Duration::from_millis(300);
 const IDLE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits until nobody else uses the machine, and says so where somebody always does.
+/// Waits until the machine is idle, and prints a line if other programs keep it busy.
 fn await_quiet(console: &mut Console) {
     let times = || -> Option<(f64, f64)> {
         let stat = fs::read_to_string("/proc/stat").ok()?;

@@ -115,7 +115,7 @@ class Bench:
     def wait_for_request(self, path):
         """Returns when the server has been asked for this path."""
         if not self.server.asked(path, DEADLINE_SECONDS):
-            raise AssertionError(f"nobody asked for {path}")
+            raise AssertionError(f"no request came for {path}")
 
     # --- what is there afterwards
 

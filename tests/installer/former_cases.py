@@ -72,8 +72,8 @@ def both_names_run_the_program(bench):
     bench.server.release("1.4.3")
     expect(bench.run(), 0)
     assert os.readlink(f"{bench.bin}/draupnir") == "sindri-agent"
-    told = subprocess.run([f"{bench.bin}/draupnir", "--version"], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("sindri-agent 1.4.3"), told
+    printed = subprocess.run([f"{bench.bin}/draupnir", "--version"], capture_output=True, text=True, check=True).stdout
+    assert printed.startswith("sindri-agent 1.4.3"), printed
     bench.server.release("1.4.4")
     expect(bench.run(), 0)
     assert os.readlink(f"{bench.bin}/draupnir") == "sindri-agent"

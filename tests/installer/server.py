@@ -105,7 +105,7 @@ def slow(handler, body):
 
 
 def stalled(handler, body):
-    """The first piece, and then nothing for as long as anybody waits."""
+    """The first piece, and then nothing while the client waits."""
     dripping(handler, body, pieces=2, pause=60)
 
 
@@ -118,6 +118,6 @@ def dripping(handler, body, pieces, pause):
         for start in range(0, len(body), step):
             handler.wfile.write(body[start : start + step])
             handler.wfile.flush()
-            time.sleep(pause)  # this is the slow link itself, nobody waits for it
+            time.sleep(pause)  # the pause is the slow link itself, no synchronisation
     except OSError:
         pass

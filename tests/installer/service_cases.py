@@ -125,7 +125,7 @@ def systemd_reads_a_key_to_the_letter(bench):
         settings = {**SETTINGS, "SINDRI_CONSOLE_API_KEY": key}
         expect(bench.run(DRAUPNIR_SERVICE="systemd", **settings), 0, "installed and started")
         assert environment_file(content(environment)) == settings, content(environment)
-        # So does a shell, for whoever sources the file by hand.
+        # So does a shell, if the operator sources the file by hand.
         shell = ["sh", "-c", '. "$0" && printf "%s" "$SINDRI_CONSOLE_API_KEY"', environment]
         sourced = subprocess.run(shell, env={}, capture_output=True, text=True, check=True).stdout
         assert sourced == key, f"{sourced} is not {key}"

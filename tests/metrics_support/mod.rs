@@ -1,4 +1,4 @@
-//! What the tests of the metrics share: how to skip, and children that do as they are told.
+//! Shared by the tests of the metrics: skips, and children that take commands on standard input.
 
 #[path = "../support/skip.rs"]
 mod skip;
@@ -12,7 +12,7 @@ pub(crate) use skip::skip;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A child that does one thing per line that it is told, and answers with a line.
+/// A child that runs one command for each line of standard input and answers with a line.
 pub(crate) struct Worker {
     pub(crate) child: Child,
     input: ChildStdin,

@@ -239,20 +239,20 @@ class Samples(unittest.TestCase):
             self.assertRegex(release, rf"(?m)^ +{re.escape(name)}$")
 
 
-# In the place of the agent and of the program beside it: each says when it is ready and what it was told.
+# Stand-ins for the agent and the program beside it: each prints when it is ready and when it gets SIGTERM.
 AGENT = """
 import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 os.write(1, b"agent ready\\n")
 signal.sigwait([signal.SIGTERM])
-os.write(1, b"agent told\\n")
+os.write(1, b"agent stopped\\n")
 """
 APP = """
 import os, signal, sys
-def told(number, frame):
-    os.write(1, b"app told\\n")
+def stop(number, frame):
+    os.write(1, b"app stopped\\n")
     sys.exit(7)
-signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGTERM, stop)
 os.write(1, b"app ready\\n")
 sys.exit(int(open(sys.argv[0] + ".end").read()))
 """
@@ -300,13 +300,13 @@ class BesideTheProgram(unittest.TestCase):
             with open(place, "w", encoding="utf-8") as file:
                 file.write("3")
 
-        self.under_every_shell(end, (3, ["agent told"]))
+        self.under_every_shell(end, (3, ["agent stopped"]))
 
     def test_a_signal_reaches_both_and_the_program_s_status_counts(self):
         def stop(started, _):
             started.send_signal(signal.SIGTERM)
 
-        self.under_every_shell(stop, (7, ["agent told", "app told"]))
+        self.under_every_shell(stop, (7, ["agent stopped", "app stopped"]))
 
 
 if __name__ == "__main__":

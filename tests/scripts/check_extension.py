@@ -168,14 +168,14 @@ class Update(unittest.TestCase):
         self.assertEqual(len(re.findall(r"7\.8\.9", read(self.path))), 5)
         self.assertEqual(schema_problems(read(self.path)), [])
 
-    def test_what_is_not_this_extension_is_left_alone(self):
+    def test_other_extension_is_left_alone(self):
         for text in ("metadata:\n  name: other\n  version: 1.0.0\n", "metadata:\n  name: draupnir\n", ""):
             with open(self.path, "w", encoding="utf-8") as file:
                 file.write(text)
             self.assertEqual(render("--update", self.path, "1.2.0").returncode, 1)
             self.assertEqual(read(self.path), text)
 
-    def test_what_is_not_a_version_is_refused(self):
+    def test_invalid_version_is_refused(self):
         for version in ("latest", "1.2", "1.2.0\n", "../1.2.0"):
             self.assertEqual(render("--update", self.path, version).returncode, 1)
             self.assertEqual(read(self.path), read(REGISTRY[0]))

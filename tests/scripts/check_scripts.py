@@ -1,5 +1,5 @@
-"""Tests the scripts beside it that can be wrong without anybody noticing: the list of skips, the scan for
-the key, the adding-up, the release notes and the rules for workflows.
+"""Tests the scripts beside it whose faults would not show otherwise: the list of skips, the scan for the key, the sum
+of all tests, the release notes and the rules for workflows.
 
 Its last line is `N passed, N failed`, alone.
 """
@@ -37,7 +37,7 @@ class Skips(unittest.TestCase):
         self.assertEqual(status, 0, output)
         self.assertIn("a::b: /dev/x is missing", output)
 
-    def test_a_skip_that_nobody_allowed_fails(self):
+    def test_skip_not_allowed_fails(self):
         status, output = run("skips.py", "a: reason\n", "a: reason\nb: other\n")
         self.assertEqual(status, 1, output)
         self.assertIn("FORBIDDEN  b: other", output)
@@ -52,7 +52,7 @@ class Skips(unittest.TestCase):
         self.assertNotIn("(not root)", output)
         self.assertEqual(run("skips.py", allowed, "b: no strace\n")[0], 1)
 
-    def test_an_allowed_test_that_ran_is_only_warned_of(self):
+    def test_allowed_skip_that_ran_warns(self):
         status, output = run("skips.py", "a: reason\n", "")
         self.assertEqual(status, 0, output)
         self.assertIn("not skipped here, though it may be: a", output)
@@ -126,7 +126,7 @@ class ReleaseNotes(unittest.TestCase):
     def test_a_version_without_a_section_is_refused(self):
         self.assertIn("says nothing", self.notes("v2.0.0", cargo="2.0.0", extension="2.0.0")[1])
 
-    def test_what_is_no_version_is_refused(self):
+    def test_invalid_version_is_refused(self):
         for tag in ("1.2.3", "v1.2", "vnext", "v1.2.3\n"):
             self.assertEqual(self.notes(tag)[0], 1, tag)
 

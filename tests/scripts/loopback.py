@@ -1,7 +1,8 @@
 """A console on aiohttp in the caller's own process, over plain TCP or TLS, for the scripts that try a finished program.
 
-It shares no code with the agent. It registers whoever comes, greets, answers heartbeats as the production console does,
-and keeps what arrives; the scripts judge. Nothing here sleeps: a wait ends with its event or at its deadline.
+It shares no code with the agent. It registers every agent, sends a first message, answers heartbeats as the
+production console does, and keeps what arrives; the scripts check it. It never sleeps: a wait ends with its event or
+at its deadline.
 """
 
 import asyncio

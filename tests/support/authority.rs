@@ -74,7 +74,7 @@ impl Authority {
     }
 }
 
-/// A console's side of TLS whose certificate nobody has signed but itself.
+/// A console's side of TLS with a self-signed certificate.
 pub(crate) fn self_signed(names: &[&str]) -> TlsAcceptor {
     let key = KeyPair::generate().expect("a key");
     let certificate = params(names).self_signed(&key).expect("signed");

@@ -79,7 +79,7 @@ impl Log {
         }
     }
 
-    /// Waits until nobody can write to it any more; false at the deadline.
+    /// Waits until every writer has closed it; false at the deadline.
     pub(crate) fn wait_end(&self, patience: Duration) -> bool {
         let waited = self.shared.1.wait_timeout_while(self.lock(), patience, |lines| !lines.ended);
         waited.unwrap_or_else(PoisonError::into_inner).0.ended

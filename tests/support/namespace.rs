@@ -37,7 +37,7 @@ pub(crate) fn run_apart(test: &str, commands: &[&str]) -> bool {
     let this = std::env::current_exe().expect("this program has a path");
     let script = format!("{prepare}exec \"$0\" --exact --ignored --nocapture {test}");
     let output = apart(&script).arg(this).output().expect("it could be started a moment ago");
-    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && told.contains("1 passed"), "{told}\n{errors}");
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
     true
 }

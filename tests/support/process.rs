@@ -25,8 +25,8 @@ impl Process {
         let shared: Arc<(Mutex<Option<ExitStatus>>, Condvar)> = Arc::default();
         let watcher = shared.clone();
         std::thread::spawn(move || {
-            // First only look: reaping happens under the lock, so that nobody signals a number that is another's by
-            // now.
+            // Waits without reaping. It reaps under the lock, so that a signal never reaches another process of the
+            // same number.
             while waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
                 .is_err_and(|error| error == rustix::io::Errno::INTR)
             {}

@@ -1,6 +1,6 @@
-//! Saying that a test could not run here.
+//! Reports that a test could not run here.
 //!
-//! A skip is never silent: the runner collects them and fails on one that nobody has agreed to.
+//! The runner collects the skips and fails on one that tests/skips.txt does not allow.
 
 use std::io::Write;
 

@@ -10,13 +10,13 @@ use draupnir_console::Console;
 use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
-/// What makes a process one of a user of no name. The number is none that a distribution gives.
+/// Runs a process as a user without a name. No distribution assigns this number.
 pub(crate) const STRANGER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
 
-/// The agent, behind these words, as a user whom the system does not know, to be started by root; the directory holds
-/// its program.
+/// The agent, with these words before its program, as a user without a name; only root can start it. The directory
+/// holds a copy of its program.
 pub(crate) fn as_stranger(console: &Console, words: &[&str]) -> (Setup, TempDir) {
-    // The build directory of a developer may be closed to strangers; the program itself is copied to where it is not.
+    // Another user may not read the build directory of a developer, so the program is copied.
     let directory = tempfile::tempdir().expect("a temporary directory");
     let program = directory.path().join("sindri-agent");
     std::fs::copy(agent_program(), &program).expect("there is room");
@@ -26,8 +26,8 @@ pub(crate) fn as_stranger(console: &Console, words: &[&str]) -> (Setup, TempDir)
     (STRANGER[1..].iter().chain(words).fold(setup, |setup, word| setup.arg(word)).arg(&program), directory)
 }
 
-/// The agent, behind these words, as a user for whom limits hold: a stranger where we are root.
-pub(crate) fn as_somebody(console: &Console, words: &[&str]) -> (Setup, Option<TempDir>) {
+/// The agent, with these words before its program, as a user with limits: another one if the tests run as root.
+pub(crate) fn as_limited_user(console: &Console, words: &[&str]) -> (Setup, Option<TempDir>) {
     if rustix::process::geteuid().is_root() {
         let (setup, program) = as_stranger(console, words);
         return (setup, Some(program));

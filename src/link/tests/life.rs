@@ -71,7 +71,7 @@ fn their_close_is_answered_and_reported_with_code_and_reason() {
 }
 
 #[test]
-fn losses_are_told_apart() {
+fn each_kind_of_loss_is_reported() {
     run(async |mut rig| {
         // An end of stream without a close frame.
         let console = rig.connect().await;
@@ -89,7 +89,7 @@ fn losses_are_told_apart() {
 }
 
 #[test]
-fn a_console_that_breaks_the_rules_is_told_so_before_it_is_left() {
+fn protocol_error_sends_close_frame_before_the_end() {
     let oversized = {
         let mut frame = vec![0x81, 127];
         frame.extend((crate::protocol::INBOUND_BYTES_MAX as u64 + 1).to_be_bytes());
@@ -136,7 +136,7 @@ fn a_dropped_link_is_reset_and_its_descriptor_gone_at_once() {
 }
 
 #[test]
-fn a_loop_that_takes_nothing_does_not_keep_frames_from_leaving() {
+fn frames_leave_while_the_loop_takes_no_report() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
         for number in 0..report::REPORTS_MAX * 4 {

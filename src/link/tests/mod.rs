@@ -1,4 +1,4 @@
-//! The link against real sockets on loopback: what it says, and what it reports of what it is told.
+//! The link against real sockets on loopback: what it sends, and what it reports.
 
 use super::*;
 use crate::config::{ConsoleUrl, Secret};

@@ -38,7 +38,7 @@ fn registration_follows_the_wire_and_reports_the_answer() {
 }
 
 #[test]
-fn a_registration_that_comes_to_nothing_names_the_fault() {
+fn failed_registration_names_the_fault() {
     run(async |mut rig| {
         let faults = [
             ("", Failure::Protocol, "closed the connection without an answer"),
@@ -58,7 +58,7 @@ fn a_registration_that_comes_to_nothing_names_the_fault() {
 }
 
 #[test]
-fn nobody_listens() {
+fn connection_refused_fails_the_dial() {
     let executor = Rc::new(LocalExecutor::new());
     let Rig { mut link, reports, listener } = Rig::new(&executor);
     drop(listener);
@@ -110,7 +110,7 @@ fn a_refused_upgrade_reports_its_status_and_words() {
 }
 
 #[test]
-fn what_is_abandoned_reports_nothing_and_frees_its_descriptor() {
+fn abandoned_attempt_reports_nothing_and_is_closed() {
     run(async |mut rig| {
         rig.link.dial(LinkId(1), "inst-1");
         rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, String::new());

@@ -74,7 +74,7 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_trusted_is_named() {
+fn untrusted_certificate_gives_its_reason() {
     let (authority, stranger, impostor) = (Authority::new(), Authority::named("a stranger"), Authority::new());
     let both = rustls::DEFAULT_VERSIONS;
     let cases = [
@@ -187,7 +187,7 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
 }
 
 #[test]
-fn clear_text_and_tls_are_told_apart_from_either_side() {
+fn clear_text_and_tls_mix_up_is_named_on_both_sides() {
     run_aimed(with_tls, async |mut rig| {
         rig.link.dial(LinkId(1), "inst-1");
         let mut stream = rig.accept().await;

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn some_and_full_are_told_apart() {
+    fn some_and_full_pressure_are_separate() {
         let text = b"some avg10=1.25 avg60=0.20 avg300=0.68 total=79\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=0\n";
         let stall = stall(text).expect("the text is whole");
         assert_eq!((stall.some_avg10.value(), stall.full_avg10.map(Percent::value)), (1.25, Some(0.5)));

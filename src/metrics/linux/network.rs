@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_told_apart() {
+    fn received_and_sent_columns_are_separate() {
         let (name, counters) = line(b"eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16").expect("the line is whole");
         assert_eq!(name, b"eth0");
         assert_eq!(counters.received, Direction { bytes: 1, packets: 2, errors: 3, drops: 4 });

@@ -30,7 +30,7 @@ pub(crate) struct Account {
     pub(crate) source: Source,
 }
 
-/// What may be used, and by whom it is counted.
+/// The processors that may be used, and the source that counts their use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Allowance {
     /// The smallest quota that binds, in cores; `None` without one.
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn work_idleness_and_theft_are_told_apart() {
+    fn work_idle_and_stolen_time_are_separate() {
         let text = b"cpu  10 1 5 100 20 2 3 7 4 0\ncpu0 10 1 5 100 20 2 3 7 4 0\ncpu3 1 1 1 1\nintr 5 cpu\n";
         let mut cores = Vec::new();
         let all = processors(text, &mut cores).expect("the first line is whole");

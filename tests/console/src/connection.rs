@@ -87,7 +87,7 @@ impl Connection {
         self.order(Order::Send(Message::Ping(Bytes::copy_from_slice(payload))));
     }
 
-    /// Sends a pong that nobody asked for.
+    /// Sends an unsolicited pong.
     pub fn send_pong(&self, payload: &[u8]) {
         self.order(Order::Send(Message::Pong(Bytes::copy_from_slice(payload))));
     }

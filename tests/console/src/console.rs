@@ -186,13 +186,13 @@ impl Console {
         self.inner.shared.change(|state| state.keep = keep);
     }
 
-    /// Gives the bytes of a stream to somebody as a terminal is to show them: in order, repeats left out, replays not.
+    /// Passes the bytes of a stream to `tap` as a terminal shows them: in order, without repeats, with replays.
     /// It is called on the server's thread and must not block. See [`View::stream`] for the name.
     pub fn tap(&self, stream: &str, tap: impl Fn(&[u8]) + Send + Sync + 'static) {
         self.set_tap(stream, Some(Tap(Arc::new(tap))));
     }
 
-    /// Gives the bytes of a stream to nobody any more.
+    /// Removes the tap of a stream.
     pub fn untap(&self, stream: &str) {
         self.set_tap(stream, None);
     }
@@ -246,15 +246,15 @@ impl Console {
 
     /// Stops listening; returns when the port refuses connections. Those that are up stay.
     pub fn stop_listening(&self) {
-        let (done, told) = async_channel::bounded(1);
+        let (done, closed) = async_channel::bounded(1);
         self.inner.tell(Control::Deaf(done));
-        let _ = told.recv_blocking(); // an error means that the thread is gone, and the listener with it
+        let _ = closed.recv_blocking(); // an error means that the thread is gone, and the listener with it
     }
 
     /// Listens again on the same port.
     ///
     /// # Panics
-    /// When somebody else took the port.
+    /// If another program has taken the port.
     #[track_caller]
     pub fn listen(&self) {
         let listener =

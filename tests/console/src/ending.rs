@@ -1,6 +1,6 @@
-//! How a connection ends: resets, the end of a stream, and what the agent is told when it broke the protocol.
+//! Ends connections: resets, the end of a stream, and the close code for an agent that violated the protocol.
 //!
-//! It records nothing; `link` does.
+//! `link` records the end.
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub(crate) async fn finish(tcp: &mut TcpStream) {
     read_away.or(give_up).await;
 }
 
-/// How a link ended that failed with this error, and with which code the agent is told.
+/// How a link ended that failed with this error, and the close code for the agent.
 pub(crate) fn verdict(error: Error) -> (Option<u16>, End) {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => (None, End::Closed),

@@ -78,7 +78,7 @@ impl<S> Faults<S> {
     }
 }
 
-/// What the reader is told at the cut.
+/// The error text that the reader gets at the cut.
 const CUT: &str = "cut, as the test wanted";
 
 /// Whether this error is the scripted cut.

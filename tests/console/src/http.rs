@@ -1,6 +1,6 @@
 //! Just enough of HTTP/1.1 for a registration and an upgrade.
 //!
-//! No chunked bodies, no pipelining, no trailers: who sends them is told 411 or cut off. Sizes are bytes.
+//! No chunked bodies, no pipelining, no trailers: it answers them with 411 or closes the connection. Sizes are bytes.
 
 use std::io;
 

@@ -25,8 +25,7 @@
 //!
 //! # How it is put together
 //!
-//! - [`Personality`]: what the console does when nobody scripts it: the protocol as designed, or the production
-//!   console.
+//! - [`Personality`]: what the console does without a script: the protocol as designed, or the production console.
 //! - [`Answer`] and [`Upgrade`]: what the next registration or the next upgrade gets instead.
 //! - [`Connection`]: one WebSocket, to send on, close, reset, stall, throttle or cut at a byte.
 //! - [`Browser`]: what a user of the console does: terminals and commands, with ids that the test chooses.

@@ -135,7 +135,7 @@ impl Link {
             let ended = match poll_fn(|cx| self.poll_step(cx)).await {
                 Step::Order((order, taken)) => {
                     let ended = self.obey(order);
-                    drop(taken); // whoever gave the order goes on
+                    drop(taken); // the sender of the order goes on
                     ended
                 }
                 Step::Message(message) => {
@@ -157,8 +157,8 @@ impl Link {
         };
         let Link { shared, number, id, socket, tcp, orders, .. } = self;
         orders.close();
-        while orders.try_recv().is_ok() {} // whoever waits for an order learns that it is too late
-        drop((socket, tcp)); // the descriptor is gone before anybody is told
+        while orders.try_recv().is_ok() {} // the sender of a waiting order learns that it is too late
+        drop((socket, tcp)); // the descriptor is closed before the end is recorded
         shared.change(|state| {
             state.links.remove(&number);
             if let Some(id) = &id {

@@ -28,9 +28,9 @@ pub(crate) enum Order {
     CutAfter(u64),
     /// Answer pings like this.
     Pongs(Pongs),
-    /// Read, but say nothing of one's own (true).
+    /// Read, but send nothing (true).
     Silence(bool),
 }
 
-/// An order, and whom to tell that it was taken.
+/// An order, and the channel that reports that it was taken.
 pub(crate) type Ordered = (Order, Option<Sender<()>>);

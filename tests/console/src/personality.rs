@@ -1,4 +1,4 @@
-//! What the console does when nobody scripts it.
+//! What the console does without a script.
 //!
 //! It holds no state and does nothing itself: `registry` and `link` read it. Each field is one observed habit
 //! (CONSOLE.md), so that a test can take a personality and change one of them. Durations are wall time.

@@ -38,7 +38,7 @@ pub enum What {
     Attached,
     /// A text frame that the console heard. The value is `Null` when it is not JSON.
     Text(String, Value),
-    /// A text frame that came before the console listened, or after it forgot whom it came from.
+    /// A text frame that came before the console listened, or after it forgot the connection's instance.
     Unheard(String, Value),
     /// A binary message.
     Binary(Vec<u8>),

@@ -32,7 +32,7 @@ const PROVIDERS: [&str; 12] = [
 pub(crate) const AUTHENTICATION_REASON: &str = "Authentication required. Use a WebSocket ticket (POST \
      /api/v1/ws/ticket), API key header, or sign in via the web interface.";
 
-/// What a connection is told when a newer one took its place.
+/// The close reason for a connection that a newer one has replaced.
 pub(crate) const REPLACED_REASON: &str = "Replaced by new connection";
 
 /// The console's tables.

@@ -88,7 +88,7 @@ impl Answer {
     /// Half of a response, then a reset.
     #[must_use]
     pub fn reset_midway() -> Answer {
-        let body = serde_json::json!({"id": "never-told", "name": "x", "provider": "ssh"});
+        let body = serde_json::json!({"id": "never-sent", "name": "x", "provider": "ssh"});
         Answer { kind: AnswerKind::ResetMidway(Response::json(201, &body)), ..Answer::default() }
     }
 

@@ -52,11 +52,11 @@ impl Acceptor for Plain {
     }
 }
 
-/// What the handle tells the server's thread.
+/// An order from the handle to the server's thread.
 pub(crate) enum Control {
     /// Accept on this listener from now on, instead of any other.
     Listen(std::net::TcpListener),
-    /// Accept no more; the old listener is closed when the receiver is told.
+    /// Accept no more; the answer comes when the old listener is closed.
     Deaf(async_channel::Sender<()>),
 }
 
@@ -84,7 +84,7 @@ pub(crate) async fn run(server: Server, control: Receiver<Control>) {
             }
             Turn::Control(Some(Control::Deaf(done))) => {
                 listener = None;
-                let _ = done.send(()).await; // nobody may be waiting any more
+                let _ = done.send(()).await; // the receiver may be gone
             }
             Turn::Accepted(Ok((tcp, _))) => {
                 server.shared.change(|state| state.accepted += 1);

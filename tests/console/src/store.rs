@@ -1,7 +1,7 @@
-//! What the server's thread writes and the tests read: records, streams, scripts and tables under one lock.
+//! Keeps what the server's thread writes and the tests read: records, streams, scripts and tables under one lock.
 //!
-//! It decides nothing. Invariants: whoever changes the state under [`Shared::change`] wakes every waiter; no lock is
-//! held over an await; what is kept is bounded by [`KEPT_BYTES_MAX`].
+//! Invariants: each change of the state through [`Shared::change`] wakes every waiter; no lock is held over an await;
+//! the kept output is bounded by [`KEPT_BYTES_MAX`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};

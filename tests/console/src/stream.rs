@@ -55,7 +55,7 @@ pub struct Stream {
     tap: Option<Tap>,
 }
 
-/// Somebody who is given the bytes as they come.
+/// A function that gets the bytes as they come.
 #[derive(Clone)]
 pub(crate) struct Tap(pub(crate) Arc<TapFn>);
 
@@ -80,7 +80,7 @@ impl Stream {
         String::from_utf8_lossy(&self.screen)
     }
 
-    /// Gives the bytes to somebody as they come, or to nobody any more.
+    /// Passes the bytes to this tap as they come, or to none.
     pub(crate) fn tap(&mut self, tap: Option<Tap>) {
         self.tap = tap;
     }

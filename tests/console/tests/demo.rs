@@ -16,7 +16,7 @@ fn demo(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn an_agent_that_does_what_it_is_for_passes_the_demo() {
+fn working_agent_passes_the_demo() {
     let output = demo(&["--agent", &agent(), "--seconds", "3"]);
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(0), "{said}");
@@ -125,7 +125,7 @@ fn killed_demo_leaves_no_agent_and_no_directory() {
 }
 
 #[test]
-fn an_agent_that_never_registers_fails_the_demo() {
+fn agent_without_registration_fails_the_demo() {
     let output = demo(&["--agent", "/bin/false", "--seconds", "60"]);
     let said = String::from_utf8(output.stdout).expect("text");
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -138,7 +138,7 @@ fn separator_given_twice_is_no_usage_error() {
 }
 
 #[test]
-fn what_it_does_not_know_is_a_usage_error() {
+fn unknown_argument_is_a_usage_error() {
     let output = demo(&["--frobnicate"]);
     assert_eq!(output.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("usage: cargo demo "));

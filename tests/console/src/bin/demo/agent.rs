@@ -81,7 +81,7 @@ impl Agent {
         Ok(Agent { pid, child: Some(child), directory, keeper, ended: false })
     }
 
-    /// Tells of the agent's end, once, from a thread that waits for it.
+    /// Reports the agent's end, once, from a thread that waits for it.
     pub(crate) fn on_exit(&mut self, tell: impl FnOnce(io::Result<ExitStatus>) + Send + 'static) {
         if let Some(mut child) = self.child.take() {
             std::thread::spawn(move || tell(child.wait()));

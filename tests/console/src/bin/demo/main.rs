@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use draupnir_console::{Console, Keep, Personality};
 
-/// How long the plain form watches unless told otherwise.
+/// How long the plain form watches by default.
 const SECONDS: u64 = 10;
 
 const USAGE: &str = "\

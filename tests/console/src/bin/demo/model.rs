@@ -27,7 +27,7 @@ pub(crate) enum Link {
     Connecting,
     /// A WebSocket is up.
     Connected,
-    /// It was told to stop.
+    /// It received SIGTERM and drains.
     Draining,
     /// The link is down, and why.
     Lost(String),
@@ -87,7 +87,7 @@ impl Model {
         }
     }
 
-    /// The agent was told to stop.
+    /// The agent received SIGTERM.
     pub(crate) fn drain(&mut self) {
         self.link = Link::Draining;
     }

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_to_the_link_gets_a_line() {
+    fn link_events_print_a_line() {
         let request = Request {
             path: "/api/v1/instances".to_owned(),
             headers: vec![("x-instance-id".to_owned(), "cinst1".to_owned())],
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_agent_says_cannot_drive_the_terminal() {
+    fn agent_text_cannot_control_the_terminal() {
         let wanted = "   1.234 s  event        error ·[2J";
         assert_eq!(frame("event", &json!({"event_type": "error", "message": "\u{1b}[2J"})).as_deref(), Some(wanted));
     }

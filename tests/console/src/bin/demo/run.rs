@@ -101,7 +101,7 @@ struct Demo<'a> {
     /// A command line being typed.
     line: Option<Line>,
     command: Command,
-    /// When the agent was told to stop.
+    /// When the agent received SIGTERM.
     drained_at: Option<Instant>,
 }
 

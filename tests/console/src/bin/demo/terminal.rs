@@ -65,7 +65,7 @@ impl Drop for Terminal {
 
 fn restore() {
     if TAKEN.swap(false, Ordering::SeqCst) {
-        // There is nobody left to tell of a failure.
+        // A failure cannot be shown: the terminal is the only place for it.
         let _ = write(format!("{RESET}{LEAVE}").as_bytes());
         let _ = terminal::disable_raw_mode();
     }
@@ -78,7 +78,7 @@ pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Reads what is typed, on a thread of its own, until nobody wants it.
+/// Reads typed keys on its own thread until `tell` returns false.
 pub(crate) fn follow_keys(tell: impl Fn(Vec<u8>) -> bool + Send + 'static) {
     std::thread::spawn(move || {
         let mut chunk = [0_u8; 4096];
