@@ -1,5 +1,4 @@
-//! The output of a command in its result: text, bounded, with its end; and the output of a streamed command on
-//! its way.
+//! The output of a command: in its result as bounded text with the end kept, and streamed while it runs.
 
 mod support;
 
@@ -17,7 +16,7 @@ fn start() -> (Console, Agent) {
     (console, agent)
 }
 
-/// What stands before and behind the line about what was left out, and the number in it.
+/// Splits a text at the line about bytes left out: the text before it, the number in it, and the text after it.
 #[track_caller]
 fn parts(text: &Value) -> (&str, u64, &str) {
     let text = text.as_str().expect("text");

@@ -1,5 +1,5 @@
-//! A console that reads slowly or not at all slows a flood down, and nothing else: the agent's memory stays where it
-//! is, Ctrl-C takes effect, heartbeats and other sessions go on as soon as the link does.
+//! A console that reads slowly or not at all slows down only the flood: the agent's memory does not grow, Ctrl-C works,
+//! and heartbeats and other sessions go on when the console reads again.
 
 mod support;
 
@@ -11,13 +11,13 @@ use support::{Agent, skip};
 /// By how much the agent may grow while the console does not read.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
-/// What a slow link carries in a second.
+/// The speed of a slow link.
 const SLOW_BYTES_PER_SECOND: u64 = 100_000;
 
-/// How much of a flood may come on a slow link before what is more urgent: three seconds of it.
+/// How much of a flood may come on a slow link before more urgent messages: three seconds of it.
 const FLOOD_BEFORE_BYTES_MAX: u64 = 3 * SLOW_BYTES_PER_SECOND;
 
-/// How long a half-open link may go unnoticed, from a loaded machine's point of view.
+/// How soon the agent must notice a half-open link, also on a loaded machine.
 const NOTICED: Duration = Duration::from_secs(30);
 
 fn start(heartbeat: &str) -> (Console, Agent) {
@@ -60,8 +60,8 @@ fn flood_slowly(console: &Console, bytes: u64) {
     long.wait_stream("flood", "a slow flood", |stream| stream.end > begun + bytes);
 }
 
-/// How many bytes of the flood's frames came in each stretch between the records that `ends` a stretch; the last one is
-/// open. A slow link makes them a measure of time that no busy machine stretches.
+/// How many bytes of the flood came between the records for which `ends` is true; the last count is still growing. On a
+/// slow link the count measures time independently of the load of the machine.
 fn flood_between(view: &View, ends: impl Fn(&Record) -> bool) -> Vec<u64> {
     let mut stretches = vec![0];
     for record in view.all(|_| true) {
@@ -93,14 +93,14 @@ fn console_not_reading_for_a_minute_costs_no_memory() {
     link.stall();
     let until = Instant::now() + Duration::from_secs(60);
     let mut most = before;
-    // While the link counts as up the flood stands still; without one it runs on into the scrollback.
+    // While the link counts as up, the program waits; without a link it prints on into the scrollback.
     let _ = console.within(Duration::from_secs(1)).from_now().comes(|_| false);
     let cpu_before = agent.process().cpu_time();
     let _ = console.within(Duration::from_secs(5)).from_now().comes(|_| false);
     let cpu = agent.process().cpu_time() - cpu_before;
     assert!(cpu < Duration::from_millis(500), "{cpu:?} of CPU in five seconds of standing still");
     while Instant::now() < until {
-        // A moment between two looks; a stalled console sees nothing.
+        // A pause between two samples: a stalled console records no event to wait for.
         let _ = console.within(Duration::from_millis(250)).from_now().comes(|_| false);
         most = most.max(agent.process().resident_bytes());
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::{Agent, Setup, skip};
 
-/// How long strace holds each system call, in microseconds. The rounds of a test need a fraction of it.
+/// How long strace delays each system call, in microseconds: much longer than a test needs for its rounds.
 const DELAY: &str = "delay_enter=10000000";
 
 fn strace() -> Option<&'static str> {
@@ -23,7 +23,7 @@ fn strace() -> Option<&'static str> {
 struct Delayed(Child);
 
 impl Delayed {
-    /// None where this user may not trace the agent.
+    /// `None` if this user may not trace the agent.
     fn attach(agent: &Agent, calls: &str, file: Option<&Path>) -> Option<Delayed> {
         let mut command = Command::new(strace()?);
         command.args(["-f", "-o", "/dev/null"]).arg(format!("-etrace={calls}"));
@@ -35,7 +35,7 @@ impl Delayed {
         let mut said = BufReader::new(child.stderr.take()?);
         let is_attached = said.by_ref().lines().map_while(Result::ok).any(|line| line.contains("attached"));
         let delayed = Delayed(child);
-        // It says so of each thread, and ends where it cannot.
+        // strace prints a line for each thread that it attaches to, and ends if it may not.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         is_attached.then_some(delayed)
     }
@@ -48,7 +48,7 @@ impl Drop for Delayed {
     }
 }
 
-/// A heartbeat, a Pong and the echo of a keystroke, each of them asked for now, three times.
+/// Waits three times for a heartbeat, a Pong and the echo of a keystroke.
 #[track_caller]
 fn assert_prompt(console: &Console, session: &str) {
     for round in 0..3 {
@@ -125,7 +125,7 @@ fn hung_log_delays_nothing() {
     let Some(delayed) = Delayed::attach(&agent, "write", Some(&log)) else {
         return skip(TEST, "the agent cannot be traced here");
     };
-    // Each makes a line.
+    // Each command logs a line.
     console.browser().run("true");
     assert_prompt(&console, "s");
     let written = length(&log);
@@ -152,7 +152,7 @@ fn hung_state_file_delays_nothing() {
     let file = state.join("identity.json");
     let saved = || std::fs::read_to_string(&file).unwrap_or_default();
     support::settles(&console, "the first id is on the disk", || !saved().is_empty());
-    // The new file has no name to be traced by; no other file of the agent is synced.
+    // The new file has no name yet to trace by; the agent syncs no other file.
     let Some(delayed) = Delayed::attach(&agent, "fsync", None) else {
         return skip(TEST, "the agent cannot be traced here");
     };
@@ -179,7 +179,7 @@ fn at_rest_no_file_has_a_thread() {
     let audit = setup.home_path().join("audit.jsonl");
     let agent = setup.env("SINDRI_AGENT_AUDIT", audit).spawn();
     assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
-    // The loop and the reactor.
+    // The threads of the loop and of the reactor.
     support::settles(&console, "two threads are left", || agent.process().threads() == 2);
     agent.drain();
 }

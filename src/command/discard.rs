@@ -20,8 +20,8 @@ const OUTPUTS_MAX: usize = 32;
 /// How long an output is read: as long as the longest command may run. A longer-lived program redirects its output.
 const DISCARD_MAX: Duration = Duration::from_secs(3_600);
 
-/// The pause after each read. A full pipe a pause makes 640 KiB a second, so a program that prints without end costs
-/// little.
+/// The pause after each read. One full pipe (64 KiB) each time makes 640 KiB a second, so a program that prints
+/// without end costs little.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The outputs that are read and discarded.

@@ -328,7 +328,7 @@ fn websocket(greeting: Greeting, sheet: &mut Sheet) -> Result<Option<String>, St
     match greeting {
         Greeting::Message => sheet.ok("websocket", "upgraded; the console sent its first message at once"),
         Greeting::Silence => {
-            sheet.ok("websocket", "upgraded; the console sent no first message, which the protocol allows")
+            sheet.ok("websocket", "upgraded; the console sent no first message, which the protocol allows");
         }
         Greeting::Lost { error } => {
             sheet.fail(

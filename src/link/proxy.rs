@@ -25,7 +25,7 @@ use std::net::IpAddr;
 /// The port of a proxy whose URL names none.
 const DEFAULT_PORT: u16 = 80;
 
-/// A proxy, and how to speak to it.
+/// A proxy: its address and credentials.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     /// Its name or address; an IPv6 address stands without brackets.
@@ -83,10 +83,10 @@ pub enum ProxyFault {
     Chatter,
 }
 
-/// The proxy that leads to a host, as the variables have it; `None` for the direct way.
+/// The proxy for a host according to the variables; `None` for a direct connection.
 ///
 /// # Errors
-/// Where the variable that counts holds no proxy's URL.
+/// The variable that applies holds no URL of an HTTP proxy.
 pub fn choose(variables: &Proxies, tls: bool, host: &str, port: u16) -> Result<Option<Proxy>, ProxyError> {
     let ours = if tls { ("HTTPS_PROXY", &variables.https) } else { ("HTTP_PROXY", &variables.http) };
     let found =
@@ -198,7 +198,7 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether an entry of `no_proxy` means this host and port.
+/// Whether an entry of `no_proxy` matches this host and port.
 fn exempts(entry: &str, host: &str, port: u16) -> bool {
     if entry == "*" {
         return true;

@@ -2,14 +2,15 @@
 //!
 //! The agent's loop decides when to measure, adds the instance and the time, and sends the message.
 //!
-//! An instance is most often a container, and everything is measured against what the container may have: memory and
-//! processors by the limits that bind, file systems once each, its own interfaces. On Linux the kernel's files are read
-//! directly, one small reader each, for that costs a tenth of what a general library needs and can see what a general
-//! one does not; everywhere else, and for what never changes, `sysinfo` is asked.
+//! An instance is most often a container, so memory and processors are measured against the limits of the container.
+//! Each file system counts once. On Linux small readers parse the kernel's files: that costs a tenth of what a general
+//! library needs and shows the limits. Other systems, and facts that never change, come from `sysinfo`.
 //!
-//! Invariants: a source that fails never stops the others; an unknown figure is 0, or left out where the field is
-//! optional, and reported once where dashboards show it ([`Figure`]); nothing waits for another machine or program, so
-//! that a file system that one of them serves is left out, and named once.
+//! Invariants:
+//! - A failing source does not stop the others.
+//! - An unknown figure is 0, or left out if its field is optional; one that dashboards show is reported once
+//!   ([`Figure`]).
+//! - No reading waits for another machine or program: a file system served by one is left out and reported once.
 //!
 //! Units: bytes, percent, seconds. Wire: `metrics` and `heartbeat` in PROTOCOL.md.
 
@@ -43,7 +44,7 @@ pub(crate) use self::portable::is_path_served;
 /// twenty of them the figure is noise.
 pub const CPU_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
-/// A figure that every machine should have; without it the payload says 0, which looks like a true one.
+/// A figure that every machine should have; if it is unknown the payload says 0, which looks like a real value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Figure {
     /// How busy the processors are.
@@ -69,7 +70,7 @@ impl Figure {
     }
 }
 
-/// Measures, and remembers what it needs for the next time.
+/// Measures, and keeps the readings that the next measurement needs.
 pub struct Sampler {
     machine: Machine,
     /// The missing figures that were reported.
@@ -98,20 +99,18 @@ impl Sampler {
         self.machine.has_cpu_sample()
     }
 
-    /// Everything for a `metrics` message. The use of the processors, and all rates, are over the time since the sample
-    /// before.
+    /// The figures for a `metrics` message. The use of the processors and all rates are over the time since the
+    /// previous sample.
     pub fn sample(&mut self) -> Metrics {
         self.machine.sample()
     }
 
-    /// The live figures for a `heartbeat`: the same ones, but for the processors, whose use is over the time since the
-    /// heartbeat before.
+    /// The figures for a `heartbeat`. The use of the processors is over the time since the previous heartbeat.
     pub fn live(&mut self) -> Live {
         self.machine.live()
     }
 
-    /// The figures that the last reading of them could not give because their sources cannot be read: each once in the
-    /// sampler's life, however often that happens.
+    /// The figures whose sources could not be read at the last reading: each is returned once in the sampler's life.
     pub fn take_missing(&mut self) -> Vec<Figure> {
         let missing = |figure: &Figure| !self.machine.knows(*figure) && !self.reported.contains(figure);
         let missing: Vec<Figure> = Figure::ALL.into_iter().filter(missing).collect();
@@ -119,8 +118,8 @@ impl Sampler {
         missing
     }
 
-    /// Where the file systems are mounted that are not measured because another machine or a program serves them; once,
-    /// and again after a change.
+    /// The mount points of file systems that another machine or a program serves, which are not measured. Returned
+    /// once, and again after a change.
     pub fn take_left_out(&mut self) -> Option<&[String]> {
         let left_out = self.machine.left_out();
         if self.reported_left_out == left_out {

@@ -1,7 +1,7 @@
-//! Where the readers look: the roots of the kernel's file trees, the way to measure a file system, and the clock.
+//! The inputs of the readers: the roots of the kernel's file trees, the function to measure a file system, the clock.
 //!
-//! Reads nothing itself. Everything that a sample depends on comes through here, so that a recorded tree with recorded
-//! sizes and times gives the same figures on any machine.
+//! A sample depends on nothing else, so that a recorded tree with recorded sizes and times gives the same figures on
+//! any machine.
 //!
 //! Units: bytes; the clock counts from any fixed point and never goes back.
 
@@ -11,27 +11,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Says how full the file system at a path is. It may block for ever: a network mount does.
+/// Measures how full the file system at a path is. It may block for ever, as a network mount can.
 pub type Measure = Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>;
 
 /// The time since some fixed point, monotonic.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
 
-/// Where the readers look.
+/// The inputs of the readers.
 #[derive(Clone)]
 pub struct Roots {
-    /// What is `/proc` on a real machine.
+    /// The path of `/proc`.
     pub proc: PathBuf,
-    /// What is `/sys` on a real machine. Mount points below `/sys` are sought here.
+    /// The path of `/sys`. Mount points below `/sys` are looked up here.
     pub sys: PathBuf,
-    /// How to measure a file system.
+    /// Measures a file system.
     pub measure: Measure,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }
 
 impl Roots {
-    /// Where a path that the mount table names is for us: what is below `/sys` lies below [`Roots::sys`].
+    /// Maps a path of the mount table: a path below `/sys` becomes one below [`Roots::sys`].
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))] // only Linux has cgroups
     pub(crate) fn place(&self, mount_point: &Path) -> PathBuf {
         mount_point.strip_prefix("/sys").map_or_else(|_| mount_point.to_path_buf(), |rest| self.sys.join(rest))
@@ -39,7 +39,7 @@ impl Roots {
 }
 
 impl Default for Roots {
-    /// The machine that we run on.
+    /// The machine that the agent runs on.
     fn default() -> Self {
         let start = Instant::now();
         Self {
@@ -80,7 +80,7 @@ impl Space {
     /// Measures the file system at `path` by statvfs(3); blocks as long as the file system does.
     ///
     /// # Errors
-    /// What the kernel answers: the place is gone, may not be reached, or does not reply.
+    /// The kernel's error: the path does not exist, is not accessible, or does not answer.
     pub fn of(path: &Path) -> io::Result<Self> {
         let directory = std::fs::metadata(path)?.is_dir();
         let space = rustix::fs::statvfs(path)?;

@@ -1,8 +1,8 @@
-//! Up to where the status ledger was reported to the console, and the file that keeps it across restarts.
+//! The position in the status ledger up to which the agent has reported, and the file that keeps it across restarts.
 //!
-//! A position is a moment and the ids of the entries at that moment, not an offset: Sindri replaces the file by a
-//! shorter one. The file is replaced whole, so that a crash leaves the old one or the new one. A file that is missing
-//! or damaged is an unknown position, and then nothing is reported.
+//! A position is a moment and the ids of the entries at that moment. It is no offset, because Sindri replaces the
+//! ledger by a shorter one. The agent replaces its own file whole, so that a crash leaves the old one or the new one.
+//! If the file is missing or damaged, the position is unknown and no earlier entry is reported.
 
 use super::entry::{Entry, moment};
 use crate::own_file;
@@ -17,12 +17,12 @@ pub(super) const FILE_NAME: &str = "extensions.json";
 /// Longest file that is read, in bytes: more than [`IDS_MAX`] ids of the longest kind.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Most ids that are remembered for one moment. Sindri writes nanoseconds, so that there is one.
+/// Most ids that are kept for one moment. Sindri writes nanoseconds, so that there is usually one.
 const IDS_MAX: usize = 256;
 
 const VERSION: u32 = 1;
 
-/// Everything up to here was reported.
+/// All entries up to here were reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
     newest: Duration,
@@ -30,7 +30,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before the first entry that is written after this moment, since 1970.
+    /// The position at this moment, since 1970: entries written later lie behind it.
     pub fn at(moment: Duration) -> Self {
         Self { newest: moment, event_ids: Vec::new() }
     }

@@ -58,7 +58,7 @@ impl Pty {
         &self.io
     }
 
-    /// Reads what is there now. No bytes mean the end: no process has the slave end open.
+    /// Reads the available output. 0 bytes mean the end: no process has the slave end open.
     pub(super) fn read(&self, into: &mut [u8]) -> io::Result<usize> {
         match rustix::io::retry_on_intr(|| rustix::io::read(&self.io, &mut *into)) {
             // Linux reports the end of a terminal so.
@@ -67,7 +67,7 @@ impl Pty {
         }
     }
 
-    /// Writes what is taken now.
+    /// Writes as much as the terminal takes now.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(rustix::io::retry_on_intr(|| rustix::io::write(&self.io, bytes))?)
     }
@@ -83,7 +83,7 @@ impl Pty {
         let Ok(group) = tcgetpgrp(self.io.as_fd()) else {
             return;
         };
-        // A group whose leader is gone cannot be asked; one whose number went to a stranger says so.
+        // `getsid` fails if the leader of the group is gone, and returns another session if its number was reused.
         if getsid(Some(group)).is_ok_and(|of| of != session) {
             return;
         }
@@ -96,7 +96,7 @@ impl Pty {
 #[cfg(target_os = "linux")]
 fn open_slave(master: &OwnedFd, pty: &dyn MasterPty) -> io::Result<OwnedFd> {
     use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
-    // It works where the file system of terminals is another one than that of the agent.
+    // It works even if the devpts of the terminal is not the one mounted for the agent.
     ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
         .or_else(|_| open_slave_by_name(pty))
 }

@@ -1,8 +1,8 @@
-//! What a terminal costs on its way through the agent: throughput, keystroke echo, memory, the time to open one.
+//! Measures the cost of the agent for a terminal: throughput, keystroke echo, memory, the time to open one.
 //!
 //! `cargo bench --bench terminal [-- throughput|echo|memory]`, or with another build of the agent in `DRAUPNIR_AGENT`.
-//! Each figure stands beside what the machine gives without the agent, measured in the same run and in turns with it,
-//! since the machine is shared. The console is this process and only counts. Fails when a bar is missed.
+//! Each figure stands beside the same figure without the agent, measured in turns in the same run, since the machine is
+//! shared. The console is this process and only counts bytes. The run fails if a limit is exceeded.
 
 #[path = "bare/mod.rs"]
 mod bare;
@@ -28,19 +28,19 @@ const STROKES_IN_FLOOD: usize = 300;
 /// Sessions that lie idle while their memory is measured.
 const IDLE_SESSIONS: u64 = 200;
 
-/// The share of the plain read loop's throughput that must arrive, and the one that should.
+/// The least share of the throughput of a plain read loop, and the expected one.
 const SHARE_MIN: f64 = 0.6;
 const SHARE_GOAL: f64 = 0.8;
-/// How much later than from a local terminal an echo may come, in the middle.
+/// How much later than from a local terminal an echo may come, in the median.
 const ECHO_EXTRA_MAX: Duration = Duration::from_micros(150);
-/// How late an echo may come while another session floods, 99 of 100; on a machine that is busy otherwise, so many
-/// times as late as from a local terminal beside a local flood.
+/// How late 99 of 100 echoes may come while another session floods; on a busy machine, how many times as late as from a
+/// local terminal beside a local flood.
 const ECHO_IN_FLOOD_MAX: Duration = Duration::from_millis(10);
 const ECHO_IN_FLOOD_TIMES_MAX: u32 = 4;
-/// What an idle session may cost the agent.
+/// The most memory of an idle session.
 const SESSION_BYTES_MAX: u64 = 24 << 10;
 
-/// Measures in this directory and says which bars are missed.
+/// Measures in this directory and adds the exceeded limits.
 type Part = fn(&Path, &mut Vec<String>);
 
 fn main() {
@@ -96,7 +96,7 @@ fn throughput(scratch: &Path, missed: &mut Vec<String>) {
         assert_eq!(bytes, shown, "everything arrives");
     }
     let speed = |seconds: f64| size as f64 / 1e6 / seconds;
-    // Pairs that were measured one right after the other, so that what else the machine did matters least.
+    // Pairs that were measured one right after the other, so that the load of the machine matters least.
     let shares: Vec<f64> = raw.iter().zip(&through).map(|(raw, through)| raw / through).collect();
     let list: Vec<String> = shares.iter().map(|share| format!("{share:.2}")).collect();
     let (raw, through, share) = (median(raw), median(through), median(shares));
@@ -116,7 +116,7 @@ fn throughput(scratch: &Path, missed: &mut Vec<String>) {
     }
 }
 
-/// The same `cat` in a terminal that is read as plainly as can be.
+/// The same `cat` in a terminal that a plain loop reads.
 fn raw_seconds(file: &Path, shown: u64) -> f64 {
     let (mut master, slave) = terminal();
     let start = Instant::now();
@@ -228,7 +228,7 @@ fn memory(scratch: &Path, missed: &mut Vec<String>) {
         agent.console.create(name, "/bin/sh");
     }
     for name in &names {
-        // Every one is asked for its prompt, so that all have been seen to live.
+        // Each session prints its prompt once more, so that all are known to run.
         agent.console.input(name, b"\n");
     }
     let mut quiet: std::collections::BTreeSet<&str> = names.iter().map(String::as_str).collect();

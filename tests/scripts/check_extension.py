@@ -185,7 +185,7 @@ class Life(unittest.IsolatedAsyncioTestCase):
     """The agent on an instance, from its installation to its removal, under the name that Sindri knows."""
 
     async def asyncSetUp(self):
-        asyncio.get_running_loop().set_debug(False)  # it would tell of every step that took long
+        asyncio.get_running_loop().set_debug(False)  # it would log every slow step
         self.console = Console()
         await self.console.start()
         self.addAsyncCleanup(self.console.stop)
@@ -267,7 +267,7 @@ class Life(unittest.IsolatedAsyncioTestCase):
         pid = await self.do(self.instance.start_service, yaml.safe_load(read(OWN))["service"])
         await self.connected()
         shell = await self.open_shell()
-        os.kill(pid, signal.SIGSTOP)  # it hears no SIGTERM
+        os.kill(pid, signal.SIGSTOP)  # it does not handle SIGTERM now
         self.assertFalse(await self.do(self.instance.stop, 0.1))
         await self.gone(pid, shell)
 

@@ -1,8 +1,8 @@
-//! A file system that does not answer: a FUSE mount whose daemon says hello and then keeps every request, but for those
-//! about sizes and attributes, which the metrics make of every mount.
+//! A file system that does not answer: a FUSE mount whose daemon answers the handshake, and then no request but those
+//! for sizes and attributes, which the metrics send to every mount.
 //!
-//! A process that asks it for anything else cannot even be killed until [`Hung::answer`]. Only an agent that was
-//! [set up within](Hung::within) its mount namespace sees it. A test that wants it says
+//! A process with any other request cannot even be killed until [`Hung::answer`]. Only an agent that was
+//! [set up within](Hung::within) its mount namespace sees it. A test includes it with
 //! `#[path = "support/hung.rs"] mod hung;`.
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const STATX: u32 = 52;
 
-/// The error by which a daemon says that it does not know an operation. For a question of access it means yes.
+/// The error of a daemon for an unknown operation. As an answer to `access` the kernel takes it as permission.
 const ENOSYS: i32 = 38;
 
 /// The mount, gone with the test.
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl Hung {
-    /// A fresh one; the reason where there can be none.
+    /// Mounts one; the error says why that is not possible.
     pub(crate) fn mount() -> Result<Hung, String> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| format!("no FUSE here: {error}"))?;
@@ -98,7 +98,7 @@ impl Hung {
         assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "no process asks the file system");
     }
 
-    /// Answers all that was asked, and all that will be.
+    /// Answers all requests so far, and all later ones.
     pub(crate) fn answer(&self) {
         let mut state = self.daemon.lock();
         state.answers = true;
@@ -121,7 +121,7 @@ impl Daemon {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Until it is unmounted.
+    /// Serves requests until it is unmounted.
     fn serve(&self) {
         let mut buffer = vec![0; 64 << 10];
         while let Ok(length) = (&self.device).read(&mut buffer) {
@@ -154,7 +154,7 @@ impl Daemon {
     }
 }
 
-/// The answer to the kernel's first request: version 7.31, and no special wish.
+/// The answer to the kernel's first request: version 7.31, without options.
 fn greeting() -> Vec<u8> {
     const WORDS: usize = 16;
     let mut words = [0_u32; WORDS];

@@ -1,6 +1,6 @@
-//! What the console saw: one record for each thing that happened, in order.
+//! What the console received: one record for each event, in order.
 //!
-//! A record is never changed once it is kept, and says nothing about what the console itself sent.
+//! A record never changes, and does not show what the console itself sent.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::http::Request;
 
-/// One thing that happened.
+/// One event.
 #[derive(Debug)]
 pub struct Record {
     /// Its place among all records of this console, from 0.
@@ -17,7 +17,7 @@ pub struct Record {
     pub at: Instant,
     /// The same in milliseconds since the console was started.
     pub at_ms: u64,
-    /// The connection, counted from 1 in the order of the upgrade requests; 0 for what concerns none.
+    /// The connection, counted from 1 in the order of the upgrade requests; 0 for an event without one.
     pub connection: u32,
     /// What happened.
     pub what: What,
@@ -26,15 +26,15 @@ pub struct Record {
 /// What happened.
 #[derive(Debug)]
 pub enum What {
-    /// A registration was asked for, on whichever path, and answered with this status (0: with none).
+    /// A registration request on any path, and the status of the answer (0: no answer).
     Registration(Request, u16),
     /// Any other HTTP request; it was answered 404.
     Other(Request),
-    /// An upgrade was asked for.
+    /// An upgrade request.
     Upgrade(Request),
     /// The upgrade was answered with 101.
     Opened,
-    /// The console began to listen (frames before that are lost) and, where it does, greeted.
+    /// The console began to listen (frames before that are lost) and sent its first message, if it sends one.
     Attached,
     /// A text frame that the console heard. The value is `Null` when it is not JSON.
     Text(String, Value),
@@ -50,7 +50,7 @@ pub enum What {
     Closed(Option<u16>, String),
     /// The connection is over. Exactly one a connection, its last record.
     Ended(End),
-    /// The agent sent what brings the production console down.
+    /// The agent sent a frame that brings the production console down.
     Poison(String),
 }
 
@@ -70,7 +70,7 @@ pub enum End {
 }
 
 impl Record {
-    /// The envelope's `type`; empty for what is not a JSON text frame that was heard.
+    /// The envelope's `type`; empty if the record is no JSON text frame.
     #[must_use]
     pub fn kind(&self) -> &str {
         match &self.what {
@@ -139,7 +139,7 @@ impl Record {
         format!("{:>8} ms #{} {what}", self.at_ms, self.connection)
     }
 
-    /// Bytes that keeping this record costs, about.
+    /// The approximate memory of this record, in bytes.
     pub(crate) fn cost(&self) -> usize {
         const FIXED: usize = 160; // the record, its Arc and the vectors' headers
         FIXED

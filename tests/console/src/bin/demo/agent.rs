@@ -1,6 +1,6 @@
-//! Starts the agent and ends it, however the demo ends.
+//! Starts the agent, and ends it even if the demo is killed.
 //!
-//! It neither reads the agent's log nor judges its exit status; the log goes to a file of the demo's own directory.
+//! The agent's log goes to a file in the demo's own directory.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::process::CommandExt;
@@ -11,15 +11,15 @@ use draupnir_console::Console;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// Seconds between heartbeats, and between metrics: a demo is looked at for a minute, not for a day.
+/// Seconds between heartbeats, and between metrics: a demo lasts a minute.
 const HEARTBEAT_SECONDS: &str = "2";
 const METRICS_SECONDS: &str = "1";
 
 /// Lines of its log that are shown when the agent fails.
 const LOG_LINES: usize = 20;
 
-/// What ends the agent ($1) and removes its directory ($2) when the demo itself is killed: its standard input then ends
-/// without a line. The agent gets its own drain, 4 s, and as much again.
+/// A script that ends the agent ($1) and removes its directory ($2) if the demo is killed: its standard input then ends
+/// without a line. The agent has twice the time of its drain, which is 4 s.
 const KEEPER: &str = r#"
 read -r _ && exit
 kill -TERM "$1"
@@ -48,8 +48,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts it with a state directory of its own, in a process group of its own: the terminal's Ctrl-C is the demo's
-    /// to interpret.
+    /// Starts it with its own state directory and in its own process group, so that only the demo gets the terminal's
+    /// Ctrl-C.
     pub(crate) fn start(program: &Path, console: &Console) -> io::Result<Agent> {
         let directory = tempfile::Builder::new().prefix("draupnir-demo-").tempdir()?;
         let log = std::fs::File::create(directory.path().join("log"))?;
@@ -93,7 +93,7 @@ impl Agent {
         self.signal(Signal::TERM);
     }
 
-    /// It has ended: its number may be another's by now.
+    /// Notes that it has ended: another process may have its number now.
     pub(crate) fn has_ended(&mut self) {
         self.ended = true;
     }
@@ -116,7 +116,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
-        // Dismissed by a line. An error: it has ended already.
+        // A line ends the script. An error means that it has ended already.
         let _ = self.keeper.stdin.take().map(|mut stdin| stdin.write_all(b"\n"));
         let _ = self.keeper.wait();
     }
