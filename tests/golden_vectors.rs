@@ -164,7 +164,7 @@ fn ours() -> Vec<Value> {
         event_type: EventType::Connect,
         id,
         message: None,
-        metadata: Metadata::new().with("attempts", 1),
+        metadata: Metadata::new().with("attempts", 1_u64),
         timestamp,
     };
     let closed = TerminalClosed { session_id, exit_code: 0, reason: ClosedReason::Exited, message: None, id };
@@ -185,8 +185,14 @@ fn ours() -> Vec<Value> {
     let metrics = &Metrics { disk: vec![disk], ..Metrics::default() };
     [
         Stamped { instance_id, timestamp, metrics }.message(),
-        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live), inventory: Some(inventory) }
-            .message(),
+        Heartbeat {
+            instance_id,
+            timestamp,
+            uptime_seconds: Count::from(101),
+            live: Some(live),
+            inventory: Some(inventory),
+        }
+        .message(),
         event.message(),
         result.message(),
         output.message(),

@@ -153,7 +153,7 @@ fn outbound() -> Vec<String> {
         event_type: EventType::Disconnect,
         id: id(12),
         message: Some("the console closed the connection"),
-        metadata: Metadata::new().with("cause", "closed").with("code", 1012),
+        metadata: Metadata::new().with("cause", "closed").with("close_code", 1012_u64),
         timestamp: timestamp(),
     };
     let output = TerminalOutput { session_id, data: "hello é\r\n".as_bytes(), offset: Some(4096), replay: false };
@@ -185,7 +185,7 @@ fn outbound() -> Vec<String> {
             .with("ledger_event_id", "5f0c3f62-6f0e-4d53-a5a1-0c1f2d7a9d11")
             .with("version", "1.1.0")
             .with("from_version", "1.0.0")
-            .with("duration_seconds", 12)
+            .with("duration_seconds", 12_u64)
             .with("cli_version", "3.1.0"),
         ..event.clone()
     };
@@ -193,7 +193,14 @@ fn outbound() -> Vec<String> {
     let (timestamp, inventory_now) = (timestamp(), Some(inventory));
     vec![
         registration(instance_id, tags, inventory).message(),
-        Heartbeat { instance_id, timestamp, uptime_seconds: 101, live: Some(live), inventory: inventory_now }.message(),
+        Heartbeat {
+            instance_id,
+            timestamp,
+            uptime_seconds: Count::from(101),
+            live: Some(live),
+            inventory: inventory_now,
+        }
+        .message(),
         Stamped { instance_id, timestamp, metrics: &metrics() }.message(),
         event.message(),
         installed.message(),

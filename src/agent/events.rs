@@ -3,7 +3,7 @@
 //! It does not decide when an event is due; the machine does, and for capabilities that fail whoever noticed.
 
 use crate::metrics::facts;
-use crate::protocol::{Event, EventType, InstanceId, MessageId, Metadata, Timestamp};
+use crate::protocol::{Event, EventType, Figure, InstanceId, MessageId, Metadata, Timestamp};
 use crate::sindri::{Change, ChangeKind};
 use draupnir_fsm::driver::{Disconnect, Event as Told, Problem};
 
@@ -38,12 +38,13 @@ impl Events {
                 self.build(EventType::Deploy, "agent started", metadata, instance_id)
             }
             Told::Connect { attempts, offline_ms } => {
-                let metadata = Metadata::new().with("attempts", attempts).with("offline_ms", offline_ms);
+                let metadata = Metadata::new().with("attempts", u64::from(attempts)).with("offline_ms", offline_ms);
                 self.build(EventType::Connect, "connected", metadata, instance_id)
             }
             Told::Disconnect { cause, code } => {
                 let metadata = Metadata::new().with("cause", cause_name(cause));
-                let metadata = code.into_iter().fold(metadata, |metadata, code| metadata.with("close_code", code));
+                let metadata =
+                    code.into_iter().fold(metadata, |metadata, code| metadata.with("close_code", u64::from(code)));
                 self.build(EventType::Disconnect, cause_text(cause), metadata, instance_id)
             }
             Told::Error { problem } => {
@@ -75,8 +76,7 @@ impl Events {
             ("cli_version", cli_version.as_deref().map(Into::into)),
             ("error", error.as_deref().map(Into::into)),
         ];
-        let known =
-            optional.into_iter().filter_map(|(name, value): (_, Option<serde_json::Value>)| Some((name, value?)));
+        let known = optional.into_iter().filter_map(|(name, value): (_, Option<Figure>)| Some((name, value?)));
         let metadata = known.fold(metadata, |metadata, (name, value)| metadata.with(name, value));
         let timestamp = (std::time::UNIX_EPOCH + *at).into();
         let id = self.next_id();

@@ -170,7 +170,7 @@ impl Agent {
     }
 
     fn unreadable(&mut self, error: &DecodeError, bytes: usize) -> ConsoleMessage {
-        let metadata = Metadata::new().with("bytes", bytes).with("error", error.to_string());
+        let metadata = Metadata::new().with("bytes", bytes as u64).with("error", error.to_string());
         self.unusable("a message from the console cannot be read", metadata)
     }
 

@@ -38,6 +38,18 @@ mod tests {
     }
 
     #[test]
+    fn document_lists_each_known_reason() {
+        let table = include_str!("PROTOCOL.md").split("### Close codes").nth(1).expect("a section");
+        let rows = table.lines().skip(4).take_while(|line| line.starts_with('|'));
+        let known = rows.filter_map(|row| {
+            let (code, words) = row.strip_prefix("| ")?.split_once(" `")?;
+            Some(reason(code.parse().ok()?, words.split('…').next()?))
+        });
+        let expected = [CloseReason::Authentication, CloseReason::UnknownInstance, CloseReason::Replaced];
+        assert_eq!(known.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn the_right_words_with_another_code_mean_nothing() {
         assert_eq!(reason(1000, "Authentication required"), CloseReason::Other);
         assert_eq!(reason(1008, "Replaced by new connection"), CloseReason::Other);

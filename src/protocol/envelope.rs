@@ -17,7 +17,7 @@ use std::fmt;
 
 /// Most top-level keys of a frame. The envelope has four; each key is compared with those before it, so a bound
 /// keeps the time linear.
-const KEYS_MAX: usize = 256;
+pub(super) const KEYS_MAX: usize = 256;
 
 /// Longest part of a foreign text (a key, a type, a version) that is kept for the log, in characters.
 pub(super) const QUOTED_CHARACTERS_MAX: usize = 64;

@@ -3,11 +3,14 @@
 //! It does not decide when. The production console reads `eventType` and stores what it does not know as DEPLOY, so the
 //! type is an enum and stands there twice: as designed and as that console wants it (CONSOLE.md, "Events").
 
-use super::encode::{Payload, encode, sealed};
+use super::encode::{Payload, encode, json, sealed};
 use super::id::InstanceId;
+use super::number::Count;
+#[cfg(test)]
+use super::schema;
 use super::timestamp::Timestamp;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Longest text that an event carries, in bytes; longer ones are cut. It is for people, and reliable messages are held
@@ -48,6 +51,7 @@ impl Event<'_> {
 
 /// The kinds of event that the agent sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum EventType {
     /// The agent started and registered for the first time.
     Deploy,
@@ -110,12 +114,41 @@ impl Serialize for MessageId {
 
 /// The figures of an event, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Metadata(Map<String, Value>);
+pub struct Metadata(BTreeMap<String, Figure>);
+
+/// One figure of an event: a text or a whole number, so that none can be null or nested.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum Figure {
+    /// A text, cut to what an event carries.
+    Text(#[cfg_attr(test, schemars(length(max = TEXT_BYTES_MAX)))] String),
+    /// A number of things.
+    Count(Count),
+}
+
+impl From<&str> for Figure {
+    fn from(text: &str) -> Self {
+        Self::Text(cut(text).to_owned())
+    }
+}
+
+impl From<String> for Figure {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<u64> for Figure {
+    fn from(number: u64) -> Self {
+        Self::Count(number.into())
+    }
+}
 
 /// As it goes into a log.
 impl fmt::Display for Metadata {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Value::Object(self.0.clone()).fmt(formatter)
+        formatter.write_str(&json(&self.0))
     }
 }
 
@@ -127,12 +160,8 @@ impl Metadata {
 
     /// With one figure more; an earlier one of that name is replaced.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        let value = match value.into() {
-            Value::String(text) => Value::String(cut(&text).to_owned()),
-            other => other,
-        };
-        self.0.insert(name.to_owned(), value);
+    pub fn with(mut self, name: &str, value: impl Into<Figure>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
         self
     }
 }
@@ -143,17 +172,27 @@ fn cut(text: &str) -> &str {
     text.get(..end.unwrap_or_default()).unwrap_or_default()
 }
 
+/// Something happened that the console should remember.
 #[derive(Serialize)]
-struct Wire<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Event"))]
+pub(super) struct Wire<'a> {
     instance_id: &'a InstanceId,
+    #[cfg_attr(test, schemars(with = "EventType"))]
     event_type: &'static str,
+    /// The same in upper case, for the production console.
     #[serde(rename = "eventType")]
+    #[cfg_attr(test, schemars(schema_with = "schema::upper_case_event_type"))]
     stored_as: &'static str,
+    /// The same event sent again has the same one.
     id: MessageId,
+    /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(max = TEXT_BYTES_MAX)))]
     message: Option<&'a str>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    metadata: &'a Map<String, Value>,
+    /// Figures by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: &'a BTreeMap<String, Figure>,
+    /// When it happened, which may be long before it arrives.
     timestamp: Timestamp,
 }
 
@@ -166,6 +205,7 @@ impl Payload for Wire<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use std::time::UNIX_EPOCH;
 
     #[test]
@@ -201,11 +241,11 @@ mod tests {
         assert_eq!(cut("é"), "é");
         let long = "x".to_owned() + &"é".repeat(TEXT_BYTES_MAX);
         assert_eq!(cut(&long).len(), TEXT_BYTES_MAX - 1);
-        let metadata = Metadata::new().with("text", long.as_str()).with("count", 3);
+        let metadata = Metadata::new().with("text", long.as_str()).with("count", 3_u64);
         assert!(json_len(&metadata) < TEXT_BYTES_MAX + 64);
     }
 
     fn json_len(metadata: &Metadata) -> usize {
-        super::super::encode::json(&metadata.0).len()
+        json(&metadata.0).len()
     }
 }

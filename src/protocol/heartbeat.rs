@@ -7,18 +7,20 @@ use super::encode::{Payload, encode, sealed};
 use super::id::InstanceId;
 use super::inventory::Inventory;
 use super::metrics::Live;
+use super::number::Count;
 use super::timestamp::Timestamp;
 use serde::Serialize;
 
 /// One heartbeat.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Heartbeat<'a> {
     /// The id by which the console knows the instance.
     pub instance_id: &'a InstanceId,
     /// The moment.
     pub timestamp: Timestamp,
     /// Whole seconds since the agent started.
-    pub uptime_seconds: u64,
+    pub uptime_seconds: Count,
     /// What the console shows beside it, as soon as it was measured.
     #[serde(flatten)]
     pub live: Option<Live>,

@@ -3,6 +3,8 @@
 //! They are checked once, where they enter, and carried as types from then on. This does not say where an id comes
 //! from. Lengths are in characters, as in PROTOCOL.md.
 
+#[cfg(test)]
+use super::schema;
 use std::fmt;
 
 /// Longest id of a session or command, in characters. The console's are UUIDs of 36.
@@ -13,7 +15,11 @@ pub const INSTANCE_ID_CHARACTERS_MAX: usize = 100;
 
 /// The identity of this instance: 1–100 visible ASCII characters, so that it is a legal header value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InstanceId(Box<str>);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct InstanceId(
+    #[cfg_attr(test, schemars(length(min = 1, max = INSTANCE_ID_CHARACTERS_MAX), regex(pattern = "^[!-~]+$")))]
+    Box<str>,
+);
 
 /// A text that cannot be the id of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +62,11 @@ macro_rules! console_id {
     ($(#[$documentation:meta])* $name:ident) => {
         $(#[$documentation])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Box<str>);
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
+        pub struct $name(
+            #[cfg_attr(test, schemars(length(min = 1, max = ID_CHARACTERS_MAX), regex(pattern = schema::NO_CONTROLS)))]
+            Box<str>,
+        );
 
         impl $name {
             /// Checks and wraps; `None` for what cannot be an id.

@@ -5,6 +5,8 @@
 //! [`EXTENSIONS_MAX`] names of [`NAME_CHARACTERS_MAX`] characters: one NUL in them keeps the production console from
 //! healing the instance (CONSOLE.md, "Heartbeats").
 
+#[cfg(test)]
+use super::schema;
 use serde::Serialize;
 
 /// Most extensions that are named; the production console's registration takes no more.
@@ -14,15 +16,19 @@ pub const EXTENSIONS_MAX: usize = 200;
 pub const NAME_CHARACTERS_MAX: usize = 128;
 
 /// The distributions that the production console's registration takes. It answers 422 to any other.
-const REGISTRABLE_DISTROS: &[&str] = &["ubuntu", "fedora", "opensuse"];
+pub(super) const REGISTRABLE_DISTROS: &[&str] = &["ubuntu", "fedora", "opensuse"];
 
 /// What is known of the instance's software.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Inventory {
+    /// The `ID` of os-release(5), or the name of the kernel.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Name>"))]
     distro: Option<String>,
-    /// `None` where no ledger of extensions is known.
+    /// Names of Sindri's extensions, sorted, each once; left out where no ledger of extensions is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Names>"))]
     extensions: Option<Vec<String>>,
 }
 

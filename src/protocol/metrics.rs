@@ -21,6 +21,7 @@ use super::timestamp::Timestamp;
 /// Which authority a figure comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum Source {
     /// A control group of the unified hierarchy.
     Cgroup2,
@@ -33,6 +34,7 @@ pub enum Source {
 
 /// What a `metrics` message says, without the instance and the time, which its sender adds ([`Stamped`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// Processor time.
     pub cpu: Cpu,
@@ -66,25 +68,31 @@ pub struct Stamped<'a> {
 
 impl Serialize for Stamped<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Wire<'a> {
-            instance_id: &'a InstanceId,
-            timestamp: Timestamp,
-            #[serde(rename = "cpuSteal", skip_serializing_if = "Option::is_none")]
-            cpu_steal: Option<Percent>,
-            #[serde(rename = "diskReadBps", skip_serializing_if = "Option::is_none")]
-            disk_read: Option<Count>,
-            #[serde(rename = "diskWriteBps", skip_serializing_if = "Option::is_none")]
-            disk_write: Option<Count>,
-            #[serde(flatten)]
-            metrics: &'a Metrics,
-        }
         let Self { instance_id, timestamp, metrics } = *self;
         let disk_read = metrics.disk_io.map(|io| io.read_bytes_per_second);
         let disk_write = metrics.disk_io.map(|io| io.write_bytes_per_second);
         let cpu_steal = metrics.cpu.steal_percent;
         Wire { instance_id, timestamp, cpu_steal, disk_read, disk_write, metrics }.serialize(serializer)
     }
+}
+
+/// What the instance uses of what it has.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Metrics"))]
+pub(super) struct Wire<'a> {
+    instance_id: &'a InstanceId,
+    timestamp: Timestamp,
+    /// As `cpu.steal_percent`, for the production console.
+    #[serde(rename = "cpuSteal", skip_serializing_if = "Option::is_none")]
+    cpu_steal: Option<Percent>,
+    /// As `disk_io.read_bytes_per_second`, for the production console.
+    #[serde(rename = "diskReadBps", skip_serializing_if = "Option::is_none")]
+    disk_read: Option<Count>,
+    /// As `disk_io.write_bytes_per_second`, for the production console.
+    #[serde(rename = "diskWriteBps", skip_serializing_if = "Option::is_none")]
+    disk_write: Option<Count>,
+    #[serde(flatten)]
+    metrics: &'a Metrics,
 }
 
 impl Stamped<'_> {
@@ -102,6 +110,7 @@ impl Payload for Stamped<'_> {
 
 /// Processor time, as a share of what the instance may use.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cpu {
     /// Time used since the last sample, as a share of what is allowed. Time that the hypervisor took is not used time.
     pub usage_percent: Percent,
@@ -127,6 +136,7 @@ pub struct Cpu {
 
 /// Memory and swap, against the limit that binds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Memory {
     /// The smaller of the limit and the machine.
     pub total_bytes: Count,
@@ -148,15 +158,19 @@ pub struct Memory {
 
 /// One real file system.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disk {
     /// Where it is mounted: the best of its places when there are several.
     #[serde(serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "str"))]
     pub mount_point: Arc<str>,
     /// What is mounted, as the mount table names it.
     #[serde(serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "str"))]
     pub device: Arc<str>,
     /// Its type, as the mount table names it.
     #[serde(serialize_with = "text")]
+    #[cfg_attr(test, schemars(with = "str"))]
     pub fs_type: Arc<str>,
     /// Its size.
     pub total_bytes: Count,
@@ -182,6 +196,7 @@ pub struct Disk {
 
 /// Block device traffic of the whole instance since the last sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DiskIo {
     /// Bytes read.
     pub read_bytes_per_second: Count,
@@ -193,6 +208,7 @@ pub struct DiskIo {
 
 /// Traffic of the instance's own interfaces. The counts never go back while the agent runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Network {
     /// Bytes sent.
     pub bytes_sent: Count,
@@ -221,6 +237,7 @@ pub struct Network {
 
 /// Pressure stall information: the share of the last ten seconds in which work waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pressure {
     /// Waiting for a processor.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -237,6 +254,7 @@ pub struct Pressure {
 
 /// How much of the last ten seconds some, and all, of the work waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stall {
     /// At least one task waited.
     pub some_avg10: Percent,
@@ -247,6 +265,7 @@ pub struct Stall {
 
 /// The instance as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Instance {
     /// Seconds since the instance, not its host, was started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -281,6 +300,7 @@ pub struct Instance {
 /// console's spelling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Live {
     /// As [`Cpu::usage_percent`], since the last heartbeat.
     pub cpu_percent: Percent,

@@ -30,13 +30,15 @@ mod output;
 mod payload;
 mod registration;
 mod result;
+#[cfg(test)]
+mod schema;
 mod timestamp;
 
 pub use dispatch::Dispatch;
 pub use echo::echo;
 pub use encode::{Payload, encode};
 pub use envelope::DecodeError;
-pub use event::{Event, EventType, MessageId, Metadata};
+pub use event::{Event, EventType, Figure, MessageId, Metadata};
 pub use fault::{Fault, Faults};
 pub use heartbeat::Heartbeat;
 pub use id::{CommandId, InstanceId, InvalidInstanceId, SessionId};

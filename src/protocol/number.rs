@@ -3,15 +3,16 @@
 //! They are made safe where they are made, so that no message can hold one that is not: the production console goes
 //! down on a fractional or negative byte count (CONSOLE.md, "Frames that bring it down").
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The largest whole number that every JSON reader understands exactly: 2⁵³ − 1.
 pub const COUNT_MAX: u64 = (1 << 53) - 1;
 
 /// A number of bytes, packets or things: whole, and never above [`COUNT_MAX`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Count(u64);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Count(#[cfg_attr(test, schemars(range(max = COUNT_MAX)))] u64);
 
 impl Count {
     /// The count, cut off at [`COUNT_MAX`].
@@ -36,7 +37,8 @@ impl From<u64> for Count {
 /// A percentage: finite, within 0–100, and rounded to hundredths, which is finer than any source is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
-pub struct Percent(f64);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Percent(#[cfg_attr(test, schemars(range(min = 0, max = 100)))] f64);
 
 impl Percent {
     /// The percentage, brought into 0–100; what is not a number becomes 0.
@@ -62,7 +64,8 @@ impl Percent {
 /// A load average or a number of cores: finite, not negative, rounded to hundredths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize)]
 #[serde(transparent)]
-pub struct Ratio(f64);
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Ratio(#[cfg_attr(test, schemars(range(min = 0, max = COUNT_MAX)))] f64);
 
 impl Ratio {
     /// The value; what is negative or not a number becomes 0, and what is endless [`COUNT_MAX`].

@@ -8,6 +8,9 @@ use super::VERSION;
 use super::encode::{Payload, encode, push_text, sealed};
 use super::event::MessageId;
 use super::id::{CommandId, SessionId};
+use super::number::Count;
+#[cfg(test)]
+use super::schema;
 use data_encoding::BASE64;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -17,22 +20,28 @@ const FRAME_BYTES: usize = 192;
 
 /// Output of a terminal.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(extend("not" = schema::both(["offset", "replay"]))))]
 pub struct TerminalOutput<'a> {
     /// The session.
     pub session_id: &'a SessionId,
     /// The bytes; whole UTF-8 characters where the program wrote such.
+    #[cfg_attr(test, schemars(with = "schema::Base64"))]
     pub data: &'a [u8],
     /// Where they stand, in bytes since the start of the session; none for bytes of a replay.
+    #[cfg_attr(test, schemars(with = "Option<Count>", skip_serializing_if = "Option::is_none"))]
     pub offset: Option<u64>,
     /// They restore a screen.
+    #[cfg_attr(test, schemars(with = "schema::True", skip_serializing_if = "is_false"))]
     pub replay: bool,
 }
 
 impl TerminalOutput<'_> {
+    pub(super) const KIND: &'static str = "terminal:output";
+
     /// The message.
     pub fn message(&self) -> String {
         let mut frame = String::with_capacity(frame_len_max(self.session_id.as_str(), self.data.len()));
-        begin(&mut frame, "terminal:output");
+        begin(&mut frame, Self::KIND);
         frame.push_str(",\"session_id\":");
         push_text(&mut frame, self.session_id.as_str());
         frame.push_str(",\"payload\":{\"session_id\":");
@@ -51,19 +60,23 @@ impl TerminalOutput<'_> {
 
 /// Output of a command that streams.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CommandOutput<'a> {
     /// The command.
     pub command_id: &'a CommandId,
     /// Which of its outputs.
     pub stream: OutputStream,
     /// The bytes.
+    #[cfg_attr(test, schemars(with = "schema::Base64"))]
     pub data: &'a [u8],
     /// Where they stand, in bytes since the start of that output.
+    #[cfg_attr(test, schemars(with = "Count"))]
     pub offset: u64,
 }
 
 /// The two outputs of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename_all = "snake_case"))]
 pub enum OutputStream {
     /// Standard output.
     Stdout,
@@ -72,10 +85,12 @@ pub enum OutputStream {
 }
 
 impl CommandOutput<'_> {
+    pub(super) const KIND: &'static str = "command:output";
+
     /// The message.
     pub fn message(&self) -> String {
         let mut frame = String::with_capacity(frame_len_max(self.command_id.as_str(), self.data.len()));
-        begin(&mut frame, "command:output");
+        begin(&mut frame, Self::KIND);
         frame.push_str(",\"payload\":{\"command_id\":");
         push_text(&mut frame, self.command_id.as_str());
         frame.push_str(match self.stream {
@@ -91,6 +106,7 @@ impl CommandOutput<'_> {
 
 /// The end of a terminal session, after its last output.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TerminalClosed<'a> {
     /// The session.
     pub session_id: &'a SessionId,
@@ -108,6 +124,7 @@ pub struct TerminalClosed<'a> {
 /// Why a terminal session ended, or never began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ClosedReason {
     /// Its shell exited by itself.
     Exited,
@@ -168,11 +185,13 @@ fn push_data(frame: &mut String, data: &[u8]) {
 }
 
 fn push_offset(frame: &mut String, offset: u64) {
+    let offset = Count::new(offset).value();
     write!(frame, ",\"offset\":{offset}").expect("invariant: a String takes everything");
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::COUNT_MAX;
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -180,7 +199,8 @@ mod tests {
     proptest! {
         #[test]
         fn a_frame_is_json_written_with_one_allocation(
-            id in "[ -~é]{1,128}", data: Vec<u8>, offset: Option<u64>, replay: bool, at: u64,
+            id in "[ -~é]{1,128}", data: Vec<u8>, offset in proptest::option::of(0..=COUNT_MAX),
+            replay: bool, at in 0..=COUNT_MAX,
         ) {
             let session_id = SessionId::new(&id).expect("an id");
             let frame = TerminalOutput { session_id: &session_id, data: &data, offset, replay }.message();

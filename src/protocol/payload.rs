@@ -14,7 +14,7 @@ use std::fmt;
 
 /// Most texts of a list. No program takes more arguments of ordinary length, and a list of empty ones would take eight
 /// times the memory of its frame.
-const LIST_LENGTH_MAX: usize = 65_536;
+pub(super) const LIST_LENGTH_MAX: usize = 65_536;
 
 /// The known fields of one payload, as they stand there.
 #[derive(Debug, Default)]

@@ -7,6 +7,10 @@
 use super::encode::{Payload, encode, json, sealed};
 use super::id::InstanceId;
 use super::inventory::Inventory;
+#[cfg(test)]
+use super::inventory::REGISTRABLE_DISTROS;
+#[cfg(test)]
+use super::schema;
 use super::timestamp::Timestamp;
 use draupnir_fsm::driver::{ProviderName, RegisterPath};
 use serde::Serialize;
@@ -116,26 +120,43 @@ fn arch() -> &'static str {
     }
 }
 
+/// What the instance says about itself.
 #[derive(Serialize)]
-struct Wire<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Registration"))]
+pub(super) struct Wire<'a> {
     instance_id: &'a InstanceId,
+    /// The configured id where the operator set one, else the machine's host name.
+    #[cfg_attr(test, schemars(length(min = 1)))]
     hostname: &'a str,
+    /// The machine's host name where `hostname` is another.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     machine_hostname: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     provider: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(length(min = 1)))]
     region: Option<&'a str>,
+    #[cfg_attr(test, schemars(regex(pattern = schema::VERSION_NUMBER)))]
     agent_version: &'static str,
+    #[cfg_attr(test, schemars(extend("enum" = ["linux", "darwin"])))]
     os: &'static str,
+    #[cfg_attr(test, schemars(extend("enum" = ["amd64", "arm64"])))]
     arch: &'static str,
     tags: &'a BTreeMap<String, String>,
+    /// Only a distribution that the production console registers; others stand in the heartbeat alone.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(extend("enum" = REGISTRABLE_DISTROS)))]
     distro: Option<&'a str>,
+    /// Names of Sindri's extensions, sorted, each once; left out where no ledger of extensions is known.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<schema::Names>"))]
     extensions: Option<&'a [String]>,
     timestamp: Timestamp,
+    /// On the message alone: what the production console stores it as.
     #[serde(rename = "eventType", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(extend("enum" = ["CONNECT"])))]
     event_type: Option<&'static str>,
 }
 

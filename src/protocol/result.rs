@@ -6,6 +6,9 @@
 
 use super::encode::{Payload, REPLACEMENT, encode, encoded_len, sealed};
 use super::id::CommandId;
+use super::number::Count;
+#[cfg(test)]
+use super::schema;
 use crate::utf8::incomplete_tail;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -51,6 +54,7 @@ pub struct Captured<'a> {
 /// Why a command has a result that is not its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum ResultReason {
     /// The dispatch could not be understood.
     Invalid,
@@ -76,14 +80,14 @@ impl CommandResult<'_> {
             stdout: Cow::Borrowed(""),
             stderr: Cow::Borrowed(""),
             exit_code: self.exit_code,
-            duration_ms: self.duration_ms,
+            duration_ms: self.duration_ms.into(),
             timed_out: self.timed_out,
             cancelled: self.cancelled,
             reason: self.reason,
             stdout_truncated: false,
             stderr_truncated: false,
-            stdout_bytes: self.stdout.total_bytes(),
-            stderr_bytes: self.stderr.total_bytes(),
+            stdout_bytes: self.stdout.total_bytes().into(),
+            stderr_bytes: self.stderr.total_bytes().into(),
         };
         wire.filled(self.stdout.whole_characters(), self.stderr.whole_characters(), RESULT_BYTES_MAX)
     }
@@ -212,28 +216,48 @@ fn end(bytes: &[u8], bytes_max: usize) -> &[u8] {
     bytes.get(start..).unwrap_or_default()
 }
 
+/// How a command ended and what it printed.
 #[derive(Clone, Serialize, Deserialize)]
-struct Wire<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "CommandResult"))]
+pub(super) struct Wire<'a> {
     #[serde(borrow)]
+    #[cfg_attr(test, schemars(with = "CommandId"))]
     command_id: Cow<'a, str>,
+    /// Text; NUL and what is not UTF-8 is U+FFFD.
     #[serde(borrow)]
+    #[cfg_attr(test, schemars(length(max = RESULT_BYTES_MAX)))]
     stdout: Cow<'a, str>,
+    /// Text; NUL and what is not UTF-8 is U+FFFD.
     #[serde(borrow)]
+    #[cfg_attr(test, schemars(length(max = RESULT_BYTES_MAX)))]
     stderr: Cow<'a, str>,
+    /// The exit code; 128 + N for signal N.
     exit_code: i32,
-    duration_ms: u64,
+    /// How long it ran, in milliseconds.
+    duration_ms: Count,
+    /// Its time was up.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
     timed_out: bool,
+    /// The console cancelled it, or the agent stops.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
     cancelled: bool,
+    /// Why the command did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<ResultReason>,
+    /// Not all of `stdout` is here.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
     stdout_truncated: bool,
+    /// Not all of `stderr` is here.
     #[serde(default, skip_serializing_if = "is_false")]
+    #[cfg_attr(test, schemars(with = "schema::True"))]
     stderr_truncated: bool,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
+    /// How much was printed on standard output, in bytes.
+    stdout_bytes: Count,
+    /// How much was printed on standard error, in bytes.
+    stderr_bytes: Count,
 }
 
 impl Wire<'_> {
