@@ -18,6 +18,7 @@
 // Every end-to-end test is a crate of its own and uses a part of this module.
 #![allow(dead_code, unused_imports)]
 
+mod frames;
 mod log;
 mod process;
 mod skip;
@@ -79,12 +80,15 @@ pub(crate) struct Setup {
     home: Home,
     key: String,
     is_leak_planted: bool,
+    /// Whose records of the agent are noted at its end.
+    console: Option<Console>,
 }
 
 impl Setup {
     /// As for an ordinary start against this console.
     pub(crate) fn new(console: &Console) -> Setup {
-        Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(&console.key())
+        let setup = Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(&console.key());
+        Setup { console: Some(console.clone()), ..setup }
     }
 
     /// The same without a console: for `--version`, `doctor` and faulty configurations.
@@ -97,6 +101,7 @@ impl Setup {
             home,
             key: String::new(),
             is_leak_planted: false,
+            console: None,
         };
         let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         let home = setup.home.clone();
@@ -305,6 +310,9 @@ impl Drop for Agent {
         let read = self.stdout.rewind().and_then(|()| self.stdout.read_to_end(&mut stdout));
         read.expect("a temporary file can be read");
         self.setup.trace(&stdout, self.log.text().as_bytes());
+        if let Some(console) = self.setup.console.as_ref().filter(|_| !self.setup.is_leak_planted) {
+            frames::note(console);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use crate::agenda::Agenda;
 use crate::messages::Messages;
 use crate::planted::Planted;
+use crate::tap::{self, Encoded};
 use crate::violation::Violation;
 use crate::wire::Up;
 use crate::work::{Stage, Subject, Work};
@@ -172,6 +173,7 @@ impl Encode for Doors<'_> {
     type Body = Text;
 
     fn encode(&mut self, message: &Message) -> Option<Text> {
+        tap::show(Encoded::Message(*message));
         match *message {
             Message::State(kind) => Some(Text { up: Up::State(kind), size_bytes: 400 }),
             Message::Event(_) => Some(self.reliable(Kind::Event, 300, [None; 2], None)),
@@ -225,6 +227,9 @@ impl ByteSource for Doors<'_> {
         };
         let told = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
         let is_frame = bytes > 0 || !matches!(cut, Cut::Bytes { .. });
+        if is_frame {
+            tap::show(Encoded::Chunk { stream, cut, bytes });
+        }
         let body = Text {
             up: Up::Stream { life: self.life, stream, cut, bytes },
             size_bytes: usize::try_from(bytes * 4 / 3 + 150).unwrap_or(0),

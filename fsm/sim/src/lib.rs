@@ -17,6 +17,7 @@
 //! | [`failure`] | the story and the scenario of a seed that fails |
 //! | [`fleet`] | many machines and one console: how all come back |
 //! | [`planted`] | deliberate faults, to test the checks |
+//! | [`tap`] | what the driver asks the host to encode, for an observer |
 
 mod actions;
 mod agenda;
@@ -36,6 +37,7 @@ pub mod planted;
 mod rules;
 pub mod run;
 mod storm;
+pub mod tap;
 pub mod violation;
 mod watcher;
 mod wire;

@@ -13,12 +13,14 @@
 //! of each fault, which is the text that a careless layer would hand on. The costly promises are checked on a share of
 //! the inputs, chosen by the input itself, so that a finding stays one; [`run_wholly`] checks them on any.
 
+use crate::contract;
 use crate::heap;
 use crate::planted::decode;
 use draupnir::protocol::{
     DECODE_ALLOCATION_BASE_BYTES, DECODE_ALLOCATION_FACTOR, DecodeError, Decoded, INBOUND_BYTES_MAX, Ignored, Inbound,
     NESTING_MAX, echo,
 };
+use draupnir_fsm::command::TIMEOUT_MAX_MS;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -143,6 +145,10 @@ impl<'de> Deserialize<'de> for Present {
 /// A message that acts, written down again, is the same message.
 fn comes_back(message: &Inbound) {
     if let Some(frame) = echo(message) {
+        // The machine clamps a time-out, not the decoder.
+        if !matches!(message, Inbound::CommandDispatch(dispatch) if dispatch.timeout_ms > TIMEOUT_MAX_MS) {
+            contract::note("envelope_decode", "ConsoleMessage", &frame);
+        }
         let again = decode(&frame).map(|decoded| decoded.message);
         assert_eq!(again.as_ref(), Ok(message), "after {frame}");
     }

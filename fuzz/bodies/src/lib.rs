@@ -6,6 +6,7 @@
 mod aftermath;
 pub mod close_frame;
 pub mod config;
+pub mod contract;
 pub mod delivery;
 pub mod envelope_decode;
 pub mod envelope_differential;

@@ -1,7 +1,9 @@
 //! A host that answers the driver with whatever the bytes say, within the contract of the two doors.
 
+use crate::contract;
 use draupnir_fsm::driver::{Body, ByteSource, Cut, Encode, Message, SessionKey, StreamKey};
 use draupnir_fsm::random::Random;
+use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -37,7 +39,8 @@ impl Host {
 impl Encode for Host {
     type Body = usize;
 
-    fn encode(&mut self, _message: &Message) -> Option<usize> {
+    fn encode(&mut self, message: &Message) -> Option<usize> {
+        contract::note_encoded("fsm_transitions", Encoded::Message(*message));
         self.body()
     }
 

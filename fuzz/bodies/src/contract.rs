@@ -1,0 +1,300 @@
+//! Real frames for what the driver orders in simulation and fuzzing, noted for the check against the schema.
+//!
+//! Where `DRAUPNIR_FRAMES` names a file, each noted frame is a line of it, and `tests/scripts/contract.py` validates
+//! them all at the end of a run. Ids and offsets come from the order; texts and figures are hostile on purpose: what
+//! the types of the wire let through must validate.
+
+use draupnir::protocol::metrics::{Cpu, Disk, DiskIo, Live, Metrics, Stamped};
+use draupnir::protocol::{
+    Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, InstanceId,
+    Inventory, MessageId, Metadata, OutputStream, Percent, Ratio, Registration, ResultReason, SessionId,
+    TerminalClosed, TerminalOutput, Timestamp,
+};
+use draupnir_fsm::delivery::StateKind;
+use draupnir_fsm::driver::{self, CommandRefusal, Cut, ErrorEvent, Message, SessionRefusal, StreamKey};
+use draupnir_fsm::order::{CommandEnd, Refusal, SessionEnd};
+use draupnir_sim::tap::Encoded;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Frames that one process notes unless `DRAUPNIR_FRAMES_MAX` says otherwise: enough of each kind, seconds to validate.
+const NOTED_MAX: u64 = 2_000;
+
+/// The longest part of a stream that a frame is made of, in bytes: longer ones differ in nothing.
+const CHUNK_BYTES_MAX: u64 = 512;
+
+static FILE: LazyLock<Option<File>> = LazyLock::new(|| {
+    let path = std::env::var_os("DRAUPNIR_FRAMES")?;
+    Some(OpenOptions::new().create(true).append(true).open(path).expect("the list of frames can be written"))
+});
+
+static LEFT: LazyLock<AtomicU64> = LazyLock::new(|| {
+    let told = std::env::var("DRAUPNIR_FRAMES_MAX").ok().and_then(|text| text.parse().ok());
+    AtomicU64::new(told.unwrap_or(NOTED_MAX))
+});
+
+/// Whether another frame is to be noted.
+pub fn is_wanted() -> bool {
+    FILE.is_some() && LEFT.load(Ordering::Relaxed) > 0
+}
+
+/// Notes a frame: who made it, and what it must be valid as.
+pub fn note(by: &str, definition: &str, frame: &str) {
+    let Some(mut file) = FILE.as_ref() else { return };
+    if LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
+        return;
+    }
+    let line = format!("{{\"by\":\"{by}\",\"as\":\"{definition}\",\"frame\":{frame}}}\n");
+    file.write_all(line.as_bytes()).expect("the list of frames can be written");
+}
+
+/// Notes what the agent would send.
+pub fn note_encoded(by: &str, encoded: Encoded) {
+    if is_wanted() {
+        note(by, "AgentMessage", &frame(encoded));
+    }
+}
+
+/// The frame that the agent would send.
+pub fn frame(encoded: Encoded) -> String {
+    match encoded {
+        Encoded::Message(message) => Writer::new().message(message),
+        Encoded::Chunk { stream, cut, bytes } => chunk(stream, cut, bytes),
+    }
+}
+
+/// Counts frames, so that two of them differ.
+static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+/// What each frame is made of: its number decides.
+struct Writer {
+    number: u64,
+    instance_id: InstanceId,
+}
+
+impl Writer {
+    fn new() -> Self {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { number, instance_id: InstanceId::new(&"~".repeat(100)).expect("the longest id") }
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn id(&self) -> MessageId {
+        MessageId { process: self.number, number: self.number >> 3 }
+    }
+
+    /// Any bits as a number: negative, endless and none at all among them.
+    fn fraction(&self) -> f64 {
+        [f64::from_bits(self.number), f64::NAN, f64::INFINITY, -1.5, 12.345, 1e300][self.place(6)]
+    }
+
+    fn place(&self, places: u64) -> usize {
+        usize::try_from(self.number % places).unwrap_or_default()
+    }
+
+    fn text(&self) -> &'static str {
+        ["", "a\0b", "\u{1}\"\\\n", "é€😀", "\u{2028}\u{fffe}\u{7f}"][self.place(5)]
+    }
+
+    fn message(&self, message: Message) -> String {
+        match message {
+            Message::State(StateKind::Registration) => self.registration(),
+            Message::State(StateKind::Heartbeat) => self.heartbeat(),
+            Message::State(StateKind::Metrics) => self.metrics(),
+            Message::Event(event) => self.event(event),
+            Message::Error(error) => self.error(error),
+            Message::Closed { session, end, exit_code } => {
+                let reason = match end {
+                    SessionEnd::Exited => ClosedReason::Exited,
+                    SessionEnd::Closed => ClosedReason::Closed,
+                    SessionEnd::Drained => ClosedReason::Drained,
+                    SessionEnd::Orphaned => ClosedReason::Orphaned,
+                    SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
+                };
+                self.closed(session.0.into(), reason, exit_code)
+            }
+            Message::Unopened { session, refusal } => {
+                let reason = match refusal {
+                    SessionRefusal::Draining => ClosedReason::Drained,
+                    SessionRefusal::Policy => ClosedReason::RefusedByPolicy,
+                    SessionRefusal::Busy | SessionRefusal::Ending => ClosedReason::Busy,
+                    SessionRefusal::AuditUnavailable => ClosedReason::AuditUnavailable,
+                    SessionRefusal::Invalid => ClosedReason::Invalid,
+                };
+                self.closed(session.0.into(), reason, 0)
+            }
+            Message::Result { command, end, exit_code } => self.result(command.0.into(), Some(end), exit_code, None),
+            Message::Unrun { command, refusal } => {
+                let reason = match refusal {
+                    CommandRefusal::Refused(Refusal::Busy) => ResultReason::Busy,
+                    CommandRefusal::Refused(Refusal::Forgotten) => ResultReason::Forgotten,
+                    CommandRefusal::Refused(Refusal::Draining) => ResultReason::Draining,
+                    CommandRefusal::Policy => ResultReason::RefusedByPolicy,
+                    CommandRefusal::AuditUnavailable => ResultReason::AuditUnavailable,
+                    CommandRefusal::Invalid => ResultReason::Invalid,
+                };
+                self.result(command.0.into(), None, 126, Some(reason))
+            }
+        }
+    }
+
+    fn inventory(&self) -> Inventory {
+        let names = ["b\0", "node", "node", "\u{85}", "é"].map(str::to_owned).to_vec();
+        Inventory::new(Some(["ubuntu", "debian", "a\0", ""][self.place(4)]), (self.place(3) > 0).then_some(names))
+    }
+
+    fn registration(&self) -> String {
+        let tags = BTreeMap::from([(self.text().to_owned(), self.text().to_owned())]);
+        let registration = Registration {
+            instance_id: &self.instance_id,
+            hostname: self.text(),
+            name: (self.place(2) == 0).then_some(&self.instance_id),
+            provider: [None, Some("docker"), Some("k8s"), Some("")][self.place(4)],
+            region: [None, Some("fra"), Some("")][self.place(3)],
+            tags: &tags,
+            inventory: &self.inventory(),
+            timestamp: self.timestamp(),
+        };
+        registration.message()
+    }
+
+    fn heartbeat(&self) -> String {
+        let count = Count::new(self.number);
+        let live = Live {
+            cpu_percent: Percent::new(self.fraction()),
+            memory_used: count,
+            memory_total: count,
+            disk_used: count,
+            disk_total: count,
+        };
+        let inventory = self.inventory();
+        let heartbeat = Heartbeat {
+            instance_id: &self.instance_id,
+            timestamp: self.timestamp(),
+            uptime_seconds: count,
+            live: (self.place(2) == 0).then_some(live),
+            inventory: (self.place(3) == 0).then_some(&inventory),
+        };
+        heartbeat.message()
+    }
+
+    fn metrics(&self) -> String {
+        let (count, percent) = (Count::new(self.number), Percent::new(self.fraction()));
+        let some = |value| (self.place(2) == 0).then_some(value);
+        let disk = Disk {
+            mount_point: self.text().into(),
+            device: self.text().into(),
+            fs_type: self.text().into(),
+            total_bytes: count,
+            used_bytes: count,
+            free_bytes: count,
+            usage_percent: percent,
+            inodes_total: some(count),
+            inodes_used: some(count),
+            read_bytes_per_second: some(count),
+            write_bytes_per_second: some(count),
+        };
+        let metrics = Metrics {
+            cpu: Cpu {
+                usage_percent: percent,
+                load_avg_1: Ratio::new(self.fraction()),
+                per_core: vec![percent; self.place(4)],
+                steal_percent: (self.place(3) == 0).then_some(percent),
+                ..Cpu::default()
+            },
+            disk: vec![disk; self.place(3)],
+            disk_io: (self.place(4) == 0).then(|| DiskIo { read_bytes_per_second: count, ..DiskIo::default() }),
+            ..Metrics::default()
+        };
+        Stamped { instance_id: &self.instance_id, timestamp: self.timestamp(), metrics: &metrics }.message()
+    }
+
+    fn event(&self, event: driver::Event) -> String {
+        let (event_type, metadata) = match event {
+            driver::Event::Deploy => (EventType::Deploy, Metadata::new().with("kernel_version", self.text())),
+            driver::Event::Connect { attempts, offline_ms } => {
+                let metadata = Metadata::new().with("attempts", u64::from(attempts)).with("offline_ms", offline_ms);
+                (EventType::Connect, metadata)
+            }
+            driver::Event::Disconnect { cause, code } => {
+                let metadata = Metadata::new().with("cause", format!("{cause:?}"));
+                let metadata = code.into_iter().fold(metadata, |data, code| data.with("close_code", u64::from(code)));
+                (EventType::Disconnect, metadata)
+            }
+            driver::Event::Error { problem } => {
+                (EventType::Error, Metadata::new().with("problem", format!("{problem:?}")))
+            }
+        };
+        self.told(event_type, metadata)
+    }
+
+    fn error(&self, error: ErrorEvent) -> String {
+        let metadata = Metadata::new().with("source", "connection").with("error", format!("{error:?}"));
+        self.told(EventType::Error, metadata)
+    }
+
+    fn told(&self, event_type: EventType, metadata: Metadata) -> String {
+        let event = Event {
+            instance_id: &self.instance_id,
+            event_type,
+            id: self.id(),
+            message: (self.place(2) == 0).then(|| self.text()),
+            metadata,
+            timestamp: self.timestamp(),
+        };
+        event.message()
+    }
+
+    fn closed(&self, session: u64, reason: ClosedReason, exit_code: i32) -> String {
+        let session_id = &session_id(session);
+        let message = (self.place(2) == 0).then(|| self.text());
+        TerminalClosed { session_id, exit_code, reason, message, id: self.id() }.message()
+    }
+
+    fn result(&self, command: u64, end: Option<CommandEnd>, exit_code: i32, reason: Option<ResultReason>) -> String {
+        let result = CommandResult {
+            command_id: &command_id(command),
+            stdout: Captured { head: self.text().as_bytes(), left_out: self.number % 3, tail: b"\xff\0" },
+            stderr: Captured::all(self.text().as_bytes()),
+            exit_code,
+            duration_ms: self.number,
+            timed_out: end == Some(CommandEnd::TimedOut),
+            cancelled: matches!(end, Some(CommandEnd::Cancelled | CommandEnd::Drained)),
+            reason,
+        };
+        result.message()
+    }
+}
+
+fn session_id(session: u64) -> SessionId {
+    SessionId::new(&format!("{session}{}", "é".repeat(100))).expect("a long id")
+}
+
+fn command_id(command: u64) -> CommandId {
+    CommandId::new(&format!("\"{command}\\")).expect("an id")
+}
+
+fn chunk(stream: StreamKey, cut: Cut, bytes: u64) -> String {
+    let data: Vec<u8> = (0..bytes.min(CHUNK_BYTES_MAX)).map(|byte| byte.to_le_bytes()[0]).collect();
+    let (offset, replay) = match cut {
+        Cut::Bytes { from, replay: false, .. } => (Some(from), false),
+        Cut::Bytes { .. } | Cut::Reset | Cut::Modes => (None, true),
+    };
+    let command = |command: u64, part| {
+        let command_id = &command_id(command);
+        CommandOutput { command_id, stream: part, data: &data, offset: offset.unwrap_or_default() }.message()
+    };
+    match stream {
+        StreamKey::Terminal(session) => {
+            TerminalOutput { session_id: &session_id(session.0.into()), data: &data, offset, replay }.message()
+        }
+        StreamKey::Stdout(key) => command(key.0.into(), OutputStream::Stdout),
+        StreamKey::Stderr(key) => command(key.0.into(), OutputStream::Stderr),
+    }
+}
