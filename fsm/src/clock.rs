@@ -30,7 +30,7 @@ pub struct Watch {
 
 impl Watch {
     /// Takes in a reading; tells what jumped since the last one, and by how many milliseconds. A suspend moves the
-    /// real-time clock too and is told as a suspend.
+    /// real-time clock too and is reported as a suspend.
     pub fn observe(&mut self, clocks: Clocks) -> Option<(ClockJump, u64)> {
         let last = self.last.replace(clocks)?;
         let lived_ms = clocks.monotonic_ms.saturating_sub(last.monotonic_ms);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspend_is_told_once_with_its_length() {
+    fn suspend_is_reported_once_with_its_length() {
         let mut watch = Watch::default();
         watch.observe(at(1_000, 1_000, 50_000));
         assert_eq!(watch.observe(at(1_100, 3_601_100, 3_650_100)), Some((ClockJump::Suspend, 3_600_000)));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_the_real_time_clock_is_told_in_either_direction() {
+    fn real_time_clock_step_is_reported_in_both_directions() {
         let mut watch = Watch::default();
         watch.observe(at(1_000, 1_000, 50_000));
         assert_eq!(watch.observe(at(2_000, 2_000, 40_000)), Some((ClockJump::RealTimeStep, 11_000)));

@@ -1,7 +1,7 @@
 //! The stories of `tests/scenarios`, beside the machine: so that the mutation check, which does not build the agent,
 //! has them too.
 //!
-//! Whether each is well told is checked there.
+//! `tests/scenarios.rs` checks the form of each.
 
 use draupnir_fsm::scenario::{parse, replay};
 use std::path::Path;

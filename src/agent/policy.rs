@@ -3,7 +3,7 @@
 //! It knows programs by their exact absolute paths and nothing of shell lines: a prefix of a line is no boundary. A
 //! listed program gets arguments from the console and nothing else: a variable (`BASH_ENV`, `LD_PRELOAD`), an input or
 //! another directory can make it do what is not its own. The path is compared, not what it leads to: a list may name a
-//! symbolic link, and whoever may write to a listed file or its directory decides what it is.
+//! symbolic link, and a user who may write to a listed file or its directory decides what it is.
 
 use crate::config::{CommandPolicy, Config};
 use crate::file_timeout;

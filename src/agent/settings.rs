@@ -1,4 +1,4 @@
-//! What each module is told of the configuration.
+//! The settings of each module, from the configuration.
 
 use crate::command;
 use crate::config::Config;

@@ -13,7 +13,7 @@ use futures_lite::StreamExt as _;
 /// What a signal tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The process was told to stop.
+    /// The process received SIGTERM.
     Stop,
 }
 

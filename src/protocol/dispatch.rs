@@ -228,10 +228,10 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_cannot_be_told_is_none() {
+    fn unreadable_id_is_none() {
         for id in ["null", "7", "\"\"", "\"a\\u0000\"", &format!("\"{}\"", "x".repeat(129))] {
-            let (told, _) = dispatch(&format!(r#"{{"command_id":{id},"command":"x"}}"#)).expect_err("a fault");
-            assert_eq!(told, None, "{id}");
+            let (id_of, _) = dispatch(&format!(r#"{{"command_id":{id},"command":"x"}}"#)).expect_err("a fault");
+            assert_eq!(id_of, None, "{id}");
         }
         assert_eq!(dispatch(r#"{"command_id":"a","command_id":"b","command":"x"}"#).expect_err("twice").0, None);
         assert_eq!(dispatch("null").expect_err("no payload").1, "command_id is missing; command is missing");

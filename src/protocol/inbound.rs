@@ -1,7 +1,7 @@
 //! What the console says: one type for each message that means something to the agent.
 //!
 //! Nothing is done here. A frame that cannot be read at all is a [`DecodeError`]; one whose envelope is right and
-//! whose payload is not becomes an `Invalid…` message that says whom to answer; one that is not for us, or must not
+//! whose payload is not becomes an `Invalid…` message with the id to answer; one that is not for us, or must not
 //! act, is [`Ignored`]. Sizes are in character cells (CONSOLE.md, "Terminals").
 
 use super::dispatch::{self, Dispatch};
@@ -41,7 +41,7 @@ pub enum Inbound {
         /// The shell; the configured one where there is none.
         shell: Option<String>,
     },
-    /// Somebody typed.
+    /// A user typed.
     TerminalInput {
         /// The session.
         session_id: SessionId,

@@ -21,6 +21,19 @@ QUAINT = {
     "take_allowance": "poll_credit",
 }
 
+# Words that hide who does what, with what to write, and the folders where they are refused.
+HIDING = {
+    "told": "who reports, sends, logs or prints it",
+    "whoever": "the subject, such as the caller or the operator",
+    "nobody": "what is missing, such as no console or no reader",
+    "somebody": "the subject, such as a user or another process",
+    "anybody": "the subject, such as any user or any process",
+}
+PLAIN = re.compile(
+    r"(fsm/src/(machine/tests|session)|src/(command|link|metrics|sindri|sys|terminal)"
+    r"|tests/(bench|console|installer|scripts|support))/"
+)
+
 # What no person writes or reads as a text: inputs of the fuzzer, captured files, generated ones.
 FOLDERS = r"^(fuzz/(corpus|regressions)|tests/fixtures|fsm/sim/plots)/"
 NO_TEXT = re.compile(rf"{FOLDERS}|\.(lock|jsonl|svg|json|dict|proptest-regressions)$")
@@ -58,6 +71,8 @@ def quaint_words(path, text):
     if not path.endswith("word_checks.py"):
         for word in re.findall(rf"\b({'|'.join(QUAINT)})\b", text, re.I):
             yield f"{path}: write {QUAINT[word.lower()]}, not {word}"
+        for word in re.findall(rf"\b({'|'.join(HIDING)})\b", text, re.I) if PLAIN.match(path) else []:
+            yield f"{path}: write {HIDING[word.lower()]}, not {word}"
 
 
 class Words(unittest.TestCase):
@@ -83,4 +98,7 @@ class Words(unittest.TestCase):
         self.assertTrue(list(quaint_words("a.md", "It begins anew.")))
         self.assertTrue(list(quaint_words("a.md", "Anew it begins.")))
         self.assertEqual(list(quaint_words("a.md", "A renewal.")), [])
+        for word in HIDING:
+            self.assertEqual(len(list(quaint_words("src/link/a.rs", f"/// It is {word} here."))), 1, word)
+            self.assertEqual(list(quaint_words("src/link/a.rs", f"fn {word}_here() {{}}")), [], word)
         self.assert_clean(quaint_words)

@@ -1,4 +1,4 @@
-//! The memory that all buffers of the agent share: 32 MiB, whoever asks.
+//! The memory that all buffers of the agent share: 32 MiB in sum.
 //!
 //! It allocates nothing and frees nothing: owners ask before they grow and say when they have shrunk. It is for one
 //! thread, and shared by reference or `Rc`.
@@ -20,7 +20,7 @@ use core::cell::RefCell;
 /// All buffers together, in bytes.
 pub const BUDGET_BYTES: usize = 32 << 20;
 
-/// What a detached scrollback keeps whoever else is short, in bytes: the last screens.
+/// What a detached scrollback keeps even if other buffers lack memory, in bytes: the last screens.
 pub const SCROLLBACK_KEPT_BYTES: usize = 16 << 10;
 
 /// What a buffer is for. The ledger is not among them: its part is set aside.
@@ -47,7 +47,7 @@ pub struct Shrink {
     pub to_bytes: usize,
 }
 
-/// The memory that is granted, and to whom.
+/// The memory that is granted to each buffer.
 #[derive(Debug, Default)]
 pub struct Budget {
     books: RefCell<Accounts>,
@@ -117,7 +117,7 @@ impl Budget {
         books.to_shrink.remove(&session);
     }
 
-    /// Nobody looks at the session since `now`, if somebody did before.
+    /// The session is detached since `now`, unless it was before.
     pub fn detached(&self, session: SessionKey, now: Time) {
         let mut books = self.books.borrow_mut();
         let scrollback = books.scrollbacks.entry(session).or_default();
@@ -127,7 +127,7 @@ impl Budget {
         }
     }
 
-    /// Somebody looks at the session again.
+    /// The session is attached again.
     pub fn attached(&self, session: SessionKey) {
         let mut books = self.books.borrow_mut();
         if let Some(at) = books.scrollbacks.get_mut(&session).and_then(|scrollback| scrollback.detached_at.take()) {
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "only what was granted is released")]
-    fn what_was_given_back_is_not_given_back_again() {
+    fn memory_is_given_back_once() {
         let budget = Budget::new();
         assert!(budget.grant(Use::Input, 10));
         budget.release(Use::Input, 10);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_granted_is_never_more_than_there_is() {
+    fn grants_never_exceed_the_budget() {
         let budget = Budget::new();
         assert_eq!(budget.granted(), RELIABLE_BYTES_MAX);
         assert!(budget.grant(Use::Captured, SHARED - 10));
@@ -248,7 +248,7 @@ mod tests {
         budget.release(Use::Captured, 1_000);
         assert!(budget.grant_scrollback(SessionKey(1), 1_000));
         assert_eq!(budget.granted(), BUDGET_BYTES);
-        assert_eq!(budget.take_shrink(), None, "an attached scrollback shrinks for nobody");
+        assert_eq!(budget.take_shrink(), None, "an attached scrollback does not shrink");
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub enum PushError {
 /// How many messages were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drops {
-    /// Results that nobody had promised room for, or that the console could not take even when cut.
+    /// Results without reserved room, or that the console could not take even when cut.
     pub results: u64,
     /// `closed` of sessions, likewise.
     pub closed: u64,

@@ -1,4 +1,4 @@
-//! The streams as their sources see them: they grow, forget, end, are looked at, and are told how much to read.
+//! The streams as their sources see them: they grow, drop bytes, end, are attached, and get read credit.
 //!
 //! It does not hold bytes. The rules of one stream are in `stream`; here are the books about all of them.
 
@@ -44,8 +44,8 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// Somebody re-attached who has seen nothing: repeats what the source holds from `from` on, between a reset and the
-    /// modes, then goes on. A replay that a link cut off starts over on the next one.
+    /// A console re-attached that has seen nothing: repeats what the source holds from `from` on, between a reset and
+    /// the modes, then goes on. A replay that a link cut off starts over on the next one.
     pub fn replay(&mut self, stream: StreamKey, from: u64) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.begin_replay(from);
@@ -96,7 +96,7 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// Takes one gap that has not been told of.
+    /// Takes one gap that has not been reported.
     pub fn take_gap(&mut self) -> Option<Gap> {
         while let Some(stream) = self.gaps.pop_first() {
             let gap = self.streams.get_mut(&stream).and_then(Stream::take_gap);

@@ -1,6 +1,6 @@
 //! Notices that the socket takes nothing: a batch that was handed over and makes no progress.
 //!
-//! It does not watch the socket: it is told how many bytes that has taken, once a second while a batch is under way.
+//! The caller reports how many bytes the socket has taken, once a second while a batch is under way.
 
 use super::WRITE_STALL_MS;
 use crate::time::Time;
@@ -14,13 +14,13 @@ pub(super) struct Write {
     bytes_written: u64,
     progressed_at: Time,
     check_at: Time,
-    told: bool,
+    reported: bool,
 }
 
 impl Write {
     /// A batch was handed over, when the socket had taken `bytes_written` bytes.
     pub(super) const fn started(now: Time, bytes_written: u64) -> Self {
-        Self { bytes_written, progressed_at: now, check_at: now.after_ms(CHECK_MS), told: false }
+        Self { bytes_written, progressed_at: now, check_at: now.after_ms(CHECK_MS), reported: false }
     }
 
     /// The socket has taken `bytes_written` bytes by now.
@@ -34,7 +34,7 @@ impl Write {
 
     /// When to ask for progress again.
     pub(super) fn next_check(&self) -> Option<Time> {
-        (!self.told).then(|| self.check_at.min(self.deadline()))
+        (!self.reported).then(|| self.check_at.min(self.deadline()))
     }
 
     /// Has there been none for too long? True once.
@@ -42,8 +42,8 @@ impl Write {
         if now >= self.check_at {
             self.check_at = now.after_ms(CHECK_MS);
         }
-        let stalled = !self.told && now >= self.deadline();
-        self.told |= stalled;
+        let stalled = !self.reported && now >= self.deadline();
+        self.reported |= stalled;
         stalled
     }
 

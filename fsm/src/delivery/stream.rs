@@ -56,7 +56,7 @@ pub enum Cut {
         from: u64,
         /// How many at most; fewer where a character would be split.
         max: usize,
-        /// They were sent before, and are repeated for somebody who re-attached.
+        /// They were sent before, and are repeated for a console that re-attached.
         replay: bool,
     },
     /// The reset before a replay: bytes of the agent's own, without an offset.
@@ -65,10 +65,10 @@ pub enum Cut {
     Modes,
 }
 
-/// Whom a stream stands among in the queue for the writer.
+/// The class of a stream in the queue for the writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// Little of it is waiting or under way: somebody types.
+    /// Little of it is waiting or under way: a user types.
     Interactive,
     /// Much of it is.
     Bulk,
@@ -91,14 +91,14 @@ pub(super) struct Stream {
     /// Where it stands in the queue for the writer.
     pub(super) queued: Option<Class>,
     pub(super) unsettled: bool,
-    /// Its read credit changed, and nobody was told yet.
+    /// Its read credit changed, and the source does not know it yet.
     pub(super) credit_due: bool,
-    /// It was told to read less because the link as a whole was full.
+    /// Its credit was reduced because the link as a whole was full.
     pub(super) starved: bool,
     gap: Option<(u64, u64, u64)>,
 }
 
-/// A replay for somebody who re-attached.
+/// A replay for a console that re-attached.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Replay {
     from: u64,
@@ -260,7 +260,7 @@ impl Stream {
         self.starved = false;
     }
 
-    /// Repeats what is held from `from` on for somebody who re-attached, and goes on from there.
+    /// Repeats what is held from `from` on for a console that re-attached, and goes on from there.
     pub(super) fn begin_replay(&mut self, from: u64) {
         self.skip_what_is_gone();
         let from = from.max(self.at.retained).min(self.at.sent);
@@ -289,7 +289,7 @@ impl Stream {
         self.at.acked == self.at.end && self.replay.is_none()
     }
 
-    /// Takes the bytes that were lost and not yet told of: from, to and how many.
+    /// Takes the bytes that were lost and not yet reported: from, to and how many.
     pub(super) fn take_gap(&mut self) -> Option<(u64, u64, u64)> {
         self.gap.take()
     }

@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_do_is_not_delayed() {
+    fn typing_is_not_delayed() {
         assert_eq!(pause_ms(10_000, 0), 0);
         assert_eq!(pause_ms(31, 1 << 20), 0);
     }

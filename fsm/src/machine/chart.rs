@@ -12,7 +12,7 @@
 //! └── connected
 //!     ├── greeting              up, but the console may not listen yet
 //!     └── ready                 everything may pass
-//! draining                      told to stop
+//! draining                      received SIGTERM
 //! ├── flushing                  sessions end, queues flush
 //! ├── closing                   the close frame is out
 //! └── unlinked                  no link: only the children are waited for
@@ -81,7 +81,7 @@ pub(crate) enum Superstate {
     Connecting,
     /// A WebSocket is up.
     Connected,
-    /// Told to stop: ends by [`Timer::DrainExit`] whatever is left.
+    /// Received SIGTERM: ends by [`Timer::DrainExit`] whatever is left.
     Draining,
 }
 

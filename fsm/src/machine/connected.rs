@@ -93,7 +93,7 @@ impl Connection {
                 self.due.metrics_at = next_of(context.schedule.metrics_ms, context);
                 context.timers.arm(Timer::Metrics, self.due.metrics_at);
             }
-            // A greeting is told once, but a link may be ready without one and be greeted late.
+            // A first message is reported once, but a link may be ready without one and get it late.
             Event::Fact(Fact::Greeted { link }) if *link == self.link.id => {}
             // The machine has noted it already, for a resync that may be due.
             Event::Fact(Fact::TerminalInput) => {}

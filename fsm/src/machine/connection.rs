@@ -163,7 +163,7 @@ impl Default for Connection {
 }
 
 impl Connection {
-    /// The root's last resort: an event that no state had a use for is counted, and told apart from a stale one.
+    /// The root's last resort: an event that no state had a use for is counted, separately from a stale one.
     pub(super) fn count(&mut self, event: &Event<'_>) -> Outcome<State> {
         match event {
             Event::Fact(fact) if self.is_stale(fact) => self.stale += 1,

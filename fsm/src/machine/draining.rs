@@ -36,7 +36,7 @@ impl Connection {
         context.timers.disarm(Timer::Metrics);
     }
 
-    /// Tells a console that was told of the link that it is about to end.
+    /// Sends a `disconnect` event to a console that got a `connect` event of this link.
     fn announce_shutdown(&mut self, context: &mut Context<'_>) {
         context.order(Order::Emit { event: Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
         // That event waits to be delivered, which the loop has yet to report.

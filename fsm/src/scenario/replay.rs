@@ -185,7 +185,7 @@ impl<B: Body + From<usize>> Player<B> {
     }
 }
 
-/// Answers as written; where a scenario leaves the answers out, with bodies of one length and the bytes that were told.
+/// Answers as written; where a scenario leaves the answers out, with bodies of one length and the reported bytes.
 struct ReplayHost<B> {
     answers: VecDeque<Answer>,
     is_given: bool,
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn difference_is_reported_with_its_line() {
-        for (from, to, line, told) in [
+        for (from, to, line, words) in [
             (r#"{"register":{"attempt":1"#, r#"{"register":{"attempt":2"#, 2, r#"- expected {"register":{"attempt":2"#),
             (r#"[{"dial""#, r#"["exit",{"dial""#, 3, r#"- expected "exit""#),
             (r#"{"dial":{"#, r#"{"dial":{"late":true,"#, 3, r#"- expected {"dial":{"late""#),
@@ -327,7 +327,7 @@ mod tests {
             let scenario = parse(&STORY.replacen(from, to, 1)).expect("still well-formed");
             let difference = replay::<usize>(&scenario).expect_err("no longer true").to_string();
             assert!(difference.starts_with(&alloc::format!("line {line}:")), "{difference}");
-            assert!(difference.contains(told), "{difference}");
+            assert!(difference.contains(words), "{difference}");
             assert_eq!(rewritten::<usize>(&scenario).steps[1].1.outputs.len(), 1);
         }
     }
@@ -351,15 +351,15 @@ mod tests {
     #[test]
     fn unknown_key_is_named() {
         let surplus = STORY.replace(r#""status":201"#, r#""status":201,"until_ms":1"#);
-        let told = parse(&surplus).expect_err("refused").to_string();
-        assert!(told.starts_with("line 3: ") && told.contains("until_ms"), "{told}");
+        let error = parse(&surplus).expect_err("refused").to_string();
+        assert!(error.starts_with("line 3: ") && error.contains("until_ms"), "{error}");
         let explicit = STORY.replace(r#""at_ms":9,"#, r#""at_ms":9,"next":null,"#);
         assert_eq!(parse(&explicit), parse(STORY), "what is absent may be written as null");
     }
 
     #[test]
     fn older_version_is_refused_with_both_numbers() {
-        let told = parse(&STORY.replacen(r#""scenario":3"#, r#""scenario":2"#, 1)).expect_err("refused").to_string();
-        assert_eq!(told, "line 1: format version 2; this program replays version 3 alone");
+        let error = parse(&STORY.replacen(r#""scenario":3"#, r#""scenario":2"#, 1)).expect_err("refused").to_string();
+        assert_eq!(error, "line 1: format version 2; this program replays version 3 alone");
     }
 }

@@ -1,7 +1,7 @@
 //! One session from its start to its end: the stages, their deadlines, the signals.
 //!
 //! It does not finish the session: it says when it is over, and how. Every stage but [`Stage::Running`] has a deadline,
-//! and each deadline leads to a later stage, so that a session that was told to end does, whatever its processes do.
+//! and each deadline leads to a later stage, so that a closed session ends, whatever its processes do.
 
 use super::{
     EXIT_AFTER_EOF_TIMEOUT_MS, EXIT_HUNG_UP, EXIT_KILLED, EXIT_NOT_STARTED, KILL_AFTER_MS, KILL_TIMEOUT_MS,
@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 pub(super) struct Session {
     key: SessionKey,
     stage: Stage,
-    /// When it ends because nobody came back to it; `None` while somebody uses it.
+    /// When it ends because no console re-attached; `None` while it is in use.
     orphan_at: Option<Time>,
     /// The exit code of its shell, once that is gone.
     exit_code: Option<i32>,
@@ -37,9 +37,9 @@ enum Stage {
     OutputClosedHungUp(Time),
     /// Its shell exited by itself; at the deadline the rest of its output is given up.
     DrainingOutput(Time),
-    /// It was told to end and hung up; at the deadline what is left of it is killed.
+    /// It was closed and got SIGHUP; at the deadline its remaining processes are killed.
     HungUp(SessionEnd, Time),
-    /// It was told to end, and either nothing of it is left or that was killed; at the deadline the rest of its output,
+    /// It was closed, and its processes are gone or were killed; at the deadline the rest of its output,
     /// and a process that does not end, are given up.
     Terminating(SessionEnd, Time),
 }
@@ -91,7 +91,7 @@ impl Session {
         self.orphan_at.is_some()
     }
 
-    /// Whether its shell takes input: it is not told to end and has not exited.
+    /// Whether its shell takes input: it was not closed and has not exited.
     pub(super) const fn is_usable(&self) -> bool {
         match self.stage {
             Stage::Starting(_) | Stage::Running | Stage::OutputClosed(_) => true,
@@ -125,13 +125,13 @@ impl Session {
         }
     }
 
-    /// Somebody uses it; `orphan_at` where the link is gone again already.
+    /// It is in use; `orphan_at` if the link is gone again already.
     pub(super) fn attached(&mut self, orphan_at: Option<Time>) -> Outcome {
         self.orphan_at = orphan_at;
         Outcome::Continues
     }
 
-    /// The link is gone, so nobody can use it. A clock that runs already runs on.
+    /// The link is gone, so no console can use it. A clock that runs already runs on.
     pub(super) fn abandoned(&mut self, orphan_at: Time) {
         self.orphan_at.get_or_insert(orphan_at);
     }
@@ -139,7 +139,7 @@ impl Session {
     /// It is to end, unless it does already.
     pub(super) fn end(&mut self, now: Time, reason: SessionEnd, orders: &mut Vec<Order>) -> Outcome {
         match self.stage {
-            // There is no process yet that could be told.
+            // There is no process yet to signal.
             Stage::Starting(_) => return self.over(reason, EXIT_KILLED),
             Stage::Running | Stage::OutputClosed(_) => orders.push(Order::HangUpSession { session: self.key }),
             Stage::OutputClosedHungUp(_) => {}
@@ -149,7 +149,7 @@ impl Session {
         Outcome::Continues
     }
 
-    /// Kills what is left of it, if it was told to end.
+    /// Kills its remaining processes, if it was closed.
     pub(super) fn kill(&mut self, now: Time, orders: &mut Vec<Order>) -> Outcome {
         let Stage::HungUp(reason, _) = self.stage else {
             return Outcome::Continues;
@@ -180,7 +180,7 @@ impl Session {
         self.outcome()
     }
 
-    /// No process of it is left; reported only of a session that was told to end.
+    /// No process of it is left; reported only of a closed session.
     pub(super) fn reaped(&mut self, now: Time) -> Outcome {
         if let Stage::HungUp(reason, _) = self.stage {
             self.stage = Stage::Terminating(reason, now.after_ms(OUTPUT_DRAIN_TIMEOUT_MS));

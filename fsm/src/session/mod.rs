@@ -1,4 +1,4 @@
-//! The lifecycles of terminal sessions: when one is told to end, when it is killed, and when its end is reported.
+//! The lifecycles of terminal sessions: when one gets SIGHUP, when it is killed, and when its end is reported.
 //!
 //! A session is a number: it may be opened while another one of the same console id still ends, under a number of its
 //! own. Admission is decided before [`Opening`](SessionFact::Opening) is reported here. The times of a drain are the
@@ -7,13 +7,13 @@
 //! Invariants:
 //! - Each session that was opening is answered by exactly one [`FinishSession`](Order::FinishSession), and nothing is
 //!   ordered for it afterwards.
-//! - A start takes at most [`SESSION_START_TIMEOUT_MS`]. A session that is told to end before its shell runs is
+//! - A start takes at most [`SESSION_START_TIMEOUT_MS`]. A session that is closed before its shell runs is
 //! finished
-//!   at once; whoever starts it kills what comes of it.
-//! - A session that was told to end is finished at most [`KILL_AFTER_MS`] + [`KILL_TIMEOUT_MS`] later.
+//!   at once; the host that starts it kills what comes of it.
+//! - A closed session is finished at most [`KILL_AFTER_MS`] + [`KILL_TIMEOUT_MS`] later.
 //! - [`KillSession`](Order::KillSession) always comes after a [`HangUpSession`](Order::HangUpSession), and never for a
 //!   session whose shell exited by itself: what ignores SIGHUP then is left alone.
-//! - A session without a deadline is on a link, where somebody may use it.
+//! - A session without a deadline is on a link, where a user may use it.
 //! - At most [`SESSIONS_MAX`] are not finished.
 //!
 //! Units: milliseconds. Wire: `terminal:create`, `terminal:close`, `terminal:closed` (CONSOLE.md, "Terminals").
@@ -52,7 +52,7 @@ pub const OUTPUT_DRAIN_TIMEOUT_MS: u64 = 500;
 /// Commonly its exit follows at once.
 pub const EXIT_AFTER_EOF_TIMEOUT_MS: u64 = 2_000;
 
-/// How long a session waits for somebody to come back to it: time for a restart of the console and for a coffee.
+/// How long a session waits for a console to re-attach: time for a restart of the console and for a coffee.
 pub const ORPHAN_MS: u64 = 600_000;
 
 /// The exit code of a session whose shell did not start in time: as of a command that cannot be executed.
@@ -121,12 +121,12 @@ impl Sessions {
         }
     }
 
-    /// A link is up. Who was an orphan stays one until somebody comes back to it.
+    /// A link is up. An orphan stays one until a console re-attaches.
     pub fn link_up(&mut self, _now: Time) {
         self.linked = true;
     }
 
-    /// The link is gone: from now on nobody can look at any session.
+    /// The link is gone: from now on no console can see any session.
     pub fn link_down(&mut self, now: Time) {
         self.linked = false;
         for session in self.sessions.values_mut() {
@@ -159,12 +159,12 @@ impl Sessions {
         self.sessions.len()
     }
 
-    /// Whether nobody is known to use this session since the link was last lost.
+    /// Whether this session was not used since the link was last lost.
     pub fn is_orphan(&self, session: SessionKey) -> bool {
         self.sessions.get(&session).is_some_and(Session::is_orphan)
     }
 
-    /// Whether `session` can be attached to: its shell runs or is being started, and it was not told to end.
+    /// Whether `session` can be attached to: its shell runs or is being started, and it was not closed.
     pub fn is_usable(&self, session: SessionKey) -> bool {
         self.sessions.get(&session).is_some_and(Session::is_usable)
     }

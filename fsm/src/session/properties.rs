@@ -13,7 +13,7 @@ enum Step {
     Fact(SessionKey, SessionFact),
     /// Time passes, with a tick at its end.
     Pass(u64),
-    /// Time passes that nobody sessions through.
+    /// The machine is suspended: time passes without the process.
     Sleep(u64),
     LinkUp,
     LinkDown,
@@ -53,8 +53,8 @@ struct Known {
     killed: bool,
     exited_by_itself: Option<i32>,
     opened: bool,
-    /// It was told to end at this time, sleep not counted.
-    told: Option<Time>,
+    /// It was closed at this time, sleep not counted.
+    closed: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl Model {
                     let known = self.known(session)?;
                     prop_assert!(known.opened && !known.hung_up && known.exited_by_itself.is_none());
                     known.hung_up = true;
-                    known.told = Some(now);
+                    known.closed = Some(now);
                 }
                 Order::KillSession { session } => {
                     let known = self.known(session)?;
@@ -126,13 +126,13 @@ impl Model {
         prop_assert_eq!(sessions.live(), self.sessions.len());
         prop_assert_eq!(sessions.is_empty(), self.sessions.is_empty());
         for (session, known) in &self.sessions {
-            // Whoever was told to end, has ended, or cannot be reached, has a deadline.
+            // A session that was closed, has ended, or cannot be reached, has a deadline.
             let waits = !known.opened || known.hung_up || known.exited_by_itself.is_some() || !self.linked;
             let found = sessions.sessions.get(session).ok_or_else(|| TestCaseError::fail("a session is lost"))?;
             prop_assert!(!waits || found.deadline().is_some(), "{:?} {:?}", known, found);
-            if let Some(told) = known.told {
+            if let Some(closed) = known.closed {
                 // Letting go of a terminal and then being closed are two beginnings.
-                prop_assert!(now.ms_since(told) <= 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS);
+                prop_assert!(now.ms_since(closed) <= 2 * KILL_AFTER_MS + KILL_TIMEOUT_MS);
             }
         }
         Ok(())
@@ -169,7 +169,7 @@ proptest! {
                     now = now.after_ms(ms);
                     sessions.shift_ms(ms);
                     for known in model.sessions.values_mut() {
-                        known.told = known.told.map(|told| told.after_ms(ms));
+                        known.closed = known.closed.map(|closed| closed.after_ms(ms));
                     }
                 }
                 Step::LinkUp => {

@@ -52,7 +52,7 @@ impl Stage {
 }
 
 #[test]
-fn a_shell_that_exits_is_told_when_its_output_has_ended() {
+fn shell_exit_is_reported_after_the_end_of_output() {
     let mut stage = Stage::new();
     assert_eq!(stage.pass(1_000_000_000), []);
     assert_eq!(stage.tell(Exited { code: 3 }), []);
@@ -98,7 +98,7 @@ fn a_close_is_over_as_soon_as_nothing_is_left() {
 }
 
 #[test]
-fn what_survives_the_shell_of_a_closed_session_is_killed() {
+fn process_surviving_the_shell_of_a_closed_session_is_killed() {
     let mut stage = Stage::new();
     stage.tell(CloseRequested);
     stage.tell(Exited { code: 129 });
@@ -107,7 +107,7 @@ fn what_survives_the_shell_of_a_closed_session_is_killed() {
 }
 
 #[test]
-fn what_cannot_be_killed_is_not_waited_for() {
+fn process_surviving_sigkill_is_given_up() {
     let mut stage = Stage::new();
     stage.tell(CloseRequested);
     assert_eq!(stage.pass(KILL_AFTER_MS + KILL_TIMEOUT_MS), [KILL, finish(SessionEnd::Closed, EXIT_KILLED)]);
@@ -238,7 +238,7 @@ fn hanging_start_fails_after_ten_seconds() {
     let mut stage = Stage::starting();
     assert_eq!(stage.pass(SESSION_START_TIMEOUT_MS - 1), []);
     assert_eq!(stage.pass(1), [finish(SessionEnd::SpawnFailed, EXIT_NOT_STARTED)]);
-    assert_eq!(stage.tell(Opened), [], "whoever starts it kills it");
+    assert_eq!(stage.tell(Opened), [], "the host that starts it kills it");
     assert!(stage.sessions.is_empty());
 }
 

@@ -1,6 +1,6 @@
 //! The ledger beside a model of it that is too slow to be wrong, over millions of steps.
 //!
-//! Whatever breaks and whenever: every message that was not told of as dropped is delivered, in order, within the
+//! Whatever breaks and whenever: every message that was not reported as dropped is delivered, in order, within the
 //! bounds, nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
 
 mod world;

@@ -35,7 +35,7 @@ fn pong_counts_acknowledged_frames_and_replays() {
 }
 
 #[test]
-fn a_pong_acknowledges_no_byte_that_went_after_its_ping() {
+fn pong_acknowledges_no_byte_after_its_ping() {
     let mut bench = Bench::online();
     bench.open(T, 10);
     bench.drain();
@@ -64,7 +64,7 @@ fn only_what_is_acknowledged_leaves_the_window() {
 }
 
 #[test]
-fn whoever_is_in_a_hurry_marks_the_last_frame_at_once() {
+fn drain_marks_the_last_frame_at_once() {
     let mut bench = Bench::online();
     bench.ledger.begin_drain();
     bench.push(Kind::Event, "last");
@@ -73,7 +73,7 @@ fn whoever_is_in_a_hurry_marks_the_last_frame_at_once() {
 }
 
 #[test]
-fn what_a_marker_has_behind_it_wants_no_other() {
+fn frame_with_a_later_marker_needs_no_other() {
     let mut bench = Bench::online();
     bench.open(T, 100_000);
     let mut frames = 0;
@@ -220,7 +220,7 @@ fn markers_are_bounded_and_keep_alives_are_not_held_up_by_them() {
 }
 
 #[test]
-fn a_write_without_progress_for_ten_seconds_is_told_once() {
+fn write_stalled_for_ten_seconds_is_reported_once() {
     let mut bench = Bench::online();
     bench.ledger.write_started(bench.now, 500);
     assert!(bench.ledger.is_writing());
@@ -237,7 +237,7 @@ fn a_write_without_progress_for_ten_seconds_is_told_once() {
         let stalled = bench.ledger.tick(bench.now);
         assert_eq!(stalled, (second == 14).then_some(LinkId(1)), "ten seconds after the fourth");
     }
-    assert_eq!(bench.ledger.tick(bench.now.after_ms(60_000)), None, "told once");
+    assert_eq!(bench.ledger.tick(bench.now.after_ms(60_000)), None, "reported once");
     assert_eq!(bench.ledger.next_deadline(), None);
     bench.ledger.written();
     assert!(!bench.ledger.is_writing());

@@ -1,4 +1,4 @@
-//! Who goes first, who waits for whom, and how much may be under way.
+//! The order of messages, which ones wait for others, and how much may be under way.
 
 use super::{Bench, Sent, T, U, V};
 use draupnir_fsm::delivery::ping::Purpose;
@@ -160,7 +160,7 @@ fn all_streams_together_stay_within_the_window_of_the_link() {
     }
     let at_most = bench.ledger.stream_bytes_in_flight();
     assert!((1 << 20..(1 << 20) + (48 << 10)).contains(&at_most), "{at_most}");
-    // Somebody who types gets through all the same.
+    // Typed input still gets its echo through.
     bench.open(StreamKey::Terminal(SessionKey(99)), 5);
     assert_eq!(bench.drain(), [Sent::Bytes(StreamKey::Terminal(SessionKey(99)), 0, 5)]);
     bench.ledger.open_stream(StreamKey::Terminal(SessionKey(100)));
@@ -230,7 +230,7 @@ fn blocked_stream_is_read_once_there_is_room() {
 }
 
 #[test]
-fn who_has_sent_much_and_types_now_still_goes_before_bulk() {
+fn typing_goes_before_bulk_even_after_much_output() {
     let mut bench = Bench::online();
     bench.open(V, 20_000);
     bench.drain();

@@ -4,7 +4,7 @@ use super::{Bench, Sent, T};
 use draupnir_fsm::delivery::{After, Kind};
 
 #[test]
-fn what_was_not_acknowledged_is_sent_again_by_its_offset() {
+fn unacknowledged_bytes_are_sent_again_by_offset() {
     let mut bench = Bench::online();
     bench.open(T, 1_000);
     bench.drain();
@@ -19,7 +19,7 @@ fn what_was_not_acknowledged_is_sent_again_by_its_offset() {
 }
 
 #[test]
-fn what_the_source_no_longer_holds_is_told_as_a_gap() {
+fn bytes_dropped_by_the_source_are_reported_as_a_gap() {
     let mut bench = Bench::online();
     bench.open(T, 1_000);
     bench.drain();
@@ -27,7 +27,7 @@ fn what_the_source_no_longer_holds_is_told_as_a_gap() {
     bench.ledger.grew(T, 10_000);
     bench.ledger.discarded(T, 5_000);
     bench.ledger.discarded(T, 6_000);
-    assert_eq!(bench.ledger.take_gap(), None, "nobody has missed it yet");
+    assert_eq!(bench.ledger.take_gap(), None, "the console has not missed it yet");
     bench.connect();
     let gap = bench.ledger.take_gap().expect("a gap");
     assert_eq!((gap.stream, gap.from, gap.to, gap.lost_bytes), (T, 0, 6_000, 6_000));
@@ -79,7 +79,7 @@ fn a_replay_repeats_what_is_held_and_disturbs_nothing() {
 }
 
 #[test]
-fn a_replay_that_a_link_cut_off_starts_over() {
+fn replay_cut_off_by_a_link_starts_over() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
     bench.drain();

@@ -36,7 +36,7 @@ fn resyncs(driver: &mut Driver) -> bool {
     false
 }
 
-/// The socket of a resync that nobody answers is dropped, and then gone; the next link comes up.
+/// The socket of an unanswered resync is dropped, and then gone; the next link comes up.
 fn unanswered(driver: &mut Driver) {
     let link = driver.observer.closing().expect("it is closing");
     driver.until(|order| *order == Order::DropLink { link });
@@ -61,7 +61,7 @@ fn unanswered_resync_is_tried_three_times() {
 }
 
 #[test]
-fn a_resync_that_was_answered_begins_the_count_anew() {
+fn answered_resync_restarts_the_count() {
     let mut driver = after_a_loss(3);
     for _ in 1..Policy::default().resync_tries_max {
         assert!(resyncs(&mut driver));
@@ -98,7 +98,7 @@ fn clean_close_needs_no_resync() {
 }
 
 #[test]
-fn what_is_no_surprise_while_connected_is_not_counted() {
+fn expected_facts_while_connected_are_not_counted() {
     let mut greeting = Driver::dialling(5);
     greeting.fact(Fact::LinkOpened { link: LinkId(1) });
     greeting.fact(Fact::TerminalInput);
@@ -111,7 +111,7 @@ fn what_is_no_surprise_while_connected_is_not_counted() {
 }
 
 #[test]
-fn an_attempt_that_was_is_stale_and_one_that_never_was_is_not() {
+fn earlier_attempt_is_stale_and_unknown_one_is_not() {
     let mut driver = Driver::new(6);
     driver.fact(Fact::Started { id: IdSource::Configured });
     driver.tick();

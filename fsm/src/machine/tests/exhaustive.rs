@@ -11,7 +11,7 @@ const DEPTH: usize = 3;
 
 /// Something that may happen next.
 enum Step {
-    Told(Fact),
+    Fact(Fact),
     /// Time passes until the next deadline.
     Advance,
     /// The process was frozen for an hour, and the loop notices.
@@ -60,7 +60,7 @@ fn alphabet(driver: &Driver) -> Vec<Step> {
     ] {
         facts.push(Fact::CloseReceived { link, code, reason });
     }
-    facts.into_iter().map(Step::Told).chain([Step::Advance, Step::Frozen]).collect()
+    facts.into_iter().map(Step::Fact).chain([Step::Advance, Step::Frozen]).collect()
 }
 
 fn explore(driver: &Driver, depth: usize, steps: &mut u64) {
@@ -70,7 +70,7 @@ fn explore(driver: &Driver, depth: usize, steps: &mut u64) {
     for step in alphabet(driver) {
         let mut next = driver.clone();
         match step {
-            Step::Told(fact) => drop(next.fact(fact)),
+            Step::Fact(fact) => drop(next.fact(fact)),
             Step::Advance => drop(next.advance()),
             Step::Frozen => next.frozen_for_ms(3_600_000),
         }
@@ -83,7 +83,7 @@ fn explore(driver: &Driver, depth: usize, steps: &mut u64) {
     }
 }
 
-/// From anywhere, a shutdown ends in `stopped` within its time, whether or not anybody answers.
+/// From anywhere, a shutdown ends in `stopped` within its time, whether or not the console answers.
 fn stops_in_time(mut driver: Driver) {
     if driver.machine.is_stopped() {
         return;

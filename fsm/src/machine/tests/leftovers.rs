@@ -62,7 +62,7 @@ fn run_command(driver: &mut Driver, command: CommandKey) {
     driver.fact(Fact::Command { command, what: CommandFact::Started });
 }
 
-/// Everything that can be told of an attempt or a link.
+/// Every fact about an attempt or a link.
 fn told_of(number: u32) -> [Fact; 12] {
     [
         Fact::RegistrationAnswered { attempt: RegistrationAttempt(number), status: 201, retry_after_ms: None },
@@ -81,13 +81,13 @@ fn told_of(number: u32) -> [Fact; 12] {
 }
 
 #[test]
-fn what_is_told_of_another_attempt_has_no_effect_in_any_state() {
+fn fact_of_another_attempt_has_no_effect_in_any_state() {
     for driver in one_in_each_state() {
         for fact in [1, 7].into_iter().flat_map(told_of) {
-            let mut told = driver.clone();
-            let before = told.snapshot();
-            assert_eq!(told.fact(fact), [], "{fact:?} in {}", before.state);
-            let after = told.snapshot();
+            let mut next = driver.clone();
+            let before = next.snapshot();
+            assert_eq!(next.fact(fact), [], "{fact:?} in {}", before.state);
+            let after = next.snapshot();
             assert_eq!((after.state, after.link, after.next), (before.state, before.link, before.next), "{fact:?}");
             assert_eq!(after.unhandled + after.stale, before.unhandled + before.stale + 1, "{fact:?} was not counted");
         }
@@ -95,7 +95,7 @@ fn what_is_told_of_another_attempt_has_no_effect_in_any_state() {
 }
 
 #[test]
-fn an_orderly_life_leaves_nothing_that_no_state_has_a_use_for() {
+fn orderly_life_leaves_no_unexpected_fact() {
     let mut driver = Driver::ready(5);
     driver.live_for_ms(120_000);
     driver.fact(Fact::DeliverySettled { settled: true });
@@ -125,11 +125,11 @@ fn reports_of_the_own_link_while_draining_are_expected() {
     let [.., ping, pong, part, _, close, lost, closed] = told_of(1);
     let greeted = Fact::Greeted { link: LinkId(1) };
     let becomes = |driver: &Driver, fact, state, orders: &[Order]| {
-        let mut told = driver.clone();
-        assert_eq!(told.fact(fact), orders, "{fact:?} in {}", driver.state());
-        let seen = told.snapshot();
+        let mut next = driver.clone();
+        assert_eq!(next.fact(fact), orders, "{fact:?} in {}", driver.state());
+        let seen = next.snapshot();
         assert_eq!((seen.state, seen.unhandled, seen.stale), (state, 0, 0), "{fact:?} in {}", driver.state());
-        told
+        next
     };
     for fact in [ping, pong, part] {
         becomes(&flushing, fact, "draining.flushing", &[]);
@@ -149,7 +149,7 @@ fn reports_of_the_own_link_while_draining_are_expected() {
 }
 
 #[test]
-fn a_socket_that_lingers_is_dropped_whatever_state_follows() {
+fn lingering_socket_is_dropped_in_any_next_state() {
     let mut driver = Driver::ready(6);
     driver.live_for_ms(31_000);
     driver.fact(Fact::CloseReceived { link: LinkId(1), code: 1008, reason: CloseReason::UnknownInstance });

@@ -17,7 +17,7 @@ use crate::time::Time;
 use crate::timer::{self, Timer};
 use alloc::vec::Vec;
 
-/// A machine with its observer and a clock that moves only when told.
+/// A machine with its observer and a clock that only the test moves.
 #[derive(Clone)]
 pub(super) struct Driver {
     pub(super) machine: Machine,

@@ -85,7 +85,7 @@ fn old_socket_is_waited_for_within_a_bound() {
     };
     assert_eq!(gone().orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]), Err(Violation::RedialTooSoon(LinkId(2))));
     assert_eq!(gone().orders(200 + redial_gap_ms, &[dial(LinkId(2))]), Ok(()));
-    // One that goes without a word is gone as well; what is told of another link is not about this one.
+    // One that goes without a word is gone as well; a fact of another link does not count for this one.
     let mut vanished = Watch::linked();
     assert_eq!(vanished.fact(200, Fact::LinkClosed { link: LinkId(7) }), Ok(()));
     assert_eq!(vanished.clone_orders(1_000, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
@@ -122,7 +122,7 @@ fn orders_are_about_what_there_is() {
 }
 
 #[test]
-fn a_state_has_a_deadline_that_a_tick_does_not_leave_behind() {
+fn tick_never_leaves_a_deadline_behind() {
     let mut watch = Watch::new();
     watch.next = None;
     assert_eq!(watch.fact(0, Fact::TerminalInput), Err(Violation::NoDeadline("connecting.waiting")));

@@ -58,7 +58,7 @@ fn first_retry_comes_in_2_s_and_250_ms_after_the_socket() {
 }
 
 #[test]
-fn a_console_that_goes_away_is_given_ten_seconds() {
+fn console_going_away_gets_ten_seconds() {
     for code in [1001, 1012, 1013] {
         let measure = |seed| {
             let mut driver = Driver::ready(seed);
@@ -169,7 +169,7 @@ fn a_refused_key_is_tried_slowly_and_said_each_time() {
 }
 
 #[test]
-fn an_unknown_instance_registers_anew_after_up_to_five_seconds() {
+fn unknown_instance_registers_again_within_five_seconds() {
     let measure = |seed| {
         let mut driver = Driver::ready(seed);
         let orders = driver.closed_by_console(1008, CloseReason::UnknownInstance);
@@ -238,7 +238,7 @@ fn without_either_path_the_configured_id_is_dialled() {
 }
 
 #[test]
-fn the_path_that_worked_is_remembered() {
+fn working_path_is_kept() {
     let mut driver = registering(4);
     answered(&mut driver, 404, None);
     assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: Event::Deploy }]);
@@ -474,8 +474,8 @@ fn clock_jump_fires_nothing_and_probes_the_link() {
 fn the_drain_follows_its_time_table() {
     let mut driver = Driver::ready(11);
     let orders = driver.fact(Fact::ShutdownRequested);
-    let told = Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
-    assert_eq!(orders, [Order::Emit { event: told }]);
+    let event = Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
+    assert_eq!(orders, [Order::Emit { event }]);
     let close = Order::CloseLink { link: LinkId(1), code: 1000, reason: CloseText::Shutdown };
     let mut flushed = driver.clone();
     assert_eq!(flushed.fact(Fact::DeliverySettled { settled: true }), [close]);

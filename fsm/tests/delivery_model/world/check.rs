@@ -43,7 +43,7 @@ impl World {
             *self.gaps_told.entry(gap.stream).or_default() += gap.lost_bytes;
         }
         if let Some(drops) = self.ledger.take_drops() {
-            assert!(self.gates.1, "drops are told when they can be sent on");
+            assert!(self.gates.1, "drops are reported when they can be sent on");
             assert_eq!(drops, core::mem::take(&mut self.reference.drops));
         }
         while let Some((stream, bytes)) = self.ledger.poll_credit() {
@@ -58,13 +58,13 @@ impl World {
         }
     }
 
-    /// Every byte was seen, but for those that were told of as lost.
+    /// Every byte was seen, except those reported as lost.
     fn check_stream(&mut self, stream: StreamKey, entry: &RefStream) {
-        let told = self.gaps_told.get(&stream).copied().unwrap_or(0);
-        assert_eq!(told, entry.lost_bytes, "every lost byte is told of, once");
+        let reported = self.gaps_told.get(&stream).copied().unwrap_or(0);
+        assert_eq!(reported, entry.lost_bytes, "every lost byte is reported once");
         let (seen, unseen) = self.console.seen.get(&stream).copied().unwrap_or((0, 0));
-        assert!(unseen <= told, "what was not seen was told of");
-        assert!(seen + told >= entry.end, "seen to the end, or lost");
+        assert!(unseen <= reported, "bytes not seen were reported");
+        assert!(seen + reported >= entry.end, "seen to the end, or lost");
     }
 
     pub(super) fn check_healed(&mut self) {

@@ -1,4 +1,4 @@
-//! Where the details of a world come from: bytes that somebody chose, as far as they go, then a generator.
+//! Where the details of a world come from: chosen bytes, as far as they go, then a generator.
 //!
 //! Only what bears on the ledger is taken from the bytes, so that each of them counts.
 

@@ -151,7 +151,7 @@ impl World {
         }
     }
 
-    /// Repeats, Pongs of earlier links, Pongs that nobody asked for.
+    /// Repeats, Pongs of earlier links, unsolicited Pongs.
     pub(super) fn foreign_pong(&mut self) {
         let last = self.old_pongs.len() as u64;
         let place = usize::try_from(self.between(0, last)).expect("small");
