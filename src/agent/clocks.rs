@@ -2,11 +2,19 @@
 //!
 //! It compares nothing; what a jump is stands in [`draupnir_fsm::driver`].
 
+#[cfg(target_os = "linux")]
+use async_io::{Async, ReadableOwned};
 use draupnir_fsm::driver::{Clocks, Time};
 use rustix::time::{ClockId, clock_gettime};
+#[cfg(target_os = "linux")]
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use smol::Timer;
 use smol::future::yield_now;
 use std::time::{Duration, Instant};
+#[cfg(target_os = "linux")]
+use std::{os::fd::OwnedFd, sync::Arc};
 
 /// The agent's own zero on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
@@ -29,30 +37,94 @@ impl Start {
     }
 }
 
-/// The loop's one timer. Setting it wakes the reactor's thread, which is most of what an idle agent costs; so it is set
-/// only when nothing else is left to do, and never to where it stands.
+/// The loop's one timer. It is set only when nothing else is left to do, and never to where it stands.
 #[derive(Debug)]
 pub(super) struct DeadlineTimer {
-    timer: Timer,
+    alarm: Alarm,
     /// Where it is set to; none where it has gone off.
     set_to: Option<Instant>,
+}
+
+/// Setting a timer of the reactor wakes the reactor's thread, with each Ping and each heartbeat. Setting a descriptor
+/// wakes nothing before its time.
+#[derive(Debug)]
+enum Alarm {
+    Reactor(Timer),
+    #[cfg(target_os = "linux")]
+    Descriptor {
+        descriptor: Arc<Async<OwnedFd>>,
+        /// Kept from one wait to the next, so that the reactor is asked once.
+        readable: Option<ReadableOwned<OwnedFd>>,
+    },
 }
 
 impl DeadlineTimer {
     /// One that is not set.
     pub(super) fn new() -> Self {
-        Self { timer: Timer::never(), set_to: None }
+        Self { alarm: Alarm::new(), set_to: None }
     }
 
     /// Returns at `due`, or as soon after it as the executor has nothing else to run.
     pub(super) async fn wait_until(&mut self, due: Instant) {
         yield_now().await;
         if self.set_to != Some(due) {
-            self.timer.set_at(due);
+            self.alarm.set(due);
             self.set_to = Some(due);
         }
-        (&mut self.timer).await;
+        self.alarm.goes_off(due).await;
         self.set_to = None;
+    }
+}
+
+impl Alarm {
+    /// Where the kernel has no descriptor to give, the reactor's.
+    #[cfg(target_os = "linux")]
+    fn new() -> Self {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let descriptor = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(std::io::Error::from);
+        match descriptor.and_then(Async::new_nonblocking) {
+            Ok(descriptor) => Self::Descriptor { descriptor: Arc::new(descriptor), readable: None },
+            Err(_) => Self::Reactor(Timer::never()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn new() -> Self {
+        Self::Reactor(Timer::never())
+    }
+
+    fn set(&mut self, due: Instant) {
+        match self {
+            Self::Reactor(timer) => timer.set_at(due),
+            #[cfg(target_os = "linux")]
+            Self::Descriptor { descriptor, .. } => {
+                // Zero would unset it.
+                let left = due.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+                let it_value = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+                let once = Itimerspec { it_interval: Timespec::default(), it_value };
+                timerfd_settime(&**descriptor, TimerfdTimerFlags::empty(), &once).expect("the time is valid");
+            }
+        }
+    }
+
+    async fn goes_off(&mut self, due: Instant) {
+        match self {
+            Self::Reactor(timer) => drop(timer.await),
+            #[cfg(target_os = "linux")]
+            Self::Descriptor { descriptor, readable } => {
+                // The reactor may have seen the descriptor ready before the time was changed.
+                loop {
+                    let waited = readable.get_or_insert_with(|| Arc::clone(descriptor).readable_owned()).await;
+                    *readable = None;
+                    if waited.is_err() {
+                        Timer::at(due).await;
+                    }
+                    if Instant::now() >= due {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 
