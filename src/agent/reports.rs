@@ -4,13 +4,13 @@
 
 use super::Agent;
 use crate::identity::Identity;
-use crate::link::{RegistrationOutcome, Report as LinkReport};
+use crate::link::Report as LinkReport;
 use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
 use crate::report::Report;
 use crate::{audit, command, terminal};
 use draupnir_fsm::driver::{
-    AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, SessionInput, SessionKey,
-    StreamKey,
+    AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, RegistrationOutcome,
+    SessionInput, SessionKey, StreamKey,
 };
 use std::hash::{BuildHasher as _, Hash};
 

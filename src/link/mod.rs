@@ -56,7 +56,7 @@ mod words;
 
 pub use error::{Error, Hop, PeerFault};
 pub use inflow::Received;
-pub use register::{Registered, RegistrationOutcome, exchange as exchange_registration};
+pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
 pub use target::{Target, Trust};

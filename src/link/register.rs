@@ -12,7 +12,7 @@ use super::http::{self, Answer, Body, Head};
 use super::stream::Progress;
 use super::words;
 use crate::config::Secret;
-use draupnir_fsm::driver::RegisterPath;
+use draupnir_fsm::driver::{RegisterPath, RegistrationOutcome};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
 /// What a console answered to a registration; the fields are those of
@@ -29,41 +29,6 @@ pub struct Registered {
     pub words: String,
     /// Where a redirect points; as its words.
     pub location: Option<String>,
-}
-
-/// What the status of a registration's answer means: the one table of it (CONSOLE.md, "Registration").
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RegistrationOutcome {
-    /// 2xx, and 409 (already registered): the console knows this instance.
-    Registered,
-    /// 3xx: the console has another address.
-    Redirected,
-    /// 401, 403: the console refuses the key.
-    KeyRefused,
-    /// 404, 405: this console does not register instances on this path.
-    WrongPath,
-    /// 400, 422: the console refuses the payload, most likely its provider.
-    PayloadRefused,
-    /// Any other 4xx: the console does not register this instance.
-    Rejected,
-    /// 408, 425, 429, 5xx, and every status that HTTP does not define: retry later.
-    Unavailable,
-}
-
-impl RegistrationOutcome {
-    /// What this HTTP status means.
-    pub fn of(status: u16) -> Self {
-        match status {
-            200..=299 | 409 => Self::Registered,
-            300..=399 => Self::Redirected,
-            401 | 403 => Self::KeyRefused,
-            404 | 405 => Self::WrongPath,
-            400 | 422 => Self::PayloadRefused,
-            408 | 425 | 429 => Self::Unavailable,
-            402..=499 => Self::Rejected,
-            _ => Self::Unavailable,
-        }
-    }
 }
 
 /// The path of a registration, without the prefix of the console URL.

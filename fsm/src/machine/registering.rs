@@ -4,6 +4,7 @@
 use super::Context;
 use super::chart::State;
 use super::connection::Connection;
+use crate::fact::RegistrationOutcome;
 use crate::order::{Event, Order, Problem, ProviderName, RegisterPath};
 use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
@@ -36,29 +37,28 @@ impl Connection {
         retry_after_ms: Option<u64>,
         context: &mut Context<'_>,
     ) -> Outcome<State> {
-        match status {
-            // 409: registered already, which is all that was wanted.
-            200..=299 | 409 => self.registration_accepted(context),
-            401 | 403 => self.key_refused_registering(context),
-            // The other path is asked at once: this one is not served here.
-            404 | 405 if !self.registration.path_changed => {
+        match RegistrationOutcome::of(status) {
+            RegistrationOutcome::Registered => self.registration_accepted(context),
+            RegistrationOutcome::KeyRefused => self.key_refused_registering(context),
+            // The other path is asked at once.
+            RegistrationOutcome::WrongPath if !self.registration.path_changed => {
                 self.registration.path_changed = true;
                 (self.registration.path, self.registration.provider) = other(self.registration.path);
                 Transition(State::Requesting)
             }
             // It knows fewer providers, by other names.
-            400 | 422 if self.registration.provider == ProviderName::Configured => {
+            RegistrationOutcome::PayloadRefused if self.registration.provider == ProviderName::Configured => {
                 self.registration.provider = ProviderName::Alias;
                 Transition(State::Requesting)
             }
-            408 | 425 | 429 | 500..=599 => self.register_later(retry_after_ms, context),
-            400..=499 => self.registration_rejected(context),
-            300..=399 => {
+            RegistrationOutcome::WrongPath | RegistrationOutcome::PayloadRefused | RegistrationOutcome::Rejected => {
+                self.registration_rejected(context)
+            }
+            RegistrationOutcome::Redirected => {
                 context.order(Order::Report { problem: Problem::Redirected });
                 self.register_later(retry_after_ms, context)
             }
-            // No HTTP status that an answer could end with.
-            _ => self.register_later(retry_after_ms, context),
+            RegistrationOutcome::Unavailable => self.register_later(retry_after_ms, context),
         }
     }
 
