@@ -67,7 +67,9 @@ fn live(config: Config, history: PanicHistory) -> ExitCode {
     }
 }
 
-/// Runs `doctor` with the same protection of the key as the agent, because it starts a shell.
+/// Runs `doctor` with the same protection of the key as the agent, because it starts a shell. Inlined into `main` it
+/// would hold 100 KB of stack for as long as the agent lives.
+#[inline(never)]
 fn examine(json: bool) -> ExitCode {
     sys::process::harden();
     let config = Config::from_environment();

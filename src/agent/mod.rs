@@ -100,7 +100,7 @@ impl Agent {
         reporter: &Reporter,
         reports: Receiver<Report>,
         (watch, news): (sindri::Watch, sindri::News),
-    ) -> Result<Self, Error> {
+    ) -> Result<Box<Self>, Error> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
         let (seed, audited) = (entropy(), config.audit.is_some());
@@ -149,7 +149,8 @@ impl Agent {
             console_text: None,
             config,
         };
-        Ok(Self {
+        // On the heap: each move of a future that holds it would use as much of the stack, which is never given back.
+        Ok(Box::new(Self {
             driver,
             host,
             hasher: RandomState::new(),
@@ -158,10 +159,10 @@ impl Agent {
             now: start.elapsed(),
             bytes_written: 0,
             alarm: DeadlineTimer::new(),
-        })
+        }))
     }
 
-    async fn run(mut self, history: PanicHistory) {
+    async fn run(mut self: Box<Self>, history: PanicHistory) {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             instance_id = %self.host.instance_id(),
