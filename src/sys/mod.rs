@@ -8,12 +8,14 @@
 //! | [`child`] | waits for a started program on the reactor, signals and reaps it, and reaps the orphans left to PID 1
 //! |
 //! | [`session`] | ends the remaining processes of sessions |
+//! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
 //! | [`environment`] | the variables that children get, and the erasure of secret ones |
 //! | [`process`] | hardens the agent's own process at its start: no core file, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
 pub mod child;
+pub mod descriptor;
 pub mod disposition;
 pub mod environment;
 mod exec;

@@ -1,13 +1,16 @@
 //! One pseudo-terminal: its master end on the reactor, its size, and the process groups behind it.
 //!
-//! The caller gets the slave end and starts the shell.
+//! The caller gets the slave end and starts the shell. `portable-pty` opens and resizes; reads and writes go through a
+//! non-blocking duplicate of its descriptor.
 
+use crate::sys::descriptor::duplicate;
 use async_io::Async;
+use portable_pty::{MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, getsid, kill_process_group};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcgetpgrp, tcsetattr, tcsetwinsize};
+use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
+use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,32 +20,37 @@ pub(super) struct Size {
 }
 
 impl Size {
-    fn to_pty(self) -> Winsize {
-        Winsize { ws_row: self.rows, ws_col: self.cols, ws_xpixel: 0, ws_ypixel: 0 }
+    fn to_pty(self) -> PtySize {
+        PtySize { rows: self.rows, cols: self.cols, pixel_width: 0, pixel_height: 0 }
     }
 }
 
 /// The master end.
-#[derive(Debug)]
 pub(super) struct Pty {
+    master: Box<dyn MasterPty + Send>,
     io: Async<OwnedFd>,
+}
+
+impl fmt::Debug for Pty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pty").field("descriptor", &self.io.as_raw_fd()).finish_non_exhaustive()
+    }
 }
 
 impl Pty {
     /// A new terminal of this size, and its slave end.
     pub(super) fn open(size: Size) -> io::Result<(Self, OwnedFd)> {
-        let master = open_master()?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let slave = open_slave(&master)?;
-        // macOS takes a size only once the slave end is open.
-        tcsetwinsize(&master, size.to_pty())?;
+        let pair = native_pty_system().openpty(size.to_pty()).map_err(in_words)?;
+        let master = pair.master;
+        let descriptor = master.as_raw_fd().ok_or_else(|| io::Error::other("a terminal without a descriptor"))?;
+        let io = duplicate(descriptor)?;
+        let slave = open_slave(&io, master.as_ref())?;
         // With IUTF8 the kernel erases whole characters when it edits lines.
         if let Ok(mut attributes) = tcgetattr(&slave) {
             attributes.input_modes |= InputModes::IUTF8;
             let _ = tcsetattr(&slave, OptionalActions::Now, &attributes);
         }
-        Ok((Self { io: Async::new(master)? }, slave))
+        Ok((Self { master, io: Async::new(io)? }, slave))
     }
 
     /// Its descriptor, on the reactor.
@@ -67,7 +75,7 @@ impl Pty {
     /// Sets the size. The kernel sends SIGWINCH if it differs.
     pub(super) fn resize(&self, size: Size) {
         // It fails only for a terminal that is gone.
-        let _ = tcsetwinsize(&self.io, size.to_pty());
+        let _ = self.master.resize(size.to_pty());
     }
 
     /// Signals the process group in the foreground, if it is of this session.
@@ -86,32 +94,25 @@ impl Pty {
 }
 
 #[cfg(target_os = "linux")]
-fn open_master() -> io::Result<OwnedFd> {
-    Ok(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?)
-}
-
-/// macOS sets close-on-exec in a second step. Meanwhile no program starts: the same thread starts them.
-#[cfg(not(target_os = "linux"))]
-fn open_master() -> io::Result<OwnedFd> {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
-    rustix::io::fcntl_setfd(&master, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(master)
-}
-
-#[cfg(target_os = "linux")]
-fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
+fn open_slave(master: &OwnedFd, pty: &dyn MasterPty) -> io::Result<OwnedFd> {
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer};
     // It works even if the devpts of the terminal is not the one mounted for the agent.
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    rustix::pty::ioctl_tiocgptpeer(master, flags).or_else(|_| open_slave_by_name(master))
+    ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+        .or_else(|_| open_slave_by_name(pty))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_slave(master: &OwnedFd) -> io::Result<OwnedFd> {
-    open_slave_by_name(master)
+fn open_slave(_master: &OwnedFd, pty: &dyn MasterPty) -> io::Result<OwnedFd> {
+    open_slave_by_name(pty)
 }
 
-fn open_slave_by_name(master: &OwnedFd) -> io::Result<OwnedFd> {
+fn open_slave_by_name(pty: &dyn MasterPty) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
-    let name = ptsname(master, Vec::new())?;
+    let name = pty.tty_name().ok_or_else(|| io::Error::other("a terminal without a name"))?;
     Ok(rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The library's error as an I/O error.
+fn in_words(error: impl fmt::Display) -> io::Error {
+    io::Error::other(error.to_string())
 }
