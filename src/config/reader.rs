@@ -11,7 +11,8 @@ use super::{
     API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies,
     TerminalPolicy,
 };
-use crate::protocol::{InstanceId, PROVIDERS_KNOWN};
+use crate::protocol::InstanceId;
+use draupnir_fsm::driver::PROVIDERS_KNOWN;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

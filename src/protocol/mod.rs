@@ -47,7 +47,7 @@ pub use inbound::{COLS_DEFAULT, Decoded, Ignored, Inbound, ROWS_DEFAULT, Termina
 pub use inventory::{EXTENSIONS_MAX, Inventory, NAME_CHARACTERS_MAX};
 pub use number::{COUNT_MAX, Count, Percent, Ratio};
 pub use output::{ClosedReason, CommandOutput, OutputStream, TerminalClosed, TerminalOutput, frame_len_max};
-pub use registration::{PROVIDERS_KNOWN, Registration};
+pub use registration::Registration;
 pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
 pub use timestamp::Timestamp;
 

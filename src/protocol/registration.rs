@@ -12,25 +12,9 @@ use super::inventory::REGISTRABLE_DISTROS;
 #[cfg(test)]
 use super::schema;
 use super::timestamp::Timestamp;
-use draupnir_fsm::driver::{ProviderName, RegisterPath};
+use draupnir_fsm::driver::{ProviderName, RegisterPath, registered_name, registered_provider};
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// The names under which the production console knows providers.
-pub const PROVIDERS_KNOWN: &[&str] = &[
-    "fly",
-    "docker",
-    "devpod",
-    "e2b",
-    "kubernetes",
-    "digitalocean",
-    "gcp",
-    "azure",
-    "aws",
-    "runpod",
-    "northflank",
-    "ssh",
-];
 
 /// What the instance says about itself.
 #[derive(Clone, Debug)]
@@ -54,15 +38,9 @@ pub struct Registration<'a> {
 }
 
 impl Registration<'_> {
-    /// The body of the HTTP request. Only the production console serves [`RegisterPath::Observed`], and it refuses
-    /// `k8s`: there the agent sends `kubernetes` at once, because the console limits registrations by address.
+    /// The body of the HTTP request.
     pub fn http_body(&self, path: RegisterPath, name: ProviderName) -> String {
-        let provider = match (name, path) {
-            (ProviderName::Configured, RegisterPath::Observed) if self.provider == Some("k8s") => Some("kubernetes"),
-            (ProviderName::Configured, RegisterPath::Observed | RegisterPath::Designed) => self.provider,
-            (ProviderName::Alias, RegisterPath::Observed | RegisterPath::Designed) => Some(alias(self.provider)),
-        };
-        json(&self.payload(provider, None))
+        json(&self.payload(registered_provider(self.provider, path, name), None))
     }
 
     /// The `registration` message.
@@ -71,10 +49,9 @@ impl Registration<'_> {
     }
 
     fn payload<'a>(&'a self, provider: Option<&'a str>, event_type: Option<&'static str>) -> Wire<'a> {
-        // For docker the console runs `docker exec <hostname>`, so it must be the container's own.
-        let name = self.name.map(InstanceId::as_str).filter(|_| self.provider != Some("docker"));
         let own = Some(self.hostname).filter(|own| !own.is_empty());
-        let hostname = name.or(own).unwrap_or(self.instance_id.as_str());
+        let name = registered_name(self.name.map(InstanceId::as_str), own, self.provider);
+        let hostname = name.unwrap_or(self.instance_id.as_str());
         let (distro, extensions) = self.inventory.registrable();
         Wire {
             instance_id: self.instance_id,
@@ -91,15 +68,6 @@ impl Registration<'_> {
             timestamp: self.timestamp,
             event_type,
         }
-    }
-}
-
-/// How the production console calls a provider; its generic one where it has no name for it.
-fn alias(provider: Option<&str>) -> &str {
-    match provider {
-        Some("k8s") => "kubernetes",
-        Some(known) if PROVIDERS_KNOWN.contains(&known) => known,
-        Some(_) | None => "ssh",
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `commands` | which commands run, are refused, or are answered with an earlier result |
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `errors` | how often an error is reported |
+//! | `naming` | how a registration names the instance and its provider |
 //! | `read_limit` | how fast the console's messages are read |
 //! | `panics` | how often a program that panics is restarted |
 //! | `record` | nothing: what a recorder sees |
@@ -33,6 +34,7 @@ mod errors;
 pub(crate) mod hex;
 mod input;
 mod link;
+mod naming;
 mod output;
 mod panics;
 mod ports;
@@ -63,6 +65,7 @@ pub use crate::time::Time;
 pub use audit::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX};
 pub use errors::{CAUSES_MAX, ERROR_INTERVAL_MS};
 pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, NoteId, SessionInput};
+pub use naming::{PROVIDERS_KNOWN, registered_name, registered_provider};
 pub use output::{
     Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
 };
