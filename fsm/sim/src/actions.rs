@@ -9,7 +9,7 @@ use crate::work::{Source, Stage, Subject};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
     Action, AuditEntry, AuditId, CloseText, CommandKey, Frame, Gate, Input, LinkId, Loss, Notice, Output, Policy,
-    SessionKey, StateKind, StreamKey,
+    Problem, SessionKey, StateKind, StreamKey,
 };
 
 /// What a Ping takes on the wire, in bytes.
@@ -65,9 +65,13 @@ impl World {
                 }
                 self.note_in(1, Event::Sampled { life, sample });
             }
-            Action::Report { problem } => self.tell(|| format!("reports {problem:?}")),
+            Action::Report { problem } => {
+                self.tell(|| format!("reports {problem:?}"));
+                let is_hidden = self.planted == Some(Planted::HidesSharedId);
+                self.host.rules.reported_shared |= problem == Problem::SharedInstanceId && !is_hidden;
+            }
             Action::ForgetIdentity => {
-                self.host.knows_id = false;
+                self.identity.forget();
                 self.host.rules.forgets_identity();
             }
             Action::OpenSession { session, .. } => self.open_ordered(session),
@@ -126,6 +130,8 @@ impl World {
             Notice::ResultRepeated { of } => {
                 if let Some(place) = self.work.results.get(&of).copied() {
                     self.messages.may_repeat(place);
+                    // The console asked for it again, whether or not it can take it.
+                    self.console.refused.take_if(|refused| refused.place == place);
                 }
                 if self.planted == Some(Planted::RunsRepeatsOfResults) {
                     self.start_ordered(of);
@@ -195,8 +201,7 @@ impl World {
         self.check_farewell();
         if self.storm {
             let in_ms = self.between(3_000, 10_000);
-            let remembered = self.host.knows_id;
-            self.note_in(in_ms, Event::Begins { remembered });
+            self.note_in(in_ms, Event::Begins);
         }
     }
 

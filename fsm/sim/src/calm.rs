@@ -73,14 +73,14 @@ impl Calm {
 fn ready_within_ms(faults: Faults) -> u64 {
     use Fault::{
         DialBusy, DialUnauthorized, Forgotten, KeyRefused, RegisterBroken, RegisterElsewhere, RegisterLimited,
-        RegisterRefused, RegisterRejected, RegisterUnprocessable, Replaced,
+        RegisterRefused, RegisterRejected, RegisterUnprocessable, Replaced, Twin,
     };
     let refusing = [DialUnauthorized, RegisterRefused, KeyRefused];
     let forgetting = [Forgotten, RegisterRejected, RegisterUnprocessable, RegisterElsewhere];
     let rows: [(&[Fault], u64); 4] = [
         (&refusing, REFUSED_MS),
         (&forgetting, FORGOTTEN_MS),
-        (&[Replaced], REPLACED_MS),
+        (&[Replaced, Twin], REPLACED_MS),
         (&[RegisterLimited, RegisterBroken, DialBusy], RETRY_AFTER_MS),
     ];
     let known = rows.into_iter().filter(|(row, _)| row.iter().any(|fault| faults.has(*fault)));
@@ -119,8 +119,7 @@ impl World {
     fn wait_for_life(&mut self) {
         if !self.host.running {
             self.calm.waits_for_life = false;
-            let remembered = self.host.knows_id;
-            self.begin_life(remembered);
+            self.begin_life();
             self.calm.since_ms = Some(self.now_ms);
         } else if self.host.stop_asked_ms.is_none() {
             self.calm.waits_for_life = false;

@@ -5,12 +5,14 @@
 //! see: order, holes, ends that come before their bytes.
 
 use crate::plan::Fault;
+use crate::rows::{Machine, RowId};
 use crate::violation::Violation;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::driver::{
-    CUT_RESULT_BYTES, CloseReason, Cut, Failure, LinkId, ProviderName, RegisterPath, RegistrationAttempt, StreamKey,
+    CUT_RESULT_BYTES, CloseReason, Cut, Failure, LinkId, PROVIDERS_KNOWN, ProviderName, RegisterPath,
+    RegistrationAttempt, StateKind, StreamKey,
 };
 
 /// A console that greets nobody listens at the latest when the gate opens for everything.
@@ -43,7 +45,7 @@ pub(crate) struct Console {
 /// A message that the console could not take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused {
-    place: u32,
+    pub(crate) place: u32,
     /// How often in a row.
     times: u32,
     /// The link that it closed over it.
@@ -69,7 +71,11 @@ impl Console {
 impl World {
     /// A process of the agent is new: no connection of an older one reaches it.
     pub(crate) fn forget_connections(&mut self) {
-        self.wires.clear();
+        for wire in std::mem::take(&mut self.wires) {
+            if !wire.end_noticed {
+                self.rows.disconnected(wire.row);
+            }
+        }
         self.console.table = None;
         (self.console.old_pong, self.console.last_pong) = (None, None);
     }
@@ -78,6 +84,7 @@ impl World {
     pub(crate) fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
         let life = self.host.life;
         let in_ms = 2 * self.plan.latency_ms + self.between(1, 300);
+        let mut row = None;
         let (status, retry_after_ms) = match self.meets_one_of(&Fault::REGISTRATIONS) {
             Some(Fault::RegisterHangs) => return,
             _ if self.now_ms < self.console.away_until_ms => {
@@ -94,16 +101,56 @@ impl World {
             Some(Fault::RegisterLimited) => (429, self.retry_after_ms()),
             Some(Fault::RegisterBroken) => (self.one_of(&[500, 502, 503, 408]), self.retry_after_ms()),
             Some(Fault::RegisterRedirected) => (self.one_of(&[301, 302, 308]), None),
+            _ if self.plan.production && path == RegisterPath::Designed => (404, None),
             known => {
-                if self.plan.production && path == RegisterPath::Designed {
-                    (404, None)
-                } else {
-                    self.console.knows = true;
-                    (if known == Some(Fault::RegisterKnown) { 409 } else { self.one_of(&[200, 201]) }, None)
-                }
+                row = match self.register_row(path, provider) {
+                    Ok(row) => row,
+                    Err((status, retry_after_ms)) => {
+                        return self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms, row });
+                    }
+                };
+                (if known == Some(Fault::RegisterKnown) { 409 } else { self.one_of(&[200, 201]) }, None)
             }
         };
-        self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms });
+        self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms, row });
+    }
+
+    /// Takes a registration in; the row that it is answered with, on a console that has rows, or the refusal.
+    fn register_row(
+        &mut self,
+        path: RegisterPath,
+        provider: ProviderName,
+    ) -> Result<Option<RowId>, (u16, Option<u64>)> {
+        if !self.plan.production {
+            self.console.knows = true;
+            return Ok(None);
+        }
+        if let Some(wait_ms) = self.rows.limited_ms(self.now_ms) {
+            self.fail(Violation::TooManyAttempts("registrations of one address"));
+            return Err((429, Some(wait_ms)));
+        }
+        let request = self.registration(Machine::Ours, path, provider);
+        if request.provider.is_none_or(|provider| !PROVIDERS_KNOWN.contains(&provider)) {
+            self.fail(Violation::ProviderRefused(request.provider));
+            return Err((422, None));
+        }
+        let (row, violation) = self.rows.register(&request);
+        self.tell(|| format!("{request:?} is row {row}"));
+        self.check(violation.map_or(Ok(()), Err));
+        Ok(Some(row))
+    }
+
+    /// Whether the console knows the id of a dial.
+    pub(crate) fn is_known(&self, row: Option<RowId>) -> bool {
+        if self.plan.production { self.rows.knows(row) } else { self.console.knows }
+    }
+
+    /// The console forgets our instance.
+    pub(crate) fn forget_instance(&mut self) {
+        self.console.knows = false;
+        if let Some(row) = self.dialled_row() {
+            self.rows.delete(row);
+        }
     }
 
     fn one_of(&mut self, statuses: &[u16]) -> u16 {
@@ -141,6 +188,8 @@ impl World {
         {
             self.console_closes(old, 1001, CloseReason::Replaced);
         }
+        let row = self.wire(link).and_then(|wire| wire.row);
+        self.replace_twin(row);
         self.console.goodbye = false;
         self.console.old_pong = self.console.last_pong.take();
     }
@@ -153,12 +202,13 @@ impl World {
 
     /// The upgrade is always answered 101; what is wrong is said after it.
     pub(crate) fn refuse_link(&mut self, life: u32, link: LinkId) {
-        if life != self.host.life || self.wire(link).is_none_or(|wire| !wire.console_open) {
+        if life != self.host.life {
             return;
         }
+        let Some(row) = self.wire(link).filter(|wire| wire.console_open).map(|wire| wire.row) else { return };
         if self.now_ms < self.console.key_refused_until_ms {
             self.console_closes(link, 1008, CloseReason::Authentication);
-        } else if !self.console.knows {
+        } else if !self.is_known(row) {
             self.console_closes(link, 1008, CloseReason::UnknownInstance);
         } else {
             self.send_down(link, Down::Text);
@@ -169,6 +219,8 @@ impl World {
         let Some(wire) = self.wire(link).filter(|wire| wire.console_open) else { return };
         // Until its close frame has arrived, nothing is answered.
         (wire.console_open, wire.harmed) = (false, true);
+        let row = wire.row;
+        self.rows.disconnected(row);
         self.console.table.take_if(|current| *current == link);
         self.send_down(link, Down::Close(code, reason));
     }
@@ -187,6 +239,8 @@ impl World {
         // It may have closed that socket long ago, and hears only now that it is gone.
         let Some(wire) = self.wires.iter_mut().find(|wire| wire.link == link && !wire.end_noticed) else { return };
         (wire.console_open, wire.end_noticed) = (false, true);
+        let row = wire.row;
+        self.rows.disconnected(row);
         if production {
             self.console.table = None;
         } else {
@@ -207,7 +261,13 @@ impl World {
             }
             Up::Reset => self.console_notices_end(life, link),
             _ if !listens => {}
-            Up::State(_) => self.calm.heard_ms = now_ms,
+            Up::State(kind) => {
+                self.calm.heard_ms = now_ms;
+                if kind == StateKind::Heartbeat {
+                    let row = self.wire(link).and_then(|wire| wire.row);
+                    self.rows.beat(row);
+                }
+            }
             Up::Message(place) => self.store(link, place),
             Up::Stream { life, stream, cut, bytes } => {
                 if life == self.host.life {

@@ -16,8 +16,8 @@ use draupnir_fsm::delivery::{
 };
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Clocks, Driver, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId, PING_PAYLOAD_BYTES, RELIABLE_BYTES_MAX, SESSIONS_MAX,
-    Snapshot, Step, Time,
+    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, RELIABLE_BYTES_MAX, SESSIONS_MAX, Snapshot,
+    Step, Time,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -55,7 +55,6 @@ pub(crate) struct Host {
     pending: VecDeque<Event>,
     /// Reports that were taken in since time last passed.
     pub(crate) stirred: usize,
-    pub(crate) knows_id: bool,
     pub(crate) dialling: Option<LinkId>,
     pub(crate) greeted: bool,
     pub(crate) stop_asked_ms: Option<u64>,
@@ -93,7 +92,6 @@ impl Host {
             asleep_since_ms: None,
             pending: VecDeque::new(),
             stirred: 0,
-            knows_id: false,
             dialling: None,
             greeted: false,
             stop_asked_ms: None,
@@ -150,15 +148,15 @@ fn driver(planted: Option<Planted>, seed: u64, audited: bool) -> Driver<Text> {
 
 impl World {
     /// A process starts.
-    pub(crate) fn begin_life(&mut self, remembered: bool) {
+    pub(crate) fn begin_life(&mut self) {
         self.stats.facts += self.host.facts();
+        let remembered = self.identity.is_remembered();
         let host = &mut self.host;
         let life = host.life + 1;
         let mut next = Host::absent(host.seed.wrapping_add(u64::from(life) << 32), host.keeps_steps);
         next.life = life;
         next.running = true;
         next.started_ms = self.now_ms;
-        next.knows_id = remembered;
         next.rules = Rules::new(remembered);
         next.driver = driver(self.planted, next.seed, self.plan.audited);
         let watcher = Rc::clone(&next.watcher);
@@ -175,9 +173,8 @@ impl World {
         // Numbers of links begin again; what the old process had open was closed with it.
         self.forget_connections();
         self.tell(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
-        let remembered = remembered && self.planted != Some(Planted::RegistersAtEveryStart);
         self.wake();
-        let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
+        let id = self.id_source();
         self.handle(Input::Started { id });
     }
 

@@ -7,8 +7,8 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX, SessionInput,
-    SessionKey, StreamKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX,
+    SessionInput, SessionKey, StreamKey,
 };
 
 /// What a dispatch takes in memory while it waits, in bytes.
@@ -18,8 +18,14 @@ impl World {
     pub(crate) fn take_in(&mut self, event: Event) {
         let own_ms = self.own_now().as_ms();
         match event {
-            Event::Answered { attempt, status, retry_after_ms, .. } => {
-                self.host.knows_id |= matches!(status, 200..=299 | 409);
+            Event::Answered { attempt, status, retry_after_ms, row, .. } => {
+                let is_accepted = matches!(status, 200..=299 | 409);
+                if is_accepted && self.planted == Some(Planted::RegistersWithoutWait) {
+                    return self.handle(Input::RegistrationFailed { attempt, cause: Failure::Protocol });
+                }
+                if is_accepted {
+                    self.identity.remember(row);
+                }
                 self.host.rules.answered(own_ms, status, retry_after_ms);
                 self.handle(Input::RegistrationAnswered { attempt, status, retry_after_ms });
             }
@@ -70,7 +76,7 @@ impl World {
                 self.handle(Input::ShutdownRequested);
             }
             Event::Thaws { .. }
-            | Event::Begins { .. }
+            | Event::Begins
             | Event::Prints { .. }
             | Event::Accepts { .. }
             | Event::Reaches { .. }
@@ -80,6 +86,7 @@ impl World {
             | Event::RefusesLink { .. }
             | Event::Works
             | Event::InjectFault
+            | Event::TwinComes
             | Event::Calms
             | Event::Probes => {}
         }
@@ -122,7 +129,8 @@ impl World {
         match frame {
             Down::Close(code, reason) => {
                 self.tell(|| format!("link {link}: the console closes it with {code} ({reason:?})"));
-                self.host.rules.closed_by_console(own_ms, link, code, reason);
+                let checked = self.host.rules.closed_by_console(own_ms, link, code, reason);
+                self.check(checked);
                 self.console.refused.take_if(|refused| refused.link != link);
                 let blames = matches!(code, 1003 | 1007 | 1009);
                 let code = if blames && self.planted == Some(Planted::ResendsPoison) { 1011 } else { code };

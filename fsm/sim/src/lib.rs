@@ -9,7 +9,7 @@
 //! | [`plan`] | what a seed makes of the world; the list of faults |
 //! | `world` | time, and who hears of what |
 //! | `host`, `inputs`, `actions`, `doors` | the process around the driver |
-//! | `network`, `wire`, `console` | what is on the other side |
+//! | `network`, `wire`, `console`, `rows`, `identity` | what is on the other side |
 //! | `work`, `storm`, `calm` | what is asked, what goes wrong, what must hold after it |
 //! | [`violation`], `rules`, `watcher`, `messages` | the checks |
 //! | [`run`], [`batch`] | one seed, and many |
@@ -28,12 +28,14 @@ mod doors;
 pub mod failure;
 pub mod fleet;
 mod host;
+mod identity;
 mod inputs;
 mod messages;
 mod network;
 pub mod panics;
 pub mod plan;
 pub mod planted;
+mod rows;
 mod rules;
 pub mod run;
 mod storm;

@@ -58,13 +58,15 @@ impl World {
         let bytes_per_ms = if self.storm { self.plan.bytes_per_ms } else { CALM_BYTES_PER_MS };
         let stalled = |wire: &Wire| wire.stall.is_some() || wire.broken;
         self.wires.retain(|wire| wire.agent_open || wire.console_open || stalled(wire) && !wire.end_noticed);
+        let row = self.dialled_row();
         let mut wire = Wire::new(link, latency_ms, bytes_per_ms, self.now_ms);
+        wire.row = row;
         self.greeting_of(&mut wire);
         let (greets_ms, listens_ms) = (wire.greets_ms, wire.listens_ms);
         self.wires.push(wire);
         self.note_in(latency_ms, Event::Opened { life, link });
         self.console_accepts(link);
-        let refused = self.now_ms < self.console.key_refused_until_ms || !self.console.knows;
+        let refused = self.now_ms < self.console.key_refused_until_ms || !self.is_known(row);
         if refused {
             return self.note_at(listens_ms, Event::RefusesLink { life, link });
         }

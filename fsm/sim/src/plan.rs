@@ -121,11 +121,15 @@ pub enum Fault {
     AuditFails,
     /// Nothing is heard of an audit line.
     AuditHangs,
+    /// A container is recreated without its state directory, under another host name.
+    Recreated,
+    /// Another machine of the same host name runs an agent.
+    Twin,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 58] = [
         Self::DialRefused,
         Self::DialUnresolved,
         Self::DialProxy,
@@ -182,6 +186,8 @@ impl Fault {
         Self::AuditSlow,
         Self::AuditFails,
         Self::AuditHangs,
+        Self::Recreated,
+        Self::Twin,
     ];
 
     /// What a dial may meet.
@@ -212,7 +218,7 @@ impl Fault {
     ];
 
     /// What strikes by itself, at a moment of the storm.
-    pub(crate) const INJECTED: [Self; 19] = [
+    pub(crate) const INJECTED: [Self; 21] = [
         Self::Reset,
         Self::Eof,
         Self::Garbage,
@@ -232,6 +238,8 @@ impl Fault {
         Self::ClockStep,
         Self::Shutdown,
         Self::Crash,
+        Self::Recreated,
+        Self::Twin,
     ];
 }
 
@@ -267,6 +275,38 @@ impl Faults {
     }
 }
 
+/// What stands in `SINDRI_INSTANCE_ID`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceId {
+    /// Nothing: the host name takes its place.
+    Unset,
+    /// A name that the operator chose.
+    Named,
+    /// The id of the row that Mimir made when it deployed the instance.
+    Deployed,
+    /// The same, while that row is in ERROR.
+    DeployedInError,
+    /// The same, after that row was deleted.
+    DeployedAndDeleted,
+}
+
+impl InstanceId {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Unset, Self::Named, Self::Deployed, Self::DeployedInError, Self::DeployedAndDeleted];
+
+    /// Whether Mimir has a row of that id.
+    pub(crate) const fn is_deployed(self) -> bool {
+        match self {
+            Self::Deployed | Self::DeployedInError => true,
+            Self::Unset | Self::Named | Self::DeployedAndDeleted => false,
+        }
+    }
+}
+
+/// What `SINDRI_PROVIDER` may be: names that Mimir knows, and others.
+pub const PROVIDERS: [Option<&str>; 6] = [Some("fly"), Some("k8s"), Some("docker"), Some("ssh"), Some("hetzner"), None];
+
 /// One world, as its seed has it.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -284,11 +324,15 @@ pub struct Plan {
     pub latency_ms: u64,
     /// What the network takes in a millisecond.
     pub bytes_per_ms: u64,
-    /// The agent knows its id when it starts.
+    /// The agent knows an id when it starts, from an earlier life.
     pub remembered: bool,
     /// The console serves the second path only, greets, and loses the routing of a socket that broke (CONSOLE.md, "The
     /// WebSocket").
     pub production: bool,
+    /// What the operator, or Mimir, configured as the instance's id.
+    pub instance_id: InstanceId,
+    /// What the operator configured as its provider.
+    pub provider: Option<&'static str>,
     /// Something is dispatched within this, each time again.
     pub work_ms: u64,
     /// At the end the agent is told to stop, and the way out is checked.
@@ -329,6 +373,8 @@ impl Plan {
             work_ms: [4_000, 20_000, 60_000][pick(&mut random, 3)],
             drains: random.between(0, 3) == 0,
             audited: random.between(0, 3) == 0,
+            instance_id: InstanceId::ALL[pick(&mut random, InstanceId::ALL.len())],
+            provider: PROVIDERS[pick(&mut random, PROVIDERS.len())],
             script: Vec::new(),
         }
     }

@@ -64,13 +64,23 @@ pub enum Planted {
     TellsOneGap,
     /// A result that the console cannot take is resent for ever: the close codes are not heeded.
     ResendsPoison,
+    /// It registers although the id that it is configured with is the console's own.
+    RegistersDeployedIds,
+    /// It registers under its host name, whatever id is configured.
+    RegistersHostNames,
+    /// It does not report that another agent has its id.
+    HidesSharedId,
+    /// The production console is sent the provider as it is configured.
+    SendsConfiguredProvider,
+    /// It takes a registration that the console accepted for a failure, and registers again at once.
+    RegistersWithoutWait,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 34] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -99,6 +109,11 @@ impl Planted {
         Self::SkipsOnReattach,
         Self::TellsOneGap,
         Self::ResendsPoison,
+        Self::RegistersDeployedIds,
+        Self::RegistersHostNames,
+        Self::HidesSharedId,
+        Self::SendsConfiguredProvider,
+        Self::RegistersWithoutWait,
         Self::Panics,
     ];
 
@@ -124,6 +139,7 @@ impl Planted {
             Some(Self::NeverResyncs) => policy.resync_ms = NEVER_MS,
             Some(Self::DialWithoutDeadline) => policy.dial_ms = NEVER_MS,
             Some(Self::DoesNotWait) => policy.retry_after_max_ms = 1_000,
+            Some(Self::RegistersWithoutWait) => policy.retry_cap_ms = 0,
             Some(_) | None => {}
         }
         policy

@@ -41,6 +41,12 @@ pub(crate) struct Rules {
     pub(crate) drains_since_ms: Option<u64>,
     /// Links in a row that ended with a code that blames a message.
     pub(crate) blamed_links: u32,
+    /// When another connection last took the place of this one.
+    replaced_ms: Option<u64>,
+    /// That happened twice within the policy's window, so that two agents share the id.
+    is_shared: bool,
+    /// It was reported.
+    pub(crate) reported_shared: bool,
 }
 
 impl Rules {
@@ -66,6 +72,9 @@ impl Rules {
             jumped_ms: 0,
             drains_since_ms: None,
             blamed_links: 0,
+            replaced_ms: None,
+            is_shared: false,
+            reported_shared: false,
         }
     }
 
@@ -142,9 +151,15 @@ impl Rules {
         self.greeted = true;
     }
 
-    pub(crate) fn closed_by_console(&mut self, now_ms: u64, link: LinkId, code: u16, reason: CloseReason) {
+    pub(crate) fn closed_by_console(
+        &mut self,
+        now_ms: u64,
+        link: LinkId,
+        code: u16,
+        reason: CloseReason,
+    ) -> Result<(), Violation> {
         if self.live != Some(link) {
-            return;
+            return Ok(());
         }
         self.ended(now_ms);
         let forgets_ms = self.policy.resync_ms;
@@ -156,9 +171,19 @@ impl Rules {
                 let wait_ms = doubled(self.policy.replaced_base_ms, self.replacements, self.policy.slow_cap_ms);
                 self.replacements += 1;
                 self.not_before = Some((now_ms + wait_ms, "replaced"));
+                return self.replaced(now_ms);
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Another connection took this one's place: the second time within the window it is reported at once.
+    fn replaced(&mut self, now_ms: u64) -> Result<(), Violation> {
+        let is_silent = self.is_shared && !self.reported_shared && self.drains_since_ms.is_none();
+        let last_ms = self.replaced_ms.replace(now_ms);
+        self.is_shared |= last_ms.is_some_and(|last_ms| now_ms - last_ms <= self.policy.replaced_window_ms);
+        if is_silent { Err(Violation::SharedSilently) } else { Ok(()) }
     }
 
     /// The link broke, or the agent dropped it.
@@ -221,6 +246,7 @@ impl Rules {
         }
         if ready_ms >= self.policy.replaced_reset_ms {
             self.replacements = 0;
+            (self.replaced_ms, self.is_shared, self.reported_shared) = (None, false, false);
         }
     }
 

@@ -65,13 +65,20 @@ impl World {
             }
             Fault::Shutdown => self.shut_down(),
             Fault::Crash => self.crash(),
+            Fault::Recreated => {
+                if self.host.running {
+                    self.crash();
+                    self.recreate();
+                }
+            }
+            Fault::Twin => self.twin_comes(),
             Fault::KeyRefused => {
                 self.console.key_refused_until_ms = self.now_ms + self.between(1_000, 120_000);
                 self.tell(|| "the key is refused for a while".to_owned());
                 self.apply_to_link(fault);
             }
             Fault::Forgotten => {
-                self.console.knows = false;
+                self.forget_instance();
                 self.tell(|| "the console forgets the instance".to_owned());
                 self.apply_to_link(fault);
             }
@@ -174,8 +181,7 @@ impl World {
             self.tell(|| "SIGKILL".to_owned());
             self.process_gone();
             let in_ms = self.between(3_000, 10_000);
-            let remembered = self.host.knows_id;
-            self.note_in(in_ms, Event::Begins { remembered });
+            self.note_in(in_ms, Event::Begins);
         }
     }
 

@@ -41,6 +41,18 @@ pub enum Violation {
     TooManyAttempts(&'static str),
     /// A registration although the console had given an id and not taken it back.
     NeedlessRegistration,
+    /// A registration overwrote the fields of a row that Mimir had made.
+    RowDamaged,
+    /// A registration made a second row beside one in ERROR that the agent could have gone on with.
+    RowDoubled,
+    /// A registration made another row although the agent's own was in use.
+    GhostRow,
+    /// Two machines of which each has an id of its own share a row.
+    RowShared,
+    /// Another connection took this one's place again and again, and no error was reported.
+    SharedSilently,
+    /// The console does not know the provider, by the name that it was sent.
+    ProviderRefused(Option<&'static str>),
     /// An attempt sooner than the console had asked, or than its row of the policy permits.
     TooSoon(&'static str),
     /// A dial while the world still has an open socket of ours.

@@ -3,6 +3,7 @@
 //! It does not know what the frames mean, and loses or reorders none within a link, because TCP does not: what a break
 //! loses is always the end of a direction. Times are milliseconds of the world, sizes bytes on the wire.
 
+use crate::rows::RowId;
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::driver::{CloseReason, Cut, LinkId, Loss, StateKind, StreamKey};
 use std::collections::VecDeque;
@@ -64,6 +65,8 @@ const PROBE_WAY_MS_MAX: u64 = 3_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Wire {
     pub(crate) link: LinkId,
+    /// The row whose id the agent sent.
+    pub(crate) row: Option<RowId>,
     pub(crate) latency_ms: u64,
     pub(crate) bytes_per_ms: u64,
     pub(crate) up: VecDeque<(u64, Up)>,
@@ -103,6 +106,7 @@ impl Wire {
     pub(crate) fn new(link: LinkId, latency_ms: u64, bytes_per_ms: u64, now_ms: u64) -> Self {
         Self {
             link,
+            row: None,
             latency_ms,
             bytes_per_ms,
             up: VecDeque::new(),

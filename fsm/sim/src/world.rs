@@ -8,10 +8,12 @@ use crate::agenda::Agenda;
 use crate::calm::Calm;
 use crate::console::Console;
 use crate::host::Host;
+use crate::identity::Identity;
 use crate::messages::Messages;
 use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
 use crate::planted::Planted;
+use crate::rows::{RowId, Rows};
 use crate::violation::Violation;
 use crate::wire::Wire;
 use crate::work::Subject;
@@ -31,7 +33,7 @@ const WORLD_MS_MAX: u64 = 172_800_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     // What the process hears.
-    Answered { life: u32, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64> },
+    Answered { life: u32, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64>, row: Option<RowId> },
     RegistrationFailed { life: u32, attempt: RegistrationAttempt, cause: Failure },
     Opened { life: u32, link: LinkId },
     DialFailed { life: u32, link: LinkId, cause: Failure, retry_after_ms: Option<u64> },
@@ -49,7 +51,7 @@ pub(crate) enum Event {
     Stop,
     // What happens to the process.
     Thaws { life: u32 },
-    Begins { remembered: bool },
+    Begins,
     // What happens elsewhere.
     Prints { life: u32, stream: StreamKey },
     Accepts { life: u32, link: LinkId },
@@ -60,6 +62,7 @@ pub(crate) enum Event {
     RefusesLink { life: u32, link: LinkId },
     Works,
     InjectFault,
+    TwinComes,
     Calms,
     Probes,
 }
@@ -101,7 +104,9 @@ pub(crate) struct World {
     pub(crate) agenda: Agenda<Event>,
     pub(crate) storm: bool,
     pub(crate) host: Host,
+    pub(crate) identity: Identity,
     pub(crate) console: Console,
+    pub(crate) rows: Rows,
     pub(crate) wires: Vec<Wire>,
     pub(crate) work: Work,
     pub(crate) messages: Messages,
@@ -115,8 +120,11 @@ impl World {
     pub(crate) fn new(plan: Plan, planted: Option<Planted>, tells: bool) -> Self {
         let mut random = Random::new(plan.seed);
         let host = Host::absent(random.next_u64(), tells);
+        let rows = Rows::new(&plan);
         Self {
-            console: Console::new(plan.remembered),
+            identity: Identity::new(&plan, rows.own()),
+            console: Console::new(plan.remembered || plan.instance_id.is_deployed()),
+            rows,
             calm: Calm::default(),
             planted,
             random,
@@ -137,7 +145,7 @@ impl World {
 
     /// Lives until all is checked, or something is broken.
     pub(crate) fn run(&mut self) {
-        self.begin_life(self.plan.remembered);
+        self.begin_life();
         self.note_in(self.plan.storm_ms, Event::Calms);
         self.next_fault();
         self.next_work();
@@ -210,9 +218,9 @@ impl World {
             }
             Event::Stop => self.hand(event),
             Event::Thaws { life } => self.thaw(life),
-            Event::Begins { remembered } => {
+            Event::Begins => {
                 if !self.host.running {
-                    self.begin_life(remembered);
+                    self.begin_life();
                 }
             }
             Event::Prints { life, stream } => {
@@ -228,6 +236,7 @@ impl World {
             Event::RefusesLink { life, link } => self.refuse_link(life, link),
             Event::Works => self.do_work(),
             Event::InjectFault => self.inject_fault(),
+            Event::TwinComes => self.twin_comes(),
             Event::Calms if self.storm => self.become_calm(),
             Event::Calms => {}
             Event::Probes => self.probe(),

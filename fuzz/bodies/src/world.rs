@@ -59,6 +59,8 @@ fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
         drains: flags & 4 != 0,
         audited: flags & 8 != 0,
         script: script.iter().copied().take(SCRIPT_BYTES_MAX).collect(),
+        // What is configured as id and provider.
+        ..Plan::of(u64::from(seed))
     }
 }
 
