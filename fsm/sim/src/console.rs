@@ -18,9 +18,9 @@ use draupnir_fsm::driver::{
 /// A console that greets nobody listens at the latest when the gate opens for everything.
 const LISTENS_MS_MAX: u64 = 4_900;
 
-/// How often in a row the console may see a message that it cannot take. Three links for one before it that waits for
-/// its Pong, three until it is cut and three until it is dropped; and as many for one that comes between.
-const REFUSALS_MAX: u32 = 12;
+/// How often in a row the console may see a message that it cannot take: on one link what went before it seems to be to
+/// blame, on three it is until it is cut, and on three until it is dropped.
+const REFUSALS_MAX: u32 = 7;
 
 /// What the console knows.
 #[derive(Clone, Debug)]
@@ -307,8 +307,6 @@ impl World {
         if skips && wire.up.iter().any(|(_, frame)| matches!(frame, Up::Ping(_))) {
             // With a long way on top of it, that is too late for a probe.
             wire.harmed |= wire.latency_ms > 400;
-            // Nor can the agent know which of several messages the link ends over, as long as that goes on.
-            self.console.refused = None;
             return;
         }
         if self.meets(Fault::PongsOfOldLinks)

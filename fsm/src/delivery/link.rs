@@ -59,6 +59,8 @@ pub(super) struct Link<M> {
     pub(super) keep_alive_wanted: bool,
     /// What was sent and is not acknowledged, in the order in which it was.
     pub(super) flights: VecDeque<Flight>,
+    /// How many of them are reliable messages.
+    pub(super) messages_in_flight: usize,
     pub(super) frames_sent: u64,
     pub(super) frames_acked: u64,
     /// Frames sent when the newest Ping was.
@@ -92,6 +94,7 @@ impl<M> Link<M> {
             state: [const { None }; STATE_KINDS],
             keep_alive_wanted: false,
             flights: VecDeque::new(),
+            messages_in_flight: 0,
             frames_sent: 0,
             frames_acked: 0,
             frames_marked: 0,
@@ -267,6 +270,7 @@ impl<M> Delivery<M> {
             return None;
         }
         let flight = link.flights.pop_front()?;
+        link.messages_in_flight -= usize::from(matches!(flight, Flight::Message(_)));
         link.frames_acked += 1;
         Some(flight)
     }

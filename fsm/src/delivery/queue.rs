@@ -246,9 +246,12 @@ impl<M> Queue<M> {
         }
     }
 
-    /// The console has read a message: it need not be kept.
+    /// The console has read a message: it need not be kept. When it has read all of them, none of them is to blame.
     pub(super) fn acknowledged(&mut self, number: u64) {
         self.remove(number);
+        if self.messages.is_empty() {
+            self.clear_suspect();
+        }
     }
 
     /// A link ended in a way that blames what was sent on it; `first` is what of that was sent first and is

@@ -117,6 +117,7 @@ impl<M> Link<M> {
             *last_encoded += encoded;
             return;
         }
+        self.messages_in_flight += usize::from(matches!(flight, Flight::Message(_)));
         self.flights.push_back(flight);
         self.frames_sent += 1;
     }
@@ -175,8 +176,7 @@ impl<M> Delivery<M> {
             Choice::Reliable(number) => {
                 let size = self.queue.size(number);
                 link.sent(self.now, Flight::Message(number), size);
-                // After a link that ended over a message each is marked by itself, so that the next such end blames the
-                // right one: what went before it is acknowledged by then.
+                // Each waits for its own Pong.
                 link.marker_wanted |= self.queue.has_suspect();
                 let body = self.queue.send(number)?;
                 Some(Next::Reliable { number, body })
@@ -249,15 +249,25 @@ impl<M> Delivery<M> {
         {
             return Some(choice);
         }
-        let streams = &self.streams;
-        if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
-            return Some(Choice::Reliable(number));
+        if self.may_send_message() {
+            let streams = &self.streams;
+            if let Some(number) = self.queue.first_ready(|stream, end| is_sent(streams, stream, end)) {
+                return Some(Choice::Reliable(number));
+            }
         }
         self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk)).or_else(|| {
             let link = self.link.as_ref()?;
             let asked = self.draining && link.unmarked_since.is_some() && link.pings.room_for_marker();
             asked.then_some(Choice::Ping(Purpose::Marker))
         })
+    }
+
+    /// After a link that ended over a message the next one waits until the last is acknowledged, so that another such
+    /// end blames the right one. A marker behind each is not enough: the console may answer only the newest Ping (RFC
+    /// 6455, section 5.5.3), or close before it has sent a Pong. A drain has no time for that.
+    fn may_send_message(&self) -> bool {
+        let is_alone = self.link.as_ref().is_none_or(|link| link.messages_in_flight == 0);
+        is_alone || self.draining || !self.queue.has_suspect()
     }
 
     /// The stream of a class whose turn it is, and what to cut from it.

@@ -116,9 +116,11 @@ fn result_that_ended_three_links_is_cut_then_dropped() {
     let number = bench.ledger.push(message, "long").expect("room").number;
     bench.push(Kind::Event, "event");
     let end = LinkEnd::Closed { code: 1009 };
-    for expected in [None, None, Some(Poison::CutResult { number })] {
+    let both = vec![Sent::Message("long"), Sent::Message("event")];
+    let alone = vec![Sent::Message("long")];
+    for (sent, expected) in [(both, None), (alone.clone(), None), (alone, Some(Poison::CutResult { number }))] {
         bench.connect();
-        assert_eq!(bench.drain(), [Sent::Message("long"), Sent::Message("event")]);
+        assert_eq!(bench.drain(), sent);
         assert_eq!(bench.ledger.link_closed(bench.now, end), expected);
     }
     bench.connect();
@@ -240,31 +242,77 @@ fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
     assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 1, closed: 0, events: 0 }));
 }
 
+/// A console that cannot take "culprit" and answers the newest Ping alone of what has arrived, reads all that the ledger
+/// has to send; true where it closes.
+fn reads_until_culprit(bench: &mut Bench) -> bool {
+    loop {
+        let sent: Vec<Sent> = std::iter::from_fn(|| bench.next()).collect();
+        if sent.contains(&Sent::Message("culprit")) {
+            return true;
+        }
+        let pings = sent.iter().rev().filter_map(|sent| match sent {
+            Sent::Ping(_, payload) => Some(*payload),
+            _ => None,
+        });
+        let Some(newest) = pings.into_iter().next() else { return false };
+        assert!(bench.pong(&newest).is_some());
+    }
+}
+
 #[test]
-fn each_message_is_marked_after_a_link_ended_over_one() {
+fn console_that_answers_only_newest_ping_rejects_culprit() {
     let mut bench = Bench::offline();
-    bench.push(Kind::Event, "harmless");
+    for _ in 0..3 {
+        bench.push(Kind::Event, "harmless");
+    }
     let culprit = bench.push(Kind::Event, "culprit");
+    bench.push(Kind::Event, "harmless");
+    // On the first link the one that went first seems to be to blame.
+    for expected in [None, None, None, Some(Poison::Dropped { number: culprit, kind: Kind::Event })] {
+        bench.connect();
+        assert!(reads_until_culprit(&mut bench));
+        assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1007 }), expected);
+    }
+    bench.connect();
+    assert!(!reads_until_culprit(&mut bench));
+    let settled = bench.drain();
+    bench.acknowledge_all();
+    assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 0, closed: 0, events: 1 }), "{settled:?}");
+}
+
+#[test]
+fn suspect_makes_messages_wait_for_each_others_pong() {
+    let mut bench = Bench::offline();
+    for body in ["one", "two"] {
+        bench.push(Kind::Event, body);
+    }
+    bench.connect();
+    assert_eq!(bench.drain(), [Sent::Message("one"), Sent::Message("two")], "nothing is suspected");
+    assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1009 }), None);
+    bench.connect();
+    assert_eq!(bench.drain(), [Sent::Message("one")]);
+    bench.acknowledge_all();
+    assert_eq!(bench.drain(), [Sent::Message("two")]);
+    bench.acknowledge_all();
+    // The console has read all of them.
+    for body in ["three", "four"] {
+        bench.push(Kind::Event, body);
+    }
+    assert_eq!(bench.drain(), [Sent::Message("three"), Sent::Message("four")]);
+}
+
+#[test]
+fn suspect_holds_up_no_drain() {
+    let mut bench = Bench::offline();
+    for body in ["one", "two"] {
+        bench.push(Kind::Event, body);
+    }
     bench.connect();
     bench.drain();
-    // The console read neither Ping nor message behind the culprit: the harmless one seems to blame.
-    let end = LinkEnd::Closed { code: 1007 };
-    assert_eq!(bench.ledger.link_closed(bench.now, end), None);
-    for expected in [None, None, Some(Poison::Dropped { number: culprit, kind: Kind::Event })] {
-        bench.connect();
-        let mut last_ping = None;
-        loop {
-            match bench.next().expect("the culprit at least") {
-                Sent::Ping(_, payload) => last_ping = Some(payload),
-                Sent::Message("culprit") => break,
-                _ => {}
-            }
-        }
-        if let Some(payload) = last_ping {
-            assert!(bench.pong(&payload).is_some());
-        }
-        assert_eq!(bench.ledger.link_closed(bench.now, end), expected);
-    }
+    assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1009 }), None);
+    bench.connect();
+    bench.ledger.begin_drain();
+    assert_eq!(bench.drain(), [Sent::Message("one"), Sent::Message("two")]);
 }
 
 #[test]
@@ -276,8 +324,8 @@ fn message_sent_first_is_blamed_not_the_older_one() {
     for expected in [None, None, Some(Poison::Dropped { number, kind: Kind::Event })] {
         bench.connect();
         let sent = bench.drain();
-        let place = |body| sent.iter().position(|sent| *sent == Sent::Message(body));
-        assert!(place("first") < place("waits for its output"), "{sent:?}");
+        let first = sent.iter().find(|sent| matches!(sent, Sent::Message(_)));
+        assert_eq!(first, Some(&Sent::Message("first")), "{sent:?}");
         assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1003 }), expected);
     }
 }
