@@ -331,6 +331,10 @@ impl World {
     /// The console cannot take a message, and closes the link over it.
     fn refuse_message(&mut self, link: LinkId, place: u32, code: u16) {
         self.tell(|| format!("link {link}: the console cannot take message {place}"));
+        if self.host.rules.live != Some(link) {
+            // The agent gave the link up, and will not hear of it.
+            return self.console_closes(link, code, CloseReason::Other);
+        }
         let times =
             self.console.refused.filter(|refused| refused.place == place).map_or(1, |refused| refused.times + 1);
         self.console.refused = Some(Refused { place, times, link });
