@@ -51,6 +51,10 @@ impl World {
                 if self.calm.steady_since_ms.is_some() && reason == CloseText::Resync {
                     self.calm.resyncs += 1;
                 }
+                if self.storm && reason == CloseText::Resync {
+                    let open = self.work.shells.values().filter(|shell| shell.stage == Stage::Open).count();
+                    self.stats.sessions_ended += open as u64;
+                }
                 if self.planted != Some(Planted::LeavesWithoutGoodbye) {
                     self.transmit(link, &[(Up::Close(code), 20)], 0);
                 }

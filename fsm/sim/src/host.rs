@@ -5,6 +5,7 @@
 
 use crate::doors::Doors;
 use crate::doors::Text;
+use crate::plan::Plan;
 use crate::planted::Planted;
 use crate::rules::Rules;
 use crate::violation::Violation;
@@ -16,8 +17,8 @@ use draupnir_fsm::delivery::{
 };
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, RELIABLE_BYTES_MAX, SESSIONS_MAX, Snapshot,
-    Step, Time,
+    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, SESSIONS_MAX,
+    Snapshot, Step, Time,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -79,7 +80,7 @@ impl Host {
     /// No process yet.
     pub(crate) fn absent(seed: u64, keeps_steps: bool) -> Self {
         Self {
-            driver: driver(None, seed, false),
+            driver: Driver::new(Policy::default(), SCHEDULE, seed, false, Rc::new(Budget::new())),
             watcher: Rc::default(),
             rules: Rules::new(true),
             life: 0,
@@ -142,8 +143,9 @@ impl Host {
 }
 
 /// The driver of a new life.
-fn driver(planted: Option<Planted>, seed: u64, audited: bool) -> Driver<Text> {
-    Driver::new(Planted::policy(planted), SCHEDULE, seed, audited, Rc::new(Budget::new()))
+fn driver(planted: Option<Planted>, seed: u64, plan: &Plan) -> Driver<Text> {
+    let policy = Policy { resync_wait_max_ms: plan.resync_wait_max_ms, ..Planted::policy(planted) };
+    Driver::new(policy, SCHEDULE, seed, plan.audited, Rc::new(Budget::new()))
 }
 
 impl World {
@@ -158,7 +160,7 @@ impl World {
         next.running = true;
         next.started_ms = self.now_ms;
         next.rules = Rules::new(remembered);
-        next.driver = driver(self.planted, next.seed, self.plan.audited);
+        next.driver = driver(self.planted, next.seed, &self.plan);
         let watcher = Rc::clone(&next.watcher);
         next.driver.observe_machine(Box::new(move |now, fact, orders, seen| {
             watcher.borrow_mut().see(now, fact, orders, seen);

@@ -1,6 +1,6 @@
 //! What the process hears: each event becomes inputs of the driver, as the agent makes them of its reports.
 
-use crate::plan::Fault;
+use crate::plan::{Fault, Terminals};
 use crate::planted::Planted;
 use crate::violation::Violation;
 use crate::wire::Down;
@@ -142,6 +142,7 @@ impl World {
                 // A socket that breaks while it closes is gone like any other: nothing shows that it was not answered.
                 self.console.lost_routing_unseen |= !live;
                 self.host.rules.broke(own_ms, link);
+                self.stats.unclean_losses += u64::from(live && self.storm);
                 self.console.refused = None;
                 self.handle(Input::LinkLost { link, cause });
                 self.socket_ends(link);
@@ -241,7 +242,11 @@ impl World {
         if let Some(code) = ends_with {
             self.end_session_in(session, 1, code);
         } else if self.work.terminals.get(terminal as usize).is_some_and(|terminal| terminal.exits) {
-            let in_ms = self.between(1_000, 60_000);
+            let open_ms_max = match self.plan.terminals {
+                Terminals::Few => 60_000,
+                Terminals::OneAtATime { open_ms_max } => open_ms_max,
+            };
+            let in_ms = self.between(1_000, open_ms_max);
             self.end_session_in(session, in_ms, 0);
         }
     }

@@ -16,6 +16,7 @@
 //! | [`panics`] | a panic, as a violation like any other |
 //! | [`failure`] | the story and the scenario of a seed that fails |
 //! | [`fleet`] | many machines and one console: how all come back |
+//! | [`resync`] | what a resync costs |
 //! | [`planted`] | deliberate faults, to test the checks |
 //! | [`tap`] | what the driver asks the host to encode, for an observer |
 
@@ -35,6 +36,7 @@ mod network;
 pub mod panics;
 pub mod plan;
 pub mod planted;
+pub mod resync;
 mod rows;
 mod rules;
 pub mod run;

@@ -7,6 +7,7 @@ mod fleet_command;
 use draupnir_sim::batch::{Progress, run_all};
 use draupnir_sim::failure;
 use draupnir_sim::planted::Planted;
+use draupnir_sim::resync;
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT
        draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
                           [--out FOLDER] [--check]
                                                                 how fleets come back, with plots; are the bounds held
+       draupnir-sim resync [--seeds N]                          what a resync costs each way, as a table
 
   --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
   --from S    the first of them (0)         --quiet    only the last line, and what fails
@@ -25,6 +27,9 @@ usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT
 
 /// Where the scenarios of failing seeds are put.
 const FAILURES_FOLDER: &str = "target/seeds";
+
+/// Hours that are observed for each line of the table of resyncs.
+const RESYNC_SEEDS: u64 = 300;
 
 /// A run ends early when so many seeds have failed: they are likely to fail alike.
 const FAILURES_MAX: usize = 10;
@@ -45,11 +50,26 @@ fn main() -> ExitCode {
         arguments.remove(0);
         return fleet_command::run(&arguments).unwrap_or_else(misused);
     }
+    if arguments.first().is_some_and(|first| first == "resync") {
+        return measure_resync(&arguments).unwrap_or_else(misused);
+    }
     match parse(&arguments) {
         Some(Options { one: Some(seed), planted, .. }) => tell_one(seed, planted),
         Some(options) => run_seeds(&options),
         None => misused(),
     }
+}
+
+/// What a resync costs, as a table.
+fn measure_resync(arguments: &[String]) -> Option<ExitCode> {
+    let seeds = match arguments {
+        [_] => RESYNC_SEEDS,
+        [_, flag, seeds] if flag == "--seeds" => seeds.parse().ok()?,
+        _ => return None,
+    };
+    println!("{}", resync::HEADINGS);
+    resync::measure(seeds).iter().for_each(|cost| println!("{cost}"));
+    Some(ExitCode::SUCCESS)
 }
 
 fn misused() -> ExitCode {

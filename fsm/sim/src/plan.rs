@@ -3,6 +3,7 @@
 //! It applies nothing. Each seed switches some faults off entirely (a swarm), because faults hide each other: a link
 //! that is reset every ten seconds never lives long enough for a stall to be noticed. All durations are milliseconds.
 
+use draupnir_fsm::limits::Policy;
 use draupnir_fsm::random::Random;
 
 /// What may go wrong, one line each that says what happens.
@@ -307,6 +308,18 @@ impl InstanceId {
 /// What `SINDRI_PROVIDER` may be: names that Mimir knows, and others.
 pub const PROVIDERS: [Option<&str>; 6] = [Some("fly"), Some("k8s"), Some("docker"), Some("ssh"), Some("hetzner"), None];
 
+/// Which terminals the users of a world open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminals {
+    /// Three in all, of which some exit within a minute.
+    Few,
+    /// One after the other.
+    OneAtATime {
+        /// How long each is open at the most, in milliseconds.
+        open_ms_max: u64,
+    },
+}
+
 /// One world, as its seed has it.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -339,6 +352,10 @@ pub struct Plan {
     pub drains: bool,
     /// Nothing is opened or started before its audit line is written.
     pub audited: bool,
+    /// Which terminals there are.
+    pub terminals: Terminals,
+    /// How long a resync waits for terminals at the most.
+    pub resync_wait_max_ms: u64,
     /// What goes wrong when, in place of the generator: the storm takes its decisions from here, and is over when none
     /// are left. Empty in a world of a seed.
     pub script: Vec<u8>,
@@ -375,6 +392,8 @@ impl Plan {
             audited: random.between(0, 3) == 0,
             instance_id: InstanceId::ALL[pick(&mut random, InstanceId::ALL.len())],
             provider: PROVIDERS[pick(&mut random, PROVIDERS.len())],
+            terminals: Terminals::Few,
+            resync_wait_max_ms: Policy::default().resync_wait_max_ms,
             script: Vec::new(),
         }
     }

@@ -4,7 +4,7 @@
 //! a network and a console mend by themselves; a dead link stays dead.
 
 use crate::network::CALM_BYTES_PER_MS;
-use crate::plan::Fault;
+use crate::plan::{Fault, Terminals};
 use crate::wire::Down;
 use crate::work::{Dispatch, Poison, Terminal};
 use crate::world::{Event, World};
@@ -227,7 +227,10 @@ impl World {
             return;
         }
         self.next_work();
-        let Some(link) = self.routed() else { return };
+        let Some(link) = self.routed() else {
+            self.stats.requests_lost += u64::from(self.host.rules.live.is_some() && self.console.table.is_none());
+            return;
+        };
         let terminals = self.work.terminals.len();
         match self.between(0, 9) {
             0..=3 => {
@@ -243,8 +246,8 @@ impl World {
                 let again = self.plan.faults.has(Fault::RepeatedDispatch);
                 self.send_down(link, if again { Down::Dispatch(place) } else { Down::Cancel(place) });
             }
-            5 if terminals < TERMINALS_MAX => {
-                let exits = self.chance(50);
+            5 if self.may_open_terminal() => {
+                let exits = self.chance(50) || self.plan.terminals != Terminals::Few;
                 self.open_terminal(link, Terminal { exits, crowded: false });
             }
             6 | 7 if terminals > 0 => {
@@ -266,6 +269,13 @@ impl World {
             }
             9 if self.meets(Fault::Crowd) => self.send_crowd(link),
             _ => self.send_down(link, Down::Text),
+        }
+    }
+
+    fn may_open_terminal(&self) -> bool {
+        match self.plan.terminals {
+            Terminals::Few => self.work.terminals.len() < TERMINALS_MAX,
+            Terminals::OneAtATime { .. } => self.work.live_shells() == 0,
         }
     }
 

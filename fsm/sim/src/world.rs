@@ -80,6 +80,12 @@ pub struct Stats {
     pub facts: u64,
     /// Reliable messages that reached the console.
     pub messages: u64,
+    /// Links that were lost in the storm without a close frame.
+    pub unclean_losses: u64,
+    /// Terminals that were open when the agent ended a link of the storm to cure the console.
+    pub sessions_ended: u64,
+    /// What users asked in the storm while the console did not reach the agent though its link was up.
+    pub requests_lost: u64,
 }
 
 impl Stats {
@@ -90,6 +96,9 @@ impl Stats {
         self.ms += other.ms;
         self.facts += other.facts;
         self.messages += other.messages;
+        self.unclean_losses += other.unclean_losses;
+        self.sessions_ended += other.sessions_ended;
+        self.requests_lost += other.requests_lost;
     }
 }
 
