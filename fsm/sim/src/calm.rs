@@ -29,8 +29,9 @@ const STEADY_MS: u64 = 55_000;
 /// How many resyncs a calm link may see: what the storm left in the network may swallow two of them.
 const RESYNCS_MAX: u32 = 3;
 
-/// By when the console must reach the agent: two lost resyncs and one that arrives, each after the longest wait for
-/// sessions to end.
+/// By when the console must reach the agent: two lost resyncs and one that arrives (`resync_tries_max`), each after
+/// `resync_ms` and the whole of `resync_wait_max_ms`, because a shell of the storm may stay open in the calm; and 30 s
+/// for the dials between. It is no shorter because a resync that the network swallows counts as a new loss.
 const REACHABLE_MS: u64 = 3 * 340_000 + 30_000;
 
 /// How long a console waits for the answer to the last dispatch.

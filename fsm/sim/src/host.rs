@@ -172,6 +172,7 @@ impl World {
         self.host = next;
         self.messages.start_over();
         self.work.start_over();
+        self.rows.process_starts();
         // Numbers of links begin again; what the old process had open was closed with it.
         self.forget_connections();
         self.tell(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));

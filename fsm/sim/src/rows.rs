@@ -18,7 +18,7 @@ pub(crate) const DEPLOYED: RowId = 0;
 /// The id of that row, as the operator finds it in `SINDRI_INSTANCE_ID`.
 pub(crate) const DEPLOYED_ID: &str = "cm3f9q2x70001la08h5d2k7vb";
 
-/// How many registrations one address may send in a minute.
+/// How many registrations one address may send in a minute
 const REGISTRATIONS_PER_MINUTE: usize = 10;
 
 const MINUTE_MS: u64 = 60_000;
@@ -92,6 +92,7 @@ pub(crate) struct Rows {
     own: Option<RowId>,
     /// The agent does not know of it: its state directory is lost.
     own_is_lost: bool,
+    /// When this process registered within the last minute.
     registrations: Vec<u64>,
 }
 
@@ -138,6 +139,11 @@ impl Rows {
     /// configured id.
     pub(crate) fn state_is_lost(&mut self) {
         self.own_is_lost = self.own != Some(DEPLOYED);
+    }
+
+    /// A process starts, which cannot know how often the ones before it registered.
+    pub(crate) fn process_starts(&mut self) {
+        self.registrations.clear();
     }
 
     /// A heartbeat came from a connection with this id.
