@@ -1,6 +1,6 @@
 //! Many seeds, on as many threads as there are cores.
 //!
-//! It prints nothing: what there is to see is told to whoever watches, about four times a second.
+//! It prints nothing: it reports progress to the caller about four times a second.
 
 use crate::plan::Plan;
 use crate::planted::Planted;
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 /// How many seeds a thread takes at a time.
 const CHUNK: u64 = 64;
 
-/// How often progress is told.
-const TELL_EVERY: Duration = Duration::from_millis(250);
+/// How often progress is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
 
 /// How far a batch has come, or how it ended.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
-    /// Seeds that were lived through.
+    /// Seeds that were run.
     pub seeds: u64,
     /// What was counted in them, all together.
     pub stats: Stats,
@@ -57,7 +57,7 @@ fn per_second(count: u64, took: Duration) -> f64 {
     count / took.as_secs_f64().max(f64::EPSILON)
 }
 
-/// Lives through `seeds` on `jobs` threads; ends early once `failures_max` of them have failed.
+/// Runs `seeds` on `jobs` threads; ends early once `failures_max` of them have failed.
 pub fn run_all(
     seeds: Range<u64>,
     planted: Option<Planted>,
@@ -82,14 +82,14 @@ pub fn run_all(
             }
             mine.worked = worked_so_far().saturating_sub(started);
             let mut shared = shared.lock().expect("no thread has panicked");
-            let (progress, told) = &mut *shared;
+            let (progress, reported) = &mut *shared;
             merge(progress, mine);
             progress.took = began.elapsed();
             if progress.failures.len() >= failures_max {
                 next.store(seeds.end, Ordering::Relaxed);
             }
-            if told.elapsed() >= TELL_EVERY {
-                *told = Instant::now();
+            if reported.elapsed() >= REPORT_EVERY {
+                *reported = Instant::now();
                 watch(progress);
             }
         }

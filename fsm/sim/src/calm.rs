@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// The process must be gone in time once it was told to.
+    /// The process must be gone in time after the request to stop.
     fn check_exit(&mut self) {
         let Some(since_ms) = self.host.rules.drains_since_ms else { return };
         let own_ms = self.own_now().as_ms();

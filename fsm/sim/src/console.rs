@@ -1,6 +1,6 @@
 //! The console: what it answers, what it stores, and the ways of the production one (CONSOLE.md, "Registration").
 //!
-//! It stores what it is told and drops what it has already seen, by number or offset. It judges only what a receiver
+//! It stores what it reads and drops what it has already seen, by number or offset. It judges only what a receiver
 //! can
 //! see: order, holes, ends that come before their bytes.
 
@@ -15,7 +15,7 @@ use draupnir_fsm::driver::{
     RegistrationAttempt, StateKind, StreamKey,
 };
 
-/// A console that greets nobody listens at the latest when the gate opens for everything.
+/// A console that does not greet listens at the latest when the gate opens for everything.
 const LISTENS_MS_MAX: u64 = 4_900;
 
 /// How often in a row the console may see a message that it cannot take: on one link what went before it seems to be to
@@ -277,7 +277,7 @@ impl World {
         }
     }
 
-    /// Takes in bytes of a stream: none may be missing that was not told to be lost, in a replay none that is held.
+    /// Takes in bytes of a stream: none may be missing that no gap reported, in a replay none that is held.
     fn store_bytes(&mut self, link: LinkId, stream: StreamKey, cut: Cut, bytes: u64) {
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         match cut {
@@ -290,9 +290,7 @@ impl World {
                 if !replay && !source.receive(from, bytes) && !source.unsure {
                     let (received, gaps) = (source.received, source.gaps.clone());
                     self.tell(|| {
-                        format!(
-                            "{bytes} bytes of {stream:?} from {from} on, up to {received}; told to be lost: {gaps:?}"
-                        )
+                        format!("{bytes} bytes of {stream:?} from {from} on, up to {received}; reported gaps: {gaps:?}")
                     });
                     self.fail(Violation::Hole(stream));
                 }

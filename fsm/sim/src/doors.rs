@@ -157,7 +157,7 @@ impl Doors<'_> {
                     source.gaps.push((gap.from, gap.to));
                 }
             }
-            ErrorEvent::Drops(drops) => self.messages.told(drops),
+            ErrorEvent::Drops(drops) => self.messages.drops_reported(drops),
             ErrorEvent::Note(_)
             | ErrorEvent::SessionRefused(..)
             | ErrorEvent::SpawnFailed(_)
@@ -225,7 +225,7 @@ impl ByteSource for Doors<'_> {
                 }
             }
         };
-        let told = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
+        let reported = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
         let is_frame = bytes > 0 || !matches!(cut, Cut::Bytes { .. });
         if is_frame {
             tap::show(Encoded::Chunk { stream, cut, bytes });
@@ -234,7 +234,7 @@ impl ByteSource for Doors<'_> {
             up: Up::Stream { life: self.life, stream, cut, bytes },
             size_bytes: usize::try_from(bytes * 4 / 3 + 150).unwrap_or(0),
         };
-        (usize::try_from(told).unwrap_or(0), is_frame.then_some(body))
+        (usize::try_from(reported).unwrap_or(0), is_frame.then_some(body))
     }
 
     fn replay_from(&mut self, session: SessionKey) -> u64 {

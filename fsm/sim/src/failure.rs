@@ -11,7 +11,7 @@ use draupnir_fsm::scenario::{Header, Scenario, VERSION};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// A failing seed, told.
+/// A failing seed, with its story.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The smallest world that was found to fail alike.

@@ -27,7 +27,7 @@ struct Bounds {
 }
 
 /// A console that goes away, with notice or without: the arrivals are those of the table of waits, which the links, of
-/// which the console lets through so many a second, stay below. Whoever remembers its id does not register.
+/// which the console lets through so many a second, stay below. An agent that remembers its id does not register.
 const GOES_AWAY: Bounds = Bounds {
     story: Story::Restart,
     back_s: 90,
@@ -36,8 +36,8 @@ const GOES_AWAY: Bounds = Bounds {
     registrations: (0, 0),
 };
 
-/// A console that knows nobody: of a hundred behind one address ten get through in a minute, which takes ten minutes
-/// and decides everything else. Whoever waits asks once a minute.
+/// A console that knows no agent: of a hundred behind one address ten get through in a minute, which takes ten minutes
+/// and decides everything else. An agent that waits asks once a minute.
 const KNOWS_NOBODY: Bounds =
     Bounds { story: Story::Forgets, back_s: 660, last_to_median: 3.0, peak_to_mean: None, registrations: (150, 150) };
 

@@ -1,7 +1,7 @@
 //! The agent's process: the driver, the loop around it as the agent has it, and the clocks that it reads.
 //!
 //! It decides nothing. Like the agent's loop it compares the clocks when it wakes, before it hands over what is there;
-//! then it does what the driver wants. Whatever comes while the process is stopped waits.
+//! then it does what the driver wants. Events wait while the process is stopped.
 
 use crate::doors::Doors;
 use crate::doors::Text;
@@ -198,7 +198,7 @@ impl World {
         self.take_in(event);
     }
 
-    /// Whatever happened to the clocks is known before anything else.
+    /// Compares the clocks before anything else.
     pub(crate) fn wake(&mut self) {
         if self.host.stirred > 0 {
             return;

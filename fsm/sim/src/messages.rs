@@ -31,10 +31,10 @@ pub(crate) struct Messages {
     all: Vec<Message>,
     /// How many of this life are neither stored nor unsure.
     unstored: usize,
-    /// How many of those the driver may have given up without having told so yet.
+    /// How many of those the driver may have given up without having reported it yet.
     lost: usize,
-    /// How many were told to be dropped in this life.
-    told: Drops,
+    /// How many the driver reported as dropped in this life.
+    reported: Drops,
     /// The driver once held so much that it may have dropped some, or refused what would bring more.
     pub(crate) was_nearly_full: bool,
     /// The place after the latest that arrived.
@@ -93,19 +93,19 @@ impl Messages {
         self.lost += 1;
     }
 
-    /// The driver told how many it dropped.
-    pub(crate) fn told(&mut self, drops: Drops) {
-        self.told.results += drops.results;
-        self.told.closed += drops.closed;
-        self.told.events += drops.events;
+    /// The driver reports how many it dropped.
+    pub(crate) fn drops_reported(&mut self, drops: Drops) {
+        self.reported.results += drops.results;
+        self.reported.closed += drops.closed;
+        self.reported.events += drops.events;
     }
 
-    /// How many results of this life were told to be dropped.
+    /// How many results of this life were reported as dropped.
     pub(crate) fn results_dropped(&self) -> u64 {
-        self.told.results
+        self.reported.results
     }
 
-    /// Compares with how much the driver keeps: whatever it does not must be with the console.
+    /// Compares with how much the driver keeps: the console must have the rest.
     pub(crate) fn check_kept(&mut self, messages: usize, bytes: usize, promised_bytes: usize) -> Result<(), Violation> {
         self.was_nearly_full |= messages > RELIABLE_MESSAGES_MAX / 2 || bytes + promised_bytes > RELIABLE_BYTES_MAX / 2;
         if messages + self.lost < self.unstored && !self.was_nearly_full {
@@ -141,14 +141,19 @@ impl Messages {
         if late { Err(Violation::OutOfOrder(place)) } else { Ok(true) }
     }
 
-    /// One that the console does not have, where more of its kind are missing than were told to be dropped.
+    /// One that the console does not have, where more of its kind are missing than were reported as dropped.
     pub(crate) fn missing(&self) -> Option<u32> {
-        let kinds =
-            [(Kind::Result, self.told.results), (Kind::Closed, self.told.closed), (Kind::Event, self.told.events)];
-        kinds.into_iter().find_map(|(kind, told)| {
+        let kinds = [
+            (Kind::Result, self.reported.results),
+            (Kind::Closed, self.reported.closed),
+            (Kind::Event, self.reported.events),
+        ];
+        kinds.into_iter().find_map(|(kind, reported)| {
             let of_life = self.all.iter().skip(self.first as usize);
             let missing = of_life.filter(|message| message.kind == kind && !message.stored).count() as u64;
-            (missing > told).then(|| self.missing_place(|message| message.kind == kind && !message.stored)).flatten()
+            (missing > reported)
+                .then(|| self.missing_place(|message| message.kind == kind && !message.stored))
+                .flatten()
         })
     }
 

@@ -155,7 +155,7 @@ impl World {
         self.tell(|| format!("link {link}: nothing passes{}", if for_ms.is_some() { ", for a while" } else { "" }));
     }
 
-    /// The link breaks in the middle of whatever is under way; each side hears of it, or not.
+    /// The link breaks in the middle of what is under way; each side hears of it, or not.
     pub(crate) fn cut_link(&mut self, link: LinkId, loss: Loss, told_console: bool) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let kept_up = self.between(0, 4);

@@ -42,7 +42,7 @@ fn install_hook() {
         let before = take_hook();
         set_hook(Box::new(move |info| {
             if cfg!(panic = "unwind") && CATCHING.get() > 0 {
-                CAUGHT.set(Some(told(info)));
+                CAUGHT.set(Some(of_info(info)));
             } else {
                 before(info);
             }
@@ -50,7 +50,7 @@ fn install_hook() {
     });
 }
 
-fn told(info: &PanicHookInfo<'_>) -> Panic {
+fn of_info(info: &PanicHookInfo<'_>) -> Panic {
     let at = info.location().map(ToString::to_string).unwrap_or_default();
     let says = info.payload_as_str().unwrap_or_default().to_owned();
     Panic { at, says }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_caught_with_its_place_and_its_words() {
+    fn panic_is_caught_with_place_and_message() {
         assert_eq!(caught(|| 7), Ok(7));
         let one = caught(|| -> u8 { panic!("no {} here", "door") }).expect_err("it panics");
         assert_eq!(one.says, "no door here");

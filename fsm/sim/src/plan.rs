@@ -10,7 +10,7 @@ use draupnir_fsm::random::Random;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
-    /// Nobody listens: the dial is refused at once.
+    /// Nothing listens: the dial is refused at once.
     DialRefused,
     /// The name cannot be resolved, after a while.
     DialUnresolved,
@@ -18,7 +18,7 @@ pub enum Fault {
     DialProxy,
     /// The certificate is no good.
     DialTls,
-    /// Whoever answers does not speak HTTP.
+    /// The peer does not speak HTTP.
     DialProtocol,
     /// The answer to the dial takes seconds.
     DialSlow,
@@ -48,7 +48,7 @@ pub enum Fault {
     RegisterHangs,
     /// A registration breaks off.
     RegisterReset,
-    /// The link is reset, in the middle of whatever is under way.
+    /// The link is reset, in the middle of what is under way.
     Reset,
     /// The link ends without a close frame.
     Eof,
@@ -56,7 +56,7 @@ pub enum Fault {
     Garbage,
     /// The agent's socket breaks and the console hears nothing of it.
     OneSidedReset,
-    /// Nothing passes any more, either way, and nobody is told.
+    /// Nothing passes any more, either way, and neither side hears of it.
     StallForEver,
     /// Nothing passes for some seconds.
     StallBriefly,
@@ -90,7 +90,7 @@ pub enum Fault {
     PongsSwallowed,
     /// The console cannot take some results: it closes the link over each, every time.
     Poison,
-    /// The socket is gone late, or nobody says so.
+    /// The socket is gone late, or its end is not reported.
     ClosesLate,
     /// The process is stopped for a while.
     Freeze,
@@ -98,7 +98,7 @@ pub enum Fault {
     Suspend,
     /// The real-time clock is set.
     ClockStep,
-    /// The process is told to stop and started again.
+    /// The process gets SIGTERM and is started again.
     Shutdown,
     /// The process vanishes and is started again.
     Crash,
@@ -106,7 +106,7 @@ pub enum Fault {
     BulkOutput,
     /// The console dispatches the same command again.
     RepeatedDispatch,
-    /// Commands do not end when they are told to.
+    /// Commands ignore SIGTERM.
     StubbornCommands,
     /// The console re-attaches to a session, or opens it again right after it closed it.
     Reattach,
@@ -348,7 +348,7 @@ pub struct Plan {
     pub provider: Option<&'static str>,
     /// Something is dispatched within this, each time again.
     pub work_ms: u64,
-    /// At the end the agent is told to stop, and the way out is checked.
+    /// At the end the agent gets SIGTERM, and the way out is checked.
     pub drains: bool,
     /// Nothing is opened or started before its audit line is written.
     pub audited: bool,
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_always_has_the_same_world_and_others_have_other_ones() {
+    fn seed_always_has_the_same_world() {
         assert_eq!(format!("{:?}", Plan::of(7)), format!("{:?}", Plan::of(7)));
         assert_ne!(Plan::of(7).faults, Plan::of(8).faults);
         let kinds: std::collections::BTreeSet<u32> =

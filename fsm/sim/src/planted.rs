@@ -46,11 +46,11 @@ pub enum Planted {
     LosesResults,
     /// A batch is written in the wrong order.
     ReversesBatches,
-    /// The ledger is told that more was cut than was.
+    /// The ledger hears of more bytes than were cut.
     CountsBytesThatWereNotSent,
     /// A command that is dispatched again runs again.
     RunsRepeats,
-    /// Output that is thrown away is not told of.
+    /// It does not report output that it threw away.
     HidesGaps,
     /// The deadline of a Pong outlives its link and fires on the next one.
     KeepsStaleTimers,
@@ -60,13 +60,13 @@ pub enum Planted {
     RunsRepeatsOfResults,
     /// A replay for a console that re-attached leaves out what it could repeat.
     SkipsOnReattach,
-    /// Output that is thrown away is told of once, and not the next time.
+    /// It reports output that it threw away once, and not the next time.
     TellsOneGap,
     /// A result that the console cannot take is resent for ever: the close codes are not heeded.
     ResendsPoison,
     /// It registers although the id that it is configured with is the console's own.
     RegistersDeployedIds,
-    /// It registers under its host name, whatever id is configured.
+    /// It registers under its host name, even where an id is configured.
     RegistersHostNames,
     /// It does not report that another agent has its id.
     HidesSharedId,
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sound_agent_has_the_production_policy() {
+    fn sound_agent_has_the_production_policy() {
         assert_eq!(Planted::policy(None), Policy::default());
         assert_ne!(Planted::policy(Some(Planted::RedialsAtOnce)), Policy::default());
     }

@@ -1,7 +1,7 @@
 //! What a resync costs each way: the terminals that it ends, and the requests that are lost while it waits for them.
 //!
-//! The worlds have the production console and one fault, a socket that breaks without the console's knowledge. Users ask
-//! for something every ten seconds on average: a command, a terminal when none is open, or input to it.
+//! The worlds have the production console and one fault, a socket that breaks without the console's knowledge. Users
+//! ask for something every ten seconds on average: a command, a terminal when none is open, or input to it.
 
 use crate::plan::{Fault, Faults, InstanceId, Plan, Terminals};
 use crate::world::{Stats, World};
@@ -63,8 +63,8 @@ fn plan(seed: u64, resync_wait_max_ms: u64, session_ms: u64) -> Plan {
 
 /// What stands above the lines of the table.
 pub const HEADINGS: &str = "\
-| the resync waits for terminals | terminals are open for | losses | terminals ended, of 100 losses | requests lost, of \
-100 losses |
+| the resync waits for terminals | terminals are open for | losses | terminals ended, of 100 losses | requests lost, \
+of 100 losses |
 |---|---|---|---|---|";
 
 impl fmt::Display for Cost {

@@ -1,4 +1,4 @@
-//! What an agent may do when, told a second time: the reference beside the machine.
+//! What an agent may do when: the reference beside the machine, written independently of it.
 //!
 //! It knows facts, orders and the policy's table, not the machine. It says only what must never be: an attempt before
 //! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
@@ -37,7 +37,7 @@ pub(crate) struct Rules {
     pub(crate) beat_ms: Option<u64>,
     /// When the clock last jumped.
     pub(crate) jumped_ms: u64,
-    /// When it was told to stop.
+    /// When it got SIGTERM.
     pub(crate) drains_since_ms: Option<u64>,
     /// Links in a row that ended with a code that blames a message.
     pub(crate) blamed_links: u32,

@@ -1,4 +1,4 @@
-//! One seed from its beginning to its end, and what is told of it.
+//! One seed from its beginning to its end, and its story.
 //!
 //! It does not panic: a panic on the way is the violation of that seed, which would be unknown otherwise.
 

@@ -345,7 +345,7 @@ impl World {
         if self.meets(Fault::BulkOutput) { self.between(10_000, 1_500_000) } else { self.between(0, 6_000) }
     }
 
-    /// A program prints some of what it has to say, and waits where nobody reads.
+    /// A program prints some of what it has to say, and waits while it is not read.
     pub(crate) fn print(&mut self, stream: StreamKey) {
         let some = self.random.between(200, 24_000);
         let life = self.host.life;

@@ -23,15 +23,15 @@ pub enum Violation {
     AcknowledgedUnread(u32),
     /// Bytes of a stream count as delivered that the console does not have.
     BytesAcknowledgedUnread(StreamKey),
-    /// A message is no longer kept though nobody has it and no loss was told.
+    /// A message is no longer kept though the console does not have it and no loss was reported.
     Forgotten(u32),
     /// A message arrived for the first time after one that was pushed later.
     OutOfOrder(u32),
-    /// A message was sent twice on one link though nobody asked.
+    /// A message was sent twice on one link without a request.
     SentTwice(u32),
-    /// The end of a stream was told before its last bytes.
+    /// The end of a stream was reported before its last bytes.
     EndBeforeBytes(u32),
-    /// Bytes of a stream are missing and no gap was told.
+    /// Bytes of a stream are missing and no gap was reported.
     Hole(StreamKey),
     /// More is kept or under way than its bound permits.
     OverItsBound(&'static str),
@@ -61,7 +61,7 @@ pub enum Violation {
     DeadLinkKept(LinkId),
     /// A link that nothing was wrong with was dropped.
     HealthyLinkDropped(LinkId),
-    /// A deadline fired on time that the process had not lived through.
+    /// A deadline fired on time during which the process did not run.
     DeadlineOnJump(&'static str),
     /// A resync that nothing had made necessary.
     NeedlessResync,

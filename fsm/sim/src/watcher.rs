@@ -45,11 +45,11 @@ impl Watcher {
         }
     }
 
-    /// What the process did not live through fires nothing at once, whatever was due meanwhile.
+    /// Time during which the process did not run fires nothing at once, even what was due meanwhile.
     fn check_jump(&mut self, now: Time, fact: &Fact, orders: &[Order]) -> Option<Violation> {
         match fact {
             Fact::ClockJumped { cause: ClockJump::LateTick, .. } => self.jumped_at = Some(now),
-            // A drain is not forgiven: whoever asked for it has lived through that time.
+            // A drain's deadlines fire all the same: they count for the operator, whose time went on.
             Fact::Tick if self.jumped_at == Some(now) && !self.drains => {
                 return orders.iter().find_map(|order| match order {
                     Order::AbandonDial { .. } => Some(Violation::DeadlineOnJump("dial")),

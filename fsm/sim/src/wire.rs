@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_socket_takes_nothing_and_goes_on_where_it_stood() {
+    fn stalled_socket_goes_on_where_it_stood() {
         let mut wire = Wire::new(LinkId(1), 0, 10, 0);
         wire.send_up(0, Up::Reset, 1_000);
         assert_eq!(wire.begin_batch(0, 1_000), 100);

@@ -1,6 +1,6 @@
 //! What the agent is used for: sessions and commands, as the console asks for them and as their processes behave.
 //!
-//! It holds no byte, only how many there are and where they stand. What the ledger must be told of them is the host's.
+//! It holds no byte, only how many there are and where they stand. The host reports them to the driver.
 
 use draupnir_fsm::driver::{CommandKey, LinkId, Schedule, SessionKey, StreamKey};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -61,7 +61,7 @@ pub(crate) enum Stage {
     Opening,
     /// It runs.
     Open,
-    /// Its end was told.
+    /// Its end was reported.
     Over,
 }
 
@@ -104,7 +104,7 @@ pub(crate) struct Source {
     pub(crate) reading: bool,
     /// Where the console has it up to.
     pub(crate) received: u64,
-    /// What was told to be lost.
+    /// What was reported as lost.
     pub(crate) gaps: Vec<(u64, u64)>,
     /// The last bytes are the beginning of a character.
     pub(crate) holds_back: bool,
@@ -156,9 +156,9 @@ impl Source {
         self.read();
     }
 
-    /// Does the console have the bytes before `offset`, as far as it can be known and they were not told to be lost?
+    /// Does the console have the bytes before `offset`, as far as it can be known and they were not reported as lost?
     pub(crate) fn has(&self, offset: u64) -> bool {
-        self.received >= offset || self.unsure || self.is_told(self.received, offset)
+        self.received >= offset || self.unsure || self.is_reported(self.received, offset)
     }
 
     /// Takes in what the console received of a replay, or of new bytes behind one; false where bytes were skipped that
@@ -174,15 +174,15 @@ impl Source {
         whole
     }
 
-    /// Takes in what the console received; false where bytes before it are missing and were not told to be lost.
+    /// Takes in what the console received; false where bytes before it are missing and were not reported as lost.
     pub(crate) fn receive(&mut self, from: u64, bytes: u64) -> bool {
-        let whole = from <= self.received || self.is_told(self.received, from);
+        let whole = from <= self.received || self.is_reported(self.received, from);
         self.received = self.received.max(from + bytes);
         whole
     }
 
-    /// Was everything between the two told to be lost?
-    pub(crate) fn is_told(&self, from: u64, to: u64) -> bool {
+    /// Was everything between the two reported as lost?
+    pub(crate) fn is_reported(&self, from: u64, to: u64) -> bool {
         let mut reached = from;
         // Each round reaches further, or it ends.
         loop {
@@ -290,7 +290,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_may_be_missing_only_where_that_was_told() {
+    fn bytes_are_missing_only_in_reported_gaps() {
         let mut source = Source::new(0);
         assert!(source.receive(0, 10));
         assert!(source.receive(5, 10));

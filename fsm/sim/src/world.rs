@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    /// Adds a line to the story, if one is told.
+    /// Adds a line to the story, if one is kept.
     pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             story.push(format!("{:>9.3} s  {}", std::time::Duration::from_millis(self.now_ms).as_secs_f64(), line()));

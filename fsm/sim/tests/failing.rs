@@ -89,15 +89,15 @@ fn simulate(folder: &Path, arguments: &[&str]) -> process::Output {
 fn seed_that_panics_leaves_its_story_and_scenario() {
     let folder = folder("panic");
     let output = simulate(&folder, &["--planted", "Panics", "--seeds", "64", "--jobs", "1", "--quiet"]);
-    let told = String::from_utf8(output.stdout).expect("it is text");
-    assert_eq!(output.status.code(), Some(1), "{told}");
+    let printed = String::from_utf8(output.stdout).expect("it is text");
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert_eq!(output.stderr, b"", "what is caught is not printed");
     let seed = first(Planted::Panics);
-    assert!(told.contains(&format!("seed {seed} fails: Panicked")), "{told}");
-    assert!(told.contains("BROKEN: Panicked"), "{told}");
-    assert!(told.contains("two links are enough"), "{told}");
+    assert!(printed.contains(&format!("seed {seed} fails: Panicked")), "{printed}");
+    assert!(printed.contains("BROKEN: Panicked"), "{printed}");
+    assert!(printed.contains("two links are enough"), "{printed}");
     let failure = failure::tell(seed, Some(Planted::Panics)).expect("it fails again");
-    assert!(failure.outcome.plan.storm_ms < Plan::of(seed).storm_ms, "{told}");
+    assert!(failure.outcome.plan.storm_ms < Plan::of(seed).storm_ms, "{printed}");
     let scenario = read(&folder.join(format!("target/seeds/seed_{seed}.jsonl")));
     let (_, last) = scenario.steps.last().expect("it has steps");
     assert!(last.to_line().contains("link_opened"), "{last:?}");
@@ -107,9 +107,9 @@ fn seed_that_panics_leaves_its_story_and_scenario() {
 fn sound_seeds_leave_no_files() {
     let folder = folder("sound");
     let output = simulate(&folder, &["--seeds", "64", "--quiet"]);
-    let told = String::from_utf8(output.stdout).expect("it is text");
-    assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.starts_with("64 seeds, 0 failed;"), "{told}");
+    let printed = String::from_utf8(output.stdout).expect("it is text");
+    assert_eq!(output.status.code(), Some(0), "{printed}");
+    assert!(printed.starts_with("64 seeds, 0 failed;"), "{printed}");
     assert!(!folder.join("target").exists());
     assert_eq!(simulate(&folder, &["--planted", "Nothing"]).status.code(), Some(64));
 }

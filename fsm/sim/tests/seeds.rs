@@ -11,8 +11,8 @@ const SEEDS: u64 = 600;
 #[test]
 fn batch_of_seeds_keeps_every_rule() {
     let progress = run_all(0..SEEDS, None, 2, 1, |_| {});
-    let told = progress.failures.first().and_then(|(seed, _)| failure::tell(*seed, None));
-    assert!(told.is_none(), "{}", told.map(|failure| failure.story()).unwrap_or_default());
+    let failed = progress.failures.first().and_then(|(seed, _)| failure::tell(*seed, None));
+    assert!(failed.is_none(), "{}", failed.map(|failure| failure.story()).unwrap_or_default());
     assert_eq!(progress.seeds, SEEDS);
     let mean = |total: u64| total / SEEDS;
     assert!(mean(progress.stats.events) >= 500, "{progress:?}");

@@ -26,7 +26,7 @@ fn unacknowledged_messages_go_again_before_newer_ones() {
 }
 
 #[test]
-fn a_message_can_be_sent_again_on_the_same_link() {
+fn message_can_be_sent_again_on_the_same_link() {
     let mut bench = Bench::online();
     let number = bench.push(Kind::Closed, "closed");
     bench.drain();
@@ -82,7 +82,7 @@ fn at_the_bound_the_oldest_events_make_way() {
     assert_eq!(bench.ledger.take_drops(), None, "not while offline");
     bench.connect();
     assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 0, closed: 0, events: 4_098 }));
-    assert_eq!(bench.ledger.take_drops(), None, "told once");
+    assert_eq!(bench.ledger.take_drops(), None, "reported once");
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn result_too_short_to_cut_is_dropped() {
 }
 
 #[test]
-fn what_takes_the_place_of_a_message_is_not_longer() {
+fn replacement_of_a_message_is_not_longer() {
     let mut bench = Bench::offline();
     let number = bench.push(Kind::Result, "of 100 bytes");
     assert!(!bench.ledger.replace(number, 101, "longer"));
@@ -167,7 +167,7 @@ fn what_takes_the_place_of_a_message_is_not_longer() {
 }
 
 #[test]
-fn an_event_that_was_shortened_leaves_no_less_room_for_promises() {
+fn shortened_event_leaves_room_for_promises() {
     let promises = |bench: &mut Bench| (0..).take_while(|_| bench.ledger.promise(Kind::Result)).count();
     let mut long = Bench::offline();
     let message = Reliable { kind: Kind::Event, size_bytes: 1_000_000, after: After::NOTHING, promised: false };
@@ -179,7 +179,7 @@ fn an_event_that_was_shortened_leaves_no_less_room_for_promises() {
 }
 
 #[test]
-fn nothing_makes_way_for_what_just_fits() {
+fn message_that_just_fits_displaces_nothing() {
     let mut bench = Bench::offline();
     bench.push(Kind::Event, "of 100 bytes");
     assert_eq!(bench.push_size(Kind::Closed, RELIABLE_BYTES_MAX - 110, false), Ok(0));
@@ -188,7 +188,7 @@ fn nothing_makes_way_for_what_just_fits() {
 }
 
 #[test]
-fn an_event_over_which_three_links_ended_is_dropped() {
+fn event_over_which_three_links_ended_is_dropped() {
     let mut bench = Bench::offline();
     let number = bench.push(Kind::Event, "event");
     for expected in [None, None, Some(Poison::Dropped { number, kind: Kind::Event })] {
@@ -233,7 +233,7 @@ fn only_three_links_in_a_row_blame_what_was_sent() {
 }
 
 #[test]
-fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
+fn result_that_cannot_be_cut_is_dropped_and_counted() {
     let mut bench = Bench::online();
     let number = bench.push(Kind::Result, "result");
     bench.ledger.give_up(number);
@@ -242,8 +242,8 @@ fn a_result_that_cannot_be_cut_is_given_up_and_counted() {
     assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 1, closed: 0, events: 0 }));
 }
 
-/// A console that cannot take "culprit" and answers the newest Ping alone of what has arrived, reads all that the ledger
-/// has to send; true where it closes.
+/// A console that cannot take "culprit", and answers the newest Ping alone of what has arrived, reads all that the
+/// ledger has to send; true where it closes.
 fn reads_until_culprit(bench: &mut Bench) -> bool {
     loop {
         let sent: Vec<Sent> = std::iter::from_fn(|| bench.next()).collect();

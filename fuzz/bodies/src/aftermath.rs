@@ -1,7 +1,7 @@
 //! What the machine makes of one fact about the console: the next thing it does there, and how long it waits before.
 //!
 //! A fresh machine with the policy of production is brought as far as the fact needs, watched by the observer of
-//! `draupnir_fsm`, and told nothing else afterwards but the time. All waits are in milliseconds.
+//! `draupnir_fsm`, and gets nothing afterwards but the time. All waits are in milliseconds.
 
 use draupnir_fsm::fact::{Fact, IdSource};
 use draupnir_fsm::id::LinkId;
@@ -62,7 +62,7 @@ impl Aftermath {
         let since = self.now;
         for _ in 0..DEADLINES_MAX {
             self.now =
-                self.machine.next_deadline().expect("a machine that was not told to stop has a deadline").max(self.now);
+                self.machine.next_deadline().expect("a machine that has not stopped has a deadline").max(self.now);
             let orders = self.tell(&Fact::Tick);
             let next = orders.into_iter().find(|order| matches!(order, Order::Register { .. } | Order::Dial { .. }));
             if let Some(order) = next {

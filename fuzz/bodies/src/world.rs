@@ -23,7 +23,7 @@ const SCRIPT_BYTES_MAX: usize = 512;
 /// The longest storm, in milliseconds: scripts are over long before.
 const STORM_MS_MAX: u64 = 7_200_000;
 
-/// How much of a story that ended badly is told.
+/// How much of a story that ended badly is printed.
 const LINES_MAX: usize = 60;
 
 /// Holds one input to what must be true.

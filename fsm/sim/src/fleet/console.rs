@@ -12,10 +12,10 @@ pub(super) const REGISTRATIONS_PER_MINUTE: u32 = 10;
 /// Connections that may wait to be accepted; the next one is refused. As deep as Linux lets a listening socket be.
 const BACKLOG: u64 = 4_096;
 
-/// What becomes of a connection.
+/// How a connection is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Nobody listens.
+    /// Nothing listens.
     Absent,
     /// Too many wait already.
     Refused,

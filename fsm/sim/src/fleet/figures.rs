@@ -30,7 +30,7 @@ pub struct Figures {
     agents: usize,
     began_ms: u64,
     trouble_ms: u64,
-    /// Dials, those of them that found somebody listening, links that came up, and returns, in each second.
+    /// Dials, those of them that reached a listening console, links that came up, and returns, in each second.
     pub(super) dials: Vec<u32>,
     pub(super) arrivals: Vec<u32>,
     pub(super) links: Vec<u32>,
@@ -66,7 +66,7 @@ impl Figures {
         }
     }
 
-    /// A dial reached a console that listens, whatever became of it.
+    /// A dial reached a console that listens, accepted or not.
     pub(super) fn arrived(&mut self, now_ms: u64) {
         if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
             count(&mut self.arrivals, since_ms);
@@ -115,12 +115,12 @@ impl Figures {
         self.back_at_ms.get(place).copied()
     }
 
-    /// The greatest number of dials in one second, whether or not anybody listened.
+    /// The greatest number of dials in one second, whether or not the console listened.
     pub fn peak_dials(&self) -> u32 {
         self.dials.iter().copied().max().unwrap_or(0)
     }
 
-    /// The most dials in one second that found somebody listening, and that against their mean.
+    /// The most dials in one second that reached a listening console, and that against their mean.
     pub fn arrivals(&self) -> (u32, f64) {
         self.peak(&self.arrivals)
     }
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mean_is_that_of_the_time_until_nearly_all_are_back() {
+    fn mean_covers_the_time_until_nearly_all_are_back() {
         let mut figures = Figures::new(4, 10_000, 0);
         for (at_ms, member) in [(10_100, 0), (10_200, 1), (10_300, 2), (13_000, 3)] {
             figures.dialled(at_ms, member);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_may_begin_anywhere() {
+    fn minute_may_begin_anywhere() {
         assert_eq!(busiest_minute(&[0, 50_000, 59_000, 61_000, 109_000]), 4);
         assert_eq!(busiest_minute(&[]), 0);
     }

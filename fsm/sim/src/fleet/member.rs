@@ -1,6 +1,6 @@
 //! One agent of a fleet: the machine, and the little that an agent without work does for it.
 //!
-//! It holds no rule. Orders that concern nobody else are done here at once; the others are wishes to the world.
+//! It holds no rule. Orders that concern no other part are done here at once; the others are wishes to the world.
 
 use draupnir_fsm::fact::{CloseReason, Fact, Failure, IdSource, Loss};
 use draupnir_fsm::id::{LinkId, RegistrationAttempt};
@@ -136,7 +136,7 @@ impl Member {
         next_ms
     }
 
-    /// The next wish that somebody else must grant.
+    /// The next wish that the fleet must grant.
     pub(super) fn next_wish(&mut self, now_ms: u64) -> Option<Wish> {
         // Each round takes an order, so this ends.
         loop {

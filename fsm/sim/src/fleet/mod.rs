@@ -41,11 +41,11 @@ pub enum Story {
     Partition,
     /// Four nodes behind one address restart one after the other, half a minute apart (close 1001).
     Rolling,
-    /// The console restarts with a certificate that nobody accepts, for ten minutes.
+    /// The console restarts with a certificate that no agent accepts, for ten minutes.
     Certificate,
     /// The console restarts and does not know a single instance any more.
     Forgets,
-    /// Nobody has an id, and all are started within a second.
+    /// No agent has an id, and all are started within a second.
     ColdStart,
 }
 
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_back_after_every_story() {
+    fn all_agents_are_back_after_every_story() {
         for story in Story::ALL {
             let figures = fleet(200).live(story);
             assert_eq!(figures.back(), 200, "{story:?}");
@@ -383,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_remembers_its_id_does_not_register() {
+    fn agent_that_remembers_its_id_does_not_register() {
         for story in [Story::Restart, Story::Crash, Story::Partition, Story::Rolling, Story::Certificate] {
             assert_eq!(fleet(100).live(story).registrations_per_minute(), 0, "{story:?}");
         }
     }
 
     #[test]
-    fn a_fleet_lives_the_same_story_twice() {
+    fn fleet_lives_the_same_story_twice() {
         let (one, other) = (fleet(50).live(Story::Crash), fleet(50).live(Story::Crash));
         assert_eq!(one.row(), other.row());
     }

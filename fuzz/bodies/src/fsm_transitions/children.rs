@@ -33,7 +33,7 @@ struct Session {
     opened: bool,
     hung_up: bool,
     killed: bool,
-    /// Its shell exited before it was told to.
+    /// Its shell exited before it was hung up.
     exited: Option<i32>,
     finished: bool,
 }
@@ -237,7 +237,7 @@ impl Children {
         command.stage = stage;
         let id = 1 << command.id_hash;
         self.live_ids &= !id;
-        let place = self.waiting.iter().position(|waiting| *waiting == key).expect("whoever waits is in the queue");
+        let place = self.waiting.iter().position(|waiting| *waiting == key).expect("a waiting command is in the queue");
         self.waiting.remove(place);
     }
 
