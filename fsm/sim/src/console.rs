@@ -19,8 +19,9 @@ use draupnir_fsm::driver::{
 const LISTENS_MS_MAX: u64 = 4_900;
 
 /// How often in a row the console may see a message that it cannot take: on one link what went before it seems to be to
-/// blame, on three it is until it is cut, and on three until it is dropped.
-const REFUSALS_MAX: u32 = 7;
+/// blame, on three it is until it is cut, and on three until it is dropped; on a few more, where more messages waited
+/// before it than are sent one at a time.
+const REFUSALS_MAX: u32 = 12;
 
 /// What the console knows.
 #[derive(Clone, Debug)]

@@ -61,6 +61,8 @@ pub(super) struct Link<M> {
     pub(super) flights: VecDeque<Flight>,
     /// How many of them are reliable messages.
     pub(super) messages_in_flight: usize,
+    /// How many reliable messages were sent on it.
+    pub(super) messages_sent: u32,
     pub(super) frames_sent: u64,
     pub(super) frames_acked: u64,
     /// Frames sent when the newest Ping was.
@@ -95,6 +97,7 @@ impl<M> Link<M> {
             keep_alive_wanted: false,
             flights: VecDeque::new(),
             messages_in_flight: 0,
+            messages_sent: 0,
             frames_sent: 0,
             frames_acked: 0,
             frames_marked: 0,

@@ -24,6 +24,10 @@ const FRAMES_IN_WINDOW: u64 = 8;
 /// The least that a frame may be cut to, in bytes.
 const FRAME_BYTES_MIN: usize = 4 << 10;
 
+/// How many messages of a link wait for each other's Pong after a link that ended over one. The culprit is most likely
+/// among the oldest; more would hold everything up on a slow way.
+const MESSAGES_ALONE_MAX: u32 = 16;
+
 /// How many kinds of state there are.
 pub(super) const STATE_KINDS: usize = 3;
 
@@ -117,7 +121,10 @@ impl<M> Link<M> {
             *last_encoded += encoded;
             return;
         }
-        self.messages_in_flight += usize::from(matches!(flight, Flight::Message(_)));
+        if let Flight::Message(_) = flight {
+            self.messages_in_flight += 1;
+            self.messages_sent = self.messages_sent.saturating_add(1);
+        }
         self.flights.push_back(flight);
         self.frames_sent += 1;
     }
@@ -266,8 +273,9 @@ impl<M> Delivery<M> {
     /// end blames the right one. A marker behind each is not enough: the console may answer only the newest Ping (RFC
     /// 6455, section 5.5.3), or close before it has sent a Pong. A drain has no time for that.
     fn may_send_message(&self) -> bool {
-        let is_alone = self.link.as_ref().is_none_or(|link| link.messages_in_flight == 0);
-        is_alone || self.draining || !self.queue.has_suspect()
+        let Some(link) = &self.link else { return false };
+        let may_be_culprit = self.queue.has_suspect() && link.messages_sent < MESSAGES_ALONE_MAX;
+        link.messages_in_flight == 0 || !may_be_culprit || self.draining
     }
 
     /// The stream of a class whose turn it is, and what to cut from it.

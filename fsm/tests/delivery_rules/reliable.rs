@@ -302,6 +302,23 @@ fn suspect_makes_messages_wait_for_each_others_pong() {
 }
 
 #[test]
+fn sixteen_messages_of_a_link_wait_for_each_other() {
+    let mut bench = Bench::offline();
+    for _ in 0..20 {
+        bench.push(Kind::Event, "event");
+    }
+    bench.connect();
+    bench.drain();
+    assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1009 }), None);
+    bench.connect();
+    for _ in 0..15 {
+        assert_eq!(bench.drain().len(), 1);
+        bench.acknowledge_all();
+    }
+    assert_eq!(bench.drain().len(), 5, "the sixteenth, and all that wait");
+}
+
+#[test]
 fn suspect_holds_up_no_drain() {
     let mut bench = Bench::offline();
     for body in ["one", "two"] {
