@@ -7,7 +7,7 @@ mod support;
 use draupnir_console::{Answer, Console, Greeting, Personality, Pongs, Record, Upgrade, What};
 use serde_json::json;
 use std::time::Duration;
-use support::Agent;
+use support::{Agent, Home, Setup};
 
 /// The longest wait for the next link: more than the longest of the policy's.
 const NEXT_LINK: Duration = Duration::from_secs(60);
@@ -180,23 +180,32 @@ fn events_dropped_offline_are_counted_and_reported() {
 }
 
 #[test]
-fn result_that_ended_three_links_is_cut() {
+fn result_that_ended_three_links_is_cut_and_replays() {
     let mut personality = Personality::designed().greeting(Greeting::Attached);
     personality.message_bytes_max = 200_000;
-    let console = Console::start(personality);
-    let agent = Agent::spawn(&console, &[]);
+    let (console, home) = (Console::start(personality), Home::new());
+    let recording = home.path().join("life.jsonl");
+    let agent = Setup::new(&console).home(&home).env("SINDRI_AGENT_RECORD", &recording).spawn();
+    console.browser().create("s1", 80, 24).input("s1", b"echo a''b\r");
+    console.wait_text("s1", "ab");
+    console.connection(1).reset();
+    console.on(2).frame("heartbeat");
     console.browser().run("true");
     console.browser().dispatch("long", "head -c 300000 /dev/zero | tr '\\000' x");
     let cut = console.within(NEXT_LINK * 2).wait("the cut result", |record| is_result_of(record, "long"));
     assert!(cut.raw().len() <= 16 << 10, "{} bytes", cut.raw().len());
     assert_eq!((&cut.payload()["stdout_truncated"], &cut.payload()["stdout_bytes"]), (&json!(true), &json!(300_000)));
     assert_eq!(cut.payload()["exit_code"], 0);
-    // Three with the long one in its place, at most one before that on which something harmless was suspected.
-    assert!((4..=5).contains(&cut.connection), "on connection {}", cut.connection);
+    // The second to the fourth ended over it, or on the second something harmless was suspected.
+    assert!((5..=6).contains(&cut.connection), "on connection {}", cut.connection);
     console.browser().run("echo it goes on");
     let deploys = console.count(|record| record.payload()["event_type"] == "deploy");
     assert!(deploys > 0, "what went before it was not dropped in its place");
     agent.drain();
+    let life = std::fs::read_to_string(&recording).expect("it was recorded");
+    assert_eq!((life.matches("result_cut").count(), life.matches("poison_dropped").count()), (1, 0));
+    let replayed = Setup::alone().arg("replay").arg(&recording).output();
+    assert!(replayed.status.success(), "{}", String::from_utf8_lossy(&replayed.stderr));
 }
 
 #[test]
