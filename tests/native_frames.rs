@@ -37,6 +37,12 @@ impl Stage {
         assert_eq!(self.console.link().number(), self.link.number());
     }
 
+    /// Waits until the log has the end of the agent's command `number`, and with it every earlier line.
+    #[track_caller]
+    fn logged_up_to_end(&self, number: u64) {
+        self.agent.wait_log(|line| line["message"] == "command ended" && line["command"] == number);
+    }
+
     fn warnings(&self, of: &str) -> usize {
         self.agent.log().count(|line| line["level"] == "WARN" && mentions(line, of))
     }
@@ -196,12 +202,14 @@ fn another_version_is_one_warning_a_connection_and_is_followed() {
         stage.link.send(&with(dispatch(id, &mark), "protocol_version", json!("2.7")));
         assert_eq!(stage.console.result(id)["exit_code"], 0);
     }
+    stage.logged_up_to_end(2);
     assert_eq!(stage.warnings("2.7"), 1);
     stage.link.reset();
     let again = stage.console.connection(2);
     again.view().frame("heartbeat");
     again.send(&with(dispatch("c", &mark), "protocol_version", json!("2.7")));
     stage.console.result("c");
+    stage.logged_up_to_end(3);
     assert_eq!(stage.warnings("2.7"), 2);
     stage.agent.drain();
 }
@@ -226,7 +234,7 @@ fn malformed_frame_is_a_warning_and_no_disconnect() {
     }
     stage.link.send_text(&"[".repeat(100_000));
     stage.settle();
-    assert!(stage.agent.log().count(|line| line["level"] == "WARN") >= 1);
+    stage.agent.wait_log(|line| line["level"] == "WARN");
     stage.agent.drain();
 }
 

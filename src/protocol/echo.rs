@@ -17,7 +17,7 @@ use super::payload::LIST_LENGTH_MAX;
 use super::schema;
 use data_encoding::BASE64;
 #[cfg(test)]
-use draupnir_fsm::command::{TIMEOUT_DEFAULT_MS, TIMEOUT_MAX_MS};
+use draupnir_fsm::driver::{COMMAND_TIMEOUT_MAX_MS, effective_timeout_ms};
 use serde::Serialize;
 
 /// The frame of a message that acts; `None` for one that does not.
@@ -136,7 +136,7 @@ pub(super) struct CommandDispatch<'a> {
     env: Vec<String>,
     /// How long it may run, in milliseconds.
     #[serde(skip_serializing_if = "is_zero")]
-    #[cfg_attr(test, schemars(range(min = 1, max = TIMEOUT_MAX_MS), default = "timeout_default_ms"))]
+    #[cfg_attr(test, schemars(range(min = 1, max = COMMAND_TIMEOUT_MAX_MS), default = "timeout_default_ms"))]
     timeout_ms: u64,
     /// Where it runs, relative to the home directory; the home directory where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,7 +149,7 @@ pub(super) struct CommandDispatch<'a> {
 
 #[cfg(test)]
 fn timeout_default_ms() -> u64 {
-    TIMEOUT_DEFAULT_MS
+    effective_timeout_ms(0)
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
