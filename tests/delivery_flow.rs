@@ -106,7 +106,9 @@ fn console_not_reading_for_a_minute_costs_no_memory() {
     }
     println!("{} KiB more at most, {cpu:?} of CPU while the link was up", (most - before) >> 10);
     assert!(most - before < GROWTH_BYTES_MAX, "{before} bytes resident, then {most}");
-    assert_eq!(agent.log().count(|line| line.to_string().contains("PongTimeout")), 1, "noticed by its deadline, once");
+    let is_timeout = |line: &serde_json::Value| line.to_string().contains("PongTimeout");
+    agent.wait_log(is_timeout);
+    assert_eq!(agent.log().count(is_timeout), 1, "noticed by its deadline, once");
     let from_now = console.within(Duration::from_secs(60)).from_now();
     console.answer_upgrades(None);
     let attached = from_now.wait("the next link", |record| matches!(record.what, What::Attached));

@@ -129,6 +129,7 @@ fn a_damaged_state_is_one_warning_and_is_mended() {
     let file = std::fs::read_dir(home.state_dir()).expect("it was made").flatten().next().expect("a file").path();
     std::fs::write(&file, b"{\"version\":1,\"identities\":[{\"cons").expect("written");
     let (agent, id) = lives(&console, &home);
+    agent.wait_log(is_memory_warning);
     assert_eq!(agent.log().count(is_memory_warning), 1);
     agent.drain();
     let (agent, again) = lives(&console, &home);
@@ -143,6 +144,7 @@ fn unwritable_state_is_one_warning() {
     console.frame("heartbeat");
     console.connection(1).reset();
     console.on(2).frame("heartbeat");
+    agent.wait_log(is_memory_warning);
     assert_eq!(agent.log().count(is_memory_warning), 1);
     assert_eq!(console.instance_ids().len(), 1);
     agent.drain();

@@ -66,6 +66,7 @@ fn one_cause_is_one_warning_and_not_one_for_each_retry() {
     }
     let agent = Agent::spawn(&console, &[]);
     console.within(Duration::from_secs(40)).registration_answered(1, 201);
+    agent.wait_log(|line| line["message"] == "registered");
     assert_eq!(agent.log().count(|line| line["level"] == "WARN" && mentions(line, "503")), 1);
     agent.drain();
 }

@@ -157,7 +157,9 @@ fn captive_portal_page_is_a_refusal_with_the_reason() {
     agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("text/html instead of JSON"));
     console.within(RETRIES_MAX).registration_answered(1, 201);
     console.frame("heartbeat");
-    assert_eq!(agent.log().count(|line| line["message"] == "registered"), 1);
+    let is_registered = |line: &Value| line["message"] == "registered";
+    agent.wait_log(is_registered);
+    assert_eq!(agent.log().count(is_registered), 1);
     agent.drain();
 }
 
