@@ -116,7 +116,7 @@ fn running_agent_answers_each_class_as_documented() {
             _ => {}
         }
     }
-    // Of what concerns nobody there is one event for each kind of fault, however often it happens.
+    // Of what no request waits for there is one event for each kind of fault, however often it happens.
     for text in ["a message from the console cannot be read", "a message from the console cannot be followed"] {
         console.wait(text, |record| record.payload()["message"] == text);
     }

@@ -113,7 +113,7 @@ pub enum Fact {
         /// Fresh entropy, so that clones do not move in step.
         entropy: u64,
     },
-    /// The process was told to stop.
+    /// The process was asked to stop.
     ShutdownRequested,
     /// Something happened to a terminal session.
     Session {
@@ -272,7 +272,7 @@ pub enum SessionFact {
         /// The exit code to report: 127 not found, 126 not executable.
         exit_code: i32,
     },
-    /// Somebody uses it: a create, an input or a resize arrived. Input and resize are reported only while
+    /// A console uses it: a create, an input or a resize arrived. Input and resize are reported only while
     /// [`Sessions::is_orphan`](crate::session::Sessions::is_orphan).
     Attached,
     /// The console asked for its end.

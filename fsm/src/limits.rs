@@ -61,11 +61,11 @@ pub struct Policy {
     /// s. A loss that is so long past has been forgotten.
     pub resync_ms: u64,
     /// A resync waits for the open sessions to end, but no longer than this once it is due. Both cost something on the
-    /// production console. While it waits, no command and no new terminal reaches the agent. When it comes, whoever
-    /// looks at a terminal is thrown out, and the page does not connect again. So a session that is only watched gets
-    /// five minutes; without one, or when the last one ends, the resync comes at once. With terminals of ten minutes
-    /// and a request in ten seconds that ends 29 of a hundred terminals, not 71, and loses 15 requests a loss, not one
-    /// (`draupnir-sim resync`).
+    /// production console. While it waits, no command and no new terminal reaches the agent. When it comes, a user
+    /// who looks at a terminal is thrown out, and the page does not connect again. So a session that is only watched
+    /// gets five minutes; without one, or when the last one ends, the resync comes at once. With terminals of ten
+    /// minutes and a request in ten seconds that ends 29 of a hundred terminals, not 71, and loses 15 requests a
+    /// loss, not one (`draupnir-sim resync`).
     pub resync_wait_max_ms: u64,
     /// A message for a session or a command that arrives this long after the resync became due proves that the console
     /// still reaches the agent: no resync is needed then. What was sent before the console forgot the link is not

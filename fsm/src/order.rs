@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Send one registration over HTTP; give it up when told to, or when the next one starts.
+    /// Send one registration over HTTP; give it up when asked to, or when the next one starts.
     Register {
         /// The number that the answer must carry.
         attempt: RegistrationAttempt,
@@ -242,7 +242,7 @@ impl CloseText {
     }
 }
 
-/// An event of the connection that the console is told of.
+/// An event of the connection that the agent reports to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// `deploy`: this process registered for the first time.
@@ -261,7 +261,7 @@ pub enum Event {
         /// The close code, if a close frame was seen or will be sent.
         code: Option<u16>,
     },
-    /// `error`: something is wrong that somebody should look at.
+    /// `error`: something is wrong that an operator should look at.
     Error {
         /// What.
         problem: Problem,
@@ -310,7 +310,7 @@ pub enum SessionEnd {
     Closed,
     /// The agent drained.
     Drained,
-    /// Nobody came back to it.
+    /// No console came back to it.
     Orphaned,
     /// Its shell could not be started, or not in time.
     SpawnFailed,

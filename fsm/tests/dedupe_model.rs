@@ -127,13 +127,13 @@ fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[CommandKey]) {
         assert_eq!(dedupe.verdict(ran.hash), model.verdict(ran.hash, &remembered), "{ran:?}");
     }
     assert_eq!(dedupe.ids(), model.ran.len());
-    // Whoever is told to forget a result was told once, and of no result that may still be asked for.
-    let mut told = forgotten.to_vec();
-    told.sort_unstable();
-    told.dedup();
-    assert_eq!(told.len(), forgotten.len());
-    assert!(remembered.iter().all(|key| !told.contains(&CommandKey(*key))));
-    assert_eq!(told.len() + remembered.len(), model.ended);
+    // Each forgotten result was reported once, and none of them may still be asked for.
+    let mut reported = forgotten.to_vec();
+    reported.sort_unstable();
+    reported.dedup();
+    assert_eq!(reported.len(), forgotten.len());
+    assert!(remembered.iter().all(|key| !reported.contains(&CommandKey(*key))));
+    assert_eq!(reported.len() + remembered.len(), model.ended);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Events of the agent's own: builds them, each with an id by which a receiver knows it again.
 //!
-//! It does not decide when an event is due; the machine does, and for capabilities that fail whoever noticed.
+//! It does not decide when an event is due; the machine does, and where a capability fails, the caller that noticed.
 
 use crate::metrics::facts;
 use crate::protocol::{Event, EventType, Figure, InstanceId, MessageId, Metadata, Timestamp};
 use crate::sindri::{Change, ChangeKind};
-use draupnir_fsm::driver::{Disconnect, Event as Told, Problem};
+use draupnir_fsm::driver::{Disconnect, Event as ConsoleEvent, Problem};
 
 /// Builds events.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ impl Events {
     }
 
     /// An event that the machine ordered, as a message.
-    pub(super) fn told(&mut self, told: Told, instance_id: &InstanceId) -> String {
-        match told {
-            Told::Deploy => {
+    pub(super) fn encode(&mut self, event: ConsoleEvent, instance_id: &InstanceId) -> String {
+        match event {
+            ConsoleEvent::Deploy => {
                 let machine = facts();
                 let metadata = Metadata::new()
                     .with("agent_version", env!("CARGO_PKG_VERSION"))
@@ -37,17 +37,17 @@ impl Events {
                     .with("kernel_version", machine.kernel_version.as_str());
                 self.build(EventType::Deploy, "agent started", metadata, instance_id)
             }
-            Told::Connect { attempts, offline_ms } => {
+            ConsoleEvent::Connect { attempts, offline_ms } => {
                 let metadata = Metadata::new().with("attempts", u64::from(attempts)).with("offline_ms", offline_ms);
                 self.build(EventType::Connect, "connected", metadata, instance_id)
             }
-            Told::Disconnect { cause, code } => {
+            ConsoleEvent::Disconnect { cause, code } => {
                 let metadata = Metadata::new().with("cause", cause_name(cause));
                 let metadata =
                     code.into_iter().fold(metadata, |metadata, code| metadata.with("close_code", u64::from(code)));
                 self.build(EventType::Disconnect, cause_text(cause), metadata, instance_id)
             }
-            Told::Error { problem } => {
+            ConsoleEvent::Error { problem } => {
                 self.error("connection", &problem_text(problem, instance_id.as_str()), Metadata::new(), instance_id)
             }
         }

@@ -77,7 +77,7 @@ pub(super) struct Host {
     pub(super) is_named: bool,
     /// The software as it was last looked at.
     pub(super) inventory: Inventory,
-    /// A heartbeat of the current link has told of it.
+    /// A heartbeat of the current link has reported it.
     pub(super) inventory_sent: bool,
     pub(super) events: Events,
     pub(super) sampling: Sampling,
@@ -145,7 +145,7 @@ impl Host {
             Event::Error { problem } => tracing::debug!(?problem, "reporting an error to the console"),
         }
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
-        self.events.told(event, instance_id)
+        self.events.encode(event, instance_id)
     }
 
     /// Logs an error and makes the event that reports it.

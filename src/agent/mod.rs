@@ -234,7 +234,7 @@ impl Agent {
     }
 }
 
-/// 64 bits that nobody can foresee.
+/// 64 bits that no peer can foresee.
 fn entropy() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     // The standard library seeds each of these from the operating system, and it is linked already.

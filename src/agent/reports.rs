@@ -146,7 +146,7 @@ impl Agent {
                 ConsoleMessage::Dispatch { command, id, timeout_ms, bytes, streams, allowed }
             }
             Inbound::CommandCancel { command_id } => ConsoleMessage::Cancel { id: self.console_id(&command_id) },
-            // Who can be answered is told by the answer, everybody else by an event.
+            // A request is answered; everything else becomes an event.
             Inbound::InvalidTerminal { message: TerminalMessage::Create, session_id: Some(session_id), faults } => {
                 let id = self.console_id(&session_id);
                 let session = self.host.sessions.add(session_id, None, Some(faults.to_string()));

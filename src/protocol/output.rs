@@ -132,7 +132,7 @@ pub enum ClosedReason {
     Closed,
     /// The agent is draining.
     Drained,
-    /// Nobody came back to it.
+    /// No console came back to it.
     Orphaned,
     /// Its shell could not be started.
     SpawnFailed,

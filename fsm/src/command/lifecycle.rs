@@ -34,7 +34,7 @@ enum Stage {
     Killed,
     /// Its process is gone; at the deadline the rest of its output is given up.
     DrainingOutput {
-        /// It was told to end, and what it left behind is still to be killed.
+        /// It was asked to end, and what it left behind is still to be killed.
         kill_rest: bool,
     },
 }
@@ -116,8 +116,8 @@ impl Command {
         }
     }
 
-    /// Tells it to end, unless it was told so or has ended. One that has not started yet is over: there is no process
-    /// that could be told.
+    /// Asks it to end, unless it was asked already or has ended. One that has not started yet is over: there is no
+    /// process to signal.
     pub(super) fn stop(&mut self, now: Time, end: CommandEnd, exit_code: i32, orders: &mut Vec<Order>) -> Outcome {
         match self.stage {
             Stage::Starting => return Outcome::Over { end, exit_code },
@@ -132,7 +132,7 @@ impl Command {
         Outcome::Continues
     }
 
-    /// Kills what is left of it, if it was told to end.
+    /// Kills what is left of it, if it was asked to end.
     pub(super) fn kill(&mut self, now: Time, orders: &mut Vec<Order>) {
         match self.stage {
             Stage::Terminating => {
@@ -145,7 +145,7 @@ impl Command {
         orders.push(Order::KillCommand { command: self.key });
     }
 
-    /// Ends it. What a command that was told to end has left behind is killed before the answer: until then the number
+    /// Ends it. What a command that was asked to end has left behind is killed before the answer: until then the number
     /// of its session is certainly its own.
     fn over(&mut self, orders: &mut Vec<Order>) -> Outcome {
         if self.stage == (Stage::DrainingOutput { kill_rest: true }) {

@@ -1,4 +1,4 @@
-//! The lifecycles of one-off commands: when one starts, when it is told to end, and when its result is reported.
+//! The lifecycles of one-off commands: when one starts, when it is asked to end, and when its result is reported.
 //!
 //! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides
 //! whether a dispatch is a repeat, so the agent keys it with random bits. The probability that two remembered ids have
@@ -12,9 +12,10 @@
 //! - Nothing is ordered for a command after its answer but [`ForgetResult`](Order::ForgetResult).
 //! - At most [`RUNNING_MAX`] run, at most [`WAITING_MAX`] wait, in the order in which they came.
 //! - A command whose start was ordered always has a deadline. Its time-out counts from that order.
-//! - A command that was told to end before it had started is answered at once; whoever starts it kills what comes of
+//! - A command that was asked to end before it had started is answered at once; the caller that starts it kills what
+//!   comes of
 //! it.
-//! - A command that had started and was told to end is answered only after what is left of it was killed.
+//! - A command that had started and was asked to end is answered only after what is left of it was killed.
 //!
 //! Units: milliseconds. Wire: `command:dispatch`, `command:cancel`, `command:result` (CONSOLE.md, "Commands").
 
@@ -36,7 +37,7 @@ use lifecycle::{Command, Outcome};
 /// Commands at once. More would compete with each other, and with what the machine is for.
 pub const RUNNING_MAX: usize = 16;
 
-/// Commands that wait for one of those. Beyond it the console is told at once, rather than after minutes.
+/// Commands that wait for one of those. Beyond it the console is answered at once, rather than after minutes.
 pub const WAITING_MAX: usize = 256;
 
 /// How long a command may run where its payload does not say, as the production console assumes.
@@ -153,7 +154,7 @@ impl Commands {
         }
     }
 
-    /// Tells every command to end that was not told so before.
+    /// Asks every command to end that was not asked before.
     pub fn drain_terminate(&mut self, now: Time, orders: &mut Vec<Order>) {
         for key in self.keys() {
             self.with(key, orders, |command, orders| command.stop(now, CommandEnd::Drained, EXIT_KILLED, orders));
@@ -161,7 +162,7 @@ impl Commands {
         self.start_waiting(now, orders);
     }
 
-    /// Kills what is left of every command that was told to end, or runs.
+    /// Kills what is left of every command that was asked to end, or runs.
     pub fn drain_kill(&mut self, now: Time, orders: &mut Vec<Order>) {
         self.drain_terminate(now, orders);
         for command in self.running.values_mut() {

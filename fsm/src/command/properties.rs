@@ -29,7 +29,7 @@ enum Step {
     Pass {
         ms: u64,
     },
-    /// Time passes that nobody lives through.
+    /// Time passes in which nothing runs.
     Sleep {
         ms: u64,
     },

@@ -351,7 +351,7 @@ fn hanging_start_is_answered_when_its_time_is_up() {
     bench.request_as(1, 1, 5_000);
     assert_eq!(bench.pass_ms(4_999), []);
     assert_eq!(bench.pass_ms(1), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
-    assert_eq!(bench.tell(1, CommandFact::Started), [], "whoever starts it kills it");
+    assert_eq!(bench.tell(1, CommandFact::Started), [], "the caller that starts it kills it");
     assert!(bench.commands.is_empty());
 }
 

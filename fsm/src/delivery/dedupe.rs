@@ -2,10 +2,10 @@
 //!
 //! It does not hold ids or results, only a 64-bit hash of each id (keyed by the agent, so that a console cannot make
 //! two meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets
-//! one when it is [told to](Dedupe::take_forgotten).
+//! one when it is [asked to](Dedupe::take_forgotten).
 //!
 //! Bounds: the hashes of the last [`IDS_MAX`] ids, the results of the last [`RESULTS_MAX`] commands, of these no more
-//! than [`RESULTS_BYTES_MAX`]. A command that runs is never forgotten; their number is bounded by whoever starts them.
+//! than [`RESULTS_BYTES_MAX`]. A command that runs is never forgotten; their number is bounded by the caller.
 
 use crate::id::CommandKey;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(dedupe.result_bytes(), 702);
         dedupe.weighed(CommandKey(2), 300);
         dedupe.weighed(CommandKey(9), 5_000);
-        assert_eq!(dedupe.result_bytes(), 302, "another's, and one that nobody knows, do not count");
+        assert_eq!(dedupe.result_bytes(), 302, "another's, and an unknown one, do not count");
     }
 
     #[test]

@@ -211,7 +211,7 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// How many bytes the socket has taken by now; to be told before every [`tick`](Self::tick).
+    /// How many bytes the socket has taken by now; reported before every [`tick`](Self::tick).
     pub fn write_progress(&mut self, now: Time, bytes_written: u64) {
         if let Some(write) = self.link.as_mut().and_then(|link| link.write.as_mut()) {
             write.progress(now, bytes_written);

@@ -99,9 +99,9 @@ pub struct Delivery<M> {
     /// Streams that have something to send and room in their window, by class.
     runnable: BTreeSet<(Class, StreamKey)>,
     unsettled_streams: usize,
-    /// Streams whose read credit may have changed since it was last told; each says itself whether it is among them.
+    /// Streams whose read credit may have changed since the last report; each says itself whether it is among them.
     credit_changes: VecDeque<StreamKey>,
-    /// Streams that were told to read less because the link as a whole was full, likewise.
+    /// Streams that were asked to read less because the link as a whole was full, likewise.
     starved: VecDeque<StreamKey>,
     gaps: BTreeSet<StreamKey>,
     finished: VecDeque<StreamKey>,
@@ -195,7 +195,7 @@ impl<M> Delivery<M> {
         self.link.is_some() && self.queue.is_sent(number)
     }
 
-    /// What was dropped since this was last asked, once a link is ready for everything: to be told by an `error` event.
+    /// What was dropped since this was last asked, once a link is ready for everything: an `error` event reports it.
     pub fn take_drops(&mut self) -> Option<Drops> {
         self.is_open(Gate::All).then(|| self.queue.take_drops()).flatten()
     }

@@ -170,7 +170,7 @@ impl<M> Queue<M> {
             let Some((stream, end)) = message.after.waits_for(&is_sent) else {
                 return Some(number);
             };
-            // Somebody looks again at a stream whose bytes nobody had waited for.
+            // A console attaches again to a stream whose bytes none had waited for.
             self.ready.remove(&number);
             self.blocked.insert((stream, end, number));
             message.place = Place::Blocked(stream, end);

@@ -1,4 +1,4 @@
-//! What the driver is told: one [`Input`] for each thing that happened outside.
+//! What the driver receives: one [`Input`] for each thing that happened outside.
 //!
 //! Inputs are the vocabulary of recordings (`tests/scenarios`), so they hold no secret, no terminal byte and no command
 //! text: the console's ids appear as keyed hashes, bodies as lengths.
@@ -10,7 +10,7 @@ use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// The console's id of a session or command, as a 64-bit hash. The adapter keys the hash with randomness of its own, so
-/// that nobody outside can make two ids collide; by chance two of 10,000 do so once in 2³⁸ processes.
+/// that no peer can make two ids collide; by chance two of 10,000 do so once in 2³⁸ processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ConsoleId(pub u64);
@@ -138,7 +138,7 @@ pub enum Input {
         /// What happened to it.
         what: CommandInput,
     },
-    /// A stream's source holds these bytes now. Also told when it lets go of the beginning of a character.
+    /// A stream's source holds these bytes now. Also reported when it lets go of the beginning of a character.
     Output {
         /// The stream.
         stream: StreamKey,
@@ -161,7 +161,7 @@ pub enum Input {
     Noted {
         /// The adapter's text about it.
         note: NoteId,
-        /// A hash of the cause: each cause is told once a minute. Without one it is always told.
+        /// A hash of the cause: each cause is reported once a minute. Without one it is always reported.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<u64>,
     },

@@ -34,7 +34,7 @@ pub enum Output<B> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// Send one registration over HTTP; give it up when told to, or when the next one starts.
+    /// Send one registration over HTTP; give it up when asked to, or when the next one starts.
     Register {
         /// The number that the answer must carry.
         attempt: RegistrationAttempt,

@@ -1,6 +1,7 @@
 //! Terminal sessions as the console knows them: which are opened, attached to again, refused and forgotten.
 //!
-//! A session whose `closed` is not acknowledged is still known, so that a `create` for it is told of that `closed`.
+//! A session whose `closed` is not acknowledged is still known, so that a `create` for it is answered with that
+//! `closed`.
 
 use super::audit::Subject;
 use super::input::{ConsoleId, SessionInput};
@@ -250,7 +251,7 @@ impl<B: Body> Driver<B> {
     pub(super) fn session_input(&mut self, now: Time, session: SessionKey, what: SessionInput) {
         let state = self.sessions.entries.get(&session).map(|session| session.state);
         if !matches!(state, Some(State::Open)) {
-            // What comes of a start after its session was finished concerns nobody: it would begin a second life.
+            // A start that comes after its session was finished is ignored: it would begin a second life.
             return;
         }
         match what {

@@ -4,7 +4,7 @@ use super::chart::State;
 use super::connection::{Connection, OldSocket, Replacements};
 use super::{Context, Event};
 use crate::fact::{CloseReason, Fact};
-use crate::order::{CloseText, Disconnect, Event as Told, Gate, Order, Problem};
+use crate::order::{CloseText, Disconnect, Event as ConsoleEvent, Gate, Order, Problem};
 use crate::time::Time;
 use crate::timer::Timer;
 use statig::prelude::{Handled, Outcome, Super, Transition};
@@ -43,7 +43,7 @@ impl Connection {
         self.link.gate = Some(gate);
         if first {
             let offline_ms = context.now.ms_since(self.link.offline_since);
-            context.order(Order::Emit { event: Told::Connect { attempts: self.link.dials, offline_ms } });
+            context.order(Order::Emit { event: ConsoleEvent::Connect { attempts: self.link.dials, offline_ms } });
             self.link.dials = 0;
         }
         context.order(Order::OpenGate { link: self.link.id, gate });
@@ -220,7 +220,7 @@ impl Connection {
     /// Notes that the link is over and its socket on its way out.
     fn ended(&mut self, cause: Disconnect, code: Option<u16>, context: &mut Context<'_>) {
         if self.is_accepted() {
-            context.order(Order::Emit { event: Told::Disconnect { cause, code } });
+            context.order(Order::Emit { event: ConsoleEvent::Disconnect { cause, code } });
         }
         self.old_socket = OldSocket::Closing(self.link.id);
         self.resync.closing = false;
@@ -239,7 +239,7 @@ impl Connection {
         if shared && !self.replacements.reported {
             self.replacements.reported = true;
             context.order(Order::Report { problem: Problem::SharedInstanceId });
-            context.order(Order::Emit { event: Told::Error { problem: Problem::SharedInstanceId } });
+            context.order(Order::Emit { event: ConsoleEvent::Error { problem: Problem::SharedInstanceId } });
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Machine {
     random: Random,
     policy: Policy,
     schedule: Schedule,
-    /// When the machine was last told anything.
+    /// When the machine last received anything.
     lived_until: Time,
     orders: VecDeque<Order>,
     batch: Vec<Order>,
@@ -154,7 +154,7 @@ impl Machine {
             self.routed_at = Some(now);
         }
         match fact {
-            // Nothing more is ordered, by the lifecycles either: whatever is still told is counted.
+            // Nothing more is ordered, by the lifecycles either: every later fact is counted.
             fact if self.is_stopped() => self.dispatch(now, &Event::Fact(fact)),
             Fact::Tick => self.tick(now),
             Fact::Session { session, what } => self.sessions.handle(now, *session, what, &mut self.batch),
@@ -207,7 +207,7 @@ impl Machine {
         self.timers.deadline(Timer::Resync).is_some()
     }
 
-    /// Whether facts about the input and size of `session` are wanted now, because nobody is known to use it.
+    /// Whether facts about the input and size of `session` are wanted now, because no console is known to use it.
     pub fn is_orphan(&self, session: SessionKey) -> bool {
         self.sessions.is_orphan(session)
     }
@@ -222,7 +222,7 @@ impl Machine {
         self.commands.running() + self.commands.waiting()
     }
 
-    /// Whether `session` can be attached to: its shell runs or is being started, and it was not told to end.
+    /// Whether `session` can be attached to: its shell runs or is being started, and it was not asked to end.
     pub fn is_usable(&self, session: SessionKey) -> bool {
         self.sessions.is_usable(session)
     }
@@ -288,7 +288,7 @@ impl Machine {
     }
 
     /// Moves every deadline by the time that was not lived through, so that each keeps what it had left when the
-    /// machine was last told anything. A drain is not forgiven: whoever asked for it has lived through that time.
+    /// machine last received anything. A drain is not forgiven: its caller has lived through that time.
     fn forgive_lateness(&mut self, now: Time, lived_until: Time) {
         if self.next_deadline().is_none_or(|next| next >= now) {
             return;
@@ -301,7 +301,7 @@ impl Machine {
         self.commands.shift_ms(lost_ms);
     }
 
-    /// Sessions are orphans only while nobody could reach them.
+    /// Sessions are orphans only while no console could reach them.
     fn note_link(&mut self, now: Time, was_linked: bool) {
         match (was_linked, self.has_link()) {
             (false, true) => self.sessions.link_up(now),

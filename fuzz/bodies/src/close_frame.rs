@@ -1,9 +1,9 @@
-//! Any close frame of a console: what is told of it, and what the machine then does.
+//! Any close frame of a console: what is reported of it, and what the machine then does.
 //!
 //! The input is a byte that chooses key and jitter, two of the close code (big-endian, as on the wire), and the reason;
 //! one of fewer bytes is a close frame without a code. It promises (CONSOLE.md, "The WebSocket") that
 //!
-//! - the reason that is told is one printable line of bounded length without the key;
+//! - the reported reason is one printable line of bounded length without the key;
 //! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection
 //!   ended;
 //! - the next attempt comes when the public description of the protocol says so, and never at once.

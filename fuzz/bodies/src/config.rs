@@ -1,4 +1,4 @@
-//! Any environment: what may be told of it, and what a configuration made of it is like.
+//! Any environment: what may be printed of it, and what a configuration made of it is like.
 //!
 //! The input is an environment as the kernel keeps one: `NAME=value`, a NUL after each. In a value, `{KEY}` stands for
 //! the key as it is set and `{key}` for the same in lower case, so that it is easily put where it must not be; the
@@ -9,7 +9,7 @@
 //! - never tells the user or password of a URL that it refuses, nor of a proxy's;
 //! - makes a configuration that is legal in every field, or names at least one variable that is not.
 //!
-//! Keys of less than eight characters, and such as stand in the fixed words of the texts, cannot be told apart from
+//! Keys of less than eight characters, and such as stand in the fixed words of the texts, cannot be distinguished from
 //! them; for those only the other promises hold.
 
 use draupnir::config::{Config, ConsoleUrl, Machine, Problems, table};

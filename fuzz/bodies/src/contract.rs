@@ -32,8 +32,8 @@ static FILE: LazyLock<Option<File>> = LazyLock::new(|| {
 });
 
 static LEFT: LazyLock<AtomicU64> = LazyLock::new(|| {
-    let told = std::env::var("DRAUPNIR_FRAMES_MAX").ok().and_then(|text| text.parse().ok());
-    AtomicU64::new(told.unwrap_or(NOTED_MAX))
+    let most = std::env::var("DRAUPNIR_FRAMES_MAX").ok().and_then(|text| text.parse().ok());
+    AtomicU64::new(most.unwrap_or(NOTED_MAX))
 });
 
 /// Whether another frame is to be noted.
@@ -231,15 +231,15 @@ impl Writer {
                 (EventType::Error, Metadata::new().with("problem", format!("{problem:?}")))
             }
         };
-        self.told(event_type, metadata)
+        self.event_message(event_type, metadata)
     }
 
     fn error(&self, error: ErrorEvent) -> String {
         let metadata = Metadata::new().with("source", "connection").with("error", format!("{error:?}"));
-        self.told(EventType::Error, metadata)
+        self.event_message(EventType::Error, metadata)
     }
 
-    fn told(&self, event_type: EventType, metadata: Metadata) -> String {
+    fn event_message(&self, event_type: EventType, metadata: Metadata) -> String {
         let event = Event {
             instance_id: &self.instance_id,
             event_type,

@@ -2,8 +2,8 @@
 //!
 //! The model is that of the ledger's own tests; here it lives in a world whose steps and sizes the fuzzer chooses. What
 //! must hold at every step and at the end stands there: whatever breaks and whenever, every reliable message that was
-//! not told of as dropped arrives, in order; nothing counts as acknowledged that need not have arrived; bounds are
-//! kept, lost bytes are told of once, and when all is well again nothing is left.
+//! not reported as dropped arrives, in order; nothing counts as acknowledged that need not have arrived; bounds are
+//! kept, lost bytes are reported once, and when all is well again nothing is left.
 //!
 //! How an input is read: a byte for the seed (it chooses how often links break and whether messages come by the dozen),
 //! then one for each step and, after it, the one or two that its details ask for: how many frames are written or read,

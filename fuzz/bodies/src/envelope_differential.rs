@@ -35,8 +35,8 @@ fn compare(tree: &Tree, decoded: Result<(Inbound, Option<String>), DecodeError>,
         }
         (Ok((reading, version)), Ok((message, version_mismatch))) => {
             assert!(is_same(reading, &message), "{message:?} {} where {reading:?} was read: {text}", details(&message));
-            let told = version_mismatch.as_deref();
-            assert!(version.is(told), "the version {told:?} where {version:?} was read: {text}");
+            let ours = version_mismatch.as_deref();
+            assert!(version.is(ours), "the version {ours:?} where {version:?} was read: {text}");
         }
         (reading, decoded) => panic!("{decoded:?} where {reading:?} was read: {text}"),
     }
@@ -136,10 +136,10 @@ fn name(message: TerminalMessage) -> &'static str {
 /// Whether the same things are wrong, in whatever order.
 fn is_same_list(flaws: &[Flaw], faults: &Faults) -> bool {
     let mut read = flaws.to_vec();
-    let mut told: Vec<Flaw> = faults.iter().map(flaw).collect();
+    let mut ours: Vec<Flaw> = faults.iter().map(flaw).collect();
     read.sort_unstable();
-    told.sort_unstable();
-    read == told
+    ours.sort_unstable();
+    read == ours
 }
 
 fn flaw(fault: &Fault) -> Flaw {

@@ -1,11 +1,12 @@
-//! Any bytes, as the console's answer to a registration: what is told of it, and what the machine then does.
+//! Any bytes, as the console's answer to a registration: what is reported of it, and what the machine then does.
 //!
 //! The first byte chooses key, jitter, and how the bytes come: in which pieces, and whether the stream ends or breaks;
 //! the others are the answer. It promises (CONSOLE.md, "Registration") that
 //!
 //! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is
 //!   cut;
-//! - what is told of its words is one printable line of bounded length without the key, and so is a redirect's target;
+//! - what is reported of its words is one printable line of bounded length without the key, and so is a redirect's
+//!   target;
 //! - an id is 1–100 visible ASCII characters;
 //! - where an answer is so plain that it can be read without a parser, that reading comes to the same;
 //! - the next attempt comes when the public description says so: `Retry-After` is honoured and clamped.
@@ -72,10 +73,10 @@ pub fn run(input: &[u8]) {
 /// the clock of this machine, which goes on meanwhile.
 fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes: usize) {
     let without_wait = |answer: Option<&Registered>| {
-        answer.map(|told| (told.status, told.id.clone(), told.words.clone(), told.location.clone()))
+        answer.map(|ours| (ours.status, ours.id.clone(), ours.words.clone(), ours.location.clone()))
     };
     assert_eq!(without_wait(whole), without_wait(pieces), "in pieces of {piece_bytes} bytes");
-    match (whole.and_then(|told| told.retry_after_ms), pieces.and_then(|told| told.retry_after_ms)) {
+    match (whole.and_then(|ours| ours.retry_after_ms), pieces.and_then(|ours| ours.retry_after_ms)) {
         (None, None) => {}
         (Some(first_ms), Some(then_ms)) => assert!(first_ms.abs_diff(then_ms) <= CLOCK_MS_MAX, "{first_ms}, {then_ms}"),
         (first_ms, then_ms) => panic!("{first_ms:?} ms, and in pieces of {piece_bytes} bytes {then_ms:?}"),

@@ -54,7 +54,7 @@ mod index_past_the_end {
     }
 }
 
-/// Reads what is nested too deep after all, level by level on the stack, and leaves out what nobody needs.
+/// Reads what is nested too deep after all, level by level on the stack, and leaves out what is not needed.
 #[cfg(planted = "unbounded_recursion")]
 mod unbounded_recursion {
     use draupnir::protocol::{self, DecodeError, Decoded, NESTING_MAX};

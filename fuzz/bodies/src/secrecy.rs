@@ -1,4 +1,4 @@
-//! The keys that the targets work with, and what must be true of every text that is told of a console's words.
+//! The keys that the targets work with, and what must be true of every text that reports a console's words.
 
 use draupnir::config::Secret;
 
@@ -6,7 +6,7 @@ use draupnir::config::Secret;
 const KEYS: [&str; 4] =
     ["sk-live-0123456789abcdef", "two words  and more", r#"quote"back\slash"#, "MTIz+/NDU2Nzg5MA=="];
 
-/// The longest text that is told of a console's words, in bytes.
+/// The longest text that reports a console's words, in bytes.
 const WORDS_BYTES_MAX: usize = 512;
 
 /// One of the keys.

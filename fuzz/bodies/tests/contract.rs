@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Seeds that are run where nobody wants frames: they show every kind of message.
+/// Seeds that are run where no frames are wanted: they show every kind of message.
 const SEEDS_MIN: u64 = 8;
 
 /// More than any number of frames needs.

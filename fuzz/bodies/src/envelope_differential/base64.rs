@@ -17,10 +17,10 @@ pub(super) fn read(text: &str) -> Option<Vec<u8>> {
         for character in group.iter().take(4 - padding) {
             bits = bits << 6 | sextet(*character)?;
         }
-        // Of n characters, n − 1 bytes are told; the bits that are left over must be zero.
+        // Of n characters, n − 1 bytes are known; the bits that are left over must be zero.
         bits <<= 6 * padding;
-        let told = bits.to_be_bytes();
-        let (kept, left_over) = told.split_at(4 - padding);
+        let decoded = bits.to_be_bytes();
+        let (kept, left_over) = decoded.split_at(4 - padding);
         if left_over.iter().any(|byte| *byte != 0) {
             return None;
         }

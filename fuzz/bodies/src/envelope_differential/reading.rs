@@ -24,16 +24,16 @@ pub(super) enum Refusal {
 pub(super) enum Version {
     Ours,
     Other(String),
-    /// No text: told as it stands in the frame, which a tree no longer knows.
+    /// No text: reported as it stands in the frame, which a tree no longer knows.
     NoText,
 }
 
 impl Version {
-    pub(super) fn is(&self, told: Option<&str>) -> bool {
+    pub(super) fn is(&self, ours: Option<&str>) -> bool {
         match self {
-            Self::Ours => told.is_none(),
-            Self::Other(version) => told == Some(version),
-            Self::NoText => told.is_some(),
+            Self::Ours => ours.is_none(),
+            Self::Other(version) => ours == Some(version),
+            Self::NoText => ours.is_some(),
         }
     }
 }

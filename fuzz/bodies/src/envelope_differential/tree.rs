@@ -22,7 +22,7 @@ pub(super) enum Tree {
 /// Why there is no tree.
 #[derive(Debug)]
 pub(super) enum Unread {
-    /// Nobody can read it.
+    /// It cannot be read.
     NotJson,
     /// Others may: it holds what a tree of Rust's texts and floats has no place for.
     BeyondThisReading,

@@ -50,31 +50,31 @@ impl Plain<'_> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
-    /// Panics where the agent told anything else.
-    pub(super) fn is_same(&self, told: Option<&Registered>, key: &Secret) {
-        let Some(told) = told else { panic!("not understood: {self:?}") };
-        assert_eq!(told.status, self.status);
+    /// Panics where the agent reports anything else.
+    pub(super) fn is_same(&self, ours: Option<&Registered>, key: &Secret) {
+        let Some(ours) = ours else { panic!("not understood: {self:?}") };
+        assert_eq!(ours.status, self.status);
         let seconds = self.header("retry-after").filter(|text| !text.is_empty());
         if let Some(seconds) = seconds.filter(|text| text.len() <= 15 && text.bytes().all(|byte| byte.is_ascii_digit()))
         {
-            assert_eq!(told.retry_after_ms, seconds.parse::<u64>().ok().map(|seconds| seconds * 1000), "{self:?}");
+            assert_eq!(ours.retry_after_ms, seconds.parse::<u64>().ok().map(|seconds| seconds * 1000), "{self:?}");
         }
         if self.header("retry-after").is_none() {
-            assert_eq!(told.retry_after_ms, None, "{self:?}");
+            assert_eq!(ours.retry_after_ms, None, "{self:?}");
         }
         let location = self.header("location").filter(|_| (300..400).contains(&self.status));
-        assert_eq!(told.location.is_some(), location.is_some(), "{self:?}");
+        assert_eq!(ours.location.is_some(), location.is_some(), "{self:?}");
         if let Ok(Value::Object(body)) = serde_json::from_str(self.body) {
             let id = body.get("id").and_then(Value::as_str);
             let id = id.filter(|id| (1..=100).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()));
-            assert_eq!(told.id.as_deref(), id, "{self:?}");
+            assert_eq!(ours.id.as_deref(), id, "{self:?}");
             let error = body.get("error").and_then(Value::as_str).filter(|error| error.len() <= 40);
             if let Some(error) = error.filter(|error| error.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-                let is_told = told.words.starts_with(error) || key.is_in(error) || told.words.contains(REDACTED);
-                assert!(is_told, "the console's own word {error:?} is not told: {told:?}");
+                let is_reported = ours.words.starts_with(error) || key.is_in(error) || ours.words.contains(REDACTED);
+                assert!(is_reported, "the console's own word {error:?} is not reported: {ours:?}");
             }
         } else {
-            assert_eq!(told.id, None, "{self:?}");
+            assert_eq!(ours.id, None, "{self:?}");
         }
     }
 }

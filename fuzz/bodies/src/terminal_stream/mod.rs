@@ -2,8 +2,8 @@
 //!
 //! It does not start a shell: it plays the terminal that prints and the loop that sends, with the very parts that stand
 //! between them. What must hold:
-//! - the frames put together are what was printed, but for what was told of as gone, and only while nobody waits for
-//!   it;
+//! - the frames put together are what was printed, but for what was reported as gone, and only while no console waits
+//!   for it;
 //! - no frame ends within a character that was printed whole, unless the wait for its rest was declared over, or the
 //!   frame may not be as long as one character;
 //! - what can be sent and is not known of is announced, and whatever is printed can be sent in the end;
@@ -107,7 +107,7 @@ struct Play {
     cuts: Vec<u64>,
     /// Up to where the wait for the rest of a character was declared over.
     released: u64,
-    /// Somebody looks, so that nothing unsent may be forgotten.
+    /// A console is attached, so that nothing unsent may be forgotten.
     attached: bool,
     starved: bool,
     replays: u32,
@@ -160,7 +160,7 @@ impl Play {
                 self.send(1 << (how >> 1));
             }
             4 if how & 1 == 0 => self.release(),
-            // Only what nobody looks at makes room for others.
+            // Only what no console looks at makes room for others.
             4 if self.attached => {}
             4 => self.stream.shrink(how << 8),
             5 => {
@@ -186,11 +186,11 @@ impl Play {
         self.printed.extend_from_slice(bytes);
     }
 
-    /// The loop asks what there is, as it does when it is told of news.
+    /// The loop asks what there is, as it does after a report of news.
     fn hear(&mut self) {
         let held = self.stream.held();
         assert_eq!(held, self.held_from()..self.printed.len() as u64);
-        assert!(!self.stream.has_news(), "news that were just told");
+        assert!(!self.stream.has_news(), "news that were just reported");
         self.heard = held.end;
     }
 
@@ -216,7 +216,7 @@ impl Play {
         }
         let left = self.printed.len() as u64 - self.sent.min(self.printed.len() as u64);
         let announced = self.stream.has_news() || self.stream.waits_for_rest();
-        assert!(left == 0 || announced, "{left} bytes are left, and nobody was told");
+        assert!(left == 0 || announced, "{left} bytes are left, and no report says so");
         assert!(announced || self.heard <= self.sent, "nothing whole, and nothing to wait for");
         self.allow();
     }
