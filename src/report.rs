@@ -4,7 +4,7 @@
 //! module, so there is no deadlock.
 
 use crate::agent::{sampling, signals};
-use crate::{audit, command, journal, link, terminal};
+use crate::{audit, command, link, terminal};
 use async_channel::{Receiver, Sender};
 
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
@@ -21,8 +21,6 @@ pub enum Report {
     Command(command::Report),
     /// From the audit.
     Audit(audit::Report),
-    /// From the journal.
-    Journal(journal::Report),
     /// From the sampler.
     Sample(sampling::Report),
     /// From the signal handlers.
@@ -32,12 +30,6 @@ pub enum Report {
 impl From<audit::Report> for Report {
     fn from(report: audit::Report) -> Self {
         Self::Audit(report)
-    }
-}
-
-impl From<journal::Report> for Report {
-    fn from(report: journal::Report) -> Self {
-        Self::Journal(report)
     }
 }
 

@@ -57,16 +57,10 @@ impl Sessions {
 
     /// Keeps what a `terminal:create` says, under a number of its own.
     pub(super) fn add(&mut self, id: SessionId, shell: Option<String>, failure: Option<String>) -> SessionKey {
-        let key = self.next_key();
-        let shell = shell.filter(|shell| !shell.is_empty());
-        self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0 });
-        key
-    }
-
-    /// A number that no session of this process had before.
-    pub(super) fn next_key(&mut self) -> SessionKey {
         let key = self.next_key;
         self.next_key = key.next();
+        let shell = shell.filter(|shell| !shell.is_empty());
+        self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0 });
         key
     }
 
@@ -151,7 +145,6 @@ impl Sessions {
             SessionEnd::Drained => ClosedReason::Drained,
             SessionEnd::Orphaned => ClosedReason::Orphaned,
             SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
-            SessionEnd::Interrupted => ClosedReason::Interrupted,
         };
         tracing::info!(session = session.0, ?reason, exit_code, "terminal closed");
         let message = entry.failure.as_deref();

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 /// Encodes everything as 300 bytes and holds nothing.
 #[derive(Default)]
-pub(super) struct Host {
+struct Host {
     encoded: Vec<Message>,
 }
 
@@ -38,14 +38,14 @@ impl ByteSource for Host {
     }
 }
 
-pub(super) struct Rig {
-    pub(super) driver: Driver<usize>,
+struct Rig {
+    driver: Driver<usize>,
     host: Host,
-    pub(super) now: Time,
+    now: Time,
 }
 
 impl Rig {
-    pub(super) fn new(audited: bool) -> Self {
+    fn new(audited: bool) -> Self {
         let budget = Rc::new(Budget::new());
         let driver = Driver::new(Policy::default(), Schedule::default(), 1, audited, budget);
         Self { driver, host: Host::default(), now: Time::START }
@@ -61,26 +61,26 @@ impl Rig {
         rig
     }
 
-    pub(super) fn turn(&mut self, input: Input) -> Vec<Output<usize>> {
+    fn turn(&mut self, input: Input) -> Vec<Output<usize>> {
         self.driver.handle(self.now, input);
         self.poll()
     }
 
-    pub(super) fn receive(&mut self, message: ConsoleMessage) -> Vec<Output<usize>> {
+    fn receive(&mut self, message: ConsoleMessage) -> Vec<Output<usize>> {
         self.turn(Input::Received { link: LinkId(1), message })
     }
 
-    pub(super) fn poll(&mut self) -> Vec<Output<usize>> {
+    fn poll(&mut self) -> Vec<Output<usize>> {
         core::iter::from_fn(|| self.driver.poll(self.now, &mut self.host)).collect()
     }
 
-    pub(super) fn at(&mut self, ms: u64) -> Vec<Output<usize>> {
+    fn at(&mut self, ms: u64) -> Vec<Output<usize>> {
         self.now = Time::from_ms(ms);
         self.poll()
     }
 
     /// Everything written is acknowledged.
-    pub(super) fn settle(&mut self) {
+    fn settle(&mut self) {
         self.now = self.now.after_ms(300);
         let mut pings = pings_of(&self.poll());
         for _ in 0..4 {
@@ -94,24 +94,24 @@ impl Rig {
         assert_eq!(self.driver.snapshot().messages, 0);
     }
 
-    pub(super) fn create(&mut self, session: u32, id: u64) -> Vec<Output<usize>> {
-        let (session, id) = (SessionKey(session), ConsoleId(id.into()));
+    fn create(&mut self, session: u32, id: u64) -> Vec<Output<usize>> {
+        let (session, id) = (SessionKey(session), ConsoleId(id));
         self.receive(ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true })
     }
 
-    pub(super) fn dispatch(&mut self, command: u32, id: u64) -> Vec<Output<usize>> {
-        let (command, id) = (CommandKey(command), ConsoleId(id.into()));
+    fn dispatch(&mut self, command: u32, id: u64) -> Vec<Output<usize>> {
+        let (command, id) = (CommandKey(command), ConsoleId(id));
         let dispatch =
             ConsoleMessage::Dispatch { command, id, timeout_ms: 0, bytes: 100, streams: false, allowed: true };
         self.receive(dispatch)
     }
 
-    pub(super) fn was_encoded(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+    fn was_encoded(&self, wanted: impl Fn(&Message) -> bool) -> usize {
         self.host.encoded.iter().filter(|message| wanted(message)).count()
     }
 }
 
-pub(super) fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
+fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
     let mut pings = Vec::new();
     for output in outputs {
         if let Output::Write { frames, .. } = output {
@@ -124,7 +124,7 @@ pub(super) fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
     pings
 }
 
-pub(super) fn has(outputs: &[Output<usize>], wanted: Action) -> bool {
+fn has(outputs: &[Output<usize>], wanted: Action) -> bool {
     outputs.contains(&Output::Do(wanted))
 }
 

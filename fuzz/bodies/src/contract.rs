@@ -53,18 +53,16 @@ pub fn note(by: &str, definition: &str, frame: &str) {
 
 /// Notes what the agent would send.
 pub fn note_encoded(by: &str, encoded: Encoded) {
-    if is_wanted()
-        && let Some(frame) = frame(encoded)
-    {
-        note(by, "AgentMessage", &frame);
+    if is_wanted() {
+        note(by, "AgentMessage", &frame(encoded));
     }
 }
 
-/// The frame that the agent would send; none for a message that an earlier process wrote.
-pub fn frame(encoded: Encoded) -> Option<String> {
+/// The frame that the agent would send.
+pub fn frame(encoded: Encoded) -> String {
     match encoded {
         Encoded::Message(message) => Writer::new().message(message),
-        Encoded::Chunk { stream, cut, bytes } => Some(chunk(stream, cut, bytes)),
+        Encoded::Chunk { stream, cut, bytes } => chunk(stream, cut, bytes),
     }
 }
 
@@ -104,8 +102,8 @@ impl Writer {
         ["", "a\0b", "\u{1}\"\\\n", "é€😀", "\u{2028}\u{fffe}\u{7f}"][self.place(5)]
     }
 
-    fn message(&self, message: Message) -> Option<String> {
-        Some(match message {
+    fn message(&self, message: Message) -> String {
+        match message {
             Message::State(StateKind::Registration) => self.registration(),
             Message::State(StateKind::Heartbeat) => self.heartbeat(),
             Message::State(StateKind::Metrics) => self.metrics(),
@@ -118,7 +116,6 @@ impl Writer {
                     SessionEnd::Drained => ClosedReason::Drained,
                     SessionEnd::Orphaned => ClosedReason::Orphaned,
                     SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
-                    SessionEnd::Interrupted => ClosedReason::Interrupted,
                 };
                 self.closed(session.0.into(), reason, exit_code)
             }
@@ -132,11 +129,7 @@ impl Writer {
                 };
                 self.closed(session.0.into(), reason, 0)
             }
-            Message::Result { command, end, exit_code } => {
-                let reason = (end == CommandEnd::Interrupted).then_some(ResultReason::Interrupted);
-                self.result(command.0.into(), Some(end), exit_code, reason)
-            }
-            Message::Restored { .. } => return None,
+            Message::Result { command, end, exit_code } => self.result(command.0.into(), Some(end), exit_code, None),
             Message::Unrun { command, refusal } => {
                 let reason = match refusal {
                     CommandRefusal::Refused(Refusal::Busy) => ResultReason::Busy,
@@ -148,7 +141,7 @@ impl Writer {
                 };
                 self.result(command.0.into(), None, 126, Some(reason))
             }
-        })
+        }
     }
 
     fn inventory(&self) -> Inventory {

@@ -379,7 +379,6 @@ export type ClosedReason =
   | "spawn_failed"
   | "refused_by_policy"
   | "audit_unavailable"
-  | "interrupted"
   | "busy"
   | "invalid";
 
@@ -398,7 +397,7 @@ export interface CommandResult {
   timed_out?: true;
   /** The console cancelled it, or the agent stops. */
   cancelled?: true;
-  /** Why the command did not run, or not to its own end. */
+  /** Why the command did not run. */
   reason?: ResultReason;
   /** Not all of `stdout` is here. */
   stdout_truncated?: true;
@@ -421,8 +420,7 @@ export type ResultReason =
   | "forgotten"
   | "draining"
   | "refused_by_policy"
-  | "audit_unavailable"
-  | "interrupted";
+  | "audit_unavailable";
 
 /** Output of a command that streams. */
 export interface CommandOutput {
