@@ -9,14 +9,14 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityStore};
 use crate::link::Link;
 use crate::protocol::metrics::Stamped;
-use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp};
+use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp, UsageRecord};
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
     Body, ByteSource, Cut, Drops, Encode, ErrorEvent, Event, Gap, Message, NoteId, RegisterPath, SessionKey, StateKind,
     StreamKey,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -50,6 +50,8 @@ impl From<usize> for Text {
 pub(super) enum Note {
     /// Something failed.
     Error(ErrorNote),
+    /// Something failed and is in the log already.
+    Logged(ErrorNote),
     /// An extension was installed, removed, or failed.
     Extension(Change),
 }
@@ -94,6 +96,8 @@ pub(super) struct Host {
     pub(super) last_connect_error: Option<String>,
     /// How the console put its last refusal, until a problem is reported with it.
     pub(super) console_text: Option<String>,
+    /// Usage records until the driver sends them.
+    pub(super) usage: VecDeque<UsageRecord>,
 }
 
 impl Host {
@@ -153,6 +157,10 @@ impl Host {
         let ErrorNote { source, text, metadata } = match event {
             ErrorEvent::Note(note) => match self.notes.remove(&note)? {
                 Note::Error(note) => note,
+                Note::Logged(ErrorNote { source, text, metadata }) => {
+                    let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+                    return Some(self.events.error(source, &text, metadata, instance_id));
+                }
                 Note::Extension(change) => {
                     let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
                     return Some(self.events.extension(&change, instance_id));
@@ -243,6 +251,11 @@ impl Host {
                 self.sessions.unopened(session, refusal, &self.audit_problem, id)
             }
             Message::Result { command, end, exit_code } => self.commands.result(command, end, exit_code),
+            Message::Usage { records } => {
+                let count = usize::try_from(records).map_or(0, |records| records.min(self.usage.len()));
+                let records: Vec<UsageRecord> = self.usage.drain(..count).collect();
+                (!records.is_empty()).then(|| UsageRecord::batch(&records))
+            }
             Message::Unrun { command, refusal } => self.commands.unrun(command, refusal, &self.audit_problem),
         }
     }

@@ -24,6 +24,7 @@ use crate::config::{Config, host_name};
 use crate::identity::{self, IdentityStore};
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
+use crate::llm;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::sindri;
@@ -35,7 +36,7 @@ use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHi
 use futures_lite::FutureExt as _;
 use host::Host;
 use smol::LocalExecutor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
@@ -147,8 +148,10 @@ impl Agent {
             versions_warned: Vec::new(),
             last_connect_error: None,
             console_text: None,
+            usage: VecDeque::new(),
             config,
         };
+        llm::start(&host.config, &host.link, executor, reporter)?;
         // On the heap: each move of a future that holds it would use as much of the stack, which is never given back.
         Ok(Box::new(Self {
             driver,

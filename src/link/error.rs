@@ -154,6 +154,8 @@ pub enum Hop {
     Console,
     /// To the proxy that this variable names.
     Proxy(&'static str),
+    /// To a provider of models; this variable can name another address for it.
+    Provider(&'static str),
 }
 
 impl Hop {
@@ -162,6 +164,7 @@ impl Hop {
         match self {
             Self::Console => "the console ",
             Self::Proxy(_) => "the proxy ",
+            Self::Provider(_) => "the provider ",
         }
     }
 
@@ -170,6 +173,7 @@ impl Hop {
         match self {
             Self::Console => " of the console",
             Self::Proxy(_) => " of the proxy",
+            Self::Provider(_) => " of the provider",
         }
     }
 
@@ -177,7 +181,7 @@ impl Hop {
     fn source(self) -> &'static str {
         match self {
             Self::Console => "the console URL",
-            Self::Proxy(variable) => variable,
+            Self::Proxy(variable) | Self::Provider(variable) => variable,
         }
     }
 
@@ -185,7 +189,7 @@ impl Hop {
     /// set.
     pub fn or_correct(self) -> String {
         match self {
-            Self::Console => String::new(),
+            Self::Console | Self::Provider(_) => String::new(),
             Self::Proxy(variable) => format!(", or correct {variable}"),
         }
     }

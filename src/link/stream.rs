@@ -33,16 +33,22 @@ impl Progress {
 
 /// A connected socket that counts what it takes, and does not give more than it may.
 #[derive(Debug)]
-pub(super) struct Tcp {
+pub(crate) struct Tcp {
     socket: Async<TcpStream>,
     progress: Progress,
-    pace: ReadPause,
+    /// Nothing where all may be read as it comes.
+    pace: Option<ReadPause>,
 }
 
 impl Tcp {
     /// Counts the bytes of this socket into `progress`.
     pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
-        Self { socket, progress, pace: ReadPause::default() }
+        Self { socket, progress, pace: Some(ReadPause::default()) }
+    }
+
+    /// Reads all as it comes: the console alone is not trusted to send only what can be worked off.
+    pub(super) fn unlimited(self) -> Self {
+        Self { pace: None, ..self }
     }
 
     /// Makes the closing of this socket a reset.
@@ -53,9 +59,13 @@ impl Tcp {
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        ready!(self.pace.poll_ready(cx));
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         let count = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
-        self.pace.charge_bytes(count);
+        if let Some(pace) = &mut self.pace {
+            pace.charge_bytes(count);
+        }
         Poll::Ready(Ok(count))
     }
 }
@@ -85,7 +95,7 @@ impl AsyncWrite for Tcp {
 
 /// What the WebSocket and HTTP run on.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     /// Clear text.
     Plain(Tcp),
     /// TLS; boxed, because its state is 1 KiB and there is one at a time.
@@ -99,7 +109,9 @@ impl Stream {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_mut().0,
         };
-        tcp.pace.charge_message();
+        if let Some(pace) = &mut tcp.pace {
+            pace.charge_message();
+        }
     }
 
     /// Closes the descriptor now, with a reset.

@@ -176,7 +176,7 @@ impl Encode for Doors<'_> {
         tap::show(Encoded::Message(*message));
         match *message {
             Message::State(kind) => Some(Text { up: Up::State(kind), size_bytes: 400 }),
-            Message::Event(_) => Some(self.reliable(Kind::Event, 300, [None; 2], None)),
+            Message::Event(_) | Message::Usage { .. } => Some(self.reliable(Kind::Event, 300, [None; 2], None)),
             Message::Error(event) => self.error(event),
             Message::Closed { session, .. } => self.closed(session),
             Message::Unopened { session, refusal } => self.unopened(session, refusal),

@@ -258,6 +258,11 @@ pub enum Message {
         /// Why.
         refusal: CommandRefusal,
     },
+    /// `llm_usage:batch` of the records that have waited longest.
+    Usage {
+        /// How many: 1 to [`USAGE_RECORDS_MAX`](super::USAGE_RECORDS_MAX).
+        records: u32,
+    },
 }
 
 /// What an `error` event is about.

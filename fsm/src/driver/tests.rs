@@ -283,3 +283,35 @@ fn message_of_a_dead_link_has_no_effect() {
     let outputs = rig.turn(Input::Received { link: LinkId(7), message });
     assert_eq!(outputs, [Output::Do(Action::ForgetCommand { command: CommandKey(1) })]);
 }
+
+#[test]
+fn usage_waits_for_its_interval_and_goes_together() {
+    let mut rig = Rig::ready(false);
+    let start = rig.now;
+    let counted = Input::UsageCounted { within_ms: 30_000 };
+    rig.turn(counted);
+    rig.now = start.after_ms(10_000);
+    rig.turn(counted);
+    rig.now = start.after_ms(29_999);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { .. })), 0);
+    assert!(rig.driver.next_deadline().is_some_and(|due| due <= start.after_ms(30_000)));
+    rig.now = start.after_ms(30_000);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 2 })), 1);
+    rig.now = start.after_ms(90_000);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { .. })), 1, "nothing waits any more");
+}
+
+#[test]
+fn full_batch_and_shutdown_send_usage_at_once() {
+    let mut rig = Rig::ready(false);
+    let counted = Input::UsageCounted { within_ms: 86_400_000 };
+    (0..USAGE_RECORDS_MAX + 3).for_each(|_| drop(rig.turn(counted)));
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: USAGE_RECORDS_MAX })), 1);
+    rig.turn(Input::ShutdownRequested);
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 3 })), 1);
+    rig.turn(counted);
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 1 })), 1, "a drain does not wait");
+}

@@ -1,0 +1,106 @@
+//! `llm_usage:batch`: what AI tools on the instance used.
+//!
+//! It counts nothing. The console computes prices where `costUsd` is 0, and the agent knows none. A record without a
+//! model, or with a number over 31 bits, would lose its whole batch: the one cannot be left out here, and the other is
+//! clamped (CONSOLE.md, "Usage of language models").
+
+use super::encode::{Payload, encode, sealed};
+use super::event::MessageId;
+use serde::{Serialize, Serializer};
+
+/// Largest number of tokens that the console takes.
+const TOKENS_MAX: u64 = i32::MAX as u64;
+
+/// One answer of a provider.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRecord {
+    /// The provider's name, as its part of the proxy's path has it.
+    pub provider: &'static str,
+    /// The model, never empty.
+    pub model: String,
+    /// What was asked for: `chat`, `embedding` and so on.
+    pub operation: &'static str,
+    /// Input tokens.
+    #[serde(serialize_with = "clamped")]
+    pub input_tokens: u64,
+    /// Output tokens.
+    #[serde(serialize_with = "clamped")]
+    pub output_tokens: u64,
+    /// Input tokens read from the provider's cache, where it tells them.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clamped_if_known")]
+    pub cache_read_tokens: Option<u64>,
+    /// Input tokens written to the provider's cache, where it tells them.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clamped_if_known")]
+    pub cache_write_tokens: Option<u64>,
+    /// By which a receiver recognises a record that it has already seen.
+    pub trace_id: MessageId,
+    /// When the answer ended, in milliseconds since 1970.
+    pub ts: u64,
+}
+
+/// Some records.
+#[derive(Debug, Serialize)]
+struct Batch<'a> {
+    records: Vec<Priced<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Priced<'a> {
+    #[serde(flatten)]
+    record: &'a UsageRecord,
+    cost_usd: u8,
+    capture_tier: &'static str,
+}
+
+impl UsageRecord {
+    /// The message that holds these.
+    pub fn batch(records: &[Self]) -> String {
+        let priced = |record| Priced { record, cost_usd: 0, capture_tier: "proxy" };
+        encode(&Batch { records: records.iter().map(priced).collect() })
+    }
+}
+
+impl sealed::Object for Batch<'_> {}
+
+impl Payload for Batch<'_> {
+    const KIND: &'static str = "llm_usage:batch";
+}
+
+fn clamped<S: Serializer>(tokens: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64((*tokens).min(TOKENS_MAX))
+}
+
+fn clamped_if_known<S: Serializer>(tokens: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    clamped(&tokens.unwrap_or(0), serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn batch_holds_what_the_console_takes() {
+        let record = UsageRecord {
+            provider: "anthropic",
+            model: "claude\0x".to_owned(),
+            operation: "chat",
+            input_tokens: 10,
+            output_tokens: u64::MAX,
+            cache_read_tokens: Some(1),
+            cache_write_tokens: None,
+            trace_id: MessageId { process: 7, number: 1 },
+            ts: 1_795_211_222_103,
+        };
+        let frame: Value = serde_json::from_str(&UsageRecord::batch(&[record])).expect("JSON");
+        assert_eq!(frame["type"], "llm_usage:batch");
+        let expected = json!({
+            "provider": "anthropic", "model": "claude\u{fffd}x", "operation": "chat", "inputTokens": 10,
+            "outputTokens": i32::MAX, "cacheReadTokens": 1, "costUsd": 0, "captureTier": "proxy",
+            "traceId": "0000000000000007-1", "ts": 1_795_211_222_103_u64,
+        });
+        assert_eq!(frame["payload"], json!({ "records": [expected] }));
+    }
+}
