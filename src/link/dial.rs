@@ -137,7 +137,8 @@ impl Dialer {
 
     /// TLS with the console on a connection that ends there.
     pub(super) async fn secure(&self, trusted: &Trusted, tcp: Tcp) -> Result<TlsStream<Tcp>, Error> {
-        self.tls.handshake(trusted, self.target.url.host(), &self.peer(), tcp).await
+        let shaken = self.tls.handshake(trusted, self.target.url.host(), tcp).await;
+        shaken.map_err(|fault| Error::Tls { peer: self.peer(), hop: self.end, fault })
     }
 }
 

@@ -75,11 +75,13 @@ pub enum Error {
         /// What it did.
         fault: ProxyFault,
     },
-    /// The console's certificate, its port or this machine's trust must be corrected.
-    #[error("no TLS with {peer}: {fault}")]
+    /// The server's certificate, its address or this machine's trust must be corrected.
+    #[error("no TLS with {peer}: {fault}{}", fault.correction(hop.source()))]
     Tls {
-        /// Name and port of the console.
+        /// Name and port of the server.
         peer: String,
+        /// Who it is: never a proxy, which only leads there.
+        hop: Hop,
         /// What went wrong.
         fault: TlsFault,
     },
