@@ -117,6 +117,10 @@ class Own(unittest.TestCase):
         for name in names:
             self.assertIn(f"~/.local/bin/{name}", self.extension["remove"]["paths"])
 
+    def test_ai_tools_are_pointed_where_the_registry_points_them(self):
+        for path in REGISTRY:
+            self.assertEqual(self.extension["configure"], yaml.safe_load(read(path))["configure"], path)
+
     def test_variant_differs_by_its_comment_alone(self):
         done = render()
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -247,9 +251,10 @@ class Life(unittest.IsolatedAsyncioTestCase):
             return False
 
     async def test_ai_tools_of_the_instance_reach_the_agent(self):
-        """The variables of the registry's file are in the environment that the service framework gives to the agent."""
+        """The variables of either file are in the environment that the service framework gives to the agent."""
         await self.install()
-        for times, (path, adapter) in enumerate([*((path, "auto") for path in REGISTRY), (REGISTRY[0], "none")], 1):
+        files = [OWN, *REGISTRY]
+        for times, (path, adapter) in enumerate([*((path, "auto") for path in files), (OWN, "none")], 1):
             with socket.create_server(("127.0.0.1", 0)) as free:
                 port = free.getsockname()[1]
             extension = yaml.safe_load(read(path))
