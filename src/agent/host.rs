@@ -8,6 +8,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityStore};
 use crate::link::Link;
+use crate::llm::Listeners;
 use crate::protocol::metrics::Stamped;
 use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp, UsageRecord};
 use crate::sindri::Change;
@@ -50,8 +51,8 @@ impl From<usize> for Text {
 pub(super) enum Note {
     /// Something failed.
     Error(ErrorNote),
-    /// Something failed and is in the log already.
-    Logged(ErrorNote),
+    /// Another program has the port of the proxy of AI tools.
+    PortTaken(String),
     /// An extension was installed, removed, or failed.
     Extension(Change),
 }
@@ -96,6 +97,8 @@ pub(super) struct Host {
     pub(super) last_connect_error: Option<String>,
     /// How the console put its last refusal, until a problem is reported with it.
     pub(super) console_text: Option<String>,
+    /// The sockets for AI tools; nothing where nobody points tools at the agent.
+    pub(super) listeners: Option<Listeners>,
     /// Usage records until the driver sends them.
     pub(super) usage: VecDeque<UsageRecord>,
 }
@@ -157,9 +160,10 @@ impl Host {
         let ErrorNote { source, text, metadata } = match event {
             ErrorEvent::Note(note) => match self.notes.remove(&note)? {
                 Note::Error(note) => note,
-                Note::Logged(ErrorNote { source, text, metadata }) => {
+                Note::PortTaken(text) => {
+                    tracing::error!("{text}");
                     let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
-                    return Some(self.events.error(source, &text, metadata, instance_id));
+                    return Some(self.events.error("llm", &text, Metadata::new(), instance_id));
                 }
                 Note::Extension(change) => {
                     let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);

@@ -127,9 +127,11 @@ impl Agent {
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
+        let link = Link::new(target, Rc::clone(executor), reporter.clone())?;
         let host = Host {
             start,
-            link: Link::new(target, Rc::clone(executor), reporter.clone())?,
+            listeners: llm::start(&config, &link, executor, reporter)?,
+            link,
             identity: store.identity().clone(),
             store,
             registering_at: None,
@@ -151,7 +153,6 @@ impl Agent {
             usage: VecDeque::new(),
             config,
         };
-        llm::start(&host.config, &host.link, executor, reporter)?;
         // On the heap: each move of a future that holds it would use as much of the stack, which is never given back.
         Ok(Box::new(Self {
             driver,

@@ -3,7 +3,7 @@
 //! What is wrong with a message is reported to whom it concerns, and costs nothing but that message.
 
 use super::Agent;
-use super::host::{ErrorNote, Note};
+use super::host::Note;
 use crate::identity::Identity;
 use crate::link::Report as LinkReport;
 use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage, UsageRecord};
@@ -52,10 +52,9 @@ impl Agent {
                 self.host.usage.push_back(record);
                 self.handle(Input::UsageCounted { within_ms });
             }
-            llm::Report::NotListening(text) => {
-                let note = ErrorNote { source: "llm", text, metadata: Metadata::new() };
-                let note = self.host.keep(Note::Logged(note));
-                self.handle(Input::Noted { note, cause: None });
+            llm::Report::PortTaken(text) => {
+                let note = self.host.keep(Note::PortTaken(text));
+                self.handle(Input::PortTaken { note });
             }
         }
     }

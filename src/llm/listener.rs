@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::proxy::Proxy;
+use crate::link::Stream;
 use crate::report::Reporter;
 use async_io::{Async, Timer};
 use futures_lite::{AsyncWriteExt as _, future};
@@ -11,7 +12,7 @@ use smol::LocalExecutor;
 use smol_hyper::rt::FuturesIo;
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,51 +23,57 @@ pub(super) const CONNECTIONS_MAX: usize = 256;
 /// What hyper may hold of one connection in one direction, in bytes; a request's head must fit, too.
 pub(super) const BUFFER_BYTES_MAX: usize = 64 << 10;
 
-/// After this, a port that was taken is tried again: the agent before this one may still be draining.
-const RETRY: Duration = Duration::from_secs(5);
-
 /// The answer to one connection too many.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
-/// Listens on both loopback addresses, for ever. An address that is taken is reported once and tried again.
-pub(super) async fn listen(port: u16, proxy: Rc<Proxy>, executor: Rc<LocalExecutor<'static>>, reporter: Reporter) {
-    let connections = Rc::new(Cell::new(0));
-    let on = |ip: IpAddr| {
-        let (proxy, executor, connections) = (Rc::clone(&proxy), Rc::clone(&executor), Rc::clone(&connections));
-        let reporter = reporter.clone();
-        async move {
-            let address = SocketAddr::new(ip, port);
-            if let Some(listener) = bind(address, &reporter).await {
-                tracing::info!(%address, "counting the usage of AI tools");
-                accept(&listener, &proxy, &executor, &connections).await;
-            }
-        }
-    };
-    future::zip(on(Ipv4Addr::LOCALHOST.into()), on(Ipv6Addr::LOCALHOST.into())).await;
+/// The sockets of both loopback addresses, and what their connections share.
+pub(crate) struct Listeners {
+    /// Where it does not listen yet.
+    missing: Vec<SocketAddr>,
+    proxy: Rc<Proxy>,
+    executor: Rc<LocalExecutor<'static>>,
+    reporter: Reporter,
+    connections: Rc<Cell<usize>>,
 }
 
-/// Nothing where this machine has no such address.
-async fn bind(address: SocketAddr, reporter: &Reporter) -> Option<Async<TcpListener>> {
-    let mut was_told = false;
-    loop {
-        match Async::<TcpListener>::bind(address) {
-            Ok(listener) => return Some(listener),
-            Err(error) if address.is_ipv6() && !matches!(error.kind(), ErrorKind::AddrInUse) => {
-                tracing::debug!(%address, %error, "not listening on IPv6");
-                return None;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut was_told, true) {
-                    let text = format!(
-                        "AI tools cannot reach their providers through {address} ({error}): end what listens there, or \
-                         set SINDRI_LLM_ADAPTER to none and point the tools elsewhere"
-                    );
-                    tracing::error!("{text}");
-                    reporter.report(Report::NotListening(text)).await;
+impl Listeners {
+    pub(super) fn new(port: u16, proxy: Rc<Proxy>, executor: &Rc<LocalExecutor<'static>>, reporter: &Reporter) -> Self {
+        let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let missing = loopback.map(|ip| SocketAddr::new(ip, port)).to_vec();
+        let (executor, reporter) = (Rc::clone(executor), reporter.clone());
+        Self { missing, proxy, executor, reporter, connections: Rc::default() }
+    }
+
+    /// Listens on each address where it does not yet. Reports [`Report::PortTaken`] where one is taken.
+    pub(crate) fn listen(&mut self) {
+        let mut taken = None;
+        for address in std::mem::take(&mut self.missing) {
+            match Async::<TcpListener>::bind(address) {
+                Ok(listener) => {
+                    tracing::info!(%address, "counting the usage of AI tools");
+                    let (proxy, connections) = (Rc::clone(&self.proxy), Rc::clone(&self.connections));
+                    let executor = Rc::clone(&self.executor);
+                    self.executor
+                        .spawn(async move { accept(&listener, &proxy, &executor, &connections).await })
+                        .detach();
+                }
+                Err(error) if address.is_ipv6() && error.kind() != ErrorKind::AddrInUse => {
+                    tracing::debug!(%address, %error, "not listening on IPv6");
+                }
+                Err(error) => {
+                    self.missing.push(address);
+                    taken = taken.or(Some((address, error)));
                 }
             }
         }
-        Timer::after(RETRY).await;
+        if let Some((address, error)) = taken {
+            let text = format!(
+                "AI tools cannot reach their providers through {address} ({error}): end what listens there, or set \
+                 SINDRI_LLM_ADAPTER to none and point the tools elsewhere"
+            );
+            let reporter = self.reporter.clone();
+            self.executor.spawn(async move { reporter.report(Report::PortTaken(text)).await }).detach();
+        }
     }
 }
 
@@ -102,27 +109,24 @@ async fn accept(
     }
 }
 
-async fn serve(stream: Async<TcpStream>, proxy: Rc<Proxy>) {
-    if prepare(&stream).is_err() {
-        return;
-    }
+async fn serve(socket: Async<TcpStream>, proxy: Rc<Proxy>) {
+    // It fails only on what is no socket.
+    let _ = socket.get_ref().set_nodelay(true);
     let service = service_fn(move |request| {
         let proxy = Rc::clone(&proxy);
         async move { Ok::<_, Infallible>(proxy.answer(request).await) }
     });
+    // The type of stream that leads to providers: half of hyper's code is there once for both.
+    let stream = FuturesIo::new(Stream::accepted(socket));
     let connection = http1::Builder::new()
         .auto_date_header(false)
         .preserve_header_case(true)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(FuturesIo::new(stream), service);
+        .serve_connection(stream, service);
     // It ends by the client, or by a provider that broke its answer off: the tool sees what it would have seen.
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection of an AI tool broke");
     }
-}
-
-fn prepare(stream: &Async<TcpStream>) -> io::Result<()> {
-    stream.get_ref().set_nodelay(true)
 }
 
 /// One connection, as long as it lives.

@@ -2,7 +2,8 @@
 //!
 //! It is not there unless the configuration says so. It passes requests and answers on as they are, while they stream,
 //! and keeps nothing of them but the numbers in an answer and the name of the model. It decides nothing about the
-//! console: each answer that tells its usage becomes one report, and the driver says when the records are sent.
+//! console: each answer that tells its usage becomes one report. The driver says when the records are sent, and when a
+//! port that was taken is tried again. Time-outs of connections to providers are in `upstream`.
 //!
 //! Invariants: it listens on loopback alone; no header and no body reaches a log, an error or a report; memory for each
 //! connection is bounded, and so are the connections.
@@ -38,6 +39,8 @@ use std::rc::Rc;
 use std::time::SystemTime;
 use usage::Usage;
 
+pub(crate) use listener::Listeners;
+
 /// The model of a record whose answer and request name none: the console loses a batch with a record without one.
 const MODEL_UNKNOWN: &str = "unknown";
 
@@ -46,8 +49,8 @@ const MODEL_UNKNOWN: &str = "unknown";
 pub enum Report {
     /// An answer told its usage.
     Counted(Counted),
-    /// The port cannot be listened on. It is in the log.
-    NotListening(String),
+    /// The port cannot be listened on: why, and what to do.
+    PortTaken(String),
 }
 
 /// One answer.
@@ -74,9 +77,10 @@ pub(crate) fn start(
     link: &Link,
     executor: &Rc<LocalExecutor<'static>>,
     reporter: &Reporter,
-) -> Result<(), crate::link::proxy::ProxyError> {
-    let Some(llm) = &config.llm else { return Ok(()) };
+) -> Result<Option<Listeners>, crate::link::proxy::ProxyError> {
+    let Some(llm) = &config.llm else { return Ok(None) };
     let proxy = Rc::new(proxy::Proxy::new(llm, &config.proxies, link, executor, reporter)?);
-    executor.spawn(listener::listen(llm.port, proxy, Rc::clone(executor), reporter.clone())).detach();
-    Ok(())
+    let mut listeners = Listeners::new(llm.port, proxy, executor, reporter);
+    listeners.listen();
+    Ok(Some(listeners))
 }

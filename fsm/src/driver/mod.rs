@@ -24,7 +24,7 @@
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `errors` | how often an error is reported |
 //! | `naming` | how a registration names the instance and its provider |
-//! | `usage` | when usage records of AI tools are sent |
+//! | `usage` | when usage records of AI tools are sent, and a taken port is tried again |
 //! | `read_limit` | how fast the console's messages are read |
 //! | `panics` | how often a program that panics is restarted |
 //! | `record` | nothing: what a recorder sees |
@@ -75,7 +75,7 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
-pub use usage::USAGE_RECORDS_MAX;
+pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 
 use crate::clock::Watch;
 use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
@@ -141,7 +141,7 @@ pub struct Driver<B> {
     commands: Commands<B>,
     audits: Audits,
     errors: ErrorRateLimiter,
-    usage: usage::Waiting,
+    usage: usage::Usage,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -169,7 +169,7 @@ impl<B: Body> Driver<B> {
             commands: Commands::default(),
             audits: Audits::new(audited),
             errors: ErrorRateLimiter::default(),
-            usage: usage::Waiting::default(),
+            usage: usage::Usage::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -249,6 +249,7 @@ impl<B: Body> Driver<B> {
             Input::AuditFailed { audit } => self.audit_failed(now, audit),
             Input::Noted { note, cause } => self.note(now, note, cause),
             Input::UsageCounted { within_ms } => self.usage_counted(now, within_ms),
+            Input::PortTaken { note } => self.port_taken(now, note),
         }
     }
 
@@ -340,7 +341,7 @@ impl<B: Body> Driver<B> {
             self.set_room(now, true);
         } else if let Some(subject) = self.audits.take_overdue(now) {
             self.unaudited(now, subject);
-        } else if self.send_due_usage(now) {
+        } else if self.advance_usage(now) {
             // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)

@@ -192,6 +192,8 @@ pub enum Action {
         /// The text.
         note: NoteId,
     },
+    /// Listen for AI tools where that failed before; report [`PortTaken`](super::Input::PortTaken) if it fails again.
+    Listen,
     /// Log this.
     Log {
         /// What.

@@ -305,6 +305,28 @@ fn usage_waits_for_its_interval_and_goes_together() {
 }
 
 #[test]
+fn taken_port_is_reported_once_and_tried_again() {
+    let mut rig = Rig::ready(false);
+    let is_listen = |output: &Output<usize>| matches!(output, Output::Do(Action::Listen));
+    for note in 0..3 {
+        let start = rig.now;
+        let taken = rig.turn(Input::PortTaken { note: NoteId(note) });
+        assert!(!taken.iter().any(is_listen));
+        assert_eq!(taken.contains(&Output::Do(Action::DropNote { note: NoteId(note) })), note > 0);
+        rig.now = start.after_ms(LISTEN_RETRY_MS - 1);
+        assert!(!rig.poll().iter().any(is_listen));
+        assert!(rig.driver.next_deadline().is_some_and(|due| due <= start.after_ms(LISTEN_RETRY_MS)));
+        rig.now = start.after_ms(LISTEN_RETRY_MS);
+        assert_eq!(rig.poll().iter().filter(|output| is_listen(output)).count(), 1);
+    }
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Error(ErrorEvent::Note(NoteId(0))))), 1);
+    rig.turn(Input::PortTaken { note: NoteId(3) });
+    rig.turn(Input::ShutdownRequested);
+    rig.now = rig.now.after_ms(LISTEN_RETRY_MS);
+    assert!(!rig.poll().iter().any(is_listen), "an agent that stops listens no more");
+}
+
+#[test]
 fn full_batch_and_shutdown_send_usage_at_once() {
     let mut rig = Rig::ready(false);
     let counted = Input::UsageCounted { within_ms: 86_400_000 };
