@@ -6,6 +6,7 @@ mod support;
 
 use draupnir_console::{Console, Personality};
 use llm::{Provider, Rig, answer, free_port, post};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use support::{Agent, Setup, mentions};
 
@@ -62,6 +63,29 @@ fn provider_that_is_not_there_is_a_502_with_a_sentence() {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
         assert!(body["error"]["message"].as_str().is_some_and(|text| text.contains(&words)), "{body}");
     }
+    rig.agent.drain();
+}
+
+#[test]
+fn provider_without_tls_is_named_with_its_variable() {
+    let provider = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let address = provider.local_addr().expect("an address");
+    let answers = std::thread::spawn(move || {
+        let (mut asking, _) = provider.accept().expect("the agent connects");
+        asking.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("sent");
+    });
+    let rig = Rig::with(|setup| setup.env("SINDRI_LLM_UPSTREAM_OPENAI", format!("https://{address}")));
+    let mut client = rig.client();
+    client.say(post("/v1/openai/models", "{}")).expect("sent");
+    let answer = client.hear();
+    assert_eq!(answer.status(), 502);
+    let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
+    let expected = format!(
+        "the agent got no answer from openai: no TLS with {address}: it answers in clear text, not TLS: the port is \
+         wrong, or SINDRI_LLM_UPSTREAM_OPENAI should begin with http"
+    );
+    assert_eq!(body["error"]["message"], expected);
+    answers.join().expect("no panic");
     rig.agent.drain();
 }
 

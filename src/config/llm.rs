@@ -6,7 +6,6 @@
 use super::reader::Reader;
 use super::{ConsoleUrl, InvalidUrl};
 use crate::llm::provider::{PROVIDERS, Provider};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::IpAddr;
 
@@ -39,8 +38,8 @@ pub struct Llm {
     pub port: u16,
     /// Longest time until a record is sent, in milliseconds.
     pub report_ms: u64,
-    /// Addresses of providers, where they are not the usual ones.
-    pub upstreams: BTreeMap<&'static str, ConsoleUrl>,
+    /// Names of providers and their addresses, where they are not the usual ones.
+    pub upstreams: Vec<(&'static str, ConsoleUrl)>,
 }
 
 impl<F: Fn(&str) -> Option<OsString>> Reader<'_, F> {
@@ -61,12 +60,8 @@ impl<F: Fn(&str) -> Option<OsString>> Reader<'_, F> {
                 None
             }
         };
-        let mut upstreams = BTreeMap::new();
-        for provider in PROVIDERS {
-            if let Some(url) = self.upstream(provider, port) {
-                upstreams.insert(provider.name, url);
-            }
-        }
+        let known = PROVIDERS.iter().filter_map(|provider| Some((provider.name, self.upstream(provider, port)?)));
+        let upstreams = known.collect();
         port.map(|port| Llm { port, report_ms, upstreams })
     }
 

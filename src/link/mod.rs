@@ -61,7 +61,7 @@ pub use inflow::Received;
 pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
-pub(crate) use stream::Stream;
+pub(crate) use stream::{Stream, Watch};
 pub use target::{Target, Trust};
 pub use tls::TlsFault;
 pub(crate) use upstream::Upstream;

@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use smol::LocalExecutor;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -34,7 +33,8 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// What all connections share.
 pub(super) struct Proxy {
-    upstreams: BTreeMap<&'static str, Rc<Upstream>>,
+    /// Those of [`PROVIDERS`] whose address is known.
+    upstreams: Vec<(&'static str, Rc<Upstream>)>,
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     /// It was said that an answer cannot be counted.
@@ -52,12 +52,12 @@ impl Proxy {
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
     ) -> Result<Self, ProxyError> {
-        let mut upstreams = BTreeMap::new();
-        for provider in PROVIDERS {
-            let usual = || provider.origin.and_then(|origin| ConsoleUrl::parse(origin).ok());
-            if let Some(url) = llm.upstreams.get(provider.name).cloned().or_else(usual) {
-                let way = link.upstream(url, proxies, provider.variable)?;
-                upstreams.insert(provider.name, Rc::new(Upstream::new(way, Rc::clone(executor))));
+        let mut upstreams = Vec::with_capacity(PROVIDERS.len());
+        for Provider { name, origin, variable, .. } in PROVIDERS {
+            let set = llm.upstreams.iter().find(|(known, _)| known == name).map(|(_, url)| url.clone());
+            if let Some(url) = set.or_else(|| ConsoleUrl::parse((*origin)?).ok()) {
+                let way = link.upstream(url, proxies, variable)?;
+                upstreams.push((*name, Rc::new(Upstream::new(way, Rc::clone(executor)))));
             }
         }
         let (executor, reporter) = (Rc::clone(executor), reporter.clone());
@@ -69,8 +69,10 @@ impl Proxy {
         match self.passed_on(request).await {
             Ok(answer) => answer,
             Err((status, sentence)) => {
-                let error = serde_json::json!({ "error": { "type": "sindri_agent", "message": sentence } });
-                let mut answer = Response::new(AnswerBody::Own(Some(error.to_string().into())));
+                // A string as JSON needs nothing but its quotes and escapes.
+                let sentence = serde_json::to_string(&sentence).unwrap_or_default();
+                let error = format!(r#"{{"error":{{"type":"sindri_agent","message":{sentence}}}}}"#);
+                let mut answer = Response::new(AnswerBody::Own(Some(error.into())));
                 *answer.status_mut() = status;
                 let json = HeaderValue::from_static("application/json");
                 answer.headers_mut().insert(header::CONTENT_TYPE, json);
@@ -87,7 +89,7 @@ impl Proxy {
                 format!("the agent passes on /v1/<provider>/… alone, and the providers are {}", known.join(", "));
             return Err((StatusCode::NOT_FOUND, sentence));
         };
-        let Some(upstream) = self.upstreams.get(provider.name) else {
+        let Some((_, upstream)) = self.upstreams.iter().find(|(name, _)| *name == provider.name) else {
             let Provider { name, variable, .. } = provider;
             let sentence = format!("the agent does not know where {name} is: set {variable} to its address");
             return Err((StatusCode::BAD_GATEWAY, sentence));

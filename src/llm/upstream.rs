@@ -1,9 +1,13 @@
 //! Connections to one provider: opened when needed, and kept for a while for the next request.
+//!
+//! A request is sent once. A kept connection that the provider has closed is not used. One that it closes while the
+//! request is on its way fails that request with 502: a proxy must not repeat what may have been done already (RFC
+//! 9110, section 9.2.2), and the tool can, as after any connection that broke.
 
 use super::body::RequestBody;
 use super::listener::BUFFER_BYTES_MAX;
 use crate::config::ConsoleUrl;
-use crate::link::{self, Stream};
+use crate::link::{self, Watch};
 use async_io::Timer;
 use futures_lite::future;
 use hyper::body::Incoming;
@@ -25,7 +29,17 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const KEPT_MAX: usize = 8;
 
 /// A connection on which a request can be sent.
-pub(super) type Sender = SendRequest<RequestBody>;
+pub(super) struct Sender {
+    requests: SendRequest<RequestBody>,
+    socket: Watch,
+}
+
+impl Sender {
+    /// Whether the provider has neither closed it nor said anything that nobody asked for.
+    fn is_usable(&self) -> bool {
+        self.requests.is_ready() && self.socket.is_quiet()
+    }
+}
 
 /// One provider's connections.
 pub(super) struct Upstream {
@@ -67,9 +81,9 @@ impl Upstream {
                 Some(sender) => sender,
                 None => self.connect().await?,
             };
-            match sender.try_send_request(request).await {
+            match sender.requests.try_send_request(request).await {
                 Ok(answer) => return Ok((answer, sender)),
-                // The provider had closed it: nothing of the request has left.
+                // Nothing of the request has left.
                 Err(mut error) => match error.take_message().filter(|_| !is_new) {
                     Some(unsent) => request = unsent,
                     None => return Err(Unanswered::Broke(self.url().authority())),
@@ -81,7 +95,7 @@ impl Upstream {
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn keep(self: &Rc<Self>, sender: Sender) {
         let mut kept = self.kept.borrow_mut();
-        if sender.is_closed() || kept.len() >= KEPT_MAX {
+        if sender.requests.is_closed() || kept.len() >= KEPT_MAX {
             return;
         }
         kept.push((sender, Instant::now()));
@@ -93,7 +107,7 @@ impl Upstream {
     async fn sweep(self: Rc<Self>) {
         while !self.kept.borrow().is_empty() {
             Timer::after(IDLE_MAX / 2).await;
-            self.kept.borrow_mut().retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE_MAX);
+            self.kept.borrow_mut().retain(|(sender, since)| sender.is_usable() && since.elapsed() < IDLE_MAX);
         }
         self.is_sweeping.set(false);
     }
@@ -101,7 +115,7 @@ impl Upstream {
     /// The connection that was used last, of those that work.
     fn take_kept(&self) -> Option<Sender> {
         let mut kept = self.kept.borrow_mut();
-        std::iter::from_fn(|| kept.pop()).map(|(sender, _)| sender).find(SendRequest::is_ready)
+        std::iter::from_fn(|| kept.pop()).map(|(sender, _)| sender).find(Sender::is_usable)
     }
 
     async fn connect(&self) -> Result<Sender, Unanswered> {
@@ -109,19 +123,20 @@ impl Upstream {
             Timer::after(CONNECT_TIMEOUT).await;
             Err(Unanswered::Late(self.url().authority()))
         };
-        let stream: Stream = future::or(async { Ok(self.way.open().await?) }, late).await?;
+        let stream = future::or(async { Ok(self.way.open().await?) }, late).await?;
+        let socket = stream.watch();
         let shaken = http1::Builder::new()
             .preserve_header_case(true)
             .max_buf_size(BUFFER_BYTES_MAX)
             .handshake(FuturesIo::new(stream))
             .await;
-        let (sender, connection) = shaken.map_err(|_| Unanswered::Broke(self.url().authority()))?;
+        let (requests, connection) = shaken.map_err(|_| Unanswered::Broke(self.url().authority()))?;
         let running = async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection to a provider broke");
             }
         };
         self.executor.spawn(running).detach();
-        Ok(sender)
+        Ok(Sender { requests, socket })
     }
 }

@@ -6,14 +6,14 @@
 
 use super::encode::{Payload, encode, sealed};
 use super::event::MessageId;
+use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 /// Largest number of tokens that the console takes.
 const TOKENS_MAX: u64 = i32::MAX as u64;
 
 /// One answer of a provider.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug)]
 pub struct UsageRecord {
     /// The provider's name, as its part of the proxy's path has it.
     pub provider: &'static str,
@@ -22,16 +22,12 @@ pub struct UsageRecord {
     /// What was asked for: `chat`, `embedding` and so on.
     pub operation: &'static str,
     /// Input tokens.
-    #[serde(serialize_with = "clamped")]
     pub input_tokens: u64,
     /// Output tokens.
-    #[serde(serialize_with = "clamped")]
     pub output_tokens: u64,
     /// Input tokens read from the provider's cache, where it tells them.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clamped_if_known")]
     pub cache_read_tokens: Option<u64>,
     /// Input tokens written to the provider's cache, where it tells them.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clamped_if_known")]
     pub cache_write_tokens: Option<u64>,
     /// By which a receiver recognises a record that it has already seen.
     pub trace_id: MessageId,
@@ -39,26 +35,41 @@ pub struct UsageRecord {
     pub ts: u64,
 }
 
+impl Serialize for UsageRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut record = serializer.serialize_struct("UsageRecord", 11)?;
+        record.serialize_field("provider", self.provider)?;
+        record.serialize_field("model", &self.model)?;
+        record.serialize_field("operation", self.operation)?;
+        let tokens = [
+            ("inputTokens", Some(self.input_tokens)),
+            ("outputTokens", Some(self.output_tokens)),
+            ("cacheReadTokens", self.cache_read_tokens),
+            ("cacheWriteTokens", self.cache_write_tokens),
+        ];
+        for (name, tokens) in tokens {
+            if let Some(tokens) = tokens {
+                record.serialize_field(name, &tokens.min(TOKENS_MAX))?;
+            }
+        }
+        record.serialize_field("costUsd", &0)?;
+        record.serialize_field("captureTier", "proxy")?;
+        record.serialize_field("traceId", &self.trace_id)?;
+        record.serialize_field("ts", &self.ts)?;
+        record.end()
+    }
+}
+
 /// Some records.
 #[derive(Debug, Serialize)]
 struct Batch<'a> {
-    records: Vec<Priced<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Priced<'a> {
-    #[serde(flatten)]
-    record: &'a UsageRecord,
-    cost_usd: u8,
-    capture_tier: &'static str,
+    records: &'a [UsageRecord],
 }
 
 impl UsageRecord {
     /// The message that holds these.
     pub fn batch(records: &[Self]) -> String {
-        let priced = |record| Priced { record, cost_usd: 0, capture_tier: "proxy" };
-        encode(&Batch { records: records.iter().map(priced).collect() })
+        encode(&Batch { records })
     }
 }
 
@@ -66,14 +77,6 @@ impl sealed::Object for Batch<'_> {}
 
 impl Payload for Batch<'_> {
     const KIND: &'static str = "llm_usage:batch";
-}
-
-fn clamped<S: Serializer>(tokens: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64((*tokens).min(TOKENS_MAX))
-}
-
-fn clamped_if_known<S: Serializer>(tokens: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
-    clamped(&tokens.unwrap_or(0), serializer)
 }
 
 #[cfg(test)]

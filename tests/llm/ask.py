@@ -1,4 +1,4 @@
-"""Asks the providers that the environment names, by their official Python SDKs, and prints each answer as one line of JSON.
+"""Asks the providers that the environment names, by their official Python SDKs, and prints answers as lines of JSON.
 
 What is parsed is printed as the SDK has it, what is raw as text. Nothing here knows whether the agent is in between.
 """

@@ -1,4 +1,4 @@
-"""Anthropic, OpenAI and Google in one, behind TLS on loopback: answers of their shapes, with tokens that depend on the request.
+"""Anthropic, OpenAI and Google in one, behind TLS on loopback: answers of their shapes; tokens depend on the request.
 
 `told` holds what each answer said of its usage: provider, model, input and output tokens, tokens read from the cache.
 """

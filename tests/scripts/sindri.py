@@ -104,7 +104,7 @@ class Instance:
         return self.shell(f"set -euo pipefail; export DRAUPNIR_VERSION={version}; {script}")
 
     def configure(self, settings, port):
-        """The extension's variables for the whole instance, where their conditions hold; `port` takes the place of theirs."""
+        """The extension's variables for the whole instance, where their conditions hold; `port` stands for theirs."""
         for variable in settings["environment"]:
             name, unwanted = re.fullmatch(r"\{\{ env\.(\w+) != '(\w+)' \}\}", variable["condition"]).groups()
             if self.environment.get(name) != unwanted:

@@ -21,7 +21,7 @@ use serde_json::Value;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -178,6 +178,8 @@ pub(crate) struct Provider {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     heads: Arc<Mutex<Vec<String>>>,
+    /// Says so whenever it has closed a connection.
+    closed: Mutex<mpsc::Receiver<()>>,
 }
 
 /// One request at the provider: its head; whatever else is done with the other end.
@@ -211,15 +213,21 @@ impl Provider {
         let address = listener.local_addr().expect("an address");
         let (connections, heads) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (count, seen, serve) = (Arc::clone(&connections), Arc::clone(&heads), Arc::new(serve));
+        let (closes, closed) = mpsc::channel();
         std::thread::spawn(move || {
             for tcp in listener.incoming() {
                 let (acceptor, serve, seen) = (acceptor.clone(), Arc::clone(&serve), Arc::clone(&seen));
+                let closes = closes.clone();
                 let tcp = tcp.expect("a connection");
                 count.fetch_add(1, Ordering::SeqCst);
-                std::thread::spawn(move || converse(&acceptor, tcp, &*serve, &seen));
+                std::thread::spawn(move || {
+                    converse(&acceptor, tcp, &*serve, &seen);
+                    // Nobody may be interested.
+                    let _ = closes.send(());
+                });
             }
         });
-        Self { authority, address, connections, heads }
+        Self { authority, address, connections, heads, closed: Mutex::new(closed) }
     }
 
     /// One that answers everything with this.
@@ -234,6 +242,12 @@ impl Provider {
     /// How many connections there were so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it has closed one more connection.
+    pub(crate) fn wait_closed(&self) {
+        let closed = self.closed.lock().expect("no panic");
+        closed.recv_timeout(super::support::WAIT_MAX).expect("it closes a connection");
     }
 
     /// The heads of all requests so far.
