@@ -200,7 +200,7 @@ fn outbound() -> Vec<String> {
         cache_read_tokens: Some(7),
         cache_write_tokens: Some(0),
         trace_id: MessageId { process: 0x9f86_d081_884c_7d65, number: 15 },
-        ts: 1_795_211_222_103,
+        ts: Count::new(1_795_211_222_103),
     };
     vec![
         registration(instance_id, tags, inventory).message(),

@@ -47,7 +47,7 @@ impl Agent {
                     cache_read_tokens: usage.cache_read_tokens,
                     cache_write_tokens: usage.cache_write_tokens,
                     trace_id: self.host.events.next_id(),
-                    ts: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+                    ts: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).into(),
                 };
                 self.host.usage.push_back(record);
                 self.handle(Input::UsageCounted { within_ms });

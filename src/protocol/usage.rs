@@ -6,6 +6,13 @@
 
 use super::encode::{Payload, encode, sealed};
 use super::event::MessageId;
+use super::number::Count;
+#[cfg(test)]
+use super::schema;
+#[cfg(test)]
+use crate::llm::usage::MODEL_BYTES_MAX;
+#[cfg(test)]
+use draupnir_fsm::driver::USAGE_RECORDS_MAX;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
@@ -14,25 +21,34 @@ const TOKENS_MAX: u64 = i32::MAX as u64;
 
 /// One answer of a provider.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename_all = "camelCase", transform = schema::usage_constants))]
 pub struct UsageRecord {
     /// The provider's name, as its part of the proxy's path has it.
+    #[cfg_attr(test, schemars(schema_with = "schema::llm_provider"))]
     pub provider: &'static str,
     /// The model, never empty.
+    #[cfg_attr(test, schemars(length(min = 1, max = MODEL_BYTES_MAX)))]
     pub model: String,
     /// What was asked for: `chat`, `embedding` and so on.
+    #[cfg_attr(test, schemars(extend("enum" = ["chat", "embedding", "image", "audio", "rerank"])))]
     pub operation: &'static str,
     /// Input tokens.
+    #[cfg_attr(test, schemars(range(max = TOKENS_MAX)))]
     pub input_tokens: u64,
     /// Output tokens.
+    #[cfg_attr(test, schemars(range(max = TOKENS_MAX)))]
     pub output_tokens: u64,
     /// Input tokens read from the provider's cache, where it tells them.
+    #[cfg_attr(test, schemars(range(max = TOKENS_MAX), skip_serializing_if = "Option::is_none"))]
     pub cache_read_tokens: Option<u64>,
     /// Input tokens written to the provider's cache, where it tells them.
+    #[cfg_attr(test, schemars(range(max = TOKENS_MAX), skip_serializing_if = "Option::is_none"))]
     pub cache_write_tokens: Option<u64>,
     /// By which a receiver recognises a record that it has already seen.
     pub trace_id: MessageId,
     /// When the answer ended, in milliseconds since 1970.
-    pub ts: u64,
+    pub ts: Count,
 }
 
 impl Serialize for UsageRecord {
@@ -60,9 +76,11 @@ impl Serialize for UsageRecord {
     }
 }
 
-/// Some records.
+/// What AI tools on the instance used.
 #[derive(Debug, Serialize)]
-struct Batch<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "UsageBatch"))]
+pub(super) struct Batch<'a> {
+    #[cfg_attr(test, schemars(length(min = 1, max = USAGE_RECORDS_MAX)))]
     records: &'a [UsageRecord],
 }
 
@@ -95,7 +113,7 @@ mod tests {
             cache_read_tokens: Some(1),
             cache_write_tokens: None,
             trace_id: MessageId { process: 7, number: 1 },
-            ts: 1_795_211_222_103,
+            ts: Count::new(1_795_211_222_103),
         };
         let frame: Value = serde_json::from_str(&UsageRecord::batch(&[record])).expect("JSON");
         assert_eq!(frame["type"], "llm_usage:batch");
