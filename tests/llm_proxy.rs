@@ -1,4 +1,4 @@
-//! The proxy of AI tools is one that nobody notices: HTTP/1.1 as it is on the wire, both ways.
+//! The proxy of AI tools changes nothing that a tool notices: HTTP/1.1 as it is on the wire, both ways.
 
 #[path = "support/llm.rs"]
 mod llm;
@@ -49,7 +49,7 @@ fn connection_that_the_provider_closed_is_replaced() {
         client.say(post("/v1/openai/models", "{}")).expect("sent");
         assert_eq!(client.hear().status(), 200);
         assert_eq!(provider.connections(), number);
-        // The next request comes at once: the agent may not have been told of the close by then.
+        // The next request comes at once: the agent may not have noticed the close by then.
         provider.wait_closed();
     }
     rig.agent.drain();

@@ -35,7 +35,7 @@ fn web_pages_and_foreign_hosts_are_refused() {
         (models, "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n", 501),
         ("CONNECT localhost:443", "Host: localhost\r\n", 501),
         ("GET /", "Host: localhost\r\n", 404),
-        ("GET /v1/nobody/models", "Host: localhost\r\n", 404),
+        ("GET /v1/unknown/models", "Host: localhost\r\n", 404),
     ] {
         let answer = ask(line, headers);
         assert_eq!(answer.status(), status, "{line} {headers}: {answer:?}");
@@ -116,13 +116,13 @@ fn doctor_tells_who_listens_for_tools() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.lines().find(|line| line.contains(" llm ")).map(str::to_owned).expect("a line about it")
     };
-    let (other, nobody) = (TcpListener::bind("127.0.0.1:0").expect("loopback"), free_port());
+    let (other, free) = (TcpListener::bind("127.0.0.1:0").expect("loopback"), free_port());
     let foreign_port = other.local_addr().expect("an address").port();
     let foreign = std::thread::spawn(move || drop(other.accept().expect("the doctor asks")));
     for (port, words) in [
         (rig.port, "ok    llm            the agent counts the usage of AI tools at"),
         (foreign_port, "fail  llm            another program listens at"),
-        (nobody, "warn  llm            nobody listens at"),
+        (free, "warn  llm            no program listens at"),
     ] {
         let line = doctor(port);
         assert!(line.starts_with(words), "{line}");

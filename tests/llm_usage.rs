@@ -20,7 +20,7 @@ const GOOGLE: &str = r#"{"modelVersion":"gemini-2.5-flash","usageMetadata":{"pro
 const COHERE: &str = r#"{"message":{},"usage":{"billed_units":{"input_tokens":5.0,"output_tokens":2.0}}}"#;
 
 /// What is compared of a record.
-fn told(record: &Value) -> Value {
+fn compared(record: &Value) -> Value {
     let text = |name: &str| record[name].clone();
     json!([text("provider"), text("model"), text("inputTokens"), text("outputTokens"), text("cacheReadTokens")])
 }
@@ -93,7 +93,7 @@ fn answers_equal_direct_ones_and_are_counted() {
         expected.push(record);
     }
     let records = rig.records(expected.len());
-    assert_eq!(records.iter().map(told).collect::<Vec<_>>(), expected);
+    assert_eq!(records.iter().map(compared).collect::<Vec<_>>(), expected);
     for record in &records {
         assert_eq!((&record["costUsd"], &record["captureTier"]), (&json!(0), &json!("proxy")));
         assert!(record["ts"].as_u64().is_some_and(|ts| ts > 1_700_000_000_000), "{record}");
@@ -130,7 +130,7 @@ fn events_arrive_one_by_one() {
         go.send(()).expect("the provider waits");
     }
     client.until("0\r\n\r\n");
-    assert_eq!(told(&rig.records(1)[0]), json!(["openai", "m", 4, 0, null]));
+    assert_eq!(compared(&rig.records(1)[0]), json!(["openai", "m", 4, 0, null]));
     rig.agent.drain();
 }
 
@@ -153,7 +153,7 @@ fn cancelled_stream_ends_at_the_provider_and_is_counted() {
     client.until("message_start\"");
     drop(client);
     assert!(seen.recv_timeout(support::WAIT_MAX).expect("the provider sees the end"));
-    assert_eq!(told(&rig.records(1)[0]), json!(["anthropic", "claude-x", 9, 1, null]));
+    assert_eq!(compared(&rig.records(1)[0]), json!(["anthropic", "claude-x", 9, 1, null]));
     rig.agent.drain();
 }
 
@@ -170,7 +170,7 @@ fn answer_without_usage_sends_no_record() {
         client.say(post(path, "{}")).expect("it listens");
         assert_eq!(client.hear().status(), 200);
     }
-    assert_eq!(rig.records(1).iter().map(told).collect::<Vec<_>>(), [json!(["openai", "gpt-4o", 11, 5, 4])]);
+    assert_eq!(rig.records(1).iter().map(compared).collect::<Vec<_>>(), [json!(["openai", "gpt-4o", 11, 5, 4])]);
     rig.agent.drain();
     assert_eq!(rig.records(1).len(), 1, "the drain sends no other");
 }
@@ -204,7 +204,7 @@ fn key_of_a_tool_is_seen_by_its_provider_alone() {
     client.say(post(&format!("/v1/openai/x?key={TOOL_KEY}"), &format!("{{\"model\":\"{TOOL_KEY}x\"}}"))).expect("sent");
     client.hear();
     // One that cannot be passed on, and one that is refused.
-    client.say(post(&format!("/v1/nobody/{TOOL_KEY}"), TOOL_KEY)).expect("sent");
+    client.say(post(&format!("/v1/unknown/{TOOL_KEY}"), TOOL_KEY)).expect("sent");
     client.hear();
     rig.records(1);
     rig.agent.drain();

@@ -97,7 +97,7 @@ pub(super) struct Host {
     pub(super) last_connect_error: Option<String>,
     /// How the console put its last refusal, until a problem is reported with it.
     pub(super) console_text: Option<String>,
-    /// The sockets for AI tools; nothing where nobody points tools at the agent.
+    /// The sockets for AI tools; nothing where no tool is pointed at the agent.
     pub(super) listeners: Option<Listeners>,
     /// Usage records until the driver sends them.
     pub(super) usage: VecDeque<UsageRecord>,

@@ -1,7 +1,7 @@
 //! Whether AI tools on this instance are pointed at the agent, and where their providers are.
 //!
 //! Sindri points eight variables at `http://localhost:9090/v1/<provider>` for the whole instance. By default the agent
-//! listens exactly where its own environment says that somebody relies on it.
+//! listens exactly where its own environment says that tools rely on it.
 
 use super::reader::Reader;
 use super::{ConsoleUrl, InvalidUrl};
@@ -136,7 +136,7 @@ mod tests {
             ("http://127.0.0.1:1/v1/openai/v1/", Some(1)),
             ("http://[::1]:9/v1/google/", Some(9)),
             ("https://localhost:9090/v1/anthropic", None),
-            ("http://localhost:9090/v1/nobody", None),
+            ("http://localhost:9090/v1/unknown", None),
             ("http://localhost:9090/anthropic", None),
             ("http://localhost:9090", None),
             ("http://10.0.0.1:9090/v1/anthropic", None),

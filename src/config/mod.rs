@@ -83,7 +83,7 @@ pub struct Config {
     pub terminal: TerminalPolicy,
     /// Which commands may be run.
     pub commands: CommandPolicy,
-    /// Where to count the usage of AI tools; nowhere where nobody points them at the agent.
+    /// Where to count the usage of AI tools; nowhere where none is pointed at the agent.
     pub llm: Option<Llm>,
     /// The audit file.
     pub audit: Option<PathBuf>,

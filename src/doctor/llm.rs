@@ -1,6 +1,6 @@
 //! Whether AI tools that are pointed at the agent reach it.
 //!
-//! It asks the port, as a tool would, for a path that is passed on to nobody.
+//! It asks the port, as a tool would, for a path of no provider.
 
 use super::finding::Sheet;
 use crate::config::Config;
@@ -25,7 +25,7 @@ pub(super) fn check(config: &Config, sheet: &mut Sheet) {
         }
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
             let text = "AI tools that are pointed there reach nothing until the agent runs";
-            sheet.warn("llm", format!("nobody listens at {address}: {text}"));
+            sheet.warn("llm", format!("no program listens at {address}: {text}"));
         }
         Err(error) => sheet.warn("llm", format!("{address} cannot be asked ({error})")),
     }

@@ -67,7 +67,7 @@ pub(super) struct Passed {
     /// The connection, until the answer has ended.
     pub(super) sender: Option<Sender>,
     pub(super) upstream: Rc<Upstream>,
-    /// Called once, when the answer ends or is given up, with what it told.
+    /// Called once, when the answer ends or is given up, with its usage.
     pub(super) done: Option<Box<dyn FnOnce(Usage)>>,
 }
 
@@ -119,7 +119,7 @@ impl Passed {
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        // Whoever writes the answer need not ask for what comes after its last byte.
+        // What writes the answer need not ask for what comes after its last byte.
         if self.body.is_end_stream() {
             self.give_back();
         }

@@ -1,7 +1,7 @@
 //! Decompresses an answer while it streams by: gzip (RFC 1952) and deflate with its zlib frame (RFC 1950).
 //!
-//! Checksums are skipped: whoever gets the answer checks them. Each piece gives at once all that it holds, so that an
-//! answer that is cancelled has told what it could. Memory: 44 KiB of state and window, and one buffer.
+//! Checksums are skipped: the tool that gets the answer checks them. Each piece gives at once all that it holds, so
+//! that an answer that is cancelled has counted as far as it came. Memory: 44 KiB of state and window, and one buffer.
 
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZError, MZFlush, MZStatus};

@@ -95,7 +95,7 @@ async fn accept(
             if !was_full {
                 tracing::warn!(CONNECTIONS_MAX, "refusing connections of AI tools: too many are open");
             }
-            // It fits into an empty socket; what does not is of no use to anybody.
+            // It fits into an empty socket; what does not is not needed.
             let _ = future::poll_once(stream.write_all(FULL)).await;
             continue;
         }

@@ -44,10 +44,10 @@ pub(crate) use listener::Listeners;
 /// The model of a record whose answer and request name none: the console loses a batch with a record without one.
 const MODEL_UNKNOWN: &str = "unknown";
 
-/// What the loop is told.
+/// What the loop handles.
 #[derive(Debug)]
 pub enum Report {
-    /// An answer told its usage.
+    /// An answer named its usage.
     Counted(Counted),
     /// The port cannot be listened on: why, and what to do.
     PortTaken(String),

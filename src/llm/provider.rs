@@ -149,7 +149,7 @@ mod tests {
             let (found, rest) = Provider::of_path(asked).expect(asked);
             assert_eq!((found.name, found.path(rest).as_str()), (provider, path), "{asked}");
         }
-        for foreign in ["/", "/v1", "/v1/", "/v1/nobody/x", "/v2/openai/x", "/openai/v1", "v1/openai/x"] {
+        for foreign in ["/", "/v1", "/v1/", "/v1/unknown/x", "/v2/openai/x", "/openai/v1", "v1/openai/x"] {
             assert!(Provider::of_path(foreign).is_none(), "{foreign}");
         }
     }

@@ -15,7 +15,7 @@ pub const TOKEN_BYTES_MAX: usize = 256;
 /// Deepest nesting that is followed, as many as `serde_json` follows by half.
 pub const DEPTH_MAX: usize = 64;
 
-/// Longest path that is told, in bytes; a key that does not fit stands as `?`, which is no key that is looked for.
+/// Longest path that is reported, in bytes; a key that does not fit stands as `?`, which is no key that is looked for.
 const PATH_BYTES_MAX: usize = 96;
 
 /// A value that is neither list nor object.
@@ -260,7 +260,7 @@ mod tests {
         let mut count = 0;
         let key = "k".repeat(1_000);
         scanner.feed(format!("{{\"{key}\":\"{key}\",\"a\":1").as_bytes(), &mut |_, _| count += 1);
-        assert_eq!(count, 0, "a text that is too long is not told, and a number only once it has ended");
+        assert_eq!(count, 0, "a text that is too long is not reported, and a number only once it has ended");
         scanner.feed(b"}", &mut |path, _| count += usize::from(path == "a"));
         assert_eq!(count, 1);
         scanner.feed("{\"k\":".repeat(100_000).as_bytes(), &mut |_, _| count += 1);

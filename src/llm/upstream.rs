@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// DNS, TCP, proxy and TLS together have this long. Nothing else here has a time-out.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection that nobody uses is closed after this, so that an instance without work has none.
+/// A connection without requests is closed after this, so that an instance without work has none.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// How many unused connections are kept. Tools ask one thing after the other, a few at a time.
@@ -35,7 +35,7 @@ pub(super) struct Sender {
 }
 
 impl Sender {
-    /// Whether the provider has neither closed it nor said anything that nobody asked for.
+    /// Whether the provider has neither closed it nor sent anything without a request.
     fn is_usable(&self) -> bool {
         self.requests.is_ready() && self.socket.is_quiet()
     }

@@ -22,7 +22,7 @@ pub const TOKENS_MAX: u64 = i32::MAX as u64;
 /// really says is not 64 times as long: this is a bomb, and it would hold the loop up.
 const EXPANDED_BYTES_MAX: usize = 4 << 20;
 
-/// How much of an unknown compression's name is told.
+/// How much of an unknown compression's name is logged.
 const CODING_CHARACTERS_MAX: usize = 32;
 
 /// What stands at a path.
@@ -117,7 +117,7 @@ pub(super) const COHERE: Table = &[
 pub(super) const OLLAMA: Table =
     &[("model", Field::Model), ("prompt_eval_count", Field::Input), ("eval_count", Field::Output)];
 
-/// What an answer told of its usage.
+/// What an answer says of its usage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The model, as the answer names it.
@@ -266,7 +266,7 @@ impl Counter {
         }
     }
 
-    /// What the answer has told so far, if it told anything.
+    /// What the answer has said so far, if it said anything.
     pub fn usage(&self) -> Option<Usage> {
         self.reader.tally.usage()
     }

@@ -1,5 +1,5 @@
 """Compares what official SDKs get through the agent with what they get directly, and the tokens that it reports with
-those that the provider told. Started by tests/llm/run.
+those that the provider named. Started by tests/llm/run.
 
 Its last line is `N passed, N failed`, alone.
 """
@@ -81,21 +81,21 @@ class Run:
         try:
             await console.frame("heartbeat")
             theirs = await answers(direct, paths[0])
-            provider.told.clear()
+            provider.named.clear()
             ours = await answers(through, paths[0])
-            told = collections.Counter(map(tuple, provider.told))
+            named = collections.Counter(map(tuple, provider.named))
             self.check("as many answers as were asked for", len(theirs) >= ANSWERS_MIN, str(len(theirs)))
             for what, answer in theirs.items():
                 self.check(f"{what}: as direct", ours.get(what) == answer, f"{ours.get(what)} instead of {answer}")
 
             def counted():
                 records = [record for batch in console.payloads("llm_usage:batch") for record in batch["records"]]
-                return len(records) >= told.total() and records
+                return len(records) >= named.total() and records
 
             records = await console.wait("records of all answers", counted)
             names = ("provider", "model", "inputTokens", "outputTokens", "cacheReadTokens")
             reported = collections.Counter(tuple(record.get(name) for name in names) for record in records)
-            self.check(f"{told.total()} answers with usage, all counted as told", reported == told, f"{reported} is not {told}")
+            self.check(f"{named.total()} answers with usage, all counted as named", reported == named, f"{reported} is not {named}")
         finally:
             agent.terminate()
             status = await asyncio.wait_for(agent.wait(), DRAIN_SECONDS)

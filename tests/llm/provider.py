@@ -1,6 +1,6 @@
 """Anthropic, OpenAI and Google in one, behind TLS on loopback: answers of their shapes; tokens depend on the request.
 
-`told` holds what each answer said of its usage: provider, model, input and output tokens, tokens read from the cache.
+`named` holds what each answer said of its usage: provider, model, input and output tokens, tokens read from the cache.
 """
 
 import base64
@@ -14,7 +14,7 @@ from aiohttp import web
 
 class Provider:
     def __init__(self):
-        self.told = []
+        self.named = []
 
     async def start(self, certificate_paths):
         app = web.Application()
@@ -65,7 +65,7 @@ class Provider:
             error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
             return web.json_response(error, status=529, headers={"request-id": "req_1"})
         usage = {"input_tokens": read, "cache_creation_input_tokens": 1, "cache_read_input_tokens": 2, "output_tokens": written}
-        self.told.append(["anthropic", asked["model"], read, written, 2])
+        self.named.append(["anthropic", asked["model"], read, written, 2])
         message = {"id": "msg_1", "type": "message", "role": "assistant", "model": asked["model"], "stop_sequence": None}
         text = {"type": "text", "text": "hello 🌍"}
         if not asked.get("stream"):
@@ -89,7 +89,7 @@ class Provider:
         details = {"cached_tokens": 3}
         usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         usage["prompt_tokens_details"] = details
-        self.told.append(["openai", asked["model"], read, written, 3])
+        self.named.append(["openai", asked["model"], read, written, 3])
         frame = {"id": "chatcmpl-1", "created": 1, "model": asked["model"]}
         if not asked.get("stream"):
             choice = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
@@ -103,7 +103,7 @@ class Provider:
         asked, read, written = await self.asked(request)
         usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
         usage |= {"input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 0}}
-        self.told.append(["openai", asked["model"], read, written, 4])
+        self.named.append(["openai", asked["model"], read, written, 4])
         content = [{"type": "output_text", "text": "hello", "annotations": []}]
         output = [{"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": content}]
         frame = {"id": "resp_1", "object": "response", "created_at": 1, "model": asked["model"], "tools": [], "tool_choice": "auto"}
@@ -121,7 +121,7 @@ class Provider:
 
     async def embedding(self, request):
         asked, read, _ = await self.asked(request)
-        self.told.append(["openai", asked["model"], read, 0, None])
+        self.named.append(["openai", asked["model"], read, 0, None])
         numbers = [0.5, -0.25]
         if asked.get("encoding_format") == "base64":
             numbers = base64.b64encode(b"\x00\x00\x00\x3f\x00\x00\x80\xbe").decode()
@@ -133,7 +133,7 @@ class Provider:
         _, read, written = await self.asked(request)
         model, _, method = request.match_info["model"].partition(":")
         usage = {"promptTokenCount": read, "candidatesTokenCount": written, "thoughtsTokenCount": 5, "cachedContentTokenCount": 6}
-        self.told.append(["google", model, read, written + 5, 6])
+        self.named.append(["google", model, read, written + 5, 6])
         candidate = {"content": {"role": "model", "parts": [{"text": "hello"}]}, "finishReason": "STOP", "index": 0}
         whole = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": model, "responseId": "r"}
         if method == "generateContent":

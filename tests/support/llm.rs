@@ -222,7 +222,7 @@ impl Provider {
                 count.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     converse(&acceptor, tcp, &*serve, &seen);
-                    // Nobody may be interested.
+                    // A test that does not wait for it has dropped the other end.
                     let _ = closes.send(());
                 });
             }
@@ -355,7 +355,7 @@ impl Rig {
     }
 }
 
-/// A port that nobody listens on at this moment.
+/// A port on which no program listens at this moment.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback").port()
 }

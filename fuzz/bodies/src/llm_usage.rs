@@ -5,7 +5,7 @@
 //!
 //! - counting never panics, and what it holds is bounded, however long a body is or becomes;
 //! - an answer that is not compressed means the same however it is cut;
-//! - what is told fits a record: no control characters, a bounded name, numbers of 31 bits;
+//! - what is reported fits a record: no control characters, a bounded name, numbers of 31 bits;
 //! - of a document that a JSON parser reads, the count of Google's tokens is what stands in the tree.
 
 use crate::heap;
