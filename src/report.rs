@@ -4,7 +4,7 @@
 //! module, so there is no deadlock.
 
 use crate::agent::{sampling, signals};
-use crate::{audit, command, link, llm, terminal};
+use crate::{audit, command, link, terminal};
 use async_channel::{Receiver, Sender};
 
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
@@ -25,14 +25,6 @@ pub enum Report {
     Sample(sampling::Report),
     /// From the signal handlers.
     Signal(signals::Report),
-    /// From the proxy of AI tools.
-    Llm(llm::Report),
-}
-
-impl From<llm::Report> for Report {
-    fn from(report: llm::Report) -> Self {
-        Self::Llm(report)
-    }
 }
 
 impl From<audit::Report> for Report {

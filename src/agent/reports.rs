@@ -3,18 +3,16 @@
 //! What is wrong with a message is reported to whom it concerns, and costs nothing but that message.
 
 use super::Agent;
-use super::host::Note;
 use crate::identity::Identity;
 use crate::link::Report as LinkReport;
-use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage, UsageRecord};
+use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
 use crate::report::Report;
-use crate::{audit, command, llm, terminal};
+use crate::{audit, command, terminal};
 use draupnir_fsm::driver::{
     AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, RegistrationOutcome,
     SessionInput, SessionKey, StreamKey,
 };
 use std::hash::{BuildHasher as _, Hash};
-use std::time::UNIX_EPOCH;
 
 /// How many versions are remembered as warned of on one link; a console has one.
 const VERSIONS_WARNED_MAX: usize = 8;
@@ -28,34 +26,6 @@ impl Agent {
             Report::Audit(report) => self.audit_report(report),
             Report::Sample(report) => self.sample_report(report),
             Report::Signal(super::signals::Report::Stop) => self.handle(Input::ShutdownRequested),
-            Report::Llm(report) => self.llm_report(report),
-        }
-    }
-
-    fn llm_report(&mut self, report: llm::Report) {
-        match report {
-            llm::Report::Counted(llm::Counted { provider, model, operation, usage, at }) => {
-                let Some(llm) = &self.host.config.llm else { return };
-                let within_ms = llm.report_ms;
-                let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-                let record = UsageRecord {
-                    provider,
-                    model,
-                    operation,
-                    input_tokens: usage.input_tokens,
-                    output_tokens: usage.output_tokens,
-                    cache_read_tokens: usage.cache_read_tokens,
-                    cache_write_tokens: usage.cache_write_tokens,
-                    trace_id: self.host.events.next_id(),
-                    ts: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).into(),
-                };
-                self.host.usage.push_back(record);
-                self.handle(Input::UsageCounted { within_ms });
-            }
-            llm::Report::PortTaken(text) => {
-                let note = self.host.keep(Note::PortTaken(text));
-                self.handle(Input::PortTaken { note });
-            }
         }
     }
 

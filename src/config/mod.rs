@@ -8,7 +8,6 @@
 //! Invariants: what is in [`Config`] is legal; the key is in [`Secret`] alone. Times are in milliseconds.
 
 mod detect;
-mod llm;
 mod problem;
 mod reader;
 mod secret;
@@ -16,8 +15,6 @@ mod table;
 mod url;
 
 pub use detect::{Machine, host_name, provider_table};
-pub(crate) use llm::is_loopback;
-pub use llm::{LLM_BASE_URLS, LLM_PORT_DEFAULT, LLM_REPORT_SECONDS_DEFAULT, Llm};
 pub use problem::{Problem, Problems};
 pub use secret::{REDACTED, Secret};
 pub use table::{Variable, help_table, markdown_table, table};
@@ -83,8 +80,6 @@ pub struct Config {
     pub terminal: TerminalPolicy,
     /// Which commands may be run.
     pub commands: CommandPolicy,
-    /// Where to count the usage of AI tools; nowhere where none is pointed at the agent.
-    pub llm: Option<Llm>,
     /// The audit file.
     pub audit: Option<PathBuf>,
     /// The file of the recording of facts and orders.
@@ -196,7 +191,6 @@ impl Config {
         let proxies = reader.proxies();
         let terminal = reader.terminal();
         let commands = reader.commands();
-        let llm = reader.llm();
         let audit = reader.path("SINDRI_AGENT_AUDIT");
         let record = reader.path("SINDRI_AGENT_RECORD");
         let log_level = reader.log_level();
@@ -222,7 +216,6 @@ impl Config {
             proxies,
             terminal,
             commands,
-            llm,
             audit,
             record,
             log_level,

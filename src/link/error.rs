@@ -75,13 +75,11 @@ pub enum Error {
         /// What it did.
         fault: ProxyFault,
     },
-    /// The server's certificate, its address or this machine's trust must be corrected.
-    #[error("no TLS with {peer}: {fault}{}", fault.correction(hop.source()))]
+    /// The console's certificate, its port or this machine's trust must be corrected.
+    #[error("no TLS with {peer}: {fault}")]
     Tls {
-        /// Name and port of the server.
+        /// Name and port of the console.
         peer: String,
-        /// Who it is: never a proxy, which only leads there.
-        hop: Hop,
         /// What went wrong.
         fault: TlsFault,
     },
@@ -156,8 +154,6 @@ pub enum Hop {
     Console,
     /// To the proxy that this variable names.
     Proxy(&'static str),
-    /// To a provider of models; this variable can name another address for it.
-    Provider(&'static str),
 }
 
 impl Hop {
@@ -166,7 +162,6 @@ impl Hop {
         match self {
             Self::Console => "the console ",
             Self::Proxy(_) => "the proxy ",
-            Self::Provider(_) => "the provider ",
         }
     }
 
@@ -175,7 +170,6 @@ impl Hop {
         match self {
             Self::Console => " of the console",
             Self::Proxy(_) => " of the proxy",
-            Self::Provider(_) => " of the provider",
         }
     }
 
@@ -183,7 +177,7 @@ impl Hop {
     fn source(self) -> &'static str {
         match self {
             Self::Console => "the console URL",
-            Self::Proxy(variable) | Self::Provider(variable) => variable,
+            Self::Proxy(variable) => variable,
         }
     }
 
@@ -191,7 +185,7 @@ impl Hop {
     /// set.
     pub fn or_correct(self) -> String {
         match self {
-            Self::Console | Self::Provider(_) => String::new(),
+            Self::Console => String::new(),
             Self::Proxy(variable) => format!(", or correct {variable}"),
         }
     }

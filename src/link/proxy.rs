@@ -242,7 +242,7 @@ fn hint(status: u16, words: &str) -> String {
     let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
     let hint = match status {
         403 | 405 => "; it must allow CONNECT to that port",
-        500..=599 => "; it could not reach the server",
+        500..=599 => "; it could not reach the console",
         _ => "",
     };
     format!("{words}{hint}")

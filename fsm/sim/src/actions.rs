@@ -119,7 +119,7 @@ impl World {
             }
             Action::Audit { audit, entry } => self.audit_ordered(audit, entry),
             Action::Log { notice } => self.noticed(notice),
-            Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } | Action::Listen => {}
+            Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } => {}
             Action::Exit => self.exit(),
         }
     }

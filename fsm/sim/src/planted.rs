@@ -74,15 +74,13 @@ pub enum Planted {
     SendsConfiguredProvider,
     /// It takes a registration that the console accepted for a failure, and registers again at once.
     RegistersWithoutWait,
-    /// A usage record is kept for a batch that never goes.
-    ForgetsUsage,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 34] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -116,7 +114,6 @@ impl Planted {
         Self::HidesSharedId,
         Self::SendsConfiguredProvider,
         Self::RegistersWithoutWait,
-        Self::ForgetsUsage,
         Self::Panics,
     ];
 

@@ -103,10 +103,6 @@ pub enum Violation {
     Unaudited,
     /// Something waited for its audit line for longer than it may.
     AuditOverdue,
-    /// A batch of no usage records, of too many, or of more than wait.
-    WrongBatch(u32),
-    /// A usage record waited for longer than its interval.
-    UsageOverdue,
     /// A message that the console cannot take was sent to it again and again.
     PoisonResent(u32),
     /// The driver panicked, or what looks after it.

@@ -11,9 +11,6 @@ pub(crate) const SCROLLBACK_BYTES: u64 = 256 << 10;
 /// What the operator chose, in every world.
 pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 30_000, metrics_ms: 60_000 };
 
-/// How long a usage record may wait for others, in milliseconds: the default of `SINDRI_LLM_REPORT_INTERVAL`.
-pub(crate) const USAGE_WITHIN_MS: u64 = 30_000;
-
 /// A command as the console dispatched it; its place in the list is its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dispatch {
@@ -224,8 +221,6 @@ pub(crate) struct Work {
     /// Lines that were asked for, and when in the agent's own time.
     pub(crate) audits_waiting: BTreeMap<Subject, u64>,
     pub(crate) audits_written: BTreeSet<Subject>,
-    /// Usage records that wait: by when each must go, in the agent's own time.
-    pub(crate) usage: VecDeque<u64>,
     /// A crowd was sent.
     pub(crate) crowded: bool,
     /// For a fault that tells of no gap but the first.

@@ -48,7 +48,6 @@ pub(crate) enum Event {
     CommandEnds { life: u32, command: CommandKey, code: i32 },
     OutputEnds { life: u32, command: CommandKey },
     SessionEnds { life: u32, session: SessionKey, code: i32 },
-    Counted { life: u32 },
     Stop,
     // What happens to the process.
     Thaws { life: u32 },
@@ -221,8 +220,7 @@ impl World {
             | Event::CommandStarts { life, .. }
             | Event::CommandEnds { life, .. }
             | Event::OutputEnds { life, .. }
-            | Event::SessionEnds { life, .. }
-            | Event::Counted { life } => {
+            | Event::SessionEnds { life, .. } => {
                 if life == self.host.life {
                     self.hand(event);
                 }

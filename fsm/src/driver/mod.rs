@@ -24,7 +24,6 @@
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `errors` | how often an error is reported |
 //! | `naming` | how a registration names the instance and its provider |
-//! | `usage` | when usage records of AI tools are sent, and a taken port is tried again |
 //! | `read_limit` | how fast the console's messages are read |
 //! | `panics` | how often a program that panics is restarted |
 //! | `record` | nothing: what a recorder sees |
@@ -44,7 +43,6 @@ mod record;
 mod sessions;
 #[cfg(test)]
 mod tests;
-mod usage;
 
 pub use crate::clock::Clocks;
 pub use crate::command::{
@@ -75,7 +73,6 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
-pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 
 use crate::clock::Watch;
 use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
@@ -141,7 +138,6 @@ pub struct Driver<B> {
     commands: Commands<B>,
     audits: Audits,
     errors: ErrorRateLimiter,
-    usage: usage::Usage,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -169,7 +165,6 @@ impl<B: Body> Driver<B> {
             commands: Commands::default(),
             audits: Audits::new(audited),
             errors: ErrorRateLimiter::default(),
-            usage: usage::Usage::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -237,7 +232,6 @@ impl<B: Body> Driver<B> {
             }
             Input::ShutdownRequested => {
                 self.step(now, Fact::ShutdownRequested);
-                self.drain_usage(now);
                 self.ledger.begin_drain();
             }
             // A link that went meanwhile gets nothing: the next one asks for a sample of its own.
@@ -248,8 +242,6 @@ impl<B: Body> Driver<B> {
             Input::Audited { audit } => self.audited(now, audit),
             Input::AuditFailed { audit } => self.audit_failed(now, audit),
             Input::Noted { note, cause } => self.note(now, note, cause),
-            Input::UsageCounted { within_ms } => self.usage_counted(now, within_ms),
-            Input::PortTaken { note } => self.port_taken(now, note),
         }
     }
 
@@ -270,7 +262,7 @@ impl<B: Body> Driver<B> {
     /// When the next turn is due at the latest; `None` only when stopped.
     pub fn next_deadline(&self) -> Option<Time> {
         let machine = self.machine.next_deadline()?;
-        let others = [self.ledger.next_deadline(), self.audits.next_deadline(), self.usage.next_deadline()];
+        let others = [self.ledger.next_deadline(), self.audits.next_deadline()];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
 
@@ -341,8 +333,6 @@ impl<B: Body> Driver<B> {
             self.set_room(now, true);
         } else if let Some(subject) = self.audits.take_overdue(now) {
             self.unaudited(now, subject);
-        } else if self.advance_usage(now) {
-            // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)
         {
@@ -446,7 +436,7 @@ impl<B: Body> Driver<B> {
                 }
                 return;
             }
-            Message::Event(_) | Message::Error(_) | Message::Usage { .. } => Kind::Event,
+            Message::Event(_) | Message::Error(_) => Kind::Event,
             Message::Closed { .. } | Message::Unopened { .. } => Kind::Closed,
             Message::Result { .. } | Message::Unrun { .. } => Kind::Result,
         };

@@ -13,7 +13,6 @@ pub mod envelope_differential;
 pub mod fsm_transitions;
 pub mod heap;
 pub mod http_response;
-pub mod llm_usage;
 mod planted;
 mod secrecy;
 pub mod terminal_stream;

@@ -37,7 +37,6 @@ targets! {
     envelope_differential => targets::envelope_differential::run,
     fsm_transitions => targets::fsm_transitions::run,
     http_response => targets::http_response::run,
-    llm_usage => targets::llm_usage::run,
     terminal_stream => targets::terminal_stream::run,
     world => targets::world::run,
 }
