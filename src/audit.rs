@@ -1,8 +1,8 @@
 //! The audit: one JSON line for each terminal and command that begins or ends (`SINDRI_AGENT_AUDIT`).
 //!
 //! A line names ids, programs and their arguments, exit codes and byte counts; never output, never an environment. The
-//! caller enqueues a line, goes on, and starts a terminal or command only after [`Report::Written`] for its line. The
-//! file is only ever appended to, readable by its owner alone (`own_file`); each line is one write, off the loop's
+//! caller enqueues a line, goes on, and starts a terminal or command only after [`AuditReport::Written`] for its line.
+//! The file is only ever appended to, readable by its owner alone (`own_file`); each line is one write, off the loop's
 //! thread (`writer`).
 
 use crate::protocol::Timestamp;
@@ -31,7 +31,7 @@ pub struct EntryId(pub u64);
 /// What happened to a line. Each line that was [queued](Accepted::Queued) has exactly one report, in the order of the
 /// lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum AuditReport {
     /// It is in the file.
     Written {
         /// The line.
@@ -49,7 +49,7 @@ pub enum Report {
 /// What [`Audit::write`] did with a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is enqueued; a [`Report`] follows.
+    /// It is enqueued; a [`AuditReport`] follows.
     Queued,
     /// No audit is configured: no report follows, and the caller may begin.
     NotConfigured,
@@ -119,7 +119,7 @@ struct Configured {
     /// Locked on the writer's thread alone.
     log: Arc<Mutex<AuditFile>>,
     writer: Writer,
-    reports: Sender<Report>,
+    reports: Sender<AuditReport>,
 }
 
 /// The opening of the file, which may take long.
@@ -151,7 +151,7 @@ impl Audit {
         Self::reporting_to(path, sender)
     }
 
-    fn reporting_to(path: Option<PathBuf>, reports: Sender<Report>) -> (Self, Opening) {
+    fn reporting_to(path: Option<PathBuf>, reports: Sender<AuditReport>) -> (Self, Opening) {
         let Some(path) = path else { return (Self { configured: None }, Opening { asked: None }) };
         let log = Arc::new(Mutex::new(AuditFile { path: path.clone(), file: None, is_torn: false }));
         let writer = Writer::new("audit", QUEUE_BYTES_MAX);
@@ -183,8 +183,8 @@ impl Audit {
         let enqueued = configured.writer.push(line.len() + LINE_OVERHEAD_BYTES, move || {
             let written = file.lock().unwrap_or_else(PoisonError::into_inner).append(&line);
             let report = match written {
-                Ok(()) => Report::Written { id },
-                Err(error) => Report::Failed { id, error: error.to_string() },
+                Ok(()) => AuditReport::Written { id },
+                Err(error) => AuditReport::Failed { id, error: error.to_string() },
             };
             // The loop drops the other end only when the process ends.
             let _ = reports.send_blocking(report);
@@ -248,7 +248,7 @@ mod tests {
     /// An audit, and what it reports.
     struct Audited {
         audit: Audit,
-        reports: Receiver<Report>,
+        reports: Receiver<AuditReport>,
         next: u64,
     }
 
@@ -265,8 +265,8 @@ mod tests {
             let sent = EntryId(self.next);
             assert_eq!(self.audit.write(sent, entry).expect("there is room"), Accepted::Queued);
             match self.reports.recv_blocking().expect("the audit reports") {
-                Report::Written { id } if id == sent => Ok(()),
-                Report::Failed { id, error } if id == sent => Err(error),
+                AuditReport::Written { id } if id == sent => Ok(()),
+                AuditReport::Failed { id, error } if id == sent => Err(error),
                 other => panic!("{other:?}"),
             }
         }
@@ -362,7 +362,7 @@ mod tests {
         });
         for expected in 0..queued {
             let report = reports.recv_blocking().expect("the audit reports");
-            assert_eq!(report, Report::Written { id: EntryId(expected) });
+            assert_eq!(report, AuditReport::Written { id: EntryId(expected) });
         }
     }
 }

@@ -3,8 +3,12 @@
 //! It is bounded: a module waits while the channel is full, and reads nothing meanwhile. The loop never waits for a
 //! module, so there is no deadlock.
 
-use crate::agent::{sampling, signals};
-use crate::{audit, command, link, terminal};
+use crate::agent::sampling::SampleReport;
+use crate::agent::signals::SignalReport;
+use crate::audit::AuditReport;
+use crate::command::CommandReport;
+use crate::link::LinkReport;
+use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
 
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
@@ -14,51 +18,51 @@ pub const REPORTS_MAX: usize = 64;
 #[derive(Debug)]
 pub enum Report {
     /// From the link.
-    Link(link::Report),
+    Link(LinkReport),
     /// From a terminal.
-    Terminal(terminal::Report),
+    Terminal(TerminalReport),
     /// From a command.
-    Command(command::Report),
+    Command(CommandReport),
     /// From the audit.
-    Audit(audit::Report),
+    Audit(AuditReport),
     /// From the sampler.
-    Sample(sampling::Report),
+    Sample(SampleReport),
     /// From the signal handlers.
-    Signal(signals::Report),
+    Signal(SignalReport),
 }
 
-impl From<audit::Report> for Report {
-    fn from(report: audit::Report) -> Self {
+impl From<AuditReport> for Report {
+    fn from(report: AuditReport) -> Self {
         Self::Audit(report)
     }
 }
 
-impl From<sampling::Report> for Report {
-    fn from(report: sampling::Report) -> Self {
+impl From<SampleReport> for Report {
+    fn from(report: SampleReport) -> Self {
         Self::Sample(report)
     }
 }
 
-impl From<signals::Report> for Report {
-    fn from(report: signals::Report) -> Self {
+impl From<SignalReport> for Report {
+    fn from(report: SignalReport) -> Self {
         Self::Signal(report)
     }
 }
 
-impl From<link::Report> for Report {
-    fn from(report: link::Report) -> Self {
+impl From<LinkReport> for Report {
+    fn from(report: LinkReport) -> Self {
         Self::Link(report)
     }
 }
 
-impl From<terminal::Report> for Report {
-    fn from(report: terminal::Report) -> Self {
+impl From<TerminalReport> for Report {
+    fn from(report: TerminalReport) -> Self {
         Self::Terminal(report)
     }
 }
 
-impl From<command::Report> for Report {
-    fn from(report: command::Report) -> Self {
+impl From<CommandReport> for Report {
+    fn from(report: CommandReport) -> Self {
         Self::Command(report)
     }
 }

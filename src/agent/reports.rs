@@ -3,11 +3,14 @@
 //! What is wrong with a message is reported to whom it concerns, and costs nothing but that message.
 
 use super::Agent;
+use super::signals::SignalReport;
+use crate::audit::{AuditReport, EntryId};
+use crate::command::CommandReport;
 use crate::identity::Identity;
-use crate::link::Report as LinkReport;
+use crate::link::LinkReport;
 use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
 use crate::report::Report;
-use crate::{audit, command, terminal};
+use crate::terminal::TerminalReport;
 use draupnir_fsm::driver::{
     AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, RegistrationOutcome,
     SessionInput, SessionKey, StreamKey,
@@ -25,7 +28,7 @@ impl Agent {
             Report::Command(report) => self.command_report(report),
             Report::Audit(report) => self.audit_report(report),
             Report::Sample(report) => self.sample_report(report),
-            Report::Signal(super::signals::Report::Stop) => self.handle(Input::ShutdownRequested),
+            Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
         }
     }
 
@@ -198,51 +201,51 @@ impl Agent {
         }
     }
 
-    fn terminal_report(&mut self, report: terminal::Report) {
+    fn terminal_report(&mut self, report: TerminalReport) {
         match report {
-            terminal::Report::Opened { session } => {
+            TerminalReport::Opened { session } => {
                 tracing::info!(session = session.0, "terminal opened");
                 self.session(session, SessionInput::Opened);
             }
-            terminal::Report::OpenFailed { session, error } => {
+            TerminalReport::OpenFailed { session, error } => {
                 self.host.sessions.failed(session, error.to_string());
                 self.session(session, SessionInput::OpenFailed { exit_code: error.exit_code() });
             }
-            terminal::Report::Output { session } => self.note_output(StreamKey::Terminal(session)),
-            terminal::Report::EndOfOutput { session } => {
+            TerminalReport::Output { session } => self.note_output(StreamKey::Terminal(session)),
+            TerminalReport::EndOfOutput { session } => {
                 self.note_output(StreamKey::Terminal(session));
                 self.session(session, SessionInput::EndOfOutput);
             }
-            terminal::Report::Exited { session, code } => self.session(session, SessionInput::Exited { code }),
-            terminal::Report::Reaped { session } => self.session(session, SessionInput::Reaped),
+            TerminalReport::Exited { session, code } => self.session(session, SessionInput::Exited { code }),
+            TerminalReport::Reaped { session } => self.session(session, SessionInput::Reaped),
         }
     }
 
-    fn command_report(&mut self, report: command::Report) {
+    fn command_report(&mut self, report: CommandReport) {
         match report {
-            command::Report::Started { command } => {
+            CommandReport::Started { command } => {
                 tracing::info!(command = command.0, "command started");
                 self.command(command, CommandInput::Started);
             }
-            command::Report::StartFailed { command, error } => {
+            CommandReport::StartFailed { command, error } => {
                 tracing::warn!(command = command.0, %error, "command could not be started");
                 self.host.commands.failed(command, error.reason);
                 self.command(command, CommandInput::StartFailed { exhausted: error.is_exhaustion });
             }
-            command::Report::Output { command } => self.note_command_output(command),
-            command::Report::EndOfOutput { command } => {
+            CommandReport::Output { command } => self.note_command_output(command),
+            CommandReport::EndOfOutput { command } => {
                 self.note_command_output(command);
                 self.command(command, CommandInput::EndOfOutput);
             }
-            command::Report::Exited { command, code } => self.command(command, CommandInput::Exited { code }),
+            CommandReport::Exited { command, code } => self.command(command, CommandInput::Exited { code }),
         }
     }
 
-    fn audit_report(&mut self, report: audit::Report) {
-        let audit = |id: audit::EntryId| AuditId(u32::try_from(id.0).unwrap_or(u32::MAX));
+    fn audit_report(&mut self, report: AuditReport) {
+        let audit = |id: EntryId| AuditId(u32::try_from(id.0).unwrap_or(u32::MAX));
         match report {
-            audit::Report::Written { id } => self.handle(Input::Audited { audit: audit(id) }),
-            audit::Report::Failed { id, error } => {
+            AuditReport::Written { id } => self.handle(Input::Audited { audit: audit(id) }),
+            AuditReport::Failed { id, error } => {
                 self.host.audit_problem = error;
                 self.handle(Input::AuditFailed { audit: audit(id) });
             }

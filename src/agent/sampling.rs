@@ -20,7 +20,7 @@ const WANTS_MAX: usize = 2;
 
 /// What was measured.
 #[derive(Debug)]
-pub enum Report {
+pub enum SampleReport {
     /// The live figures of a heartbeat.
     Heartbeat(Live),
     /// Everything.
@@ -65,7 +65,7 @@ impl Sampling {
 
 async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
     watch.keep().await;
-    reporter.report(Report::Software(first)).await;
+    reporter.report(SampleReport::Software(first)).await;
     let mut sampler = Sampler::new(Roots::default());
     let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
     loop {
@@ -95,16 +95,16 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
             let news = watch.look().await;
             watch.keep().await;
             if let Some(news) = news {
-                reporter.report(Report::Software(news)).await;
+                reporter.report(SampleReport::Software(news)).await;
             }
             let live = sampler.live();
             report_missing(&mut sampler, &reporter).await;
-            reporter.report(Report::Heartbeat(live)).await;
+            reporter.report(SampleReport::Heartbeat(live)).await;
         }
         if std::mem::take(&mut metrics_wanted) {
             let metrics = Box::new(sampler.sample());
             report_missing(&mut sampler, &reporter).await;
-            reporter.report(Report::Metrics(metrics)).await;
+            reporter.report(SampleReport::Metrics(metrics)).await;
         }
     }
 }
@@ -112,7 +112,7 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
 async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
     let missing = sampler.take_missing();
     if !missing.is_empty() {
-        reporter.report(Report::Missing(missing)).await;
+        reporter.report(SampleReport::Missing(missing)).await;
     }
     if let Some(mount_points) = sampler.take_left_out() {
         tracing::info!(?mount_points, "left file systems out of the metrics: another machine or a program serves them");
@@ -121,17 +121,17 @@ async fn report_missing(sampler: &mut Sampler, reporter: &Reporter) {
 
 impl Agent {
     /// Keeps what was measured until the driver asks for the message.
-    pub(super) fn sample_report(&mut self, report: Report) {
+    pub(super) fn sample_report(&mut self, report: SampleReport) {
         let sample = match report {
-            Report::Heartbeat(live) => {
+            SampleReport::Heartbeat(live) => {
                 self.host.sampling.live = Some(live);
                 StateKind::Heartbeat
             }
-            Report::Metrics(metrics) => {
+            SampleReport::Metrics(metrics) => {
                 self.host.sampling.metrics = Some(metrics);
                 StateKind::Metrics
             }
-            Report::Software(News { inventory, changes }) => {
+            SampleReport::Software(News { inventory, changes }) => {
                 self.host.learn(inventory);
                 for change in changes {
                     let note = self.host.keep(Note::Extension(change));
@@ -139,7 +139,7 @@ impl Agent {
                 }
                 return;
             }
-            Report::Missing(figures) => {
+            SampleReport::Missing(figures) => {
                 let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");
                 let text = "figures are 0 because this machine does not tell them".to_owned();
                 let note = self.host.error_note("metrics", text, Metadata::new().with("figures", figures));

@@ -12,7 +12,7 @@ use futures_lite::StreamExt as _;
 
 /// What a signal tells the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum SignalReport {
     /// The process received SIGTERM.
     Stop,
 }
@@ -70,7 +70,7 @@ pub fn listen(reporter: Reporter) -> std::io::Result<impl Future<Output = ()>> {
             }
             if !std::mem::replace(&mut drains, true) {
                 tracing::info!("received {name}; draining");
-                reporter.report(Report::Stop).await;
+                reporter.report(SignalReport::Stop).await;
             }
         }
     })

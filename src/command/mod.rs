@@ -43,7 +43,7 @@ use std::rc::Rc;
 
 /// What a command reports to the loop.
 #[derive(Debug)]
-pub enum Report {
+pub enum CommandReport {
     /// The program runs.
     Started {
         /// The command.
@@ -158,8 +158,8 @@ impl Commands {
         }
     }
 
-    /// Begins to start a command; [`Report::Started`] or [`Report::StartFailed`] follows. The reason of a failure is
-    /// also the standard error of the result.
+    /// Begins to start a command; [`CommandReport::Started`] or [`CommandReport::StartFailed`] follows. The reason of a
+    /// failure is also the standard error of the result.
     pub fn start(&mut self, command: CommandKey, spec: Spec) {
         let is_streamed = spec.stream;
         match spec::start(&self.settings, spec) {
@@ -174,7 +174,7 @@ impl Commands {
                 let error = NotStarted::from(error);
                 self.failed.insert(command, error.clone());
                 let reporter = self.reporter.clone();
-                let report = async move { reporter.report(Report::StartFailed { command, error }).await };
+                let report = async move { reporter.report(CommandReport::StartFailed { command, error }).await };
                 self.executor.spawn(report).detach();
             }
         }

@@ -4,7 +4,7 @@
 
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
-use super::{NotStarted, Report};
+use super::{CommandReport, NotStarted};
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use crate::sys::session::{kill_sessions, terminate_others};
@@ -115,7 +115,7 @@ impl Run {
         loop {
             let goes_on = pipe.read().await;
             if streams && !self.report_waits.replace(true) {
-                reporter.report(Report::Output { command: self.command }).await;
+                reporter.report(CommandReport::Output { command: self.command }).await;
             }
             if !goes_on {
                 return;
@@ -134,18 +134,18 @@ pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, stream
         return;
     }
     if let Some(error) = run.failure() {
-        return reporter.report(Report::StartFailed { command, error: error.clone() }).await;
+        return reporter.report(CommandReport::StartFailed { command, error: error.clone() }).await;
     }
-    reporter.report(Report::Started { command }).await;
+    reporter.report(CommandReport::Started { command }).await;
     let output = async {
         zip(run.read(&run.stdout, streams, &reporter), run.read(&run.stderr, streams, &reporter)).await;
-        reporter.report(Report::EndOfOutput { command }).await;
+        reporter.report(CommandReport::EndOfOutput { command }).await;
     };
     let exit = async {
         let code = run.child.exited().await;
         run.ended_at.set(Some(Instant::now()));
         run.exit_code.set(Some(code));
-        reporter.report(Report::Exited { command, code }).await;
+        reporter.report(CommandReport::Exited { command, code }).await;
     };
     let input = async {
         if let Some(feed) = feed {

@@ -47,7 +47,7 @@ impl Bench {
         Self { commands, executor, reports, budget, home }
     }
 
-    fn next(&self) -> Report {
+    fn next(&self) -> CommandReport {
         let next = async {
             match self.reports.recv().await.expect("open") {
                 report::Report::Command(report) => report,
@@ -65,24 +65,24 @@ impl Bench {
     fn start(&mut self, spec: Spec) {
         self.commands.start(COMMAND, spec);
         let report = self.next();
-        assert!(matches!(report, Report::Started { command: COMMAND }), "{report:?}");
+        assert!(matches!(report, CommandReport::Started { command: COMMAND }), "{report:?}");
     }
 
     /// Starts a command that cannot be started.
     fn failure(&mut self, spec: Spec) -> NotStarted {
         self.commands.start(COMMAND, spec);
         match self.next() {
-            Report::StartFailed { command: COMMAND, error } => error,
+            CommandReport::StartFailed { command: COMMAND, error } => error,
             other => panic!("{other:?}"),
         }
     }
 
     /// Takes reports until one fits; returns the exit code if a report had it.
-    fn until(&self, is_it: impl Fn(&Report) -> bool) -> Option<i32> {
+    fn until(&self, is_it: impl Fn(&CommandReport) -> bool) -> Option<i32> {
         let mut code = None;
         loop {
             let report = self.next();
-            if let Report::Exited { code: reported, .. } = report {
+            if let CommandReport::Exited { code: reported, .. } = report {
                 code = Some(reported);
             }
             if is_it(&report) {
@@ -97,8 +97,8 @@ impl Bench {
         let (mut code, mut ended) = (None, false);
         while code.is_none() || !ended {
             match self.next() {
-                Report::Exited { command: COMMAND, code: reported } => code = Some(reported),
-                Report::EndOfOutput { command: COMMAND } => ended = true,
+                CommandReport::Exited { command: COMMAND, code: reported } => code = Some(reported),
+                CommandReport::EndOfOutput { command: COMMAND } => ended = true,
                 other => panic!("{other:?}"),
             }
         }
@@ -136,12 +136,12 @@ fn program(program: &str, arguments: &[&str]) -> Spec {
     Spec { line: Line::Program { program: program.into(), arguments }, ..shell("") }
 }
 
-fn is_exit(report: &Report) -> bool {
-    matches!(report, Report::Exited { .. })
+fn is_exit(report: &CommandReport) -> bool {
+    matches!(report, CommandReport::Exited { .. })
 }
 
-fn is_output(report: &Report) -> bool {
-    matches!(report, Report::Output { .. })
+fn is_output(report: &CommandReport) -> bool {
+    matches!(report, CommandReport::Output { .. })
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
         bench.until(is_output);
     }
     bench.commands.terminate(COMMAND);
-    let code = bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    let code = bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     let code = code.or_else(|| bench.until(is_exit));
     let expected = CommandResult { stdout: "up\nup\nended\n".into(), stderr: String::new(), code: 9 };
     assert_eq!(bench.result(code.expect("reported")), expected);
@@ -260,7 +260,7 @@ fn sigkill_ends_program_ignoring_sigterm_and_children() {
     bench.until(is_output);
     bench.commands.terminate(COMMAND);
     bench.commands.kill(COMMAND);
-    let code = bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    let code = bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     let code = code.or_else(|| bench.until(is_exit));
     assert_eq!(code, Some(128 + 9));
 }
@@ -282,7 +282,7 @@ fn memory_is_bounded_whatever_is_printed() {
     let mut bench = Bench::new("flood");
     let before = bench.budget.granted();
     bench.start(shell("yes | head -c 64M; echo end"));
-    bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     assert!(bench.budget.granted() - before <= CAPTURE_BYTES_MAX);
     let mut captured = bench.commands.finish(COMMAND);
     assert_eq!(captured.stdout.bytes(), (64 << 20) + 4);
@@ -313,7 +313,7 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
     assert_eq!(chunk, Chunk { offset: 1_000, data: vec![b'x'; 50] });
     bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
     bench.commands.allow(COMMAND, OutputStream::Stdout, usize::MAX);
-    bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
 
     let mut captured = bench.commands.finish(COMMAND);
     assert_eq!(captured.stdout.bytes(), 300_000, "the result has all of it, too");
@@ -348,7 +348,7 @@ fn granted_credit_can_be_withdrawn() {
     }
     assert_eq!(bench.commands.held(COMMAND, OutputStream::Stdout), 0..0);
     bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
-    bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"late\n");
 }
 
@@ -378,7 +378,7 @@ fn characters_are_sent_whole_unless_they_never_end() {
     assert_eq!(chunk(&bench, 0, 100), b"a");
     assert_eq!(chunk(&bench, 1, 100), b"", "it may still go on");
     fs::write(&fifo, "go\n").expect("it reads");
-    bench.until(|report| matches!(report, Report::EndOfOutput { .. }));
+    bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     assert_eq!(chunk(&bench, 1, 100), b"\xe2\x82\xacb\xc3");
     assert_eq!(chunk(&bench, 0, 3), b"a");
     assert_eq!(chunk(&bench, 1, 2), b"\xe2\x82", "longer than what was asked for");

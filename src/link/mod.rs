@@ -122,12 +122,13 @@ impl Link {
         }
     }
 
-    /// Registers once. Reports [`Report::RegistrationAnswered`] or [`Report::RegistrationFailed`], unless abandoned.
+    /// Registers once. Reports [`LinkReport::RegistrationAnswered`] or [`LinkReport::RegistrationFailed`], unless
+    /// abandoned.
     pub fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, body: String) {
         let (dialer, reporter) = (Rc::clone(&self.dialer), self.reporter.clone());
         self.registration = Some(self.executor.spawn(async move {
             let report = match register::register(&dialer, path, &body).await {
-                Ok(answer) => Report::RegistrationAnswered {
+                Ok(answer) => LinkReport::RegistrationAnswered {
                     attempt,
                     status: answer.status,
                     retry_after_ms: answer.retry_after_ms,
@@ -135,7 +136,7 @@ impl Link {
                     words: answer.words,
                     location: answer.location,
                 },
-                Err(error) => Report::RegistrationFailed { attempt, error },
+                Err(error) => LinkReport::RegistrationFailed { attempt, error },
             };
             reporter.report(report).await;
         }));
@@ -146,7 +147,8 @@ impl Link {
         self.registration = None;
     }
 
-    /// Dials once, as this instance. Reports [`Report::Opened`] and all that follows, or [`Report::DialFailed`].
+    /// Dials once, as this instance. Reports [`LinkReport::Opened`] and all that follows, or
+    /// [`LinkReport::DialFailed`].
     pub fn dial(&mut self, link: LinkId, instance_id: &str) {
         self.abandon_dial();
         let line = Rc::new(Line::default());
@@ -158,7 +160,7 @@ impl Link {
                 Ok(socket) => its_line.run(link, socket, &dialer.target.key, &reporter).await,
                 Err(error) => {
                     let retry_after_ms = error.retry_after_ms();
-                    reporter.report(Report::DialFailed { link, error, retry_after_ms }).await;
+                    reporter.report(LinkReport::DialFailed { link, error, retry_after_ms }).await;
                 }
             }
         });
@@ -172,7 +174,7 @@ impl Link {
         }
     }
 
-    /// Sends a close frame after all frames handed over, and waits for the console's; ends in [`Report::Closed`].
+    /// Sends a close frame after all frames handed over, and waits for the console's; ends in [`LinkReport::Closed`].
     /// Does nothing if this link is not the current one.
     pub fn close(&mut self, link: LinkId, code: u16, reason: &str) {
         if let Some(current) = self.open(link) {
@@ -180,15 +182,15 @@ impl Link {
         }
     }
 
-    /// Closes the descriptor at once, with a reset; ends in [`Report::Closed`].
+    /// Closes the descriptor at once, with a reset; ends in [`LinkReport::Closed`].
     pub fn drop_now(&mut self, link: LinkId) {
         if let Some(current) = self.open(link) {
             current.line.reset();
         }
     }
 
-    /// Hands over frames to be written in this order and flushed; [`Report::Written`] follows, and only then may the
-    /// next frames be handed over. Frames for a link that is gone are dropped.
+    /// Hands over frames to be written in this order and flushed; [`LinkReport::Written`] follows, and only then may
+    /// the next frames be handed over. Frames for a link that is gone are dropped.
     pub fn write(&mut self, link: LinkId, frames: Vec<Frame>) {
         if let Some(current) = self.open(link) {
             current.line.write(frames);
@@ -207,7 +209,7 @@ impl Link {
 
 /// What the link reports to the loop.
 #[derive(Debug)]
-pub enum Report {
+pub enum LinkReport {
     /// The console answered a registration.
     RegistrationAnswered {
         /// The attempt that this answers.

@@ -16,7 +16,7 @@ use draupnir_fsm::driver::{RegisterPath, RegistrationOutcome};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 
 /// What a console answered to a registration; the fields are those of
-/// [`Report::RegistrationAnswered`](super::Report::RegistrationAnswered).
+/// [`LinkReport::RegistrationAnswered`](super::LinkReport::RegistrationAnswered).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Registered {
     /// The HTTP status.

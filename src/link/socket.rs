@@ -13,7 +13,7 @@
 
 use super::inflow::InboundQueue;
 use super::stream::Stream;
-use super::{Frame, Report, explain, words};
+use super::{Frame, LinkReport, explain, words};
 use crate::config::Secret;
 use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
@@ -110,18 +110,18 @@ impl Line {
     pub(super) async fn run(&self, link: LinkId, socket: WebSocketStream<Stream>, key: &Secret, reporter: &Reporter) {
         self.inner.borrow_mut().socket = Some(socket);
         let life = async {
-            reporter.report(Report::Opened { link }).await;
+            reporter.report(LinkReport::Opened { link }).await;
             let end = future::or(self.read(link, key, reporter), self.write_all(link, reporter)).await;
             if let End::Lost(loss, error, goodbye) = end {
                 self.start_leaving(goodbye).await;
-                reporter.report(Report::Lost { link, loss, error: words::printable(&error, key) }).await;
+                reporter.report(LinkReport::Lost { link, loss, error: words::printable(&error, key) }).await;
                 self.leave().await;
             }
         };
         future::or(self.until_reset(), life).await;
         let socket = self.inner.borrow_mut().socket.take();
         drop(socket);
-        reporter.report(Report::Closed { link }).await;
+        reporter.report(LinkReport::Closed { link }).await;
     }
 
     async fn until_reset(&self) {
@@ -140,9 +140,9 @@ impl Line {
         loop {
             poll_fn(|cx| self.backlog.poll_room(cx)).await;
             let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
-                Ok(Message::Text(text)) => Report::Text { link, text: self.backlog.hold(text.as_str().to_owned()) },
-                Ok(Message::Binary(bytes)) => Report::Binary { link, bytes: bytes.len() },
-                Ok(Message::Pong(payload)) => Report::Pong { link, payload: payload.to_vec() },
+                Ok(Message::Text(text)) => LinkReport::Text { link, text: self.backlog.hold(text.as_str().to_owned()) },
+                Ok(Message::Binary(bytes)) => LinkReport::Binary { link, bytes: bytes.len() },
+                Ok(Message::Pong(payload)) => LinkReport::Pong { link, payload: payload.to_vec() },
                 // The answer is queued; the next read flushes it before it reads.
                 Ok(Message::Ping(_) | Message::Frame(_)) => continue,
                 Ok(Message::Close(frame)) => {
@@ -201,7 +201,7 @@ impl Line {
     async fn write_all(&self, link: LinkId, reporter: &Reporter) -> End {
         loop {
             match poll_fn(|cx| self.inner.borrow_mut().poll_write(cx)).await {
-                Ok(()) => reporter.report(Report::Written { link }).await,
+                Ok(()) => reporter.report(LinkReport::Written { link }).await,
                 Err(error) => {
                     // The console's last message may still be unread, and it tells more than the failed write.
                     self.inner.borrow_mut().broken = Some(error);
@@ -308,9 +308,9 @@ fn wake(waker: &mut Option<Waker>) {
 
 /// The report of a console's close frame: its code and reason, or 1005 if it has none (RFC 6455, section 7.1.5). The
 /// reason becomes one printable line without the key.
-pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> Report {
+pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> LinkReport {
     let (code, reason) = frame.unwrap_or((NO_STATUS, ""));
-    Report::CloseReceived { link, code, reason: words::printable(reason, key) }
+    LinkReport::CloseReceived { link, code, reason: words::printable(reason, key) }
 }
 
 fn loss_of(error: WsError) -> End {

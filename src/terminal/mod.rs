@@ -6,7 +6,7 @@
 //!
 //! Invariants:
 //! - No call blocks, and no session delays another: sessions are read in turns, and input waits in a queue.
-//! - At most one [`Report::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
+//! - At most one [`TerminalReport::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
 //! - A replay holds no sequence that a terminal answers or that acts beyond the screen.
 //! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (CONSOLE.md,
 //!   "Terminals").
@@ -69,7 +69,7 @@ use sweep::Sweeper;
 
 /// What a terminal reports to the loop.
 #[derive(Debug)]
-pub enum Report {
+pub enum TerminalReport {
     /// The shell runs.
     Opened {
         /// The session.
@@ -207,9 +207,9 @@ impl Terminals {
         }
     }
 
-    /// Opens a terminal and begins to start a shell in it; [`Report::Opened`] or [`Report::OpenFailed`] follows. The
-    /// session exists from now on: it takes input and can be ended while its shell starts. If the start fails, its only
-    /// output is a line with the reason, which is sent and [finished](Self::finish) as any other.
+    /// Opens a terminal and begins to start a shell in it; [`TerminalReport::Opened`] or [`TerminalReport::OpenFailed`]
+    /// follows. The session exists from now on: it takes input and can be ended while its shell starts. If the start
+    /// fails, its only output is a line with the reason, which is sent and [finished](Self::finish) as any other.
     ///
     /// The key must be new.
     pub fn open(&mut self, key: SessionKey, open: Open<'_>) {
@@ -220,7 +220,7 @@ impl Terminals {
             Err(error) => {
                 let reports = self.reports.clone();
                 session::fail(&output, &error);
-                let report = async move { reports.report(Report::OpenFailed { session: key, error }).await };
+                let report = async move { reports.report(TerminalReport::OpenFailed { session: key, error }).await };
                 self.executor.spawn(report).detach();
                 None
             }
@@ -330,7 +330,8 @@ impl Terminals {
         }
     }
 
-    /// The offsets of the output held. The loop calls it at each [`Report::Output`]; the next report waits for it.
+    /// The offsets of the output held. The loop calls it at each [`TerminalReport::Output`]; the next report waits for
+    /// it.
     pub fn held(&mut self, key: SessionKey) -> Range<u64> {
         self.sessions.get(&key).map_or(0..0, |entry| entry.output.borrow_mut().held())
     }

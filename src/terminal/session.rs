@@ -3,7 +3,7 @@
 //! The loop decides when it ends. One task reads and writes the terminal, the other waits for the shell. Neither
 //! blocks, so a session that makes no progress delays no other.
 
-use super::Report;
+use super::TerminalReport;
 use super::input::{Input, InputRefused};
 use super::output::{Output, TAIL_MS};
 use super::pty::{Pty, Size};
@@ -229,7 +229,7 @@ impl Session {
             }
             shell.gone.set(true);
             let asks = shell.ending.get();
-            reports.report(Report::Exited { session: key, code }).await;
+            reports.report(TerminalReport::Exited { session: key, code }).await;
             if asks {
                 sweeper.report_when_gone(key, shell.child.id());
             }
@@ -245,9 +245,9 @@ impl Session {
         }
         if let Err(error) = started {
             fail(&self.output, &error);
-            return reports.report(Report::OpenFailed { session, error }).await;
+            return reports.report(TerminalReport::OpenFailed { session, error }).await;
         }
-        reports.report(Report::Opened { session }).await;
+        reports.report(TerminalReport::Opened { session }).await;
         // The channel has room: this is its only message.
         let _ = opened.try_send(());
         drop(opened);
@@ -275,7 +275,7 @@ impl Session {
             }
             self.report_news(&reports).await;
             if self.output.borrow().ended {
-                reports.report(Report::EndOfOutput { session: self.key }).await;
+                reports.report(TerminalReport::EndOfOutput { session: self.key }).await;
                 return;
             }
             yield_now().await;
@@ -290,7 +290,7 @@ impl Session {
             report
         };
         if report {
-            reports.report(Report::Output { session: self.key }).await;
+            reports.report(TerminalReport::Output { session: self.key }).await;
         }
     }
 

@@ -3,7 +3,7 @@
 //! The loop orders when to kill. Where the system cannot show the end of a process that is no child, nothing is
 //! reported, and the kill ends the session.
 
-use super::Report;
+use super::TerminalReport;
 use crate::report::Reporter;
 use crate::sys::session::{Member, kill_sessions, members};
 use draupnir_fsm::driver::SessionKey;
@@ -81,7 +81,7 @@ impl Sweeper {
         for (key, session) in report {
             let of_it = take_those_of(session, &mut found);
             if of_it.is_empty() {
-                self.reports.report(Report::Reaped { session: key }).await;
+                self.reports.report(TerminalReport::Reaped { session: key }).await;
             } else if of_it.len() <= MEMBERS_WATCHED_MAX {
                 let reports = self.reports.clone();
                 self.executor.spawn(report_after(of_it, key, session, reports)).detach();
@@ -106,7 +106,7 @@ async fn report_after(mut found: Vec<Member>, key: SessionKey, session: Pid, rep
         }
         found = members(&[session]);
         if found.is_empty() {
-            reports.report(Report::Reaped { session: key }).await;
+            reports.report(TerminalReport::Reaped { session: key }).await;
             return;
         }
         if found.len() > MEMBERS_WATCHED_MAX {

@@ -1,6 +1,6 @@
 //! Real shells in real terminals, with a loop that only keeps the reports.
 
-use super::{Open, Report, SCROLLBACK_BYTES_MAX, Settings, Terminals};
+use super::{Open, SCROLLBACK_BYTES_MAX, Settings, TerminalReport, Terminals};
 use crate::report::{self, channel};
 use async_channel::Receiver;
 use async_io::{Timer, block_on};
@@ -91,21 +91,21 @@ impl Stage {
         self.until(key, |seen| seen.text().contains(text)).await;
     }
 
-    fn take(&mut self, report: &Report) {
+    fn take(&mut self, report: &TerminalReport) {
         match *report {
-            Report::Opened { session } => self.seen.entry(session.0).or_default().opened = true,
-            Report::OpenFailed { session, ref error } => {
+            TerminalReport::Opened { session } => self.seen.entry(session.0).or_default().opened = true,
+            TerminalReport::OpenFailed { session, ref error } => {
                 self.pull(session.0);
                 let seen = self.seen.entry(session.0).or_default();
                 (seen.ended, seen.code) = (true, Some(error.exit_code()));
             }
-            Report::Output { session } => self.pull(session.0),
-            Report::EndOfOutput { session } => {
+            TerminalReport::Output { session } => self.pull(session.0),
+            TerminalReport::EndOfOutput { session } => {
                 self.pull(session.0);
                 self.seen.entry(session.0).or_default().ended = true;
             }
-            Report::Exited { session, code } => self.seen.entry(session.0).or_default().code = Some(code),
-            Report::Reaped { session } => self.seen.entry(session.0).or_default().reaped = true,
+            TerminalReport::Exited { session, code } => self.seen.entry(session.0).or_default().code = Some(code),
+            TerminalReport::Reaped { session } => self.seen.entry(session.0).or_default().reaped = true,
         }
     }
 
@@ -407,7 +407,7 @@ fn unwatched_session_keeps_its_last_output() {
                 break;
             }
             let report = stage.reports.recv().await.expect("there is a channel");
-            assert!(matches!(report, report::Report::Terminal(Report::Output { session: SessionKey(1) })));
+            assert!(matches!(report, report::Report::Terminal(TerminalReport::Output { session: SessionKey(1) })));
         }
         let held = stage.terminals.held(SessionKey(1));
         assert_eq!(held.end - held.start, SCROLLBACK_BYTES_MAX as u64);

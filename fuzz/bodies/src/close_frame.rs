@@ -10,7 +10,7 @@
 
 use crate::aftermath::Aftermath;
 use crate::secrecy;
-use draupnir::link::{Report, close_received};
+use draupnir::link::{LinkReport, close_received};
 use draupnir::protocol::close;
 use draupnir_fsm::fact::{CloseReason, Fact};
 use draupnir_fsm::order::Order;
@@ -35,7 +35,7 @@ pub fn run(input: &[u8]) {
     let (mut aftermath, link) = Aftermath::of_ready_link(u64::from(choice));
 
     let report = close_received(link, said, &key);
-    let Report::CloseReceived { link: told_of, code, reason: words } = report else {
+    let LinkReport::CloseReceived { link: told_of, code, reason: words } = report else {
         panic!("not a close: {report:?}")
     };
     assert_eq!((told_of, code), (link, said.map_or(NO_STATUS, |(code, _)| code)));

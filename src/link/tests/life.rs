@@ -11,18 +11,18 @@ fn frames_leave_in_order_and_messages_arrive() {
             LinkId(1),
             vec![Frame::Text("one".into()), Frame::Ping(b"two".to_vec()), Frame::Text("three".into())],
         );
-        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Written { link: LinkId(1) }));
         assert_eq!(hear(&mut console).await, Message::text("one"));
         assert_eq!(hear(&mut console).await, Message::Ping(b"two".to_vec().into()));
         assert_eq!(hear(&mut console).await, Message::text("three"));
 
         say(&mut console, Message::text("hällo")).await;
-        let Report::Pong { link: LinkId(1), payload } = rig.report().await else { panic!() };
+        let LinkReport::Pong { link: LinkId(1), payload } = rig.report().await else { panic!() };
         assert_eq!(payload, b"two");
-        let Report::Text { link: LinkId(1), text } = rig.report().await else { panic!() };
+        let LinkReport::Text { link: LinkId(1), text } = rig.report().await else { panic!() };
         assert_eq!(&*text, "hällo");
         say(&mut console, Message::binary(vec![0; 70_000])).await;
-        assert!(matches!(rig.report().await, Report::Binary { link: LinkId(1), bytes: 70_000 }));
+        assert!(matches!(rig.report().await, LinkReport::Binary { link: LinkId(1), bytes: 70_000 }));
         assert!(rig.link.bytes_written() > 100);
 
         // A frame for another link, or for none, goes nowhere.
@@ -41,11 +41,11 @@ fn our_close_follows_what_was_handed_over_and_waits_for_theirs() {
         assert_eq!(hear(&mut console).await, Message::text("last"));
         let Message::Close(Some(frame)) = hear(&mut console).await else { panic!("no close frame") };
         assert_eq!((frame.code, frame.reason.as_str()), (CloseCode::Normal, "agent shutdown"));
-        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Written { link: LinkId(1) }));
         assert!(rig.reports.is_empty(), "not closed before the console has answered");
         assert!(within(console.next()).await.is_none());
         drop(console);
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
     });
 }
 
@@ -57,7 +57,7 @@ fn their_close_is_answered_and_reported_with_code_and_reason() {
         for (frame, expected) in cases {
             let mut console = rig.connect().await;
             say(&mut console, Message::Close(frame.clone())).await;
-            let Report::CloseReceived { link: LinkId(1), code, reason } = rig.report().await else { panic!() };
+            let LinkReport::CloseReceived { link: LinkId(1), code, reason } = rig.report().await else { panic!() };
             assert_eq!(
                 (code, reason),
                 (expected, frame.clone().map(|frame| frame.reason.to_string()).unwrap_or_default())
@@ -65,7 +65,7 @@ fn their_close_is_answered_and_reported_with_code_and_reason() {
             assert_eq!(hear(&mut console).await, Message::Close(frame));
             assert!(within(console.next()).await.is_none());
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+            assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
         }
     });
 }
@@ -76,15 +76,15 @@ fn each_kind_of_loss_is_reported() {
         // An end of stream without a close frame.
         let console = rig.connect().await;
         drop(console);
-        assert!(matches!(rig.report().await, Report::Lost { link: LinkId(1), loss: Loss::Eof, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Lost { link: LinkId(1), loss: Loss::Eof, .. }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
 
         // A reset.
         let console = rig.connect().await;
         crate::sys::socket::reset_on_close(console.get_ref()).expect("linger");
         drop(console);
-        assert!(matches!(rig.report().await, Report::Lost { link: LinkId(1), loss: Loss::Reset, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Lost { link: LinkId(1), loss: Loss::Reset, .. }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
     });
 }
 
@@ -107,12 +107,12 @@ fn protocol_error_sends_close_frame_before_the_end() {
         for (bytes, expected, code) in cases {
             let mut console = rig.connect().await;
             within(console.get_mut().write_all(bytes)).await.expect("sent");
-            let Report::Lost { link: LinkId(1), loss, error } = rig.report().await else { panic!() };
+            let LinkReport::Lost { link: LinkId(1), loss, error } = rig.report().await else { panic!() };
             assert_eq!(loss, expected, "{error}");
             let Message::Close(Some(frame)) = hear(&mut console).await else { panic!("no close frame: {error}") };
             assert_eq!(u16::from(frame.code), code, "{error}");
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+            assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
         }
     });
 }
@@ -126,7 +126,7 @@ fn a_dropped_link_is_reset_and_its_descriptor_gone_at_once() {
         let socket = console.get_ref().get_ref();
         let error = socket.peek(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
         // It may be dropped, closed or written to as often as one likes.
         rig.link.drop_now(LinkId(1));
         rig.link.close(LinkId(1), 1000, "");
@@ -147,10 +147,10 @@ fn frames_leave_while_the_loop_takes_no_report() {
         assert_eq!(hear(&mut console).await, Message::text("through"));
         for number in 0..report::REPORTS_MAX * 4 {
             let mut report = rig.report().await;
-            if matches!(report, Report::Written { .. }) {
+            if matches!(report, LinkReport::Written { .. }) {
                 report = rig.report().await;
             }
-            let Report::Text { text, .. } = report else { panic!() };
+            let LinkReport::Text { text, .. } = report else { panic!() };
             assert_eq!(*text, number.to_string());
         }
     });
@@ -164,14 +164,14 @@ fn full_socket_still_receives_messages() {
         rig.link.write(LinkId(1), batch);
         for _ in 0..10 {
             say_without_reading(&mut console, Message::text("news")).await;
-            assert!(matches!(rig.report().await, Report::Text { .. }));
+            assert!(matches!(rig.report().await, LinkReport::Text { .. }));
         }
         let stuck = rig.link.bytes_written();
         assert!(stuck < 16 * 1024 * 1024, "the kernel took {stuck} bytes of 16 MiB");
         for _ in 0..64 {
             assert_eq!(hear(&mut console).await.len(), 256 * 1024);
         }
-        assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Written { link: LinkId(1) }));
         assert!(rig.link.bytes_written() > 16 * 1024 * 1024);
     });
 }

@@ -56,7 +56,7 @@ impl Rig {
         Self { link, reports, listener }
     }
 
-    async fn report(&self) -> Report {
+    async fn report(&self) -> LinkReport {
         match within(self.reports.recv()).await.expect("the link reports") {
             report::Report::Link(report) => report,
             other => panic!("not from the link: {other:?}"),
@@ -71,7 +71,7 @@ impl Rig {
     async fn connect(&mut self) -> Console {
         self.link.dial(LinkId(1), "inst-1");
         let console = accept_websocket(self.accept().await).await;
-        assert!(matches!(self.report().await, Report::Opened { link: LinkId(1) }));
+        assert!(matches!(self.report().await, LinkReport::Opened { link: LinkId(1) }));
         console
     }
 

@@ -14,7 +14,8 @@ fn registration_follows_the_wire_and_reports_the_answer() {
         assert!(request.contains(&format!("\r\nAuthorization: Bearer {KEY}\r\n")), "{request}");
         assert!(request.contains("\r\nContent-Type: application/json\r\n"), "{request}");
         assert!(request.ends_with("\r\n\r\n{\"a\":1}"), "{request}");
-        let Report::RegistrationAnswered { attempt: RegistrationAttempt(7), status: 201, id, .. } = rig.report().await
+        let LinkReport::RegistrationAnswered { attempt: RegistrationAttempt(7), status: 201, id, .. } =
+            rig.report().await
         else {
             panic!()
         };
@@ -25,14 +26,14 @@ fn registration_follows_the_wire_and_reports_the_answer() {
         let request = rig.answer(refusal).await;
         assert!(request.starts_with("POST /mimir/api/v1/instances HTTP/1.1\r\n"), "{request}");
         let report = rig.report().await;
-        let Report::RegistrationAnswered { status: 429, retry_after_ms: Some(30_000), words, .. } = report else {
+        let LinkReport::RegistrationAnswered { status: 429, retry_after_ms: Some(30_000), words, .. } = report else {
             panic!("{report:?}")
         };
         assert_eq!(words, "SLOW: not [redacted]");
 
         rig.link.register(RegistrationAttempt(9), RegisterPath::Designed, String::new());
         rig.answer("HTTP/1.1 308 Permanent\r\nLocation: https://console.test/\r\n\r\n").await;
-        let Report::RegistrationAnswered { status: 308, location, .. } = rig.report().await else { panic!() };
+        let LinkReport::RegistrationAnswered { status: 308, location, .. } = rig.report().await else { panic!() };
         assert_eq!(location.as_deref(), Some("https://console.test/"));
     });
 }
@@ -48,7 +49,7 @@ fn failed_registration_names_the_fault() {
         for (answer, failure, words) in faults {
             rig.link.register(RegistrationAttempt(1), RegisterPath::Designed, String::new());
             rig.answer(answer).await;
-            let Report::RegistrationFailed { attempt: RegistrationAttempt(1), error } = rig.report().await else {
+            let LinkReport::RegistrationFailed { attempt: RegistrationAttempt(1), error } = rig.report().await else {
                 panic!()
             };
             assert_eq!(error.failure(), failure);
@@ -65,7 +66,8 @@ fn connection_refused_fails_the_dial() {
     block_on(executor.run(async {
         link.dial(LinkId(1), "inst-1");
         let report = within(reports.recv()).await.expect("reported");
-        let report::Report::Link(Report::DialFailed { link: LinkId(1), error, retry_after_ms: None }) = report else {
+        let report::Report::Link(LinkReport::DialFailed { link: LinkId(1), error, retry_after_ms: None }) = report
+        else {
             panic!("{report:?}")
         };
         assert_eq!(error.failure(), Failure::Connect);
@@ -97,13 +99,15 @@ fn a_refused_upgrade_reports_its_status_and_words() {
         for (answer, failure, wait, words) in cases {
             rig.link.dial(LinkId(3), "inst-1");
             rig.answer(&format!("HTTP/1.1 {answer}")).await;
-            let Report::DialFailed { link: LinkId(3), error, retry_after_ms } = rig.report().await else { panic!() };
+            let LinkReport::DialFailed { link: LinkId(3), error, retry_after_ms } = rig.report().await else {
+                panic!()
+            };
             assert_eq!((error.failure(), retry_after_ms), (failure, wait), "{answer}");
             assert!(error.to_string().contains(words), "{error}");
         }
         for id in ["", "a b", "a\r\nX-Forged: 1", "ä", &"x".repeat(101)] {
             rig.link.dial(LinkId(4), id);
-            let Report::DialFailed { link: LinkId(4), error, .. } = rig.report().await else { panic!() };
+            let LinkReport::DialFailed { link: LinkId(4), error, .. } = rig.report().await else { panic!() };
             assert!(matches!(error, Error::InstanceId(_)), "{error}");
         }
     });

@@ -22,7 +22,7 @@ async fn refusal(rig: &mut Rig, server: &TlsAcceptor) -> String {
     let stream = rig.accept().await;
     let (shaken, report) = future::zip(within(server.accept(stream)), rig.report()).await;
     drop(shaken);
-    let Report::DialFailed { link: LinkId(1), error, .. } = report else { panic!("{report:?}") };
+    let LinkReport::DialFailed { link: LinkId(1), error, .. } = report else { panic!("{report:?}") };
     assert_eq!(error.failure(), Failure::Tls);
     error.to_string()
 }
@@ -48,27 +48,27 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
             assert!(request.starts_with("POST /mimir/api/v1/instances/register "), "{request}");
             within(stream.write_all(b"HTTP/1.1 201 Created\r\n\r\n{\"id\":\"inst-1\"}")).await.expect("answered");
             within(stream.close()).await.expect("closed");
-            let Report::RegistrationAnswered { status: 201, id, .. } = rig.report().await else { panic!() };
+            let LinkReport::RegistrationAnswered { status: 201, id, .. } = rig.report().await else { panic!() };
             assert_eq!(id.as_deref(), Some("inst-1"));
 
             rig.link.dial(LinkId(1), "inst-1");
             let stream = accept_tls(&rig, &server).await;
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
             let mut console = accept_websocket(stream).await;
-            assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+            assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
             let frames: Vec<Frame> = (0..10).map(|_| Frame::Text("x".repeat(100_000).into())).collect();
             rig.link.write(LinkId(1), frames);
             for _ in 0..10 {
                 assert_eq!(hear(&mut console).await.len(), 100_000);
             }
-            assert!(matches!(rig.report().await, Report::Written { link: LinkId(1) }));
+            assert!(matches!(rig.report().await, LinkReport::Written { link: LinkId(1) }));
             say(&mut console, Message::text("news")).await;
-            assert!(matches!(rig.report().await, Report::Text { .. }));
+            assert!(matches!(rig.report().await, LinkReport::Text { .. }));
             rig.link.close(LinkId(1), 1000, "resync");
             assert!(matches!(hear(&mut console).await, Message::Close(Some(_))));
             assert!(within(console.next()).await.is_none());
             drop(console);
-            assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+            assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
         });
     }
 }
@@ -100,7 +100,7 @@ fn untrusted_certificate_gives_its_reason() {
         // And the one that is right is still believed.
         rig.link.dial(LinkId(2), "inst-1");
         accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(2) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(2) }));
     });
 }
 
@@ -112,7 +112,7 @@ fn self_signed_authority_named_itself_is_accepted() {
     run_aimed(trusting(file.path()), async |mut rig| {
         rig.link.dial(LinkId(1), "inst-1");
         accept_websocket(accept_tls(&rig, &named).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
     });
     // Another certificate with the same names is refused.
     run_aimed(trusting(file.path()), async |mut rig| {
@@ -152,7 +152,7 @@ fn the_variables_of_openssl_replace_the_roots() {
     run_aimed(trust, async |mut rig| {
         rig.link.dial(LinkId(1), "inst-1");
         accept_websocket(accept_tls(&rig, &authority.valid(&["127.0.0.1"])).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
     });
 }
 
@@ -179,7 +179,7 @@ fn files_that_hold_no_certificate_are_named_with_their_variable() {
         };
         run_aimed(aim, async |mut rig| {
             rig.link.dial(LinkId(1), "inst-1");
-            let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+            let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
             assert_eq!(error.failure(), Failure::Tls);
             assert!(error.to_string().contains(words), "{error}\nlacks: {words}");
         });
@@ -192,13 +192,13 @@ fn clear_text_and_tls_mix_up_is_named_on_both_sides() {
         rig.link.dial(LinkId(1), "inst-1");
         let mut stream = rig.accept().await;
         within(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await.expect("answered");
-        let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+        let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert_eq!(error.failure(), Failure::Tls);
         assert!(error.to_string().contains("answers in clear text"), "{error}");
 
         rig.link.dial(LinkId(2), "inst-1");
         drop(rig.accept().await);
-        let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+        let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert!(error.to_string().contains("broke off the handshake"), "{error}");
     });
     let authority = Authority::new();
@@ -207,7 +207,7 @@ fn clear_text_and_tls_mix_up_is_named_on_both_sides() {
         let stream = rig.accept().await;
         let (shaken, report) = future::zip(within(authority.valid(&["127.0.0.1"]).accept(stream)), rig.report()).await;
         assert!(shaken.is_err());
-        let Report::DialFailed { error, .. } = report else { panic!("{report:?}") };
+        let LinkReport::DialFailed { error, .. } = report else { panic!("{report:?}") };
         assert!(error.to_string().contains("speaks TLS on this port"), "{error}");
     });
 }
@@ -220,17 +220,17 @@ fn a_tls_link_is_lost_and_dropped_like_any_other() {
         // The stream ends without TLS's own goodbye, as it does when a console dies.
         rig.link.dial(LinkId(1), "inst-1");
         let console = accept_websocket(accept_tls(&rig, &server).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
         drop(console);
-        assert!(matches!(rig.report().await, Report::Lost { loss: Loss::Eof, .. }));
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Lost { loss: Loss::Eof, .. }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(1) }));
 
         rig.link.dial(LinkId(2), "inst-1");
         let console = accept_websocket(accept_tls(&rig, &server).await).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(2) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(2) }));
         rig.link.drop_now(LinkId(2));
         let error = console.get_ref().get_ref().0.get_ref().peek(&mut [0]).expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(matches!(rig.report().await, Report::Closed { link: LinkId(2) }));
+        assert!(matches!(rig.report().await, LinkReport::Closed { link: LinkId(2) }));
     });
 }

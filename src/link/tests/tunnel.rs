@@ -28,14 +28,14 @@ fn both_exchanges_go_through_a_tunnel() {
         assert!(request.starts_with("POST /mimir/api/v1/instances/register "), "{request}");
         assert!(!request.contains("Proxy-"), "the console is not given the credentials: {request}");
         within(stream.write_all(b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n")).await.expect("answered");
-        assert!(matches!(rig.report().await, Report::RegistrationAnswered { status: 409, .. }));
+        assert!(matches!(rig.report().await, LinkReport::RegistrationAnswered { status: 409, .. }));
 
         rig.link.dial(LinkId(1), "inst-1");
         let mut stream = rig.accept().await;
         assert!(read_request(&mut stream).await.starts_with("CONNECT "));
         within(stream.write_all(b"HTTP/1.1 200 OK\r\nVia: x\r\n\r\n")).await.expect("answered");
         accept_websocket(stream).await;
-        assert!(matches!(rig.report().await, Report::Opened { link: LinkId(1) }));
+        assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
     });
 }
 
@@ -57,7 +57,7 @@ fn proxy_that_refuses_a_tunnel_is_named_with_a_remedy() {
         run_aimed(behind(credentials), async |mut rig| {
             rig.link.dial(LinkId(1), "inst-1");
             rig.answer(&format!("HTTP/1.1 {answer}")).await;
-            let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+            let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
             assert_eq!(error.failure(), Failure::Proxy);
             let text = error.to_string();
             assert!(text.contains(words), "{text}\nlacks: {words}");
@@ -68,7 +68,7 @@ fn proxy_that_refuses_a_tunnel_is_named_with_a_remedy() {
     run_aimed(behind(""), async |mut rig| {
         rig.link.dial(LinkId(1), "inst-1");
         rig.answer("").await;
-        let Report::DialFailed { error, .. } = rig.report().await else { panic!() };
+        let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
         assert!(error.to_string().contains("it closed the connection without an answer"), "{error}");
     });
 }
