@@ -23,7 +23,7 @@ mod spec;
 mod tests;
 
 pub use capture::{CAPTURE_BYTES_MAX, Output};
-pub use spec::{Line, Settings, Spec};
+pub use spec::{CommandSettings, Line, Spec};
 
 use crate::protocol::OutputStream;
 use crate::report::Reporter;
@@ -122,7 +122,7 @@ pub struct Captured {
 /// All commands.
 #[derive(Debug)]
 pub struct Commands {
-    settings: Settings,
+    settings: CommandSettings,
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     budget: Rc<Budget>,
@@ -141,7 +141,7 @@ struct Running {
 impl Commands {
     /// Nothing runs.
     pub fn new(
-        settings: Settings,
+        settings: CommandSettings,
         executor: Rc<LocalExecutor<'static>>,
         reporter: Reporter,
         budget: Rc<Budget>,

@@ -21,7 +21,7 @@ const ARGUMENT_BYTES_MAX: usize = (128 << 10) - 1;
 
 /// What a command gets from the agent.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CommandSettings {
     /// The agent's own variables without its secrets.
     pub environment: Environment,
     /// The working directory where the console names none; one that is named is relative to it. `/` where it cannot be
@@ -96,7 +96,7 @@ pub(super) struct Feed {
 }
 
 /// Starts a command and returns while it starts, with only the agent's ends of the pipes open.
-pub(super) fn start(settings: &Settings, spec: Spec) -> Result<Started, SpawnError> {
+pub(super) fn start(settings: &CommandSettings, spec: Spec) -> Result<Started, SpawnError> {
     let Spec { line, env, script, directory, stream: _ } = spec;
     let (path, arguments) = match line {
         Line::Shell(line) => (SHELL.into(), shell_arguments(line)),

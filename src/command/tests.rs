@@ -42,7 +42,7 @@ impl Bench {
         let executor = Rc::new(LocalExecutor::new());
         let (reporter, reports) = channel();
         let budget = Rc::new(Budget::new());
-        let settings = Settings { environment, home: home.clone() };
+        let settings = CommandSettings { environment, home: home.clone() };
         let commands = Commands::new(settings, Rc::clone(&executor), reporter, Rc::clone(&budget));
         Self { commands, executor, reports, budget, home }
     }

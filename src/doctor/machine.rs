@@ -8,7 +8,7 @@ use crate::identity::IdentityStore;
 use crate::metrics::{Roots, Sampler, Space};
 use crate::protocol::metrics::Source;
 use crate::sys::spawn::SpawnError;
-use crate::terminal::Settings;
+use crate::terminal::TerminalSettings;
 use crate::terminal::trial::Trial;
 use crate::writer::ANSWER_TIMEOUT;
 use async_io::Timer;
@@ -104,7 +104,7 @@ async fn terminal(config: &Config, sheet: &mut Sheet) {
 /// Starts the shell as a session would and waits for its exit code; `None` if the shell does not exit in time.
 async fn run_shell(config: &Config, trial: &Trial) -> Result<Option<i32>, SpawnError> {
     let (shell, home) = (config.shell.clone().into_os_string(), config.home.clone());
-    let settings = Settings { shell, home, secrets: vec![API_KEY_VARIABLE.to_owned()] };
+    let settings = TerminalSettings { shell, home, secrets: vec![API_KEY_VARIABLE.to_owned()] };
     let (shell, start) = trial.start(&settings)?;
     let run = async {
         start.done(&shell).await?;

@@ -108,7 +108,7 @@ pub enum TerminalReport {
 
 /// The settings of all sessions.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct TerminalSettings {
     /// The shell where a session asks for none.
     pub shell: OsString,
     /// Where shells start; `None` for the home that the system knows of this user.
@@ -157,7 +157,7 @@ pub struct Shown<'a> {
 
 /// All sessions.
 pub struct Terminals {
-    settings: Settings,
+    settings: TerminalSettings,
     executor: Rc<LocalExecutor<'static>>,
     reports: Reporter,
     budget: Rc<Budget>,
@@ -189,7 +189,7 @@ impl fmt::Debug for Terminals {
 impl Terminals {
     /// No session yet.
     pub fn new(
-        settings: Settings,
+        settings: TerminalSettings,
         executor: Rc<LocalExecutor<'static>>,
         reports: Reporter,
         budget: Rc<Budget>,

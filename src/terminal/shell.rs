@@ -3,7 +3,7 @@
 //! It reads no variable: where shell and home are said, `config` has read them. The variables are the agent's own but
 //! for its secrets and what would mislead a terminal.
 
-use super::Settings;
+use super::TerminalSettings;
 use crate::sys::child::Child;
 use crate::sys::environment::Environment;
 use crate::sys::spawn::{Program, SpawnError, Start, spawn};
@@ -46,7 +46,7 @@ const UTF8_LOCALES: [(&str, &[&str]); 2] = [
 
 impl Shell {
     /// The shell that was asked for, or the default one as a login shell.
-    pub(super) fn new(asked_for: Option<&str>, settings: &Settings) -> Self {
+    pub(super) fn new(asked_for: Option<&str>, settings: &TerminalSettings) -> Self {
         let user = User::current();
         let (path, name) = match asked_for.filter(|shell| !shell.is_empty()) {
             Some(shell) => (OsString::from(shell), OsString::from(shell)),
@@ -79,7 +79,7 @@ impl Shell {
     }
 }
 
-fn environment(settings: &Settings, user: Option<&User>, shell: &OsStr, home: &Path) -> Environment {
+fn environment(settings: &TerminalSettings, user: Option<&User>, shell: &OsStr, home: &Path) -> Environment {
     let secrets: Vec<&str> = settings.secrets.iter().map(String::as_str).collect();
     let mut environment = Environment::inherited(&secrets);
     environment.set("TERM", "xterm-256color");
@@ -140,8 +140,12 @@ impl User {
 mod tests {
     use super::*;
 
-    fn settings() -> Settings {
-        Settings { shell: "/usr/bin/fish".into(), home: Some("/home/a".into()), secrets: vec!["PATH".to_owned()] }
+    fn settings() -> TerminalSettings {
+        TerminalSettings {
+            shell: "/usr/bin/fish".into(),
+            home: Some("/home/a".into()),
+            secrets: vec!["PATH".to_owned()],
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Real shells in real terminals, with a loop that only keeps the reports.
 
-use super::{Open, SCROLLBACK_BYTES_MAX, Settings, TerminalReport, Terminals};
+use super::{Open, SCROLLBACK_BYTES_MAX, TerminalReport, TerminalSettings, Terminals};
 use crate::report::{self, channel};
 use async_channel::Receiver;
 use async_io::{Timer, block_on};
@@ -139,7 +139,8 @@ impl Stage {
 fn on_stage<F: Future<Output = ()>>(play: impl FnOnce(Stage) -> F) {
     let executor = Rc::new(LocalExecutor::new());
     let (reporter, reports) = channel();
-    let settings = Settings { shell: "/bin/bash".into(), home: None, secrets: vec!["CARGO_PKG_NAME".to_owned()] };
+    let settings =
+        TerminalSettings { shell: "/bin/bash".into(), home: None, secrets: vec!["CARGO_PKG_NAME".to_owned()] };
     let terminals = Terminals::new(settings, executor.clone(), reporter, Rc::new(Budget::new()));
     let stage = Stage { terminals, reports, seen: BTreeMap::new(), held_up: Vec::new() };
     block_on(executor.run(play(stage)));

@@ -2,7 +2,7 @@
 //!
 //! The shell runs `exit 0`. The caller waits for its end and reads its output.
 
-use super::Settings;
+use super::TerminalSettings;
 use super::pty::{Pty, Size};
 use super::shell::Shell;
 use crate::sys::child::Child;
@@ -34,7 +34,7 @@ impl Trial {
     ///
     /// # Errors
     /// The system refuses to start a process.
-    pub fn start(&self, settings: &Settings) -> Result<(Child, Start), SpawnError> {
+    pub fn start(&self, settings: &TerminalSettings) -> Result<(Child, Start), SpawnError> {
         Shell::new(None, settings).spawn(&["-c".into(), "exit 0".into()], &self.slave)
     }
 }
