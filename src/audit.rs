@@ -58,7 +58,7 @@ pub enum Accepted {
 /// An entry of the audit.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
-pub enum Entry<'a> {
+pub enum AuditLine<'a> {
     /// A terminal is about to be opened.
     TerminalOpened {
         /// The console's id of it.
@@ -165,12 +165,12 @@ impl Audit {
     ///
     /// # Errors
     /// Too much waits, or the file system has not answered for 5 s. No report follows; the caller must not begin.
-    pub fn write(&self, id: EntryId, entry: Entry<'_>) -> Result<Accepted, Unavailable> {
+    pub fn write(&self, id: EntryId, entry: AuditLine<'_>) -> Result<Accepted, Unavailable> {
         #[derive(Serialize)]
         struct Line<'a> {
             at: Timestamp,
             #[serde(flatten)]
-            entry: Entry<'a>,
+            entry: AuditLine<'a>,
         }
         let Some(configured) = &self.configured else { return Ok(Accepted::NotConfigured) };
         let unavailable = |cause| Unavailable { path: configured.path.clone(), cause };
@@ -243,7 +243,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    const STARTED: Entry<'static> = Entry::CommandStarted { command_id: "c", program: "/bin/true", args: &[] };
+    const STARTED: AuditLine<'static> = AuditLine::CommandStarted { command_id: "c", program: "/bin/true", args: &[] };
 
     /// An audit, and what it reports.
     struct Audited {
@@ -260,7 +260,7 @@ mod tests {
         }
 
         /// Enqueues a line and waits for its report.
-        fn write(&mut self, entry: Entry<'_>) -> Result<(), String> {
+        fn write(&mut self, entry: AuditLine<'_>) -> Result<(), String> {
             self.next += 1;
             let sent = EntryId(self.next);
             assert_eq!(self.audit.write(sent, entry).expect("there is room"), Accepted::Queued);
@@ -285,7 +285,7 @@ mod tests {
         let (mut audit, problem) = Audited::open(&path);
         assert!(problem.is_none());
         audit.write(STARTED).expect("there is room");
-        let ended = Entry::CommandEnded { command_id: "c", exit_code: 0, stdout_bytes: 3, stderr_bytes: 0 };
+        let ended = AuditLine::CommandEnded { command_id: "c", exit_code: 0, stdout_bytes: 3, stderr_bytes: 0 };
         audit.write(ended).expect("there is room");
         let text = std::fs::read_to_string(&path).expect("it is there");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -350,7 +350,7 @@ mod tests {
         let (audited, _) = Audited::open(&directory.path().join("audit.jsonl"));
         let (audit, reports) = (&audited.audit, &audited.reports);
         let argument = ["x".repeat(1 << 20)];
-        let long = Entry::CommandStarted { command_id: "c", program: "/bin/true", args: &argument };
+        let long = AuditLine::CommandStarted { command_id: "c", program: "/bin/true", args: &argument };
         let queued = audited.file(|_| {
             // Here the writer's thread waits, as it does in a write that does not return.
             let mut queued = 0;

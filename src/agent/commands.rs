@@ -2,7 +2,7 @@
 
 use super::host::ErrorNote;
 use super::policy::Policy;
-use crate::audit::Entry as AuditEntry;
+use crate::audit::AuditLine;
 use crate::command::{self, Line, Spec};
 use crate::config::Config;
 use crate::protocol::{
@@ -119,20 +119,20 @@ impl Commands {
     }
 
     /// The audit line about the begin of a command.
-    pub(super) fn started_entry(&self, command: CommandKey) -> Option<AuditEntry<'_>> {
+    pub(super) fn started_entry(&self, command: CommandKey) -> Option<AuditLine<'_>> {
         let entry = self.entries.get(&command)?;
         let (program, args) = match &entry.spec.as_ref()?.line {
             Line::Shell(line) => (line, &[][..]),
             Line::Program { program, arguments } => (program, arguments.as_slice()),
         };
-        Some(AuditEntry::CommandStarted { command_id: entry.id.as_str(), program, args })
+        Some(AuditLine::CommandStarted { command_id: entry.id.as_str(), program, args })
     }
 
     /// The audit line about its end.
-    pub(super) fn ended_entry(&self, command: CommandKey) -> Option<AuditEntry<'_>> {
+    pub(super) fn ended_entry(&self, command: CommandKey) -> Option<AuditLine<'_>> {
         let Entry { id, ended: Ended { exit_code, stdout_bytes, stderr_bytes }, .. } = self.entries.get(&command)?;
         let (exit_code, stdout_bytes, stderr_bytes) = (*exit_code, *stdout_bytes, *stderr_bytes);
-        Some(AuditEntry::CommandEnded { command_id: id.as_str(), exit_code, stdout_bytes, stderr_bytes })
+        Some(AuditLine::CommandEnded { command_id: id.as_str(), exit_code, stdout_bytes, stderr_bytes })
     }
 
     /// The result of a command that was started, with what it printed so far; frees the process.

@@ -1,7 +1,7 @@
 //! What the agent keeps of terminal sessions beside the terminals: the console's ids and what was said about each.
 
 use super::host::ErrorNote;
-use crate::audit::Entry as AuditEntry;
+use crate::audit::AuditLine;
 use crate::config::Config;
 use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
@@ -111,22 +111,17 @@ impl Sessions {
     }
 
     /// The audit line about the begin of a session.
-    pub(super) fn opened_entry(&self, session: SessionKey) -> Option<AuditEntry<'_>> {
+    pub(super) fn opened_entry(&self, session: SessionKey) -> Option<AuditLine<'_>> {
         let entry = self.entries.get(&session)?;
         let shell = entry.shell.as_deref().unwrap_or(&self.default_shell);
-        Some(AuditEntry::TerminalOpened { session_id: entry.id.as_str(), shell })
+        Some(AuditLine::TerminalOpened { session_id: entry.id.as_str(), shell })
     }
 
     /// The audit line about its end.
-    pub(super) fn closed_entry(
-        &self,
-        session: SessionKey,
-        exit_code: i32,
-        output_bytes: u64,
-    ) -> Option<AuditEntry<'_>> {
+    pub(super) fn closed_entry(&self, session: SessionKey, exit_code: i32, output_bytes: u64) -> Option<AuditLine<'_>> {
         let Entry { id, input_bytes, .. } = self.entries.get(&session)?;
         let (session_id, input_bytes) = (id.as_str(), *input_bytes);
-        Some(AuditEntry::TerminalClosed { session_id, exit_code, output_bytes, input_bytes })
+        Some(AuditLine::TerminalClosed { session_id, exit_code, output_bytes, input_bytes })
     }
 
     /// The `terminal:closed` of a session that was opened.
