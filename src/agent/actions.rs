@@ -6,7 +6,7 @@ use super::host::{Host, Note, problem_text};
 use crate::audit::{Accepted, EntryId};
 use crate::config::host_name;
 use crate::identity::Identity;
-use crate::link;
+use crate::link::WsFrame;
 use draupnir_fsm::driver::{
     Action, AuditEntry, AuditId, Frame, Input, Notice, Output, Problem, ProviderName, RegisterPath,
     RegistrationAttempt, SessionInput, StateKind, StreamKey,
@@ -18,8 +18,8 @@ impl Host {
         let action = match output {
             Output::Write { link, frames } => {
                 let frames = frames.into_iter().map(|frame| match frame {
-                    Frame::Text(text) => link::Frame::Text(text.text),
-                    Frame::Ping(payload) => link::Frame::Ping(payload.to_vec()),
+                    Frame::Text(text) => WsFrame::Text(text.text),
+                    Frame::Ping(payload) => WsFrame::Ping(payload.to_vec()),
                 });
                 return self.link.write(link, frames.collect());
             }

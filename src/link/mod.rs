@@ -85,7 +85,7 @@ struct Current {
 
 /// A frame to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Frame {
+pub enum WsFrame {
     /// A message.
     Text(Utf8Bytes),
     /// A Ping with its payload, at most 125 bytes (RFC 6455, section 5.5).
@@ -191,7 +191,7 @@ impl Link {
 
     /// Hands over frames to be written in this order and flushed; [`LinkReport::Written`] follows, and only then may
     /// the next frames be handed over. Frames for a link that is gone are dropped.
-    pub fn write(&mut self, link: LinkId, frames: Vec<Frame>) {
+    pub fn write(&mut self, link: LinkId, frames: Vec<WsFrame>) {
         if let Some(current) = self.open(link) {
             current.line.write(frames);
         }

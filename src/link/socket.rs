@@ -13,7 +13,7 @@
 
 use super::inflow::InboundQueue;
 use super::stream::Stream;
-use super::{Frame, LinkReport, explain, words};
+use super::{LinkReport, WsFrame, explain, words};
 use crate::config::Secret;
 use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
@@ -73,7 +73,7 @@ enum End {
 
 impl Line {
     /// Takes a batch of frames; a socket that is gone takes none.
-    pub(super) fn write(&self, frames: Vec<Frame>) {
+    pub(super) fn write(&self, frames: Vec<WsFrame>) {
         let mut inner = self.inner.borrow_mut();
         if inner.socket.is_none() {
             return;
@@ -291,11 +291,11 @@ impl Inner {
     }
 }
 
-impl From<Frame> for Message {
-    fn from(frame: Frame) -> Self {
+impl From<WsFrame> for Message {
+    fn from(frame: WsFrame) -> Self {
         match frame {
-            Frame::Text(text) => Self::text(text),
-            Frame::Ping(payload) => Self::Ping(payload.into()),
+            WsFrame::Text(text) => Self::text(text),
+            WsFrame::Ping(payload) => Self::Ping(payload.into()),
         }
     }
 }

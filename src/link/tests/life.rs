@@ -9,7 +9,7 @@ fn frames_leave_in_order_and_messages_arrive() {
         let mut console = rig.connect().await;
         rig.link.write(
             LinkId(1),
-            vec![Frame::Text("one".into()), Frame::Ping(b"two".to_vec()), Frame::Text("three".into())],
+            vec![WsFrame::Text("one".into()), WsFrame::Ping(b"two".to_vec()), WsFrame::Text("three".into())],
         );
         assert!(matches!(rig.report().await, LinkReport::Written { link: LinkId(1) }));
         assert_eq!(hear(&mut console).await, Message::text("one"));
@@ -26,7 +26,7 @@ fn frames_leave_in_order_and_messages_arrive() {
         assert!(rig.link.bytes_written() > 100);
 
         // A frame for another link, or for none, goes nowhere.
-        rig.link.write(LinkId(2), vec![Frame::Text("stray".into())]);
+        rig.link.write(LinkId(2), vec![WsFrame::Text("stray".into())]);
         say(&mut console, Message::Ping(b"x".to_vec().into())).await;
         assert_eq!(hear(&mut console).await, Message::Pong(b"x".to_vec().into()));
     });
@@ -36,7 +36,7 @@ fn frames_leave_in_order_and_messages_arrive() {
 fn our_close_follows_what_was_handed_over_and_waits_for_theirs() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
-        rig.link.write(LinkId(1), vec![Frame::Text("last".into())]);
+        rig.link.write(LinkId(1), vec![WsFrame::Text("last".into())]);
         rig.link.close(LinkId(1), 1000, "agent shutdown");
         assert_eq!(hear(&mut console).await, Message::text("last"));
         let Message::Close(Some(frame)) = hear(&mut console).await else { panic!("no close frame") };
@@ -130,7 +130,7 @@ fn a_dropped_link_is_reset_and_its_descriptor_gone_at_once() {
         // It may be dropped, closed or written to as often as one likes.
         rig.link.drop_now(LinkId(1));
         rig.link.close(LinkId(1), 1000, "");
-        rig.link.write(LinkId(1), vec![Frame::Text("".into())]);
+        rig.link.write(LinkId(1), vec![WsFrame::Text("".into())]);
         assert!(rig.reports.is_empty());
     });
 }
@@ -143,7 +143,7 @@ fn frames_leave_while_the_loop_takes_no_report() {
             say(&mut console, Message::text(number.to_string())).await;
         }
         // The loop takes no report until the console has the frame.
-        rig.link.write(LinkId(1), vec![Frame::Text("through".into())]);
+        rig.link.write(LinkId(1), vec![WsFrame::Text("through".into())]);
         assert_eq!(hear(&mut console).await, Message::text("through"));
         for number in 0..report::REPORTS_MAX * 4 {
             let mut report = rig.report().await;
@@ -160,7 +160,7 @@ fn frames_leave_while_the_loop_takes_no_report() {
 fn full_socket_still_receives_messages() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
-        let batch: Vec<Frame> = (0..64).map(|_| Frame::Text("x".repeat(256 * 1024).into())).collect();
+        let batch: Vec<WsFrame> = (0..64).map(|_| WsFrame::Text("x".repeat(256 * 1024).into())).collect();
         rig.link.write(LinkId(1), batch);
         for _ in 0..10 {
             say_without_reading(&mut console, Message::text("news")).await;
@@ -180,7 +180,7 @@ fn full_socket_still_receives_messages() {
 fn a_ping_is_answered_although_the_socket_was_full() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
-        rig.link.write(LinkId(1), (0..64).map(|_| Frame::Text("x".repeat(256 * 1024).into())).collect());
+        rig.link.write(LinkId(1), (0..64).map(|_| WsFrame::Text("x".repeat(256 * 1024).into())).collect());
         say_without_reading(&mut console, Message::Ping(b"there?".to_vec().into())).await;
         let mut texts = 0;
         loop {

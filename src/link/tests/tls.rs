@@ -56,7 +56,7 @@ fn registration_and_websocket_run_over_both_versions_of_tls() {
             assert_eq!(stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
             let mut console = accept_websocket(stream).await;
             assert!(matches!(rig.report().await, LinkReport::Opened { link: LinkId(1) }));
-            let frames: Vec<Frame> = (0..10).map(|_| Frame::Text("x".repeat(100_000).into())).collect();
+            let frames: Vec<WsFrame> = (0..10).map(|_| WsFrame::Text("x".repeat(100_000).into())).collect();
             rig.link.write(LinkId(1), frames);
             for _ in 0..10 {
                 assert_eq!(hear(&mut console).await.len(), 100_000);
