@@ -77,7 +77,7 @@ pub enum Order {
     /// Tell the console of an event, reliably.
     Emit {
         /// What to tell.
-        event: Event,
+        event: ConsoleEvent,
     },
     /// Say something in the log, once.
     Report {
@@ -244,7 +244,7 @@ impl CloseText {
 
 /// An event of the connection that the agent reports to the console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ConsoleEvent {
     /// `deploy`: this process registered for the first time.
     Deploy,
     /// `connect`: the console has accepted a link, by its first message or by not closing it until its gate opened.

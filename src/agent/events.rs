@@ -5,7 +5,7 @@
 use crate::metrics::facts;
 use crate::protocol::{Event, EventType, Figure, InstanceId, MessageId, Metadata, Timestamp};
 use crate::sindri::{Change, ChangeKind};
-use draupnir_fsm::driver::{Disconnect, Event as ConsoleEvent, Problem};
+use draupnir_fsm::driver::{ConsoleEvent, Disconnect, Problem};
 
 /// Builds events.
 #[derive(Debug)]

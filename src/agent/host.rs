@@ -13,8 +13,8 @@ use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, 
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Cut, Drops, Encode, ErrorEvent, Event, Gap, Message, NoteId, RegisterPath, SessionKey, StateKind,
-    StreamKey,
+    Body, ByteSource, ConsoleEvent, Cut, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
+    StateKind, StreamKey,
 };
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -135,14 +135,14 @@ impl Host {
         self.inventory = inventory;
     }
 
-    fn event(&mut self, event: Event) -> String {
+    fn event(&mut self, event: ConsoleEvent) -> String {
         match event {
-            Event::Deploy => {}
-            Event::Connect { attempts, offline_ms } => {
+            ConsoleEvent::Deploy => {}
+            ConsoleEvent::Connect { attempts, offline_ms } => {
                 tracing::info!(instance_id = %self.instance_id(), attempts, offline_ms, "connected");
             }
-            Event::Disconnect { cause, code } => tracing::info!(?cause, code, "disconnected"),
-            Event::Error { problem } => tracing::debug!(?problem, "reporting an error to the console"),
+            ConsoleEvent::Disconnect { cause, code } => tracing::info!(?cause, code, "disconnected"),
+            ConsoleEvent::Error { problem } => tracing::debug!(?problem, "reporting an error to the console"),
         }
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         self.events.encode(event, instance_id)

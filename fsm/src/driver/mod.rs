@@ -58,7 +58,7 @@ pub use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, Registrat
 pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 pub use crate::limits::{Policy, Schedule};
 pub use crate::order::{
-    CloseText, CommandEnd, Disconnect, Event, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
+    CloseText, CommandEnd, ConsoleEvent, Disconnect, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
 };
 pub use crate::session::SESSIONS_MAX;
 pub use crate::time::Time;

@@ -5,7 +5,9 @@ use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
 use crate::driver::{Body, NoteId};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
-use crate::order::{CloseText, CommandEnd, Event, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd};
+use crate::order::{
+    CloseText, CommandEnd, ConsoleEvent, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
+};
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -223,7 +225,7 @@ pub enum Message {
     /// `registration`, `heartbeat` or `metrics`, the latter two from the sample that was taken last.
     State(StateKind),
     /// `event` about the connection.
-    Event(Event),
+    Event(ConsoleEvent),
     /// `event` of type `error`.
     Error(ErrorEvent),
     /// `terminal:closed` of a session that was opened. The adapter reads what is left and frees the shell.

@@ -4,7 +4,7 @@ use super::chart::State;
 use super::connection::{Connection, OldSocket, Replacements};
 use super::{Context, Event};
 use crate::fact::{CloseReason, Fact};
-use crate::order::{CloseText, Disconnect, Event as ConsoleEvent, Gate, Order, Problem};
+use crate::order::{CloseText, ConsoleEvent, Disconnect, Gate, Order, Problem};
 use crate::time::Time;
 use crate::timer::Timer;
 use statig::prelude::{Handled, Outcome, Super, Transition};

@@ -3,7 +3,7 @@
 use super::Context;
 use super::chart::State;
 use super::connection::{Connection, Drain, DrainStep};
-use crate::order::{CloseText, Disconnect, Event, Gate, Order};
+use crate::order::{CloseText, ConsoleEvent, Disconnect, Gate, Order};
 use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
 
@@ -38,7 +38,8 @@ impl Connection {
 
     /// Sends a `disconnect` event to a console that got a `connect` event of this link.
     fn announce_shutdown(&mut self, context: &mut Context<'_>) {
-        context.order(Order::Emit { event: Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
+        context
+            .order(Order::Emit { event: ConsoleEvent::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
         // That event waits to be delivered, which the loop has yet to report.
         self.settled = false;
     }

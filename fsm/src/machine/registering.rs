@@ -5,7 +5,7 @@ use super::Context;
 use super::chart::State;
 use super::connection::Connection;
 use crate::fact::RegistrationOutcome;
-use crate::order::{Event, Order, Problem, ProviderName, RegisterPath};
+use crate::order::{ConsoleEvent, Order, Problem, ProviderName, RegisterPath};
 use crate::timer::Timer;
 use statig::prelude::{Outcome, Transition};
 
@@ -75,7 +75,7 @@ impl Connection {
         self.registration.done = true;
         if !self.registration.deployed {
             self.registration.deployed = true;
-            context.order(Order::Emit { event: Event::Deploy });
+            context.order(Order::Emit { event: ConsoleEvent::Deploy });
         }
         Transition(State::Waiting { wait_ms: 0 })
     }

@@ -215,19 +215,19 @@ impl Writer {
         Stamped { instance_id: &self.instance_id, timestamp: self.timestamp(), metrics: &metrics }.message()
     }
 
-    fn event(&self, event: driver::Event) -> String {
+    fn event(&self, event: driver::ConsoleEvent) -> String {
         let (event_type, metadata) = match event {
-            driver::Event::Deploy => (EventType::Deploy, Metadata::new().with("kernel_version", self.text())),
-            driver::Event::Connect { attempts, offline_ms } => {
+            driver::ConsoleEvent::Deploy => (EventType::Deploy, Metadata::new().with("kernel_version", self.text())),
+            driver::ConsoleEvent::Connect { attempts, offline_ms } => {
                 let metadata = Metadata::new().with("attempts", u64::from(attempts)).with("offline_ms", offline_ms);
                 (EventType::Connect, metadata)
             }
-            driver::Event::Disconnect { cause, code } => {
+            driver::ConsoleEvent::Disconnect { cause, code } => {
                 let metadata = Metadata::new().with("cause", format!("{cause:?}"));
                 let metadata = code.into_iter().fold(metadata, |data, code| data.with("close_code", u64::from(code)));
                 (EventType::Disconnect, metadata)
             }
-            driver::Event::Error { problem } => {
+            driver::ConsoleEvent::Error { problem } => {
                 (EventType::Error, Metadata::new().with("problem", format!("{problem:?}")))
             }
         };

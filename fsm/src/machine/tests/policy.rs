@@ -3,7 +3,7 @@
 use super::{Driver, is_dial, is_register};
 use crate::fact::{ClockJump, CloseReason, CommandFact, Fact, Failure, IdSource, Loss, SessionFact};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
-use crate::order::{CloseText, CommandEnd, Disconnect, Event, Gate, Order, Problem, ProviderName, RegisterPath};
+use crate::order::{CloseText, CommandEnd, ConsoleEvent, Disconnect, Gate, Order, Problem, ProviderName, RegisterPath};
 use alloc::vec::Vec;
 
 const SEEDS: u64 = 300;
@@ -210,7 +210,7 @@ fn console_row_id_dials_first_and_registers_when_unknown() {
     let orders = driver.closed_by_console(1008, CloseReason::UnknownInstance);
     assert_eq!(orders, [Order::Report { problem: Problem::UnknownInstance }, Order::ForgetIdentity]);
     assert!(driver.until(is_register) <= 5_000);
-    assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: Event::Deploy }]);
+    assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: ConsoleEvent::Deploy }]);
     assert_eq!(driver.until(is_dial), 0);
 }
 
@@ -225,7 +225,7 @@ fn refused_link_emits_neither_connect_nor_disconnect() {
     driver.fact(Fact::LinkOpened { link: LinkId(2) });
     let offline_ms = driver.now.as_ms();
     let orders = driver.fact(Fact::Greeted { link: LinkId(2) });
-    assert_eq!(orders.first(), Some(&Order::Emit { event: Event::Connect { attempts: 2, offline_ms } }));
+    assert_eq!(orders.first(), Some(&Order::Emit { event: ConsoleEvent::Connect { attempts: 2, offline_ms } }));
     assert!(driver.closed_by_console(1000, CloseReason::Other).iter().any(is_event));
 }
 
@@ -241,7 +241,7 @@ fn without_either_path_the_configured_id_is_dialled() {
 fn working_path_is_kept() {
     let mut driver = registering(4);
     answered(&mut driver, 404, None);
-    assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: Event::Deploy }]);
+    assert_eq!(answered(&mut driver, 201, None), [Order::Emit { event: ConsoleEvent::Deploy }]);
     driver.reconnect();
     driver.closed_by_console(1008, CloseReason::UnknownInstance);
     driver.until(is_register);
@@ -293,10 +293,10 @@ fn ping_every_10_s_and_silence_of_10_s_ends_the_link() {
     driver.fact(Fact::PingWritten { link: LinkId(1) });
     let died = driver.until(|order| matches!(order, Order::DropLink { link: LinkId(1) }));
     assert_eq!(died, 10_000);
-    let lost = Event::Disconnect { cause: Disconnect::PongTimeout, code: None };
+    let lost = ConsoleEvent::Disconnect { cause: Disconnect::PongTimeout, code: None };
     driver.fact(Fact::LinkClosed { link: LinkId(1) });
     driver.reconnect();
-    assert_eq!(lost, Event::Disconnect { cause: Disconnect::PongTimeout, code: None });
+    assert_eq!(lost, ConsoleEvent::Disconnect { cause: Disconnect::PongTimeout, code: None });
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn any_pong_gives_the_link_ten_more_seconds() {
 fn a_stalled_write_kills_the_link() {
     let mut driver = Driver::ready(6);
     let orders = driver.fact(Fact::WriteStalled { link: LinkId(1) });
-    let lost = Event::Disconnect { cause: Disconnect::WriteStalled, code: None };
+    let lost = ConsoleEvent::Disconnect { cause: Disconnect::WriteStalled, code: None };
     assert_eq!(orders, [Order::DropLink { link: LinkId(1) }, Order::Emit { event: lost }]);
 }
 
@@ -440,7 +440,7 @@ fn metrics_keep_their_schedule_over_a_reconnect() {
 fn gate_opens_after_1_s_and_5_s_or_at_the_greeting() {
     let mut driver = Driver::dialling(9);
     assert_eq!(driver.fact(Fact::LinkOpened { link: LinkId(1) }), []);
-    let connect = Order::Emit { event: Event::Connect { attempts: 1, offline_ms: 0 } };
+    let connect = Order::Emit { event: ConsoleEvent::Connect { attempts: 1, offline_ms: 0 } };
     let state = Order::OpenGate { link: LinkId(1), gate: Gate::State };
     let all = Order::OpenGate { link: LinkId(1), gate: Gate::All };
     let mut silent = driver.clone();
@@ -474,7 +474,7 @@ fn clock_jump_fires_nothing_and_probes_the_link() {
 fn the_drain_follows_its_time_table() {
     let mut driver = Driver::ready(11);
     let orders = driver.fact(Fact::ShutdownRequested);
-    let event = Event::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
+    let event = ConsoleEvent::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) };
     assert_eq!(orders, [Order::Emit { event }]);
     let close = Order::CloseLink { link: LinkId(1), code: 1000, reason: CloseText::Shutdown };
     let mut flushed = driver.clone();
