@@ -21,7 +21,7 @@ const EXIT_REFUSED: i32 = 126;
 
 /// All commands that the driver may still ask about.
 pub(super) struct Commands {
-    pub(super) runner: command::Commands,
+    pub(super) runner: command::CommandRunner,
     policy: Policy,
     entries: BTreeMap<CommandKey, Entry>,
     next_key: CommandKey,
@@ -55,7 +55,7 @@ impl Commands {
     ) -> Self {
         let settings = super::settings::commands(config);
         Self {
-            runner: command::Commands::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
+            runner: command::CommandRunner::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
             policy: Policy::new(config),
             entries: BTreeMap::new(),
             next_key: CommandKey::default().next(),

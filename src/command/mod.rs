@@ -9,7 +9,8 @@
 //! - a command gets an empty standard input or its script, its own session and process group, and no descriptor or
 //!   secret of the agent (`sys`);
 //! - background processes of an ended command can print on for a while; their output is read and discarded (`discard`);
-//! - the process is not reaped before [`Commands::finish`], so a signal cannot reach another process of its number;
+//! - the process is not reaped before [`CommandRunner::finish`], so a signal cannot reach another process of its
+//!   number;
 //! - the captured output is bounded and counts against the budget of all buffers.
 //!
 //! Units: bytes, milliseconds. Wire: `command:dispatch`, `command:output`, `command:result` (CONSOLE.md, "Commands").
@@ -57,7 +58,7 @@ pub enum CommandReport {
         error: NotStarted,
     },
     /// A streamed command has new output, or an incomplete character may now be sent. At most one such report of a
-    /// command waits: the next one comes after [`Commands::held`].
+    /// command waits: the next one comes after [`CommandRunner::held`].
     Output {
         /// The command.
         command: CommandKey,
@@ -119,9 +120,9 @@ pub struct Captured {
     pub not_started: Option<i32>,
 }
 
-/// All commands.
+/// Runs commands, and holds those that run.
 #[derive(Debug)]
-pub struct Commands {
+pub struct CommandRunner {
     settings: CommandSettings,
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
@@ -138,7 +139,7 @@ struct Running {
     watch: Task<()>,
 }
 
-impl Commands {
+impl CommandRunner {
     /// Nothing runs.
     pub fn new(
         settings: CommandSettings,

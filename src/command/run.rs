@@ -30,7 +30,7 @@ pub(super) struct Run {
     /// The outcome of the start, once it is known.
     started: OnceCell<Result<(), NotStarted>>,
     exit_code: Cell<Option<i32>>,
-    /// New output was reported, and the loop has not yet called [`Commands::held`](super::Commands::held).
+    /// New output was reported, and the loop has not yet called [`CommandRunner::held`](super::CommandRunner::held).
     report_waits: Cell<bool>,
 }
 

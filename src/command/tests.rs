@@ -18,7 +18,7 @@ const COMMAND: CommandKey = CommandKey(7);
 
 /// Commands, a loop that takes their reports, and a home directory.
 struct Bench {
-    commands: Commands,
+    commands: CommandRunner,
     executor: Rc<LocalExecutor<'static>>,
     reports: Receiver<report::Report>,
     budget: Rc<Budget>,
@@ -43,7 +43,7 @@ impl Bench {
         let (reporter, reports) = channel();
         let budget = Rc::new(Budget::new());
         let settings = CommandSettings { environment, home: home.clone() };
-        let commands = Commands::new(settings, Rc::clone(&executor), reporter, Rc::clone(&budget));
+        let commands = CommandRunner::new(settings, Rc::clone(&executor), reporter, Rc::clone(&budget));
         Self { commands, executor, reports, budget, home }
     }
 
