@@ -56,7 +56,7 @@ fn live(config: Config, history: PanicHistory) -> ExitCode {
     }
     match agent::run(config, history) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(agent::Error::Proxy(error)) => {
+        Err(agent::StartError::Proxy(error)) => {
             tracing::error!(%error, "the configuration cannot be used");
             ExitCode::from(EXIT_CONFIG)
         }

@@ -58,7 +58,7 @@ pub struct Agent {
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum StartError {
     /// This machine must let the agent handle signals.
     #[error("the signal handlers cannot be installed: {0}")]
     Signals(std::io::Error),
@@ -74,15 +74,15 @@ pub enum Error {
 ///
 /// # Errors
 /// It could not start. Once it runs, nothing ends it but a signal.
-pub fn run(config: Config, history: PanicHistory) -> Result<(), Error> {
+pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
     let executor = Rc::new(LocalExecutor::new());
     let start = Start::now();
     let spawner = Rc::clone(&executor);
     futures_lite::future::block_on(executor.run(async move {
         let (reporter, reports) = report::channel();
-        let listening = signals::listen(reporter.clone()).map_err(Error::Signals)?;
+        let listening = signals::listen(reporter.clone()).map_err(StartError::Signals)?;
         spawner.spawn(listening).detach();
-        if let Some(reaping) = signals::reap_orphans(history).map_err(Error::Signals)? {
+        if let Some(reaping) = signals::reap_orphans(history).map_err(StartError::Signals)? {
             spawner.spawn(reaping).detach();
         }
         let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
@@ -100,7 +100,7 @@ impl Agent {
         reporter: &Reporter,
         reports: Receiver<Report>,
         (watch, news): (sindri::Watch, sindri::News),
-    ) -> Result<Box<Self>, Error> {
+    ) -> Result<Box<Self>, StartError> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
         let (seed, audited) = (entropy(), config.audit.is_some());
