@@ -5,7 +5,7 @@
 use crate::violation::Violation;
 use draupnir_fsm::fact::{ClockJump, Fact};
 use draupnir_fsm::limits::Policy;
-use draupnir_fsm::machine::Snapshot;
+use draupnir_fsm::machine::MachineSnapshot;
 use draupnir_fsm::machine::invariants::Observer;
 use draupnir_fsm::order::Order;
 use draupnir_fsm::time::Time;
@@ -35,7 +35,7 @@ impl Default for Watcher {
 }
 
 impl Watcher {
-    pub(crate) fn see(&mut self, now: Time, fact: &Fact, orders: &[Order], seen: &Snapshot) {
+    pub(crate) fn see(&mut self, now: Time, fact: &Fact, orders: &[Order], seen: &MachineSnapshot) {
         self.facts += 1;
         self.jumps += u64::from(matches!(fact, Fact::ClockJumped { .. }));
         let broken = self.observer.step(now, fact, orders, seen).err().map(Violation::Machine);

@@ -99,13 +99,13 @@ const TICKS_PER_TURN_MAX: u32 = 16;
 
 /// Sees every step of the machine, for checks that are independent of it: when, what happened, what was ordered, and
 /// how the machine looks after it.
-pub type Observer = Box<dyn FnMut(Time, &Fact, &[Order], &machine::Snapshot)>;
+pub type Observer = Box<dyn FnMut(Time, &Fact, &[Order], &machine::MachineSnapshot)>;
 
 /// What can be seen of the driver from outside: for logs, tests and replays. It is never restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The connection.
-    pub connection: machine::Snapshot,
+    pub connection: machine::MachineSnapshot,
     /// Reliable messages that the console is not known to have.
     pub messages: usize,
     /// Their encoded bytes.

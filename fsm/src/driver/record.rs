@@ -7,7 +7,7 @@ use super::output::{Message, Output};
 use super::ports::{Body, ByteSource, Encode};
 use crate::delivery::{Cut, StreamKey};
 use crate::id::SessionKey;
-use crate::machine::Snapshot;
+use crate::machine::MachineSnapshot;
 use crate::time::Time;
 use alloc::boxed::Box;
 use alloc::string::{String, ToString as _};
@@ -124,7 +124,7 @@ impl Recording {
         self.step.outputs.push(RecordedOutput::new(output));
     }
 
-    pub(super) fn end_turn(&mut self, now: Time, seen: &Snapshot) {
+    pub(super) fn end_turn(&mut self, now: Time, seen: &MachineSnapshot) {
         if core::mem::take(&mut self.worth_it) {
             let mut step = core::mem::take(&mut self.step);
             step.at_ms = now;

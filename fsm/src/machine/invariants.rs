@@ -3,7 +3,7 @@
 //! It knows only facts, orders and snapshots, never the inside of the machine, so that one mistake cannot pass on both
 //! sides. It does not say what the machine should have done, only what it must never do.
 
-use super::Snapshot;
+use super::MachineSnapshot;
 use crate::fact::Fact;
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
@@ -87,7 +87,7 @@ impl Observer {
     }
 
     /// Takes in one step: a fact, what the machine ordered in answer, and how it looks now.
-    pub fn step(&mut self, now: Time, fact: &Fact, orders: &[Order], seen: &Snapshot) -> Result<(), Violation> {
+    pub fn step(&mut self, now: Time, fact: &Fact, orders: &[Order], seen: &MachineSnapshot) -> Result<(), Violation> {
         self.take_in(now, fact);
         for order in orders {
             self.check(now, *order)?;
@@ -232,7 +232,7 @@ impl Observer {
         Ok(())
     }
 
-    fn check_snapshot(&self, now: Time, fact: &Fact, seen: &Snapshot) -> Result<(), Violation> {
+    fn check_snapshot(&self, now: Time, fact: &Fact, seen: &MachineSnapshot) -> Result<(), Violation> {
         let stopped = seen.state == "stopped";
         if stopped != self.exited {
             return Err(Violation::ExitUnordered);

@@ -112,7 +112,7 @@ impl Context<'_> {
 
 /// What can be seen of the machine from outside: for logs, tests and replays. It is never restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct MachineSnapshot {
     /// The path of the state, such as `connected.ready`.
     pub state: &'static str,
     /// The link that is up or being dialled.
@@ -264,9 +264,9 @@ impl Machine {
     }
 
     /// What can be seen from outside.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> MachineSnapshot {
         let connection = self.connection.inner();
-        Snapshot {
+        MachineSnapshot {
             state: self.connection.state().name(),
             link: self.link(),
             next: self.next_deadline(),

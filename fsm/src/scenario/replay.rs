@@ -6,7 +6,7 @@ use crate::delivery::{Cut, StreamKey};
 use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, Message, RecordedOutput};
 use crate::id::SessionKey;
 use crate::limits::Policy;
-use crate::machine::Snapshot;
+use crate::machine::MachineSnapshot;
 use crate::machine::invariants::{Observer, Violation};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -260,7 +260,7 @@ impl<B: Body + From<usize>> ByteSource for ReplayHost<B> {
     }
 }
 
-fn compare(step: &Step, got: Vec<RecordedOutput>, seen: &Snapshot) -> Option<What> {
+fn compare(step: &Step, got: Vec<RecordedOutput>, seen: &MachineSnapshot) -> Option<What> {
     if step.outputs != got {
         return Some(What::Outputs { expected: step.outputs.clone(), got });
     }

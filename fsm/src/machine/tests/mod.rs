@@ -8,7 +8,7 @@ mod policy;
 mod properties;
 
 use super::invariants::Observer;
-use super::{Machine, Snapshot};
+use super::{Machine, MachineSnapshot};
 use crate::fact::{ClockJump, CloseReason, Fact, IdSource};
 use crate::id::LinkId;
 use crate::limits::{Policy, Schedule};
@@ -122,7 +122,7 @@ impl Driver {
         self.snapshot().state
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> MachineSnapshot {
         self.machine.snapshot()
     }
 

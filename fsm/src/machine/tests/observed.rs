@@ -3,7 +3,7 @@
 use crate::fact::{CloseReason, Fact};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
-use crate::machine::Snapshot;
+use crate::machine::MachineSnapshot;
 use crate::machine::invariants::{Observer, Violation};
 use crate::order::{Gate, Order};
 use crate::time::Time;
@@ -38,7 +38,7 @@ impl Watch {
 
     fn step(&mut self, at_ms: u64, fact: Fact, orders: &[Order]) -> Result<(), Violation> {
         let next = self.next.map(Time::from_ms);
-        let seen = Snapshot { state: self.state, link: None, next, unhandled: 0, stale: 0 };
+        let seen = MachineSnapshot { state: self.state, link: None, next, unhandled: 0, stale: 0 };
         self.observer.step(Time::from_ms(at_ms), &fact, orders, &seen)
     }
 }
