@@ -12,7 +12,7 @@ use std::mem::discriminant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// The machine did what it must never do.
-    Machine(invariants::Violation),
+    Machine(invariants::InvariantViolation),
     /// A frame was written to a link that was not up.
     WrittenToNoLink(LinkId),
     /// A frame was written before its gate was open.

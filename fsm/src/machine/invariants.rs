@@ -12,7 +12,7 @@ use crate::time::Time;
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Violation {
+pub enum InvariantViolation {
     /// A dial was ordered while a link was up, being dialled, or its socket not gone.
     SecondLink(LinkId),
     /// A dial came sooner after the end of the old socket than permitted.
@@ -87,7 +87,13 @@ impl Observer {
     }
 
     /// Takes in one step: a fact, what the machine ordered in answer, and how it looks now.
-    pub fn step(&mut self, now: Time, fact: &Fact, orders: &[Order], seen: &MachineSnapshot) -> Result<(), Violation> {
+    pub fn step(
+        &mut self,
+        now: Time,
+        fact: &Fact,
+        orders: &[Order],
+        seen: &MachineSnapshot,
+    ) -> Result<(), InvariantViolation> {
         self.take_in(now, fact);
         for order in orders {
             self.check(now, *order)?;
@@ -149,56 +155,56 @@ impl Observer {
         self.closing = Some((link, now.after_ms(self.policy.close_ms)));
     }
 
-    fn check(&mut self, now: Time, order: Order) -> Result<(), Violation> {
+    fn check(&mut self, now: Time, order: Order) -> Result<(), InvariantViolation> {
         if self.exited {
-            return Err(Violation::OrderAfterExit(order));
+            return Err(InvariantViolation::OrderAfterExit(order));
         }
         match order {
             Order::Register { attempt, .. } => {
                 if self.registering.replace(attempt).is_some() {
-                    return Err(Violation::SecondRegistration(attempt));
+                    return Err(InvariantViolation::SecondRegistration(attempt));
                 }
             }
             Order::AbandonRegistration { attempt } => {
                 if self.registering.take() != Some(attempt) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
             }
             Order::Dial { link } => self.check_dial(now, link)?,
             Order::AbandonDial { link } => {
                 if self.dialling.take() != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
             }
             Order::CloseLink { link, .. } => {
                 if self.live.take() != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
                 self.expect_close(now, link);
             }
             Order::DropLink { link } => {
                 if self.live != Some(link) && self.closing() != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
                 self.expect_drop(now, link);
             }
             Order::OpenGate { link, .. } => {
                 if self.live != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
                 self.gate_open = true;
             }
             Order::SendRegistration { link } | Order::SendHeartbeat { link } | Order::SendMetrics { link } => {
                 if self.live != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
                 if !self.gate_open {
-                    return Err(Violation::ClosedGate(order));
+                    return Err(InvariantViolation::ClosedGate(order));
                 }
             }
             Order::SendPing { link } => {
                 if self.live != Some(link) {
-                    return Err(Violation::StaleOrder(order));
+                    return Err(InvariantViolation::StaleOrder(order));
                 }
             }
             Order::Exit => self.exited = true,
@@ -220,33 +226,33 @@ impl Observer {
         Ok(())
     }
 
-    fn check_dial(&mut self, now: Time, link: LinkId) -> Result<(), Violation> {
+    fn check_dial(&mut self, now: Time, link: LinkId) -> Result<(), InvariantViolation> {
         let socket_left = self.closing.is_some_and(|(_, until)| now < until);
         if self.live.is_some() || socket_left || self.dialling.replace(link).is_some() {
-            return Err(Violation::SecondLink(link));
+            return Err(InvariantViolation::SecondLink(link));
         }
         if self.gone_at.is_some_and(|gone_at| now < gone_at.after_ms(self.policy.redial_gap_ms)) {
-            return Err(Violation::RedialTooSoon(link));
+            return Err(InvariantViolation::RedialTooSoon(link));
         }
         self.closing = None;
         Ok(())
     }
 
-    fn check_snapshot(&self, now: Time, fact: &Fact, seen: &MachineSnapshot) -> Result<(), Violation> {
+    fn check_snapshot(&self, now: Time, fact: &Fact, seen: &MachineSnapshot) -> Result<(), InvariantViolation> {
         let stopped = seen.state == "stopped";
         if stopped != self.exited {
-            return Err(Violation::ExitUnordered);
+            return Err(InvariantViolation::ExitUnordered);
         }
         if stopped {
             return Ok(());
         }
-        let Some(next) = seen.next else { return Err(Violation::NoDeadline(seen.state)) };
+        let Some(next) = seen.next else { return Err(InvariantViolation::NoDeadline(seen.state)) };
         if matches!(fact, Fact::Tick) && next <= now {
-            return Err(Violation::DeadlineMissed(seen.state));
+            return Err(InvariantViolation::DeadlineMissed(seen.state));
         }
         let latest = self.draining_since.map(|since| since.after_ms(self.policy.drain_exit_ms));
         if latest.is_some_and(|latest| next > latest) {
-            return Err(Violation::DrainOverdue);
+            return Err(InvariantViolation::DrainOverdue);
         }
         Ok(())
     }

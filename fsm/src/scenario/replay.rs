@@ -7,7 +7,7 @@ use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, Message, Re
 use crate::id::SessionKey;
 use crate::limits::Policy;
 use crate::machine::MachineSnapshot;
-use crate::machine::invariants::{Observer, Violation};
+use crate::machine::invariants::{InvariantViolation, Observer};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::rc::Rc;
@@ -81,7 +81,7 @@ pub enum What {
         got: String,
     },
     /// The machine did what it must never do.
-    Invariant(Violation),
+    Invariant(InvariantViolation),
 }
 
 impl fmt::Display for Difference {
@@ -141,7 +141,7 @@ struct Player<B> {
 
 struct Watcher {
     observer: Observer,
-    violation: Option<Violation>,
+    violation: Option<InvariantViolation>,
 }
 
 impl<B: Body + From<usize>> Player<B> {

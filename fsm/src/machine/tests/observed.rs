@@ -4,7 +4,7 @@ use crate::fact::{CloseReason, Fact};
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::machine::MachineSnapshot;
-use crate::machine::invariants::{Observer, Violation};
+use crate::machine::invariants::{InvariantViolation, Observer};
 use crate::order::{Gate, Order};
 use crate::time::Time;
 
@@ -28,15 +28,15 @@ impl Watch {
         watch
     }
 
-    fn fact(&mut self, at_ms: u64, fact: Fact) -> Result<(), Violation> {
+    fn fact(&mut self, at_ms: u64, fact: Fact) -> Result<(), InvariantViolation> {
         self.step(at_ms, fact, &[])
     }
 
-    fn orders(&mut self, at_ms: u64, orders: &[Order]) -> Result<(), Violation> {
+    fn orders(&mut self, at_ms: u64, orders: &[Order]) -> Result<(), InvariantViolation> {
         self.step(at_ms, Fact::TerminalInput, orders)
     }
 
-    fn step(&mut self, at_ms: u64, fact: Fact, orders: &[Order]) -> Result<(), Violation> {
+    fn step(&mut self, at_ms: u64, fact: Fact, orders: &[Order]) -> Result<(), InvariantViolation> {
         let next = self.next.map(Time::from_ms);
         let seen = MachineSnapshot { state: self.state, link: None, next, unhandled: 0, stale: 0 };
         self.observer.step(Time::from_ms(at_ms), &fact, orders, &seen)
@@ -57,13 +57,13 @@ fn there_is_one_registration_and_one_link_at_a_time() {
     assert_eq!(watch.observer.registering(), Some(RegistrationAttempt(1)));
     assert_eq!(
         watch.orders(0, &[register(RegistrationAttempt(2))]),
-        Err(Violation::SecondRegistration(RegistrationAttempt(2)))
+        Err(InvariantViolation::SecondRegistration(RegistrationAttempt(2)))
     );
     let mut watch = Watch::new();
     assert_eq!(watch.orders(0, &[dial(LinkId(1))]), Ok(()));
     assert_eq!((watch.observer.dialling(), watch.observer.live()), (Some(LinkId(1)), None));
-    assert_eq!(watch.orders(0, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
-    assert_eq!(Watch::linked().orders(0, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(watch.orders(0, &[dial(LinkId(2))]), Err(InvariantViolation::SecondLink(LinkId(2))));
+    assert_eq!(Watch::linked().orders(0, &[dial(LinkId(2))]), Err(InvariantViolation::SecondLink(LinkId(2))));
 }
 
 #[test]
@@ -76,26 +76,32 @@ fn old_socket_is_waited_for_within_a_bound() {
         watch
     };
     let until_ms = 100 + 2 * close_ms;
-    assert_eq!(closed().orders(until_ms - 1, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(closed().orders(until_ms - 1, &[dial(LinkId(2))]), Err(InvariantViolation::SecondLink(LinkId(2))));
     assert_eq!(closed().orders(until_ms, &[dial(LinkId(2))]), Ok(()));
     let gone = || {
         let mut watch = closed();
         assert_eq!(watch.fact(200, Fact::LinkClosed { link: LinkId(1) }), Ok(()));
         watch
     };
-    assert_eq!(gone().orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]), Err(Violation::RedialTooSoon(LinkId(2))));
+    assert_eq!(
+        gone().orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]),
+        Err(InvariantViolation::RedialTooSoon(LinkId(2)))
+    );
     assert_eq!(gone().orders(200 + redial_gap_ms, &[dial(LinkId(2))]), Ok(()));
     // One that goes without a word is gone as well; a fact of another link does not count for this one.
     let mut vanished = Watch::linked();
     assert_eq!(vanished.fact(200, Fact::LinkClosed { link: LinkId(7) }), Ok(()));
-    assert_eq!(vanished.clone_orders(1_000, &[dial(LinkId(2))]), Err(Violation::SecondLink(LinkId(2))));
+    assert_eq!(vanished.clone_orders(1_000, &[dial(LinkId(2))]), Err(InvariantViolation::SecondLink(LinkId(2))));
     assert_eq!(vanished.fact(200, Fact::LinkClosed { link: LinkId(1) }), Ok(()));
-    assert_eq!(vanished.orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]), Err(Violation::RedialTooSoon(LinkId(2))));
+    assert_eq!(
+        vanished.orders(200 + redial_gap_ms - 1, &[dial(LinkId(2))]),
+        Err(InvariantViolation::RedialTooSoon(LinkId(2)))
+    );
 }
 
 impl Watch {
     /// The same for a copy, so that what was broken is not taken in.
-    fn clone_orders(&self, at_ms: u64, orders: &[Order]) -> Result<(), Violation> {
+    fn clone_orders(&self, at_ms: u64, orders: &[Order]) -> Result<(), InvariantViolation> {
         Self { observer: self.observer.clone(), ..*self }.orders(at_ms, orders)
     }
 }
@@ -110,10 +116,10 @@ fn orders_are_about_what_there_is() {
         Order::SendPing { link: LinkId(2) },
         Order::OpenGate { link: LinkId(2), gate: Gate::All },
     ] {
-        assert_eq!(watch.clone_orders(0, &[order]), Err(Violation::StaleOrder(order)));
+        assert_eq!(watch.clone_orders(0, &[order]), Err(InvariantViolation::StaleOrder(order)));
     }
     let heartbeat = Order::SendHeartbeat { link: LinkId(1) };
-    assert_eq!(watch.clone_orders(0, &[heartbeat]), Err(Violation::ClosedGate(heartbeat)));
+    assert_eq!(watch.clone_orders(0, &[heartbeat]), Err(InvariantViolation::ClosedGate(heartbeat)));
     assert_eq!(watch.clone_orders(0, &[Order::OpenGate { link: LinkId(1), gate: Gate::State }, heartbeat]), Ok(()));
     assert_eq!(
         watch.clone_orders(0, &[Order::DropLink { link: LinkId(1) }, Order::DropLink { link: LinkId(1) }]),
@@ -125,11 +131,11 @@ fn orders_are_about_what_there_is() {
 fn tick_never_leaves_a_deadline_behind() {
     let mut watch = Watch::new();
     watch.next = None;
-    assert_eq!(watch.fact(0, Fact::TerminalInput), Err(Violation::NoDeadline("connecting.waiting")));
+    assert_eq!(watch.fact(0, Fact::TerminalInput), Err(InvariantViolation::NoDeadline("connecting.waiting")));
     watch.next = Some(50);
     assert_eq!(watch.fact(50, Fact::TerminalInput), Ok(()), "it is the tick's to fire it");
     assert_eq!(watch.fact(49, Fact::Tick), Ok(()));
-    assert_eq!(watch.fact(50, Fact::Tick), Err(Violation::DeadlineMissed("connecting.waiting")));
+    assert_eq!(watch.fact(50, Fact::Tick), Err(InvariantViolation::DeadlineMissed("connecting.waiting")));
 }
 
 #[test]
@@ -139,12 +145,15 @@ fn a_drain_ends_in_time_and_with_an_exit() {
     watch.next = Some(10 + exit_ms);
     assert_eq!(watch.fact(10, Fact::ShutdownRequested), Ok(()));
     watch.next = Some(10 + exit_ms + 1);
-    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(Violation::DrainOverdue));
+    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(InvariantViolation::DrainOverdue));
     watch.state = "stopped";
     watch.next = None;
-    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(Violation::ExitUnordered));
+    assert_eq!(watch.fact(20, Fact::TerminalInput), Err(InvariantViolation::ExitUnordered));
     assert_eq!(watch.orders(20, &[Order::Exit]), Ok(()));
-    assert_eq!(watch.orders(21, &[Order::ForgetIdentity]), Err(Violation::OrderAfterExit(Order::ForgetIdentity)));
+    assert_eq!(
+        watch.orders(21, &[Order::ForgetIdentity]),
+        Err(InvariantViolation::OrderAfterExit(Order::ForgetIdentity))
+    );
     watch.state = "draining.unlinked";
-    assert_eq!(watch.fact(21, Fact::TerminalInput), Err(Violation::ExitUnordered));
+    assert_eq!(watch.fact(21, Fact::TerminalInput), Err(InvariantViolation::ExitUnordered));
 }
