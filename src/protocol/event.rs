@@ -37,7 +37,7 @@ pub struct Event<'a> {
 impl Event<'_> {
     /// The message.
     pub fn message(&self) -> String {
-        encode(&Wire {
+        encode(&EventWire {
             instance_id: self.instance_id,
             event_type: self.event_type.lower_case(),
             stored_as: self.event_type.upper_case(),
@@ -175,7 +175,7 @@ fn cut(text: &str) -> &str {
 /// Something happened that the console should remember.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Event"))]
-pub(super) struct Wire<'a> {
+pub(super) struct EventWire<'a> {
     instance_id: &'a InstanceId,
     #[cfg_attr(test, schemars(with = "EventType"))]
     event_type: &'static str,
@@ -196,9 +196,9 @@ pub(super) struct Wire<'a> {
     timestamp: Timestamp,
 }
 
-impl sealed::Object for Wire<'_> {}
+impl sealed::Object for EventWire<'_> {}
 
-impl Payload for Wire<'_> {
+impl Payload for EventWire<'_> {
     const KIND: &'static str = "event";
 }
 

@@ -72,14 +72,14 @@ impl Serialize for Stamped<'_> {
         let disk_read = metrics.disk_io.map(|io| io.read_bytes_per_second);
         let disk_write = metrics.disk_io.map(|io| io.write_bytes_per_second);
         let cpu_steal = metrics.cpu.steal_percent;
-        Wire { instance_id, timestamp, cpu_steal, disk_read, disk_write, metrics }.serialize(serializer)
+        MetricsWire { instance_id, timestamp, cpu_steal, disk_read, disk_write, metrics }.serialize(serializer)
     }
 }
 
 /// What the instance uses of what it has.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Metrics"))]
-pub(super) struct Wire<'a> {
+pub(super) struct MetricsWire<'a> {
     instance_id: &'a InstanceId,
     timestamp: Timestamp,
     /// As `cpu.steal_percent`, for the production console.

@@ -48,12 +48,12 @@ impl Registration<'_> {
         encode(&self.payload(self.provider, Some("CONNECT")))
     }
 
-    fn payload<'a>(&'a self, provider: Option<&'a str>, event_type: Option<&'static str>) -> Wire<'a> {
+    fn payload<'a>(&'a self, provider: Option<&'a str>, event_type: Option<&'static str>) -> RegistrationWire<'a> {
         let own = Some(self.hostname).filter(|own| !own.is_empty());
         let name = registered_name(self.name.map(InstanceId::as_str), own, self.provider);
         let hostname = name.unwrap_or(self.instance_id.as_str());
         let (distro, extensions) = self.inventory.registrable();
-        Wire {
+        RegistrationWire {
             instance_id: self.instance_id,
             hostname,
             machine_hostname: own.filter(|own| *own != hostname),
@@ -91,7 +91,7 @@ fn arch() -> &'static str {
 /// What the instance says about itself.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Registration"))]
-pub(super) struct Wire<'a> {
+pub(super) struct RegistrationWire<'a> {
     instance_id: &'a InstanceId,
     /// The configured id where the operator set one, else the machine's host name.
     #[cfg_attr(test, schemars(length(min = 1)))]
@@ -128,9 +128,9 @@ pub(super) struct Wire<'a> {
     event_type: Option<&'static str>,
 }
 
-impl sealed::Object for Wire<'_> {}
+impl sealed::Object for RegistrationWire<'_> {}
 
-impl Payload for Wire<'_> {
+impl Payload for RegistrationWire<'_> {
     const KIND: &'static str = "registration";
 }
 

@@ -75,7 +75,7 @@ pub enum ResultReason {
 impl CommandResult<'_> {
     /// The message, at most [`RESULT_BYTES_MAX`] long.
     pub fn message(&self) -> String {
-        let wire = Wire {
+        let wire = ResultWire {
             command_id: Cow::Borrowed(self.command_id.as_str()),
             stdout: Cow::Borrowed(""),
             stderr: Cow::Borrowed(""),
@@ -100,10 +100,10 @@ pub fn shortened(message: &str, bytes_max: usize) -> Option<String> {
     struct Message<'a> {
         #[serde(rename = "type", borrow)]
         kind: Cow<'a, str>,
-        payload: Wire<'a>,
+        payload: ResultWire<'a>,
     }
     let Message { kind, payload } = serde_json::from_str(message).ok()?;
-    if kind != Wire::KIND {
+    if kind != ResultWire::KIND {
         return None;
     }
     let (stdout, stderr) = (payload.stdout.clone(), payload.stderr.clone());
@@ -219,7 +219,7 @@ fn end(bytes: &[u8], bytes_max: usize) -> &[u8] {
 /// How a command ended and what it printed.
 #[derive(Clone, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "CommandResult"))]
-pub(super) struct Wire<'a> {
+pub(super) struct ResultWire<'a> {
     #[serde(borrow)]
     #[cfg_attr(test, schemars(with = "CommandId"))]
     command_id: Cow<'a, str>,
@@ -260,7 +260,7 @@ pub(super) struct Wire<'a> {
     stderr_bytes: Count,
 }
 
-impl Wire<'_> {
+impl ResultWire<'_> {
     /// The message with both outputs in it, at most `bytes_max` long. What one of them does not need, the other has.
     fn filled(mut self, stdout: Captured<'_>, stderr: Captured<'_>, bytes_max: usize) -> String {
         let was_truncated = (self.stdout_truncated, self.stderr_truncated);
@@ -281,9 +281,9 @@ impl Wire<'_> {
     }
 }
 
-impl sealed::Object for Wire<'_> {}
+impl sealed::Object for ResultWire<'_> {}
 
-impl Payload for Wire<'_> {
+impl Payload for ResultWire<'_> {
     const KIND: &'static str = "command:result";
 }
 

@@ -216,13 +216,13 @@ fn generated() -> Value {
         of_agent: Vec::new(),
         of_console: Vec::new(),
     };
-    definitions.encoded::<registration::Wire<'_>>(Session::Forbidden);
+    definitions.encoded::<registration::RegistrationWire<'_>>(Session::Forbidden);
     definitions.encoded::<Heartbeat<'_>>(Session::Forbidden);
-    definitions.sent::<metrics::Wire<'_>>(metrics::Stamped::KIND, Session::Forbidden);
-    definitions.encoded::<event::Wire<'_>>(Session::Forbidden);
+    definitions.sent::<metrics::MetricsWire<'_>>(metrics::Stamped::KIND, Session::Forbidden);
+    definitions.encoded::<event::EventWire<'_>>(Session::Forbidden);
     definitions.sent::<TerminalOutput<'_>>(TerminalOutput::KIND, Session::Twice);
     definitions.encoded::<TerminalClosed<'_>>(Session::Twice);
-    definitions.encoded::<result::Wire<'_>>(Session::Forbidden);
+    definitions.encoded::<result::ResultWire<'_>>(Session::Forbidden);
     definitions.sent::<CommandOutput<'_>>(CommandOutput::KIND, Session::Forbidden);
     let event_types = event_types(&mut definitions.generator);
     definitions.take();
