@@ -31,9 +31,9 @@ const DIALS_MAX: usize = 7_000;
 
 /// A body that takes the memory that it says.
 #[derive(Clone)]
-struct Body(Box<[u8]>);
+struct Filler(Box<[u8]>);
 
-impl draupnir_fsm::driver::Body for Body {
+impl draupnir_fsm::driver::Body for Filler {
     fn size_bytes(&self) -> usize {
         self.0.len()
     }
@@ -43,13 +43,13 @@ impl draupnir_fsm::driver::Body for Body {
 struct Events;
 
 impl Encode for Events {
-    type Body = Body;
+    type Body = Filler;
 
-    fn encode(&mut self, _message: &Message) -> Option<Body> {
-        Some(Body(vec![b'x'; EVENT_BYTES].into()))
+    fn encode(&mut self, _message: &Message) -> Option<Filler> {
+        Some(Filler(vec![b'x'; EVENT_BYTES].into()))
     }
 
-    fn shorten(&mut self, _body: &Body, _bytes_max: usize) -> Option<Body> {
+    fn shorten(&mut self, _body: &Filler, _bytes_max: usize) -> Option<Filler> {
         None
     }
 }
@@ -59,7 +59,7 @@ impl ByteSource for Events {
         0..0
     }
 
-    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<Body>) {
+    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<Filler>) {
         (0, None)
     }
 
@@ -69,7 +69,7 @@ impl ByteSource for Events {
 }
 
 struct Day {
-    driver: Driver<Body>,
+    driver: Driver<Filler>,
     cause: Failure,
     now_ms: u64,
     next_event_ms: u64,
