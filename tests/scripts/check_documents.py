@@ -18,6 +18,7 @@ import yaml
 from chart_checks import Chart  # noqa: F401 # its cases run along with those below
 from document_checks import Architecture, Forms, Headings, Logs  # noqa: F401 # likewise
 from plain_runner import run_and_report
+from type_checks import Types  # noqa: F401 # likewise
 from word_checks import Words  # noqa: F401 # likewise
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
