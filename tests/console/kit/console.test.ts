@@ -68,7 +68,7 @@ test("cut: what was printed meanwhile comes once, in order", async (context) => 
   assert.deepEqual(lines, Array.from({ length: 5000 }, (_, index) => index + 1));
 });
 
-test("re-attach: the same shell, and its screen as a replay", async (context) => {
+test("re-attach: the same shell, and its screen again", async (context) => {
   const { console } = await start(context);
   const terminal = console.open("s1");
   console.type("s1", "word=remembered; echo fir''st\r");
@@ -76,7 +76,8 @@ test("re-attach: the same shell, and its screen as a replay", async (context) =>
   console.cut();
   await console.until(() => console.links === 2);
   console.open("s1", 100, 30);
-  await console.until(() => terminal.replay.includes("first"));
+  await console.until(() => terminal.screen.includes("\x1bc"));
+  await console.until(() => terminal.screen.includes("first\r\n"));
   console.type("s1", "echo $word; stty size\r");
   await console.until(() => terminal.output.includes("remembered\r\n30 100\r\n"));
 });

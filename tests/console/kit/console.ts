@@ -8,12 +8,22 @@ import { WebSocket, WebSocketServer } from "ws";
 import { isAgentMessage, isRegistrationRequest } from "../../../src/protocol/schema/draupnir.js";
 import type * as wire from "../../../src/protocol/schema/draupnir.js";
 
+/** How a replay begins: the sequence that resets a terminal. */
+const RESET = Buffer.from("\x1bc");
+
+/** The part of bytes at `offset` that is new to one who has seen everything before `seen`. */
+function after(seen: number, bytes: Buffer, offset: number): Buffer {
+  return bytes.subarray(Math.max(0, seen - offset));
+}
+
 /** A terminal as a console keeps it. */
 export interface Terminal {
   /** What was printed, in order, each byte once. */
   output: Buffer;
-  /** What restores the screen after a re-attach: shown, but not counted. */
-  replay: Buffer;
+  /** What the browser that attached last is shown, from the last reset on. */
+  screen: Buffer;
+  /** The offset up to which that browser was shown the output; none before its first output. */
+  shown?: number;
   /** The exit code, once the session is over. */
   exitCode?: number;
 }
@@ -67,9 +77,10 @@ export class Console extends EventEmitter {
     this.link?.terminate();
   }
 
-  /** Waits until something is so. */
+  /** Waits until something is so, at most 30 s: heartbeats do not prolong it. */
   async until(isSo: () => boolean): Promise<void> {
-    while (!isSo()) await once(this, "change", { signal: AbortSignal.timeout(30_000) });
+    const signal = AbortSignal.timeout(30_000);
+    while (!isSo()) await once(this, "change", { signal });
   }
 
   /** Runs a command, once however often its id is sent, and gives its result. */
@@ -81,11 +92,10 @@ export class Console extends EventEmitter {
 
   /** Opens a terminal, or attaches to the live one of that id: then its screen comes again, as a replay. */
   open(session_id: string, cols = 80, rows = 24): Terminal {
-    const known = this.terminals.get(session_id) ?? { output: Buffer.alloc(0), replay: Buffer.alloc(0) };
-    known.replay = Buffer.alloc(0);
-    this.terminals.set(session_id, known);
+    const terminal = this.terminals.get(session_id) ?? { output: Buffer.alloc(0), screen: Buffer.alloc(0) };
+    this.terminals.set(session_id, terminal);
     this.send({ protocol_version: "1.0", type: "terminal:create", session_id, payload: { session_id, cols, rows } });
-    return known;
+    return terminal;
   }
 
   type(session_id: string, text: string): void {
@@ -155,12 +165,22 @@ export class Console extends EventEmitter {
         const { data, offset, replay } = message.payload;
         const bytes = Buffer.from(data, "base64");
         if (!terminal) break;
-        if (replay) terminal.replay = Buffer.concat([terminal.replay, bytes]);
+        if (replay) {
+          // A replay begins with a reset: the browser starts over, at whatever offset the output goes on.
+          if (bytes.subarray(0, RESET.length).equals(RESET)) {
+            terminal.screen = Buffer.alloc(0);
+            delete terminal.shown;
+          }
+          terminal.screen = Buffer.concat([terminal.screen, bytes]);
+        }
         if (offset === undefined) break;
         // Bytes that are there already are dropped; a gap means that the agent gave them up, and said so in an event.
-        const fresh = bytes.subarray(Math.max(0, terminal.output.length - offset));
+        // The browser has an offset of its own: after a reset it needs bytes that are in `output` already.
+        const fresh = after(terminal.output.length, bytes, offset);
         if (fresh.length < bytes.length) this.repeats += 1;
         terminal.output = Buffer.concat([terminal.output, fresh]);
+        terminal.screen = Buffer.concat([terminal.screen, after(terminal.shown ?? offset, bytes, offset)]);
+        terminal.shown = Math.max(terminal.shown ?? 0, offset + bytes.length);
         break;
       }
       case "registration":
