@@ -3,8 +3,9 @@
 //! The agent's loop decides when to measure, adds the instance and the time, and sends the message.
 //!
 //! An instance is most often a container, so memory and processors are measured against the limits of the container.
-//! Each file system counts once. On Linux small readers parse the kernel's files: that costs a tenth of what a general
-//! library needs and shows the limits. Other systems, and facts that never change, come from `sysinfo`.
+//! Each file system counts once. On Linux small readers parse the kernel's files: that costs a tenth of a general
+//! library, and such a library does not read the limits. Other systems, and facts that never change, come from
+//! `sysinfo`.
 //!
 //! Invariants:
 //! - A failing source does not stop the others.
@@ -40,8 +41,8 @@ use self::portable::Machine;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::portable::is_path_served;
 
-/// The shortest time over which the use of the processors is measured: the kernel counts in ticks of 10 ms, and below
-/// twenty of them the figure is noise.
+/// The shortest window of a figure for the processors. The kernel counts in ticks of 10 ms, and with fewer than twenty
+/// ticks the figure is noise.
 pub const CPU_INTERVAL_MIN: Duration = Duration::from_millis(200);
 
 /// A figure that every machine should have; if it is unknown the payload says 0, which looks like a real value.
@@ -59,7 +60,7 @@ impl Figure {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Processors, Self::Memory, Self::FileSystems];
 
-    /// Its name in log lines.
+    /// The name in log lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,10 +1,11 @@
-//! Finds the control groups that we are in, and their ancestors as far as they are visible.
+//! Finds the control groups of the agent, and those of their ancestors that it can see.
 //!
-//! Sources: `/proc/self/cgroup` (cgroups(7)) says where in each hierarchy we are; the mount table says where a
-//! hierarchy, or the part of it that a container may see, can be read. Reads no limit and no usage.
+//! Sources: `/proc/self/cgroup` (cgroups(7)) gives the agent's group in each hierarchy; the mount table gives the
+//! directory of a hierarchy, or of the part of it that a container may see. The readers of limits and usage are
+//! elsewhere.
 //!
-//! Invariants: the groups of a hierarchy go from our own to the topmost visible one, at most [`DEPTH_MAX`]; there is at
-//! least one. Any bytes are accepted.
+//! Invariants: the groups of a hierarchy go from the agent's own to the topmost visible one: at least one, at most
+//! [`DEPTH_MAX`]. Any bytes are accepted.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,10 +16,11 @@ use super::super::scan::lines;
 use super::mounts::{Mount, mounts};
 use crate::protocol::metrics::Source;
 
-/// How many ancestors are looked at: Kubernetes inside a container inside a user's systemd slice has some 12.
+/// The most groups of one hierarchy that are read: Kubernetes inside a container inside a user's systemd slice has
+/// about 12.
 pub(crate) const DEPTH_MAX: usize = 24;
 
-/// The controllers that the readers ask for.
+/// The controllers that the readers need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Controller {
     /// Memory limits and usage.
@@ -29,7 +31,7 @@ pub(crate) enum Controller {
     CpuAccount,
     /// Which processors may be used.
     CpuSet,
-    /// How many tasks there are and may be.
+    /// The number of tasks, and its limit.
     Tasks,
     /// Block device traffic.
     Io,
@@ -49,7 +51,7 @@ impl Controller {
     }
 }
 
-/// Which of the two interfaces a hierarchy has.
+/// The version of a hierarchy's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {
     /// One hierarchy for each controller.
@@ -59,7 +61,7 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    /// How a payload names it.
+    /// Its name on the wire.
     pub(crate) fn source(self) -> Source {
         match self {
             Self::Legacy => Source::Cgroup1,
@@ -68,15 +70,15 @@ impl Version {
     }
 }
 
-/// Our place in one hierarchy.
+/// The agent's groups in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
-    /// Which files to expect.
+    /// It decides which files a group has.
     pub(crate) version: Version,
-    /// Our own group first, then its ancestors.
+    /// The agent's own group first, then its ancestors.
     pub(crate) groups: Vec<PathBuf>,
-    /// Whether the topmost visible group is not the machine's root: then we are in a container, and that group is the
-    /// instance.
+    /// Whether the topmost visible group is not the machine's root. Then the agent is in a container, and that group is
+    /// the instance.
     pub(crate) contained: bool,
 }
 
@@ -87,7 +89,7 @@ impl Lineage {
     }
 }
 
-/// Our place for each controller.
+/// The agent's groups for each controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineages {
     pub(crate) memory: Option<Lineage>,
@@ -96,17 +98,17 @@ pub(crate) struct Lineages {
     pub(crate) cpu_set: Option<Lineage>,
     pub(crate) tasks: Option<Lineage>,
     pub(crate) io: Option<Lineage>,
-    /// The unified hierarchy whatever its controllers: pressure and processor time are in it in any case.
+    /// The unified hierarchy, whatever controllers it has: it always has pressure and processor time.
     pub(crate) unified: Option<Lineage>,
 }
 
 impl Lineages {
-    /// Finds them in the texts of `/proc/self/cgroup` (empty where there is none) and the mount table.
+    /// Finds them in the texts of `/proc/self/cgroup` (empty if the file is missing) and the mount table.
     pub(crate) fn find(roots: &Roots, membership: &[u8], mount_table: &[u8]) -> Self {
         let views = views(roots, mount_table);
         let unified = lineage(&views, membership, None);
         let of = |controller: Controller| {
-            // A controller that a legacy hierarchy has is not in the unified one.
+            // A controller is either in a legacy hierarchy or in the unified one.
             lineage(&views, membership, Some(controller.legacy_name())).or_else(|| unified.clone())
         };
         Self {
@@ -120,20 +122,20 @@ impl Lineages {
         }
     }
 
-    /// Whether we are in a container, as far as control groups show it.
+    /// Whether the agent is in a container, as far as control groups show it.
     pub(crate) fn is_contained(&self) -> bool {
         [&self.memory, &self.cpu, &self.unified].into_iter().flatten().any(|lineage| lineage.contained)
     }
 }
 
-/// A hierarchy, or a part of one, as it is mounted.
+/// A mount of a hierarchy, or of a part of one.
 #[derive(Debug)]
 struct View {
     /// `None` for the unified hierarchy; else the legacy controllers.
     controllers: Option<Vec<String>>,
-    /// Which group the mount begins at.
+    /// The group at the root of the mount.
     root: PathBuf,
-    /// Where that group can be read.
+    /// The directory of that group.
     place: PathBuf,
 }
 
@@ -142,7 +144,7 @@ fn views(roots: &Roots, mount_table: &[u8]) -> Vec<View> {
     if !found.is_empty() {
         return found;
     }
-    // Sandboxes that serve the files without listing the mounts: the conventional places.
+    // Some sandboxes serve the files but do not list the mounts: try the usual directories.
     let base = roots.sys.join("fs/cgroup");
     if base.join("cgroup.controllers").exists() {
         return vec![View { controllers: None, root: "/".into(), place: base }];
@@ -167,7 +169,7 @@ fn view(roots: &Roots, mount: &Mount<'_>) -> Option<View> {
     Some(View { controllers, root, place: roots.place(mount.path()) })
 }
 
-/// Our groups in the hierarchy of a legacy controller, or in the unified one for `None`.
+/// The agent's groups in the hierarchy of a legacy controller, or in the unified one for `None`.
 fn lineage(views: &[View], membership: &[u8], controller: Option<&str>) -> Option<Lineage> {
     let fits = |view: &&View| match (&view.controllers, controller) {
         (None, None) => true,
@@ -177,10 +179,10 @@ fn lineage(views: &[View], membership: &[u8], controller: Option<&str>) -> Optio
     let candidates: Vec<&View> = views.iter().filter(fits).collect();
     let path = membership_path(membership, controller);
     if path.is_none() && !membership.is_empty() {
-        return None; // The kernel says that we are not in any such hierarchy.
+        return None; // The kernel lists no group for this hierarchy.
     }
     let path = path.unwrap_or_else(|| PathBuf::from("/"));
-    // The same hierarchy can be mounted several times; the place that shows our own group is the one to read.
+    // The same hierarchy can be mounted several times. Read the mount that shows the agent's own group.
     let direct = candidates.iter().find_map(|view| Some((*view, below(&path, &view.root)?)));
     let (view, own) = direct.or_else(|| candidates.first().map(|view| (*view, PathBuf::new())))?;
     let version = if controller.is_some() { Version::Legacy } else { Version::Unified };
@@ -192,7 +194,7 @@ fn lineage(views: &[View], membership: &[u8], controller: Option<&str>) -> Optio
         .collect();
     let top = groups.last()?;
     let contained = match version {
-        // Both files exist in one kind of group only: `release_agent` in a root, `cgroup.type` in all but the root.
+        // `release_agent` exists in a root only, `cgroup.type` in every group but the root.
         Version::Legacy => !top.join("release_agent").exists(),
         Version::Unified => top.join("cgroup.type").exists(),
     };
@@ -212,8 +214,8 @@ fn membership_path(membership: &[u8], controller: Option<&str>) -> Option<PathBu
     })
 }
 
-/// `path` as seen from `root`, when it lies below it. A path that leads out of our namespace (`/../…`) lies below
-/// nothing.
+/// `path` relative to `root`, if it lies below it. A path that leads out of the agent's namespace (`/../…`) lies below
+/// no root.
 fn below(path: &Path, root: &Path) -> Option<PathBuf> {
     let outside = |place: &Path| place.components().any(|part| part == Component::ParentDir);
     if outside(path) || outside(root) || !root.is_absolute() {

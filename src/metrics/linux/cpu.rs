@@ -2,12 +2,12 @@
 //!
 //! Sources: [`super::processors`], [`super::load`] and `/sys/devices/system/cpu/online`.
 //!
-//! A quota binds: then the time is that of the group whose quota it is, and there is no use of single cores to report,
-//! for the cores are shared. In a container without one, or with one that is no less than the processors that may be
-//! used, the time is the container's. Else it is the busy share of the processors that may be used.
+//! Where a quota binds, usage is the processor time of the group with that quota. No usage of single cores is reported
+//! then, because the group shares the cores. In a container without a quota that binds, usage is the processor time of
+//! the container. On a machine, usage is the busy share of the processors that the agent may use.
 //!
 //! Invariants: heartbeat and metrics each compare with their own previous reading, so neither shortens the other's
-//! window; a window shorter than [`super::super::CPU_INTERVAL_MIN`] is not evaluated, for ticks are 10 ms long;
+//! window; a window shorter than [`super::super::CPU_INTERVAL_MIN`] is not evaluated, because ticks are 10 ms long;
 //! readings of different groups are never compared. Units: percent, cores.
 
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
     Sample,
 }
 
-/// The reader, and what it remembers of its previous readings.
+/// Reads the counters, and keeps the previous readings.
 #[derive(Debug)]
 pub(crate) struct CpuReader {
     stat: Kept,
@@ -42,7 +42,7 @@ pub(crate) struct CpuReader {
 }
 
 impl CpuReader {
-    /// Reads below these roots, and in these groups.
+    /// A reader of the files below these roots and in these groups.
     pub(crate) fn new(roots: &Roots, lineages: &Lineages) -> Self {
         Self {
             stat: Kept::new(roots.proc.join("stat")),
@@ -54,7 +54,7 @@ impl CpuReader {
         }
     }
 
-    /// Our groups are others from now on. What was read in the old ones is not compared with what will be.
+    /// Reads other groups from now on, and compares none of their readings with those of the old groups.
     pub(crate) fn move_to(&mut self, roots: &Roots, lineages: &Lineages) {
         self.allowance = AllowanceReader::new(roots, lineages);
         self.live.forget_account();
@@ -66,7 +66,7 @@ impl CpuReader {
         self.sample.share.is_some() || self.sample.is_due(at)
     }
 
-    /// Reads the counters at `at`. The first reading of all begins both windows.
+    /// Reads the counters at `at`. The very first reading starts both windows.
     pub(crate) fn read(&mut self, at: Duration, purpose: Purpose, scratch: &mut Scratch) {
         self.now.at = at;
         let all = self.stat.read(scratch).and_then(|text| processors(text, &mut self.now.cores));
@@ -92,7 +92,7 @@ impl CpuReader {
         self.now.all.total > 0 || self.now.account().is_some()
     }
 
-    /// The share used in the window of this purpose.
+    /// The usage in the window of this purpose.
     pub(crate) fn usage(&self, purpose: Purpose) -> Percent {
         let window = match purpose {
             Purpose::Live => &self.live,
@@ -140,7 +140,7 @@ struct Reading {
 }
 
 impl Reading {
-    /// How many cores may be used, and whether it is a quota that says so.
+    /// How many cores the instance may use, and whether a quota limits them.
     fn cores_allowed(&self) -> (f64, bool) {
         match self.allowance.quota {
             Some(quota) => (quota, true),
@@ -148,13 +148,13 @@ impl Reading {
         }
     }
 
-    /// Whether this processor is ours. Where as many are listed as we may use, all are: lxcfs lists a container's own
-    /// only, numbered from 0, whatever their numbers are outside.
+    /// Whether the instance may use this processor. If the file lists as many processors as the instance may use, all
+    /// of them count: lxcfs lists only a container's own and numbers them from 0.
     fn is_ours(&self, core: usize) -> bool {
         self.allowance.set.is_none_or(|set| set.count() >= self.online || set.contains(core))
     }
 
-    /// The account by which usage is measured, if it is not the machine's ticks.
+    /// The account that measures usage, if the machine's ticks do not.
     fn account(&self) -> Option<Account> {
         self.allowance.account
     }
@@ -168,12 +168,12 @@ impl Reading {
     }
 }
 
-/// How many processors of so many this set allows.
+/// How many of the online processors this set allows.
 fn usable(set: Option<CpuSet>, online: u32) -> u32 {
     set.map_or(online, |set| if online == 0 { set.count() } else { set.count().min(online) })
 }
 
-/// What became of the time between two readings.
+/// How the time between two readings was used.
 #[derive(Clone, Copy, Debug, Default)]
 struct Share {
     usage: Percent,
@@ -181,7 +181,7 @@ struct Share {
     source: Source,
 }
 
-/// The readings of one purpose.
+/// The window of one purpose.
 #[derive(Debug, Default)]
 struct Window {
     base: Option<Reading>,
@@ -200,7 +200,7 @@ impl Window {
         }
     }
 
-    /// Ends the window at this reading and begins the next, unless it is too short yet.
+    /// Ends the window at this reading and starts the next, unless the window is still too short.
     fn advance(&mut self, now: &Reading) {
         let Some(base) = &mut self.base else {
             let mut base = Reading::default();
@@ -217,7 +217,7 @@ impl Window {
         self.per_core.clear();
         for (index, ticks) in now.cores.iter().filter(|(index, _)| now.is_ours(*index)) {
             let earlier = base.cores.iter().find_map(|(other, ticks)| (other == index).then_some(*ticks));
-            // A processor that has just come online has no past.
+            // A processor that has just come online has no earlier ticks.
             let spent = earlier.map_or(Ticks::default(), |earlier| ticks.since(earlier));
             self.per_core.push(Percent::of(spent.busy, spent.total));
         }
@@ -225,7 +225,7 @@ impl Window {
     }
 }
 
-/// The share of what is allowed that was used; `None` when the two readings cannot be compared.
+/// The share of the allowed time that was used; `None` if the two readings cannot be compared.
 fn share(base: &Reading, now: &Reading) -> Option<Share> {
     let machine = now.all.since(base.all);
     let steal = (machine.total > 0).then(|| Percent::of(machine.stolen, machine.total));
@@ -243,7 +243,7 @@ fn share(base: &Reading, now: &Reading) -> Option<Share> {
     Some(Share { usage, steal, source: account.source })
 }
 
-/// How busy the processors were that may be used.
+/// How busy the processors were that the instance may use.
 fn busy_share(base: &Reading, now: &Reading) -> Percent {
     let mut spent = Ticks::default();
     for (index, ticks) in now.cores.iter().filter(|(index, _)| now.is_ours(*index)) {

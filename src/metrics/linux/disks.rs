@@ -1,14 +1,14 @@
 //! One entry for each real file system.
 //!
-//! Sources: `/proc/self/mountinfo` by way of [`super::mounts`], statvfs(3), and `/proc/diskstats`. The mount table is
-//! read again when the kernel says that it changed (it can be polled for that), and every [`TABLE_READINGS`]th time
-//! where it cannot say so.
+//! Sources: `/proc/self/mountinfo` by way of [`super::mounts`], statvfs(3), and `/proc/diskstats`. The reader polls the
+//! mount table and reads it again after a change. If the kernel does not support that, it reads the table at every
+//! [`TABLE_READINGS`]th sample.
 //!
-//! Two file systems are one storage when they say the same size, the same number of inodes and, within what a moment's
-//! writing changes, the same free space, and at least one of them is a layer: that is how a container's root and the
-//! volumes beside it, on one disk of the host, look from inside.
+//! Two file systems count as one storage if they have the same size, the same number of inodes and almost the same free
+//! space, and at least one of them is a layer. A container's root and its volumes look like that from inside if they
+//! are on one disk of the host.
 //!
-//! Invariant: nothing here waits for a server, because no file system that has one is asked, but for the root.
+//! Invariant: no reading waits for a server, because the reader never asks a file system that has one, except the root.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
@@ -25,18 +25,18 @@ use super::mounts::{Candidate, Found, Kind, file_systems, pool};
 use super::traffic::{Traffic, devices};
 use crate::protocol::metrics::{Count, Disk, Percent};
 
-/// A table that cannot be polled is read again after so many readings.
+/// A mount table that cannot be polled is read again after this many samples.
 pub(crate) const TABLE_READINGS: u32 = 16;
 
-/// By how much two views of one storage may differ, for files are written between the two measurements.
+/// How much the free space of two views of one storage may differ: files are written between the two measurements.
 const TWIN_BYTES_MAX: u64 = 16 << 20;
 const TWIN_INODES_MAX: u64 = 512;
 
-/// The reader, and what it remembers of its previous readings.
+/// Measures file systems, and keeps the previous measurements.
 pub(crate) struct DiskReader {
     table: Kept,
     readings_left: u32,
-    /// What the table said last, so that one that says the same is not taken apart again.
+    /// The digest of the last table: the reader does not parse the same table again.
     table_digest: Option<u64>,
     traffic: Kept,
     measure: Measure,
@@ -44,14 +44,14 @@ pub(crate) struct DiskReader {
     left_out: Vec<String>,
 }
 
-/// A candidate as it was measured last.
+/// A candidate with its last measurement.
 #[derive(Debug)]
 struct Volume {
     candidate: Candidate,
-    /// Its place as text, once it is known which of them is a directory.
+    /// The place that is measured, also as text, once one of its places has proved to be a directory.
     place: Option<(PathBuf, Arc<str>)>,
     space: Option<Space>,
-    /// What to add to its use for others of the same pool.
+    /// The use of the pool's other datasets, to be added to its own.
     pooled: u64,
     counts: bool,
     read: Rate,
@@ -59,7 +59,7 @@ struct Volume {
 }
 
 impl DiskReader {
-    /// Reads below these roots.
+    /// A reader of the files below these roots.
     pub(crate) fn new(roots: &Roots) -> Self {
         Self {
             table: Kept::new(roots.proc.join("self/mountinfo")),
@@ -72,7 +72,7 @@ impl DiskReader {
         }
     }
 
-    /// Reads the mount table if it may have changed; its text if so.
+    /// Reads the mount table if it may have changed, and returns its text then.
     pub(crate) fn table<'a>(&mut self, scratch: &'a mut Scratch) -> Option<&'a [u8]> {
         if self.readings_left > 0 && !self.table.file().is_some_and(has_changed) {
             self.readings_left -= 1;
@@ -96,18 +96,18 @@ impl DiskReader {
         self.table.file().is_some()
     }
 
-    /// The table must be read again: what else depends on it has changed.
+    /// Makes the next sample read the table again: something that depends on it has changed.
     pub(crate) fn expect_change(&mut self) {
         self.readings_left = 0;
         self.table_digest = None;
     }
 
-    /// Where the file systems are mounted that are not measured.
+    /// The mount points of the file systems that are not measured.
     pub(crate) fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// Measures.
+    /// Measures all candidates.
     pub(crate) fn read(&mut self) {
         for volume in &mut self.volumes {
             volume.space = volume.measure(&self.measure);
@@ -115,7 +115,7 @@ impl DiskReader {
         self.merge();
     }
 
-    /// The size and the use of all together.
+    /// Size and use of all file systems together.
     pub(crate) fn sum(&self) -> (Count, Count) {
         let mut sum = (0_u64, 0_u64);
         for (volume, space) in self.volumes.iter().filter_map(Volume::counted) {
@@ -125,7 +125,7 @@ impl DiskReader {
         (Count::new(sum.0), Count::new(sum.1))
     }
 
-    /// Reads what the devices have read and written. Not for containers: the devices are not theirs.
+    /// Reads the traffic of the devices. It is not for containers, which share the devices with the host.
     pub(crate) fn read_traffic(&mut self, at: Duration, scratch: &mut Scratch) {
         let Some(text) = self.traffic.read(scratch) else { return };
         for volume in &mut self.volumes {
@@ -155,7 +155,7 @@ impl DiskReader {
         self.volumes.iter().filter_map(Volume::counted).filter_map(|(volume, space)| volume.figures(space)).collect()
     }
 
-    /// The candidates are these from now on; what was measured of those that stay is kept.
+    /// Replaces the candidates, and keeps the measurements of those that stay.
     fn replace(&mut self, found: Found) {
         let mut old = std::mem::take(&mut self.volumes);
         self.left_out = found.left_out;
@@ -166,7 +166,7 @@ impl DiskReader {
         }
     }
 
-    /// Decides which of the measured ones count, the first of those that are the same storage.
+    /// Decides which file systems count: of several that are one storage, the first.
     fn merge(&mut self) {
         for index in 0..self.volumes.len() {
             let Some((earlier, [volume, ..])) = self.volumes.split_at_mut_checked(index) else { return };
@@ -190,8 +190,8 @@ impl DiskReader {
     }
 }
 
-/// Whether the kernel says that this mount table changed since it was asked last: it answers with an "exceptional"
-/// event.
+/// Whether this mount table has changed since the last poll: the kernel reports a change as an exceptional condition
+/// (proc_pid_mounts(5)).
 fn has_changed(table: &std::fs::File) -> bool {
     let mut asked = [PollFd::new(table, PollFlags::PRI)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -214,7 +214,7 @@ impl Volume {
         }
     }
 
-    /// Measures at the place that is known to be a directory, or finds one.
+    /// Measures at the known place, or at the first place that is a directory.
     fn measure(&mut self, measure: &Measure) -> Option<Space> {
         if let Some((place, _)) = &self.place
             && let Some(space) = measured(measure, place)
@@ -254,7 +254,7 @@ impl Volume {
     fn figures(&self, space: Space) -> Option<Disk> {
         let (_, place) = self.place.as_ref()?;
         let (used, free) = (self.used(space), space.available_bytes);
-        // A file system that makes inodes as it needs them says 0, or counts them against its free space (ZFS).
+        // A file system that creates inodes on demand reports 0, or derives the number from its free space (ZFS).
         let fixed = space.inodes_total > 0 && self.candidate.kind != Kind::Pooled;
         let inodes = |count: u64| fixed.then(|| Count::new(count));
         Some(Disk {
@@ -273,7 +273,7 @@ impl Volume {
     }
 }
 
-/// A measurement on the spot. A place that we may not look into is passed over, as one that is gone.
+/// Measures at once. A place that is gone, or that the agent may not read, gives `None`.
 fn measured(measure: &Measure, place: &Path) -> Option<Space> {
     loop {
         match measure(place) {
@@ -284,7 +284,7 @@ fn measured(measure: &Measure, place: &Path) -> Option<Space> {
     }
 }
 
-/// What the kernel makes up has no size, and a single file is no file system.
+/// Whether it is a real file system: pseudo file systems have no size, and a mounted single file is none.
 fn is_real(space: &Space) -> bool {
     space.directory && space.total_bytes > 0
 }

@@ -1,16 +1,15 @@
-//! The instance as a whole: how long it is up, its processes and tasks, its descriptors, and kills for want of memory.
+//! Reads the figures of the whole instance: uptime, processes and tasks, descriptors, OOM kills.
 //!
-//! Sources: `/proc/uptime`, proc_uptime(5), and the start of process 1 in `/proc/1/stat`, proc_pid_stat(5): in a
-//! container that is its first process, on a machine it is started with the machine. `pids.current` and `pids.max` of a
-//! container's topmost visible group (cgroup guides), else the number of tasks in `/proc/loadavg`; the names in the
-//! directory `/proc`, of which the numbers are processes. `oom_kill` in `memory.events` of a container's topmost
-//! visible group, or in the legacy `memory.oom_control`, which counts that group alone; on a machine in `/proc/vmstat`,
-//! proc_vmstat(5). The size of `/proc/self/fd` (since Linux 6.2 it is the number of descriptors; before, the directory
-//! is listed) and `/proc/self/limits`, proc_pid_limits(5), for the agent; `/proc/sys/fs/file-nr`, proc_sys_fs(5), for
-//! the machine.
+//! Sources: `/proc/uptime`, proc_uptime(5), and the start time of process 1 in `/proc/1/stat`, proc_pid_stat(5):
+//! process 1 starts together with the container or the machine. `pids.current` and `pids.max` of a container's topmost
+//! visible group (cgroup guides), else the number of tasks in `/proc/loadavg`; the names in the directory `/proc`: each
+//! number is a process. `oom_kill` in `memory.events` of a container's topmost visible group, or in the legacy
+//! `memory.oom_control`, which counts that group alone; on a machine in `/proc/vmstat`, proc_vmstat(5). The size of
+//! `/proc/self/fd` (since Linux 6.2 it is the number of descriptors; before, the directory is listed) and
+//! `/proc/self/limits`, proc_pid_limits(5), for the agent; `/proc/sys/fs/file-nr`, proc_sys_fs(5), for the machine.
 //!
-//! Invariants: no process is looked into but our own and process 1; the directory `/proc` is listed only where there
-//! are at most [`LISTED_TASKS_MAX`] tasks, so that a sample stays cheap on a crowded machine.
+//! Invariants: it reads files of the agent's own process and of process 1 only; it lists the directory `/proc` only if
+//! there are at most [`LISTED_TASKS_MAX`] tasks, so that a sample stays cheap on a busy machine.
 //!
 //! Units: seconds; the start of a process is in ticks of 10 ms since boot (USER_HZ, which is 100 on every architecture
 //! we build for).
@@ -26,40 +25,40 @@ use super::cgroup::{Lineage, Lineages, Version};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::{Count, Instance};
 
-/// Listing this many costs about 0.3 ms.
+/// The most tasks with which `/proc` is listed. Listing this many costs about 0.3 ms.
 pub(crate) const LISTED_TASKS_MAX: u64 = 1000;
 
-/// Room for some hundred names at a time.
+/// The buffer of a directory listing: room for some hundred names.
 const LISTING_BYTES: usize = 8 << 10;
 
 const TICKS_PER_SECOND: u64 = 100;
 
-/// Above this a limit is no limit: the kernel's default is the largest signed number.
+/// A larger limit counts as none: the kernel's default is the largest signed number.
 const LIMIT_MAX: u64 = 1 << 53;
 
-/// No process has more descriptors: the kernel's own bound (fs.nr_open) is 2³⁰.
+/// No process has more descriptors: that is the kernel's own bound (fs.nr_open).
 const PLAUSIBLE_MAX: u64 = 1 << 30;
 
-/// The reader.
+/// Reads the figures, and keeps those that never change.
 #[derive(Debug)]
 pub(crate) struct InstanceReader {
     proc: PathBuf,
     uptime: Kept,
     init: Kept,
-    /// When process 1 started; it never changes and is read once.
+    /// The start time of process 1; it never changes and is read once.
     start_ticks: Option<u64>,
     /// A container's number of tasks and its limit.
     tasks: Option<[Kept; 2]>,
     oom: Kept,
     limits: Kept,
-    /// The agent's own limit of descriptors; only a debugger changes it while we run, so it is read once.
+    /// The agent's own limit of descriptors. It is read once, because only a debugger changes it at run time.
     descriptor_limit: Option<Option<u64>>,
     /// The machine's descriptors, outside of containers.
     descriptors: Option<Kept>,
 }
 
 impl InstanceReader {
-    /// Reads below these roots, and in these groups.
+    /// A reader of the files below these roots and in these groups.
     pub(crate) fn new(roots: &Roots, lineages: &Lineages) -> Self {
         let proc = roots.proc.clone();
         let container = |lineage: &'_ Option<Lineage>| lineage.clone().filter(|lineage| lineage.contained);
@@ -87,7 +86,7 @@ impl InstanceReader {
         }
     }
 
-    /// The figures now; `machine_tasks` is what the machine says of itself.
+    /// The figures now; `machine_tasks` is the number of tasks in `/proc/loadavg`.
     pub(crate) fn read(&mut self, machine_tasks: Option<u64>, scratch: &mut Scratch) -> Instance {
         let group = self.tasks.as_mut().and_then(|[current, limit]| {
             let tasks = current.read(scratch).and_then(first_number)?;
@@ -96,7 +95,7 @@ impl InstanceReader {
         let tasks = group.map(|(tasks, _)| tasks).or(machine_tasks);
         let is_listed = tasks.is_some_and(|tasks| tasks <= LISTED_TASKS_MAX);
         let processes = is_listed.then(|| numbers_in(&self.proc)).flatten();
-        // The file's second number has been 0 for twenty years.
+        // The second number of the file is always 0 since Linux 2.6.
         let machine = self.descriptors.as_mut().and_then(|file| {
             let mut numbers = words(file.read(scratch)?).map(number);
             Some((numbers.next()?, numbers.nth(1).flatten()))
@@ -117,10 +116,10 @@ impl InstanceReader {
         }
     }
 
-    /// Whole seconds.
+    /// The uptime in whole seconds.
     fn uptime(&mut self, scratch: &mut Scratch) -> Option<u64> {
         let init = &mut self.init;
-        // Where process 1 is hidden from us, the machine's uptime is the best that is known.
+        // If process 1 is hidden from the agent, the machine's uptime is the best figure there is.
         let start = *self.start_ticks.get_or_insert_with(|| init.read(scratch).and_then(start_ticks).unwrap_or(0));
         let machine = self.uptime.read(scratch).and_then(|text| fraction(words(text).next()?))?;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -130,7 +129,7 @@ impl InstanceReader {
         Some(machine.checked_sub(start / TICKS_PER_SECOND).unwrap_or(machine))
     }
 
-    /// The agent's own.
+    /// The number of the agent's own descriptors.
     fn open_descriptors(&self) -> Option<u64> {
         let own = self.proc.join("self/fd");
         // A real file system gives its directories a size in blocks, and procfs before 6.2 gives none.
@@ -140,7 +139,7 @@ impl InstanceReader {
     }
 }
 
-/// How many names in a directory are numbers.
+/// Counts the names in a directory that are numbers.
 fn numbers_in(directory: &Path) -> Option<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = retry_on_intr(|| open(directory, flags, Mode::empty())).ok()?;

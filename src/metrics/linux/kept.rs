@@ -1,19 +1,19 @@
-//! A kernel file that is opened once and read again and again.
+//! Keeps a kernel file open and reads it at each sample.
 //!
-//! Parses nothing. A file that cannot be read is simply not there this time: the next reading tries again, so that a
-//! control group that was removed, or a file system that is mounted later, costs nothing but that one figure.
+//! A file that cannot be read has no content this time, and the next reading tries again. So a control group that was
+//! removed, or a file system that is mounted later, costs only its own figures.
 //!
-//! Invariants: at most [`FILE_BYTES_MAX`] are read; no allocation once the scratch buffer has grown to the largest
-//! file.
+//! Invariants: it reads at most [`FILE_BYTES_MAX`] of a file; it allocates nothing once the scratch buffer is as large
+//! as the largest file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// The most that is read of one file: the mount table of a crowded container host has some 500 KiB.
+/// The most that is read of one file: the mount table of a busy container host has about 500 KiB.
 pub(crate) const FILE_BYTES_MAX: usize = 2 << 20;
 
-/// What the buffer grows by: most files fit at once.
+/// The buffer grows by this much. Most files fit into one step.
 const STEP_BYTES: usize = 4 << 10;
 
 /// The buffer that all readers share, one after the other.
@@ -30,25 +30,25 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// The file at `path`, which need not exist and is opened at its first reading.
+    /// The file at `path`. It may be missing; the first reading opens it.
     pub(crate) fn new(path: PathBuf) -> Self {
         Self { path, file: None }
     }
 
-    /// The open file, if it could be opened: to be polled.
+    /// The open file, for polling; `None` if it could not be opened.
     pub(crate) fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
-    /// What the file says now; `None` when it cannot be read.
+    /// The content of the file now; `None` if it cannot be read.
     pub(crate) fn read<'a>(&mut self, scratch: &'a mut Scratch) -> Option<&'a [u8]> {
         if let Some(file) = &self.file
             && let Some(length) = fill(file, scratch)
         {
             return scratch.bytes.get(..length);
         }
-        // It was never open, or what it stood for is gone: a control group that was removed answers ENODEV for ever,
-        // while one of the same name may exist again.
+        // It was not open yet, or its control group was removed. The old descriptor then gives ENODEV for ever, while a
+        // new group of the same name may exist.
         self.file = File::open(&self.path).ok();
         let length = fill(self.file.as_ref()?, scratch);
         if length.is_none() {
@@ -58,8 +58,8 @@ impl Kept {
     }
 }
 
-/// Reads a file from its beginning; the length, or `None` for an error. Of a file that is too long, whole lines are
-/// kept.
+/// Reads a file from its beginning and returns the length, or `None` after an error. Of a file that is too long it
+/// keeps whole lines.
 fn fill(file: &File, scratch: &mut Scratch) -> Option<usize> {
     let bytes = &mut scratch.bytes;
     let mut length = 0;

@@ -1,9 +1,8 @@
-//! How much work there is, and how long it has to wait.
+//! Reads the load averages and the pressure stall information.
 //!
-//! Sources: `/proc/loadavg`, proc_loadavg(5), which is the machine's unless something like lxcfs puts the container's
-//! there; pressure stall information (the kernel's PSI guide) in `cpu.pressure`, `memory.pressure`, `io.pressure` of a
-//! container's topmost visible group in the unified hierarchy, else in `/proc/pressure/`. Kernels without it answer
-//! nothing.
+//! Sources: `/proc/loadavg`, proc_loadavg(5), which is the machine's, or the container's if lxcfs serves it; pressure
+//! stall information (the kernel's PSI guide) in `cpu.pressure`, `memory.pressure`, `io.pressure` of a container's
+//! topmost visible group in the unified hierarchy, else in `/proc/pressure/`. Some kernels have no such files.
 
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use super::super::scan::{fraction, lines, number, words};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::{Percent, Pressure, Ratio, Source, Stall};
 
-/// What the file says.
+/// The content of `/proc/loadavg`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
     /// Over one, five and fifteen minutes.
@@ -30,7 +29,7 @@ pub(crate) fn loadavg(text: &[u8]) -> Option<Load> {
     Some(Load { averages, tasks })
 }
 
-/// The reader of the three.
+/// Reads the pressure of processors, memory and I/O.
 #[derive(Debug)]
 pub(crate) struct PressureReader {
     cpu: Kept,
@@ -40,7 +39,7 @@ pub(crate) struct PressureReader {
 }
 
 impl PressureReader {
-    /// Reads the group's files, or the machine's for `None`.
+    /// A reader of the group's files, or of the machine's for `None`.
     pub(crate) fn new(roots: &Roots, group: Option<&Path>) -> Self {
         let file = |name: &str| match group {
             Some(group) => Kept::new(group.join(format!("{name}.pressure"))),
@@ -50,7 +49,7 @@ impl PressureReader {
         Self { cpu: file("cpu"), memory: file("memory"), io: file("io"), source }
     }
 
-    /// The figures now; `None` when there are none at all.
+    /// The figures now; `None` if no file can be read.
     pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Pressure> {
         let mut of = |file: &mut Kept| file.read(scratch).and_then(stall);
         let (cpu, memory, io) = (of(&mut self.cpu), of(&mut self.memory), of(&mut self.io));

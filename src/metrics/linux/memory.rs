@@ -1,14 +1,14 @@
-//! Memory against the limit that binds.
+//! Reads the use of memory and the limit that applies to it.
 //!
 //! Sources: `/proc/meminfo`, proc_meminfo(5), whose values are in KiB whatever the unit says;
 //! `/proc/spl/kstat/zfs/arcstats`; and, for each visible group from our own up, `memory.max`, `memory.current`,
 //! `memory.stat`, `memory.swap.max`, `memory.swap.current` (unified, cgroup-v2 admin guide) or `memory.limit_in_bytes`,
 //! `memory.usage_in_bytes`, `memory.stat`, `memory.memsw.limit_in_bytes` (legacy, cgroup-v1 memory guide).
 //!
-//! The group with the smallest limit below the machine's memory binds, and the figures are its own: what its limit
-//! counts is what its kernel kills for. Without such a limit a container's own topmost group is reported against the
-//! machine's memory, and outside of containers the machine is. Used is usage without inactive file pages, as `kubectl
-//! top` counts; on a machine, without what ZFS caches and gives back when it is needed.
+//! The group with the smallest limit below the machine's memory binds: the OOM killer acts when that group exceeds its
+//! limit. All figures are those of this group. If no limit binds, a container reports the use of its topmost group and
+//! the memory of the machine, and a machine reports its own figures. "Used" is usage without inactive file pages, as
+//! `kubectl top` counts. On a machine it is also without the part of the ZFS cache that ZFS gives back.
 //!
 //! Invariants: used and free are each at most total. Units: bytes.
 
@@ -30,7 +30,7 @@ struct Group {
     swap_usage: Option<Kept>,
 }
 
-/// What a group's files say.
+/// The figures in a group's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct GroupFigures {
     usage: u64,
@@ -39,11 +39,11 @@ struct GroupFigures {
     swap_used: Option<u64>,
 }
 
-/// The reader of all of them.
+/// Reads the memory of the machine and of all groups.
 #[derive(Debug)]
 pub(crate) struct MemoryReader {
     machine: Kept,
-    /// ZFS's cache; not for containers, where `/proc/spl` shows the host's.
+    /// ZFS's cache; `None` in containers, where `/proc/spl` shows the host's.
     arc: Option<Kept>,
     lineage: Option<(Version, bool)>,
     groups: Vec<Group>,
@@ -52,7 +52,7 @@ pub(crate) struct MemoryReader {
 }
 
 impl MemoryReader {
-    /// Reads below these roots, and in these groups.
+    /// A reader of the files below these roots and in these groups.
     pub(crate) fn new(roots: &Roots, lineage: Option<&Lineage>) -> Self {
         let groups = lineage.map_or_else(Vec::new, |lineage| {
             lineage.groups.iter().map(|place| Group::new(place, lineage.version)).collect()
@@ -63,7 +63,7 @@ impl MemoryReader {
         Self { machine: Kept::new(roots.proc.join("meminfo")), arc, lineage, groups, knows: false }
     }
 
-    /// The figures now; `None` when neither the machine nor a group can be read.
+    /// The figures now; `None` if neither the machine nor a group can be read.
     pub(crate) fn read(&mut self, scratch: &mut Scratch) -> Option<Memory> {
         let mut machine = self.machine.read(scratch).and_then(meminfo);
         if let (Some(machine), Some(arc)) = (&mut machine, &mut self.arc) {
@@ -79,18 +79,18 @@ impl MemoryReader {
         self.knows
     }
 
-    /// Which group's memory is the instance's at present: the one whose limit binds, as an index from our own up.
+    /// The group whose limit binds, as an index from the agent's own group up, with that limit.
     fn binding(&mut self, machine_total: Option<u64>, scratch: &mut Scratch) -> Option<(usize, u64)> {
         let (version, _) = self.lineage?;
         let mut smallest: Option<(usize, u64)> = None;
         for (index, group) in self.groups.iter_mut().enumerate() {
             let own = group.limit(version, scratch);
-            // A legacy group also says what its invisible ancestors allow.
+            // A legacy group also reports the limit of its invisible ancestors.
             let inherited =
                 (version == Version::Legacy && index == 0).then(|| group.hierarchical_limit(scratch)).flatten();
             if let Some(limit) = own.into_iter().chain(inherited).min()
                 && machine_total.is_none_or(|total| limit < total)
-                // At the same limit the outer group binds: it holds more.
+                // Of two groups with the same limit the outer one binds, because it contains more processes.
                 && smallest.is_none_or(|(_, least)| limit <= least)
             {
                 smallest = Some((index, limit));
@@ -104,7 +104,7 @@ impl MemoryReader {
         let total = machine.map(|machine| machine.total);
         let (index, limit) = match self.binding(total, scratch) {
             Some(binding) => binding,
-            // A container without a limit: its own use, against the machine.
+            // A container without a limit: its own use, and the memory of the machine.
             None if contained => (self.groups.len().checked_sub(1)?, total?),
             None => return None,
         };
@@ -113,14 +113,14 @@ impl MemoryReader {
         Some(of_group(figures, limit, swap_limit, machine, version.source()))
     }
 
-    /// How much swap the groups allow together; `None` for no limit.
+    /// The smallest swap limit of the groups; `None` without a limit.
     fn swap_limit(&mut self, version: Version, memory_limit: u64, scratch: &mut Scratch) -> Option<u64> {
         self.groups
             .iter_mut()
             .filter_map(|group| group.swap_limit.read(scratch).and_then(first_number))
             .map(|limit| match version {
                 Version::Unified => limit,
-                // The legacy limit is for memory and swap together.
+                // The legacy limit is for the sum of memory and swap.
                 Version::Legacy => limit.saturating_sub(memory_limit),
             })
             .min()
@@ -148,7 +148,8 @@ impl Group {
         }
     }
 
-    /// The group's own limit. `max`, and the legacy "no limit" (the largest page-aligned number), are none.
+    /// The group's own limit. `max`, and the legacy value for "no limit" (the largest page-aligned number), give
+    /// `None`.
     fn limit(&mut self, version: Version, scratch: &mut Scratch) -> Option<u64> {
         let limit = self.limit.read(scratch).and_then(first_number)?;
         (version == Version::Unified || limit < LEGACY_UNLIMITED).then_some(limit)
@@ -171,11 +172,11 @@ impl Group {
     }
 }
 
-/// Above this a legacy limit says "none": the kernel writes the largest signed number, rounded down to a page.
+/// A larger legacy limit means "no limit": the kernel writes the largest signed number, rounded down to a page.
 const LEGACY_UNLIMITED: u64 = 1 << 62;
 
-/// Reads `memory.stat`. The legacy file has each figure twice: for the group alone, and (`total_`) with its
-/// descendants.
+/// Reads `memory.stat`. The legacy file has each figure twice: for the group alone, and with its descendants
+/// (`total_…`).
 fn stat(text: &[u8], version: Version) -> GroupFigures {
     let mut own = GroupFigures::default();
     let mut whole = None::<GroupFigures>;
@@ -203,10 +204,10 @@ fn of_group(
     let total = machine.map_or(limit, |machine| limit.min(machine.total));
     let used = group.usage.saturating_sub(group.inactive_file).min(total);
     let unused = total.saturating_sub(group.usage);
-    // What the limit leaves is of no use where the machine itself has less.
+    // A group cannot use more than the machine has free.
     let free = machine.map_or(unused, |machine| unused.min(machine.available));
     let swap_machine = machine.map_or(0, |machine| machine.swap_total);
-    // Without swap accounting nothing is known of the group's swap, and nothing is claimed.
+    // Without swap accounting the group's swap is unknown, and the figure is 0.
     let swap_total = group.swap_used.map_or(0, |_| swap_limit.map_or(swap_machine, |limit| limit.min(swap_machine)));
     Memory {
         total_bytes: Count::new(total),
@@ -237,11 +238,11 @@ fn of_machine(machine: Meminfo) -> Memory {
 /// The machine's memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Meminfo {
-    /// What the kernel manages.
+    /// All memory that the kernel manages.
     total: u64,
-    /// What holds nothing.
+    /// Memory that holds nothing.
     free: u64,
-    /// What could be had without swapping, by the kernel's own estimate.
+    /// Memory that is available without swapping, by the kernel's own estimate.
     available: u64,
     /// Buffers, page cache and reclaimable kernel objects: what free(1) calls buff/cache.
     cached: u64,
@@ -252,7 +253,7 @@ struct Meminfo {
 }
 
 impl Meminfo {
-    /// Something that the kernel counts as used can be given back.
+    /// Counts memory as available that the kernel counts as used.
     fn can_drop(&mut self, bytes: u64) {
         let bytes = bytes.min(self.total.saturating_sub(self.available));
         self.available = self.available.saturating_add(bytes);
@@ -260,8 +261,8 @@ impl Meminfo {
     }
 }
 
-/// What ZFS's cache (ARC) gives back when memory is short: all but its least size. Each line of `arcstats` is a name, a
-/// type and a value, in bytes.
+/// How much ZFS's cache (ARC) gives back when memory is short: all but its minimum size. Each line of `arcstats` is a
+/// name, a type and a value, in bytes.
 fn reclaimable(arcstats: &[u8]) -> u64 {
     let value = |name: &[u8]| {
         lines(arcstats).find_map(|line| {
@@ -272,7 +273,7 @@ fn reclaimable(arcstats: &[u8]) -> u64 {
     value(b"size").zip(value(b"c_min")).map_or(0, |(size, least)| size.saturating_sub(least))
 }
 
-/// Reads the file's text; `None` when it does not even say how much there is.
+/// Reads the text of `/proc/meminfo`; `None` if it has no total.
 fn meminfo(text: &[u8]) -> Option<Meminfo> {
     let mut memory = Meminfo::default();
     let (mut available, mut shared) = (None, 0);
@@ -289,8 +290,8 @@ fn meminfo(text: &[u8]) -> Option<Meminfo> {
             _ => {}
         }
     }
-    // Kernels before 3.14, and some sandboxes, give no estimate: what is free or cached, but for shared memory, which
-    // is counted as cache and cannot be dropped.
+    // Kernels before 3.14, and some sandboxes, give no estimate. Then it is free and cached memory without shared
+    // memory, which counts as cache but cannot be dropped.
     let estimate = memory.free.saturating_add(memory.cached.saturating_sub(shared));
     memory.available = available.unwrap_or(estimate).min(memory.total);
     (memory.total > 0).then_some(memory)

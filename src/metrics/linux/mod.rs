@@ -1,9 +1,10 @@
 //! The readers of the Linux kernel's files, and how their figures make one sample.
 //!
-//! Decides nothing about when to measure. Each reader has its own file and names its sources there; what one of them
-//! cannot read is left out or 0, and none of them stops the others.
+//! Each reader has its own file and names its sources there. A figure that a reader cannot read is left out or 0, and
+//! stops no other reader. The agent's loop decides when to measure.
 //!
-//! Invariants: nothing waits; no file of any single process but our own and process 1 is read; every list is bounded.
+//! Invariants: nothing waits; of single processes, only files of the agent's own and of process 1 are read; every list
+//! is bounded.
 
 mod cgroup;
 mod cpu;
@@ -33,12 +34,12 @@ use super::facts::core_count;
 use super::roots::Roots;
 use crate::protocol::metrics::{Count, Cpu, DiskIo, Live, Metrics, Source};
 
-/// All readers, and where in the control groups they read.
+/// All readers, and the agent's control groups.
 pub(crate) struct Machine {
     roots: Roots,
     scratch: Scratch,
     membership: Kept,
-    /// What `/proc/self/cgroup` said last.
+    /// The last text of `/proc/self/cgroup`.
     member_text: Vec<u8>,
     lineages: Lineages,
     cpu: CpuReader,
@@ -72,12 +73,12 @@ impl Machine {
         }
     }
 
-    /// Whether a sample at present would have a figure for the processors.
+    /// Whether a sample now would have a figure for the processors.
     pub(crate) fn has_cpu_sample(&self) -> bool {
         self.cpu.is_due((self.roots.clock)())
     }
 
-    /// Takes the first of the two readings that a figure for the processors needs.
+    /// Takes the first of the two readings that usage of the processors needs.
     pub(crate) fn prime(&mut self) {
         let at = self.locate();
         self.cpu.read(at, Purpose::Live, &mut self.scratch);
@@ -99,7 +100,7 @@ impl Machine {
         Metrics { cpu, memory, disk: self.disks.figures(), network, disk_io, pressure, instance }
     }
 
-    /// The few figures of a heartbeat.
+    /// The figures of a heartbeat.
     pub(crate) fn live(&mut self) -> Live {
         let at = self.locate();
         self.cpu.read(at, Purpose::Live, &mut self.scratch);
@@ -124,13 +125,13 @@ impl Machine {
         }
     }
 
-    /// Where the file systems are mounted that are not measured.
+    /// The mount points of the file systems that are not measured.
     pub(crate) fn left_out(&self) -> &[String] {
         self.disks.left_out()
     }
 
-    /// Sees to it that the readers read where we are: we may have been moved to another group, and groups may have been
-    /// mounted. Gives the time of the reading.
+    /// Finds the agent's control groups again if the agent was moved or control groups were mounted, and returns the
+    /// time of the reading.
     fn locate(&mut self) -> Duration {
         let text = self.membership.read(&mut self.scratch).unwrap_or_default();
         if text != self.member_text {
@@ -157,7 +158,7 @@ impl Machine {
         self.instance = InstanceReader::new(roots, lineages);
     }
 
-    /// In a container what its group says; on a machine the devices of its file systems.
+    /// The traffic of the container's group, or on a machine that of the devices of its file systems.
     fn disk_io(&mut self, at: Duration) -> Option<DiskIo> {
         if let Some(io) = &mut self.io {
             return io.read(at, &mut self.scratch);
@@ -175,12 +176,12 @@ impl Machine {
     }
 }
 
-/// A machine without any file that lists its processors still has some.
+/// Fills in the number of processors if no file of the kernel gives it.
 fn known_cores(cpu: Cpu) -> Cpu {
     Cpu { core_count: if cpu.core_count == 0 { core_count() } else { cpu.core_count }, ..cpu }
 }
 
-/// Whether another machine or a program serves the file system at this path, as the mount table says.
+/// Whether another machine or a program serves the file system at this path, by the mount table.
 pub(crate) fn is_path_served(path: &std::path::Path) -> bool {
     std::fs::read("/proc/self/mountinfo").is_ok_and(|table| mounts::is_path_served(&table, path))
 }

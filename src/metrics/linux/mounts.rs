@@ -1,16 +1,15 @@
-//! Which mounts are file systems of their own.
+//! Finds the mounts that are separate file systems.
 //!
-//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). Measures nothing; a mount table goes in, a list of candidates
-//! comes out. What remains to be seen when they are measured: whether the place is a directory, and whether two of them
-//! are the same storage after all. Invariant: any bytes are accepted; a line that is not of the documented form is left
-//! out.
+//! Source: `/proc/self/mountinfo`, proc_pid_mountinfo(5). A mount table goes in, a list of candidates comes out. Only a
+//! measurement shows whether the place is a directory, and whether two of them are one storage. Invariant: any bytes
+//! are accepted; a line that has not the documented form is left out.
 //!
 //! - The root is always a candidate, whatever its type, unless it is a read-only image.
 //! - A block device (and a ZFS dataset) counts once, by its number, where most of it is mounted.
-//! - What the kernel keeps in memory, makes up, or reads from an image does not count.
-//! - An overlay counts as the root only; elsewhere it is a view of storage that counts already.
-//! - What another machine or a program serves is left out, and named: when the server is dead, the kernel does not
-//!   return from a question about it, and the process cannot end, not even by SIGKILL.
+//! - File systems in memory, pseudo file systems and read-only images do not count.
+//! - An overlay counts only as the root; elsewhere it shows storage that counts already.
+//! - A file system that another machine or a program serves is left out, and its mount point is reported. If its server
+//!   is dead, statfs(2) does not return, and not even SIGKILL ends the process.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,24 +20,24 @@ use std::sync::Arc;
 
 use super::super::scan::{lines, number, words};
 
-/// How many candidates are kept: real instances have a handful, and each one costs two system calls a sample.
+/// The most candidates: real instances have about five, and each costs two system calls a sample.
 pub(crate) const CANDIDATES_MAX: usize = 64;
 
-/// How many places are named that are left out: as many as a log line should hold.
+/// The most mount points that are reported as left out: as many as a log line should hold.
 const LEFT_OUT_MAX: usize = 16;
 
-/// How many places of one file system are tried: all but the first few are files and sub-directories of a volume.
+/// The most places of one file system that are tried: all but the first few are files and sub-directories of a volume.
 const PLACES_MAX: usize = 8;
 
-/// How a file system must be treated.
+/// The kind of a file system, which decides how it is measured and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// On a block device of this machine: never two of the same number.
+    /// On a block device of this machine: one candidate a device number.
     Local,
     /// A dataset of a pool: it shares its free space with the pool's others.
     Pooled,
-    /// The root, over storage that may be mounted elsewhere, too. It is measured even when a server keeps it: without
-    /// it nothing runs.
+    /// The root, on storage that may also be mounted elsewhere. It is measured even if a server serves it: if that
+    /// server is dead, the agent cannot run either.
     Layered,
 }
 
@@ -47,18 +46,18 @@ pub(crate) enum Kind {
 pub(crate) struct Candidate {
     pub(crate) kind: Kind,
     pub(crate) number: DeviceNumber,
-    /// Where it is mounted: the best place first.
+    /// Its mount points, the best one first.
     pub(crate) places: Vec<PathBuf>,
     pub(crate) device: Arc<str>,
     pub(crate) fs_type: Arc<str>,
 }
 
-/// What a mount table holds.
+/// The result of reading a mount table.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// The root first, then by place.
+    /// The root first, then by mount point.
     pub(crate) candidates: Vec<Candidate>,
-    /// Where those are mounted that a server keeps.
+    /// The mount points of file systems that are served.
     pub(crate) left_out: Vec<String>,
 }
 
@@ -73,8 +72,8 @@ pub(crate) fn file_systems(mount_table: &[u8]) -> Found {
     let left_out = served.map(|mount| String::from_utf8_lossy(&mount.mount_point).into_owned()).collect();
     let mut ordered: Vec<(Kind, Mount<'_>)> =
         visible.into_values().filter_map(|mount| Some((kind(&mount)?, mount))).collect();
-    // The whole of a file system rather than a part, and near the root rather than deep, is where its user looks for
-    // it.
+    // A mount of the whole file system comes before one of a part, and a short path before a long one: users look
+    // there.
     ordered.sort_by_key(|(_, mount)| (!is_root(mount), *mount.root != *b"/", mount.mount_point.len()));
     let mut found: Vec<Candidate> = Vec::new();
     for (kind, mount) in ordered {
@@ -135,15 +134,15 @@ fn stored(mount: &Mount<'_>) -> Option<Kind> {
     if is_served(mount) {
         return None;
     }
-    // An anonymous number means that there is no block device, unless the file system spans several (btrfs, bcachefs),
-    // which then names one as its source.
+    // An anonymous device number means that there is no block device. But a file system over several devices (btrfs,
+    // bcachefs) has one, too, and names a device as its source.
     (mount.number.0 != 0 || mount.source.starts_with(b"/dev/")).then_some(Kind::Local)
 }
 
-/// Whether the file system at this path is served. A process with a thread that waits for such a file system may not
-/// even be killed, so this asks the mount table and not the file system.
+/// Whether the file system at this path is served. It reads the mount table only: a thread that waits for the file
+/// system itself may make the process unkillable.
 pub(crate) fn is_path_served(mount_table: &[u8], path: &Path) -> bool {
-    // Of the mounts at one place the last is the visible one.
+    // Of several mounts at one place the last is the visible one.
     let holds = mounts(mount_table).filter(|mount| path.starts_with(mount.path()));
     holds.max_by_key(|mount| mount.mount_point.len()).is_some_and(|mount| is_served(&mount))
 }
@@ -159,7 +158,7 @@ fn is_single_file(mount: &Mount<'_>) -> bool {
     SINGLE_FILES.contains(&&*mount.mount_point)
 }
 
-/// Kept in memory, made up by the kernel or by a desktop, or a view of what counts elsewhere.
+/// Whether it is in memory, a pseudo file system of the kernel or a desktop, or shows storage that counts elsewhere.
 fn is_made_up(fs_type: &[u8]) -> bool {
     const MADE_UP: &[&[u8]] = &[
         b"autofs",
@@ -196,11 +195,11 @@ fn is_made_up(fs_type: &[u8]) -> bool {
     MADE_UP.contains(&fs_type)
 }
 
-/// Read-only by nature: as full as they were made.
+/// Types of read-only images, which are always full.
 const IMAGES: &[&[u8]] =
     &[b"squashfs", b"erofs", b"iso9660", b"cramfs", b"romfs", b"udf", b"fuse.snapfuse", b"fuse.squashfuse"];
 
-/// Served by another machine, by the host of a virtual machine, or by a program.
+/// Types that another machine, the host of a virtual machine, or a program serves.
 const REMOTE: &[&[u8]] = &[
     b"9p",
     b"afs",
@@ -227,32 +226,32 @@ const REMOTE: &[&[u8]] = &[
     b"vmhgfs",
 ];
 
-/// Files that container engines mount one by one; their names are enough to leave them out.
+/// Files that container engines mount one by one. They are left out by their names.
 const SINGLE_FILES: &[&[u8]] =
     &[b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf", b"/dev/termination-log", b"/.dockerenv", b"/init"];
 
-/// The number of the device behind a file system; anonymous ones have a major number of 0.
+/// The device number of a file system; an anonymous one has the major number 0.
 pub(crate) type DeviceNumber = (u32, u32);
 
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount<'a> {
-    /// What `stat` says of files on it.
+    /// `st_dev` of the files on it.
     pub(crate) number: DeviceNumber,
-    /// Which directory of the file system is mounted here; `/` is the whole of it.
+    /// The directory of the file system that is mounted here; `/` is the whole file system.
     pub(crate) root: Cow<'a, [u8]>,
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) mount_point: Cow<'a, [u8]>,
     /// The type of the file system, with its subtype if it has one.
     pub(crate) fs_type: &'a [u8],
-    /// What is mounted, by name.
+    /// The name of the device, server or image.
     pub(crate) source: Cow<'a, [u8]>,
     /// Options of the file system itself; legacy control groups name their controllers here.
     pub(crate) options: &'a [u8],
 }
 
 impl Mount<'_> {
-    /// Where it is mounted, as a path.
+    /// The mount point as a path.
     pub(crate) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.mount_point))
     }
@@ -270,14 +269,14 @@ fn mount(line: &[u8]) -> Option<Mount<'_>> {
     let mut half = || numbers.next().and_then(number).and_then(|half| u32::try_from(half).ok());
     let number = (half()?, half()?);
     let (root, mount_point) = (unescaped(fields.next()?), unescaped(fields.next()?));
-    // The mount options, then any number of optional fields up to a lone dash.
+    // Skip the mount options and the optional fields, which end at a dash.
     fields.by_ref().skip(1).find(|word| *word == b"-")?;
     let fs_type = fields.next()?;
     let source = fields.next().map_or(Cow::Borrowed(&b""[..]), unescaped);
     Some(Mount { number, root, mount_point, fs_type, source, options: fields.next().unwrap_or_default() })
 }
 
-/// Space, tab, newline, backslash and `#` stand as a backslash and three octal digits.
+/// Decodes the kernel's escapes: space, tab, newline, backslash and `#` are a backslash and three octal digits.
 fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'\\') {
         return Cow::Borrowed(text);

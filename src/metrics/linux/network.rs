@@ -1,19 +1,18 @@
-//! The traffic of the instance's own interfaces, and its TCP connections.
+//! Reads the traffic of the instance's own interfaces, and the number of its TCP connections.
 //!
-//! Sources: `/proc/net/dev`, proc_pid_net(5), and `tcpCurrEstab` (RFC 1213) of `/proc/net/snmp`, for the network
-//! namespace that we are in; `/sys/class/net/<name>/`, the kernel's ABI documents sysfs-class-net*, for the interfaces
-//! that count.
+//! Sources: `/proc/net/dev`, proc_pid_net(5), and `tcpCurrEstab` (RFC 1213) of `/proc/net/snmp`, for the agent's
+//! network namespace; `/sys/class/net/<name>/`, described in the kernel's ABI documents sysfs-class-net*, decides which
+//! interfaces count.
 //!
-//! A packet that leaves through a container's veth, the bridge behind it and the machine's card is one packet. So:
-//! where there is hardware, the hardware counts, and a function of it that is enslaved to another one (accelerated
-//! networking) does not; where there is none, as in a container, what is neither a bridge nor a tunnel, neither on top
-//! of another interface nor enslaved to one; and where there is only a tunnel (rootless containers), that. Loopback
-//! never.
+//! A packet that leaves through a container's veth, a bridge and the machine's card must count once. So only interfaces
+//! of one role count, the first of these that exists: (1) hardware, but not a function that is enslaved to another
+//! interface (accelerated networking); (2) as in a container, interfaces that are no bridge and no tunnel, not on top
+//! of another interface and not enslaved to one; (3) tunnels, as in rootless containers. Loopback never counts.
 //!
-//! Invariants: the counts begin with what the kernel says at the first reading, and never go back while the agent runs:
-//! not when an interface is replaced, not when a counter wraps or begins again. An interface that appears later counts
-//! from then on; one whose counter began again, too. No connection is listed: with many of them that would cost more
-//! than all else.
+//! Invariants: the counts start with the kernel's counters at the first reading, and never go back while the agent
+//! runs: not when an interface is replaced, and not when a counter wraps or restarts. An interface that appears later,
+//! or whose counter restarts, counts from then on. Connections are not listed: with many of them that would cost more
+//! than all other figures together.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,11 +23,10 @@ use super::super::scan::{line_of, lines, number, words};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::{Count, Network};
 
-/// How many interfaces are looked at: a crowded container host has a few hundred pairs.
+/// The most interfaces that are read: a busy container host has a few hundred pairs.
 const INTERFACES_MAX: usize = 1024;
 
-/// After so many readings all roles are looked up again: an interface can be enslaved to another one without a new
-/// name.
+/// All roles are looked up again after this many readings, because an interface can be enslaved without a new name.
 const ROLE_READINGS: u32 = 64;
 
 /// Bytes, packets, errors and drops of one direction.
@@ -47,7 +45,7 @@ struct Counters {
     sent: Direction,
 }
 
-/// The reader, and what it remembers of its previous readings.
+/// Reads the counters, and keeps the previous readings.
 #[derive(Debug)]
 pub(crate) struct NetworkReader {
     file: Kept,
@@ -66,14 +64,14 @@ struct Interface {
     name: String,
     role: Role,
     counters: Counters,
-    /// By how much they grew since the previous reading.
+    /// The growth since the previous reading.
     grown: Counters,
-    /// Whether the file lists it this time.
+    /// Whether the last reading listed it.
     present: bool,
 }
 
 impl NetworkReader {
-    /// Reads below these roots.
+    /// A reader of the files below these roots.
     pub(crate) fn new(roots: &Roots) -> Self {
         Self {
             file: Kept::new(roots.proc.join("net/dev")),
@@ -88,7 +86,7 @@ impl NetworkReader {
         }
     }
 
-    /// The figures at `at`; as they were when the file cannot be read.
+    /// The figures at `at`; the previous ones if the file cannot be read.
     pub(crate) fn read(&mut self, at: Duration, scratch: &mut Scratch) -> Network {
         if let Some(text) = self.file.read(scratch) {
             update(&mut self.interfaces, &self.class_net, text, self.last.map(|last| at.saturating_sub(last)));
@@ -132,13 +130,13 @@ impl NetworkReader {
     }
 }
 
-/// Takes the file's lines over; `elapsed` since the previous reading, `None` for the first.
+/// Updates the interfaces from the file's lines. `elapsed` is the time since the previous reading, `None` at the first.
 fn update(interfaces: &mut Vec<Interface>, class_net: &Path, text: &[u8], elapsed: Option<Duration>) {
     for interface in interfaces.iter_mut() {
         interface.present = false;
     }
     for (index, (name, now)) in lines(text).filter_map(line).take(INTERFACES_MAX).enumerate() {
-        // The file keeps its order, so that the first guess is nearly always right.
+        // The file keeps its order, so the first guess is nearly always right.
         let is_it = |interface: &Interface| interface.name.as_bytes() == name;
         let guess = interfaces.get(index).is_some_and(is_it).then_some(index);
         let known = guess.or_else(|| interfaces.iter().position(is_it));
@@ -149,7 +147,7 @@ fn update(interfaces: &mut Vec<Interface>, class_net: &Path, text: &[u8], elapse
             interface.present = true;
         } else {
             let name = String::from_utf8_lossy(name).into_owned();
-            // What was there before us is where the counts begin; what appears later counts from now on.
+            // The counters of the first reading count in full; an interface that appears later counts from now on.
             let grown = if elapsed.is_none() { now } else { Counters::default() };
             interfaces.push(Interface { role: role(class_net, &name), name, counters: now, grown, present: true });
         }
@@ -159,7 +157,7 @@ fn update(interfaces: &mut Vec<Interface>, class_net: &Path, text: &[u8], elapse
 
 /// `  eth0: 47987978    3226    0    0 …`: eight columns received, eight sent; of each the first four count.
 fn line(line: &[u8]) -> Option<(&[u8], Counters)> {
-    // A name can hold a colon (an alias), but no space; old kernels leave none after it.
+    // A name can contain a colon (an alias), but no space. Old kernels write no space after the colon at its end.
     let end = line.iter().rposition(|byte| *byte == b':')?;
     let (name, rest) = line.split_at_checked(end)?;
     let mut fields = words(rest.get(1..)?).map(number);
@@ -176,7 +174,7 @@ fn line(line: &[u8]) -> Option<(&[u8], Counters)> {
     Some((name.trim_ascii(), Counters { received: direction()?, sent: direction()? }))
 }
 
-/// The role of the interfaces that count: the best that there is.
+/// The role of the interfaces that count: the first one that any interface has.
 fn counting_role(interfaces: &[Interface]) -> Option<Role> {
     interfaces.iter().map(|interface| interface.role).filter(|role| *role != Role::Duplicate).min()
 }
@@ -191,22 +189,22 @@ fn combined(one: Counters, other: Counters, by: impl Fn(u64, u64) -> u64) -> Cou
     Counters { received: direction(one.received, other.received), sent: direction(one.sent, other.sent) }
 }
 
-/// What an interface is, in the order in which they count.
+/// The roles of interfaces. The first one that exists counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Role {
-    /// It has a device of its own.
+    /// It has its own device.
     Hardware,
-    /// A container's end of a pair, or anything else that nothing else carries.
+    /// A container's end of a veth pair, or another interface whose packets no other interface repeats.
     Own,
-    /// A tunnel; what it carries usually leaves through another interface, too.
+    /// A tunnel: its packets usually leave through another interface, too.
     Tunnel,
-    /// It repeats what others count.
+    /// Its packets count at another interface.
     Duplicate,
 }
 
 /// The role of an interface, by what sysfs says below `class_net`, else by its name.
 fn role(class_net: &Path, name: &str) -> Role {
-    // A name goes into a path: the kernel allows neither of these in one.
+    // The name becomes part of a path. The kernel allows none of these names.
     if name == "lo" || name.is_empty() || name == "." || name == ".." || name.contains('/') {
         return Role::Duplicate;
     }
@@ -225,7 +223,7 @@ fn role(class_net: &Path, name: &str) -> Role {
     if has("tun_flags") || is_tunnel(&place) { Role::Tunnel } else { Role::Own }
 }
 
-/// Whether it is on top of an interface that we see, as a VLAN is: sysfs has a link to each lower one.
+/// Whether it is on top of a visible interface, as a VLAN is: sysfs has a link to each lower interface.
 fn is_on_top(place: &Path) -> bool {
     std::fs::read_dir(place).is_ok_and(|entries| {
         entries.filter_map(Result::ok).any(|entry| entry.file_name().as_encoded_bytes().starts_with(b"lower_"))
@@ -238,12 +236,12 @@ fn is_tunnel(place: &Path) -> bool {
     std::fs::read_to_string(place.join("type")).is_ok_and(|text| text.trim() != "1")
 }
 
-/// Devices that swallow or mirror what others carry, and look like any other in sysfs.
+/// Whether it is an interface that drops or mirrors packets. In sysfs it looks like any other.
 fn is_dummy(name: &str) -> bool {
     starts_with_any(name, &["dummy", "ifb", "nlmon", "vcan"])
 }
 
-/// What the usual names mean, where sysfs does not show our network namespace.
+/// The role by the usual names, if sysfs does not show the agent's network namespace.
 fn by_name(name: &str) -> Role {
     if is_dummy(name)
         || starts_with_any(name, &["docker", "br-", "veth", "virbr", "cni", "lxcbr", "lxdbr", "cali", "bond", "team"])
@@ -260,7 +258,7 @@ fn starts_with_any(name: &str, beginnings: &[&str]) -> bool {
     beginnings.iter().any(|beginning| name.starts_with(beginning))
 }
 
-/// The number of connections; `None` when the file does not say.
+/// The number of connections; `None` if the file does not have it.
 fn established(text: &[u8]) -> Option<u64> {
     // Each protocol has a line of names and a line of values under it. Values can be negative (MaxConn is -1).
     let mut both = lines(text).filter(|line| line.starts_with(b"Tcp:"));

@@ -1,15 +1,15 @@
-//! How much processor time the instance may use, and what has been used.
+//! Reads how much processor time the instance may use and has used.
 //!
-//! Sources: for each visible group from our own up, `cpu.max` and `cpu.stat` (unified, cgroup-v2 admin guide) or
-//! `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or
-//! `cpuset.effective_cpus` of our own group, else `Cpus_allowed_list` of `/proc/self/status`, proc_pid_status(5); the
-//! `cpu` lines of `/proc/stat`, proc_stat(5). Compares no two points in time.
+//! Sources: for each visible group from the agent's own up, `cpu.max` and `cpu.stat` (unified, cgroup-v2 admin guide)
+//! or `cpu.cfs_quota_us`, `cpu.cfs_period_us` and `cpuacct.usage` (legacy); `cpuset.cpus.effective` or
+//! `cpuset.effective_cpus` of the agent's own group, else `Cpus_allowed_list` of `/proc/self/status`,
+//! proc_pid_status(5); the `cpu` lines of `/proc/stat`, proc_stat(5). [`super::cpu`] compares two readings.
 //!
-//! Invariant: what is counted belongs to what is allowed. A quota of no less than all processors that may be used never
-//! binds and is none here, so that its group's time is not divided by processors that the quota is not for; and the
-//! time of a container is that of groups which may use the same processors as we.
+//! Invariant: used time and allowed time belong to the same group. A quota of all usable processors or more never
+//! binds, so it is treated as none. The time of a container is the time of a group that may use the same processors as
+//! the agent.
 //!
-//! Units: cores, nanoseconds; ticks of the kernel, of which only ratios matter.
+//! Units: cores, nanoseconds; ticks of the kernel, which are used in ratios only.
 
 use std::path::Path;
 
@@ -19,30 +19,30 @@ use super::cgroup::{Lineage, Lineages, Version};
 use super::kept::{Kept, Scratch};
 use crate::protocol::metrics::Source;
 
-/// Whose processor time counts as the instance's.
+/// The group whose processor time is the instance's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Account {
-    /// Which group it is, so that two readings of different ones are never compared.
+    /// The group's index, so that readings of different groups are never compared.
     pub(crate) group: usize,
-    /// What it has used since it was made, in nanoseconds.
+    /// The time it has used since its creation, in nanoseconds.
     pub(crate) used_ns: u64,
-    /// Which interface says so.
+    /// The interface that reports it.
     pub(crate) source: Source,
 }
 
-/// The processors that may be used, and the source that counts their use.
+/// The processors that the instance may use, and the account of their use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Allowance {
     /// The smallest quota that binds, in cores; `None` without one.
     pub(crate) quota: Option<f64>,
     /// The processors that may be used; `None` when nothing says so.
     pub(crate) set: Option<CpuSet>,
-    /// The group whose quota binds or, in a container without one, the outermost that has our processors. `None` on a
-    /// plain machine.
+    /// The group whose quota binds. In a container without such a quota, the outermost group with the same processors.
+    /// `None` on a machine.
     pub(crate) account: Option<Account>,
 }
 
-/// The reader of all of them.
+/// Reads quotas, sets of processors and used time.
 #[derive(Debug)]
 pub(crate) struct AllowanceReader {
     quotas: Vec<Quota>,
@@ -54,7 +54,7 @@ pub(crate) struct AllowanceReader {
 }
 
 impl AllowanceReader {
-    /// Reads below these roots, and in these groups.
+    /// A reader of the files below these roots and in these groups.
     pub(crate) fn new(roots: &Roots, lineages: &Lineages) -> Self {
         let quotas = each(lineages.cpu.as_ref(), Quota::new);
         let usages = each(lineages.cpu_account.as_ref(), Usage::new);
@@ -78,8 +78,8 @@ impl AllowanceReader {
         self.status.read(scratch).and_then(|text| CpuSet::parse(line_of(text, b"Cpus_allowed_list")?))
     }
 
-    /// What may be used and what has been, now: of this set, which comes to so many processors; 0 when that is not
-    /// known.
+    /// What the instance may use and has used. `set` are the processors that it may use; `processors` is their number,
+    /// or 0 if it is unknown.
     pub(crate) fn read(&mut self, set: Option<CpuSet>, processors: u32, scratch: &mut Scratch) -> Allowance {
         let mut quota: Option<(usize, f64)> = None;
         for (index, group) in self.quotas.iter_mut().enumerate() {
@@ -105,7 +105,8 @@ impl AllowanceReader {
         Some(Account { group, used_ns: usage.read(scratch)?, source: usage.version.source() })
     }
 
-    /// The outermost group that may use the same processors as we; one that says nothing has those of its parent.
+    /// The outermost group that may use the same processors as the agent. A group without such a file has those of its
+    /// parent.
     fn outermost_with(&mut self, set: Option<CpuSet>, scratch: &mut Scratch) -> usize {
         let wider = self.sets.iter_mut().skip(1).position(|group| {
             let other = group.read(scratch).and_then(CpuSet::parse);
@@ -115,9 +116,9 @@ impl AllowanceReader {
     }
 }
 
-/// Which group of a hierarchy stands for one of another: where quota, processors and accounting are hierarchies of
-/// their own, their groups correspond from the root downwards. `groups` is how many the other has, `top` the root of
-/// this one.
+/// Maps a group of one hierarchy to a group of another. If quota, processors and accounting have separate hierarchies,
+/// their groups correspond from the root down. `groups` is the number of groups of the other hierarchy, `top` the index
+/// of the root of this one.
 fn corresponding(index: usize, groups: usize, top: usize) -> usize {
     top.saturating_sub(groups.saturating_sub(1).saturating_sub(index))
 }
@@ -148,7 +149,7 @@ impl Quota {
         match self {
             Self::Unified { max } => unified_quota(max.read(scratch)?),
             Self::Legacy { quota, period } => {
-                // No quota is -1, which is no number here.
+                // -1 means no quota, and does not parse as a number.
                 let quota_us = quota.read(scratch).and_then(first_number)?;
                 cores(quota_us, period.read(scratch).and_then(first_number)?)
             }
@@ -163,7 +164,7 @@ fn unified_quota(text: &[u8]) -> Option<f64> {
     cores(quota_us, fields.next().map_or(Some(PERIOD_DEFAULT_US), number)?)
 }
 
-/// What the kernel sets by default.
+/// The kernel's default.
 const PERIOD_DEFAULT_US: u64 = 100_000;
 
 #[allow(clippy::cast_precision_loss)] // quotas are millions at most
@@ -171,7 +172,7 @@ fn cores(quota_us: u64, period_us: u64) -> Option<f64> {
     (quota_us > 0 && period_us > 0).then(|| quota_us as f64 / period_us as f64)
 }
 
-/// The time that one group has used.
+/// The file with the time that one group has used.
 #[derive(Debug)]
 struct Usage {
     version: Version,
@@ -196,19 +197,19 @@ impl Usage {
     }
 }
 
-/// The time of one processor, or of all together, since some point in the past.
+/// The time of one processor, or of all together, since a moment in the past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticks {
-    /// All time there was.
+    /// All time that passed.
     pub(crate) total: u64,
-    /// Time in which it worked for us.
+    /// Time in which it ran this machine's work.
     pub(crate) busy: u64,
-    /// Time that the hypervisor gave to others.
+    /// Time that the hypervisor gave to other machines.
     pub(crate) stolen: u64,
 }
 
 impl Ticks {
-    /// What passed since `earlier`. A counter that went back (iowait does) adds nothing.
+    /// The time since `earlier`. A counter that went back, as iowait may, counts as unchanged.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             total: self.total.saturating_sub(earlier.total),
@@ -218,11 +219,12 @@ impl Ticks {
     }
 }
 
-/// Reads the `cpu` lines: all processors together come back, and each one is put into `cores` with its number.
+/// Reads the `cpu` lines: returns the ticks of all processors together, and puts each processor into `cores` with its
+/// number.
 pub(crate) fn processors(text: &[u8], cores: &mut Vec<(usize, Ticks)>) -> Option<Ticks> {
     cores.clear();
     let mut all = None;
-    // They are the first lines; behind them the file can be long (one number for each interrupt).
+    // They come first. The rest of the file can be long (one number for each interrupt).
     for line in lines(text) {
         let Some(rest) = line.strip_prefix(b"cpu") else { break };
         let mut fields = words(rest);
@@ -237,7 +239,7 @@ pub(crate) fn processors(text: &[u8], cores: &mut Vec<(usize, Ticks)>) -> Option
     all
 }
 
-/// user, nice, system, idle, iowait, irq, softirq, steal; what follows (guest) is contained in user and nice already.
+/// user, nice, system, idle, iowait, irq, softirq, steal. The guest times that follow are part of user and nice.
 fn ticks<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Option<Ticks> {
     let mut ticks = Ticks::default();
     let mut read = 0;

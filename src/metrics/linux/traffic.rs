@@ -1,10 +1,10 @@
-//! What block devices, and containers, have read and written.
+//! Reads how many bytes block devices, or a container, have read and written.
 //!
 //! Sources: for the devices `/proc/diskstats`, proc_diskstats(5) and the kernel's iostats guide; for a container
 //! `io.stat` of its topmost visible group (unified, cgroup-v2 admin guide), or
-//! `blkio.throttle.io_service_bytes_recursive` (legacy). Knows nothing of file systems.
+//! `blkio.throttle.io_service_bytes_recursive` (legacy).
 //!
-//! Units: bytes; diskstats counts sectors of 512 bytes whatever the device's own are.
+//! Units: bytes. diskstats counts sectors of 512 bytes, whatever sectors the device has.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(crate) struct Traffic {
     pub(crate) written: u64,
 }
 
-/// The devices of the file, each with its number and its name.
+/// The devices in the file, each with its number and name.
 pub(crate) fn devices(text: &[u8]) -> impl Iterator<Item = (DeviceNumber, &[u8], Traffic)> {
     lines(text).filter_map(|line| {
         let mut fields = words(line);
@@ -40,7 +40,7 @@ pub(crate) fn devices(text: &[u8]) -> impl Iterator<Item = (DeviceNumber, &[u8],
     })
 }
 
-/// The reader, for containers only.
+/// Reads the traffic of a container's group.
 #[derive(Debug)]
 pub(crate) struct IoReader {
     version: Version,
@@ -50,7 +50,7 @@ pub(crate) struct IoReader {
 }
 
 impl IoReader {
-    /// Reads the container's group; `None` outside of containers.
+    /// A reader of the container's group; `None` outside of containers.
     pub(crate) fn new(lineage: Option<&Lineage>) -> Option<Self> {
         let lineage = lineage.filter(|lineage| lineage.contained)?;
         let name = match lineage.version {
@@ -78,7 +78,7 @@ impl IoReader {
     }
 }
 
-/// `8:16 rbytes=1459200 wbytes=314773504 rios=192 …`, a line a device.
+/// `8:16 rbytes=1459200 wbytes=314773504 rios=192 …`, one line a device.
 fn unified(text: &[u8]) -> Traffic {
     let mut traffic = Traffic::default();
     for word in lines(text).flat_map(words) {
@@ -91,7 +91,7 @@ fn unified(text: &[u8]) -> Traffic {
     traffic
 }
 
-/// `8:0 Read 4096`, a line a device and direction; `Total` repeats them.
+/// `8:0 Read 4096`, one line a device and direction; `Total` is their sum.
 fn legacy(text: &[u8]) -> Traffic {
     let mut traffic = Traffic::default();
     for line in lines(text) {
