@@ -1,16 +1,16 @@
-//! The filter that a replay goes through: what a terminal would answer, or act on, is shown only once, when it is live.
+//! Filters replayed output, so that a terminal does not answer or execute an old sequence a second time.
 //!
-//! It is a list of what passes: characters, and the sequences that are known to only draw or set modes. Everything else
-//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, what is not
-//! known. What passes is written in its 7-bit form, so that all terminals read it alike; an invalid byte becomes a
-//! question mark. A string is never longer than [`UNIT_BYTES_MAX`].
+//! The filter has a list of what passes: characters, and known sequences that only draw or set modes. Everything else
+//! is left out: queries, notifications, the clipboard, the bell, the title stack, pictures, printing, unknown
+//! sequences. What passes is written in its 7-bit form, which all terminals read alike. An invalid byte becomes a
+//! question mark. A string is at most [`UNIT_BYTES_MAX`] long.
 //!
-//! A *unit* is a character, a sequence or a string: what passes as a whole or not at all.
+//! A *unit* is a character, a sequence or a string. It passes as a whole or not at all.
 
 use super::modes::{Modes, Scanner};
 use super::parser::{C1_LEAD, Kind, Sequence, State, Token};
 
-/// The longest string that passes, in bytes: a link to twice the longest address that browsers are known to take.
+/// The longest string that passes, in bytes: a link to an address twice as long as browsers accept.
 const UNIT_BYTES_MAX: usize = 4 << 10;
 
 /// Control characters that draw: backspace, tab, line feeds, carriage return, shifts of the character set.
@@ -22,8 +22,8 @@ const ESCAPES: &[u8] = b"6789=>DEHMNOcno|}~";
 /// `ESC`, one of these, and any last byte: sets of characters, and the size of a line.
 const ESCAPE_INTERMEDIATES: &[u8] = b"()*+-./#";
 
-/// `ESC [`: marker, intermediate (0 without), and the last bytes that pass with them. Sequences that are not here ask
-/// (`c n q t x`, `$p`, `*y`), move the window (`t`), print (`i`), test the terminal (`y`), or are not known.
+/// `ESC [`: marker, intermediate (0 without), and the last bytes that pass with them. Sequences that are missing here
+/// are queries (`c n q t x`, `$p`, `*y`), move the window (`t`), print (`i`), test the terminal (`y`), or are unknown.
 const SEQUENCES: [(u8, u8, &[u8]); 12] = [
     (0, 0, b"@ABCDEFGHIJKLMPSTXZ`abdefghlmrsu"), // cursor, erase, insert, delete, scroll, colours, ANSI modes
     (b'?', 0, b"JKhlrs"),                        // selective erase, private modes
@@ -33,53 +33,53 @@ const SEQUENCES: [(u8, u8, &[u8]); 12] = [
     (0, b' ', b"@Aq"),                           // scroll sideways, shape of the cursor
     (0, b'!', b"p"),                             // soft reset
     (0, b'"', b"q"),                             // protection of characters
-    (0, b'#', b"pq{}"),                          // colours put aside and taken back
+    (0, b'#', b"pq{}"),                          // colours saved and restored
     (0, b'$', b"rtvxz{"),                        // rectangles
-    (0, b'*', b"x"),                             // what a rectangle is
+    (0, b'*', b"x"),                             // extent of a rectangle
     (0, b'\'', b"}~"),                           // insert and delete columns
 ];
 
-/// Private modes. Those that a terminal answers at once when they are set (1004 focus, 2048 size), that resize the
-/// window (3, 40), or that are not known, are not here.
+/// The private modes that pass. Modes that a terminal answers when they are set (1004 focus, 2048 size), modes that
+/// resize the window (3, 40), and unknown modes are missing here.
 const PRIVATE_MODES: [u16; 38] = [
     1, 4, 5, 6, 7, 8, 9, 12, 25, 45, 47, 66, 67, 69, 80, 1000, 1001, 1002, 1003, 1005, 1006, 1007, 1010, 1011, 1015,
     1016, 1034, 1035, 1036, 1039, 1045, 1047, 1048, 1049, 1070, 2004, 2026, 2027,
 ];
 
-/// `ESC ]`: numbers of the commands that pass. A title and a link may hold any text; colours pass unless they are asked
-/// for.
+/// `ESC ]`: numbers of the commands that pass. A title and a link may hold any text; commands for colours pass, queries
+/// for them do not.
 const TEXT_COMMANDS: [u16; 4] = [0, 1, 2, 8];
 const COLOUR_COMMANDS: [u16; 23] =
     [4, 5, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 104, 105, 110, 111, 112, 113, 114, 115, 116, 117, 118];
 
-/// Reads output from some place on, and writes what passes.
+/// Reads output byte by byte, and writes what passes.
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
     scanner: Scanner,
-    /// The unit that is being read, without its beginning (`ESC [`).
+    /// The current unit, without its introducer (`ESC [`).
     unit: Vec<u8>,
-    /// The unit cannot pass: it is too long, or its beginning is not known.
+    /// Whether the current unit cannot pass: it is too long, or its beginning is unknown.
     refused: bool,
 }
 
 impl Filter {
-    /// Goes on where the scanner is.
+    /// A filter that continues from the state of the scanner.
     pub(super) fn new(scanner: Scanner) -> Self {
         let refused = !scanner.is_between_sequences();
         Self { scanner, unit: Vec::new(), refused }
     }
 
-    /// The modes behind the last byte, those left out included.
+    /// The modes after the last byte, including modes whose sequences were left out.
     pub(super) fn modes(&self) -> Modes {
         self.scanner.modes()
     }
 
-    /// Is the last byte the end of a unit?
+    /// Whether the last byte ended a unit.
     pub(super) fn is_between_units(&self) -> bool {
         self.scanner.is_between_sequences() && self.unit.is_empty()
     }
 
-    /// Will the unit that is being read pass? `None` while that depends on bytes to come.
+    /// Whether the current unit will pass; `None` while that depends on later bytes.
     pub(super) fn outlook(&self) -> Option<bool> {
         let is_open = match self.scanner.parser().state() {
             State::Ground if self.unit.last() == Some(&C1_LEAD) => true,
@@ -92,8 +92,8 @@ impl Filter {
         (!is_open || self.scanner.parser().sequence().malformed).then_some(false)
     }
 
-    /// Will the unit that is being read pass, with these bytes to come? It reads each of them once, and of a string at
-    /// most [`UNIT_BYTES_MAX`].
+    /// Whether the current unit will pass if these bytes follow. It reads each of them once, and of a string at most
+    /// [`UNIT_BYTES_MAX`].
     pub(super) fn outlook_with(&self, rest: impl Iterator<Item = u8>) -> Option<bool> {
         let state = self.scanner.parser().state();
         let in_string = matches!(state, State::String(_));
@@ -107,14 +107,14 @@ impl Filter {
             ahead.push(byte, &mut shown);
             if ahead.is_between_units() {
                 let ends_string = byte == b'\\' && matches!(state, State::StringEscape(_));
-                // The end of a string by itself does nothing.
+                // A string terminator alone has no effect.
                 return Some(ends_string || if in_string { shown.starts_with(b"\x1b]") } else { !shown.is_empty() });
             }
-            // It is too long, or another sequence breaks it off.
+            // The string is too long, or another sequence interrupts it.
             if in_string && (ahead.refused || ahead.unit.len() < self.unit.len()) {
                 return Some(false);
             }
-            // The text of a command is judged once, at its end.
+            // The text of a command is checked once, at its end.
             let is_text = matches!(ahead.scanner.parser().state(), State::String(Kind::Command));
             if !is_text && let Some(outlook) = ahead.outlook() {
                 return Some(outlook);
@@ -123,7 +123,7 @@ impl Filter {
         ahead.outlook()
     }
 
-    /// Reads a byte, and appends what it completes.
+    /// Reads a byte, and appends the unit that it completes, if that passes.
     pub(super) fn push(&mut self, byte: u8, out: &mut Vec<u8>) {
         let in_text = self.scanner.is_between_sequences();
         let token = self.scanner.step(byte);
@@ -168,7 +168,7 @@ impl Filter {
         }
     }
 
-    /// What brings a terminal to where this unit is, so that the bytes to come complete it.
+    /// The bytes that bring a terminal into the middle of the current unit, so that the next bytes complete it.
     pub(super) fn opening(&self) -> Vec<u8> {
         let sequence = self.scanner.parser().sequence();
         match self.scanner.parser().state() {
@@ -183,18 +183,18 @@ impl Filter {
         }
     }
 
-    /// What brings a terminal to a unit of this kind that means nothing to it, so that the bytes to come are not shown.
+    /// The beginning of a unit of this kind that every terminal ignores, so that it does not show the next bytes.
     pub(super) fn harmless_opening(&self) -> &'static [u8] {
         match self.scanner.parser().state() {
             State::Ground | State::Escape | State::Intermediate | State::StringEscape(_) => b"",
-            // No terminal knows a marker behind a number; they ignore the sequence up to its end.
+            // A marker after a number is invalid: terminals ignore the sequence up to its end.
             State::Sequence => b"\x1b[0?",
             State::String(Kind::Command) => b"\x1b]9999;",
             State::String(Kind::Other) => b"\x1bX",
         }
     }
 
-    /// Is the command that is being read one that passes, as far as it is there?
+    /// Whether the current command may pass, as far as it has been read.
     fn may_pass(&self) -> bool {
         let valid = self.unit.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let rest = self.unit.len() - valid.len();
@@ -211,7 +211,7 @@ impl Filter {
         match std::str::from_utf8(&self.unit) {
             Ok(_) => out.append(&mut self.unit),
             Err(error) if error.error_len().is_none() => {}
-            // What is invalid is all but the last byte, or that byte alone; it may begin another character.
+            // Either all bytes but the last are invalid, or the last byte alone. That byte may begin another character.
             Err(_) => {
                 self.unit.pop();
                 self.end_text(out);
@@ -223,7 +223,7 @@ impl Filter {
         }
     }
 
-    /// A character that is not whole will not be.
+    /// Replaces an incomplete character by a question mark.
     fn end_text(&mut self, out: &mut Vec<u8>) {
         if !self.unit.is_empty() {
             self.unit.clear();
@@ -282,7 +282,7 @@ mod tests {
         shown
     }
 
-    /// What a terminal answers, or acts on. A new one is one more line.
+    /// Sequences that a terminal answers or acts on. To refuse another one, add a line.
     const REFUSED: &[(&str, &[u8])] = &[
         ("primary device attributes", b"\x1b[c"),
         ("primary device attributes, with a number", b"\x1b[0c"),
@@ -387,7 +387,7 @@ mod tests {
             (b"\x1b[3\x1b[1mx", b"\x1b[1mx"),
             (b"\x1b]0;a\x1b[1mx", b"\x1b[1mx"),
             (b"a\xffb\xe2\x82c\x9bc\xc2\x1b[m\xed\xa0\x80", b"a?b?c?c?\x1b[m???"),
-            // What is left out joins nothing.
+            // The bytes before and after a unit that is left out do not join.
             (b"\xc2\x1b[c\x9b6n", b"??6n"),
             (b"\xc2\x07\x9b6n\x1b\x07[6n", b"??6n"),
         ] {

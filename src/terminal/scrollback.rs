@@ -1,10 +1,10 @@
-//! The last output of one session, with offsets since its start.
+//! Keeps the last output of one session, addressed by offsets since the session's start.
 //!
-//! It does not read or send. It grows as it fills, from nothing to [`SCROLLBACK_BYTES_MAX`], as far as the budget
-//! grants it; beyond that its oldest bytes make room. It knows the modes of the terminal at both its ends, so that a
-//! replay can begin anywhere in it as if the beginning had been seen.
+//! The buffer grows with the output up to [`SCROLLBACK_BYTES_MAX`], as far as the budget grants it. When it is full, it
+//! drops the oldest bytes. It knows the modes of the terminal at both ends, so that a replay can begin at any offset in
+//! the right modes.
 //!
-//! Invariant: it holds no more than it was granted, or than needs no grant.
+//! Invariant: it holds at most as many bytes as the budget granted, or as need no grant.
 
 use super::modes::{Modes, Scanner};
 use super::replay::Filter;
@@ -15,29 +15,29 @@ use draupnir_fsm::driver::budget::Budget;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// The most output that one session keeps, in bytes: some thousand lines.
+/// The most output that one session keeps, in bytes: some thousands of lines.
 pub const SCROLLBACK_BYTES_MAX: usize = 256 << 10;
 
-/// What a session holds even where the budget is used up, in bytes: a prompt and a few commands. A session that can
-/// hold nothing can show nothing.
+/// The bytes that a session may hold even if the budget is used up: a prompt and a few commands. Output passes through
+/// the buffer, so a session without it could show nothing.
 const SCROLLBACK_BYTES_MIN: usize = 1 << 10;
 
-/// How far to look for the beginning of a line to start a replay with, in bytes: a line is rarely longer.
+/// How many bytes the search for a line start covers, at the start of a replay: a line is rarely longer.
 const LINE_BYTES_MAX: usize = 8 << 10;
 
-/// The output that a session keeps.
+/// The kept output of a session.
 #[derive(Debug)]
 pub(super) struct Scrollback {
     session: SessionKey,
     budget: Rc<Budget>,
     ring: Ring,
-    /// The modes at the oldest byte: what was discarded has gone through it.
+    /// The modes at the oldest byte: every discarded byte has gone through this scanner.
     discarded: Scanner,
     /// The modes at the end.
     appended: Scanner,
 }
 
-/// Where a replay begins, and in which modes.
+/// The offset at which a replay begins, and the modes there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SafeStart {
     pub(super) offset: u64,
@@ -55,17 +55,18 @@ impl Scrollback {
         }
     }
 
-    /// The offsets of what is held.
+    /// The offsets of the bytes in the buffer.
     pub(super) fn held(&self) -> Range<u64> {
         self.ring.held()
     }
 
-    /// The modes behind the last byte.
+    /// The modes after the last byte.
     pub(super) fn modes(&self) -> Modes {
         self.appended.modes()
     }
 
-    /// How many more bytes fit, up to `wanted`, with all that is held from `keep` on kept. Grows for them if it may.
+    /// How many more bytes fit, up to `wanted`, if all bytes from the offset `keep` on must stay. The buffer grows for
+    /// them as far as the budget allows.
     pub(super) fn room(&mut self, keep: u64, wanted: usize) -> usize {
         let held = self.held();
         let kept = usize::try_from(held.end.saturating_sub(keep.max(held.start))).unwrap_or(usize::MAX);
@@ -73,15 +74,15 @@ impl Scrollback {
         room.saturating_sub(kept).min(wanted)
     }
 
-    /// Takes new output; what it has no room for pushes out the oldest.
+    /// Appends new output, and drops the oldest bytes if there is no room.
     pub(super) fn append(&mut self, output: &[u8]) {
         self.appended.feed(output);
         let grant = |step| self.budget.grant_scrollback(self.session, step);
         self.ring.push(output, grant, |bytes| self.discarded.feed(bytes));
     }
 
-    /// Copies what is held from an offset on, at most `max` bytes, into `into`; the result is the offset of the first,
-    /// which is later where the beginning is gone.
+    /// Copies at most `max` bytes from an offset on into `into`. Returns the offset of the first copied byte, which is
+    /// later if the beginning has been dropped.
     pub(super) fn copy(&self, from: u64, max: usize, into: &mut Vec<u8>) -> u64 {
         let held = self.held();
         let from = from.clamp(held.start, held.end);
@@ -91,8 +92,8 @@ impl Scrollback {
         from
     }
 
-    /// The filter of a replay as it is at an offset: on from `known`, which is at an offset itself, or from the oldest
-    /// byte.
+    /// The state of the replay filter at an offset: computed from `known`, a filter at an earlier offset, or from the
+    /// oldest byte.
     pub(super) fn filter_at(&self, offset: u64, known: Option<(u64, Filter)>) -> Filter {
         let oldest = self.held().start;
         let (start, mut filter) = known
@@ -107,20 +108,20 @@ impl Scrollback {
         filter
     }
 
-    /// The bytes from an offset on.
+    /// The bytes in the buffer from an offset on.
     pub(super) fn bytes_from(&self, offset: u64) -> impl Iterator<Item = u8> {
         let (front, back) = self.ring.slices(offset, usize::MAX);
         front.iter().chain(back).copied()
     }
 
-    /// How many bytes at the end are the beginning of a character.
+    /// How many bytes at the end are an incomplete character.
     pub(super) fn incomplete_tail(&self) -> usize {
         let (front, back) = self.ring.slices(self.held().end.saturating_sub(3), 3);
         if front.is_empty() { incomplete_tail(back) } else { incomplete_tail(&[front, back].concat()) }
     }
 
-    /// Where a replay may begin: at the start of everything; else at the first line, at the first sequence where no
-    /// line begins soon, or at the first character where there is neither.
+    /// Where a replay may begin: at the first byte of the session if the buffer still has it; else at the first line
+    /// start; else, if no line starts soon, at the first sequence; else at the first character.
     pub(super) fn safe_start(&self) -> SafeStart {
         let mut scanner = self.discarded.clone();
         let start = self.held().start;
@@ -146,7 +147,7 @@ impl Scrollback {
         fallback.map_or(SafeStart { offset: self.held().end, modes: self.modes() }, |(found, _)| found)
     }
 
-    /// Keeps no more than this many bytes, the newest, until the budget grants more again.
+    /// Keeps only this many bytes, the newest, until the budget grants more again.
     pub(super) fn shrink(&mut self, to_bytes: usize) {
         self.ring.shrink(to_bytes, |bytes| self.discarded.feed(bytes));
     }
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(scrollback.safe_start(), SafeStart { offset: 0, modes: Modes::default() });
     }
 
-    /// What a replay starts with when the scrollback has lost its first `lost` bytes.
+    /// The start of a replay after the scrollback has dropped its first `lost` bytes.
     fn start_after(lost: usize, output: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let mut scrollback = scrollback();
         scrollback.ring = Ring::new(1, SCROLLBACK_BYTES_MAX);
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn a_replay_starts_with_a_line() {
         assert_eq!(start_after(2, b"first\nsecond\n").0, b"second\n");
-        // The line feed within the title is no line.
+        // A line feed within the title does not start a line.
         assert_eq!(start_after(2, b"\x1b]0;a\nb\x07c\nd\n").0, b"d\n");
     }
 
