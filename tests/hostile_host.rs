@@ -104,7 +104,7 @@ fn without_proc_everything_but_its_figures_works() {
     assert_eq!(console.closed("s")["exit_code"], 3);
     console.frame("metrics");
     // One warning for all heartbeats and metrics without figures.
-    let message = "figures are 0 because this machine does not tell them";
+    let message = "figures are 0 because this machine does not report them";
     let warnings = |line: &serde_json::Value| line["level"] == "WARN" && line["message"] == message;
     let warning = agent.wait_log(warnings);
     assert!(warning["metadata"].to_string().contains("processors, memory, file systems"), "{warning}");

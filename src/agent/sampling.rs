@@ -141,7 +141,7 @@ impl Agent {
             }
             SampleReport::Missing(figures) => {
                 let figures = figures.into_iter().map(Figure::name).collect::<Vec<_>>().join(", ");
-                let text = "figures are 0 because this machine does not tell them".to_owned();
+                let text = "figures are 0 because this machine does not report them".to_owned();
                 let note = self.host.error_note("metrics", text, Metadata::new().with("figures", figures));
                 // Each figure is reported once.
                 return self.handle(Input::Noted { note, cause: None });
