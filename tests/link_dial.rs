@@ -139,7 +139,7 @@ mod linux {
     /// Holds all questions until it is released, then answers each with 127.0.0.1. Sends for each whether it came
     /// later.
     fn serve_names(socket: UdpSocket, held: Receiver<()>) -> Receiver<bool> {
-        let (tell, asked): (Sender<bool>, _) = channel();
+        let (sender, asked): (Sender<bool>, _) = channel();
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
         std::thread::spawn(move || {
             let (mut waiting, mut late, mut packet) = (Vec::new(), false, [0; 512]);
@@ -147,7 +147,7 @@ mod linux {
                 if let Ok((length, from)) = socket.recv_from(&mut packet) {
                     waiting.push((packet[..length].to_vec(), from));
                     // The test may be over.
-                    let _ = tell.send(late);
+                    let _ = sender.send(late);
                 }
                 late = late || held.try_recv().is_ok();
                 if late {

@@ -116,7 +116,7 @@ fn psutil_says_the_same() {
         return skip(test, "we are in a container, and psutil shows its host");
     }
     // Both measure over the same time, in which one processor does two seconds' work.
-    worker.tell("begin").expect("it is there");
+    worker.ask("begin").expect("it is there");
     sampler.sample();
     let start = Instant::now();
     let mut turns = 0_u64;
@@ -124,7 +124,7 @@ fn psutil_says_the_same() {
         turns = std::hint::black_box(turns + 1);
     }
     let theirs: serde_json::Value =
-        serde_json::from_str(&worker.tell("end").expect("it is there")).expect("psutil's answer is JSON");
+        serde_json::from_str(&worker.ask("end").expect("it is there")).expect("psutil's answer is JSON");
     let ours = sampler.sample();
     let number = |key: &str| theirs[key].as_u64().expect("it is a number");
     let busy = theirs["busy"].as_f64().expect("it is a number");

@@ -165,7 +165,7 @@ fn known_memory(test: &str, unified: bool, limit_file: &str, source: Source) -> 
     let mut sampler = seen.sampler();
     let before = sampler.sample().memory;
     assert_eq!((before.total_bytes.value(), before.source), (LIMIT, source), "{test}");
-    worker.tell(&ALLOCATED.to_string()).expect("it is there");
+    worker.ask(&ALLOCATED.to_string()).expect("it is there");
     let after = sampler.sample().memory;
     let grown = after.used_bytes.value() - before.used_bytes.value();
     assert!(grown.abs_diff(ALLOCATED) <= ALLOCATED / 50, "{test}: {grown} of {ALLOCATED}");
@@ -214,7 +214,7 @@ fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
     group.take(worker.child.id());
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
-    worker.tell("go").expect("it is there");
+    worker.ask("go").expect("it is there");
     sampler.sample();
     let first = group.read("cpu.stat", "nr_throttled");
     // The figure is exact to a period at each end, so there must be many between.
@@ -283,10 +283,10 @@ fn half_used_quota(test: &str, unified: bool) -> Result<(), String> {
     group.take(worker.child.id());
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
-    worker.tell("go").expect("it is there");
+    worker.ask("go").expect("it is there");
     let mut first = Around::make(&group, unified, || drop(sampler.sample()));
     for _ in 0..TRIES {
-        worker.tell("go on").expect("it is there");
+        worker.ask("go on").expect("it is there");
         let mut measured = 0.0;
         let last = Around::make(&group, unified, || measured = sampler.sample().cpu.usage_percent.value());
         let (least, most) = bounds(&first, &last);
@@ -334,17 +334,17 @@ fn a_file_system_mounted_four_times_counts_once() {
     let scratch = Scratch::new();
     let place = scratch.0.display().to_string();
     let image = format!("cd '{place}' && mkdir a b c d && truncate -s 32M image && mkfs.ext4 -q -F image");
-    if worker.tell(&image).as_deref() != Some("done") {
+    if worker.ask(&image).as_deref() != Some("done") {
         return skip(test, "mkfs.ext4 does not work here");
     }
     let seen = Seen::new(worker.child.id());
     let mut sampler = seen.sampler();
     let before = sampler.sample().disk;
-    if worker.tell(&format!("cd '{place}' && mount -o loop image a")).as_deref() != Some("done") {
+    if worker.ask(&format!("cd '{place}' && mount -o loop image a")).as_deref() != Some("done") {
         return skip(test, "no loop device can be mounted");
     }
     let bind = "mount --bind a b && mount --bind a c && mkdir -p a/inner && mount --bind a/inner d && touch a/f g && mount --bind a/f g";
-    assert_eq!(worker.tell(bind).as_deref(), Some("done"));
+    assert_eq!(worker.ask(bind).as_deref(), Some("done"));
     // The next sample has it: the kernel reports that the mounts have changed.
     let after = sampler.sample().disk;
     let ours: Vec<_> = after.iter().filter(|disk| disk.mount_point.starts_with(&place)).collect();
@@ -352,7 +352,7 @@ fn a_file_system_mounted_four_times_counts_once() {
     assert_eq!(&*ours[0].mount_point, format!("{place}/a"));
     assert!((20 << 20..32 << 20).contains(&ours[0].total_bytes.value()), "{ours:?}");
     assert_eq!(after.len(), before.len() + 1, "{before:?} {after:?}");
-    assert_eq!(worker.tell("umount g d c b a").as_deref(), Some("done"));
+    assert_eq!(worker.ask("umount g d c b a").as_deref(), Some("done"));
     assert_eq!(sampler.sample().disk.len(), before.len());
 }
 
@@ -368,7 +368,7 @@ fn a_directory_bound_three_times_adds_nothing() {
     let places = |metrics: Metrics| metrics.disk.iter().map(|disk| disk.mount_point.to_string()).collect::<Vec<_>>();
     let before = places(sampler.sample());
     let bind = "mkdir a b c && mount --bind /usr a && mount --bind /usr b && mount --bind /usr c";
-    assert_eq!(worker.tell(&format!("cd '{}' && {bind}", scratch.0.display())).as_deref(), Some("done"));
+    assert_eq!(worker.ask(&format!("cd '{}' && {bind}", scratch.0.display())).as_deref(), Some("done"));
     assert_eq!(places(sampler.sample()), before);
-    assert_eq!(worker.tell("umount a b c").as_deref(), Some("done"));
+    assert_eq!(worker.ask("umount a b c").as_deref(), Some("done"));
 }

@@ -30,7 +30,7 @@ impl Worker {
         (worker.answer()? == "ready").then_some(worker)
     }
 
-    pub(crate) fn tell(&mut self, line: &str) -> Option<String> {
+    pub(crate) fn ask(&mut self, line: &str) -> Option<String> {
         writeln!(self.input, "{line}").ok()?;
         self.answer()
     }

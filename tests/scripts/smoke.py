@@ -132,7 +132,7 @@ async def story(console, agent, arch, shell):
     assert console.closed[-1] == 1000, console.closed
 
 
-async def tell(command, arch, shell, certificate_paths=None, host="127.0.0.1", folder=None, **variables):
+async def run_story(command, arch, shell, certificate_paths=None, host="127.0.0.1", folder=None, **variables):
     console = Console()
     await console.start(certificate_paths)
     scheme = "https" if certificate_paths else "http"
@@ -150,7 +150,7 @@ async def tell(command, arch, shell, certificate_paths=None, host="127.0.0.1", f
 
 def plain(command):
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(tell(command, architecture(command[-1]), shell=True, folder=folder))
+        asyncio.run(run_story(command, architecture(command[-1]), shell=True, folder=folder))
 
 
 def version(command):
@@ -174,7 +174,7 @@ def empty_root(program, shell):
         script = 'mount --rbind /proc "$0/proc"; mount --rbind /dev "$0/dev"; exec chroot "$0" /sindri-agent "$@"'
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script, root]
         variables = {"SINDRI_AGENT_CA_FILE": "/etc/authority.pem", "HOME": "/", "SHELL": ""}
-        asyncio.run(tell(command, architecture(program), shell, paths, host=NAME, folder=folder, **variables))
+        asyncio.run(run_story(command, architecture(program), shell, paths, host=NAME, folder=folder, **variables))
 
 
 def copy_with_libraries(program, root, name):

@@ -134,10 +134,10 @@ impl World {
             Step::Running { choice, fact } => {
                 let choice = choice % self.running.len().max(1);
                 if let Some(command) = self.running.iter().nth(choice).copied() {
-                    self.tell(command, fact, &mut orders);
+                    self.handle(command, fact, &mut orders);
                 }
             }
-            Step::Any { command, fact } => self.tell(command, fact, &mut orders),
+            Step::Any { command, fact } => self.handle(command, fact, &mut orders),
             Step::Pass { ms } => {
                 self.now = self.now.after_ms(ms);
                 self.commands.tick(self.now, &mut orders);
@@ -185,7 +185,7 @@ impl World {
         command
     }
 
-    fn tell(&mut self, command: CommandKey, fact: CommandFact, orders: &mut Vec<Order>) {
+    fn handle(&mut self, command: CommandKey, fact: CommandFact, orders: &mut Vec<Order>) {
         if self.running.contains(&command) {
             let request = self.request_mut(command);
             request.failed |= fact == CommandFact::Failed;

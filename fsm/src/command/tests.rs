@@ -15,7 +15,7 @@ impl Bench {
         Self { commands: Commands::default(), now: Time::from_ms(1_000) }
     }
 
-    fn tell(&mut self, command: u32, fact: CommandFact) -> Vec<Order> {
+    fn handle(&mut self, command: u32, fact: CommandFact) -> Vec<Order> {
         let mut orders = Vec::new();
         self.commands.handle(self.now, CommandKey(command), &fact, &mut orders);
         orders
@@ -27,14 +27,14 @@ impl Bench {
     }
 
     fn request_as(&mut self, command: u32, id_hash: u64, timeout_ms: u64) -> Vec<Order> {
-        self.tell(command, CommandFact::Requested { id_hash, timeout_ms })
+        self.handle(command, CommandFact::Requested { id_hash, timeout_ms })
     }
 
     /// Requests a command and lets it run.
     fn run(&mut self, command: u32, timeout_ms: u64) {
         let orders = self.request_as(command, u64::from(command), timeout_ms);
         assert_eq!(orders, [Order::StartCommand { command: CommandKey(command) }]);
-        assert_eq!(self.tell(command, CommandFact::Started), []);
+        assert_eq!(self.handle(command, CommandFact::Started), []);
     }
 
     /// Lets a command run and end by itself.
@@ -44,8 +44,8 @@ impl Bench {
     }
 
     fn exit(&mut self, command: u32, code: i32) -> Vec<Order> {
-        assert_eq!(self.tell(command, CommandFact::EndOfOutput), []);
-        self.tell(command, CommandFact::Exited { code })
+        assert_eq!(self.handle(command, CommandFact::EndOfOutput), []);
+        self.handle(command, CommandFact::Exited { code })
     }
 
     fn pass_ms(&mut self, ms: u64) -> Vec<Order> {
@@ -74,13 +74,13 @@ fn refuse(command: u32, refusal: Refusal) -> Order {
 fn a_command_ends_with_its_exit_and_its_output_in_either_order() {
     let mut bench = Bench::new();
     bench.run(1, 0);
-    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), []);
-    let over = bench.tell(1, CommandFact::Exited { code: 3 });
+    assert_eq!(bench.handle(1, CommandFact::EndOfOutput), []);
+    let over = bench.handle(1, CommandFact::Exited { code: 3 });
     assert_eq!(over, [finish(1, CommandEnd::Exited, 3)]);
 
     bench.run(2, 0);
-    assert_eq!(bench.tell(2, CommandFact::Exited { code: 139 }), []);
-    let over = bench.tell(2, CommandFact::EndOfOutput);
+    assert_eq!(bench.handle(2, CommandFact::Exited { code: 139 }), []);
+    let over = bench.handle(2, CommandFact::EndOfOutput);
     assert_eq!(over, [finish(2, CommandEnd::Exited, 139)]);
     assert!(bench.commands.is_empty());
     assert_eq!(bench.commands.next_deadline(), None);
@@ -90,7 +90,7 @@ fn a_command_ends_with_its_exit_and_its_output_in_either_order() {
 fn a_command_that_cannot_be_started_is_answered_at_once() {
     let mut bench = Bench::new();
     bench.request(1);
-    let over = bench.tell(1, CommandFact::Failed);
+    let over = bench.handle(1, CommandFact::Failed);
     assert_eq!(over, [finish(1, CommandEnd::Exited, EXIT_NOT_STARTED)]);
     assert!(bench.commands.is_empty());
 }
@@ -99,7 +99,7 @@ fn a_command_that_cannot_be_started_is_answered_at_once() {
 fn background_child_delays_the_result_by_500_ms_and_lives() {
     let mut bench = Bench::new();
     bench.run(1, 0);
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 0 }), []);
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 0 }), []);
     assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS - 1), []);
     assert_eq!(bench.pass_ms(1), [finish(1, CommandEnd::Exited, 0)]);
 }
@@ -109,14 +109,14 @@ fn timeout_counts_from_start_order_terminates_then_kills() {
     let mut bench = Bench::new();
     bench.request_as(1, 1, 5_000);
     assert_eq!(bench.pass_ms(4_000), []);
-    assert_eq!(bench.tell(1, CommandFact::Started), []);
+    assert_eq!(bench.handle(1, CommandFact::Started), []);
     assert_eq!(bench.pass_ms(999), []);
     let terminate = Order::TerminateCommand { command: CommandKey(1) };
     assert_eq!(bench.pass_ms(1), [terminate]);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS - 1), []);
     assert_eq!(bench.pass_ms(1), [Order::KillCommand { command: CommandKey(1) }]);
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
-    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 137 }), []);
+    assert_eq!(bench.handle(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn rest_of_a_terminated_command_is_killed_before_its_result() {
     let killed = [Order::KillCommand { command: CommandKey(1) }, finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)];
     bench.run(1, 1);
     bench.pass_ms(1);
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 143 }), []);
     assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS), killed);
 
     let mut bench = Bench::new();
@@ -141,7 +141,7 @@ fn a_process_that_survives_a_kill_is_given_up() {
     bench.pass_ms(1);
     assert_eq!(bench.pass_ms(KILL_AFTER_MS).len(), 1);
     assert_eq!(bench.pass_ms(KILL_TIMEOUT_MS), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 137 }), []);
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 137 }), []);
 }
 
 #[test]
@@ -162,16 +162,16 @@ fn cancel_ends_a_running_command_and_answers_a_waiting_one() {
     for command in 0..=16 {
         bench.request(command);
     }
-    assert_eq!(bench.tell(16, CommandFact::CancelRequested), [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]);
+    assert_eq!(bench.handle(16, CommandFact::CancelRequested), [finish(16, CommandEnd::Cancelled, EXIT_CANCELLED)]);
     let terminate = Order::TerminateCommand { command: CommandKey(3) };
-    bench.tell(3, CommandFact::Started);
-    assert_eq!(bench.tell(3, CommandFact::CancelRequested), [terminate]);
-    assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
+    bench.handle(3, CommandFact::Started);
+    assert_eq!(bench.handle(3, CommandFact::CancelRequested), [terminate]);
+    assert_eq!(bench.handle(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.exit(3, 0),
         [Order::KillCommand { command: CommandKey(3) }, finish(3, CommandEnd::Cancelled, EXIT_CANCELLED),]
     );
-    assert_eq!(bench.tell(3, CommandFact::CancelRequested), []);
+    assert_eq!(bench.handle(3, CommandFact::CancelRequested), []);
     assert_eq!(
         bench.request_as(17, 16, 0),
         [Order::RepeatResult { command: CommandKey(17), of: CommandKey(16) }],
@@ -183,8 +183,8 @@ fn cancel_ends_a_running_command_and_answers_a_waiting_one() {
 fn a_cancel_after_the_exit_changes_nothing() {
     let mut bench = Bench::new();
     bench.run(1, 0);
-    bench.tell(1, CommandFact::Exited { code: 5 });
-    assert_eq!(bench.tell(1, CommandFact::CancelRequested), []);
+    bench.handle(1, CommandFact::Exited { code: 5 });
+    assert_eq!(bench.handle(1, CommandFact::CancelRequested), []);
     assert_eq!(bench.pass_ms(OUTPUT_DRAIN_TIMEOUT_MS), [finish(1, CommandEnd::Exited, 5)]);
 }
 
@@ -243,7 +243,7 @@ fn long_results_are_forgotten_sooner() {
     let bytes = 3 << 20;
     for command in 0..3 {
         bench.run_through(command);
-        let forgotten = bench.tell(command, CommandFact::Answered { bytes });
+        let forgotten = bench.handle(command, CommandFact::Answered { bytes });
         let expected = if command == 2 { vec![Order::ForgetResult { command: CommandKey(0) }] } else { vec![] };
         assert_eq!(forgotten, expected);
     }
@@ -274,7 +274,7 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
         bench.request(command);
     }
     for command in 0..3 {
-        bench.tell(command, CommandFact::Started);
+        bench.handle(command, CommandFact::Started);
     }
     for command in 3..16 {
         bench.exit(command, 0);
@@ -297,9 +297,9 @@ fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
     assert_eq!(terminated, [terminate(0), terminate(1), terminate(2)]);
     let kill = |command| Order::KillCommand { command: CommandKey(command) };
     assert_eq!(bench.exit(0, 0), [kill(0), finish(0, CommandEnd::Drained, 0)], "it caught the signal");
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 143 }), []);
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 143 }), []);
     assert_eq!(bench.drain(Commands::drain_kill), [kill(1), kill(2)]);
-    assert_eq!(bench.tell(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::Drained, 143)]);
+    assert_eq!(bench.handle(1, CommandFact::EndOfOutput), [finish(1, CommandEnd::Drained, 143)]);
     assert_eq!(bench.exit(2, 137), [finish(2, CommandEnd::Drained, EXIT_KILLED)]);
     assert!(bench.commands.is_empty());
 }
@@ -335,13 +335,13 @@ fn facts_about_nothing_change_nothing() {
         CommandFact::EndOfOutput,
         CommandFact::CancelRequested,
     ] {
-        assert_eq!(bench.tell(9, fact), vec![]);
+        assert_eq!(bench.handle(9, fact), vec![]);
     }
     bench.run(1, 0);
     assert_eq!(bench.request_as(1, 77, 0), []);
-    bench.tell(1, CommandFact::Exited { code: 1 });
-    assert_eq!(bench.tell(1, CommandFact::Exited { code: 2 }), []);
-    let over = bench.tell(1, CommandFact::EndOfOutput);
+    bench.handle(1, CommandFact::Exited { code: 1 });
+    assert_eq!(bench.handle(1, CommandFact::Exited { code: 2 }), []);
+    let over = bench.handle(1, CommandFact::EndOfOutput);
     assert_eq!(over, [finish(1, CommandEnd::Exited, 1)]);
 }
 
@@ -351,7 +351,7 @@ fn hanging_start_is_answered_when_its_time_is_up() {
     bench.request_as(1, 1, 5_000);
     assert_eq!(bench.pass_ms(4_999), []);
     assert_eq!(bench.pass_ms(1), [finish(1, CommandEnd::TimedOut, EXIT_TIMED_OUT)]);
-    assert_eq!(bench.tell(1, CommandFact::Started), [], "the caller that starts it kills it");
+    assert_eq!(bench.handle(1, CommandFact::Started), [], "the caller that starts it kills it");
     assert!(bench.commands.is_empty());
 }
 
@@ -371,7 +371,7 @@ fn cancel_or_drain_during_start_is_answered_at_once() {
     let mut bench = Bench::new();
     bench.request(1);
     bench.request(2);
-    assert_eq!(bench.tell(1, CommandFact::CancelRequested), [finish(1, CommandEnd::Cancelled, EXIT_CANCELLED)]);
+    assert_eq!(bench.handle(1, CommandFact::CancelRequested), [finish(1, CommandEnd::Cancelled, EXIT_CANCELLED)]);
     assert_eq!(bench.drain(|commands, _, orders| commands.drain_begin(orders)), []);
     assert_eq!(bench.drain(Commands::drain_terminate), [finish(2, CommandEnd::Drained, EXIT_KILLED)]);
     assert!(bench.commands.is_empty());

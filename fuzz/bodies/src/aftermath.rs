@@ -34,7 +34,7 @@ impl Aftermath {
         let machine = Machine::new(Policy::default(), Schedule::default(), seed);
         let mut aftermath = Self { machine, observer: Observer::new(Policy::default()), now: Time::START };
         let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
-        aftermath.tell(&Fact::Started { id });
+        aftermath.handle(&Fact::Started { id });
         let first = aftermath.next();
         (aftermath, first.order)
     }
@@ -43,13 +43,13 @@ impl Aftermath {
     pub(crate) fn of_ready_link(seed: u64) -> (Self, LinkId) {
         let (mut aftermath, order) = Self::of_start(true, seed);
         let Order::Dial { link } = order else { panic!("not a dial but {order:?} where an id is remembered") };
-        aftermath.tell(&Fact::LinkOpened { link });
-        aftermath.tell(&Fact::Greeted { link });
+        aftermath.handle(&Fact::LinkOpened { link });
+        aftermath.handle(&Fact::Greeted { link });
         (aftermath, link)
     }
 
     /// Tells one fact; the orders that follow at once.
-    pub(crate) fn tell(&mut self, fact: &Fact) -> Vec<Order> {
+    pub(crate) fn handle(&mut self, fact: &Fact) -> Vec<Order> {
         self.machine.handle(self.now, fact);
         let orders: Vec<Order> = std::iter::from_fn(|| self.machine.poll_order()).collect();
         let held = self.observer.step(self.now, fact, &orders, &self.machine.snapshot());
@@ -63,7 +63,7 @@ impl Aftermath {
         for _ in 0..DEADLINES_MAX {
             self.now =
                 self.machine.next_deadline().expect("a machine that has not stopped has a deadline").max(self.now);
-            let orders = self.tell(&Fact::Tick);
+            let orders = self.handle(&Fact::Tick);
             let next = orders.into_iter().find(|order| matches!(order, Order::Register { .. } | Order::Dial { .. }));
             if let Some(order) = next {
                 return Next { order, waited_ms: self.now.ms_since(since) };
@@ -74,7 +74,7 @@ impl Aftermath {
 
     /// The same after a fact, which may lead to it at once.
     pub(crate) fn next_after(&mut self, fact: &Fact) -> (Vec<Order>, Next) {
-        let orders = self.tell(fact);
+        let orders = self.handle(fact);
         let at_once = orders.iter().find(|order| matches!(order, Order::Register { .. } | Order::Dial { .. })).copied();
         let next = at_once.map_or_else(|| self.next(), |order| Next { order, waited_ms: 0 });
         (orders, next)

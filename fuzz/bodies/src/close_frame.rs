@@ -61,7 +61,7 @@ fn meaning(code: u16, words: &str) -> CloseReason {
 /// The waits of the table of close codes, and what comes after them.
 fn acts_as_described(aftermath: &mut Aftermath, fact: Fact) {
     let Fact::CloseReceived { link, code, reason } = fact else { panic!("not a close: {fact:?}") };
-    let orders = aftermath.tell(&fact);
+    let orders = aftermath.handle(&fact);
     let forgets = orders.contains(&Order::ForgetIdentity);
     assert_eq!(forgets, reason == CloseReason::UnknownInstance, "{orders:?} after {fact:?}");
     let (_, next) = aftermath.next_after(&Fact::LinkClosed { link });

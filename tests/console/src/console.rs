@@ -126,7 +126,7 @@ impl Builder {
         });
         let thread = Some(thread.expect("a thread for the console"));
         let inner = Inner { shared: shared.clone(), address, url, control, thread };
-        inner.tell(Control::Listen(listener));
+        inner.send(Control::Listen(listener));
         Console { view: View::new(shared), inner: Arc::new(inner) }
     }
 }
@@ -247,7 +247,7 @@ impl Console {
     /// Stops listening; returns when the port refuses connections. Those that are up stay.
     pub fn stop_listening(&self) {
         let (done, closed) = async_channel::bounded(1);
-        self.inner.tell(Control::Deaf(done));
+        self.inner.send(Control::Deaf(done));
         let _ = closed.recv_blocking(); // an error means that the thread is gone, and the listener with it
     }
 
@@ -259,7 +259,7 @@ impl Console {
     pub fn listen(&self) {
         let listener =
             TcpListener::bind(self.inner.address).unwrap_or_else(|error| panic!("{}: {error}", self.inner.address));
-        self.inner.tell(Control::Listen(listener));
+        self.inner.send(Control::Listen(listener));
     }
 
     /// As if the process were killed: nothing listens, every connection is reset. What it knows stays, as on a disk.
@@ -312,7 +312,7 @@ impl Deref for Console {
 }
 
 impl Inner {
-    fn tell(&self, control: Control) {
+    fn send(&self, control: Control) {
         // It is unbounded; an error means that the thread is gone, and nothing to tell.
         let _ = self.control.try_send(control);
     }

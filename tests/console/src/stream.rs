@@ -85,7 +85,7 @@ impl Stream {
         self.tap = tap;
     }
 
-    fn tell(&self, bytes: &[u8]) {
+    fn emit(&self, bytes: &[u8]) {
         if let Some(Tap(tap)) = &self.tap {
             tap(bytes);
         }
@@ -115,7 +115,7 @@ impl Stream {
         }
         let Some(offset) = offset else {
             self.unnumbered_bytes += data.len() as u64;
-            self.tell(data);
+            self.emit(data);
             return if keep { data.len() } else { 0 };
         };
         if offset > self.end {
@@ -129,7 +129,7 @@ impl Stream {
         self.end += fresh.len() as u64;
         self.hash.update(fresh);
         // A replay is meant to be shown again, after the reset that came before it; any other repeat is not.
-        self.tell(if replay { data } else { fresh });
+        self.emit(if replay { data } else { fresh });
         if !keep {
             return 0;
         }

@@ -488,16 +488,16 @@ fn the_drain_follows_its_time_table() {
 #[test]
 fn last_result_is_delivered_before_the_close_frame() {
     let mut driver = Driver::ready(11);
-    let tell = |driver: &mut Driver, what| driver.fact(Fact::Command { command: CommandKey(1), what });
-    tell(&mut driver, CommandFact::Requested { id_hash: 1, timeout_ms: 0 });
-    tell(&mut driver, CommandFact::Started);
+    let handle = |driver: &mut Driver, what| driver.fact(Fact::Command { command: CommandKey(1), what });
+    handle(&mut driver, CommandFact::Requested { id_hash: 1, timeout_ms: 0 });
+    handle(&mut driver, CommandFact::Started);
     driver.fact(Fact::ShutdownRequested);
     driver.fact(Fact::DeliverySettled { settled: false });
     assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [], "a command runs");
     driver.until(|order| *order == Order::TerminateCommand { command: CommandKey(1) });
-    tell(&mut driver, CommandFact::EndOfOutput);
+    handle(&mut driver, CommandFact::EndOfOutput);
     let finish = Order::FinishCommand { command: CommandKey(1), end: CommandEnd::Drained, exit_code: 143 };
-    let over = tell(&mut driver, CommandFact::Exited { code: 143 });
+    let over = handle(&mut driver, CommandFact::Exited { code: 143 });
     assert_eq!(over, [Order::KillCommand { command: CommandKey(1) }, finish], "its result is still to be delivered");
     let close = Order::CloseLink { link: LinkId(1), code: 1000, reason: CloseText::Shutdown };
     assert_eq!(driver.fact(Fact::DeliverySettled { settled: true }), [close]);

@@ -82,9 +82,9 @@ impl Agent {
     }
 
     /// Reports the agent's end, once, from a thread that waits for it.
-    pub(crate) fn on_exit(&mut self, tell: impl FnOnce(io::Result<ExitStatus>) + Send + 'static) {
+    pub(crate) fn on_exit(&mut self, report: impl FnOnce(io::Result<ExitStatus>) + Send + 'static) {
         if let Some(mut child) = self.child.take() {
-            std::thread::spawn(move || tell(child.wait()));
+            std::thread::spawn(move || report(child.wait()));
         }
     }
 

@@ -106,20 +106,20 @@ pub(crate) struct Command {
 }
 
 impl Command {
-    /// Runs a line through the agent; its output comes to `tell` as it streams, with the command's id.
+    /// Runs a line through the agent; its output comes to `emit` as it streams, with the command's id.
     pub(crate) fn run(
         &mut self,
         console: &Console,
         line: &str,
-        tell: impl Fn(&str, &[u8]) + Clone + Send + Sync + 'static,
+        emit: impl Fn(&str, &[u8]) + Clone + Send + Sync + 'static,
     ) {
         let count = self.count + 1;
         let id = format!("demo-{}-{count}", std::process::id());
         for stream in ["stdout", "stderr"] {
             console.untap(&format!("{}/{stream}", self.id));
-            let (tell, told_id) = (tell.clone(), id.clone());
+            let (emit, emitted_id) = (emit.clone(), id.clone());
             console.tap(&format!("{id}/{stream}"), move |bytes| {
-                tell(&told_id, bytes);
+                emit(&emitted_id, bytes);
             });
         }
         *self = Command { id, line: line.to_owned(), began: Some(Instant::now()), count, ..Command::default() };

@@ -133,12 +133,12 @@ fn metrics_words(payload: &Value) -> String {
 }
 
 /// Only the records of the console, sent on as they come.
-pub(crate) fn follow(console: &Console, tell: impl Fn(Arc<Record>) -> bool + Send + 'static) {
+pub(crate) fn follow(console: &Console, emit: impl Fn(Arc<Record>) -> bool + Send + 'static) {
     const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
     let mut view = console.within(EVER);
     std::thread::spawn(move || {
         while let Some(record) = view.take_next() {
-            if !tell(record) {
+            if !emit(record) {
                 return;
             }
         }

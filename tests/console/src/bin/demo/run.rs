@@ -45,20 +45,20 @@ pub(crate) enum Happening {
 
 /// Reports records, signals and the agent's end.
 pub(crate) fn watch(console: &Console, agent: &mut Agent, happens: &Sender<Happening>) -> io::Result<()> {
-    let tell = happens.clone();
-    follow(console, move |record| tell.send(Happening::Record(record)).is_ok());
-    let tell = happens.clone();
+    let sender = happens.clone();
+    follow(console, move |record| sender.send(Happening::Record(record)).is_ok());
+    let sender = happens.clone();
     agent.on_exit(move |status| {
         if let Ok(status) = status {
-            let _ = tell.send(Happening::Exited(status)); // an error: the demo is over already
+            let _ = sender.send(Happening::Exited(status)); // an error: the demo is over already
         }
     });
     let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup, Signal::Winch])?;
-    let tell = happens.clone();
+    let sender = happens.clone();
     std::thread::spawn(move || {
         while let Some(Ok(signal)) = smol::block_on(signals.next()) {
             let happening = if signal == Signal::Winch { Happening::Resized } else { Happening::Interrupted };
-            if tell.send(happening).is_err() {
+            if sender.send(happening).is_err() {
                 return;
             }
         }

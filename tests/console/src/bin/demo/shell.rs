@@ -34,12 +34,12 @@ impl Shell {
         self.visited
     }
 
-    /// Opens a session of this size, or attaches again to the one that lives. Its output comes to `tell`.
+    /// Opens a session of this size, or attaches again to the one that lives. Its output comes to `emit`.
     pub(crate) fn visit(
         &mut self,
         console: &Console,
         size: (u16, u16),
-        tell: impl Fn(Vec<u8>) + Send + Sync + 'static,
+        emit: impl Fn(Vec<u8>) + Send + Sync + 'static,
     ) {
         if self.session.is_empty() {
             self.count += 1;
@@ -51,7 +51,7 @@ impl Shell {
         console.tap(&self.session, move |bytes| {
             let waiting = backlog.fetch_add(bytes.len(), Ordering::Relaxed);
             match waiting {
-                0..BACKLOG_BYTES_MAX => tell(bytes.to_vec()),
+                0..BACKLOG_BYTES_MAX => emit(bytes.to_vec()),
                 _ => drop(backlog.fetch_sub(bytes.len(), Ordering::Relaxed)),
             }
         });

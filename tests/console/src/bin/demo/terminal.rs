@@ -78,12 +78,12 @@ pub(crate) fn write(bytes: &[u8]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Reads typed keys on its own thread until `tell` returns false.
-pub(crate) fn follow_keys(tell: impl Fn(Vec<u8>) -> bool + Send + 'static) {
+/// Reads typed keys on its own thread until `emit` returns false.
+pub(crate) fn follow_keys(emit: impl Fn(Vec<u8>) -> bool + Send + 'static) {
     std::thread::spawn(move || {
         let mut chunk = [0_u8; 4096];
         while let Ok(read @ 1..) = io::stdin().lock().read(&mut chunk) {
-            if !tell(chunk.get(..read).unwrap_or_default().to_vec()) {
+            if !emit(chunk.get(..read).unwrap_or_default().to_vec()) {
                 return;
             }
         }
