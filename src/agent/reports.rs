@@ -34,8 +34,8 @@ impl Agent {
 
     fn link_report(&mut self, report: LinkReport) {
         let input = match report {
-            LinkReport::RegistrationAnswered { attempt, status, retry_after_ms, id, words, location } => {
-                self.registration_answered(attempt, status, id, &words, location.as_deref());
+            LinkReport::RegistrationAnswered { attempt, status, retry_after_ms, id, console_text, location } => {
+                self.registration_answered(attempt, status, id, &console_text, location.as_deref());
                 Input::RegistrationAnswered { attempt, status, retry_after_ms }
             }
             LinkReport::RegistrationFailed { attempt, error } => {
@@ -81,7 +81,7 @@ impl Agent {
         attempt: RegistrationAttempt,
         status: u16,
         id: Option<String>,
-        words: &str,
+        console_text: &str,
         location: Option<&str>,
     ) {
         let host = &mut self.host;
@@ -99,17 +99,19 @@ impl Agent {
             }
             // Which of the two paths a console serves is found out by trying.
             RegistrationOutcome::WrongPath => {
-                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
+                host.console_text = Some(console_text.to_owned()).filter(|console_text| !console_text.is_empty());
                 let attempt = attempt.0;
-                tracing::debug!(attempt, status, words, "the console does not register instances on this path");
+                tracing::debug!(attempt, status, console_text, "the console does not register instances on this path");
             }
             RegistrationOutcome::KeyRefused
             | RegistrationOutcome::PayloadRefused
             | RegistrationOutcome::Rejected
             | RegistrationOutcome::Unavailable => {
-                host.console_text = Some(words.to_owned()).filter(|words| !words.is_empty());
-                let colon = if words.is_empty() { "" } else { ": " };
-                host.connect_error(format!("the console answers the registration with status {status}{colon}{words}"));
+                host.console_text = Some(console_text.to_owned()).filter(|console_text| !console_text.is_empty());
+                let colon = if console_text.is_empty() { "" } else { ": " };
+                host.connect_error(format!(
+                    "the console answers the registration with status {status}{colon}{console_text}"
+                ));
             }
         }
     }

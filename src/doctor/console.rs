@@ -232,7 +232,7 @@ impl Visit {
             Some(Ok(asked)) => match asked.status {
                 300..=399 => (redirect(&asked), "the console redirects"),
                 500..=599 => (
-                    format!("{}: look into its log{}", status(&asked), words(&asked)),
+                    format!("{}: look into its log{}", status(&asked), says(&asked)),
                     "the console reports an internal error",
                 ),
                 429 => {
@@ -259,12 +259,12 @@ impl Visit {
             self.probe.greet(ready, &id, greeting_patience(&self.policy)).await
         };
         let patience = Duration::from_millis(self.policy.dial_ms) + greeting_patience(&self.policy);
-        let refused_before = matches!(asked.status, 401 | 403).then(|| asked.words.clone());
+        let refused_before = matches!(asked.status, 401 | 403).then(|| asked.console_text.clone());
         let greeting = match within(patience, visited).await {
             Some(Ok(greeting)) => greeting,
-            Some(Err(Error::KeyRefused { status, words, .. })) => {
+            Some(Err(Error::KeyRefused { status, console_text, .. })) => {
                 sheet.ok("websocket", format!("the console checks the key before the upgrade (HTTP status {status})"));
-                self.key(Some(words), sheet);
+                self.key(Some(console_text), sheet);
                 return Ok(());
             }
             Some(Err(error)) => {
@@ -286,13 +286,13 @@ impl Visit {
     }
 
     fn key(&self, refused: Option<String>, sheet: &mut Sheet) {
-        let Some(words) = refused else { return sheet.ok("key", "the console accepts it") };
-        let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+        let Some(text) = refused else { return sheet.ok("key", "the console accepts it") };
+        let text = if text.is_empty() { String::new() } else { format!(" ({text})") };
         let cure = match self.mistake {
             Some(mistake) => format!("{mistake}, in {API_KEY_VARIABLE}"),
             None => format!("set a valid one in {API_KEY_VARIABLE}"),
         };
-        sheet.fail("key", format!("the console refuses it{words}: {cure}"));
+        sheet.fail("key", format!("the console refuses it{text}: {cure}"));
     }
 
     /// The outcome of one step of a dial. An error is a text for the operator; `late` is the text for a step that
@@ -387,8 +387,8 @@ fn not_json(asked: &Asked, media_type: &str) -> String {
     )
 }
 
-fn words(asked: &Asked) -> String {
-    if asked.words.is_empty() { String::new() } else { format!(" (it says: {})", asked.words) }
+fn says(asked: &Asked) -> String {
+    if asked.console_text.is_empty() { String::new() } else { format!(" (it says: {})", asked.console_text) }
 }
 
 fn redirect(asked: &Asked) -> String {

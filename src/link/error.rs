@@ -92,24 +92,24 @@ pub enum Error {
         fault: PeerFault,
     },
     /// The operator must set a valid key: the console refused the upgrade because of it.
-    #[error("the console refuses the API key (HTTP status {status}{}); set a valid one", colon(words))]
+    #[error("the console refuses the API key (HTTP status {status}{}); set a valid one", colon(console_text))]
     KeyRefused {
         /// 401 or 403.
         status: u16,
-        /// The console's own words.
-        words: String,
+        /// The console's own text.
+        console_text: String,
         /// `Retry-After`, in milliseconds.
         retry_after_ms: Option<u64>,
     },
     /// The console, or what stands before it, refused the upgrade for another reason.
-    #[error("the console refused the WebSocket with HTTP status {status}{}{}", redirect(location.as_deref()), colon(words))]
+    #[error("the console refused the WebSocket with HTTP status {status}{}{}", redirect(location.as_deref()), colon(console_text))]
     Refused {
         /// The status, not 101.
         status: u16,
         /// Where a redirect points.
         location: Option<String>,
-        /// The console's own words.
-        words: String,
+        /// The console's own text.
+        console_text: String,
         /// `Retry-After`, in milliseconds.
         retry_after_ms: Option<u64>,
     },
@@ -230,8 +230,8 @@ fn attempts(failed: &[Failed]) -> String {
     texts.join("; ")
 }
 
-fn colon(words: &str) -> String {
-    if words.is_empty() { String::new() } else { format!(": {words}") }
+fn colon(console_text: &str) -> String {
+    if console_text.is_empty() { String::new() } else { format!(": {console_text}") }
 }
 
 fn redirect(location: Option<&str>) -> String {

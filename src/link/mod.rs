@@ -13,7 +13,8 @@
 //! | `target` | the address of the console, and the key |
 //! | `dial`, `resolve`, `race`, `stream` | the byte stream: names, addresses, sockets |
 //! | `proxy`, `tls`, `roots`, `verifier` | the tunnel through a proxy, TLS, and the trusted roots |
-//! | `http`, `register`, `words` | one HTTP exchange, the registration, the part of an answer that may be logged |
+//! | `http`, `register`, `console_text` | one HTTP exchange, the registration, the part of an answer that may be logged
+//! |
 //! | `explain` | the errors of libraries as sentences |
 //! | [`probe`] | the same steps one by one, for `doctor` |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its upgrade, its frames, and the limits of what it reads |
@@ -33,6 +34,7 @@ use std::rc::Rc;
 use stream::Progress;
 
 mod chain;
+mod console_text;
 mod dial;
 mod error;
 mod explain;
@@ -52,7 +54,6 @@ mod tests;
 mod tls;
 mod upgrade;
 mod verifier;
-mod words;
 
 pub use error::{Error, Hop, PeerFault};
 pub use inflow::Received;
@@ -133,7 +134,7 @@ impl Link {
                     status: answer.status,
                     retry_after_ms: answer.retry_after_ms,
                     id: answer.id,
-                    words: answer.words,
+                    console_text: answer.console_text,
                     location: answer.location,
                 },
                 Err(error) => LinkReport::RegistrationFailed { attempt, error },
@@ -220,8 +221,8 @@ pub enum LinkReport {
         retry_after_ms: Option<u64>,
         /// The `id` of the answer's body.
         id: Option<String>,
-        /// The console's own words: printable, bounded.
-        words: String,
+        /// The console's own text: printable, bounded.
+        console_text: String,
         /// Where a redirect points.
         location: Option<String>,
     },

@@ -12,7 +12,7 @@ use super::roots::RootsFrom;
 use super::stream::{Progress, Stream, Tcp};
 use super::target::{Target, host_and_port};
 use super::tls::TlsFault;
-use super::{register, resolve, tls, upgrade, words};
+use super::{console_text, register, resolve, tls, upgrade};
 use crate::protocol::InstanceId;
 use async_io::Timer;
 use async_tungstenite::WebSocketStream;
@@ -82,8 +82,8 @@ pub struct Asked {
     pub date: Option<SystemTime>,
     /// The media type of a body that is something else than JSON.
     pub media_type: Option<String>,
-    /// The console's own words.
-    pub words: String,
+    /// The console's own text.
+    pub console_text: String,
 }
 
 /// What the console did after the upgrade.
@@ -208,10 +208,10 @@ impl Probe {
         Ok(Asked {
             path: self.dialer.target.url.path(path),
             status: head.status,
-            location: words::of_redirect(&head, key),
+            location: console_text::of_redirect(&head, key),
             date: head.date(),
-            media_type: head.foreign_type().filter(|_| !body.is_empty()).map(|text| words::printable(text, key)),
-            words: words::of_answer(&head, &body, key),
+            media_type: head.foreign_type().filter(|_| !body.is_empty()).map(|text| console_text::sanitize(text, key)),
+            console_text: console_text::of_answer(&head, &body, key),
         })
     }
 
@@ -239,7 +239,7 @@ impl Probe {
                 Some(Ok(Message::Close(frame))) => {
                     let (code, reason) =
                         frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                    return Greeting::Close { code, reason: words::printable(&reason, &self.dialer.target.key) };
+                    return Greeting::Close { code, reason: console_text::sanitize(&reason, &self.dialer.target.key) };
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
                 Some(Err(error)) => return Greeting::Lost { error: explain::websocket(&error) },

@@ -12,10 +12,10 @@
 //!
 //! Invariant: the credentials appear in no `Debug`, error or log, and neither does the variable's value.
 
+use super::console_text;
 use super::error::PeerFault;
 use super::http::{self, Answer};
 use super::target::host_and_port;
-use super::words;
 use crate::config::{Proxies, Secret};
 use data_encoding::BASE64;
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -66,14 +66,14 @@ pub enum ProxyFault {
     #[error("it refuses the credentials in {0}")]
     CredentialsRefused(&'static str),
     /// It refuses the tunnel, or fails to make it.
-    #[error("it opened no tunnel to {wanted}, but answered HTTP status {status}{}", hint(*status, words))]
+    #[error("it opened no tunnel to {wanted}, but answered HTTP status {status}{}", hint(*status, text))]
     Refused {
         /// Name and port of the console.
         wanted: String,
         /// Its status.
         status: u16,
-        /// Its words.
-        words: String,
+        /// Its text.
+        text: String,
     },
     /// It does not behave like a proxy.
     #[error("it {0}")]
@@ -119,8 +119,8 @@ where
         407 => Err(ProxyFault::CredentialsMissing(proxy.variable)),
         status => {
             // A proxy explains an error in a page of HTML, which is left out: the status says enough.
-            let words = head.header("x-squid-error").map(|text| words::printable(text, &Secret::new("")));
-            Err(ProxyFault::Refused { wanted, status, words: words.unwrap_or_default() })
+            let text = head.header("x-squid-error").map(|text| console_text::sanitize(text, &Secret::new("")));
+            Err(ProxyFault::Refused { wanted, status, text: text.unwrap_or_default() })
         }
     }
 }
@@ -238,14 +238,14 @@ fn in_network(network: &str, bits: &str, address: IpAddr) -> bool {
     }
 }
 
-fn hint(status: u16, words: &str) -> String {
-    let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+fn hint(status: u16, text: &str) -> String {
+    let text = if text.is_empty() { String::new() } else { format!(" ({text})") };
     let hint = match status {
         403 | 405 => "; it must allow CONNECT to that port",
         500..=599 => "; it could not reach the console",
         _ => "",
     };
-    format!("{words}{hint}")
+    format!("{text}{hint}")
 }
 
 #[cfg(test)]

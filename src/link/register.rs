@@ -6,11 +6,11 @@
 //! Invariant: an answer is a success only if its body is complete, names `id` at most once and is not declared as
 //! anything but JSON. A refusal stays a refusal with any body.
 
+use super::console_text;
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
 use super::http::{self, Answer, Body, Head};
 use super::stream::Progress;
-use super::words;
 use crate::config::Secret;
 use draupnir_fsm::driver::{RegisterPath, RegistrationOutcome};
 use futures_lite::io::{AsyncRead, AsyncWrite};
@@ -25,9 +25,9 @@ pub struct Registered {
     pub retry_after_ms: Option<u64>,
     /// The `id` of the answer's body, if it can be used as one.
     pub id: Option<String>,
-    /// The console's own words: one line, printable, at most 512 bytes, without the key.
-    pub words: String,
-    /// Where a redirect points; as its words.
+    /// The console's own text: one line, printable, at most 512 bytes, without the key.
+    pub console_text: String,
+    /// Where a redirect points, sanitized in the same way.
     pub location: Option<String>,
 }
 
@@ -63,19 +63,19 @@ where
 
 fn read_answer(head: &Head, body: &Body, key: &Secret) -> Result<Registered, PeerFault> {
     let compression = head.compression().filter(|_| !body.bytes.is_empty());
-    let id = if compression.is_some() { Ok(None) } else { words::id_of_body(&body.bytes) };
+    let id = if compression.is_some() { Ok(None) } else { console_text::id_of_body(&body.bytes) };
     if RegistrationOutcome::of(head.status) == RegistrationOutcome::Registered {
         if let Some(fault) = body.fault {
             return Err(PeerFault::BadBody(fault));
         }
         if let Some(media_type) = head.foreign_type().filter(|_| !body.bytes.is_empty()) {
-            return Err(PeerFault::NotJson(words::printable(media_type, key)));
+            return Err(PeerFault::NotJson(console_text::sanitize(media_type, key)));
         }
         if id.is_err() {
             return Err(PeerFault::BadBody("that names \"id\" twice"));
         }
         if let Some(coding) = compression {
-            let coding = words::printable(coding, key);
+            let coding = console_text::sanitize(coding, key);
             tracing::warn!(coding, "registration answer is compressed although identity was asked for; id not read");
         }
     }
@@ -83,8 +83,8 @@ fn read_answer(head: &Head, body: &Body, key: &Secret) -> Result<Registered, Pee
         status: head.status,
         retry_after_ms: head.retry_after_ms(),
         id: id.unwrap_or_default(),
-        words: words::of_answer(head, &body.bytes, key),
-        location: words::of_redirect(head, key),
+        console_text: console_text::of_answer(head, &body.bytes, key),
+        location: console_text::of_redirect(head, key),
     })
 }
 
@@ -179,6 +179,6 @@ mod tests {
             assert_eq!(answered(201, rest).map(|answer| answer.id), Ok(None), "{rest}");
         }
         let refused = answered(503, "Content-Encoding: gzip\r\n\r\n\u{1f}x").expect("an answer");
-        assert_eq!(refused.words, "a body compressed with gzip, which the agent did not ask for");
+        assert_eq!(refused.console_text, "a body compressed with gzip, which the agent did not ask for");
     }
 }

@@ -13,7 +13,7 @@
 
 use super::inflow::InboundQueue;
 use super::stream::Stream;
-use super::{LinkReport, WsFrame, explain, words};
+use super::{LinkReport, WsFrame, console_text, explain};
 use crate::config::Secret;
 use crate::report::Reporter;
 use async_tungstenite::WebSocketStream;
@@ -114,7 +114,7 @@ impl Line {
             let end = future::or(self.read(link, key, reporter), self.write_all(link, reporter)).await;
             if let End::Lost(loss, error, goodbye) = end {
                 self.start_leaving(goodbye).await;
-                reporter.report(LinkReport::Lost { link, loss, error: words::printable(&error, key) }).await;
+                reporter.report(LinkReport::Lost { link, loss, error: console_text::sanitize(&error, key) }).await;
                 self.leave().await;
             }
         };
@@ -310,7 +310,7 @@ fn wake(waker: &mut Option<Waker>) {
 /// reason becomes one printable line without the key.
 pub fn close_received(link: LinkId, frame: Option<(u16, &str)>, key: &Secret) -> LinkReport {
     let (code, reason) = frame.unwrap_or((NO_STATUS, ""));
-    LinkReport::CloseReceived { link, code, reason: words::printable(reason, key) }
+    LinkReport::CloseReceived { link, code, reason: console_text::sanitize(reason, key) }
 }
 
 fn loss_of(error: WsError) -> End {

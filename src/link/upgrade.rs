@@ -4,11 +4,11 @@
 //! console's whole words where it refuses, and the key in no library's trace log. It does not redirect, retry or speak
 //! of what was refused. Wire: CONSOLE.md, "The WebSocket"; RFC 6455, section 4.
 
+use super::console_text;
 use super::dial::Dialer;
 use super::error::{Error, PeerFault};
 use super::http::{self, Answer, Head};
 use super::stream::{Progress, Stream};
-use super::words;
 use crate::config::Secret;
 use crate::protocol::{INBOUND_BYTES_MAX, InstanceId};
 use async_tungstenite::WebSocketStream;
@@ -85,9 +85,10 @@ fn verify(head: &Head, nonce: &str) -> Result<(), PeerFault> {
 
 fn refusal(dialer: &Dialer, head: &Head, body: &[u8]) -> Error {
     let key = &dialer.target.key;
-    let (status, words, retry_after_ms) = (head.status, words::of_answer(head, body, key), head.retry_after_ms());
+    let (status, console_text, retry_after_ms) =
+        (head.status, console_text::of_answer(head, body, key), head.retry_after_ms());
     if matches!(status, 401 | 403) {
-        return Error::KeyRefused { status, words, retry_after_ms };
+        return Error::KeyRefused { status, console_text, retry_after_ms };
     }
-    Error::Refused { status, location: words::of_redirect(head, key), words, retry_after_ms }
+    Error::Refused { status, location: console_text::of_redirect(head, key), console_text, retry_after_ms }
 }

@@ -35,26 +35,26 @@ pub fn run(input: &[u8]) {
     let (mut aftermath, link) = Aftermath::of_ready_link(u64::from(choice));
 
     let report = close_received(link, said, &key);
-    let LinkReport::CloseReceived { link: told_of, code, reason: words } = report else {
+    let LinkReport::CloseReceived { link: reported_link, code, reason: text } = report else {
         panic!("not a close: {report:?}")
     };
-    assert_eq!((told_of, code), (link, said.map_or(NO_STATUS, |(code, _)| code)));
-    secrecy::is_fit_to_be_told(&words, &key);
+    assert_eq!((reported_link, code), (link, said.map_or(NO_STATUS, |(code, _)| code)));
+    secrecy::assert_loggable(&text, &key);
 
-    let reason = close::reason(code, &words);
-    assert_eq!(reason, meaning(code, &words), "{code} {words:?}");
+    let reason = close::reason(code, &text);
+    assert_eq!(reason, meaning(code, &text), "{code} {text:?}");
     acts_as_described(&mut aftermath, Fact::CloseReceived { link, code, reason });
 }
 
 /// What the table of close codes says, read plainly.
-fn meaning(code: u16, words: &str) -> CloseReason {
-    let words = words.to_ascii_lowercase();
+fn meaning(code: u16, text: &str) -> CloseReason {
+    let text = text.to_ascii_lowercase();
     let table = [
         (1008, "authentication", CloseReason::Authentication),
         (1008, "unknown instance", CloseReason::UnknownInstance),
         (1001, "replaced", CloseReason::Replaced),
     ];
-    let known = table.into_iter().find(|(known, beginning, _)| *known == code && words.starts_with(beginning));
+    let known = table.into_iter().find(|(known, beginning, _)| *known == code && text.starts_with(beginning));
     known.map_or(CloseReason::Other, |(_, _, reason)| reason)
 }
 

@@ -5,7 +5,7 @@
 //!
 //! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is
 //!   cut;
-//! - what is reported of its words is one printable line of bounded length without the key, and so is a redirect's
+//! - what is reported of its text is one printable line of bounded length without the key, and so is a redirect's
 //!   target;
 //! - an id is 1–100 visible ASCII characters;
 //! - where an answer is so plain that it can be read without a parser, that reading comes to the same;
@@ -29,7 +29,7 @@ use std::task::{Context, Poll};
 /// which becomes a node of a tree.
 const FACTOR: usize = 128;
 
-/// What reading may hold beyond that, in bytes: one read from the socket, the head, the words.
+/// What reading may hold beyond that, in bytes: one read from the socket, the head, the text.
 const BASE_BYTES: usize = 64 * 1024;
 
 /// Up to this length of an answer, in bytes, no limit of the reader can be in the way.
@@ -58,10 +58,10 @@ pub fn run(input: &[u8]) {
         }
     }
     if let Some(registered) = whole {
-        secrecy::is_fit_to_be_told(&registered.words, &key);
+        secrecy::assert_loggable(&registered.console_text, &key);
         if let Some(location) = &registered.location {
             assert!((300..400).contains(&registered.status), "a redirect with status {}", registered.status);
-            secrecy::is_fit_to_be_told(location, &key);
+            secrecy::assert_loggable(location, &key);
         }
         assert!(registered.id.as_deref().is_none_or(|id| InstanceId::new(id).is_ok()), "{:?}", registered.id);
         assert!(matches!(registered.status, 101 | 200..=999), "status {}", registered.status);
@@ -73,7 +73,7 @@ pub fn run(input: &[u8]) {
 /// the clock of this machine, which goes on meanwhile.
 fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes: usize) {
     let without_wait = |answer: Option<&Registered>| {
-        answer.map(|ours| (ours.status, ours.id.clone(), ours.words.clone(), ours.location.clone()))
+        answer.map(|ours| (ours.status, ours.id.clone(), ours.console_text.clone(), ours.location.clone()))
     };
     assert_eq!(without_wait(whole), without_wait(pieces), "in pieces of {piece_bytes} bytes");
     match (whole.and_then(|ours| ours.retry_after_ms), pieces.and_then(|ours| ours.retry_after_ms)) {

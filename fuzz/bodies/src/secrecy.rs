@@ -1,4 +1,4 @@
-//! The keys that the targets work with, and what must be true of every text that reports a console's words.
+//! The keys that the targets work with, and what must be true of every text that reports a console's text.
 
 use draupnir::config::Secret;
 
@@ -6,8 +6,8 @@ use draupnir::config::Secret;
 const KEYS: [&str; 4] =
     ["sk-live-0123456789abcdef", "two words  and more", r#"quote"back\slash"#, "MTIz+/NDU2Nzg5MA=="];
 
-/// The longest text that reports a console's words, in bytes.
-const WORDS_BYTES_MAX: usize = 512;
+/// The longest text that reports a console's text, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
 
 /// One of the keys.
 pub(crate) fn key(choice: u8) -> Secret {
@@ -21,14 +21,14 @@ pub(crate) fn key(choice: u8) -> Secret {
 }
 
 /// One line of bounded length, fit for a log and without the key, in whatever spelling.
-pub(crate) fn is_fit_to_be_told(words: &str, key: &Secret) {
-    assert!(words.len() <= WORDS_BYTES_MAX, "{} bytes of words", words.len());
-    assert!(!words.chars().any(char::is_control), "control characters in {words:?}");
-    assert_eq!(words.trim(), words, "white space around the words");
+pub(crate) fn assert_loggable(text: &str, key: &Secret) {
+    assert!(text.len() <= TEXT_BYTES_MAX, "{} bytes of text", text.len());
+    assert!(!text.chars().any(char::is_control), "control characters in {text:?}");
+    assert_eq!(text.trim(), text, "white space around the text");
     // As it is, and as one or another writer of JSON spells it.
     let quoted = serde_json::Value::from(key.expose()).to_string();
     let spelt = quoted.trim_start_matches('"').strip_suffix('"').expect("a JSON text ends with a quotation mark");
     for spelling in [key.expose(), spelt, &spelt.replace('/', "\\/")] {
-        assert!(!words.contains(spelling), "the key in {words:?}");
+        assert!(!text.contains(spelling), "the key in {text:?}");
     }
 }

@@ -26,10 +26,11 @@ fn registration_follows_the_wire_and_reports_the_answer() {
         let request = rig.answer(refusal).await;
         assert!(request.starts_with("POST /mimir/api/v1/instances HTTP/1.1\r\n"), "{request}");
         let report = rig.report().await;
-        let LinkReport::RegistrationAnswered { status: 429, retry_after_ms: Some(30_000), words, .. } = report else {
+        let LinkReport::RegistrationAnswered { status: 429, retry_after_ms: Some(30_000), console_text, .. } = report
+        else {
             panic!("{report:?}")
         };
-        assert_eq!(words, "SLOW: not [redacted]");
+        assert_eq!(console_text, "SLOW: not [redacted]");
 
         rig.link.register(RegistrationAttempt(9), RegisterPath::Designed, String::new());
         rig.answer("HTTP/1.1 308 Permanent\r\nLocation: https://console.test/\r\n\r\n").await;
@@ -76,7 +77,7 @@ fn connection_refused_fails_the_dial() {
 }
 
 #[test]
-fn a_refused_upgrade_reports_its_status_and_words() {
+fn a_refused_upgrade_reports_its_status_and_text() {
     run(async |mut rig| {
         let cases = [
             ("401 No\r\nContent-Length: 3\r\n\r\nbad", Failure::Unauthorized, None, "HTTP status 401: bad"),

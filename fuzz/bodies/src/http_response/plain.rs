@@ -70,7 +70,8 @@ impl Plain<'_> {
             assert_eq!(ours.id.as_deref(), id, "{self:?}");
             let error = body.get("error").and_then(Value::as_str).filter(|error| error.len() <= 40);
             if let Some(error) = error.filter(|error| error.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-                let is_reported = ours.words.starts_with(error) || key.is_in(error) || ours.words.contains(REDACTED);
+                let is_reported =
+                    ours.console_text.starts_with(error) || key.is_in(error) || ours.console_text.contains(REDACTED);
                 assert!(is_reported, "the console's own word {error:?} is not reported: {ours:?}");
             }
         } else {

@@ -8,8 +8,8 @@ use crate::protocol::InstanceId;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// How much of a console's words is kept, in bytes: enough for a sentence and its details, too little to flood a log.
-const WORDS_BYTES_MAX: usize = 512;
+/// How much of a console's text is kept, in bytes: enough for a sentence and its details, too little to flood a log.
+const TEXT_BYTES_MAX: usize = 512;
 
 /// The fields in which consoles and their proxies explain an error, in the order in which they are logged.
 const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
@@ -21,21 +21,21 @@ fn of_body(body: &[u8], key: &Secret) -> String {
         Ok(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    printable(&text, key)
+    sanitize(&text, key)
 }
 
 /// The text of an answer; of a compressed body only its coding.
 pub(super) fn of_answer(head: &Head, body: &[u8], key: &Secret) -> String {
     match head.compression().filter(|_| !body.is_empty()) {
         None => of_body(body, key),
-        Some(coding) => printable(&format!("a body compressed with {coding}, which the agent did not ask for"), key),
+        Some(coding) => sanitize(&format!("a body compressed with {coding}, which the agent did not ask for"), key),
     }
 }
 
 /// Where a redirect points.
 pub(super) fn of_redirect(head: &Head, key: &Secret) -> Option<String> {
     let redirects = (300..400).contains(&head.status);
-    head.header("location").filter(|_| redirects).map(|location| printable(location, key))
+    head.header("location").filter(|_| redirects).map(|location| sanitize(location, key))
 }
 
 /// A body that names its id twice: decoders disagree on which one counts.
@@ -56,12 +56,12 @@ pub(super) fn id_of_body(body: &[u8]) -> Result<Option<String>, AmbiguousId> {
 }
 
 /// One line of printable text without the key, cut at the limit.
-pub(super) fn printable(text: &str, key: &Secret) -> String {
+pub(super) fn sanitize(text: &str, key: &Secret) -> String {
     let visible: String = without(text, key).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
     // A key with a space in it may only now stand there as it is.
     let line = without(&line, key);
-    cut(&line, WORDS_BYTES_MAX).trim_end().to_owned()
+    cut(&line, TEXT_BYTES_MAX).trim_end().to_owned()
 }
 
 /// Removes the key: a console may quote it as it is, or escaped as different JSON writers do.
@@ -105,27 +105,27 @@ fn cut(text: &str, bytes: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn words(body: &str) -> String {
+    fn sanitized(body: &str) -> String {
         of_body(body.as_bytes(), &Secret::new("sk-1"))
     }
 
     #[test]
     fn explanations_come_before_the_whole_body() {
         let body = r#"{"error":"VALIDATION","message":"bad provider","details":{"provider":["unknown"]},"x":1}"#;
-        assert_eq!(words(body), r#"VALIDATION: bad provider: {"provider":["unknown"]}"#);
-        assert_eq!(words("{\"x\":1}"), "{\"x\":1}");
-        assert_eq!(words("<h1>Bad\r\n\u{1b}[2J Gateway</h1>"), "<h1>Bad [2J Gateway</h1>");
-        assert_eq!(words(""), "");
+        assert_eq!(sanitized(body), r#"VALIDATION: bad provider: {"provider":["unknown"]}"#);
+        assert_eq!(sanitized("{\"x\":1}"), "{\"x\":1}");
+        assert_eq!(sanitized("<h1>Bad\r\n\u{1b}[2J Gateway</h1>"), "<h1>Bad [2J Gateway</h1>");
+        assert_eq!(sanitized(""), "");
     }
 
     #[test]
-    fn words_are_bounded_and_never_hold_the_key() {
-        assert_eq!(words("the key sk-1 is expired"), "the key [redacted] is expired");
-        assert_eq!(words(r#"{"reason":"sk\u002d1 is expired"}"#), r#"{"reason":"[redacted] is expired"}"#);
-        let long = words(&"ä".repeat(10_000));
-        assert_eq!(long.len(), WORDS_BYTES_MAX);
-        let sentence = words(&"word ".repeat(1000));
-        assert!(sentence.len() <= WORDS_BYTES_MAX && sentence.starts_with("word word"));
+    fn text_is_bounded_and_never_holds_the_key() {
+        assert_eq!(sanitized("the key sk-1 is expired"), "the key [redacted] is expired");
+        assert_eq!(sanitized(r#"{"reason":"sk\u002d1 is expired"}"#), r#"{"reason":"[redacted] is expired"}"#);
+        let long = sanitized(&"ä".repeat(10_000));
+        assert_eq!(long.len(), TEXT_BYTES_MAX);
+        let sentence = sanitized(&"word ".repeat(1000));
+        assert!(sentence.len() <= TEXT_BYTES_MAX && sentence.starts_with("word word"));
     }
 
     #[test]
@@ -139,8 +139,8 @@ mod tests {
             ("a/key", r#"{"got":"a\/key"}"#),
             ("a/key", r#"{"got":"a\/key"#),
         ] {
-            let words = of_body(body.as_bytes(), &Secret::new(key));
-            assert!(words.contains(REDACTED) && !words.contains("key"), "{key:?}: {words:?}");
+            let text = of_body(body.as_bytes(), &Secret::new(key));
+            assert!(text.contains(REDACTED) && !text.contains("key"), "{key:?}: {text:?}");
         }
     }
 
