@@ -29,7 +29,7 @@ use draupnir_fsm::driver::RegisterPath;
 use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
 use resolve::LookUp;
 use smol::{LocalExecutor, Task};
-use socket::Line;
+use socket::WsConnection;
 use std::rc::Rc;
 use stream::Progress;
 
@@ -78,7 +78,7 @@ pub struct Link {
 /// The link that is dialled or open.
 struct Current {
     link: LinkId,
-    line: Rc<Line>,
+    connection: Rc<WsConnection>,
     progress: Progress,
     /// Dials, then runs the socket to its end; dropping it gives both up.
     _task: Task<()>,
@@ -152,26 +152,26 @@ impl Link {
     /// [`LinkReport::DialFailed`].
     pub fn dial(&mut self, link: LinkId, instance_id: &str) {
         self.abandon_dial();
-        let line = Rc::new(Line::default());
+        let connection = Rc::new(WsConnection::default());
         let progress = Progress::default();
         let (dialer, reporter, instance_id) = (Rc::clone(&self.dialer), self.reporter.clone(), instance_id.to_owned());
-        let (its_line, its_progress) = (Rc::clone(&line), progress.clone());
+        let (its_connection, its_progress) = (Rc::clone(&connection), progress.clone());
         let task = self.executor.spawn(async move {
             match upgrade::dial(&dialer, &instance_id, its_progress).await {
-                Ok(socket) => its_line.run(link, socket, &dialer.target.key, &reporter).await,
+                Ok(socket) => its_connection.run(link, socket, &dialer.target.key, &reporter).await,
                 Err(error) => {
                     let retry_after_ms = error.retry_after_ms();
                     reporter.report(LinkReport::DialFailed { link, error, retry_after_ms }).await;
                 }
             }
         });
-        self.current = Some(Current { link, line, progress, _task: task });
+        self.current = Some(Current { link, connection, progress, _task: task });
     }
 
     /// Gives up the dial that is in flight. It reports nothing any more, even if it has just succeeded.
     pub fn abandon_dial(&mut self) {
         if let Some(given_up) = self.current.take() {
-            given_up.line.reset();
+            given_up.connection.reset();
         }
     }
 
@@ -179,14 +179,14 @@ impl Link {
     /// Does nothing if this link is not the current one.
     pub fn close(&mut self, link: LinkId, code: u16, reason: &str) {
         if let Some(current) = self.open(link) {
-            current.line.close(code, reason);
+            current.connection.close(code, reason);
         }
     }
 
     /// Closes the descriptor at once, with a reset; ends in [`LinkReport::Closed`].
     pub fn drop_now(&mut self, link: LinkId) {
         if let Some(current) = self.open(link) {
-            current.line.reset();
+            current.connection.reset();
         }
     }
 
@@ -194,7 +194,7 @@ impl Link {
     /// the next frames be handed over. Frames for a link that is gone are dropped.
     pub fn write(&mut self, link: LinkId, frames: Vec<WsFrame>) {
         if let Some(current) = self.open(link) {
-            current.line.write(frames);
+            current.connection.write(frames);
         }
     }
 
@@ -204,7 +204,7 @@ impl Link {
     }
 
     fn open(&self, link: LinkId) -> Option<&Current> {
-        self.current.as_ref().filter(|current| current.link == link && current.line.is_open())
+        self.current.as_ref().filter(|current| current.link == link && current.connection.is_open())
     }
 }
 

@@ -4,8 +4,8 @@
 //! not delay incoming messages. The machine keeps the deadlines.
 //!
 //! Invariants: a Ping is answered before anything else is read; what waits for the loop is bounded ([`inflow`]); after
-//! [`Line::reset`] the descriptor is closed before the call returns; `Closed` is the last report, and the descriptor is
-//! gone before it is made.
+//! [`WsConnection::reset`] the descriptor is closed before the call returns; `Closed` is the last report, and the
+//! descriptor is gone before it is made.
 //!
 //! [`inflow`]: super::inflow
 //!
@@ -40,7 +40,7 @@ const DISCARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The socket as the task and the [`Link`](super::Link) share it.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct WsConnection {
     inner: RefCell<Inner>,
     backlog: InboundQueue,
 }
@@ -56,12 +56,12 @@ struct Inner {
     /// Our close frame was handed to the socket.
     closing: bool,
     /// The console violated the protocol; our close frame says so.
-    leaving: bool,
+    closing_on_error: bool,
     /// The error of a write, until the reader reports it.
     broken: Option<io::Error>,
     reset: bool,
-    writer: Option<Waker>,
-    ender: Option<Waker>,
+    write_waker: Option<Waker>,
+    reset_waker: Option<Waker>,
 }
 
 /// How the reading ended.
@@ -71,7 +71,7 @@ enum End {
     Lost(Loss, String, Option<CloseFrame>),
 }
 
-impl Line {
+impl WsConnection {
     /// Takes a batch of frames; a socket that is gone takes none.
     pub(super) fn write(&self, frames: Vec<WsFrame>) {
         let mut inner = self.inner.borrow_mut();
@@ -81,14 +81,14 @@ impl Line {
         debug_assert!(!inner.batch, "one batch at a time");
         inner.frames.extend(frames.into_iter().map(Message::from));
         inner.batch = true;
-        wake(&mut inner.writer);
+        wake(&mut inner.write_waker);
     }
 
     /// Sends a close frame after all frames handed over.
     pub(super) fn close(&self, code: u16, reason: &str) {
         let mut inner = self.inner.borrow_mut();
         inner.close = Some(CloseFrame { code: CloseCode::from(code), reason: reason.to_owned().into() });
-        wake(&mut inner.writer);
+        wake(&mut inner.write_waker);
     }
 
     /// Whether there is a socket.
@@ -103,7 +103,7 @@ impl Line {
         if let Some(socket) = inner.socket.take() {
             socket.into_inner().reset();
         }
-        wake(&mut inner.ender);
+        wake(&mut inner.reset_waker);
     }
 
     /// Runs an upgraded socket to its end.
@@ -113,9 +113,9 @@ impl Line {
             reporter.report(LinkReport::Opened { link }).await;
             let end = future::or(self.read(link, key, reporter), self.write_all(link, reporter)).await;
             if let End::Lost(loss, error, goodbye) = end {
-                self.start_leaving(goodbye).await;
+                self.begin_close_on_error(goodbye).await;
                 reporter.report(LinkReport::Lost { link, loss, error: console_text::sanitize(&error, key) }).await;
-                self.leave().await;
+                self.finish_close_on_error().await;
             }
         };
         future::or(self.until_reset(), life).await;
@@ -130,7 +130,7 @@ impl Line {
             if inner.reset {
                 return Poll::Ready(());
             }
-            inner.ender = Some(cx.waker().clone());
+            inner.reset_waker = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -171,16 +171,16 @@ impl Line {
     }
 
     /// Sends a close frame to a console that violated the protocol, at once if the socket still takes it.
-    async fn start_leaving(&self, goodbye: Option<CloseFrame>) {
+    async fn begin_close_on_error(&self, goodbye: Option<CloseFrame>) {
         if let Some(goodbye) = goodbye {
-            self.inner.borrow_mut().start_leaving(goodbye);
+            self.inner.borrow_mut().begin_close_on_error(goodbye);
             future::poll_once(self.end_our_direction()).await;
         }
     }
 
     /// Waits for the close frame to arrive: until the console ends its direction, or has sent too much.
-    async fn leave(&self) {
-        if !self.inner.borrow().leaving {
+    async fn finish_close_on_error(&self) {
+        if !self.inner.borrow().closing_on_error {
             return;
         }
         self.end_our_direction().await;
@@ -246,7 +246,7 @@ impl Inner {
                 start_send(socket.as_mut(), Message::Close(Some(close)))?;
                 continue;
             }
-            self.writer = Some(cx.waker().clone());
+            self.write_waker = Some(cx.waker().clone());
             // Everything is sent. The socket remembers the waker of the last flush and would wake this task twice for
             // each message that comes in.
             let _ = flush(socket, &mut Context::from_waker(Waker::noop()));
@@ -271,8 +271,8 @@ impl Inner {
     }
 
     /// Drops the frames that wait, and sends the close frame alone.
-    fn start_leaving(&mut self, goodbye: CloseFrame) {
-        self.leaving = true;
+    fn begin_close_on_error(&mut self, goodbye: CloseFrame) {
+        self.closing_on_error = true;
         self.frames.clear();
         if let Some(socket) = &mut self.socket {
             // If our close frame is sent already, or the socket is broken, nothing is left to send.
