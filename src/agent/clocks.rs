@@ -1,6 +1,6 @@
 //! Reads the clocks, and waits for them: the one place that asks what time it is.
 //!
-//! It compares nothing; what a jump is stands in [`draupnir_fsm::driver`].
+//! [`draupnir_fsm::driver`] compares the readings and notices a jump.
 
 #[cfg(target_os = "linux")]
 use async_io::{Async, ReadableOwned};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 #[cfg(target_os = "linux")]
 use std::{os::fd::OwnedFd, sync::Arc};
 
-/// The agent's own zero on the monotonic clock.
+/// The start of the agent on the monotonic clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Start(Instant);
+pub(super) struct Epoch(Instant);
 
-impl Start {
+impl Epoch {
     /// Zero is now.
     pub(super) fn now() -> Self {
         Self(Instant::now())
@@ -31,7 +31,7 @@ impl Start {
         Time::from_ms(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The first instant at which [`Start::elapsed`] is `time`; none where that lies beyond what the clock can count.
+    /// The first instant at which [`Epoch::elapsed`] is `time`; `None` if the clock cannot count so far.
     pub(super) fn instant(self, time: Time) -> Option<Instant> {
         self.0.checked_add(Duration::from_millis(time.as_ms()))
     }
@@ -40,44 +40,44 @@ impl Start {
 /// The loop's one timer. It is set only when nothing else is left to do, and never to where it stands.
 #[derive(Debug)]
 pub(super) struct DeadlineTimer {
-    alarm: Alarm,
-    /// Where it is set to; none where it has gone off.
+    source: TimerSource,
+    /// The instant to which it is set; `None` after it has expired.
     set_to: Option<Instant>,
 }
 
-/// Setting a timer of the reactor wakes the reactor's thread, with each Ping and each heartbeat. Setting a descriptor
-/// wakes nothing before its time.
+/// What measures the time. Setting a timer of the reactor wakes the reactor's thread, at each Ping and each heartbeat.
+/// Setting a descriptor wakes nothing before its time.
 #[derive(Debug)]
-enum Alarm {
+enum TimerSource {
     Reactor(Timer),
     #[cfg(target_os = "linux")]
     Descriptor {
         descriptor: Arc<Async<OwnedFd>>,
-        /// Kept from one wait to the next, so that the reactor is asked once.
+        /// Kept between waits, so that the reactor registers it once.
         readable: Option<ReadableOwned<OwnedFd>>,
     },
 }
 
 impl DeadlineTimer {
-    /// One that is not set.
+    /// A timer that is not set.
     pub(super) fn new() -> Self {
-        Self { alarm: Alarm::new(), set_to: None }
+        Self { source: TimerSource::new(), set_to: None }
     }
 
     /// Returns at `due`, or as soon after it as the executor has nothing else to run.
     pub(super) async fn wait_until(&mut self, due: Instant) {
         yield_now().await;
         if self.set_to != Some(due) {
-            self.alarm.set(due);
+            self.source.set(due);
             self.set_to = Some(due);
         }
-        self.alarm.goes_off(due).await;
+        self.source.expired(due).await;
         self.set_to = None;
     }
 }
 
-impl Alarm {
-    /// Where the kernel has no descriptor to give, the reactor's.
+impl TimerSource {
+    /// A timer descriptor, or the reactor's timer if the kernel has no descriptor left.
     #[cfg(target_os = "linux")]
     fn new() -> Self {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
@@ -107,7 +107,7 @@ impl Alarm {
         }
     }
 
-    async fn goes_off(&mut self, due: Instant) {
+    async fn expired(&mut self, due: Instant) {
         match self {
             Self::Reactor(timer) => drop(timer.await),
             #[cfg(target_os = "linux")]
@@ -162,26 +162,26 @@ mod tests {
 
     #[test]
     fn the_instant_of_a_time_is_when_it_begins() {
-        let start = Start::now();
-        let begins = start.instant(Time::from_ms(5)).expect("near");
-        assert_eq!(begins.duration_since(start.0), Duration::from_millis(5));
+        let epoch = Epoch::now();
+        let begins = epoch.instant(Time::from_ms(5)).expect("near");
+        assert_eq!(begins.duration_since(epoch.0), Duration::from_millis(5));
     }
 
     #[test]
-    fn an_alarm_that_was_set_later_or_went_off_goes_off_again() {
-        let mut alarm = DeadlineTimer::new();
+    fn timer_that_was_moved_or_has_expired_can_be_set_again() {
+        let mut timer = DeadlineTimer::new();
         let begin = Instant::now();
         let far = begin + Duration::from_secs(3_600);
         smol::future::block_on(async {
-            let mut waiting = Box::pin(alarm.wait_until(far));
+            let mut waiting = Box::pin(timer.wait_until(far));
             for polled in ["lets others run", "sets it"] {
                 assert!(smol::future::poll_once(&mut waiting).await.is_none(), "an hour has not passed: {polled}");
             }
             drop(waiting);
-            assert_eq!(alarm.set_to, Some(far));
+            assert_eq!(timer.set_to, Some(far));
             for ms in [5, 5, 10] {
                 let due = begin + Duration::from_millis(ms);
-                alarm.wait_until(due).await;
+                timer.wait_until(due).await;
                 assert!(Instant::now() >= due);
             }
         });

@@ -64,7 +64,7 @@ pub(super) struct ErrorNote {
 /// Everything but the driver.
 pub(super) struct Host {
     pub(super) config: Rc<Config>,
-    pub(super) start: super::clocks::Start,
+    pub(super) epoch: super::clocks::Epoch,
     pub(super) link: Link,
     /// Which id and path are known, as long as the process lives.
     pub(super) identity: Identity,
@@ -217,7 +217,7 @@ impl Host {
             StateKind::Registration => Some(self.registration(true).message()),
             StateKind::Heartbeat => {
                 let live = Some(self.sampling.live.take()?);
-                let uptime_seconds = (self.start.elapsed().as_ms() / 1_000).into();
+                let uptime_seconds = (self.epoch.elapsed().as_ms() / 1_000).into();
                 // Once for each connection, and once after a change.
                 let inventory = (!std::mem::replace(&mut self.inventory_sent, true)).then_some(&self.inventory);
                 Some(Heartbeat { instance_id, timestamp, uptime_seconds, live, inventory }.message())

@@ -29,7 +29,7 @@ use crate::report::{self, Report, Reporter};
 use crate::sindri;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
-use clocks::{DeadlineTimer, Start};
+use clocks::{DeadlineTimer, Epoch};
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHistory, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
@@ -53,7 +53,7 @@ pub struct Agent {
     now: Time,
     /// What the kernel had taken of the link's bytes when that was last looked at.
     bytes_written: u64,
-    alarm: DeadlineTimer,
+    deadline_timer: DeadlineTimer,
 }
 
 /// Why the agent could not start.
@@ -76,7 +76,7 @@ pub enum StartError {
 /// It could not start. Once it runs, nothing ends it but a signal.
 pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
     let executor = Rc::new(LocalExecutor::new());
-    let start = Start::now();
+    let epoch = Epoch::now();
     let spawner = Rc::clone(&executor);
     futures_lite::future::block_on(executor.run(async move {
         let (reporter, reports) = report::channel();
@@ -87,7 +87,7 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
         }
         let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
         let news = watch.look().await.unwrap_or_default();
-        Agent::new(config, start, &spawner, &reporter, reports, (watch, news))?.run(history).await;
+        Agent::new(config, epoch, &spawner, &reporter, reports, (watch, news))?.run(history).await;
         Ok(())
     }))
 }
@@ -95,7 +95,7 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
 impl Agent {
     fn new(
         config: Config,
-        start: Start,
+        epoch: Epoch,
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
         reports: Receiver<Report>,
@@ -127,7 +127,7 @@ impl Agent {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
         let host = Host {
-            start,
+            epoch,
             link: Link::new(target, Rc::clone(executor), reporter.clone())?,
             identity: store.identity().clone(),
             store,
@@ -156,9 +156,9 @@ impl Agent {
             hasher: RandomState::new(),
             reports,
             pending: Vec::new(),
-            now: start.elapsed(),
+            now: epoch.elapsed(),
             bytes_written: 0,
-            alarm: DeadlineTimer::new(),
+            deadline_timer: DeadlineTimer::new(),
         }))
     }
 
@@ -186,7 +186,7 @@ impl Agent {
                 return;
             }
             let report = self.wait().await;
-            self.now = self.host.start.elapsed();
+            self.now = self.host.epoch.elapsed();
             // First of all, or what waits to be handled would count as lived through after a freeze.
             self.driver.observe(self.now, clocks::read(), entropy);
             std::mem::take(&mut self.pending).into_iter().for_each(|input| self.handle(input));
@@ -204,12 +204,12 @@ impl Agent {
         if !self.pending.is_empty() {
             return None;
         }
-        let due = self.driver.next_deadline().and_then(|deadline| self.host.start.instant(deadline));
+        let due = self.driver.next_deadline().and_then(|deadline| self.host.epoch.instant(deadline));
         let report = async { self.reports.recv().await.ok() };
         match due {
             Some(due) => {
                 let deadline = async {
-                    self.alarm.wait_until(due).await;
+                    self.deadline_timer.wait_until(due).await;
                     None
                 };
                 report.or(deadline).await
