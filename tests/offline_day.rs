@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Action, ByteSource, Cut, Driver, Encode, Failure, IdSource, Input, Message, NoteId, Output, Policy, Schedule,
+    Action, ByteSource, Chunk, Driver, Encode, Failure, IdSource, Input, Message, NoteId, Output, Policy, Schedule,
     SessionKey, StreamKey, Time,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -59,7 +59,7 @@ impl ByteSource for Events {
         0..0
     }
 
-    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<Filler>) {
+    fn cut(&mut self, _stream: StreamKey, _cut: Chunk) -> (usize, Option<Filler>) {
         (0, None)
     }
 

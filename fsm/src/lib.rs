@@ -36,7 +36,7 @@
 //!
 //! impl ByteSource for Host {
 //!     fn held(&mut self, _: StreamKey) -> Range<u64> { 0..0 }
-//!     fn cut(&mut self, _: StreamKey, _: Cut) -> (usize, Option<usize>) { (0, None) }
+//!     fn cut(&mut self, _: StreamKey, _: Chunk) -> (usize, Option<usize>) { (0, None) }
 //!     fn replay_from(&mut self, _: SessionKey) -> u64 { 0 }
 //! }
 //!

@@ -5,8 +5,8 @@
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, Verdict};
 use draupnir_fsm::delivery::{
-    After, Cut, Delivery, Kind, LinkEnd, Next, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX, Reliable,
-    StreamKey,
+    After, Chunk, Delivery, Kind, LinkEnd, OutboundFrame, PushError, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX,
+    Reliable, StreamKey,
 };
 use draupnir_fsm::id::{CommandKey, LinkId, SessionKey};
 use draupnir_fsm::order::Gate;
@@ -107,7 +107,7 @@ fn break_a_link(ledger: &mut Delivery<Vec<u8>>, now: Time, link: u32) {
     ledger.link_opened(now, LinkId(link));
     ledger.open_gate(now, Gate::All);
     while let Some(next) = ledger.next(now) {
-        if let Next::Stream { cut: Cut::Bytes { max, .. }, .. } = next {
+        if let OutboundFrame::Stream { cut: Chunk::Bytes { max, .. }, .. } = next {
             ledger.cut(max);
         }
     }
@@ -138,8 +138,8 @@ fn frames_of_running_streams_cost_no_allocation_each() {
         let mut newest = None;
         while let Some(next) = ledger.next(now) {
             match next {
-                Next::Ping { payload, .. } => newest = Some(payload),
-                Next::Stream { cut: Cut::Bytes { max, .. }, .. } => {
+                OutboundFrame::Ping { payload, .. } => newest = Some(payload),
+                OutboundFrame::Stream { cut: Chunk::Bytes { max, .. }, .. } => {
                     ledger.cut(max);
                     frames += 1;
                 }

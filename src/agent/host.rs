@@ -13,7 +13,7 @@ use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, 
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
-    Body, ByteSource, ConsoleEvent, Cut, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
+    Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
     StateKind, StreamKey,
 };
 use std::collections::BTreeMap;
@@ -268,14 +268,14 @@ impl ByteSource for Host {
         }
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Text>) {
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Text>) {
         let (bytes, text) = match (stream, cut) {
             (StreamKey::Terminal(session), cut) => self.sessions.cut(session, cut),
-            (StreamKey::Stdout(command) | StreamKey::Stderr(command), Cut::Bytes { from, max, replay: _ }) => {
+            (StreamKey::Stdout(command) | StreamKey::Stderr(command), Chunk::Bytes { from, max, replay: _ }) => {
                 self.commands.cut(command, stream, from, max)
             }
             // Commands are not replayed.
-            (StreamKey::Stdout(_) | StreamKey::Stderr(_), Cut::Reset | Cut::Modes) => (0, None),
+            (StreamKey::Stdout(_) | StreamKey::Stderr(_), Chunk::Reset | Chunk::Modes) => (0, None),
         };
         (bytes, text.map(Text::from))
     }

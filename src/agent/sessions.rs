@@ -7,7 +7,7 @@ use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClos
 use crate::report::Reporter;
 use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Terminals};
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::driver::{Cut, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
+use draupnir_fsm::driver::{Chunk, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
 use smol::LocalExecutor;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -193,22 +193,22 @@ impl Sessions {
         self.terminals.replay(session).from
     }
 
-    pub(super) fn cut(&mut self, session: SessionKey, cut: Cut) -> (usize, Option<String>) {
+    pub(super) fn cut(&mut self, session: SessionKey, cut: Chunk) -> (usize, Option<String>) {
         let Some(Entry { id: session_id, .. }) = self.entries.get(&session) else { return (0, None) };
         match cut {
-            Cut::Bytes { from, max, replay: false } => {
+            Chunk::Bytes { from, max, replay: false } => {
                 let chunk = self.terminals.chunk(session, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
                 let message =
                     (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
                 (data.len(), message)
             }
-            Cut::Bytes { from, max, replay: true } => {
+            Chunk::Bytes { from, max, replay: true } => {
                 let shown = self.terminals.replay_chunk(session, from, max);
                 (shown.settled, own_bytes(session_id, shown.bytes).1.filter(|_| !shown.bytes.is_empty()))
             }
-            Cut::Reset => own_bytes(session_id, &self.terminals.replay(session).prelude),
-            Cut::Modes => own_bytes(session_id, &self.terminals.epilogue(session)),
+            Chunk::Reset => own_bytes(session_id, &self.terminals.replay(session).prelude),
+            Chunk::Modes => own_bytes(session_id, &self.terminals.epilogue(session)),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
 use draupnir_fsm::delivery::ping::Payload;
 use draupnir_fsm::driver::{
-    CUT_RESULT_BYTES, CloseReason, Cut, Failure, LinkId, PROVIDERS_KNOWN, ProviderName, RegisterPath,
+    CUT_RESULT_BYTES, Chunk, CloseReason, Failure, LinkId, PROVIDERS_KNOWN, ProviderName, RegisterPath,
     RegistrationAttempt, StateKind, StreamKey,
 };
 
@@ -279,12 +279,12 @@ impl World {
     }
 
     /// Takes in bytes of a stream: none may be missing that no gap reported, in a replay none that is held.
-    fn store_bytes(&mut self, link: LinkId, stream: StreamKey, cut: Cut, bytes: u64) {
+    fn store_bytes(&mut self, link: LinkId, stream: StreamKey, cut: Chunk, bytes: u64) {
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         match cut {
-            Cut::Reset => source.replay = Some((link, None)),
-            Cut::Modes => source.replay = None,
-            Cut::Bytes { from, replay, .. } => {
+            Chunk::Reset => source.replay = Some((link, None)),
+            Chunk::Modes => source.replay = None,
+            Chunk::Bytes { from, replay, .. } => {
                 if !source.replayed(link, from, bytes) {
                     return self.fail(Violation::ReplaySkips(stream));
                 }

@@ -11,7 +11,7 @@ use crate::wire::Up;
 use crate::work::{Stage, Subject, Work};
 use crate::world::Event;
 use draupnir_fsm::driver::{
-    Body, ByteSource, CommandKey, Cut, Encode, ErrorEvent, Kind, Message, SessionKey, SessionRefusal, StreamKey,
+    Body, ByteSource, Chunk, CommandKey, Encode, ErrorEvent, Kind, Message, SessionKey, SessionRefusal, StreamKey,
 };
 use draupnir_fsm::random::Random;
 use std::ops::Range;
@@ -206,12 +206,12 @@ impl ByteSource for Doors<'_> {
     }
 
     /// Sometimes fewer than asked for: characters are not split.
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Text>) {
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Text>) {
         let few = self.random.between(0, 7);
         let bytes = match (cut, self.work.sources.get_mut(&stream)) {
             (_, None) => return (0, None),
-            (Cut::Reset | Cut::Modes, Some(_)) => 0,
-            (Cut::Bytes { from, max, replay }, Some(source)) => {
+            (Chunk::Reset | Chunk::Modes, Some(_)) => 0,
+            (Chunk::Bytes { from, max, replay }, Some(source)) => {
                 let there = source.end.saturating_sub(from.max(source.retained)).min(max as u64);
                 if there > 8 {
                     there - few.min(3)
@@ -226,7 +226,7 @@ impl ByteSource for Doors<'_> {
             }
         };
         let reported = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
-        let is_frame = bytes > 0 || !matches!(cut, Cut::Bytes { .. });
+        let is_frame = bytes > 0 || !matches!(cut, Chunk::Bytes { .. });
         if is_frame {
             tap::show(Encoded::Chunk { stream, cut, bytes });
         }

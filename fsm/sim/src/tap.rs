@@ -3,7 +3,7 @@
 //! The simulation itself carries sizes. An observer that makes real frames of them (the fuzz project does, with the
 //! types of the wire) sees every kind of message in every order that the simulation finds.
 
-use draupnir_fsm::driver::{Cut, Message, StreamKey};
+use draupnir_fsm::driver::{Chunk, Message, StreamKey};
 use std::cell::RefCell;
 
 /// What is to be encoded.
@@ -16,7 +16,7 @@ pub enum Encoded {
         /// The stream.
         stream: StreamKey,
         /// What was asked for.
-        cut: Cut,
+        cut: Chunk,
         /// How many bytes there were.
         bytes: u64,
     },

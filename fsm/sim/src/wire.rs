@@ -5,7 +5,7 @@
 
 use crate::rows::RowId;
 use draupnir_fsm::delivery::ping::Payload;
-use draupnir_fsm::driver::{CloseReason, Cut, LinkId, Loss, StateKind, StreamKey};
+use draupnir_fsm::driver::{Chunk, CloseReason, LinkId, Loss, StateKind, StreamKey};
 use std::collections::VecDeque;
 
 /// What the kernel takes of a stalled connection before it takes nothing more.
@@ -23,7 +23,7 @@ pub(crate) enum Up {
     Stream {
         life: u32,
         stream: StreamKey,
-        cut: Cut,
+        cut: Chunk,
         bytes: u64,
     },
     Ping(Payload),

@@ -6,7 +6,7 @@ use super::ping::Pings;
 use super::rate::Rate;
 use super::schedule::{RoundRobin, STATE_KINDS};
 use super::stall::Write;
-use super::stream::{Cut, Stream, StreamKey};
+use super::stream::{Chunk, Stream, StreamKey};
 use super::{Delivery, LINK_WINDOW_BYTES_MAX, LINK_WINDOW_BYTES_MIN, Poison, is_sent};
 use crate::id::LinkId;
 use crate::order::Gate;
@@ -75,7 +75,7 @@ pub(super) struct Link<M> {
     pub(super) rate: Rate,
     pub(super) turns: RoundRobin,
     /// The stream frame that was handed out and not yet cut.
-    pub(super) uncut: Option<(StreamKey, Cut)>,
+    pub(super) uncut: Option<(StreamKey, Chunk)>,
     pub(super) write: Option<Write>,
 }
 

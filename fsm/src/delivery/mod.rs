@@ -49,8 +49,8 @@ pub use message::{
     After, Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison, PushError, Pushed, Reliable,
 };
 pub use queue::{CUT_RESULT_BYTES, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX};
-pub use schedule::{Next, StateKind};
-pub use stream::{Cut, Gap, Position, StreamKey};
+pub use schedule::{OutboundFrame, StateKind};
+pub use stream::{Chunk, Gap, Position, StreamKey};
 
 use crate::order::Gate;
 use crate::time::Time;

@@ -7,7 +7,7 @@
 use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
 use super::rate::encoded_bytes;
-use super::stream::{Class, Cut, StreamKey};
+use super::stream::{Chunk, Class, StreamKey};
 use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, is_sent};
 use crate::id::{CommandKey, SessionKey};
 use crate::order::Gate;
@@ -45,7 +45,7 @@ pub enum StateKind {
 
 /// The next frame for the link.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next<'a, M> {
+pub enum OutboundFrame<'a, M> {
     /// A Ping with this payload.
     Ping {
         /// Its payload.
@@ -73,7 +73,7 @@ pub enum Next<'a, M> {
         /// The stream.
         stream: StreamKey,
         /// What to cut.
-        cut: Cut,
+        cut: Chunk,
     },
 }
 
@@ -89,7 +89,7 @@ enum Choice {
     Ping(Purpose),
     State(StateKind),
     Reliable(u64),
-    Stream(StreamKey, Cut),
+    Stream(StreamKey, Chunk),
 }
 
 impl<M> Link<M> {
@@ -162,7 +162,7 @@ impl<M> Delivery<M> {
     }
 
     /// The next frame for the link, in the order in which they must be written; `None` while there is none to send.
-    pub fn next(&mut self, now: Time) -> Option<Next<'_, M>> {
+    pub fn next(&mut self, now: Time) -> Option<OutboundFrame<'_, M>> {
         self.see(now);
         let choice = self.choose()?;
         let link = self.link.as_mut()?;
@@ -174,11 +174,11 @@ impl<M> Delivery<M> {
                 if purpose == Purpose::KeepAlive {
                     link.keep_alive_wanted = false;
                 }
-                Some(Next::Ping { payload: link.ping(purpose), purpose })
+                Some(OutboundFrame::Ping { payload: link.ping(purpose), purpose })
             }
             Choice::State(kind) => {
                 let body = link.state.get_mut(kind as usize)?.take()?;
-                Some(Next::State { kind, body })
+                Some(OutboundFrame::State { kind, body })
             }
             Choice::Reliable(number) => {
                 let size = self.queue.size(number);
@@ -186,11 +186,11 @@ impl<M> Delivery<M> {
                 // Each waits for its own Pong.
                 link.marker_wanted |= self.queue.has_suspect();
                 let body = self.queue.send(number)?;
-                Some(Next::Reliable { number, body })
+                Some(OutboundFrame::Reliable { number, body })
             }
             Choice::Stream(stream, cut) => {
                 link.uncut = Some((stream, cut));
-                Some(Next::Stream { stream, cut })
+                Some(OutboundFrame::Stream { stream, cut })
             }
         }
     }
@@ -210,7 +210,7 @@ impl<M> Delivery<M> {
         };
         let bytes = bytes as u64;
         let to = entry.cut(cut, bytes);
-        let frame = bytes > 0 || cut == Cut::Modes;
+        let frame = bytes > 0 || cut == Chunk::Modes;
         if frame {
             let encoded = encoded_bytes(bytes);
             entry.in_flight += encoded;
@@ -222,8 +222,8 @@ impl<M> Delivery<M> {
             link.marker_wanted |= unmarked >= entry.window(now) / 2;
             link.marker_wanted |= link.unmarked_bytes + encoded >= link.window(now) / 2;
             let flight = match cut {
-                Cut::Modes => Flight::ReplayEnd { stream, encoded },
-                Cut::Bytes { .. } | Cut::Reset => Flight::Bytes { stream, to, encoded },
+                Chunk::Modes => Flight::ReplayEnd { stream, encoded },
+                Chunk::Bytes { .. } | Chunk::Reset => Flight::Bytes { stream, to, encoded },
             };
             link.sent(now, flight, encoded);
         }
@@ -315,7 +315,7 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// The stream of a class after the one that was served last, in a circle.
+    /// The stream of a class after the one that was served last, round-robin.
     fn after(&self, class: Class, last: Option<StreamKey>) -> Option<StreamKey> {
         let first = Bound::Included((class, StreamKey::Terminal(SessionKey(0))));
         let end = Bound::Included((class, StreamKey::Stderr(CommandKey(u32::MAX))));

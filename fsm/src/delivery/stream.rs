@@ -49,7 +49,7 @@ pub struct Gap {
 
 /// What the writer is to cut from a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cut {
+pub enum Chunk {
     /// Bytes of the source, with their offset.
     Bytes {
         /// Where the first byte stands.
@@ -172,14 +172,14 @@ impl Stream {
     }
 
     /// What comes next, at most `max` bytes of it.
-    pub(super) fn next_cut(&self, max: usize) -> Option<Cut> {
+    pub(super) fn next_cut(&self, max: usize) -> Option<Chunk> {
         if let Some(replay) = self.replay {
             match replay.stage {
-                Stage::Reset => return Some(Cut::Reset),
-                Stage::Modes => return Some(Cut::Modes),
+                Stage::Reset => return Some(Chunk::Reset),
+                Stage::Modes => return Some(Chunk::Modes),
                 Stage::Repeat if self.held_back => return None,
                 Stage::Repeat => {
-                    return Some(Cut::Bytes {
+                    return Some(Chunk::Bytes {
                         from: replay.cursor,
                         max: clamp_to(max, replay.to_repeat()),
                         replay: true,
@@ -194,7 +194,7 @@ impl Stream {
         };
         // What is gone is skipped as soon as nothing is under way.
         let is_gone = self.at.sent < self.at.retained;
-        (self.at.sent < goal && !self.held_back && !is_gone).then(|| Cut::Bytes {
+        (self.at.sent < goal && !self.held_back && !is_gone).then(|| Chunk::Bytes {
             from: self.at.sent,
             max: clamp_to(max, goal - self.at.sent),
             replay: false,
@@ -202,17 +202,17 @@ impl Stream {
     }
 
     /// Notes that `bytes` were cut as `cut` said; returns up to where an acknowledgement of them reaches.
-    pub(super) fn cut(&mut self, cut: Cut, bytes: u64) -> u64 {
+    pub(super) fn cut(&mut self, cut: Chunk, bytes: u64) -> u64 {
         match (cut, &mut self.replay) {
-            (Cut::Reset, Some(replay)) => replay.stage = Stage::Repeat,
-            (Cut::Modes, Some(replay)) => replay.stage = Stage::Unconfirmed,
-            (Cut::Bytes { replay: true, .. }, Some(replay)) => replay.cursor += bytes,
-            (Cut::Bytes { replay: true, .. } | Cut::Reset | Cut::Modes, None) => {}
-            (Cut::Bytes { replay: false, .. }, _) => {
+            (Chunk::Reset, Some(replay)) => replay.stage = Stage::Repeat,
+            (Chunk::Modes, Some(replay)) => replay.stage = Stage::Unconfirmed,
+            (Chunk::Bytes { replay: true, .. }, Some(replay)) => replay.cursor += bytes,
+            (Chunk::Bytes { replay: true, .. } | Chunk::Reset | Chunk::Modes, None) => {}
+            (Chunk::Bytes { replay: false, .. }, _) => {
                 self.at.sent = (self.at.sent + bytes).min(self.at.end);
             }
         }
-        self.held_back = matches!(cut, Cut::Bytes { .. }) && bytes == 0;
+        self.held_back = matches!(cut, Chunk::Bytes { .. }) && bytes == 0;
         if self.held_back
             && let Some(replay) = &mut self.replay
             && replay.stage == Stage::CatchUp
@@ -222,7 +222,7 @@ impl Stream {
             self.held_back = false;
         }
         self.advance_replay();
-        if matches!(cut, Cut::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
+        if matches!(cut, Chunk::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
     }
 
     /// The source holds more, or lets go of what it held back.

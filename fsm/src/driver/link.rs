@@ -5,7 +5,7 @@ use super::input::ConsoleMessage;
 use super::output::{Action, Frame, Output};
 use super::ports::{Body, ByteSource};
 use crate::delivery::ping::{PAYLOAD_BYTES, Purpose};
-use crate::delivery::{LinkEnd, Next, UNLIMITED};
+use crate::delivery::{LinkEnd, OutboundFrame, UNLIMITED};
 use crate::fact::Fact;
 use crate::id::LinkId;
 use crate::time::Time;
@@ -132,15 +132,15 @@ impl<B: Body> Driver<B> {
         while bytes < batch_bytes && frames.len() < BATCH_FRAMES_MAX {
             let frame = match self.ledger.next(now) {
                 None => break,
-                Some(Next::Ping { payload, purpose }) => {
+                Some(OutboundFrame::Ping { payload, purpose }) => {
                     match purpose {
                         Purpose::KeepAlive | Purpose::Marker => self.link.pings_to_write += 1,
                     }
                     Some(Frame::Ping(payload))
                 }
-                Some(Next::State { body, .. }) => Some(Frame::Text(body)),
-                Some(Next::Reliable { body, .. }) => Some(Frame::Text(body.clone())),
-                Some(Next::Stream { stream, cut }) => {
+                Some(OutboundFrame::State { body, .. }) => Some(Frame::Text(body)),
+                Some(OutboundFrame::Reliable { body, .. }) => Some(Frame::Text(body.clone())),
+                Some(OutboundFrame::Stream { stream, cut }) => {
                     let (cut_bytes, body) = host.cut(stream, cut);
                     self.ledger.cut(cut_bytes);
                     body.map(Frame::Text)

@@ -52,7 +52,7 @@ pub use crate::command::{
 pub use crate::delivery::budget;
 pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
 pub use crate::delivery::{
-    CUT_RESULT_BYTES, Cut, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
+    CUT_RESULT_BYTES, Chunk, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
 };
 pub use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, RegistrationOutcome};
 pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};

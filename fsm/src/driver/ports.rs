@@ -4,7 +4,7 @@
 //! answers as lengths, so that a replay needs neither.
 
 use super::output::Message;
-use crate::delivery::{Cut, StreamKey};
+use crate::delivery::{Chunk, StreamKey};
 use crate::id::SessionKey;
 use core::ops::Range;
 
@@ -40,7 +40,7 @@ pub trait ByteSource: Encode {
 
     /// Cuts bytes from a stream: how many of its bytes that were, and the message that carries them. Fewer than asked
     /// for where a character would be split; no message where nothing is left but the beginning of one.
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<Self::Body>);
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Self::Body>);
 
     /// From which offset on a session is replayed to a console that has seen nothing.
     fn replay_from(&mut self, session: SessionKey) -> u64;

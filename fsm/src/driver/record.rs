@@ -5,7 +5,7 @@
 use super::input::Input;
 use super::output::{Message, Output};
 use super::ports::{Body, ByteSource, Encode};
-use crate::delivery::{Cut, StreamKey};
+use crate::delivery::{Chunk, StreamKey};
 use crate::id::SessionKey;
 use crate::machine::MachineSnapshot;
 use crate::time::Time;
@@ -173,7 +173,7 @@ impl<B: Body> ByteSource for Answering<'_, B> {
         held
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<B>) {
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<B>) {
         let (bytes, body) = self.host.cut(stream, cut);
         self.note(|| Answer::Cut(bytes, body.as_ref().map(B::size_bytes)));
         (bytes, body)

@@ -29,7 +29,7 @@ impl ByteSource for Host {
         0..0
     }
 
-    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<usize>) {
+    fn cut(&mut self, _stream: StreamKey, _cut: Chunk) -> (usize, Option<usize>) {
         (0, None)
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Scenario, Step};
 use crate::delivery::budget::Budget;
-use crate::delivery::{Cut, StreamKey};
+use crate::delivery::{Chunk, StreamKey};
 use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, Message, RecordedOutput};
 use crate::id::SessionKey;
 use crate::limits::Policy;
@@ -239,14 +239,14 @@ impl<B: Body + From<usize>> ByteSource for ReplayHost<B> {
         self.next_held(stream)
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<B>) {
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<B>) {
         let written = self.next(|answer| match answer {
             Answer::Cut(bytes, body) => Some((bytes, body)),
             Answer::Body(_) | Answer::Held { .. } => None,
         });
         let (bytes, body) = written.unwrap_or_else(|| match cut {
-            Cut::Reset | Cut::Modes => (0, Some(BODY_BYTES)),
-            Cut::Bytes { from, max, replay: _ } => {
+            Chunk::Reset | Chunk::Modes => (0, Some(BODY_BYTES)),
+            Chunk::Bytes { from, max, replay: _ } => {
                 let end = self.held.get(&stream).map_or(0, |held| held.end);
                 let bytes = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
                 (bytes, (bytes > 0).then_some(bytes + BODY_BYTES))

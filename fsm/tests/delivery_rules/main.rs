@@ -7,7 +7,7 @@ mod streams;
 
 use draupnir_fsm::delivery::ping::{Payload, Purpose};
 use draupnir_fsm::delivery::{
-    Ack, After, Cut, Delivery, Kind, LinkEnd, Next, PushError, Reliable, StateKind, StreamKey,
+    Ack, After, Chunk, Delivery, Kind, LinkEnd, OutboundFrame, PushError, Reliable, StateKind, StreamKey,
 };
 use draupnir_fsm::id::{LinkId, SessionKey};
 use draupnir_fsm::order::Gate;
@@ -87,21 +87,21 @@ impl Bench {
 
     fn next_cutting(&mut self, at_most: usize) -> Option<Sent> {
         let (stream, cut) = match self.ledger.next(self.now)? {
-            Next::Ping { payload, purpose } => return Some(Sent::Ping(purpose, payload)),
-            Next::State { kind, body } => return Some(Sent::State(kind, body)),
-            Next::Reliable { body, .. } => return Some(Sent::Message(body)),
-            Next::Stream { stream, cut } => (stream, cut),
+            OutboundFrame::Ping { payload, purpose } => return Some(Sent::Ping(purpose, payload)),
+            OutboundFrame::State { kind, body } => return Some(Sent::State(kind, body)),
+            OutboundFrame::Reliable { body, .. } => return Some(Sent::Message(body)),
+            OutboundFrame::Stream { stream, cut } => (stream, cut),
         };
         Some(match cut {
-            Cut::Reset => {
+            Chunk::Reset => {
                 self.ledger.cut(4);
                 Sent::Reset(stream)
             }
-            Cut::Modes => {
+            Chunk::Modes => {
                 self.ledger.cut(4);
                 Sent::Modes(stream)
             }
-            Cut::Bytes { from, max, replay } => {
+            Chunk::Bytes { from, max, replay } => {
                 let bytes = max.min(at_most);
                 self.ledger.cut(bytes);
                 let to = from + bytes as u64;

@@ -11,7 +11,7 @@ use draupnir::protocol::{
     TerminalClosed, TerminalOutput, Timestamp,
 };
 use draupnir_fsm::delivery::StateKind;
-use draupnir_fsm::driver::{self, CommandRefusal, Cut, ErrorEvent, Message, SessionRefusal, StreamKey};
+use draupnir_fsm::driver::{self, Chunk, CommandRefusal, ErrorEvent, Message, SessionRefusal, StreamKey};
 use draupnir_fsm::order::{CommandEnd, Refusal, SessionEnd};
 use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
@@ -280,11 +280,11 @@ fn command_id(command: u64) -> CommandId {
     CommandId::new(&format!("\"{command}\\")).expect("an id")
 }
 
-fn chunk(stream: StreamKey, cut: Cut, bytes: u64) -> String {
+fn chunk(stream: StreamKey, cut: Chunk, bytes: u64) -> String {
     let data: Vec<u8> = (0..bytes.min(CHUNK_BYTES_MAX)).map(|byte| byte.to_le_bytes()[0]).collect();
     let (offset, replay) = match cut {
-        Cut::Bytes { from, replay: false, .. } => (Some(from), false),
-        Cut::Bytes { .. } | Cut::Reset | Cut::Modes => (None, true),
+        Chunk::Bytes { from, replay: false, .. } => (Some(from), false),
+        Chunk::Bytes { .. } | Chunk::Reset | Chunk::Modes => (None, true),
     };
     let command = |command: u64, part| {
         let command_id = &command_id(command);

@@ -3,7 +3,7 @@
 use super::reference::Frame;
 use super::{Travelling, World};
 use draupnir_fsm::delivery::ping::Purpose;
-use draupnir_fsm::delivery::{Cut, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, Next, StateKind, StreamKey};
+use draupnir_fsm::delivery::{Chunk, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, OutboundFrame, StateKind, StreamKey};
 use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
@@ -33,7 +33,7 @@ impl World {
     fn write_one(&mut self) -> bool {
         let travelling = match self.ledger.next(self.now) {
             None => return false,
-            Some(Next::Ping { payload, purpose }) => {
+            Some(OutboundFrame::Ping { payload, purpose }) => {
                 if purpose == Purpose::Marker {
                     assert!(self.reference.unmarked() > 0, "a marker for nothing");
                 }
@@ -41,19 +41,19 @@ impl World {
                 self.unmarked_since = None;
                 Travelling::Ping(payload.to_vec())
             }
-            Some(Next::State { body, .. }) => {
+            Some(OutboundFrame::State { body, .. }) => {
                 assert!(self.gates.0, "state before its gate");
                 assert_eq!(body >> 32, u64::from(self.link), "state of another link");
                 Travelling::State(u32::try_from(body >> 32).expect("32 bits"))
             }
-            Some(Next::Reliable { number, body }) => {
+            Some(OutboundFrame::Reliable { number, body }) => {
                 assert!(self.gates.1, "a message before its gate");
                 let body = *body;
                 self.reference.sent_message(number);
                 self.unmarked_since.get_or_insert(self.now);
                 Travelling::Message(number, body)
             }
-            Some(Next::Stream { stream, cut }) => {
+            Some(OutboundFrame::Stream { stream, cut }) => {
                 assert!(self.gates.1, "bytes before their gate");
                 return self.write_bytes(stream, cut);
             }
@@ -62,14 +62,14 @@ impl World {
         true
     }
 
-    fn write_bytes(&mut self, stream: StreamKey, cut: Cut) -> bool {
+    fn write_bytes(&mut self, stream: StreamKey, cut: Chunk) -> bool {
         let entry = self.reference.streams.get_mut(&stream).expect("known");
         let (bytes, to, travelling) = match cut {
-            Cut::Reset | Cut::Modes => {
-                self.tally.replays += u64::from(cut == Cut::Modes);
+            Chunk::Reset | Chunk::Modes => {
+                self.tally.replays += u64::from(cut == Chunk::Modes);
                 (self.choices.between(0, 20), 0, Travelling::Extra)
             }
-            Cut::Bytes { from, max, replay } => {
+            Chunk::Bytes { from, max, replay } => {
                 assert!(max > 0 && max <= FRAME_BYTES_MAX);
                 assert!(from >= entry.retained, "the source no longer holds it");
                 // Now and then a character would be split.
@@ -87,10 +87,10 @@ impl World {
             }
         };
         self.ledger.cut(usize::try_from(bytes).expect("small"));
-        if bytes == 0 && cut != Cut::Modes {
+        if bytes == 0 && cut != Chunk::Modes {
             // The rest of the character is there a moment later.
             let end = self.reference.streams[&stream].end;
-            if cut != Cut::Reset {
+            if cut != Chunk::Reset {
                 self.ledger.grew(stream, end);
             }
             return true;

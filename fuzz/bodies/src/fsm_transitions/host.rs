@@ -1,7 +1,7 @@
 //! A host that answers the driver with whatever the bytes say, within the contract of the two doors.
 
 use crate::contract;
-use draupnir_fsm::driver::{Body, ByteSource, Cut, Encode, Message, SessionKey, StreamKey};
+use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, Message, SessionKey, StreamKey};
 use draupnir_fsm::random::Random;
 use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
@@ -54,8 +54,8 @@ impl ByteSource for Host {
         self.held.get(&stream).cloned().unwrap_or_default()
     }
 
-    fn cut(&mut self, stream: StreamKey, cut: Cut) -> (usize, Option<usize>) {
-        let Cut::Bytes { from, max, .. } = cut else { return (0, Some(60)) };
+    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<usize>) {
+        let Chunk::Bytes { from, max, .. } = cut else { return (0, Some(60)) };
         let end = self.held(stream).end;
         let there = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
         let bytes = if self.calm || self.one_of(4) > 0 { there } else { there / 2 };
