@@ -44,12 +44,12 @@ fn run() -> ExitCode {
         tracing::warn!("{warning}");
     }
     restart::on_panic(history, config.api_key.clone());
-    let status = live(config, history);
+    let status = run_agent(config, history);
     writer::flush_all(writer::FLUSH_TIMEOUT);
     status
 }
 
-fn live(config: Config, history: PanicHistory) -> ExitCode {
+fn run_agent(config: Config, history: PanicHistory) -> ExitCode {
     if let Err(error) = preflight::check(&config) {
         tracing::error!(%error, "the configuration cannot be used");
         return ExitCode::from(EXIT_CONFIG);

@@ -84,7 +84,7 @@ impl Host {
             Action::KillCommand { command } => self.commands.runner.kill(command),
             Action::ForgetCommand { command } => self.commands.forget(command),
             Action::ReadCredit { stream: StreamKey::Terminal(session), bytes, keep_from } => {
-                self.sessions.terminals.allow(session, bytes.unwrap_or(usize::MAX), keep_from);
+                self.sessions.terminals.grant(session, bytes.unwrap_or(usize::MAX), keep_from);
             }
             Action::ReadCredit { stream, bytes, keep_from: _ } => {
                 self.commands.give_credit(stream, bytes.unwrap_or(usize::MAX));

@@ -108,7 +108,7 @@ impl Commands {
 
     pub(super) fn give_credit(&self, stream: StreamKey, bytes: usize) {
         if let Some((command, part)) = part(stream) {
-            self.runner.allow(command, part, bytes);
+            self.runner.grant(command, part, bytes);
         }
     }
 

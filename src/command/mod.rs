@@ -196,11 +196,11 @@ impl CommandRunner {
     }
 
     /// Sets how much of a streamed output may be read from now on, in bytes; before the first call it is none.
-    pub fn allow(&self, command: CommandKey, stream: OutputStream, bytes: usize) {
+    pub fn grant(&self, command: CommandKey, stream: OutputStream, bytes: usize) {
         if let Some(running) = self.running.get(&command) {
             match stream {
-                OutputStream::Stdout => running.run.stdout.allow(bytes),
-                OutputStream::Stderr => running.run.stderr.allow(bytes),
+                OutputStream::Stdout => running.run.stdout.grant(bytes),
+                OutputStream::Stderr => running.run.stderr.grant(bytes),
             }
         }
     }

@@ -59,7 +59,7 @@ pub(super) struct Pipe {
     reads: Rc<Async<OwnedFd>>,
     capture: RefCell<Capture>,
     watched: Option<Rc<RefCell<Watched>>>,
-    allowed: Cell<usize>,
+    credit: Cell<usize>,
     waker: RefCell<Option<Waker>>,
     closed: Cell<bool>,
 }
@@ -73,23 +73,23 @@ enum Progress {
 
 impl Pipe {
     pub(super) fn new(reads: Async<OwnedFd>, budget: Rc<Budget>, watched: Option<Rc<RefCell<Watched>>>) -> Self {
-        let allowed = if watched.is_some() { 0 } else { usize::MAX };
+        let credit = if watched.is_some() { 0 } else { usize::MAX };
         Self {
             reads: Rc::new(reads),
             capture: RefCell::new(Capture::new(budget)),
             watched,
-            allowed: Cell::new(allowed),
+            credit: Cell::new(credit),
             waker: RefCell::default(),
             closed: Cell::new(false),
         }
     }
 
     /// Sets how much of a streamed output may be read from now on, in bytes.
-    pub(super) fn allow(&self, bytes: usize) {
+    pub(super) fn grant(&self, bytes: usize) {
         if self.watched.is_none() {
             return;
         }
-        self.allowed.set(bytes);
+        self.credit.set(bytes);
         if bytes > 0
             && let Some(waker) = self.waker.take()
         {
@@ -101,20 +101,20 @@ impl Pipe {
     /// that prints without end does not starve the others.
     pub(super) async fn read(&self) -> bool {
         loop {
-            self.allowance().await;
+            self.wait_for_credit().await;
             if self.reads.readable().await.is_err() {
                 self.end();
                 return false;
             }
             // The loop withdrew the permission meanwhile. A read of 0 bytes would look like the end.
-            let allowed = self.allowed.get();
-            if allowed == 0 {
+            let credit = self.credit.get();
+            if credit == 0 {
                 continue;
             }
-            match self.read_now(allowed) {
+            match self.read_now(credit) {
                 Progress::Read(bytes) => {
                     if self.watched.is_some() {
-                        self.allowed.set(self.allowed.get().saturating_sub(bytes));
+                        self.credit.set(self.credit.get().saturating_sub(bytes));
                     }
                     return true;
                 }
@@ -144,9 +144,9 @@ impl Pipe {
         self.capture.borrow_mut().take()
     }
 
-    async fn allowance(&self) {
+    async fn wait_for_credit(&self) {
         poll_fn(|context| {
-            if self.allowed.get() > 0 {
+            if self.credit.get() > 0 {
                 return Poll::Ready(());
             }
             self.waker.replace(Some(context.waker().clone()));
@@ -199,14 +199,14 @@ mod tests {
         let watched = Rc::new(RefCell::new(Watched::new(Rc::clone(&budget))));
         let reads = Async::new(OwnedFd::from(reads)).expect("it can be watched");
         let pipe = Pipe::new(reads, budget, Some(watched));
-        pipe.allow(10);
+        pipe.grant(10);
         let mut read = Box::pin(pipe.read());
         assert_eq!(block_on(poll_once(&mut read)), None, "there is nothing yet");
-        pipe.allow(0);
+        pipe.grant(0);
         writes.write_all(b"more").expect("there is room");
         block_on(pipe.reads.readable()).expect("it is readable");
         assert_eq!(block_on(poll_once(&mut read)), None, "nothing may be read");
-        pipe.allow(10);
+        pipe.grant(10);
         assert!(block_on(read), "it has not ended");
         assert!(!pipe.closed.get());
     }

@@ -237,7 +237,7 @@ fn signals_reach_the_group_and_what_it_printed_stays() {
     let line = format!("trap 'echo ended; exit 9' TERM; {child} {child} wait; wait");
     bench.start(Spec { stream: true, ..shell(&line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        bench.commands.allow(COMMAND, stream, usize::MAX);
+        bench.commands.grant(COMMAND, stream, usize::MAX);
     }
     while bench.commands.held(COMMAND, OutputStream::Stdout).end < 6 {
         bench.until(is_output);
@@ -255,7 +255,7 @@ fn sigkill_ends_program_ignoring_sigterm_and_children() {
     let line = "trap '' TERM; sleep 600 & echo up; wait";
     bench.start(Spec { stream: true, ..shell(line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        bench.commands.allow(COMMAND, stream, usize::MAX);
+        bench.commands.grant(COMMAND, stream, usize::MAX);
     }
     bench.until(is_output);
     bench.commands.terminate(COMMAND);
@@ -302,7 +302,7 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
     bench.start(Spec { stream: true, ..shell(line) });
     let mut end = 0;
     for allowed in [1, 1_000, 100_000] {
-        bench.commands.allow(COMMAND, OutputStream::Stdout, allowed);
+        bench.commands.grant(COMMAND, OutputStream::Stdout, allowed);
         end += allowed as u64;
         while bench.commands.held(COMMAND, OutputStream::Stdout) != (0..end) {
             bench.until(is_output);
@@ -311,8 +311,8 @@ fn a_streamed_output_is_read_as_fast_as_it_is_allowed() {
     assert_eq!(bench.commands.held(COMMAND, OutputStream::Stderr), 0..0);
     let chunk = bench.commands.chunk(COMMAND, OutputStream::Stdout, 1_000, 50);
     assert_eq!(chunk, Chunk { offset: 1_000, data: vec![b'x'; 50] });
-    bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
-    bench.commands.allow(COMMAND, OutputStream::Stdout, usize::MAX);
+    bench.commands.grant(COMMAND, OutputStream::Stderr, 100);
+    bench.commands.grant(COMMAND, OutputStream::Stdout, usize::MAX);
     bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
 
     let mut captured = bench.commands.finish(COMMAND);
@@ -338,16 +338,16 @@ fn granted_credit_can_be_withdrawn() {
     let fifo = bench.home.join("fifo");
     let line = format!("mkfifo {0}; echo up >&2; read go < {0}; echo late; echo done >&2", fifo.display());
     bench.start(Spec { stream: true, ..shell(&line) });
-    bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
-    bench.commands.allow(COMMAND, OutputStream::Stderr, 100);
+    bench.commands.grant(COMMAND, OutputStream::Stdout, 100);
+    bench.commands.grant(COMMAND, OutputStream::Stderr, 100);
     bench.until(is_output);
-    bench.commands.allow(COMMAND, OutputStream::Stdout, 0);
+    bench.commands.grant(COMMAND, OutputStream::Stdout, 0);
     fs::write(&fifo, "go\n").expect("it reads");
     while bench.commands.held(COMMAND, OutputStream::Stderr).end < 8 {
         bench.until(is_output);
     }
     assert_eq!(bench.commands.held(COMMAND, OutputStream::Stdout), 0..0);
-    bench.commands.allow(COMMAND, OutputStream::Stdout, 100);
+    bench.commands.grant(COMMAND, OutputStream::Stdout, 100);
     bench.until(|report| matches!(report, CommandReport::EndOfOutput { .. }));
     assert_eq!(bench.commands.chunk(COMMAND, OutputStream::Stdout, 0, 100).data, b"late\n");
 }
@@ -369,7 +369,7 @@ fn characters_are_sent_whole_unless_they_never_end() {
     let line = format!("mkfifo {0}; printf 'a\\342\\202'; read go < {0}; printf '\\254b\\303'", fifo.display());
     bench.start(Spec { stream: true, ..shell(&line) });
     for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-        bench.commands.allow(COMMAND, stream, usize::MAX);
+        bench.commands.grant(COMMAND, stream, usize::MAX);
     }
     while bench.commands.held(COMMAND, OutputStream::Stdout).end < 3 {
         bench.until(is_output);
@@ -390,5 +390,5 @@ fn command_never_started_has_no_output() {
     assert_eq!(bench.result(130), CommandResult { stdout: String::new(), stderr: String::new(), code: 130 });
     bench.commands.terminate(COMMAND);
     bench.commands.kill(COMMAND);
-    bench.commands.allow(COMMAND, OutputStream::Stdout, 1);
+    bench.commands.grant(COMMAND, OutputStream::Stdout, 1);
 }

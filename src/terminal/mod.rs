@@ -316,16 +316,16 @@ impl Terminals {
 impl Terminals {
     /// Sets how many bytes may be read beyond what [`held`](Self::held) last returned, and from where on all output is
     /// kept because the console may still need it. `None`: no console waits, and new output replaces the oldest.
-    pub fn allow(&mut self, key: SessionKey, bytes: usize, keep_from: Option<u64>) {
+    pub fn grant(&mut self, key: SessionKey, bytes: usize, keep_from: Option<u64>) {
         let Some(entry) = self.sessions.get(&key) else {
             return;
         };
-        let may_read = {
+        let has_room = {
             let mut output = entry.output.borrow_mut();
-            output.allow(bytes, keep_from);
+            output.grant(bytes, keep_from);
             output.room(1) > 0
         };
-        if let Some(live) = entry.live.as_ref().filter(|_| may_read) {
+        if let Some(live) = entry.live.as_ref().filter(|_| has_room) {
             live.session.wake();
         }
     }

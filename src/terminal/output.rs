@@ -66,7 +66,7 @@ impl Output {
     }
 
     /// `bytes` more than the loop knows of may be read, and nothing is discarded from `keep_from` on.
-    pub(super) fn allow(&mut self, bytes: usize, keep_from: Option<u64>) {
+    pub(super) fn grant(&mut self, bytes: usize, keep_from: Option<u64>) {
         self.allowed = self.known.saturating_add(bytes as u64);
         self.kept_from = keep_from;
     }
@@ -291,21 +291,21 @@ mod tests {
     }
 
     #[test]
-    fn reading_stops_at_what_is_allowed_and_at_what_must_be_kept() {
+    fn reading_stops_without_credit_and_at_bytes_to_keep() {
         let mut output = output();
         assert_eq!(output.room(100), 0);
-        output.allow(50, Some(0));
+        output.grant(50, Some(0));
         assert_eq!(output.room(100), 50);
         output.scrollback.append(&[b'a'; 50]);
         assert_eq!(output.room(100), 0);
-        // The allowance counts from what the loop knows.
-        output.allow(60, Some(0));
+        // Credit counts from the last offset that the loop knows.
+        output.grant(60, Some(0));
         assert_eq!(output.room(100), 10);
         output.held();
-        output.allow(usize::MAX, Some(0));
+        output.grant(usize::MAX, Some(0));
         output.scrollback.append(&vec![b'a'; (256 << 10) - 60]);
         assert_eq!(output.room(100), 10, "the console has not seen the beginning");
-        output.allow(usize::MAX, None);
+        output.grant(usize::MAX, None);
         assert_eq!(output.room(100), 100);
         output.ended = true;
         assert_eq!(output.room(100), 0);

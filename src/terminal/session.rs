@@ -301,8 +301,8 @@ impl Session {
         if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
             return Poll::Ready(Turn::Write);
         }
-        let may_read = self.output.borrow_mut().room(1) > 0;
-        if may_read && (woken || !self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
+        let has_room = self.output.borrow_mut().room(1) > 0;
+        if has_room && (woken || !self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
         if !self.nudged.get() {

@@ -34,8 +34,8 @@ impl Stream {
     }
 
     /// See [`Terminals::allow`](super::Terminals::allow).
-    pub fn allow(&mut self, bytes: usize, keep_from: Option<u64>) {
-        self.output.allow(bytes, keep_from);
+    pub fn grant(&mut self, bytes: usize, keep_from: Option<u64>) {
+        self.output.grant(bytes, keep_from);
     }
 
     /// Is there output that could be sent and that [`held`](Self::held) has not returned?

@@ -57,7 +57,7 @@ impl Stage {
     async fn open_sized(&mut self, key: u32, line: &str, cols: u16, rows: u16) {
         self.terminals.open(SessionKey(key), Open { shell: Some("/bin/sh"), cols, rows });
         self.seen.insert(key, Seen::default());
-        self.terminals.allow(SessionKey(key), usize::MAX, Some(0));
+        self.terminals.grant(SessionKey(key), usize::MAX, Some(0));
         self.type_line(key, "stty -echo; PS1=; PS2=; echo set''tled");
         self.until_text(key, "settled\r\n").await;
         let seen = self.seen.entry(key).or_default();
@@ -124,7 +124,7 @@ impl Stage {
             seen.frames.push(chunk.bytes.to_vec());
         }
         if !self.held_up.contains(&key) {
-            self.terminals.allow(SessionKey(key), 64 << 10, Some(at));
+            self.terminals.grant(SessionKey(key), 64 << 10, Some(at));
         }
     }
 
@@ -205,7 +205,7 @@ fn the_default_shell_is_a_login_shell_without_secrets() {
     on_stage(|mut stage| async move {
         stage.terminals.open(SessionKey(1), Open { shell: None, cols: 80, rows: 24 });
         stage.seen.insert(1, Seen::default());
-        stage.terminals.allow(SessionKey(1), usize::MAX, None);
+        stage.terminals.grant(SessionKey(1), usize::MAX, None);
         stage.type_line(
             1,
             "shopt -q login_shell && echo lo''gin; echo \"[$0][$TERM][$COLORTERM][$CARGO_PKG_NAME][$PWD]\"",
@@ -338,16 +338,16 @@ fn program_waits_while_its_terminal_has_no_credit() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);
-        stage.terminals.allow(SessionKey(1), 0, Some(0));
+        stage.terminals.grant(SessionKey(1), 0, Some(0));
         stage.type_line(1, "yes | head -c 3000000; echo; echo done");
         stage.open(2, "echo $((6 * 7))").await;
         stage.until_text(2, "42").await;
         let before = stage.seen(1).output.len();
         assert!(stage.seen(1).text().is_empty());
-        stage.terminals.allow(SessionKey(1), 1_000, Some(0));
+        stage.terminals.grant(SessionKey(1), 1_000, Some(0));
         stage.until(1, |seen| seen.output.len() == before + 1_000).await;
         stage.held_up.clear();
-        stage.terminals.allow(SessionKey(1), 1_000, Some(before as u64 + 1_000));
+        stage.terminals.grant(SessionKey(1), 1_000, Some(before as u64 + 1_000));
         stage.until_text(1, "done").await;
         assert_eq!(stage.seen(1).text().matches('y').count(), 1_500_000);
     });
@@ -397,7 +397,7 @@ fn unwatched_session_keeps_its_last_output() {
     on_stage(|mut stage| async move {
         stage.open(1, "").await;
         stage.held_up.push(1);
-        stage.terminals.allow(SessionKey(1), usize::MAX, None);
+        stage.terminals.grant(SessionKey(1), usize::MAX, None);
         stage.type_line(1, "i=0; while [ $i -lt 60000 ]; do echo line $i; i=$((i+1)); done; echo over");
         // Only the ends are looked at, as without a link.
         loop {

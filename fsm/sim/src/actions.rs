@@ -141,11 +141,11 @@ impl World {
                     self.start_ordered(of);
                 }
             }
-            Notice::ResultCut { .. } => self.blame(),
+            Notice::ResultCut { .. } => self.record_rejection(),
             Notice::PoisonDropped { message, .. } => {
                 self.tell(|| format!("a message ({message:?}) is dropped as poison"));
                 self.messages.lose();
-                self.blame();
+                self.record_rejection();
             }
             Notice::MessageDropped { .. } => self.messages.lose(),
             Notice::Reattached { session } => self.tell(|| format!("session {session} is attached to again")),
@@ -154,8 +154,8 @@ impl World {
     }
 
     /// Three links in a row must have ended over a message before it is cut or dropped.
-    fn blame(&mut self) {
-        if std::mem::take(&mut self.host.rules.blamed_links) < 3 {
+    fn record_rejection(&mut self) {
+        if std::mem::take(&mut self.host.rules.rejecting_links) < 3 {
             self.fail(Violation::InnocentMessage);
         }
     }
@@ -378,7 +378,7 @@ impl World {
             self.check_delivered(stream, Some(acked));
         }
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
-        source.may_read = bytes.map_or(u64::MAX, |bytes| bytes as u64);
+        source.credit = bytes.map_or(u64::MAX, |bytes| bytes as u64);
         source.keep_from = keep_from;
         if source.wants_to_read() {
             source.reading = true;

@@ -132,8 +132,8 @@ impl World {
                 let checked = self.host.rules.closed_by_console(own_ms, link, code, reason);
                 self.check(checked);
                 self.console.refused.take_if(|refused| refused.link != link);
-                let blames = matches!(code, 1003 | 1007 | 1009);
-                let code = if blames && self.planted == Some(Planted::ResendsPoison) { 1011 } else { code };
+                let rejects = matches!(code, 1003 | 1007 | 1009);
+                let code = if rejects && self.planted == Some(Planted::ResendsPoison) { 1011 } else { code };
                 self.handle(Input::CloseReceived { link, code, reason });
                 self.socket_ends(link);
             }

@@ -40,7 +40,7 @@ pub(crate) struct Rules {
     /// When it got SIGTERM.
     pub(crate) drains_since_ms: Option<u64>,
     /// Links in a row that ended with a code that blames a message.
-    pub(crate) blamed_links: u32,
+    pub(crate) rejecting_links: u32,
     /// When another connection last took the place of this one.
     replaced_ms: Option<u64>,
     /// That happened twice within the policy's window, so that two agents share the id.
@@ -71,7 +71,7 @@ impl Rules {
             beat_ms: None,
             jumped_ms: 0,
             drains_since_ms: None,
-            blamed_links: 0,
+            rejecting_links: 0,
             replaced_ms: None,
             is_shared: false,
             reported_shared: false,
@@ -164,7 +164,7 @@ impl Rules {
         self.ended(now_ms);
         let forgets_ms = self.policy.resync_ms;
         self.unclean_ms.take_if(|unclean_ms| now_ms - *unclean_ms >= forgets_ms);
-        self.blamed_links = if matches!(code, 1003 | 1007 | 1009) { self.blamed_links + 1 } else { 0 };
+        self.rejecting_links = if matches!(code, 1003 | 1007 | 1009) { self.rejecting_links + 1 } else { 0 };
         match (code, reason) {
             (1008, CloseReason::Authentication) => self.refused(now_ms),
             (1001, CloseReason::Replaced) => {
@@ -191,7 +191,7 @@ impl Rules {
         if self.live == Some(link) {
             self.ended(now_ms);
             self.unclean_ms = Some(now_ms);
-            self.blamed_links = 0;
+            self.rejecting_links = 0;
         }
     }
 
@@ -233,7 +233,7 @@ impl Rules {
         self.ended(now_ms);
         self.unclean_ms = None;
         self.resyncing = true;
-        self.blamed_links = 0;
+        self.rejecting_links = 0;
         if needless { Err(Violation::NeedlessResync) } else { Ok(()) }
     }
 

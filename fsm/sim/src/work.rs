@@ -97,7 +97,7 @@ pub(crate) struct Source {
     pub(crate) unread: u64,
     pub(crate) end: u64,
     pub(crate) retained: u64,
-    pub(crate) may_read: u64,
+    pub(crate) credit: u64,
     /// The console may still need the bytes from there on.
     pub(crate) keep_from: Option<u64>,
     /// A read is on its way.
@@ -122,7 +122,7 @@ impl Source {
             unread: 0,
             end: 0,
             retained: 0,
-            may_read: 0,
+            credit: 0,
             keep_from: None,
             reading: false,
             received: 0,
@@ -136,15 +136,15 @@ impl Source {
 
     /// The program waits for a read that is permitted and not under way.
     pub(crate) fn wants_to_read(&self) -> bool {
-        self.unread > 0 && self.may_read > 0 && !self.reading
+        self.unread > 0 && self.credit > 0 && !self.reading
     }
 
     /// Reads what the program has printed, as much as is allowed.
     pub(crate) fn read(&mut self) {
         (self.reading, self.holds_back) = (false, false);
-        let bytes = self.unread.min(self.may_read);
+        let bytes = self.unread.min(self.credit);
         self.unread -= bytes;
-        self.may_read -= bytes;
+        self.credit -= bytes;
         self.end += bytes;
         let bound = self.end.saturating_sub(SCROLLBACK_BYTES);
         self.retained = self.retained.max(self.keep_from.map_or(bound, |keep| bound.min(keep)));
@@ -152,7 +152,7 @@ impl Source {
 
     /// Reads what is left once the program is gone.
     pub(crate) fn read_all(&mut self) {
-        (self.to_print, self.may_read) = (0, u64::MAX);
+        (self.to_print, self.credit) = (0, u64::MAX);
         self.read();
     }
 

@@ -110,7 +110,7 @@ impl Commands {
             }
             CommandFact::CancelRequested => self.cancel(now, command, orders),
             CommandFact::Answered { bytes } => {
-                self.past.weighed(command, usize::try_from(bytes).unwrap_or(usize::MAX));
+                self.past.set_result_size(command, usize::try_from(bytes).unwrap_or(usize::MAX));
                 self.forget_results(orders);
             }
         }

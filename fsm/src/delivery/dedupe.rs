@@ -89,8 +89,8 @@ impl Dedupe {
         self.bound_ids();
     }
 
-    /// The result of a command that has ended is of this size after all.
-    pub fn weighed(&mut self, command: CommandKey, size_bytes: usize) {
+    /// Corrects the size of the result of a command that has ended.
+    pub fn set_result_size(&mut self, command: CommandKey, size_bytes: usize) {
         let remembered = self.results.iter_mut().rev().find(|(_, key, _)| *key == command);
         if let Some((_, _, size)) = remembered {
             self.result_bytes = self.result_bytes - *size + size_bytes;
@@ -183,19 +183,19 @@ mod tests {
     fn a_result_counts_for_what_it_weighs_in_the_end() {
         let mut dedupe = ended(1..4);
         assert_eq!(dedupe.result_bytes(), 3);
-        dedupe.weighed(CommandKey(2), 700);
+        dedupe.set_result_size(CommandKey(2), 700);
         assert_eq!(dedupe.result_bytes(), 702);
-        dedupe.weighed(CommandKey(2), 300);
-        dedupe.weighed(CommandKey(9), 5_000);
+        dedupe.set_result_size(CommandKey(2), 300);
+        dedupe.set_result_size(CommandKey(9), 5_000);
         assert_eq!(dedupe.result_bytes(), 302, "another's, and an unknown one, do not count");
     }
 
     #[test]
     fn what_fills_the_memory_to_the_last_byte_is_remembered() {
         let mut dedupe = ended(1..3);
-        dedupe.weighed(CommandKey(2), RESULTS_BYTES_MAX - 1);
+        dedupe.set_result_size(CommandKey(2), RESULTS_BYTES_MAX - 1);
         assert_eq!(dedupe.take_forgotten(), None);
-        dedupe.weighed(CommandKey(2), RESULTS_BYTES_MAX);
+        dedupe.set_result_size(CommandKey(2), RESULTS_BYTES_MAX);
         assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(CommandKey(1)), None));
         assert_eq!(dedupe.result_bytes(), RESULTS_BYTES_MAX);
     }

@@ -19,7 +19,7 @@ const BATCH_BYTES_MAX: usize = 64 << 10;
 /// A batch is this part of the link's window, that is, of what it took in the last second.
 const BATCHES_IN_WINDOW: u64 = 8;
 
-/// How a link ended, as far as what was sent on it may be to blame.
+/// How a link ended: whether the console may have rejected a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEnd {
     /// The console closed it with this code.
@@ -33,7 +33,7 @@ pub enum LinkEnd {
 
 impl LinkEnd {
     /// Unsupported data, invalid text, too big: the console could not take what it was sent.
-    const fn blames_a_message(self) -> bool {
+    const fn rejects_a_message(self) -> bool {
         matches!(self, Self::Closed { code: 1003 | 1007 | 1009 })
     }
 }
@@ -147,7 +147,7 @@ impl<M> Delivery<M> {
         let link = self.link.take()?;
         self.each_stream(Stream::forget_link);
         self.starved.clear();
-        if !end.blames_a_message() {
+        if !end.rejects_a_message() {
             self.queue.clear_suspect();
             return None;
         }

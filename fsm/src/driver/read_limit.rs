@@ -19,8 +19,8 @@ pub(super) const PAUSE_MIN_NS: u64 = 50_000_000;
 /// What was read on one connection, counted as time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReadLimiter {
-    /// Until when what was read is paid for.
-    paid_until_ns: u64,
+    /// When the bucket is full again.
+    full_at_ns: u64,
 }
 
 impl ReadLimiter {
@@ -28,8 +28,8 @@ impl ReadLimiter {
     /// more may be read then, in nanoseconds.
     pub fn charge(&mut self, now_ns: u64, messages: u64, bytes: u64) -> Option<u64> {
         let cost = messages.saturating_mul(MESSAGE_COST_NS).saturating_add(bytes.saturating_mul(BYTE_COST_NS));
-        self.paid_until_ns = self.paid_until_ns.max(now_ns).saturating_add(cost);
-        let excess = (self.paid_until_ns - now_ns).saturating_sub(BURST_NS);
+        self.full_at_ns = self.full_at_ns.max(now_ns).saturating_add(cost);
+        let excess = (self.full_at_ns - now_ns).saturating_sub(BURST_NS);
         (excess > 0).then(|| excess.max(PAUSE_MIN_NS))
     }
 }

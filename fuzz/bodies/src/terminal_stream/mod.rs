@@ -122,7 +122,7 @@ impl Play {
             assert!(budget.grant(Use::Captured, left));
         }
         let mut stream = Stream::new(SessionKey(1), budget.clone());
-        stream.allow(usize::MAX, Some(0));
+        stream.grant(usize::MAX, Some(0));
         Self {
             stream,
             budget,
@@ -222,7 +222,7 @@ impl Play {
     }
 
     fn allow(&mut self) {
-        self.stream.allow(usize::MAX, self.attached.then_some(self.sent));
+        self.stream.grant(usize::MAX, self.attached.then_some(self.sent));
     }
 
     fn release(&mut self) {
