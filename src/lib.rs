@@ -16,6 +16,7 @@
 //! | [`preflight`] | checks the files that the configuration names before the start | their later use |
 //! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
 //! | [`identity`] | keeps the ids from consoles across restarts | when to register |
+//! | [`journal`] | keeps results and ids of commands across the death of the process | when to record what |
 //! | `own_log` | bounds the size of the agent's own log file | what is logged |
 //! | [`logging`], [`cli`] | write log lines; parse the command line | what is logged or run |
 //! | [`doctor`] | finds faults between this machine and the console | how to mend them itself |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod doctor;
 pub mod file_timeout;
 pub mod identity;
+pub mod journal;
 pub mod link;
 pub mod logging;
 pub mod metrics;

@@ -7,6 +7,7 @@ use crate::agent::sampling::SampleReport;
 use crate::agent::signals::SignalReport;
 use crate::audit::AuditReport;
 use crate::command::CommandReport;
+use crate::journal::JournalReport;
 use crate::link::LinkReport;
 use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
@@ -25,6 +26,8 @@ pub enum Report {
     Command(CommandReport),
     /// From the audit.
     Audit(AuditReport),
+    /// From the journal.
+    Journal(JournalReport),
     /// From the sampler.
     Sample(SampleReport),
     /// From the signal handlers.
@@ -34,6 +37,12 @@ pub enum Report {
 impl From<AuditReport> for Report {
     fn from(report: AuditReport) -> Self {
         Self::Audit(report)
+    }
+}
+
+impl From<JournalReport> for Report {
+    fn from(report: JournalReport) -> Self {
+        Self::Journal(report)
     }
 }
 

@@ -116,9 +116,11 @@ fn the_state_is_for_its_owner_alone() {
     let (agent, _) = lives(&console, &home);
     agent.drain();
     let files: Vec<_> = std::fs::read_dir(home.state_dir()).expect("it was made").flatten().collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    let mode = files[0].metadata().expect("a file").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(files.len(), 3, "the identity, the journal and its lock: {files:?}");
+    for file in files {
+        let mode = file.metadata().expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file:?}");
+    }
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn a_damaged_state_is_one_warning_and_is_mended() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let (agent, _) = lives(&console, &home);
     agent.drain();
-    let file = std::fs::read_dir(home.state_dir()).expect("it was made").flatten().next().expect("a file").path();
+    let file = home.state_dir().join("identity.json");
     std::fs::write(&file, b"{\"version\":1,\"identities\":[{\"cons").expect("written");
     let (agent, id) = lives(&console, &home);
     agent.wait_log(is_memory_warning);

@@ -95,7 +95,7 @@ impl Day {
             while let Some(output) = self.driver.poll(now, &mut Events) {
                 match output {
                     Output::Do(Action::Dial { link }) => dialled = Some(link),
-                    Output::Do(_) => {}
+                    Output::Append { .. } | Output::Do(_) => {}
                     Output::Write { .. } => panic!("there is no link to write to"),
                 }
             }

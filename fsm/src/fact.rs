@@ -293,8 +293,8 @@ pub enum SessionFact {
 pub enum CommandFact {
     /// The console dispatched it.
     Requested {
-        /// A 64-bit hash of its id, by which a repeat is known.
-        id_hash: u64,
+        /// A 128-bit hash of its id, by which a repeat is known.
+        id_hash: u128,
         /// How long it may run, as the payload says; 0 where it does not.
         timeout_ms: u64,
     },

@@ -314,6 +314,8 @@ pub enum SessionEnd {
     Orphaned,
     /// Its shell could not be started, or not in time.
     SpawnFailed,
+    /// The process of the agent that had it died.
+    Interrupted,
 }
 
 /// How a command ended.
@@ -327,6 +329,8 @@ pub enum CommandEnd {
     Cancelled,
     /// The agent drained: its own exit code, 128 + N where a signal ended it.
     Drained,
+    /// The process of the agent that had it died: exit code 137.
+    Interrupted,
 }
 
 /// Why a dispatch is answered without running anything.

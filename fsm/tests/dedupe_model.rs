@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 /// A command that was accepted once.
 #[derive(Clone, Copy, Debug)]
 struct Ran {
-    hash: u64,
+    hash: u128,
     key: u32,
     /// How many commands had ended when it did, and the size of its result.
     ended: Option<(usize, usize)>,
@@ -43,7 +43,7 @@ impl Model {
             .collect()
     }
 
-    fn verdict(&self, hash: u64, remembered: &BTreeSet<u32>) -> Verdict {
+    fn verdict(&self, hash: u128, remembered: &BTreeSet<u32>) -> Verdict {
         match self.ran.iter().find(|ran| ran.hash == hash) {
             None => Verdict::New,
             Some(Ran { ended: None, key, .. }) => Verdict::Running(CommandKey(*key)),
@@ -52,7 +52,7 @@ impl Model {
         }
     }
 
-    fn accept(&mut self, hash: u64, key: u32) {
+    fn accept(&mut self, hash: u128, key: u32) {
         self.ranks += 1;
         self.ran.push(Ran { hash, key, ended: None, rank: self.ranks });
         self.bound();
@@ -90,7 +90,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
         match choice % 3 {
             // A repeat of something recent, or something new.
             0 | 1 => {
-                let hash = if choice & 64 == 0 { u64::from(value % 700) } else { 1_000 + u64::from(key) };
+                let hash = if choice & 64 == 0 { u128::from(value % 700) } else { 1_000 + u128::from(key) };
                 if dedupe.verdict(hash) == Verdict::New {
                     dedupe.accepted(hash, CommandKey(key));
                     model.accept(hash, key);
@@ -149,16 +149,16 @@ fn forty_five_thousand_steps_agree_with_the_model() {
 #[test]
 fn a_long_command_outlives_the_memory_of_ids() {
     let mut dedupe = Dedupe::new();
-    dedupe.accepted(u64::MAX, CommandKey(1));
+    dedupe.accepted(u128::MAX, CommandKey(1));
     for (hash, key) in (0..40_000).zip(2..) {
         dedupe.accepted(hash, CommandKey(key));
         dedupe.ended(CommandKey(key), 100);
     }
-    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Running(CommandKey(1)));
+    assert_eq!(dedupe.verdict(u128::MAX), Verdict::Running(CommandKey(1)));
     assert_eq!(dedupe.verdict(0), Verdict::New, "too long ago");
     assert_eq!(dedupe.verdict(39_000), Verdict::Forgotten);
     dedupe.ended(CommandKey(1), 100);
-    assert_eq!(dedupe.verdict(u64::MAX), Verdict::Ended(CommandKey(1)));
+    assert_eq!(dedupe.verdict(u128::MAX), Verdict::Ended(CommandKey(1)));
 }
 
 proptest! {

@@ -53,7 +53,7 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
         let now = Time::from_ms(u64::from(second) * SECOND_MS);
         for part in 0..5u32 {
             let key = second * 5 + part;
-            let id_hash = random.next_u64();
+            let id_hash = u128::from(random.next_u64());
             assert_eq!(past.verdict(id_hash), Verdict::New);
             if ledger.promise(Kind::Result) {
                 past.accepted(id_hash, CommandKey(key));

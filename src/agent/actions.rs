@@ -9,7 +9,7 @@ use crate::identity::Identity;
 use crate::link::WsFrame;
 use draupnir_fsm::driver::{
     Action, AuditEntry, AuditId, Frame, Input, Notice, Output, Problem, ProviderName, RegisterPath,
-    RegistrationAttempt, SessionInput, StateKind, StreamKey,
+    RegistrationAttempt, Remains, SessionInput, StateKind, StreamKey,
 };
 
 impl Host {
@@ -23,6 +23,7 @@ impl Host {
                 });
                 return self.link.write(link, frames.collect());
             }
+            Output::Append { append, record, body } => return self.append(append, record, body),
             Output::Do(action) => action,
         };
         match action {
@@ -92,6 +93,16 @@ impl Host {
             Action::Release { stream: StreamKey::Terminal(session) } => self.sessions.terminals.finish(session),
             Action::Release { stream } => self.commands.release(stream),
             Action::Audit { audit, entry } => inputs.extend(self.write_audit(audit, entry)),
+            Action::SyncJournal => {
+                inputs.extend(self.kept.journal.end_turn().map(super::journal::input));
+                self.kept.journal.sync();
+            }
+            Action::KillRemains { command } => {
+                if let Some(process) = self.commands.take_remains(command) {
+                    let killed = process.kill_session();
+                    tracing::info!(command = command.0, session = process.pid, killed, "killed what a command left");
+                }
+            }
             Action::DropNote { note } => {
                 if let Some(Note::Error(note)) = self.notes.remove(&note) {
                     tracing::debug!(source = note.source, metadata = %note.metadata, cause = note.text, "still failing");
@@ -111,6 +122,7 @@ impl Host {
 
     /// Keeps what is known of this instance, on disk too where that can be.
     pub(super) fn remember(&mut self, identity: Identity) {
+        self.kept.rename(&self.config, identity.id.as_ref());
         self.identity = identity.clone();
         self.store.save(identity);
     }
@@ -154,6 +166,18 @@ fn log(notice: Notice) {
         Notice::Closing { session } => tracing::info!(session = session.0, "the console closes a terminal"),
         Notice::DuplicateDispatch { of } => tracing::debug!(command = of.0, "dispatched again while it runs"),
         Notice::ResultRepeated { of } => tracing::debug!(command = of.0, "dispatched again: its result is sent again"),
+        Notice::CommandInterrupted { command, remains: Remains::Doubtful } => {
+            tracing::warn!(
+                command = command.0,
+                "a command was interrupted by the death of the agent; processes that may be its own are left alone"
+            );
+        }
+        Notice::CommandInterrupted { command, remains: Remains::None | Remains::Certain } => {
+            tracing::warn!(command = command.0, "a command was interrupted by the death of the agent");
+        }
+        Notice::SessionInterrupted { session } => {
+            tracing::warn!(session = session.0, "a terminal was interrupted by the death of the agent");
+        }
         Notice::ResultCut { number } => {
             let bytes = draupnir_fsm::driver::CUT_RESULT_BYTES;
             tracing::error!(number, bytes, "cut a result that the console cannot take");

@@ -5,6 +5,7 @@ use super::policy::Policy;
 use crate::audit::AuditLine;
 use crate::command::{self, Line, Spec};
 use crate::config::Config;
+use crate::journal::{Process, SessionRemains};
 use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Metadata, OutputStream, ResultReason,
 };
@@ -24,6 +25,8 @@ pub(super) struct Commands {
     pub(super) runner: command::CommandRunner,
     policy: Policy,
     entries: BTreeMap<CommandKey, Entry>,
+    /// What earlier processes left.
+    remains: BTreeMap<CommandKey, Process>,
     next_key: CommandKey,
 }
 
@@ -58,6 +61,7 @@ impl Commands {
             runner: command::CommandRunner::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
             policy: Policy::new(config),
             entries: BTreeMap::new(),
+            remains: BTreeMap::new(),
             next_key: CommandKey::default().next(),
         }
     }
@@ -78,14 +82,40 @@ impl Commands {
     }
 
     fn insert(&mut self, id: CommandId, spec: Option<Spec>, timeout_ms: u64, failure: Option<String>) -> CommandKey {
-        let key = self.next_key;
-        self.next_key = key.next();
+        let key = self.next_key();
         self.entries.insert(key, Entry { id, spec, timeout_ms, failure, ended: Ended::default() });
         key
     }
 
+    /// A number that no command of this process had before.
+    pub(super) fn next_key(&mut self) -> CommandKey {
+        let key = self.next_key;
+        self.next_key = key.next();
+        key
+    }
+
+    /// Keeps the id of a command whose agent died, and what is left of it.
+    pub(super) fn add_interrupted(&mut self, id: CommandId, remains: SessionRemains) -> CommandKey {
+        let key = self.insert(id, None, 0, None);
+        if let SessionRemains::Certain(process) = remains {
+            self.remains.insert(key, process);
+        }
+        key
+    }
+
+    /// What an earlier process left of this command.
+    pub(super) fn take_remains(&mut self, command: CommandKey) -> Option<Process> {
+        self.remains.remove(&command)
+    }
+
+    /// The exit code of a command that has ended.
+    pub(super) fn exit_code(&self, command: CommandKey) -> Option<i32> {
+        self.entries.get(&command).map(|entry| entry.ended.exit_code)
+    }
+
     pub(super) fn forget(&mut self, command: CommandKey) {
         self.entries.remove(&command);
+        self.remains.remove(&command);
     }
 
     /// The console's id of a command.
@@ -143,6 +173,9 @@ impl Commands {
         if end == CommandEnd::TimedOut {
             captured.note_timeout(entry.timeout_ms);
         }
+        if end == CommandEnd::Interrupted {
+            captured.note_interruption();
+        }
         let (stdout_bytes, stderr_bytes) = (captured.stdout.bytes(), captured.stderr.bytes());
         entry.ended = Ended { exit_code, stdout_bytes, stderr_bytes };
         tracing::info!(command = command.0, ?end, exit_code, duration_ms = captured.duration_ms, "command ended");
@@ -154,7 +187,12 @@ impl Commands {
             duration_ms: captured.duration_ms,
             timed_out: end == CommandEnd::TimedOut,
             cancelled: matches!(end, CommandEnd::Cancelled | CommandEnd::Drained),
-            reason: captured.not_started.map(|_| ResultReason::SpawnFailed),
+            reason: match end {
+                CommandEnd::Interrupted => Some(ResultReason::Interrupted),
+                CommandEnd::Exited | CommandEnd::TimedOut | CommandEnd::Cancelled | CommandEnd::Drained => {
+                    captured.not_started.map(|_| ResultReason::SpawnFailed)
+                }
+            },
         };
         Some(result.message())
     }

@@ -39,6 +39,12 @@ impl From<String> for Text {
     }
 }
 
+impl From<Utf8Bytes> for Text {
+    fn from(text: Utf8Bytes) -> Self {
+        Self { size_bytes: text.len(), text }
+    }
+}
+
 /// For replays, so that they run the very driver of the agent and the program holds no second one.
 impl From<usize> for Text {
     fn from(size_bytes: usize) -> Self {
@@ -84,6 +90,7 @@ pub(super) struct Host {
     pub(super) sessions: Sessions,
     pub(super) commands: Commands,
     pub(super) audit: Audit,
+    pub(super) kept: super::journal::Kept,
     /// Why the audit log could not be written, as it last failed.
     pub(super) audit_problem: String,
     pub(super) notes: BTreeMap<NoteId, Note>,
@@ -243,6 +250,8 @@ impl Host {
                 self.sessions.unopened(session, refusal, &self.audit_problem, id)
             }
             Message::Result { command, end, exit_code } => self.commands.result(command, end, exit_code),
+            // Its text is ready, see `encode`.
+            Message::Restored { .. } => None,
             Message::Unrun { command, refusal } => self.commands.unrun(command, refusal, &self.audit_problem),
         }
     }
@@ -252,6 +261,9 @@ impl Encode for Host {
     type Body = Text;
 
     fn encode(&mut self, message: &Message) -> Option<Text> {
+        if let Message::Restored { number } = *message {
+            return self.kept.take_text(number);
+        }
         self.encoded(message).map(Text::from)
     }
 

@@ -9,6 +9,7 @@ mod clocks;
 mod commands;
 mod events;
 mod host;
+mod journal;
 mod policy;
 mod recorder;
 mod reports;
@@ -22,6 +23,7 @@ pub(crate) use host::Text;
 use crate::audit::Audit;
 use crate::config::{Config, host_name};
 use crate::identity::{self, IdentityStore};
+use crate::journal::Journal;
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
 use crate::protocol::Metadata;
@@ -44,7 +46,7 @@ use std::time::Instant;
 pub struct Agent {
     driver: Driver<Text>,
     host: Host,
-    /// Makes numbers of the console's ids.
+    /// Makes numbers of the causes of errors.
     hasher: RandomState,
     reports: Receiver<Report>,
     /// What was known at once when an output was performed: input of the next turn.
@@ -106,12 +108,13 @@ impl Agent {
         let (seed, audited) = (entropy(), config.audit.is_some());
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), schedule, seed, audited, Rc::clone(&budget));
-        // All three are opened at once, so that one that hangs leaves the others their time.
+        // All four are opened at once, so that one that hangs leaves the others their time.
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let recording = config.record.as_ref().map(|path| recorder::begin(&mut driver, path, seed, schedule, audited));
         let (audit, audit_opening) = Audit::open(config.audit.clone(), executor, reporter.clone());
         let console = config.console_url.to_string();
         let state = IdentityStore::open(config.state_dir.as_deref(), &console, &config.instance_id);
+        let opening = config.journal.then(|| Journal::open(config.state_dir.as_deref(), executor, reporter.clone()));
         let (store, error) = state.wait(deadline);
         if let Some(error) = error {
             identity::warn(&error);
@@ -122,6 +125,11 @@ impl Agent {
         if let Some(problem) = audit_opening.wait(deadline) {
             tracing::error!(%problem, "audit log not writable; refusing terminals and commands");
         }
+        let opened = opening.map(|opening| match opening {
+            Ok(opening) => opening.wait(deadline),
+            Err(error) => (Journal::absent(), Err(error)),
+        });
+        let kept = journal::Kept::new(opened, &config, store.identity().id.as_ref());
         let target = Target::of(&config)?;
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
@@ -141,6 +149,7 @@ impl Agent {
             sessions: sessions::Sessions::new(&config, executor, reporter, &budget),
             commands: commands::Commands::new(&config, executor, reporter, &budget),
             audit,
+            kept,
             audit_problem: "the audit log was not written in time".to_owned(),
             notes: BTreeMap::new(),
             next_note: 1,
@@ -224,9 +233,13 @@ impl Agent {
         if bytes != std::mem::replace(&mut self.bytes_written, bytes) {
             self.handle(Input::WriteProgress { bytes });
         }
+        for input in self.host.take_restored() {
+            self.handle(input);
+        }
         while let Some(output) = self.driver.poll(self.now, &mut self.host) {
             self.host.perform(output, &mut self.pending);
         }
+        self.pending.extend(self.host.kept.journal.end_turn().map(journal::input));
     }
 
     fn handle(&mut self, input: Input) {

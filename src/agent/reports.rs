@@ -15,7 +15,7 @@ use draupnir_fsm::driver::{
     AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, RegistrationOutcome,
     SessionInput, SessionKey, StreamKey,
 };
-use std::hash::{BuildHasher as _, Hash};
+use std::hash::BuildHasher as _;
 
 /// How many versions are remembered as warned of on one link; a console has one.
 const VERSIONS_WARNED_MAX: usize = 8;
@@ -27,6 +27,7 @@ impl Agent {
             Report::Terminal(report) => self.terminal_report(report),
             Report::Command(report) => self.command_report(report),
             Report::Audit(report) => self.audit_report(report),
+            Report::Journal(report) => self.handle(super::journal::input(report)),
             Report::Sample(report) => self.sample_report(report),
             Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
         }
@@ -131,29 +132,31 @@ impl Agent {
     fn decoded(&mut self, message: Inbound) -> ConsoleMessage {
         match message {
             Inbound::TerminalCreate { session_id, cols, rows, shell } => {
-                let id = self.console_id(&session_id);
+                let id = self.console_id(session_id.as_str());
                 let allowed = self.host.config.terminal == crate::config::TerminalPolicy::On;
                 let session = self.host.sessions.add(session_id, shell, None);
                 ConsoleMessage::Create { session, id, cols, rows, allowed }
             }
             Inbound::TerminalInput { session_id, data } => {
                 self.host.sessions.typed(data);
-                ConsoleMessage::Keys { id: self.console_id(&session_id) }
+                ConsoleMessage::Keys { id: self.console_id(session_id.as_str()) }
             }
             Inbound::TerminalResize { session_id, cols, rows } => {
-                ConsoleMessage::Resize { id: self.console_id(&session_id), cols, rows }
+                ConsoleMessage::Resize { id: self.console_id(session_id.as_str()), cols, rows }
             }
-            Inbound::TerminalClose { session_id } => ConsoleMessage::Close { id: self.console_id(&session_id) },
+            Inbound::TerminalClose { session_id } => ConsoleMessage::Close { id: self.console_id(session_id.as_str()) },
             Inbound::CommandDispatch(dispatch) => {
-                let id = self.console_id(&dispatch.command_id);
+                let id = self.console_id(dispatch.command_id.as_str());
                 let (timeout_ms, streams) = (dispatch.timeout_ms, dispatch.stream);
                 let (command, bytes, allowed) = self.host.commands.add(*dispatch);
                 ConsoleMessage::Dispatch { command, id, timeout_ms, bytes, streams, allowed }
             }
-            Inbound::CommandCancel { command_id } => ConsoleMessage::Cancel { id: self.console_id(&command_id) },
+            Inbound::CommandCancel { command_id } => {
+                ConsoleMessage::Cancel { id: self.console_id(command_id.as_str()) }
+            }
             // A request is answered; everything else becomes an event.
             Inbound::InvalidTerminal { message: TerminalMessage::Create, session_id: Some(session_id), faults } => {
-                let id = self.console_id(&session_id);
+                let id = self.console_id(session_id.as_str());
                 let session = self.host.sessions.add(session_id, None, Some(faults.to_string()));
                 ConsoleMessage::InvalidCreate { session, id }
             }
@@ -191,8 +194,8 @@ impl Agent {
     }
 
     /// The keyed hash of an id that the console gave.
-    fn console_id(&self, id: &impl Hash) -> ConsoleId {
-        ConsoleId(self.hasher.hash_one(id))
+    fn console_id(&self, id: &str) -> ConsoleId {
+        self.host.kept.console_id(id)
     }
 
     fn warn_of_version(&mut self, version: String) {

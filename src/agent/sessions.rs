@@ -57,10 +57,16 @@ impl Sessions {
 
     /// Keeps what a `terminal:create` says, under a number of its own.
     pub(super) fn add(&mut self, id: SessionId, shell: Option<String>, failure: Option<String>) -> SessionKey {
-        let key = self.next_key;
-        self.next_key = key.next();
+        let key = self.next_key();
         let shell = shell.filter(|shell| !shell.is_empty());
         self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0 });
+        key
+    }
+
+    /// A number that no session of this process had before.
+    pub(super) fn next_key(&mut self) -> SessionKey {
+        let key = self.next_key;
+        self.next_key = key.next();
         key
     }
 
@@ -140,6 +146,7 @@ impl Sessions {
             SessionEnd::Drained => ClosedReason::Drained,
             SessionEnd::Orphaned => ClosedReason::Orphaned,
             SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
+            SessionEnd::Interrupted => ClosedReason::Interrupted,
         };
         tracing::info!(session = session.0, ?reason, exit_code, "terminal closed");
         let message = entry.failure.as_deref();
@@ -157,6 +164,7 @@ impl Sessions {
         let entry = self.entries.get(&session)?;
         let (reason, exit_code, text) = match refusal {
             SessionRefusal::Draining => (ClosedReason::Drained, 0, None),
+            SessionRefusal::Closed => (ClosedReason::Closed, 0, None),
             SessionRefusal::Policy => (ClosedReason::RefusedByPolicy, EXIT_REFUSED, Some(refusal_text(refusal))),
             SessionRefusal::Busy | SessionRefusal::Ending => (ClosedReason::Busy, 0, Some(refusal_text(refusal))),
             SessionRefusal::AuditUnavailable => {
@@ -226,6 +234,7 @@ fn refusal_text(refusal: SessionRefusal) -> Cow<'static, str> {
             format!("{SESSIONS_MAX} sessions are open, or too much waits for the console: try later").into()
         }
         SessionRefusal::Ending => "the session that had this id has not ended yet: try again".into(),
+        SessionRefusal::Closed => "the console closed it before it was open".into(),
         SessionRefusal::AuditUnavailable => "the audit log cannot be written".into(),
         SessionRefusal::Invalid => "the request is not valid".into(),
     }

@@ -181,6 +181,12 @@ impl CommandRunner {
         }
     }
 
+    /// The process of a command that runs, which leads its session.
+    pub fn pid(&self, command: CommandKey) -> Option<u32> {
+        let pid = self.running.get(&command)?.run.pid();
+        Some(pid.as_raw_nonzero().get().unsigned_abs())
+    }
+
     /// Sends SIGTERM to every process in the session of a command, even while the command is starting.
     pub fn terminate(&self, command: CommandKey) {
         if let Some(running) = self.running.get(&command) {
@@ -295,6 +301,11 @@ impl Captured {
     /// The exit code for the result: `ordered`, unless the command could not be started.
     pub fn exit_code(&self, ordered: i32) -> i32 {
         self.not_started.unwrap_or(ordered)
+    }
+
+    /// Says in its standard error that its agent died.
+    pub fn note_interruption(&mut self) {
+        self.stderr.append_line("the agent died while it had this command: whether and how far it ran is not known");
     }
 
     /// Appends a line to standard error that the command ran into its timeout.

@@ -64,6 +64,11 @@ impl Run {
         (run, start, feed)
     }
 
+    /// Its process, which leads its session.
+    pub(super) fn pid(&self) -> rustix::process::Pid {
+        self.child.id()
+    }
+
     /// Sends SIGTERM to its whole session, and SIGCONT, since a stopped process cannot end.
     pub(super) fn terminate(&self) {
         for signal in [Signal::TERM, Signal::CONT] {

@@ -80,6 +80,8 @@ pub struct Config {
     pub terminal: TerminalPolicy,
     /// Which commands may be run.
     pub commands: CommandPolicy,
+    /// Whether results and ids of commands are kept across the death of the process.
+    pub journal: bool,
     /// The audit file.
     pub audit: Option<PathBuf>,
     /// The file of the recording of facts and orders.
@@ -191,6 +193,7 @@ impl Config {
         let proxies = reader.proxies();
         let terminal = reader.terminal();
         let commands = reader.commands();
+        let journal = reader.journal();
         let audit = reader.path("SINDRI_AGENT_AUDIT");
         let record = reader.path("SINDRI_AGENT_RECORD");
         let log_level = reader.log_level();
@@ -216,6 +219,7 @@ impl Config {
             proxies,
             terminal,
             commands,
+            journal,
             audit,
             record,
             log_level,

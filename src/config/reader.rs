@@ -235,6 +235,18 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         }
     }
 
+    pub(super) fn journal(&mut self) -> bool {
+        const NAME: &str = "SINDRI_AGENT_JOURNAL";
+        match self.text(NAME, "on or off").as_deref() {
+            None | Some("on") => true,
+            Some("off") => false,
+            Some(other) => {
+                self.problem(NAME, other, "on or off");
+                false
+            }
+        }
+    }
+
     pub(super) fn commands(&mut self) -> CommandPolicy {
         const NAME: &str = "SINDRI_AGENT_COMMANDS";
         const ALLOWED: &str = "on, off or allow:<file>";

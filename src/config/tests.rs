@@ -38,7 +38,7 @@ fn two_variables_are_enough() {
     assert_eq!((config.heartbeat_ms, config.metrics_ms), (30_000, 60_000));
     assert_eq!(config.shell, Path::new("/bin/sh"));
     assert_eq!((config.home, config.state_dir, config.audit), (None, None, None));
-    assert_eq!((config.terminal, config.commands), (TerminalPolicy::On, CommandPolicy::On));
+    assert_eq!((config.terminal, config.commands, config.journal), (TerminalPolicy::On, CommandPolicy::On, true));
     assert_eq!((config.log_level, config.log_max_bytes), (LogLevel::Info, None));
     assert!(config.tags.is_empty() && config.warnings.is_empty());
 }

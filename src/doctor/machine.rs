@@ -51,6 +51,13 @@ fn state(config: &Config, sheet: &mut Sheet) {
         return sheet.warn("state", format!("{error}; until then the agent registers again at every start"));
     }
     let Some(directory) = config.state_dir.as_deref() else { return };
+    if !config.journal {
+        sheet.warn("journal", "off: a crash loses results, and repeated commands run again (SINDRI_AGENT_JOURNAL)");
+    } else if directory.join("journal.unusable").exists() {
+        let text =
+            format!("{}: an unusable journal was set aside there; remove it once you have looked", directory.display());
+        sheet.warn("journal", text);
+    }
     let shown = directory.display();
     if let Err(error) = writable(directory) {
         let text = format!("{shown} cannot be written ({error}): the agent will register again at every start");

@@ -140,6 +140,8 @@ pub enum ClosedReason {
     RefusedByPolicy,
     /// The audit cannot be written, and nothing may run unseen.
     AuditUnavailable,
+    /// The agent that had it died.
+    Interrupted,
     /// There are too many sessions.
     Busy,
     /// The request could not be understood.

@@ -70,6 +70,8 @@ pub enum ResultReason {
     RefusedByPolicy,
     /// The audit cannot be written, and nothing may run unseen.
     AuditUnavailable,
+    /// The agent that had it died; whether and how far it ran is not known.
+    Interrupted,
 }
 
 impl CommandResult<'_> {
@@ -243,7 +245,7 @@ pub(super) struct ResultWire<'a> {
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(test, schemars(with = "schema::True"))]
     cancelled: bool,
-    /// Why the command did not run.
+    /// Why the command did not run, or not to its own end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<ResultReason>,
     /// Not all of `stdout` is here.

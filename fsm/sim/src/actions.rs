@@ -8,8 +8,8 @@ use crate::wire::Up;
 use crate::work::{Source, Stage, Subject};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    Action, AuditEntry, AuditId, CloseText, CommandKey, Frame, Gate, Input, LinkId, Loss, Notice, Output, Policy,
-    Problem, SessionKey, StateKind, StreamKey,
+    Action, AppendId, AuditEntry, AuditId, CloseText, CommandKey, Frame, Gate, Input, LinkId, Loss, Notice, Output,
+    Policy, Problem, Record, SYNC_INTERVAL_MS, SessionKey, StateKind, StreamKey,
 };
 
 /// What a Ping takes on the wire, in bytes.
@@ -22,6 +22,7 @@ impl World {
     pub(crate) fn perform(&mut self, output: Output<Text>) {
         match output {
             Output::Write { link, frames } => self.write(link, &frames),
+            Output::Append { append, record, body } => self.append(append, record, body),
             Output::Do(action) => self.act(action),
         }
     }
@@ -119,6 +120,14 @@ impl World {
             }
             Action::Audit { audit, entry } => self.audit_ordered(audit, entry),
             Action::Log { notice } => self.noticed(notice),
+            Action::SyncJournal => {
+                let (now, last) = (self.own_now().as_ms(), self.host.synced_ms.replace(own_ms));
+                if last.is_some_and(|last| now < last + SYNC_INTERVAL_MS) && self.host.rules.drains_since_ms.is_none() {
+                    self.fail(Violation::SyncOutOfTime);
+                }
+                self.host.unsynced_since_ms = None;
+            }
+            Action::KillRemains { .. } => self.fail(Violation::ForgottenOrdered("remains")),
             Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } => {}
             Action::Exit => self.exit(),
         }
@@ -149,7 +158,11 @@ impl World {
             }
             Notice::MessageDropped { .. } => self.messages.lose(),
             Notice::Reattached { session } => self.tell(|| format!("session {session} is attached to again")),
-            Notice::Closing { .. } | Notice::DuplicateDispatch { .. } | Notice::FactsIgnored { .. } => {}
+            Notice::Closing { .. }
+            | Notice::DuplicateDispatch { .. }
+            | Notice::CommandInterrupted { .. }
+            | Notice::SessionInterrupted { .. }
+            | Notice::FactsIgnored { .. } => {}
         }
     }
 
@@ -201,6 +214,8 @@ impl World {
 
     fn exit(&mut self) {
         self.tell(|| "the process leaves".to_owned());
+        let pending = self.journal.pending();
+        self.journal.die(pending);
         self.process_gone();
         self.check_farewell();
         if self.storm {
@@ -238,6 +253,10 @@ impl World {
             if let Up::Message(place) = up {
                 let sent = self.messages.sent(place, link, unsure);
                 self.check(sent);
+                if self.checks_records() {
+                    let checked = self.journal.sends(place);
+                    self.check(checked);
+                }
             } else if let Up::Stream { stream, .. } = up
                 && let Some(source) = self.work.sources.get_mut(&stream)
             {
@@ -347,6 +366,11 @@ impl World {
         if unaudited {
             self.fail(Violation::Unaudited);
         }
+        if self.checks_records() {
+            let id = self.command_id(dispatch);
+            let checked = self.journal.starts(id, dispatch);
+            self.check(checked);
+        }
         let in_ms = if self.meets(Fault::StartsSlowly) { self.between(100, 6_000) } else { self.between(1, 3) };
         self.note_in(in_ms, Event::CommandStarts { life, command });
     }
@@ -394,6 +418,42 @@ impl World {
         });
         if ahead {
             self.fail(Violation::BytesAcknowledgedUnread(stream));
+        }
+    }
+
+    /// Whether nothing may go on without its record: it always comes in time, or is reported to have failed.
+    fn checks_records(&self) -> bool {
+        let faults = self.plan.faults;
+        let is_slow = faults.has(Fault::JournalSlow) || faults.has(Fault::JournalHangs);
+        let repeats = self.planted == Some(Planted::RunsRepeats);
+        self.plan.journaled && !is_slow && !repeats && !faults.has(Fault::Freeze)
+    }
+
+    fn append(&mut self, append: AppendId, record: Record, body: Option<Text>) {
+        let place = body.and_then(|body| match body.up {
+            Up::Message(place) => Some(place),
+            Up::State(_) | Up::Stream { .. } | Up::Ping(_) | Up::Close(_) | Up::Reset => None,
+        });
+        if !self.plan.journaled {
+            return self.fail(Violation::ForgottenOrdered("journal"));
+        }
+        let own_ms = self.own_now().as_ms();
+        self.host.unsynced_since_ms.get_or_insert(own_ms);
+        self.tell(|| format!("record {append:?}: {record:?}"));
+        self.journal.append(append, record, place);
+        if !record.is_awaited() {
+            return;
+        }
+        let life = self.host.life;
+        if self.planted == Some(Planted::ReportsUnwritten) {
+            // The report comes at once, and the record only with the next one.
+            self.journal.report(AppendId(append.0 - 1), true);
+            return self.note_in(0, Event::Appended { life, append: AppendId(append.0), written: true });
+        }
+        let in_ms = if self.meets(Fault::JournalSlow) { self.between(500, 9_000) } else { self.between(0, 5) };
+        let written = !self.meets(Fault::JournalFails);
+        if !self.meets(Fault::JournalHangs) {
+            self.note_in(in_ms, Event::Appended { life, append, written });
         }
     }
 

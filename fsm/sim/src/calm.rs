@@ -171,14 +171,25 @@ impl World {
             return false;
         }
         let life = self.host.life;
-        let unanswered = |asked: &Dispatch| asked.taken_in_life == Some(life) && !asked.answered;
-        let count = self.work.dispatches.iter().filter(|asked| unanswered(asked)).count() as u64;
+        let known: Vec<bool> = (0..self.work.dispatches.len()).map(|place| self.is_recorded(place)).collect();
+        let unanswered = |place: usize, asked: &Dispatch| {
+            let is_due = asked.taken_in_life == Some(life) || known.get(place).is_some_and(|known| *known);
+            is_due && !asked.answered
+        };
+        let all = || self.work.dispatches.iter().enumerate();
+        let count = all().filter(|(place, asked)| unanswered(*place, asked)).count() as u64;
         if count > self.messages.results_dropped() {
-            let place = self.work.dispatches.iter().position(unanswered);
+            let place = all().find(|(place, asked)| unanswered(*place, asked)).map(|(place, _)| place);
             self.fail(Violation::Unanswered(place.and_then(|place| u32::try_from(place).ok()).unwrap_or(u32::MAX)));
             return false;
         }
         true
+    }
+
+    /// Does the journal owe the result of this dispatch, whatever dies?
+    fn is_recorded(&self, dispatch: usize) -> bool {
+        let id = u32::try_from(dispatch).unwrap_or(u32::MAX);
+        self.plan.journaled && self.journal.owes_result(self.command_id(id))
     }
 
     /// Is nothing kept and nothing under way?

@@ -4,6 +4,7 @@
 //! can
 //! see: order, holes, ends that come before their bytes.
 
+use crate::messages::Message;
 use crate::plan::Fault;
 use crate::rows::{Machine, RowId};
 use crate::violation::Violation;
@@ -320,6 +321,19 @@ impl World {
         }
     }
 
+    /// No command has two different results, whatever died meanwhile.
+    fn check_one_result(&mut self, message: &Message, place: u32) {
+        let asked = message.dispatch.and_then(|dispatch| self.work.dispatches.get_mut(dispatch as usize));
+        let faults = self.plan.faults;
+        // Where a record failed or is lost, the next process cannot know that this result was sent.
+        let unsure = [Fault::JournalFails, Fault::JournalSlow, Fault::JournalHangs, Fault::Recreated];
+        let is_sure = !unsure.iter().any(|fault| faults.has(*fault));
+        let Some(asked) = asked.filter(|_| message.is_final && is_sure && self.plan.journaled) else { return };
+        if asked.result.replace(place).is_some_and(|before| before != place) {
+            self.fail(Violation::TwoResults(message.dispatch.unwrap_or(u32::MAX)));
+        }
+    }
+
     /// A dispatch needs no other answer than the one it has now.
     pub(crate) fn answered(&mut self, dispatch: Option<u32>) {
         if let Some(asked) = dispatch.and_then(|dispatch| self.work.dispatches.get_mut(dispatch as usize)) {
@@ -357,6 +371,7 @@ impl World {
             Err(violation) => return self.fail(violation),
         }
         self.stats.messages += 1;
+        self.check_one_result(&message, place);
         self.answered(message.dispatch);
         if message.life != self.host.life {
             return;

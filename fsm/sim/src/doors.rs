@@ -89,13 +89,14 @@ impl Doors<'_> {
             return None;
         }
         shell.stage = Stage::Over;
-        let (terminal, had_room) = (shell.terminal, shell.had_room);
+        let (terminal, had_room, is_closing) = (shell.terminal, shell.had_room, shell.closing);
         self.work.settle_audit(Subject::Session(session));
         let is_true = match refusal {
             SessionRefusal::Draining => self.draining,
             SessionRefusal::Policy => false,
             SessionRefusal::Busy => !had_room || self.messages.was_nearly_full,
             SessionRefusal::Ending => self.work.is_ending(terminal),
+            SessionRefusal::Closed => is_closing,
             SessionRefusal::AuditUnavailable => self.work.audited,
             SessionRefusal::Invalid => false,
         };
@@ -111,20 +112,24 @@ impl Doors<'_> {
             return None;
         };
         job.stage = Stage::Over;
-        let dispatch = job.dispatch;
+        let (job, dispatch) = (*job, job.dispatch);
         self.work.settle_audit(Subject::Command(command));
         let asked = self.work.dispatches.get(dispatch as usize).copied()?;
         let mut after = [None; 2];
-        if asked.streams {
+        if asked.streams && !job.is_interrupted {
             // What is in the pipes is read before the result is written.
             after = [self.read_all(StreamKey::Stdout(command)), self.read_all(StreamKey::Stderr(command))];
         }
         if self.planted == Some(Planted::LosesResults) && command.0 % 8 == 7 {
             return None;
         }
-        let printed = if after[0].is_some() { 0 } else { asked.prints_bytes };
+        let printed = if after[0].is_some() || job.is_interrupted { 0 } else { asked.prints_bytes };
         let size_bytes = SMALL_BYTES + usize::try_from(printed).unwrap_or(0);
-        Some(self.own_result(command, size_bytes, after, dispatch))
+        let body = self.own_result(command, size_bytes, after, dispatch);
+        if let Up::Message(place) = body.up {
+            self.messages.set_final(place);
+        }
+        Some(body)
     }
 
     /// A result that may be asked for again.
@@ -181,6 +186,11 @@ impl Encode for Doors<'_> {
             Message::Closed { session, .. } => self.closed(session),
             Message::Unopened { session, refusal } => self.unopened(session, refusal),
             Message::Result { command, .. } => self.result(command),
+            Message::Restored { number } => {
+                let place = self.work.restored.remove(&number)?;
+                let size_bytes = self.messages.restore(place);
+                Some(Text { up: Up::Message(place), size_bytes })
+            }
             Message::Unrun { command, .. } => {
                 let job = self.work.jobs.get_mut(&command)?;
                 job.stage = Stage::Over;

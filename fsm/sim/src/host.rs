@@ -5,7 +5,7 @@
 
 use crate::doors::Doors;
 use crate::doors::Text;
-use crate::plan::Plan;
+use crate::plan::{Fault, Plan};
 use crate::planted::Planted;
 use crate::rules::Rules;
 use crate::violation::Violation;
@@ -18,7 +18,7 @@ use draupnir_fsm::delivery::{
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, SESSIONS_MAX,
-    Snapshot, Step, Time,
+    SYNC_INTERVAL_MS, Snapshot, Step, Time,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -33,6 +33,9 @@ const DEAD_LINK_MS: u64 = 25_000;
 
 /// The most that is in flight: the window of the link and one frame beyond it.
 const IN_FLIGHT_BYTES_MAX: u64 = LINK_WINDOW_BYTES_MAX + (48 << 10);
+
+/// Of so many outputs, one finds the process dead where processes die at all.
+const DIES_ONE_IN: u64 = 400;
 
 /// More outputs in one turn than this are a loop that does not end.
 const OUTPUTS_MAX: u32 = 100_000;
@@ -71,6 +74,9 @@ pub(crate) struct Host {
     /// The inputs since the last turn ended. After a panic they are the last step of the recording.
     heard: Vec<Input>,
     steps: Rc<RefCell<Vec<Step>>>,
+    /// When it last synced its journal, and since when there is something to sync, in its own time.
+    pub(crate) synced_ms: Option<u64>,
+    pub(crate) unsynced_since_ms: Option<u64>,
     /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
     pub(crate) awaits_pong: Option<(LinkId, u64)>,
     keeps_steps: bool,
@@ -104,6 +110,8 @@ impl Host {
             told_bytes: 0,
             heard: Vec::new(),
             steps: Rc::default(),
+            synced_ms: None,
+            unsynced_since_ms: None,
             awaits_pong: None,
             keeps_steps,
         }
@@ -179,6 +187,9 @@ impl World {
         self.wake();
         let id = self.id_source();
         self.handle(Input::Started { id });
+        if self.plan.journaled {
+            self.restore();
+        }
     }
 
     pub(crate) fn own_now(&self) -> Time {
@@ -283,11 +294,22 @@ impl World {
                 self.tell(|| format!("no end of outputs: {output:?}"));
                 return self.fail(Violation::Spins);
             }
+            if self.dies_now() {
+                return self.crash();
+            }
             self.perform(output);
         }
         self.host.heard.clear();
         self.host.stirred = 0;
         self.check_turn();
+    }
+
+    /// Whether the process dies in the middle of this turn.
+    fn dies_now(&mut self) -> bool {
+        self.storm
+            && self.plan.journaled
+            && self.plan.faults.has(Fault::Crash)
+            && self.random.between(1, DIES_ONE_IN) == 1
     }
 
     /// Tells how much of the link's bytes the socket has taken.
@@ -311,6 +333,10 @@ impl World {
         let mut violation = host.watcher.borrow_mut().violation.take().or_else(|| over_its_bound(&seen));
         if host.running && next.is_some_and(|next| next <= now) {
             violation = violation.or(Some(Violation::Spins));
+        }
+        let unsynced_ms = host.unsynced_since_ms.map(|since_ms| since_ms.max(host.rules.jumped_ms));
+        if host.running && unsynced_ms.is_some_and(|since_ms| now.as_ms() > since_ms + SYNC_INTERVAL_MS) {
+            violation = violation.or(Some(Violation::SyncOutOfTime));
         }
         if host.wakes.1 > WAKES_PER_SECOND_MAX {
             violation = violation.or(Some(Violation::Busy));

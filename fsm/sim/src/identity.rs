@@ -3,6 +3,7 @@
 //!
 //! How a registration names them is decided by the driver's functions, as in the agent.
 
+use crate::journal::Journal;
 use crate::plan::{InstanceId, Plan};
 use crate::planted::Planted;
 use crate::rows::{DEPLOYED, DEPLOYED_ID, Machine, Registration, RowId};
@@ -103,6 +104,7 @@ impl World {
     pub(crate) fn recreate(&mut self) {
         self.identity.forget();
         self.identity.containers += 1;
+        self.journal = Journal::default();
         self.rows.state_is_lost();
         self.tell(|| "the container is recreated".to_owned());
     }

@@ -7,8 +7,8 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId, PING_PAYLOAD_BYTES, SESSIONS_MAX,
-    SessionInput, SessionKey, StreamKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Kind, LinkId, PING_PAYLOAD_BYTES, Remains,
+    Restored, SESSIONS_MAX, SessionInput, SessionKey, StreamKey,
 };
 
 /// What a dispatch takes in memory while it waits, in bytes.
@@ -56,6 +56,14 @@ impl World {
                     self.work.audit_written(subject);
                 }
                 self.handle(if written { Input::Audited { audit } } else { Input::AuditFailed { audit } });
+            }
+            Event::Appended { append, written, .. } => {
+                self.tell(|| format!("records up to {append:?}: {written}"));
+                // That agent reports what stays on its way until the next record.
+                if self.planted != Some(Planted::ReportsUnwritten) {
+                    self.journal.report(append, written);
+                }
+                self.handle(if written { Input::Appended { append } } else { Input::AppendFailed { append } });
             }
             Event::ShellStarts { session, .. } => self.shell_starts(session),
             Event::SessionEnds { session, code, .. } => {
@@ -190,27 +198,99 @@ impl World {
     }
 
     /// The id of a command, as the console gave it.
-    fn command_id(&self, dispatch: u32) -> ConsoleId {
+    pub(crate) fn command_id(&self, dispatch: u32) -> ConsoleId {
         let unique = if self.planted == Some(Planted::RunsRepeats) { u64::from(self.work.next_key) << 32 } else { 0 };
-        ConsoleId(u64::from(dispatch) | unique)
+        ConsoleId((u64::from(dispatch) | unique).into())
     }
 
     fn dispatched(&mut self, link: LinkId, dispatch: u32) {
         let life = self.host.life;
         let live = self.host.rules.live == Some(link);
         let id = self.command_id(dispatch);
+        let is_known = self.journal.remembers(id);
         let command = CommandKey(self.work.next_key());
         let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) else { return };
         if live && asked.taken_in_life != Some(life) {
             asked.taken_in_life = Some(life);
-            asked.started = false;
-            asked.answered = false;
+            // A repeat of what the journal knows is no new command.
+            if !is_known {
+                (asked.started, asked.answered, asked.result) = (false, false, None);
+            }
         }
         let (timeout_ms, streams) = (asked.timeout_ms, asked.streams);
-        self.work.jobs.insert(command, Job { dispatch, stage: Stage::Requested, ends_with: None });
+        self.work
+            .jobs
+            .insert(command, Job { dispatch, stage: Stage::Requested, ends_with: None, is_interrupted: false });
         let message =
             ConsoleMessage::Dispatch { command, id, timeout_ms, bytes: DISPATCH_BYTES, streams, allowed: true };
         self.receive(link, message);
+    }
+
+    /// A new process reads its journal.
+    pub(crate) fn restore(&mut self) {
+        // Which message ended its links no process knows of the one before.
+        self.console.refused = None;
+        // What was handed over behind the order to leave was written on the way out.
+        self.journal.die(self.journal.pending());
+        let found = self.journal.found();
+        self.restored(Restored::Begun { numbers_up_to: found.numbers_up_to });
+        let is_planted = |this: &Self, fault| this.planted == Some(fault);
+        if !is_planted(self, Planted::ForgetsJournaledIds) {
+            found.ended.iter().for_each(|id| self.restored(Restored::Ended { id: *id }));
+        }
+        let loses = is_planted(self, Planted::LosesJournaledMessages);
+        for (number, (kind, of, place)) in found.messages.into_iter().filter(|_| !loses) {
+            let message = self.messages.message(place).copied();
+            let what = match (kind, of) {
+                (Kind::Result, Some(id)) if is_planted(self, Planted::InterruptsEndedCommands) => {
+                    self.interrupted(id);
+                    continue;
+                }
+                (Kind::Result, Some(id)) => {
+                    let command = CommandKey(self.work.next_key());
+                    self.work.results.insert(command, place);
+                    Restored::Result { number, command, id }
+                }
+                (Kind::Closed, Some(id)) => {
+                    let session = self.add_over_session(id);
+                    Restored::Closed { number, session, id }
+                }
+                (Kind::Result | Kind::Closed | Kind::Event, _) => Restored::Message { number, kind },
+            };
+            self.tell(|| format!("message {place} is restored: {message:?}"));
+            self.work.restored.insert(number, place);
+            self.restored(what);
+        }
+        if !is_planted(self, Planted::ForgetsJournaledIds) {
+            found.commands.into_iter().for_each(|id| self.interrupted(id));
+        }
+        for id in found.sessions {
+            let session = self.add_over_session(id);
+            self.restored(Restored::Session { session, id });
+        }
+    }
+
+    fn interrupted(&mut self, id: ConsoleId) {
+        let command = CommandKey(self.work.next_key());
+        let dispatch = u32::try_from(id.0).unwrap_or(u32::MAX);
+        self.work.jobs.insert(command, Job { dispatch, stage: Stage::Over, ends_with: None, is_interrupted: true });
+        self.restored(Restored::Command { command, id, remains: Remains::None });
+    }
+
+    /// A session of an earlier process whose end is to be reported.
+    fn add_over_session(&mut self, id: ConsoleId) -> SessionKey {
+        let session = SessionKey(self.work.next_key());
+        let terminal = u32::try_from(id.0).unwrap_or(u32::MAX);
+        let crowded = self.work.terminals.get(terminal as usize).is_some_and(|terminal| terminal.crowded);
+        let (stage, had_room, closing, ends_with) = (Stage::Over, true, false, None);
+        let link = LinkId(0);
+        self.work.shells.insert(session, Shell { terminal, crowded, stage, had_room, link, closing, ends_with });
+        session
+    }
+
+    fn restored(&mut self, what: Restored) {
+        self.tell(|| format!("restored: {what:?}"));
+        self.handle(Input::Restored { what });
     }
 
     fn create(&mut self, link: LinkId, terminal: u32) {
@@ -327,11 +407,13 @@ impl World {
                 violation = over("commands");
             }
         }
-        if work.audits_waiting.len() > AUDITS_WAITING_MAX {
+        // What is written and waits for its record is over for the audit.
+        let audits = work.audits_waiting.iter().filter(|(subject, _)| !work.audits_written.contains(subject));
+        if audits.clone().count() > AUDITS_WAITING_MAX {
             violation = over("audits");
         }
         let jumped_ms = self.host.rules.jumped_ms;
-        if work.audits_waiting.values().any(|since_ms| own_ms > *since_ms.max(&jumped_ms) + AUDIT_TIMEOUT_MS) {
+        if audits.clone().any(|(_, since_ms)| own_ms > *since_ms.max(&jumped_ms) + AUDIT_TIMEOUT_MS) {
             violation = Some(Violation::AuditOverdue);
         }
         if let Some(violation) = violation {
@@ -342,5 +424,5 @@ impl World {
 
 /// The id of a terminal, as the console gave it.
 fn terminal_id(terminal: u32) -> ConsoleId {
-    ConsoleId(u64::from(terminal))
+    ConsoleId(terminal.into())
 }

@@ -12,6 +12,7 @@
 //! | `network`, `wire`, `console`, `rows`, `identity` | what is on the other side |
 //! | `work`, `storm`, `calm` | what is asked, what goes wrong, what must hold after it |
 //! | [`violation`], `rules`, `watcher`, `messages` | the checks |
+//! | `journal` | what outlives the process |
 //! | [`run`], [`batch`] | one seed, and many |
 //! | [`panics`] | a panic, as a violation like any other |
 //! | [`failure`] | the story and the scenario of a seed that fails |
@@ -31,6 +32,7 @@ pub mod fleet;
 mod host;
 mod identity;
 mod inputs;
+mod journal;
 mod messages;
 mod network;
 pub mod panics;

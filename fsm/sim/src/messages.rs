@@ -5,6 +5,7 @@
 use crate::violation::Violation;
 use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::driver::{Drops, Kind, LinkId, RELIABLE_BYTES_MAX, StreamKey};
+use std::collections::BTreeSet;
 
 /// One message.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Message {
     out_of_turn: bool,
     sent_on: Option<LinkId>,
     may_repeat: bool,
+    /// It reports the end of its command, and nothing else may.
+    pub(crate) is_final: bool,
 }
 
 /// All of them, in the order in which they were encoded.
@@ -41,6 +44,8 @@ pub(crate) struct Messages {
     newest_stored: u32,
     /// The place of the first of this life.
     first: u32,
+    /// Places of messages of earlier lives that this one has taken over.
+    restored: BTreeSet<u32>,
 }
 
 impl Messages {
@@ -70,8 +75,31 @@ impl Messages {
             out_of_turn: false,
             sent_on: None,
             may_repeat: false,
+            is_final: false,
         });
         place
+    }
+
+    /// A message of an earlier life is this one's to deliver.
+    pub(crate) fn restore(&mut self, place: u32) -> usize {
+        let Some(message) = self.all.get_mut(place as usize) else { return 0 };
+        (message.sent_on, message.unsure, message.after) = (None, false, [None; 2]);
+        if self.restored.insert(place) && !message.stored {
+            self.unstored += 1;
+        }
+        message.size_bytes
+    }
+
+    /// No other message may report the end of its command.
+    pub(crate) fn set_final(&mut self, place: u32) {
+        if let Some(message) = self.all.get_mut(place as usize) {
+            message.is_final = true;
+        }
+    }
+
+    /// Whether this life has to deliver a message.
+    fn is_current(&self, place: u32) -> bool {
+        place >= self.first || self.restored.contains(&place)
     }
 
     /// A message was cut.
@@ -127,12 +155,12 @@ impl Messages {
 
     /// The console has read a message; true where it had not before.
     pub(crate) fn store(&mut self, place: u32) -> Result<bool, Violation> {
-        let (newest, first) = (self.newest_stored, self.first);
+        let (newest, first, is_current) = (self.newest_stored, self.first, self.is_current(place));
         let Some(message) = self.all.get_mut(place as usize) else { return Ok(false) };
         if std::mem::replace(&mut message.stored, true) {
             return Ok(false);
         }
-        if place >= first && !message.unsure {
+        if is_current && !message.unsure {
             self.unstored -= 1;
         }
         let waits = message.after.iter().any(Option::is_some) || message.out_of_turn;
@@ -149,8 +177,7 @@ impl Messages {
             (Kind::Event, self.reported.events),
         ];
         kinds.into_iter().find_map(|(kind, reported)| {
-            let of_life = self.all.iter().skip(self.first as usize);
-            let missing = of_life.filter(|message| message.kind == kind && !message.stored).count() as u64;
+            let missing = self.current().filter(|(_, message)| message.kind == kind && !message.stored).count() as u64;
             (missing > reported)
                 .then(|| self.missing_place(|message| message.kind == kind && !message.stored))
                 .flatten()
@@ -158,8 +185,13 @@ impl Messages {
     }
 
     fn missing_place(&self, is_missing: impl Fn(&Message) -> bool) -> Option<u32> {
-        let mut all = self.all.iter().enumerate().skip(self.first as usize);
-        all.find(|(_, message)| is_missing(message)).and_then(|(place, _)| u32::try_from(place).ok())
+        self.current().find(|(_, message)| is_missing(message)).map(|(place, _)| place)
+    }
+
+    /// The messages that this life has to deliver.
+    fn current(&self) -> impl Iterator<Item = (u32, &Message)> {
+        let old = self.restored.iter().filter_map(|place| Some((*place, self.all.get(*place as usize)?)));
+        old.chain((self.first..).zip(self.all.iter().skip(self.first as usize)))
     }
 
     /// A new life of the agent: what the old one kept is lost with it.

@@ -126,11 +126,17 @@ pub enum Fault {
     Recreated,
     /// Another machine of the same host name runs an agent.
     Twin,
+    /// A record takes seconds to be written.
+    JournalSlow,
+    /// A record cannot be written.
+    JournalFails,
+    /// Nothing is heard of a record.
+    JournalHangs,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 61] = [
         Self::DialRefused,
         Self::DialUnresolved,
         Self::DialProxy,
@@ -189,6 +195,9 @@ impl Fault {
         Self::AuditHangs,
         Self::Recreated,
         Self::Twin,
+        Self::JournalSlow,
+        Self::JournalFails,
+        Self::JournalHangs,
     ];
 
     /// What a dial may meet.
@@ -356,6 +365,8 @@ pub struct Plan {
     pub terminals: Terminals,
     /// How long a resync waits for terminals at the most.
     pub resync_wait_max_ms: u64,
+    /// There is a journal: what it holds outlives the process.
+    pub journaled: bool,
     /// What goes wrong when, in place of the generator: the storm takes its decisions from here, and is over when none
     /// are left. Empty in a world of a seed.
     pub script: Vec<u8>,
@@ -394,6 +405,7 @@ impl Plan {
             provider: PROVIDERS[pick(&mut random, PROVIDERS.len())],
             terminals: Terminals::Few,
             resync_wait_max_ms: Policy::default().resync_wait_max_ms,
+            journaled: random.between(0, 3) != 0,
             script: Vec::new(),
         }
     }

@@ -74,13 +74,21 @@ pub enum Planted {
     SendsConfiguredProvider,
     /// It takes a registration that the console accepted for a failure, and registers again at once.
     RegistersWithoutWait,
+    /// Records are reported before they are written.
+    ReportsUnwritten,
+    /// The ids that the journal holds are not read after a death.
+    ForgetsJournaledIds,
+    /// The messages that the journal holds are not read after a death.
+    LosesJournaledMessages,
+    /// A command whose result the journal holds is taken for one that was interrupted.
+    InterruptsEndedCommands,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 38] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -114,6 +122,10 @@ impl Planted {
         Self::HidesSharedId,
         Self::SendsConfiguredProvider,
         Self::RegistersWithoutWait,
+        Self::ReportsUnwritten,
+        Self::ForgetsJournaledIds,
+        Self::LosesJournaledMessages,
+        Self::InterruptsEndedCommands,
         Self::Panics,
     ];
 

@@ -55,6 +55,7 @@ fn plan(seed: u64, resync_wait_max_ms: u64, session_ms: u64) -> Plan {
         work_ms: 20_000,
         drains: false,
         audited: false,
+        journaled: false,
         terminals: Terminals::OneAtATime { open_ms_max: session_ms },
         resync_wait_max_ms,
         ..Plan::of(seed)

@@ -176,9 +176,13 @@ impl World {
         }
     }
 
-    fn crash(&mut self) {
+    /// The process dies: at any moment, of what it does in a turn too. What it had handed to the kernel stays.
+    pub(crate) fn crash(&mut self) {
         if self.host.running {
             self.tell(|| "SIGKILL".to_owned());
+            let pending = self.journal.pending();
+            let written = self.pick(pending + 1);
+            self.journal.die(written);
             self.process_gone();
             let in_ms = self.between(3_000, 10_000);
             self.note_in(in_ms, Event::Begins);
@@ -329,6 +333,7 @@ impl World {
             taken_in_life: None,
             started: false,
             answered: false,
+            result: None,
         };
         self.work.dispatches.push(dispatch);
         u32::try_from(self.work.dispatches.len() - 1).unwrap_or(u32::MAX)

@@ -103,6 +103,14 @@ pub enum Violation {
     Unaudited,
     /// Something waited for its audit line for longer than it may.
     AuditOverdue,
+    /// A command started whose record was not written, in a world with a journal.
+    StartedUnrecorded(u32),
+    /// A message was written to a link whose record was not written, in a world with a journal.
+    SentUnrecorded(u32),
+    /// The console has two different results of one command.
+    TwoResults(u32),
+    /// A sync came too late, or too soon after the one before.
+    SyncOutOfTime,
     /// A message that the console cannot take was sent to it again and again.
     PoisonResent(u32),
     /// The driver panicked, or what looks after it.

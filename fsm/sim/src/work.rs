@@ -32,6 +32,8 @@ pub(crate) struct Dispatch {
     /// It was started in that life.
     pub(crate) started: bool,
     pub(crate) answered: bool,
+    /// The place of the result that the console has, where it is of the command's own end.
+    pub(crate) result: Option<u32>,
 }
 
 /// A result that the console cannot take: it closes the link each time.
@@ -202,6 +204,8 @@ pub(crate) struct Job {
     pub(crate) stage: Stage,
     /// It ends with this code as soon as it runs.
     pub(crate) ends_with: Option<i32>,
+    /// The process that had it died.
+    pub(crate) is_interrupted: bool,
 }
 
 /// All of it, of one life of the agent but for what the console keeps.
@@ -221,6 +225,8 @@ pub(crate) struct Work {
     /// Lines that were asked for, and when in the agent's own time.
     pub(crate) audits_waiting: BTreeMap<Subject, u64>,
     pub(crate) audits_written: BTreeSet<Subject>,
+    /// The places of messages of an earlier process, by number, until the driver asks for them.
+    pub(crate) restored: BTreeMap<u64, u32>,
     /// A crowd was sent.
     pub(crate) crowded: bool,
     /// For a fault that tells of no gap but the first.

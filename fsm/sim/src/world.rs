@@ -9,6 +9,7 @@ use crate::calm::Calm;
 use crate::console::Console;
 use crate::host::Host;
 use crate::identity::Identity;
+use crate::journal::Journal;
 use crate::messages::Messages;
 use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
@@ -19,7 +20,8 @@ use crate::wire::Wire;
 use crate::work::Subject;
 use crate::work::Work;
 use draupnir_fsm::driver::{
-    AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, RegistrationAttempt, SessionKey, StateKind, StreamKey,
+    AppendId, AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, RegistrationAttempt, SessionKey, StateKind,
+    StreamKey,
 };
 use draupnir_fsm::random::Random;
 
@@ -43,6 +45,7 @@ pub(crate) enum Event {
     Read { life: u32, stream: StreamKey },
     Sampled { life: u32, sample: StateKind },
     Audited { life: u32, audit: AuditId, subject: Option<Subject>, written: bool },
+    Appended { life: u32, append: AppendId, written: bool },
     ShellStarts { life: u32, session: SessionKey },
     CommandStarts { life: u32, command: CommandKey },
     CommandEnds { life: u32, command: CommandKey, code: i32 },
@@ -119,6 +122,7 @@ pub(crate) struct World {
     pub(crate) wires: Vec<Wire>,
     pub(crate) work: Work,
     pub(crate) messages: Messages,
+    pub(crate) journal: Journal,
     pub(crate) calm: Calm,
     pub(crate) violation: Option<Violation>,
     pub(crate) stats: Stats,
@@ -145,6 +149,7 @@ impl World {
             wires: Vec::new(),
             work: Work { audited: plan.audited, ..Work::default() },
             messages: Messages::default(),
+            journal: Journal::default(),
             violation: None,
             stats: Stats::default(),
             story: tells.then(Vec::new),
@@ -216,6 +221,7 @@ impl World {
             | Event::Read { life, .. }
             | Event::Sampled { life, .. }
             | Event::Audited { life, .. }
+            | Event::Appended { life, .. }
             | Event::ShellStarts { life, .. }
             | Event::CommandStarts { life, .. }
             | Event::CommandEnds { life, .. }

@@ -88,7 +88,7 @@ impl Command {
         };
         match self.end {
             CommandEnd::Exited | CommandEnd::Drained => self.exit_code = code,
-            CommandEnd::TimedOut | CommandEnd::Cancelled => {}
+            CommandEnd::TimedOut | CommandEnd::Cancelled | CommandEnd::Interrupted => {}
         }
         self.stage = Stage::DrainingOutput { kill_rest };
         self.deadline = now.after_ms(OUTPUT_DRAIN_TIMEOUT_MS);

@@ -1,9 +1,8 @@
 //! The lifecycles of one-off commands: when one starts, when it is asked to end, and when its result is reported.
 //!
-//! A command is a number, its id a 64-bit hash, its result what the agent keeps for that number. The hash decides
+//! A command is a number, its id a 128-bit hash, its result what the agent keeps for that number. The hash decides
 //! whether a dispatch is a repeat, so the agent keys it with random bits. The probability that two remembered ids have
-//! one hash is below 2⁻³⁴. The agent compares the ids before it repeats a result, so that costs an error and never
-//! gives a wrong answer.
+//! one hash is below 2⁻⁹⁹.
 //!
 //! Invariants:
 //! - Each requested command is answered by exactly one order: [`FinishCommand`](Order::FinishCommand),
@@ -176,10 +175,21 @@ impl Commands {
     }
 
     /// The command that waits or runs under this hash of its id.
-    pub fn live(&self, id_hash: u64) -> Option<CommandKey> {
+    pub fn live(&self, id_hash: u128) -> Option<CommandKey> {
         match self.past.verdict(id_hash) {
             Verdict::Running(command) => Some(command),
             Verdict::New | Verdict::Ended(_) | Verdict::Forgotten => None,
+        }
+    }
+
+    /// An earlier process ran the id with this hash. With a key the result is remembered for repeats under it.
+    pub fn restore(&mut self, id_hash: u128, command: Option<CommandKey>) {
+        match command {
+            Some(command) if self.past.verdict(id_hash) == Verdict::New => {
+                self.past.accepted(id_hash, command);
+                self.past.ended(command, 0);
+            }
+            Some(_) | None => self.past.restored(id_hash),
         }
     }
 
@@ -193,7 +203,7 @@ impl Commands {
         self.waiting.len()
     }
 
-    fn request(&mut self, now: Time, command: CommandKey, id_hash: u64, timeout_ms: u64, orders: &mut Vec<Order>) {
+    fn request(&mut self, now: Time, command: CommandKey, id_hash: u128, timeout_ms: u64, orders: &mut Vec<Order>) {
         if self.contains(command) {
             return;
         }

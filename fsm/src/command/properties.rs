@@ -12,7 +12,7 @@ use proptest::prelude::*;
 enum Step {
     /// A dispatch of one of a few ids.
     Request {
-        id_hash: u64,
+        id_hash: u128,
         timeout_ms: u64,
     },
     /// A fact about one of those that run.
@@ -53,7 +53,7 @@ fn fact() -> impl Strategy<Value = CommandFact> {
 }
 
 /// An ordinary life, and then one with a drain somewhere.
-fn life(ids: u64, turnover: u32, steps_max: usize) -> impl Strategy<Value = Vec<Step>> {
+fn life(ids: u128, turnover: u32, steps_max: usize) -> impl Strategy<Value = Vec<Step>> {
     let ordinary = proptest::collection::vec(step(ids, turnover, 0), 1..steps_max);
     let draining = proptest::collection::vec(step(ids, turnover, 1), 0..100);
     (ordinary, draining).prop_map(|(mut steps, draining)| {
@@ -62,7 +62,7 @@ fn life(ids: u64, turnover: u32, steps_max: usize) -> impl Strategy<Value = Vec<
     })
 }
 
-fn step(ids: u64, turnover: u32, drains: u32) -> impl Strategy<Value = Step> {
+fn step(ids: u128, turnover: u32, drains: u32) -> impl Strategy<Value = Step> {
     let timeout_ms = prop_oneof![Just(0), Just(1), 2..5_000u64, any::<u64>()];
     prop_oneof![
         40 => (0..ids, timeout_ms)
@@ -81,7 +81,7 @@ fn step(ids: u64, turnover: u32, drains: u32) -> impl Strategy<Value = Step> {
 /// What the model knows of one request.
 #[derive(Debug)]
 struct Request {
-    id_hash: u64,
+    id_hash: u128,
     /// Another command of this id waited or ran when it came.
     joined: bool,
     /// Its start was ordered.
@@ -106,7 +106,7 @@ struct World {
     /// Taken and not started, in the order in which they came.
     waiting: VecDeque<CommandKey>,
     running: BTreeSet<CommandKey>,
-    ids_started: BTreeSet<u64>,
+    ids_started: BTreeSet<u128>,
 }
 
 impl World {
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Notes a request before the machine hears of it.
-    fn announce(&mut self, id_hash: u64) -> CommandKey {
+    fn announce(&mut self, id_hash: u128) -> CommandKey {
         let command = CommandKey(u32::try_from(self.requests.len()).expect("few"));
         let live = |key: &CommandKey| self.request(*key).id_hash == id_hash;
         let joined = self.waiting.iter().any(live) || self.running.iter().any(live);

@@ -23,16 +23,16 @@ impl Bench {
 
     /// Requests a command whose id is like no other's.
     fn request(&mut self, command: u32) -> Vec<Order> {
-        self.request_as(command, u64::from(command), 0)
+        self.request_as(command, u128::from(command), 0)
     }
 
-    fn request_as(&mut self, command: u32, id_hash: u64, timeout_ms: u64) -> Vec<Order> {
+    fn request_as(&mut self, command: u32, id_hash: u128, timeout_ms: u64) -> Vec<Order> {
         self.handle(command, CommandFact::Requested { id_hash, timeout_ms })
     }
 
     /// Requests a command and lets it run.
     fn run(&mut self, command: u32, timeout_ms: u64) {
-        let orders = self.request_as(command, u64::from(command), timeout_ms);
+        let orders = self.request_as(command, u128::from(command), timeout_ms);
         assert_eq!(orders, [Order::StartCommand { command: CommandKey(command) }]);
         assert_eq!(self.handle(command, CommandFact::Started), []);
     }
@@ -206,7 +206,7 @@ fn sixteen_run_the_rest_waits_in_order_and_too_many_are_refused() {
         let start = Order::StartCommand { command: CommandKey(next) };
         assert!(over.ends_with(&[start]), "{over:?}");
     }
-    assert_eq!(bench.request_as(full + 1, u64::from(full), 0), [], "what was refused has not run, and may come again");
+    assert_eq!(bench.request_as(full + 1, u128::from(full), 0), [], "what was refused has not run, and may come again");
     assert_eq!(bench.commands.waiting(), 1);
 }
 
@@ -359,7 +359,7 @@ fn hanging_start_is_answered_when_its_time_is_up() {
 fn hanging_starts_make_room_for_waiting_commands() {
     let mut bench = Bench::new();
     for command in 0..=16 {
-        bench.request_as(command, u64::from(command), 1_000);
+        bench.request_as(command, u128::from(command), 1_000);
     }
     let over = bench.pass_ms(1_000);
     assert_eq!(over.last(), Some(&Order::StartCommand { command: CommandKey(16) }));

@@ -1,6 +1,7 @@
-//! Which commands ran before: the same id is run once within one lifetime of the process.
+//! Which commands ran before: the same id is run once within one lifetime of the process, and with a journal across
+//! its death.
 //!
-//! It does not hold ids or results, only a 64-bit hash of each id (keyed by the agent, so that a console cannot make
+//! It does not hold ids or results, only a 128-bit hash of each id (keyed by the agent, so that a console cannot make
 //! two meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets
 //! one when it is [asked to](Dedupe::take_forgotten).
 //!
@@ -35,12 +36,12 @@ pub enum Verdict {
 /// The ids and results that are known.
 #[derive(Clone, Debug, Default)]
 pub struct Dedupe {
-    ids: BTreeMap<u64, Life>,
+    ids: BTreeMap<u128, Life>,
     /// The hashes in the order in which they came; those of refused commands are gone from `ids`.
-    order: VecDeque<u64>,
-    running: BTreeMap<CommandKey, u64>,
+    order: VecDeque<u128>,
+    running: BTreeMap<CommandKey, u128>,
     /// Hash, key and size of the results that are remembered, oldest first.
-    results: VecDeque<(u64, CommandKey, usize)>,
+    results: VecDeque<(u128, CommandKey, usize)>,
     result_bytes: usize,
     forgotten: VecDeque<CommandKey>,
 }
@@ -59,7 +60,7 @@ impl Dedupe {
     }
 
     /// What is known of the id with this hash.
-    pub fn verdict(&self, id_hash: u64) -> Verdict {
+    pub fn verdict(&self, id_hash: u128) -> Verdict {
         match self.ids.get(&id_hash) {
             None => Verdict::New,
             Some(Life::Running(command)) => Verdict::Running(*command),
@@ -69,12 +70,21 @@ impl Dedupe {
     }
 
     /// A new id was accepted, as the command with this key.
-    pub fn accepted(&mut self, id_hash: u64, command: CommandKey) {
+    pub fn accepted(&mut self, id_hash: u128, command: CommandKey) {
         debug_assert_eq!(self.verdict(id_hash), Verdict::New, "only new ids are accepted");
         self.ids.insert(id_hash, Life::Running(command));
         self.running.insert(command, id_hash);
         self.order.push_back(id_hash);
         self.bound_ids();
+    }
+
+    /// An earlier process ran the id with this hash, and its result is no longer remembered.
+    pub fn restored(&mut self, id_hash: u128) {
+        if self.verdict(id_hash) == Verdict::New {
+            self.ids.insert(id_hash, Life::Forgotten);
+            self.order.push_back(id_hash);
+            self.bound_ids();
+        }
     }
 
     /// A command has ended, with a result of this size.
@@ -154,7 +164,7 @@ impl Dedupe {
         }
     }
 
-    fn forget_id(&mut self, id_hash: u64) {
+    fn forget_id(&mut self, id_hash: u128) {
         if let Some(Life::Ended(_)) = self.ids.remove(&id_hash)
             && let Some(place) = self.results.iter().position(|(remembered, _, _)| *remembered == id_hash)
             && let Some((_, command, size)) = self.results.remove(place)
@@ -173,7 +183,7 @@ mod tests {
     fn ended(commands: core::ops::Range<u32>) -> Dedupe {
         let mut dedupe = Dedupe::new();
         for command in commands {
-            dedupe.accepted(u64::from(command), CommandKey(command));
+            dedupe.accepted(u128::from(command), CommandKey(command));
             dedupe.ended(CommandKey(command), 1);
         }
         dedupe
@@ -211,16 +221,16 @@ mod tests {
     fn an_id_that_is_forgotten_takes_its_result_along_and_no_other() {
         let oldest = CommandKey(u32::MAX);
         let mut dedupe = Dedupe::new();
-        dedupe.accepted(u64::MAX, oldest);
+        dedupe.accepted(u128::MAX, oldest);
         for command in 1..u32::try_from(IDS_MAX).expect("small") {
-            dedupe.accepted(u64::from(command), CommandKey(command));
+            dedupe.accepted(u128::from(command), CommandKey(command));
             dedupe.ended(CommandKey(command), 1);
         }
         // The oldest id of all ends last.
         dedupe.ended(oldest, 5);
         while dedupe.take_forgotten().is_some() {}
         assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1 + 5);
-        dedupe.accepted(u64::MAX - 1, CommandKey(u32::MAX - 1));
+        dedupe.accepted(u128::MAX - 1, CommandKey(u32::MAX - 1));
         assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(oldest), None));
         assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1);
     }

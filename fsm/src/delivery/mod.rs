@@ -170,6 +170,37 @@ impl<M> Delivery<M> {
         self.queue.give_up(number);
     }
 
+    /// Takes in a message of an earlier process, under the number that it had; false where there is no room for it.
+    pub fn restore(&mut self, number: u64, message: Reliable, body: M) -> bool {
+        self.queue.restore(number, message, body)
+    }
+
+    /// Gives no number up to this one to a message from now on: an earlier process used them.
+    pub fn skip_numbers(&mut self, up_to: u64) {
+        self.queue.skip_numbers(up_to);
+    }
+
+    /// Names each message from now on that is no longer kept, by [`take_removed`](Self::take_removed).
+    pub fn track_removed(&mut self) {
+        self.queue.track_removed();
+    }
+
+    /// Takes one message that is no longer kept: it was acknowledged, or dropped.
+    pub fn take_removed(&mut self) -> Option<u64> {
+        self.queue.take_removed()
+    }
+
+    /// Sends a message only after it was [released](Self::release).
+    pub fn hold(&mut self, number: u64) {
+        self.queue.hold(number);
+    }
+
+    /// Lets a message be sent that was held.
+    pub fn release(&mut self, number: u64) {
+        let streams = &self.streams;
+        self.queue.release(number, |stream, end| is_sent(streams, stream, end));
+    }
+
     /// What a message says, as long as it is unacknowledged.
     pub fn body(&self, number: u64) -> Option<&M> {
         self.queue.body(number)

@@ -7,7 +7,7 @@
 
 use super::message::{After, Drops, Kind, Poison, PushError, Pushed, Reliable, promised_bytes};
 use super::stream::StreamKey;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The most that is kept, in encoded bytes.
 pub const RELIABLE_BYTES_MAX: usize = 4 << 20;
@@ -35,6 +35,8 @@ pub(super) struct Queue<M> {
     promised: Load,
     drops: Drops,
     suspect: Option<(u64, u32)>,
+    /// Messages that are no longer kept, where the driver asks for them.
+    removed: Option<VecDeque<u64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ enum Place {
     Ready,
     Blocked(StreamKey, u64),
     Sent,
-    /// Until its body has been replaced.
+    /// Until its body has been replaced, or its record written.
     Held,
 }
 
@@ -102,6 +104,7 @@ impl<M> Queue<M> {
             promised: Load::default(),
             drops: Drops::default(),
             suspect: None,
+            removed: None,
         }
     }
 
@@ -136,6 +139,60 @@ impl<M> Queue<M> {
         let displaced = self.displace_events(message.size_bytes);
         let number = self.next_number;
         self.next_number += 1;
+        self.insert(number, message, body);
+        self.send_again(number, is_sent);
+        Ok(Pushed { number, displaced })
+    }
+
+    /// Takes in a message of an earlier process, under the number that it had; false where there is no room for it.
+    pub(super) fn restore(&mut self, number: u64, message: Reliable, body: M) -> bool {
+        let is_new = number < self.next_number && !self.contains(number);
+        if !is_new || self.check_room(&message).is_err() {
+            return false;
+        }
+        self.displace_events(message.size_bytes);
+        self.insert(number, message, body);
+        self.send_again(number, |_, _| true)
+    }
+
+    /// Gives no number up to this one to a message from now on.
+    pub(super) fn skip_numbers(&mut self, up_to: u64) {
+        self.next_number = self.next_number.max(up_to.saturating_add(1));
+    }
+
+    /// Names each message from now on that is no longer kept.
+    pub(super) fn track_removed(&mut self) {
+        self.removed.get_or_insert_default();
+    }
+
+    /// Takes one message that is no longer kept: it was acknowledged, or dropped.
+    pub(super) fn take_removed(&mut self) -> Option<u64> {
+        self.removed.as_mut()?.pop_front()
+    }
+
+    /// Sends a message only after it was [released](Self::release).
+    pub(super) fn hold(&mut self, number: u64) {
+        let Some(message) = self.messages.get_mut(&number) else { return };
+        match core::mem::replace(&mut message.place, Place::Held) {
+            Place::Ready => {
+                self.ready.remove(&number);
+            }
+            Place::Blocked(stream, end) => {
+                self.blocked.remove(&(stream, end, number));
+            }
+            Place::Sent | Place::Held => {}
+        }
+    }
+
+    /// Lets a message be sent that was held.
+    pub(super) fn release(&mut self, number: u64, is_sent: impl Fn(StreamKey, u64) -> bool) {
+        if let Some(message) = self.messages.get_mut(&number).filter(|message| message.place == Place::Held) {
+            message.place = Place::Sent;
+            self.send_again(number, is_sent);
+        }
+    }
+
+    fn insert(&mut self, number: u64, message: Reliable, body: M) {
         self.held.add(message.size_bytes);
         if message.kind == Kind::Event {
             self.held_events.add(message.size_bytes);
@@ -152,8 +209,6 @@ impl<M> Queue<M> {
                 body,
             },
         );
-        self.send_again(number, is_sent);
-        Ok(Pushed { number, displaced })
     }
 
     /// Could a short event be pushed that displaces no other?
@@ -406,6 +461,9 @@ impl<M> Queue<M> {
         let Some(message) = self.messages.remove(&number) else {
             return;
         };
+        if let Some(removed) = &mut self.removed {
+            removed.push_back(number);
+        }
         self.held.remove(message.size);
         match message.kind {
             Kind::Event => {

@@ -100,7 +100,7 @@ impl<B: Body> Driver<B> {
     pub(super) fn audited(&mut self, now: Time, audit: AuditId) {
         match self.audits.take(audit) {
             Some(Subject::Session(session)) => self.session_audited(now, session),
-            Some(Subject::Command(command)) => self.begin_command(command),
+            Some(Subject::Command(command)) => self.command_audited(command),
             // About what has ended, or too late.
             None => {}
         }

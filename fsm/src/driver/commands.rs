@@ -1,10 +1,11 @@
 //! Commands as the console knows them: which run, which are refused, and which are answered with an earlier result.
 //!
-//! A command id runs once in the life of the process. The result of a command is kept for repeats as long as there is
-//! memory for it.
+//! A command id runs once in the life of the process, and with a journal once across its death. The result of a command
+//! is kept for repeats as long as there is memory for it.
 
 use super::audit::Subject;
 use super::input::{CommandInput, ConsoleId};
+use super::journal::{Needs, Record, Waiter};
 use super::output::{Action, AuditEntry, CommandRefusal, ErrorEvent, Message, Notice};
 use super::ports::{Body, ByteSource};
 use super::{Driver, Todo};
@@ -49,13 +50,19 @@ struct Live {
     waiting_bytes: usize,
     streams: bool,
     stage: Stage,
+    /// What its start waits for beside the order.
+    needs: Needs,
+    /// The machine has taken it: its id counts as run.
+    is_accepted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// It was not ordered to start.
     Waiting,
-    /// It was ordered to start.
+    /// It was ordered to start, and waits for its audit line or its record.
+    Ordered,
+    /// Its process is being started.
     Starting,
     /// Its process runs.
     Running,
@@ -70,6 +77,13 @@ struct Answered<B> {
     number: Option<u64>,
     /// `None` where there was no memory for it.
     body: Option<B>,
+}
+
+impl<B> Commands<B> {
+    /// Keeps what is known of the result of a command that is over.
+    pub(super) fn remember(&mut self, command: CommandKey, number: Option<u64>, body: Option<B>) {
+        self.answered.insert(command, Answered { number, body });
+    }
 }
 
 impl<B: Body> Driver<B> {
@@ -99,11 +113,18 @@ impl<B: Body> Driver<B> {
         let promised = waits && self.ledger.promise(Kind::Result);
         let waiting_bytes = if waits { bytes } else { 0 };
         self.commands.waiting_bytes += waiting_bytes;
-        self.commands.live.insert(command, Live { id, waiting_bytes, streams, stage: Stage::Waiting });
+        let needs = Needs::default();
+        self.commands
+            .live
+            .insert(command, Live { id, waiting_bytes, streams, stage: Stage::Waiting, needs, is_accepted: false });
         self.set_room(now, promised);
         self.tell_command(now, command, CommandFact::Requested { id_hash: id.0, timeout_ms });
         if self.machine.has_command(command) {
             self.commands.keys.insert(id, command);
+            let waits = self.append(Record::Accepted { command, id }, None, Some(Waiter::Command(command)));
+            if let Some(live) = self.commands.live.get_mut(&command) {
+                (live.needs.record, live.is_accepted) = (waits, true);
+            }
         } else if promised {
             // It is answered with another's result, or with a refusal that needs no promise.
             self.ledger.break_promise(Kind::Result);
@@ -127,18 +148,37 @@ impl<B: Body> Driver<B> {
             if self.audits.is_full() {
                 return self.unaudited(now, Subject::Command(command));
             }
-            return self.await_audit(now, Subject::Command(command));
+            self.await_audit(now, Subject::Command(command));
+        }
+        if let Some(live) = self.commands.live.get_mut(&command) {
+            live.stage = Stage::Ordered;
+            live.needs.audit = self.audits.is_enabled();
         }
         self.begin_command(command);
     }
 
-    /// Orders the start of a command, which needs no memory for waiting from now on. One that was cancelled in the same
-    /// turn is over, though its result is not sent yet.
-    pub(super) fn begin_command(&mut self, command: CommandKey) {
+    pub(super) fn command_audited(&mut self, command: CommandKey) {
+        if let Some(live) = self.commands.live.get_mut(&command) {
+            live.needs.audit = false;
+        }
+        self.begin_command(command);
+    }
+
+    pub(super) fn command_recorded(&mut self, command: CommandKey) {
+        if let Some(live) = self.commands.live.get_mut(&command) {
+            live.needs.record = false;
+        }
+        self.begin_command(command);
+    }
+
+    /// Orders the start of a command that waits for nothing more; it needs no memory for waiting from now on. One that
+    /// was cancelled in the same turn is over, though its result is not sent yet.
+    fn begin_command(&mut self, command: CommandKey) {
         if !self.machine.has_command(command) {
             return;
         }
-        if let Some(live) = self.commands.live.get_mut(&command) {
+        let is_due = |live: &&mut Live| live.stage == Stage::Ordered && live.needs.is_met();
+        if let Some(live) = self.commands.live.get_mut(&command).filter(is_due) {
             live.stage = Stage::Starting;
             let bytes = core::mem::take(&mut live.waiting_bytes);
             self.free_waiting(bytes);
@@ -158,9 +198,11 @@ impl<B: Body> Driver<B> {
             CommandInput::Started => {
                 if let Some(live) = self.commands.live.get_mut(&command) {
                     live.stage = Stage::Running;
+                    let id = live.id;
                     if live.streams {
                         streams(command).into_iter().for_each(|stream| self.ledger.open_stream(stream));
                     }
+                    self.append(Record::Started { command, id }, None, None);
                 }
                 CommandFact::Started
             }
@@ -187,7 +229,9 @@ impl<B: Body> Driver<B> {
         let Some(live) = self.take_live(command) else { return };
         let message = match live.stage {
             Stage::Unaudited => Message::Unrun { command, refusal: CommandRefusal::AuditUnavailable },
-            Stage::Waiting | Stage::Starting | Stage::Running => Message::Result { command, end, exit_code },
+            Stage::Waiting | Stage::Ordered | Stage::Starting | Stage::Running => {
+                Message::Result { command, end, exit_code }
+            }
         };
         let body = host.encode(&message);
         let has_streams = live.streams && live.stage == Stage::Running;
@@ -200,10 +244,11 @@ impl<B: Body> Driver<B> {
             });
             after = After::streams(stdout, stderr);
         }
-        let size_bytes = body.as_ref().map_or(0, Body::size_bytes);
-        let number = body.clone().and_then(|body| self.push(Kind::Result, body, after, true, host));
-        let body = body.filter(|_| self.budget.grant(Use::Remembered, size_bytes));
-        self.commands.answered.insert(command, Answered { number, body });
+        let of = Some((live.id, Some(command)));
+        let number = body.clone().and_then(|body| self.push(Kind::Result, body, of, after, true, host));
+        if number.is_none() {
+            self.append(Record::Ended { id: live.id }, None, None);
+        }
         if matches!(live.stage, Stage::Starting | Stage::Running) {
             self.audit(AuditEntry::CommandEnded { command });
         }
@@ -213,8 +258,7 @@ impl<B: Body> Driver<B> {
         } else {
             self.out(Action::ForgetCommand { command });
         }
-        let bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
-        self.tell_command(now, command, CommandFact::Answered { bytes });
+        self.remember_result(now, command, number, body);
     }
 
     pub(super) fn refuse_command(
@@ -223,7 +267,10 @@ impl<B: Body> Driver<B> {
         refusal: Refusal,
         host: &mut dyn ByteSource<Body = B>,
     ) {
-        if self.take_live(command).is_some() {
+        if let Some(live) = self.take_live(command) {
+            if live.is_accepted {
+                self.append(Record::Withdrawn { id: live.id }, None, None);
+            }
             self.send(&Message::Unrun { command, refusal: CommandRefusal::Refused(refusal) }, host);
             self.out(Action::ForgetCommand { command });
         }
@@ -231,15 +278,13 @@ impl<B: Body> Driver<B> {
 
     /// Sends the result of an earlier command again, to a console that dispatched it twice.
     pub(super) fn repeat_result(&mut self, command: CommandKey, of: CommandKey, host: &mut dyn ByteSource<Body = B>) {
-        if self.take_live(command).is_none() {
-            return;
-        }
+        let Some(Live { id, .. }) = self.take_live(command) else { return };
         let (number, body) = self.commands.answered.get(&of).map_or((None, None), |it| (it.number, it.body.clone()));
         if number.is_some_and(|number| self.ledger.send_again(number)) {
             self.log(Notice::ResultRepeated { of });
         } else if let Some(body) = body {
             self.log(Notice::ResultRepeated { of });
-            let number = self.push(Kind::Result, body, After::NOTHING, false, host);
+            let number = self.push(Kind::Result, body, Some((id, None)), After::NOTHING, false, host);
             if let Some(answered) = self.commands.answered.get_mut(&of) {
                 answered.number = number;
             }

@@ -4,16 +4,18 @@
 //! text: the console's ids appear as keyed hashes, bodies as lengths.
 
 use crate::delivery::{StateKind, StreamKey};
+use crate::driver::journal::{AppendId, Restored};
 use crate::driver::output::AuditId;
 use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
-/// The console's id of a session or command, as a 64-bit hash. The adapter keys the hash with randomness of its own, so
-/// that no peer can make two ids collide; by chance two of 10,000 do so once in 2³⁸ processes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ConsoleId(pub u64);
+/// The console's id of a session or command, as a 128-bit hash. The adapter keys the hash with randomness of its own,
+/// so that no peer can make two ids collide; by chance two of 16,384 do so once in 2¹⁰⁰ processes.
+///
+/// In recordings it is a number, or 32 hexadecimal digits where a JSON number would not hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConsoleId(pub u128);
 
 /// Number of a text that the adapter keeps until the driver has decided what happens to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -157,6 +159,22 @@ pub enum Input {
         /// Which.
         audit: AuditId,
     },
+    /// The records up to this one are in the journal.
+    Appended {
+        /// The last of them.
+        append: AppendId,
+    },
+    /// The records up to this one that were not reported yet are not in the journal, or not all of them.
+    AppendFailed {
+        /// The last of them.
+        append: AppendId,
+    },
+    /// The journal of an earlier process says this. Handed over before the first turn, or once the console's id is
+    /// known.
+    Restored {
+        /// What it says.
+        what: Restored,
+    },
     /// Something happened that the console should hear of, as an event.
     Noted {
         /// The adapter's text about it.
@@ -293,4 +311,35 @@ pub enum CommandInput {
         /// The exit code.
         code: i32,
     },
+}
+
+impl Serialize for ConsoleId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match u64::try_from(self.0) {
+            Ok(number) => serializer.serialize_u64(number),
+            Err(_) => serializer.collect_str(&format_args!("{:032x}", self.0)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for ConsoleId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl serde::de::Visitor<'_> for Reader {
+            type Value = ConsoleId;
+
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("a number, or 32 hexadecimal digits")
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<ConsoleId, E> {
+                Ok(ConsoleId(number.into()))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ConsoleId, E> {
+                u128::from_str_radix(text, 16).map(ConsoleId).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
 }

@@ -22,6 +22,7 @@
 //! | `sessions` | which terminals are opened, re-attached, refused, closed |
 //! | `commands` | which commands run, are refused, or are answered with an earlier result |
 //! | `audit` | what waits for an audit line, and for how long |
+//! | `journal` | what is recorded against the death of the process, what waits for it, and what follows from it |
 //! | `errors` | how often an error is reported |
 //! | `naming` | how a registration names the instance and its provider |
 //! | `read_limit` | how fast the console's messages are read |
@@ -33,6 +34,9 @@ mod commands;
 mod errors;
 pub(crate) mod hex;
 mod input;
+mod journal;
+#[cfg(test)]
+mod journal_tests;
 mod link;
 mod naming;
 mod output;
@@ -50,6 +54,7 @@ pub use crate::command::{
     effective_timeout_ms,
 };
 pub use crate::delivery::budget;
+pub use crate::delivery::dedupe::IDS_MAX as COMMAND_IDS_MAX;
 pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
 pub use crate::delivery::{
     CUT_RESULT_BYTES, Chunk, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
@@ -65,6 +70,9 @@ pub use crate::time::Time;
 pub use audit::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX};
 pub use errors::{CAUSES_MAX, ERROR_INTERVAL_MS};
 pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, NoteId, SessionInput};
+pub use journal::{
+    APPEND_TIMEOUT_DRAINING_MS, APPEND_TIMEOUT_MS, AppendId, Record, Remains, Restored, SYNC_INTERVAL_MS,
+};
 pub use naming::{PROVIDERS_KNOWN, registered_name, registered_provider};
 pub use output::{
     Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
@@ -86,6 +94,7 @@ use audit::Audits;
 use budget::Budget;
 use commands::Commands;
 use errors::ErrorRateLimiter;
+use journal::{Journal, Waiter};
 use link::LinkState;
 use record::{Answering, Recording};
 use sessions::Sessions;
@@ -124,6 +133,9 @@ enum Todo {
     Send(Message),
     Error(ErrorEvent),
     Replay(SessionKey),
+    Restore(Restored),
+    Append { record: Record, waiter: Option<Waiter> },
+    GoOn(Waiter),
     Do(Action),
 }
 
@@ -137,12 +149,13 @@ pub struct Driver<B> {
     sessions: Sessions,
     commands: Commands<B>,
     audits: Audits,
+    journal: Journal,
     errors: ErrorRateLimiter,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
     /// What the thing that is being performed wants, before what was decided later.
-    ready: VecDeque<Action>,
+    ready: VecDeque<Output<B>>,
     is_performing: bool,
     ticks: u32,
     /// Totals of ignored facts as they were last logged.
@@ -164,6 +177,7 @@ impl<B: Body> Driver<B> {
             sessions: Sessions::default(),
             commands: Commands::default(),
             audits: Audits::new(audited),
+            journal: Journal::default(),
             errors: ErrorRateLimiter::default(),
             poison: None,
             room_for_results: true,
@@ -202,6 +216,7 @@ impl<B: Body> Driver<B> {
         if let Some(recording) = &mut self.recording {
             recording.input(now, input);
         }
+        self.journal.see(now);
         match input {
             Input::Started { id } => self.step(now, Fact::Started { id }),
             Input::RegistrationAnswered { attempt, status, retry_after_ms } => {
@@ -227,12 +242,14 @@ impl<B: Body> Driver<B> {
                 if cause == ClockJump::LateTick {
                     self.ledger.shift_ms(gap_ms);
                     self.audits.shift_ms(gap_ms);
+                    self.journal.shift_ms(gap_ms);
                 }
                 self.step(now, Fact::ClockJumped { cause, gap_ms, entropy });
             }
             Input::ShutdownRequested => {
                 self.step(now, Fact::ShutdownRequested);
                 self.ledger.begin_drain();
+                self.journal.begin_drain(now);
             }
             // A link that went meanwhile gets nothing: the next one asks for a sample of its own.
             Input::Sampled { sample } => self.todo.push_back(Todo::Send(Message::State(sample))),
@@ -241,6 +258,8 @@ impl<B: Body> Driver<B> {
             Input::Output { stream, from, end } => self.source_holds(stream, from, end),
             Input::Audited { audit } => self.audited(now, audit),
             Input::AuditFailed { audit } => self.audit_failed(now, audit),
+            Input::Appended { append } | Input::AppendFailed { append } => self.append_reported(now, append),
+            Input::Restored { what } => self.restored(what),
             Input::Noted { note, cause } => self.note(now, note, cause),
         }
     }
@@ -262,7 +281,7 @@ impl<B: Body> Driver<B> {
     /// When the next turn is due at the latest; `None` only when stopped.
     pub fn next_deadline(&self) -> Option<Time> {
         let machine = self.machine.next_deadline()?;
-        let others = [self.ledger.next_deadline(), self.audits.next_deadline()];
+        let others = [self.ledger.next_deadline(), self.audits.next_deadline(), self.journal.next_deadline()];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
 
@@ -284,9 +303,10 @@ impl<B: Body> Driver<B> {
     }
 
     fn next_output(&mut self, now: Time, host: &mut dyn ByteSource<Body = B>) -> Option<Output<B>> {
+        self.journal.see(now);
         loop {
-            if let Some(action) = self.ready.pop_front() {
-                return Some(Output::Do(action));
+            if let Some(output) = self.ready.pop_front() {
+                return Some(output);
             }
             let Some(todo) = self.todo.pop_front() else {
                 if self.advance(now, host) {
@@ -294,6 +314,11 @@ impl<B: Body> Driver<B> {
                 }
                 break;
             };
+            if let Todo::GoOn(waiter) = todo {
+                // As from a report: what follows from it comes behind what was decided before.
+                self.go_on(now, waiter);
+                continue;
+            }
             self.is_performing = true;
             match todo {
                 Todo::Do(action) => self.out(action),
@@ -301,6 +326,9 @@ impl<B: Body> Driver<B> {
                 Todo::Send(message) => self.send(&message, host),
                 Todo::Error(event) => self.send(&Message::Error(event), host),
                 Todo::Replay(session) => self.replay(session, host),
+                Todo::Restore(what) => self.restore(now, what, host),
+                Todo::Append { record, waiter } => self.append_queued(record, waiter),
+                Todo::GoOn(_) => {}
             }
             self.is_performing = false;
         }
@@ -333,6 +361,12 @@ impl<B: Body> Driver<B> {
             self.set_room(now, true);
         } else if let Some(subject) = self.audits.take_overdue(now) {
             self.unaudited(now, subject);
+        } else if let Some(number) = self.ledger.take_removed() {
+            self.append(Record::Done { number }, None, None);
+        } else if let Some(waiter) = self.journal.take_overdue(now) {
+            self.go_on(now, waiter);
+        } else if self.journal.take_sync(now) {
+            self.out(Action::SyncJournal);
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)
         {
@@ -410,14 +444,19 @@ impl<B: Body> Driver<B> {
             Order::FinishCommand { command, end, exit_code } => {
                 self.finish_command(now, command, end, exit_code, host);
             }
-            Order::Exit => self.out(Action::Exit),
+            Order::Exit => {
+                if self.journal.take_last_sync() {
+                    self.out(Action::SyncJournal);
+                }
+                self.out(Action::Exit);
+            }
         }
     }
 
     /// Wants this done: next, where something is being performed, else behind what was decided before.
     fn out(&mut self, action: Action) {
         if self.is_performing {
-            self.ready.push_back(action);
+            self.ready.push_back(Output::Do(action));
         } else {
             self.todo.push_back(Todo::Do(action));
         }
@@ -436,34 +475,51 @@ impl<B: Body> Driver<B> {
                 }
                 return;
             }
-            Message::Event(_) | Message::Error(_) => Kind::Event,
+            Message::Event(_) | Message::Error(_) | Message::Restored { .. } => Kind::Event,
             Message::Closed { .. } | Message::Unopened { .. } => Kind::Closed,
             Message::Result { .. } | Message::Unrun { .. } => Kind::Result,
         };
         if let Some(body) = host.encode(message) {
-            self.push(kind, body, After::NOTHING, false, host);
+            self.push(kind, body, None, After::NOTHING, false, host);
         }
     }
 
-    /// Gives a reliable message to the ledger; its number, unless there was no room for it.
+    /// Gives a message to the ledger that reports the end of what has this id.
+    fn push_of(
+        &mut self,
+        kind: Kind,
+        body: B,
+        of: Option<(ConsoleId, Option<CommandKey>)>,
+        host: &mut dyn ByteSource<Body = B>,
+    ) -> Option<u64> {
+        self.push(kind, body, of, After::NOTHING, false, host)
+    }
+
+    /// Gives a reliable message to the ledger, which sends it once it is in the journal; its number, unless there was
+    /// no room for it. `of` is the id whose end it reports.
     fn push(
         &mut self,
         kind: Kind,
         body: B,
+        of: Option<(ConsoleId, Option<CommandKey>)>,
         after: After,
         promised: bool,
         host: &mut dyn ByteSource<Body = B>,
     ) -> Option<u64> {
         let reliable = |body: &B| Reliable { kind, size_bytes: body.size_bytes(), after, promised };
-        let pushed = match self.ledger.push(reliable(&body), body.clone()) {
+        let (pushed, body) = match self.ledger.push(reliable(&body), body.clone()) {
             Err(PushError::TooLong { room_bytes }) => match host.shorten(&body, room_bytes) {
-                Some(shorter) => self.ledger.push(reliable(&shorter), shorter),
-                None => Err(PushError::Dropped),
+                Some(shorter) => (self.ledger.push(reliable(&shorter), shorter.clone()), shorter),
+                None => (Err(PushError::Dropped), body),
             },
-            pushed => pushed,
+            pushed => (pushed, body),
         };
         match pushed {
-            Ok(pushed) => Some(pushed.number),
+            Ok(pushed) => {
+                let (of, command) = of.map_or((None, None), |(id, command)| (Some(id), command));
+                self.append_message(pushed.number, kind, of, command, body);
+                Some(pushed.number)
+            }
             Err(PushError::TooLong { .. } | PushError::Dropped) => {
                 self.log(Notice::MessageDropped { message: kind });
                 None
@@ -476,8 +532,9 @@ impl<B: Body> Driver<B> {
         match poison {
             Poison::CutResult { number } => {
                 let shorter = self.ledger.body(number).and_then(|body| host.shorten(body, CUT_RESULT_BYTES));
-                let replaced = shorter.is_some_and(|body| self.ledger.replace(number, body.size_bytes(), body));
-                if replaced {
+                let replaced = shorter.filter(|body| self.ledger.replace(number, body.size_bytes(), body.clone()));
+                if let Some(body) = replaced {
+                    self.append_message(number, Kind::Result, None, None, body);
                     self.log(Notice::ResultCut { number });
                 } else {
                     self.ledger.give_up(number);

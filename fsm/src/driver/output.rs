@@ -3,6 +3,7 @@
 
 use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
+use crate::driver::journal::{AppendId, Record, Remains};
 use crate::driver::{Body, NoteId};
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use crate::order::{
@@ -27,6 +28,18 @@ pub enum Output<B> {
         link: LinkId,
         /// At least one.
         frames: Vec<Frame<B>>,
+    },
+    /// Write this record to the journal. What waits for it goes on after [`Appended`](super::Input::Appended) or
+    /// [`AppendFailed`](super::Input::AppendFailed); a record that [nothing waits for](Record::is_awaited) needs
+    /// neither.
+    Append {
+        /// Its number; they rise.
+        append: AppendId,
+        /// What it says.
+        record: Record,
+        /// The message, where it is one.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "length_of_some")]
+        body: Option<B>,
     },
     /// Do this.
     Do(Action),
@@ -189,6 +202,13 @@ pub enum Action {
         /// What it says.
         entry: AuditEntry,
     },
+    /// Let the machine's disk take what the journal holds. Nothing waits for it.
+    SyncJournal,
+    /// Send SIGKILL to what an earlier process left of this command: it is certainly the same session.
+    KillRemains {
+        /// The command.
+        command: CommandKey,
+    },
     /// Nothing is sent about this text: its cause was reported within the last minute.
     DropNote {
         /// The text.
@@ -217,6 +237,10 @@ pub enum Frame<B> {
 
 fn length_of<B: Body, S: Serializer>(body: &B, serializer: S) -> Result<S::Ok, S::Error> {
     body.size_bytes().serialize(serializer)
+}
+
+fn length_of_some<B: Body, S: Serializer>(body: &Option<B>, serializer: S) -> Result<S::Ok, S::Error> {
+    body.as_ref().map(B::size_bytes).serialize(serializer)
 }
 
 /// A message for the adapter to encode.
@@ -252,6 +276,11 @@ pub enum Message {
         end: CommandEnd,
         /// The exit code, unless the adapter knows better.
         exit_code: i32,
+    },
+    /// A message of an earlier process, as the journal has it.
+    Restored {
+        /// Its number in the ledger.
+        number: u64,
     },
     /// `command:result` in answer to a dispatch of which nothing ran.
     Unrun {
@@ -294,6 +323,8 @@ pub enum SessionRefusal {
     Busy,
     /// The session that had this id has not ended yet.
     Ending,
+    /// The console closed it before it was open.
+    Closed,
     /// The audit log cannot be written.
     AuditUnavailable,
     /// The request has a fault.
@@ -373,6 +404,18 @@ pub enum Notice {
     ResultRepeated {
         /// The command whose result it is.
         of: CommandKey,
+    },
+    /// An earlier process died while it had this command; its result says so.
+    CommandInterrupted {
+        /// The command.
+        command: CommandKey,
+        /// What is left of it.
+        remains: Remains,
+    },
+    /// An earlier process died while it had this session; its `closed` says so.
+    SessionInterrupted {
+        /// The session.
+        session: SessionKey,
     },
     /// A result that the console seems unable to take was cut.
     ResultCut {

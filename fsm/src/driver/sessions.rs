@@ -5,6 +5,7 @@
 
 use super::audit::Subject;
 use super::input::{ConsoleId, SessionInput};
+use super::journal::{Needs, Record, Waiter};
 use super::output::{Action, AuditEntry, ErrorEvent, Message, Notice, SessionRefusal};
 use super::ports::{Body, ByteSource};
 use super::{Driver, Todo};
@@ -32,8 +33,8 @@ struct Session {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Its audit line is not written yet.
-    Audited { size: Size },
+    /// Its audit line or its record is not written yet.
+    Admitted { size: Size, needs: Needs },
     /// It is being opened, is open, or ends.
     Open,
     /// It is over; the number of its `closed` in the ledger.
@@ -59,6 +60,17 @@ impl Sessions {
         self.entries.insert(session, Session { id, state });
     }
 
+    /// Puts back a session of an earlier process whose `closed` has this number in the ledger.
+    pub(super) fn restore(&mut self, session: SessionKey, id: ConsoleId, number: u64) {
+        self.add(session, id, State::Closed { number });
+    }
+
+    fn meet(&mut self, session: SessionKey, change: impl FnOnce(&mut Needs)) {
+        if let Some(Session { state: State::Admitted { needs, .. }, .. }) = self.entries.get_mut(&session) {
+            change(needs);
+        }
+    }
+
     fn set(&mut self, session: SessionKey, state: State) {
         if let Some(session) = self.entries.get_mut(&session) {
             session.state = state;
@@ -77,8 +89,8 @@ impl Sessions {
 impl<B: Body> Driver<B> {
     pub(super) fn create(&mut self, now: Time, session: SessionKey, id: ConsoleId, size: Size, allowed: bool) {
         match self.sessions.known(id) {
-            Some((key, State::Audited { .. })) => {
-                self.sessions.set(key, State::Audited { size });
+            Some((key, State::Admitted { needs, .. })) => {
+                self.sessions.set(key, State::Admitted { size, needs });
                 return self.out(Action::ForgetSession { session });
             }
             Some((key, State::Open)) if self.machine.is_usable(key) => {
@@ -99,13 +111,14 @@ impl<B: Body> Driver<B> {
         }
         match self.admit(allowed) {
             Err(refusal) => self.refuse(now, session, refusal),
-            Ok(()) if self.audits.is_enabled() => {
-                self.sessions.add(session, id, State::Audited { size });
-                self.await_audit(now, Subject::Session(session));
-            }
             Ok(()) => {
-                self.sessions.add(session, id, State::Open);
-                self.open(now, session, size);
+                let audit = self.audits.is_enabled();
+                if audit {
+                    self.await_audit(now, Subject::Session(session));
+                }
+                let record = self.append(Record::Opened { session, id }, None, Some(Waiter::Session(session)));
+                self.sessions.add(session, id, State::Admitted { size, needs: Needs { audit, record } });
+                self.open_admitted(now, session);
             }
         }
     }
@@ -135,6 +148,7 @@ impl<B: Body> Driver<B> {
             SessionRefusal::AuditUnavailable
             | SessionRefusal::Draining
             | SessionRefusal::Ending
+            | SessionRefusal::Closed
             | SessionRefusal::Invalid => {}
         }
         self.out(Action::ForgetSession { session });
@@ -148,10 +162,24 @@ impl<B: Body> Driver<B> {
     }
 
     pub(super) fn session_audited(&mut self, now: Time, session: SessionKey) {
-        let Some(Session { state: State::Audited { size }, .. }) = self.sessions.entries.get(&session) else {
+        self.sessions.meet(session, |needs| needs.audit = false);
+        self.open_admitted(now, session);
+    }
+
+    pub(super) fn session_recorded(&mut self, now: Time, session: SessionKey) {
+        self.sessions.meet(session, |needs| needs.record = false);
+        self.open_admitted(now, session);
+    }
+
+    /// Opens a session that waits for nothing more.
+    fn open_admitted(&mut self, now: Time, session: SessionKey) {
+        let Some(Session { state: State::Admitted { size, needs }, .. }) = self.sessions.entries.get(&session) else {
             return;
         };
-        let size = *size;
+        let (size, needs) = (*size, *needs);
+        if !needs.is_met() {
+            return;
+        }
         if self.machine.is_draining() {
             return self.withdraw(now, session, SessionRefusal::Draining);
         }
@@ -165,7 +193,8 @@ impl<B: Body> Driver<B> {
 
     /// Refuses a session that was admitted and is not open.
     fn withdraw(&mut self, now: Time, session: SessionKey, refusal: SessionRefusal) {
-        if self.sessions.remove(session).is_some() {
+        if let Some(Session { id, .. }) = self.sessions.remove(session) {
+            self.append(Record::Unopened { id }, None, None);
             self.ledger.break_promise(Kind::Closed);
             self.refuse(now, session, refusal);
         }
@@ -205,8 +234,8 @@ impl<B: Body> Driver<B> {
 
     pub(super) fn resize(&mut self, now: Time, id: ConsoleId, size: Size) {
         let Some((session, state)) = self.usable(id) else { return };
-        if let State::Audited { .. } = state {
-            return self.sessions.set(session, State::Audited { size });
+        if let State::Admitted { needs, .. } = state {
+            return self.sessions.set(session, State::Admitted { size, needs });
         }
         self.note_use(now, session);
         self.out(Action::ResizeSession { session, cols: size.0, rows: size.1 });
@@ -214,7 +243,7 @@ impl<B: Body> Driver<B> {
 
     pub(super) fn close(&mut self, now: Time, id: ConsoleId) {
         match self.usable(id) {
-            Some((session, State::Audited { .. })) => self.withdraw(now, session, SessionRefusal::Ending),
+            Some((session, State::Admitted { .. })) => self.withdraw(now, session, SessionRefusal::Closed),
             Some((session, State::Open)) => {
                 self.log(Notice::Closing { session });
                 self.tell_session(now, session, SessionFact::CloseRequested);
@@ -227,7 +256,7 @@ impl<B: Body> Driver<B> {
     /// their end.
     fn usable(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
         self.sessions.known(id).filter(|(session, state)| match state {
-            State::Audited { .. } => true,
+            State::Admitted { .. } => true,
             State::Open => self.machine.is_usable(*session),
             State::Closed { .. } => false,
         })
@@ -284,16 +313,17 @@ impl<B: Body> Driver<B> {
         exit_code: i32,
         host: &mut dyn ByteSource<Body = B>,
     ) {
-        if !self.sessions.entries.contains_key(&session) {
-            return;
-        }
+        let Some(id) = self.sessions.entries.get(&session).map(|session| session.id) else { return };
         let stream = StreamKey::Terminal(session);
         let body = host.encode(&Message::Closed { session, end, exit_code });
         // Only now: with its `closed` the last bytes were read.
         let held = host.held(stream);
         self.source_holds(stream, held.start, held.end);
         let after = After::stream(stream, held.end);
-        let number = body.and_then(|body| self.push(Kind::Closed, body, after, true, host));
+        let number = body.and_then(|body| self.push(Kind::Closed, body, Some((id, None)), after, true, host));
+        if number.is_none() {
+            self.append(Record::Unopened { id }, None, None);
+        }
         self.audit(AuditEntry::TerminalClosed { session, exit_code, output_bytes: held.end });
         self.ledger.end_stream(stream);
         match number {
@@ -306,7 +336,7 @@ impl<B: Body> Driver<B> {
     pub(super) fn forget_closed_sessions(&mut self) {
         let is_known = |session: &Session| match session.state {
             State::Closed { number } => self.ledger.is_waiting(number),
-            State::Audited { .. } | State::Open => true,
+            State::Admitted { .. } | State::Open => true,
         };
         let over = self.sessions.entries.iter().filter(|(_, session)| !is_known(session));
         let over: Vec<SessionKey> = over.map(|(key, _)| *key).collect();

@@ -7,7 +7,7 @@ use core::ops::Range;
 
 /// Encodes everything as 300 bytes and holds nothing.
 #[derive(Default)]
-struct Host {
+pub(super) struct Host {
     encoded: Vec<Message>,
 }
 
@@ -38,14 +38,14 @@ impl ByteSource for Host {
     }
 }
 
-struct Rig {
-    driver: Driver<usize>,
+pub(super) struct Rig {
+    pub(super) driver: Driver<usize>,
     host: Host,
-    now: Time,
+    pub(super) now: Time,
 }
 
 impl Rig {
-    fn new(audited: bool) -> Self {
+    pub(super) fn new(audited: bool) -> Self {
         let budget = Rc::new(Budget::new());
         let driver = Driver::new(Policy::default(), Schedule::default(), 1, audited, budget);
         Self { driver, host: Host::default(), now: Time::START }
@@ -61,26 +61,26 @@ impl Rig {
         rig
     }
 
-    fn turn(&mut self, input: Input) -> Vec<Output<usize>> {
+    pub(super) fn turn(&mut self, input: Input) -> Vec<Output<usize>> {
         self.driver.handle(self.now, input);
         self.poll()
     }
 
-    fn receive(&mut self, message: ConsoleMessage) -> Vec<Output<usize>> {
+    pub(super) fn receive(&mut self, message: ConsoleMessage) -> Vec<Output<usize>> {
         self.turn(Input::Received { link: LinkId(1), message })
     }
 
-    fn poll(&mut self) -> Vec<Output<usize>> {
+    pub(super) fn poll(&mut self) -> Vec<Output<usize>> {
         core::iter::from_fn(|| self.driver.poll(self.now, &mut self.host)).collect()
     }
 
-    fn at(&mut self, ms: u64) -> Vec<Output<usize>> {
+    pub(super) fn at(&mut self, ms: u64) -> Vec<Output<usize>> {
         self.now = Time::from_ms(ms);
         self.poll()
     }
 
     /// Everything written is acknowledged.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.now = self.now.after_ms(300);
         let mut pings = pings_of(&self.poll());
         for _ in 0..4 {
@@ -94,24 +94,24 @@ impl Rig {
         assert_eq!(self.driver.snapshot().messages, 0);
     }
 
-    fn create(&mut self, session: u32, id: u64) -> Vec<Output<usize>> {
-        let (session, id) = (SessionKey(session), ConsoleId(id));
+    pub(super) fn create(&mut self, session: u32, id: u64) -> Vec<Output<usize>> {
+        let (session, id) = (SessionKey(session), ConsoleId(id.into()));
         self.receive(ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true })
     }
 
-    fn dispatch(&mut self, command: u32, id: u64) -> Vec<Output<usize>> {
-        let (command, id) = (CommandKey(command), ConsoleId(id));
+    pub(super) fn dispatch(&mut self, command: u32, id: u64) -> Vec<Output<usize>> {
+        let (command, id) = (CommandKey(command), ConsoleId(id.into()));
         let dispatch =
             ConsoleMessage::Dispatch { command, id, timeout_ms: 0, bytes: 100, streams: false, allowed: true };
         self.receive(dispatch)
     }
 
-    fn was_encoded(&self, wanted: impl Fn(&Message) -> bool) -> usize {
+    pub(super) fn was_encoded(&self, wanted: impl Fn(&Message) -> bool) -> usize {
         self.host.encoded.iter().filter(|message| wanted(message)).count()
     }
 }
 
-fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
+pub(super) fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
     let mut pings = Vec::new();
     for output in outputs {
         if let Output::Write { frames, .. } = output {
@@ -124,7 +124,7 @@ fn pings_of(outputs: &[Output<usize>]) -> Vec<Payload> {
     pings
 }
 
-fn has(outputs: &[Output<usize>], wanted: Action) -> bool {
+pub(super) fn has(outputs: &[Output<usize>], wanted: Action) -> bool {
     outputs.contains(&Output::Do(wanted))
 }
 

@@ -213,8 +213,13 @@ impl Machine {
     }
 
     /// The command that waits or runs under this hash of its id.
-    pub fn live_command(&self, id_hash: u64) -> Option<CommandKey> {
+    pub fn live_command(&self, id_hash: u128) -> Option<CommandKey> {
         self.commands.live(id_hash)
+    }
+
+    /// An earlier process ran the command with this hash of its id. With a key its result is remembered for repeats.
+    pub fn restore_command(&mut self, id_hash: u128, command: Option<CommandKey>) {
+        self.commands.restore(id_hash, command);
     }
 
     /// How many commands wait or run.

@@ -53,16 +53,18 @@ pub fn note(by: &str, definition: &str, frame: &str) {
 
 /// Notes what the agent would send.
 pub fn note_encoded(by: &str, encoded: Encoded) {
-    if is_wanted() {
-        note(by, "AgentMessage", &frame(encoded));
+    if is_wanted()
+        && let Some(frame) = frame(encoded)
+    {
+        note(by, "AgentMessage", &frame);
     }
 }
 
-/// The frame that the agent would send.
-pub fn frame(encoded: Encoded) -> String {
+/// The frame that the agent would send; none for a message that an earlier process wrote.
+pub fn frame(encoded: Encoded) -> Option<String> {
     match encoded {
         Encoded::Message(message) => Writer::new().message(message),
-        Encoded::Chunk { stream, cut, bytes } => chunk(stream, cut, bytes),
+        Encoded::Chunk { stream, cut, bytes } => Some(chunk(stream, cut, bytes)),
     }
 }
 
@@ -102,8 +104,8 @@ impl Writer {
         ["", "a\0b", "\u{1}\"\\\n", "é€😀", "\u{2028}\u{fffe}\u{7f}"][self.place(5)]
     }
 
-    fn message(&self, message: Message) -> String {
-        match message {
+    fn message(&self, message: Message) -> Option<String> {
+        Some(match message {
             Message::State(StateKind::Registration) => self.registration(),
             Message::State(StateKind::Heartbeat) => self.heartbeat(),
             Message::State(StateKind::Metrics) => self.metrics(),
@@ -116,12 +118,14 @@ impl Writer {
                     SessionEnd::Drained => ClosedReason::Drained,
                     SessionEnd::Orphaned => ClosedReason::Orphaned,
                     SessionEnd::SpawnFailed => ClosedReason::SpawnFailed,
+                    SessionEnd::Interrupted => ClosedReason::Interrupted,
                 };
                 self.closed(session.0.into(), reason, exit_code)
             }
             Message::Unopened { session, refusal } => {
                 let reason = match refusal {
                     SessionRefusal::Draining => ClosedReason::Drained,
+                    SessionRefusal::Closed => ClosedReason::Closed,
                     SessionRefusal::Policy => ClosedReason::RefusedByPolicy,
                     SessionRefusal::Busy | SessionRefusal::Ending => ClosedReason::Busy,
                     SessionRefusal::AuditUnavailable => ClosedReason::AuditUnavailable,
@@ -129,7 +133,11 @@ impl Writer {
                 };
                 self.closed(session.0.into(), reason, 0)
             }
-            Message::Result { command, end, exit_code } => self.result(command.0.into(), Some(end), exit_code, None),
+            Message::Result { command, end, exit_code } => {
+                let reason = (end == CommandEnd::Interrupted).then_some(ResultReason::Interrupted);
+                self.result(command.0.into(), Some(end), exit_code, reason)
+            }
+            Message::Restored { .. } => return None,
             Message::Unrun { command, refusal } => {
                 let reason = match refusal {
                     CommandRefusal::Refused(Refusal::Busy) => ResultReason::Busy,
@@ -141,7 +149,7 @@ impl Writer {
                 };
                 self.result(command.0.into(), None, 126, Some(reason))
             }
-        }
+        })
     }
 
     fn inventory(&self) -> Inventory {

@@ -58,6 +58,7 @@ fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
         work_ms: of(&[1_000, 4_000, 20_000, 60_000], work),
         drains: flags & 4 != 0,
         audited: flags & 8 != 0,
+        journaled: flags & 0x10 != 0,
         script: script.iter().copied().take(SCRIPT_BYTES_MAX).collect(),
         // What is configured as id and provider.
         ..Plan::of(u64::from(seed))

@@ -379,6 +379,7 @@ export type ClosedReason =
   | "spawn_failed"
   | "refused_by_policy"
   | "audit_unavailable"
+  | "interrupted"
   | "busy"
   | "invalid";
 
@@ -397,7 +398,7 @@ export interface CommandResult {
   timed_out?: true;
   /** The console cancelled it, or the agent stops. */
   cancelled?: true;
-  /** Why the command did not run. */
+  /** Why the command did not run, or not to its own end. */
   reason?: ResultReason;
   /** Not all of `stdout` is here. */
   stdout_truncated?: true;
@@ -420,7 +421,8 @@ export type ResultReason =
   | "forgotten"
   | "draining"
   | "refused_by_policy"
-  | "audit_unavailable";
+  | "audit_unavailable"
+  | "interrupted";
 
 /** Output of a command that streams. */
 export interface CommandOutput {

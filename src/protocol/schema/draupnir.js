@@ -122,7 +122,8 @@ const definitions = {
   ClosedReason: {"oneOf": [{"type": "string", "const": "exited"}, {"type": "string", "const": "closed"}, {"type":
     "string", "const": "drained"}, {"type": "string", "const": "orphaned"}, {"type": "string", "const":
     "spawn_failed"}, {"type": "string", "const": "refused_by_policy"}, {"type": "string", "const":
-    "audit_unavailable"}, {"type": "string", "const": "busy"}, {"type": "string", "const": "invalid"}]},
+    "audit_unavailable"}, {"type": "string", "const": "interrupted"}, {"type": "string", "const": "busy"}, {"type":
+    "string", "const": "invalid"}]},
   CommandResult: {"type": "object", "properties": {"command_id": {"$ref": "#/$defs/CommandId"}, "stdout": {"type":
     "string", "maxLength": 786432, "pattern": "^[^\\u0000]*$"}, "stderr": {"type": "string", "maxLength": 786432,
     "pattern": "^[^\\u0000]*$"}, "exit_code": {"type": "integer", "minimum": -2147483648, "maximum": 2147483647},
@@ -135,8 +136,8 @@ const definitions = {
     "^[^\\u0000-\\u001f\\u007f-\\u009f]+$"},
   ResultReason: {"oneOf": [{"type": "string", "const": "invalid"}, {"type": "string", "const": "spawn_failed"},
     {"type": "string", "const": "busy"}, {"type": "string", "const": "forgotten"}, {"type": "string", "const":
-    "draining"}, {"type": "string", "const": "refused_by_policy"}, {"type": "string", "const":
-    "audit_unavailable"}]},
+    "draining"}, {"type": "string", "const": "refused_by_policy"}, {"type": "string", "const": "audit_unavailable"},
+    {"type": "string", "const": "interrupted"}]},
   CommandOutput: {"type": "object", "properties": {"command_id": {"$ref": "#/$defs/CommandId"}, "stream": {"$ref":
     "#/$defs/OutputStream"}, "data": {"$ref": "#/$defs/Base64"}, "offset": {"$ref": "#/$defs/Count"}}, "required":
     ["command_id", "stream", "data", "offset"]},

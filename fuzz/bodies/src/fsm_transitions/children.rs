@@ -9,7 +9,7 @@ use draupnir_fsm::order::{CommandEnd, Order, Refusal, SessionEnd};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How many ids of commands there are, a power of two: few enough to be repeated.
-pub(super) const IDS: u64 = 64;
+pub(super) const IDS: u128 = 64;
 
 /// All sessions and commands there ever were.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ struct Session {
 
 #[derive(Debug, Default)]
 struct Command {
-    id_hash: u64,
+    id_hash: u128,
     stage: Stage,
     /// Its process ran, as far as was reported.
     ran: bool,

@@ -207,7 +207,7 @@ impl World {
             }
             let mut message = if says == CROWD { self.create(0) } else { self.dispatch(0) };
             if let ConsoleMessage::Create { id, .. } = &mut message {
-                *id = ConsoleId(u64::from(number));
+                *id = ConsoleId(u128::from(number));
             }
             self.handle(Input::Received { link, message });
         }
@@ -235,7 +235,7 @@ fn command_input(says: u8) -> CommandInput {
 }
 
 fn id(says: u8) -> ConsoleId {
-    ConsoleId(u64::from(says) & (IDS - 1))
+    ConsoleId(u128::from(says) & (IDS - 1))
 }
 
 /// One of a list, the newest for 0.

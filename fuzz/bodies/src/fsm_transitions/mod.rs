@@ -242,7 +242,8 @@ impl World {
             Output::Do(Action::Dial { link }) => (self.latest_link, self.newest_ping) = (*link, None),
             Output::Do(Action::Audit { audit, .. }) => self.latest_audit = *audit,
             Output::Do(Action::Exit) => self.exited = true,
-            Output::Do(_) => {}
+            // It keeps no journal; the worlds of the simulation do.
+            Output::Append { .. } | Output::Do(_) => {}
         }
     }
 
