@@ -1,4 +1,5 @@
-//! The audit: a line for each terminal and command that begins or ends, and nothing begins that cannot be written down.
+//! The audit log: one line for each start and end of a terminal or command. While it is not writable, the agent starts
+//! none.
 
 mod support;
 
@@ -30,7 +31,7 @@ fn starts_and_ends_are_audited_without_content() {
     assert_eq!(console.closed("s1")["exit_code"], 4);
     browser.create_with("s2", &json!({"cols": 80, "rows": 24, "shell": "/bin/bash"})).input("s2", b"exit 5\n");
     assert_eq!(console.closed("s2")["exit_code"], 5);
-    // No end waits for its line; the last ones are written by the exit.
+    // Ends do not wait for their lines; the exit writes the last ones.
     agent.drain();
     let entries = lines(&path);
     let what: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
@@ -86,7 +87,7 @@ fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
     agent.drain();
 }
 
-/// Of a file that another user may have put there, nothing is followed, waited for or left as it is.
+/// Another user may have created the file: the agent follows no symlink, waits for no FIFO and corrects the mode.
 #[test]
 fn planted_files_in_place_of_ours_harm_nothing() {
     let console = Console::start(Personality::production());

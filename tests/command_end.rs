@@ -1,4 +1,4 @@
-//! How a command is made to end: by its time-out, by a cancel, by the end of the agent; and what it leaves behind.
+//! How a command ends: by its time-out, by a cancel, by the end of the agent; and which processes remain.
 
 mod support;
 
@@ -20,12 +20,12 @@ fn run(console: &Console, id: &str, line: &str, timeout_ms: u64) -> Value {
     console.result(id)
 }
 
-/// How long a command ran, by its own account.
+/// How long a command ran, by its result.
 fn duration_ms(result: &Value) -> u64 {
     result["duration_ms"].as_u64().expect("a number")
 }
 
-/// Whether the process whose number a command left in this file is gone.
+/// Whether the process is gone whose number the command wrote into this file.
 fn is_gone(file: &Path) -> bool {
     let text = std::fs::read_to_string(file).expect("the command wrote its number");
     let pid = rustix::process::Pid::from_raw(text.trim().parse().expect("a number")).expect("not 0");
@@ -34,7 +34,7 @@ fn is_gone(file: &Path) -> bool {
     rustix::process::test_kill_process(pid).is_err() || stat.contains(") Z ")
 }
 
-/// Waits for it, looking at each heartbeat.
+/// Waits until the process is gone, and checks at each heartbeat.
 #[track_caller]
 fn goes(console: &Console, file: &Path) {
     support::settles(console, &format!("the process of {} is gone", file.display()), || is_gone(file));
@@ -48,7 +48,7 @@ fn timeout_ends_the_group_and_keeps_its_output() {
     assert_eq!((&result["timed_out"], &result["cancelled"]), (&json!(true), &Value::Null));
     assert_eq!(result["stdout"], "early\n");
     assert_eq!(result["stderr"], "timed out after 300 ms\n");
-    // Long before its minute is over; that it is not too early is shown where time is made up.
+    // Long before its minute is over. Tests with virtual time show that it is not too early.
     assert!(duration_ms(&result) < 30_000, "{result}");
     goes(&console, &agent.home().path().join("pid"));
     agent.drain();
@@ -61,7 +61,7 @@ fn command_ignoring_sigterm_is_killed_after_2_s() {
     let result = run(&console, "t", line, 200);
     assert_eq!((&result["exit_code"], &result["timed_out"]), (&json!(124), &json!(true)));
     assert_eq!(result["stdout"], "still\n");
-    // The grace is two seconds after the 200 ms; its own count begins a little later than the time-out.
+    // SIGKILL follows two seconds after the time-out of 200 ms. The duration starts a little later than the time-out.
     assert!((2_000..30_000).contains(&duration_ms(&result)), "{result}");
     goes(&console, &agent.home().path().join("pid"));
     agent.drain();
@@ -79,7 +79,7 @@ fn command_has_time_to_clean_up_at_sigterm() {
 #[test]
 fn timeout_defaults_to_30_s_and_is_clamped() {
     let (console, agent) = start();
-    // What is clamped to an hour is seen in the machine's own tests; here it must at least not end at once.
+    // The machine's unit tests show the clamp to one hour. Here the command must only not end at once.
     for timeout_ms in [json!(0), json!(-1), json!(null), json!(9e18), json!(3_600_001)] {
         let id = format!("t {timeout_ms}");
         console.browser().dispatch_with(&id, &json!({"command": "sleep 0.2; echo done", "timeout_ms": timeout_ms}));
@@ -93,7 +93,7 @@ fn timeout_defaults_to_30_s_and_is_clamped() {
 #[test]
 fn background_child_with_the_pipes_delays_the_result() {
     let (console, agent) = start();
-    // A double fork, in a session of its own, with both pipes open.
+    // A double fork, in its own session, with both pipes open.
     let line =
         "mkfifo ~/go; (setsid sh -c 'echo $$ > ~/pid; read go < ~/go; echo alive > ~/lives' &) & wait; echo early";
     let before = std::time::Instant::now();
@@ -101,7 +101,7 @@ fn background_child_with_the_pipes_delays_the_result() {
     let took = before.elapsed();
     assert_eq!((&result["exit_code"], &result["stdout"]), (&json!(0), &json!("early\n")));
     assert!(took >= Duration::from_millis(500), "it holds the pipes: {took:?}");
-    // The result did not wait for it, and it was not killed: it goes on when it is let.
+    // The result did not wait for the daemon, and the agent did not kill it: it continues when the file appears.
     let home = agent.home().path().to_owned();
     std::fs::write(home.join("go"), "go\n").expect("it reads");
     support::settles(&console, "the child lives", || home.join("lives").exists());
@@ -129,7 +129,7 @@ fn a_cancel_ends_it_like_a_timeout() {
     let result = console.result("c");
     assert_eq!((&result["exit_code"], &result["cancelled"]), (&json!(130), &json!(true)));
     assert_eq!((&result["stdout"], &result["timed_out"]), (&json!("up\n"), &Value::Null));
-    // To cancel an ended or an unknown command has no effect.
+    // Cancelling an ended or unknown command has no effect.
     console.browser().cancel("c").cancel("unknown");
     for id in [json!(null), json!(5), json!("")] {
         let payload = json!({"command_id": id});
@@ -180,7 +180,7 @@ fn drain_delivers_results_before_the_close_frame() {
     assert_eq!(console.count(|record| record.kind() == "command:result"), 18);
 }
 
-/// Shell lines whose processes leave the process group of the command. One more way is one more line.
+/// Shell lines whose processes leave the process group of the command. For another way, add a line.
 const LEAVE_THE_GROUP: &[(&str, &str)] = &[
     ("timeout", "timeout 600 sleep 9999; true"),
     ("job control", "set -m; sleep 9999 & wait"),
@@ -189,7 +189,7 @@ const LEAVE_THE_GROUP: &[(&str, &str)] = &[
     ("ignores SIGTERM", "trap '' TERM; timeout 600 sleep 9999; sleep 9999"),
 ];
 
-/// How many processes of this session run.
+/// Counts the processes of this session.
 fn of_session(leader: u32) -> usize {
     let entries = std::fs::read_dir("/proc").expect("Linux tells");
     let of_it = |stat: &String| {

@@ -1,5 +1,5 @@
-//! What a dispatched command is: a shell line or a program, with its input, its variables and its surroundings, and an
-//! exit code whatever becomes of it.
+//! How a dispatched command runs: as a shell line or a program, with input, variables and directory; and which exit
+//! code each end gives.
 
 mod support;
 
@@ -184,7 +184,7 @@ fn command_has_own_session_signals_and_descriptors() {
     }
     let listed = run(&console, "descriptors", &program("ls", &["-l", "/proc/self/fd"]));
     let listed = listed["stdout"].as_str().expect("text");
-    // Its three, and the directory that it reads.
+    // Its three standard descriptors, and the directory that it reads.
     assert_eq!(listed.matches(" -> ").count(), 4, "{listed}");
     assert!(listed.contains(" 0 -> /dev/null"), "{listed}");
     agent.drain();
@@ -222,7 +222,7 @@ fn unreadable_dispatch_gets_a_result_or_an_event() {
         let before = console.from_now();
         let payload = json!({"command_id": id, "command": "touch ~/ran"});
         console.browser().send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": payload}));
-        // An event for the first; the same complaint again is made once a minute at most.
+        // The first one causes an event. The agent sends the same error at most once a minute.
         if id.is_null() {
             before.event("error");
         }
@@ -239,7 +239,7 @@ fn shell_line_longer_than_an_argument_runs() {
     const ARGUMENT_BYTES_MAX: usize = 131_071;
     let end = "; echo \"$0 $# ${1-none}\" 'ü'; exit 3";
     for bytes in [ARGUMENT_BYTES_MAX, ARGUMENT_BYTES_MAX + 1, 3 * ARGUMENT_BYTES_MAX, 600_000] {
-        // Characters of two bytes from an odd place on: one of them is where the line is cut.
+        // Two-byte characters from an odd offset on, so that one of them lies across the cut.
         let room = bytes - ":  ".len() - end.len();
         let line = format!(":  {}{}{end}", "x".repeat(room % 2), "é".repeat(room / 2));
         assert_eq!(line.len(), bytes);

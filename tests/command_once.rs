@@ -1,4 +1,4 @@
-//! Each dispatched id runs once and is answered, whatever the link does; and no more run at once than may.
+//! Each dispatched id runs once and gets an answer, whatever happens to the link; and at most 16 commands run at once.
 
 mod support;
 
@@ -18,7 +18,7 @@ fn is_result(record: &Record) -> bool {
     record.kind() == "command:result"
 }
 
-/// Waits until each of these ids has a result, and gives the ids that have.
+/// Waits until each of these ids has a result, and returns the ids that have one.
 #[track_caller]
 fn wait_for_all(console: &Console, ids: &BTreeSet<String>) {
     let view = console.within(Duration::from_secs(60));
@@ -35,7 +35,7 @@ fn a_repeat_starts_nothing_and_gets_the_same_result() {
     for _ in 0..3 {
         browser.dispatch("id", line);
     }
-    // What is answered behind them shows that they were taken in.
+    // The answer to a later message shows that the agent has read them.
     browser.dispatch_with("malformed", &json!({"command": 1}));
     console.result("malformed");
     std::fs::write(agent.home().path().join("go"), "went\n").expect("it waits");
@@ -43,7 +43,7 @@ fn a_repeat_starts_nothing_and_gets_the_same_result() {
     assert_eq!((&first["exit_code"], &first["stdout"]), (&json!(3), &json!("went\n")));
     for _ in 0..3 {
         let before = console.from_now();
-        // Whatever it asks for now: the id has run.
+        // The id has run, so another line with the same id does not run.
         browser.dispatch("id", "echo other >> ~/ran");
         assert_eq!(before.result("id"), first);
     }
@@ -83,11 +83,11 @@ fn repeated_dispatches_over_reconnects_run_once_each() {
     let mut random = 1_u64;
     for number in 0..DISPATCHES {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // Each id comes at least once, many of them again and again, near and far.
+        // Each id comes at least once; many come again, soon or late.
         let id = if number % 4 == 0 { number / 4 } else { (random >> 33) as usize % IDS };
         let id = format!("command {id}");
         let line = format!("echo '{id}' >> ~/ran");
-        // No more wait at once than may: the answers to a third of them are waited for as it goes.
+        // Waits for the answers to a third of them, so that never too many commands wait at once.
         console.browser().dispatch(&id, &line);
         if number % 3 == 0 {
             console.within(Duration::from_secs(60)).result(&id);
@@ -106,7 +106,7 @@ fn repeated_dispatches_over_reconnects_run_once_each() {
             console.browser().dispatch(&id, &format!("echo '{id}' >> ~/ran"));
         }
     }
-    // What was on its way when a link broke never came; the console asks again for what it has no answer to.
+    // A broken link loses messages. The console dispatches again what it has no answer to.
     for id in &ids {
         if !console
             .within(Duration::from_secs(5))
@@ -125,7 +125,7 @@ fn repeated_dispatches_over_reconnects_run_once_each() {
     for record in console.all(is_result) {
         let (id, code) = (&record.payload()["command_id"], &record.payload()["exit_code"]);
         let is_first = answered.insert(id.as_str().expect("an id").to_owned());
-        // A late repeat finds no more than that it ran; the first answer is always the result.
+        // A late repeat is answered "forgotten"; the first answer is always the result.
         let forgotten = !is_first && record.payload()["reason"] == "forgotten";
         assert!(*code == 0 || forgotten, "{}", record.payload());
     }
@@ -150,7 +150,7 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
     assert_eq!(busy.payload()["command_id"], "299");
     let up = || std::fs::read_dir(home.join("up")).expect("there").count();
     support::settles(&console, "sixteen are up", || up() == 16);
-    // Neither heartbeats nor others wait for them.
+    // Neither heartbeats nor other messages wait for them.
     let before = console.from_now();
     before.nth_frame(3, "heartbeat");
     assert_eq!(up(), 16);
@@ -163,8 +163,7 @@ fn sixteen_run_at_once_256_wait_in_order_and_the_rest_is_busy() {
     let started = std::fs::read_to_string(home.join("started")).expect("they ran");
     let started: Vec<usize> = started.lines().map(|line| line.parse().expect("a number")).collect();
     assert_eq!(started.len(), 271);
-    // In which order the shells then get to say so is the kernel's to decide; the agent's own log tells when it began
-    // to start each.
+    // The kernel decides in which order the shells run. The agent's log shows in which order it started them.
     let text = agent.log().text();
     let begun: Vec<u64> = text
         .lines()

@@ -1,4 +1,4 @@
-//! The output of a command: in its result as bounded text with the end kept, and streamed while it runs.
+//! The output of a command: bounded text in its result, with the end kept; and streamed while it runs.
 
 mod support;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use support::Agent;
 
-/// A result, encoded.
+/// The longest encoded result.
 const RESULT_BYTES_MAX: usize = 768 << 10;
 
 fn start() -> (Console, Agent) {
@@ -37,7 +37,7 @@ fn long_output_keeps_its_beginning_and_its_end() {
     let (head, left_out, tail) = parts(&result["stdout"]);
     assert!(head.starts_with("1\n2\n3\n") && tail.ends_with("\n999999\n1000000\n"));
     assert_eq!(head.len() as u64 + left_out + tail.len() as u64, 6_888_896);
-    // Each end has half of the message, in which a line break takes two bytes.
+    // Head and tail each get half of the message. A line break takes two bytes there.
     assert!(head.len().abs_diff(tail.len()) < head.len() / 20, "{} and {}", head.len(), tail.len());
     agent.drain();
 }

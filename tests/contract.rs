@@ -1,5 +1,5 @@
-//! The agent treats messages of the console as the contract says: what the schema allows is followed, and what it does
-//! not allow has the effect that PROTOCOL.md gives its class ("Messages that are not valid").
+//! The agent treats messages of the console as the contract says. It follows a message that the schema allows; any
+//! other message has the effect that PROTOCOL.md gives its class ("Messages that are not valid").
 
 mod support;
 
@@ -17,10 +17,10 @@ static SCHEMA: LazyLock<Value> =
 static VECTORS: LazyLock<Vec<Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("console/kit/vectors.json")).expect("JSON"));
 
-/// The ids of the vectors, which a test replaces by its own.
+/// The ids in the vectors. A test replaces them by its own ids.
 const IDS: [&str; 2] = ["0dc35302-b8d0-4ee0-8530-e2a37d518a44", "f11f22b3-0085-415f-8392-1803e935e6ce"];
 
-/// The messages that act.
+/// The types of messages that cause an action.
 const KINDS: [&str; 6] =
     ["TerminalCreate", "TerminalInput", "TerminalResize", "TerminalClose", "CommandDispatch", "CommandCancel"];
 
@@ -32,7 +32,7 @@ fn vectors() -> impl Iterator<Item = (&'static str, &'static str, &'static str)>
     })
 }
 
-/// What a frame leads to, in the words of the vectors.
+/// The effect of a frame, in the terms of the vectors.
 fn effect(frame: &str) -> &'static str {
     match decode(frame).map(|decoded| decoded.message) {
         Ok(Inbound::Ignored(_)) => "ignored",
@@ -51,7 +51,7 @@ fn effect(frame: &str) -> &'static str {
 #[test]
 fn each_vector_has_the_effect_that_it_names() {
     for (note, raw, named) in vectors() {
-        // Whether a session is there is not the decoder's to know, nor does it tell what it clamped.
+        // The decoder does not know which sessions exist, and does not report what it clamped.
         let expected = if named == "clamped" || note.ends_with("not there") { "followed" } else { named };
         assert_eq!(effect(raw), expected, "{note}: {raw}");
     }
@@ -80,7 +80,7 @@ fn sizes_and_timeouts_are_clamped_as_documented() {
             _ => None,
         })
         .collect();
-    // The machine makes 30,000 of 0, and 3,600,000 of more.
+    // The machine turns 0 into 30,000 ms, and limits the rest to 3,600,000 ms.
     assert_eq!(timeouts, [1_501, 0, 3_600_001]);
 }
 
@@ -116,7 +116,7 @@ fn running_agent_answers_each_class_as_documented() {
             _ => {}
         }
     }
-    // Of what no request waits for there is one event for each kind of fault, however often it happens.
+    // A fault that belongs to no request causes one event for its kind, however often it happens.
     for text in ["a message from the console cannot be read", "a message from the console cannot be followed"] {
         console.wait(text, |record| record.payload()["message"] == text);
     }
@@ -177,7 +177,7 @@ fn any_object(schema: &Value) -> BoxedStrategy<Value> {
     object.prop_map(Value::from).boxed()
 }
 
-/// A valid message of any type that acts.
+/// A valid message of any type that causes an action.
 fn any_message() -> impl Strategy<Value = Value> {
     let kinds = KINDS.map(|kind| any_of(&SCHEMA["$defs"][format!("{kind}Message")]));
     prop::sample::select(kinds.to_vec()).prop_flat_map(|strategy| strategy).prop_filter("a session", |frame| {
@@ -186,7 +186,7 @@ fn any_message() -> impl Strategy<Value = Value> {
     })
 }
 
-/// What follows from a field of a payload that has a wrong type.
+/// The effect of a payload field with a wrong type.
 fn effect_of_wrong_type(kind: &str, field: &str) -> &'static str {
     match (kind, field) {
         ("terminal:create", "cols" | "rows") => "followed",
@@ -222,7 +222,7 @@ proptest! {
         let field = &fields[place.index(fields.len())];
         let old = &frame["payload"][field];
         let new = [json!({"x": 1}), json!([[]]), json!("no"), json!(7)][wrong].clone();
-        // A list for a list, or a text for a text, is another class.
+        // A value of the same JSON type belongs to another class.
         prop_assume!(!(old.is_string() && new.is_string() || old.is_number() && new.is_number()));
         let mut frame = frame;
         frame["payload"][field] = new;

@@ -1,8 +1,7 @@
-//! What is reliable survives links that break at any byte, inside a frame too: everything arrives, in order, and again
-//! only where the acknowledgement was cut off; a terminal's bytes arrive by their offsets.
+//! Reliable messages survive links that break at any byte, also inside a frame. All of them arrive, in order, and only
+//! those without an acknowledgement arrive twice. The bytes of a terminal arrive by their offsets.
 //!
-//! The waits between links are the machine's, up to half a minute each; so several agents live through their cuts at
-//! the same time.
+//! The machine waits up to half a minute between links, so several agents run their cuts at the same time.
 
 mod support;
 
@@ -19,17 +18,17 @@ use support::{Agent, skip};
 /// The longest wait for the next link: twice the longest of the policy's.
 const NEXT_LINK: Duration = Duration::from_secs(60);
 
-/// How long one message, or one block of a stream, may take on a machine with much else to do.
+/// How long one message, or one block of a stream, may take on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
 const AGENTS: u64 = 10;
 const CUTS_PER_AGENT: usize = 5;
 const RESULTS_PER_AGENT: usize = 200;
 
-/// Commands that are under way at a time.
+/// How many commands run at a time.
 const BURST: usize = 8;
 
-/// Where the numbers of the commands begin that show that a link works.
+/// The first number of the commands that prove that a link works.
 const PROBES: usize = 1_000_000;
 
 fn start() -> (Console, Agent) {
@@ -71,20 +70,20 @@ struct Stats {
     duplicates: usize,
 }
 
-/// One agent and its console, which dispatches commands and follows what comes of them.
+/// An agent, and its console, which dispatches commands and follows their results.
 struct Life {
     console: Console,
     seen: View,
     random: Random,
-    /// Those without a result, and how long a text each prints.
+    /// Commands without a result, and how many bytes each prints.
     unanswered: BTreeMap<usize, u64>,
     started: usize,
-    /// On which connection, and behind how many records, each was dispatched last.
+    /// On which connection, and after how many records, each was dispatched last.
     dispatched: BTreeMap<usize, (u32, usize)>,
 }
 
 impl Life {
-    /// Dispatches a few more.
+    /// Dispatches a few more commands.
     fn begin_some(&mut self, link: &Connection) {
         while self.unanswered.len() < BURST && self.started < RESULTS_PER_AGENT {
             let (id, length) = (self.started, self.random.between(0, 3_000));
@@ -101,8 +100,8 @@ impl Life {
         link.send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": payload}));
     }
 
-    /// Asks again for what has no result: the dispatch may have been on its way when the link broke. Only after the
-    /// result of something new, since what the ledger has still to send comes before that.
+    /// Dispatches again what has no result: the link may have broken before the agent read the dispatch. It does so
+    /// only after the result of a new command, because everything that the ledger still holds comes before that.
     fn ask_again(&mut self, link: &Connection) -> bool {
         let probe = PROBES + usize::try_from(link.number()).expect("few");
         self.unanswered.insert(probe, 10);
@@ -114,7 +113,7 @@ impl Life {
         alive
     }
 
-    /// Follows what comes until it is as wanted (true) or the connection is over (false).
+    /// Follows the records until the condition holds (true) or the connection is over (false).
     fn follow(&mut self, link: &Connection, is_so: impl Fn(&Self) -> bool) -> bool {
         while !is_so(self) {
             let record = self.seen.take_next().expect("a result, or the end of the link");
@@ -128,7 +127,7 @@ impl Life {
         true
     }
 
-    /// Until the link breaks, or everything has its result.
+    /// Works until the link breaks (false), or every command has its result (true).
     fn work(&mut self, link: &Connection) -> bool {
         let mut alive = self.ask_again(link);
         while alive && (self.started < RESULTS_PER_AGENT || !self.unanswered.is_empty()) {
@@ -159,7 +158,7 @@ fn live_through_cuts(seed: u64) -> Stats {
         let link = nth_link(&console, n);
         link.cut_after(life.random.between(3_000, 50_000));
         if life.work(&link) {
-            // Everything is done: what is left before the cut is used up by heartbeats.
+            // Every command has its result: heartbeats use up the bytes that are left before the cut.
             assert!(!life.follow(&link, |_| false));
         }
         assert_eq!(console.ended(link.number()), End::Ours);
@@ -173,7 +172,7 @@ fn live_through_cuts(seed: u64) -> Stats {
     judge(&life)
 }
 
-/// What was sent reliably, by which it is known again.
+/// The name of a reliable message, by which the test recognises a repeat.
 fn reliable(record: &Record) -> Option<String> {
     match record.kind() {
         "command:result" => Some(format!("result {}", record.payload()["command_id"])),
@@ -218,13 +217,13 @@ fn judge(life: &Life) -> Stats {
     Stats { messages: first_seen.len(), cuts, duplicates }
 }
 
-/// Events are numbered by the process; the number follows the process in their id.
+/// The process numbers its events. An event id is the id of the process and this number.
 fn event_number(record: &Record) -> u64 {
     let id = record.payload()["id"].as_str().expect("an id");
     id.rsplit('-').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// Was this result asked for again after it had come?
+/// Whether the console dispatched this command again after its result had arrived.
 fn is_repeat(records: &[std::sync::Arc<Record>], record: &Record) -> bool {
     record.kind() == "command:result"
         && records[..record.seq].iter().any(|earlier| {
@@ -234,8 +233,8 @@ fn is_repeat(records: &[std::sync::Arc<Record>], record: &Record) -> bool {
         })
 }
 
-/// Had the agent surely received the Pong for a Ping behind this message, on an earlier connection than `link`? It had
-/// if it carried out a command that the console sent there after that Pong.
+/// Whether the agent has certainly received the Pong for a Ping after this message, on a connection before `link`. It
+/// has if it ran a command that the console sent there after that Pong.
 fn was_acknowledged(records: &[std::sync::Arc<Record>], name: &str, link: u32, life: &Life) -> bool {
     let earlier: Vec<_> = records.iter().filter(|record| record.connection < link).collect();
     earlier.iter().filter(|record| reliable(record).as_deref() == Some(name)).any(|sent| {
@@ -251,10 +250,10 @@ fn was_acknowledged(records: &[std::sync::Arc<Record>], name: &str, link: u32, l
 const BLOCK_BYTES: u64 = 128 << 10;
 const CUTS: usize = 20;
 
-/// Sixteen digits, one character of up to four bytes, and the end of the line.
+/// Sixteen digits, one character of up to four bytes, and a line feed.
 const LINE_BYTES_MAX: usize = 21;
 
-/// Text that differs everywhere, with characters of one to four bytes, and none that crosses the end of a block.
+/// Text without repetition, with characters of one to four bytes, none of which crosses the end of a block.
 fn text(blocks: u64, seed: u64) -> String {
     let mut random = Random::new(seed);
     let mut text = String::new();
@@ -300,8 +299,8 @@ fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
     console.keep(Keep::Bytes);
     let data = text(BLOCKS, 7);
     std::fs::write(agent.home().path().join("data"), &data).expect("the home is writable");
-    // The program writes the next block when that is asked for by its number, so that no more waits for a link than a
-    // scrollback holds. A number that was typed twice is ignored.
+    // The program writes a block when the test types its number. So never more output waits for a link than a
+    // scrollback holds. The program ignores a number that comes twice.
     let block = format!("dd if=data bs={BLOCK_BYTES} count=1 skip=$n status=none");
     open_terminal(
         &console,
@@ -374,7 +373,7 @@ fn flood_over_cuts_reports_lost_bytes() {
     assert!(!stream.gaps.is_empty(), "the scrollback does not hold what a flood prints in a reconnect");
     let missing: u64 = stream.gaps.iter().map(|gap| gap.missing).sum();
     assert_eq!(stream.bytes + missing, end);
-    // What was taken stands at its offset.
+    // Every received byte has the right offset.
     let (mut at, mut taken) = (0, stream.data.as_slice());
     for gap in stream.gaps.iter().chain([&draupnir_console::Gap { offset: end, missing: 0 }]) {
         let length = usize::try_from(gap.offset - at).expect("fits");
@@ -385,7 +384,7 @@ fn flood_over_cuts_reports_lost_bytes() {
         assert!(data.as_bytes().get(from..from + piece.len()) == Some(piece), "the bytes before {gap:?}");
         (at, taken) = (gap.offset + gap.missing, rest);
     }
-    // The agent counts what it discarded without an acknowledgement; some of that the console may have had.
+    // The agent counts the bytes that it discarded without an acknowledgement. The console may have some of them.
     let lost = |line: &support::Line| line.value["fields"]["lost_bytes"].as_u64().or(line.value["lost_bytes"].as_u64());
     let reported: u64 = agent.log().lines().iter().filter_map(lost).sum();
     assert!(reported >= missing, "{reported} bytes reported as lost, {missing} missing");

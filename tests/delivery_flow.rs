@@ -8,13 +8,13 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use support::{Agent, skip};
 
-/// By how much the agent may grow while the console does not read.
+/// How much the agent's memory may grow while the console does not read.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;
 
 /// The speed of a slow link.
 const SLOW_BYTES_PER_SECOND: u64 = 100_000;
 
-/// How much of a flood may come on a slow link before more urgent messages: three seconds of it.
+/// How much of a flood may arrive before more urgent messages: three seconds of a slow link.
 const FLOOD_BEFORE_BYTES_MAX: u64 = 3 * SLOW_BYTES_PER_SECOND;
 
 /// How soon the agent must notice a half-open link, also on a loaded machine.
@@ -35,7 +35,7 @@ fn open(console: &Console, session: &str) {
     console.wait_text(session, "ready> ");
 }
 
-/// Types a line and waits for what it prints.
+/// Types a line and waits for its output.
 fn echo(console: &Console, session: &str, word: &str) {
     let shown = console.shown(session);
     let (head, tail) = word.split_at(1);
@@ -60,8 +60,8 @@ fn flood_slowly(console: &Console, bytes: u64) {
     long.wait_stream("flood", "a slow flood", |stream| stream.end > begun + bytes);
 }
 
-/// How many bytes of the flood came between the records for which `ends` is true; the last count is still growing. On a
-/// slow link the count measures time independently of the load of the machine.
+/// How many bytes of the flood arrived between the records for which `ends` is true; the last count still grows. On a
+/// slow link this count measures time, independently of the load of the machine.
 fn flood_between(view: &View, ends: impl Fn(&Record) -> bool) -> Vec<u64> {
     let mut stretches = vec![0];
     for record in view.all(|_| true) {
@@ -199,7 +199,7 @@ fn half_open_link_is_noticed_and_its_messages_resent() {
             && record.payload()["metadata"]["cause"] == "pong_timeout"
     };
     from_now.wait("why", is_disconnect);
-    // Its result was written to the half-open link, and the console did not read it there.
+    // The agent wrote the result to the half-open link, where the console did not read it.
     assert_eq!(console.on(attached.connection).result("waits")["stdout"], "went\n");
     agent.drain();
 }

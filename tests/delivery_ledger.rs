@@ -26,7 +26,7 @@ fn results_of(console: &Console, id: &str) -> usize {
     console.count(|record| is_result_of(record, id))
 }
 
-/// Waits for a marker behind the record: everything up to that is acknowledged as soon as its Pong has arrived.
+/// Waits for a marker Ping after the record. Its Pong acknowledges everything before it.
 fn wait_marker(console: &Console, record: &Record) {
     let is_marker = |ping: &Record| matches!(&ping.what, What::Ping(payload) if payload.get(1) == Some(&0x12));
     console.on(record.connection).after(record).wait("a marker", is_marker);
@@ -41,7 +41,7 @@ fn acknowledged_messages_are_not_resent_after_two_pongs() {
     browser.run("echo one");
     let one = console.wait("it", |record| is_result_of(record, "echo one"));
     wait_marker(&console, &one);
-    // The second command is carried out after the Pongs were received, which were sent before it.
+    // The agent runs the second command after it has received the Pongs that were sent before it.
     browser.run("echo two");
     console.link().reset();
     let attached = |record: &Record| matches!(record.what, What::Attached);
@@ -94,7 +94,7 @@ fn console_without_pongs_gets_everything_again() {
         places.push(console.on(second).wait("it again", |record| is_result_of(record, &id)).seq);
     }
     assert!(places.is_sorted(), "in order: {places:?}");
-    // Now they are acknowledged.
+    // Now the Pong acknowledges them.
     wait_marker(&console, console.on(second).frames("command:result").last().expect("twenty"));
     console.browser().run("echo done");
     console.link().reset();
@@ -170,7 +170,7 @@ fn events_dropped_offline_are_counted_and_reported() {
     assert_eq!(event.payload()["event_type"], "error");
     let lost = event.payload()["metadata"]["events"].as_u64().expect("a number");
     assert!(lost >= 1, "results displace events: {}", event.raw());
-    // Every command has its answer, shortened where need be.
+    // Every command has its answer, shortened if necessary.
     for name in &names {
         console.wait("its result", |record| is_result_of(record, name));
     }
@@ -196,7 +196,8 @@ fn result_that_ended_three_links_is_cut_and_replays() {
     assert!(cut.raw().len() <= 16 << 10, "{} bytes", cut.raw().len());
     assert_eq!((&cut.payload()["stdout_truncated"], &cut.payload()["stdout_bytes"]), (&json!(true), &json!(300_000)));
     assert_eq!(cut.payload()["exit_code"], 0);
-    // The second to the fourth ended over it, or on the second something harmless was suspected.
+    // The second to the fourth connection ended because of it, or the agent first suspected another message on the
+    // second.
     assert!((5..=6).contains(&cut.connection), "on connection {}", cut.connection);
     console.browser().run("echo it goes on");
     let deploys = console.count(|record| record.payload()["event_type"] == "deploy");
@@ -249,7 +250,7 @@ fn an_idle_agent_sends_no_markers() {
         move |record: &Record| matches!(&record.what, What::Ping(payload) if is_so(payload))
     };
     let before = console.count(is_ping(0x12));
-    // A keep-alive comes every ten seconds; until the next one nothing happens but heartbeats.
+    // A keep-alive comes every ten seconds; until the next one the agent sends only heartbeats.
     console.from_now().wait("a keep-alive", is_ping(0x11));
     assert_eq!(console.count(is_ping(0x12)), before, "nothing waits for an acknowledgement");
     assert!(console.frames("heartbeat").len() > 5);

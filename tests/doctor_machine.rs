@@ -24,7 +24,7 @@ fn named() -> Builder {
     Console::builder(Personality::production()).host(NAME)
 }
 
-/// Whether the test can run; says so if not.
+/// Whether the test can run; if not, it is recorded as skipped.
 fn has_namespaces(test: &str) -> bool {
     let possible = is_possible();
     if !possible {
@@ -58,7 +58,7 @@ fn finds(setup: Setup, commands: &[String], expected: &[(&str, &str)]) {
     assert_eq!(status, Some(i32::from(findings.iter().any(|[verdict, ..]| verdict == "fail"))));
 }
 
-/// Whether the test waits for deadlines; says so if not.
+/// Whether the test may wait for deadlines; if not, it is recorded as skipped.
 fn has_time(test: &str) -> bool {
     let quick = std::env::var_os("DRAUPNIR_QUICK").is_some();
     if quick {
@@ -81,7 +81,7 @@ fn started_shell_finds_no_key_in_doctor() {
         .expect("written");
     std::fs::set_permissions(&shell, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
     let setup = Setup::new(&console).home(&home).env("SINDRI_AGENT_SHELL", &shell);
-    // A shell without root's rights may not read them, which is also right.
+    // A shell without root's rights may not read the files, which is a correct finding, too.
     let is_root = rustix::process::geteuid().is_root();
     let (status, _) = doctor(setup, &[]);
     assert_eq!(status, Some(0));
@@ -217,7 +217,7 @@ fn finds_in_a_group(test: &str, controller: &str, file: [&str; 2], limit: &str, 
     let place = group.place();
     let commands = [
         format!("echo $$ >{}/cgroup.procs", place.display()),
-        // A container sees its own group where others see the topmost one.
+        // A container sees its own group at the place of the topmost one.
         format!("mount --bind {} {}", place.display(), place.parent().expect("it is below one").display()),
     ];
     finds(Setup::new(&Console::start(Personality::production())), &commands, &[("warn limits", words)]);

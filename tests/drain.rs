@@ -19,14 +19,14 @@ fn connected() -> (Console, Agent) {
     (console, agent)
 }
 
-/// An agent whose life is recorded.
+/// An agent with a recording.
 fn recorded(console: &Console) -> (Agent, Home) {
     let home = Home::new();
     let agent = Setup::new(console).home(&home).env("SINDRI_AGENT_RECORD", home.path().join("life.jsonl")).spawn();
     (agent, home)
 }
 
-/// How long the machine drained, by its own clock.
+/// How long the drain took, by the recording.
 #[track_caller]
 fn drained_for_ms(home: &Home) -> u64 {
     let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
@@ -114,7 +114,7 @@ fn withheld_pongs_do_not_delay_the_drain() {
 fn a_second_signal_ends_it_at_once_with_its_own_status() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let (console, agent) = connected();
-        console.connection(1).stall(); // or it would be gone before the second
+        console.connection(1).stall(); // without this the agent would exit before the second signal
         agent.signal(Signal::TERM);
         agent.wait_log(is_draining);
         agent.signal(signal);

@@ -1,4 +1,4 @@
-//! Which events the agent sends, when, and that the console stores each as what it is (CONSOLE.md, "Events").
+//! Which events the agent sends, and when; and that the console stores each with its type (CONSOLE.md, "Events").
 
 mod support;
 
@@ -15,7 +15,7 @@ fn kinds(events: &[Arc<Record>]) -> Vec<&str> {
     events.iter().map(|event| event.payload()["event_type"].as_str().expect("text")).collect()
 }
 
-/// The next event of this type that is not `known`: what was not acknowledged before a loss comes once more.
+/// The next event of this type that is not `known`: the agent repeats an event that was not acknowledged before a loss.
 #[track_caller]
 fn next_of(console: &Console, known: &Record, event_type: &str) -> Arc<Record> {
     let id = &known.payload()["id"];
@@ -117,7 +117,7 @@ fn failing_capability_is_one_error_a_minute() {
     let error = console.event("error");
     assert_eq!(error.payload()["eventType"], "ERROR");
     assert!(error.payload()["message"].as_str().is_some_and(|text| !text.is_empty()));
-    // Another cause is still reported; by then every report of the first has arrived.
+    // The agent still reports another cause. All reports of the first cause have arrived by then.
     console.link().send_text("no JSON");
     let is_of =
         |source: &str, record: &Record| record.kind() == "event" && record.payload()["metadata"]["source"] == source;

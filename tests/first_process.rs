@@ -1,4 +1,4 @@
-//! The agent as the first process of a container: init's duties and the kernel's special treatment are its own there.
+//! The agent as the first process of a container: it must reap orphans, and the kernel filters its signals.
 #![cfg(target_os = "linux")]
 
 #[path = "support/namespace.rs"]
@@ -8,7 +8,7 @@ mod support;
 use draupnir_console::{Console, Personality};
 use support::{Agent, Setup, Signal, skip};
 
-/// The agent as the first process of a namespace; the process that the test knows is the one that made it.
+/// The agent as the first process of a namespace. The test knows the process that created the namespace.
 fn first(console: &Console) -> Agent {
     let setup = Setup::new(console);
     let agent = setup.program_path().to_owned();
@@ -27,7 +27,7 @@ fn as_the_first_process_it_reaps_what_others_leave_behind() {
     let agent = first(&console);
     let browser = console.browser();
     assert_eq!(browser.run("echo $PPID")["stdout"], "1\n", "the agent is not the first process");
-    // Each leaves a child behind that ends a moment later, as a daemon does that forks twice.
+    // Each leaves a child that ends a moment later, like a daemon that forks twice.
     let orphan = "for i in 1 2 3 4 5 6 7 8; do (exec 0<&- 1>&- 2>&-; (sleep 0.05; exit 7) &) ; done; exit 5";
     for _ in 0..4 {
         assert_eq!(browser.run(orphan)["exit_code"], 5, "the status of a child of its own is not stolen");
@@ -53,7 +53,7 @@ fn as_the_first_process_it_drains_in_order() {
     console.wait_text("s", "ready");
     browser.dispatch("c", "sleep 600");
     agent.wait_log(|line| line["message"] == "command started" && line["command"] == 2);
-    // The kernel lets a signal pass to the first process only if that wants it.
+    // The kernel delivers a signal to the first process only if that has a handler for it.
     let [(pid, _)] = agent.process().children()[..] else { panic!("unshare has one child") };
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a number");
     rustix::process::kill_process(pid, Signal::TERM).expect("it runs");

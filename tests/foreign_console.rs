@@ -12,10 +12,10 @@ use support::{Log, Setup, WAIT_MAX, skip};
 
 const KEY: &str = "drp_test_foreign_6d1f0b7e";
 
-/// Reconnects after a restart of the console are spread over ten seconds.
+/// After a restart of the console, agents spread their reconnects over ten seconds.
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
-/// The Python console: a child that talks in JSON lines.
+/// The Python console: a child process that speaks JSON lines.
 struct Foreign {
     child: Child,
     orders: ChildStdin,
@@ -23,7 +23,7 @@ struct Foreign {
 }
 
 impl Foreign {
-    /// On any port, or on that of one that is gone.
+    /// Starts it on any free port, or on the port of an earlier console.
     fn start(python: &Path, port: Option<u64>) -> Foreign {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/foreign/console.py");
         let mut child = Command::new(python)
@@ -69,7 +69,7 @@ impl Drop for Foreign {
     }
 }
 
-/// The interpreter of the virtual environment that the test runner makes.
+/// The Python of the virtual environment that `tests/run` creates.
 fn python() -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/venv/bin/python");
     python.exists().then_some(python)

@@ -1,7 +1,7 @@
-//! Frames captured from a production console decode to what their notes say, and what the agent writes has the form
-//! of what that console was seen to accept.
+//! Frames captured from a production console decode as their notes say. What the agent writes has the form of frames
+//! that this console accepted.
 //!
-//! `tests/vectors` holds them: what the console sent, and what it took with what it stored.
+//! `tests/vectors` holds both: what the console sent, and what it accepted, with the rows that it stored.
 
 use draupnir::protocol::metrics::{Disk, Live, Metrics, Stamped};
 use draupnir::protocol::{
@@ -15,10 +15,11 @@ use std::time::{Duration, UNIX_EPOCH};
 const FROM_CONSOLE: &str = include_str!("vectors/console_to_agent.jsonl");
 const TO_CONSOLE: &str = include_str!("vectors/agent_to_console.jsonl");
 
-/// Message types that the console takes and this agent does not send.
+/// Message types that the console accepts and this agent does not send.
 const NOT_SENT: &[&str] = &["log:line", "log:batch", "llm_usage:batch", "heartbeat:ping"];
 
-/// Fields of accepted frames that the agent leaves out: others' inventions, and what the console ignores.
+/// Fields of accepted frames that the agent leaves out, because they are not in the protocol or the console ignores
+/// them.
 const LEFT_OUT: &[&str] = &["agent_version", "type"];
 
 fn lines(text: &str) -> impl Iterator<Item = (String, Value)> {
@@ -134,7 +135,7 @@ fn assert_has_form(our: &Value, accepted: &Value, path: &str) {
     }
 }
 
-/// One of each message, as the agent writes it.
+/// One message of each type, as the agent writes it.
 fn ours() -> Vec<Value> {
     let instance_id = &InstanceId::new("web-1").expect("an id");
     let session_id = &SessionId::new("0dc35302-b8d0-4ee0-8530-e2a37d518a44").expect("an id");

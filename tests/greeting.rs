@@ -1,4 +1,4 @@
-//! When the agent begins to speak on a new link, so that nothing is lost on a console that does not listen yet.
+//! When the agent sends its first message on a new link, so that a console that does not listen yet loses nothing.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::time::Duration;
 use draupnir_console::{Console, Greeting, Personality, Record, What};
 use support::{Agent, Home, Setup};
 
-/// Times are noted in whole milliseconds.
+/// The console records times in whole milliseconds.
 const ROUNDING_MS: u64 = 2;
 
 #[track_caller]
@@ -21,7 +21,7 @@ fn is_unheard(record: &Record) -> bool {
 
 #[test]
 fn nothing_is_said_before_the_greeting() {
-    // Deaf for 5, 12 and 20 ms: one connection of each.
+    // The console does not listen for the first 5, 12 and 20 ms: one connection each.
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
     for number in 1..=3 {
@@ -72,7 +72,7 @@ fn events_wait_for_a_greeting_that_comes_late() {
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "1")]);
     console.event("deploy");
     console.event("connect");
-    console.frame("heartbeat"); // the first was said to the deaf; the next is not
+    console.frame("heartbeat"); // the console missed the first one, but not the next
     assert_eq!(console.count(|record| is_unheard(record) && record.value()["type"] == "event"), 0);
     agent.drain();
 }

@@ -1,4 +1,4 @@
-//! The harness itself, on programs that are no agent: logs, signals, exit statuses, and the check for the key.
+//! Tests the harness itself with programs that are no agent: logs, signals, exit statuses, and the check for the key.
 
 mod support;
 
@@ -38,7 +38,7 @@ fn a_dropped_agent_is_dead() {
     assert!(!std::path::Path::new(&proc_entry).exists());
 }
 
-/// A key with every character that some form writes in another way.
+/// A key with every character that some encoding escapes.
 const KEY: &str = r#"drp-"planted"\key/%2B+=_0123456789"#;
 
 /// Runs a script in the agent's place that finds the key in `$SINDRI_CONSOLE_API_KEY`.

@@ -1,4 +1,4 @@
-//! What a heartbeat says and when it comes (PROTOCOL.md, "heartbeat"; CONSOLE.md, "Heartbeats").
+//! What a heartbeat contains and when it comes (PROTOCOL.md, "heartbeat"; CONSOLE.md, "Heartbeats").
 
 mod support;
 
@@ -40,7 +40,7 @@ fn first_heartbeat_has_a_figure_for_the_processors() {
     let console = Console::start(Personality::designed());
     let is_over = AtomicBool::new(false);
     let beat = std::thread::scope(|scope| {
-        // Something to measure: a processor that is busy all the time.
+        // A busy processor, so that there is something to measure.
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 std::hint::spin_loop();
@@ -60,7 +60,8 @@ fn the_interval_is_a_maximum_and_jittered() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[FAST]);
     let beats: Vec<_> = (1..=9).map(|n| console.nth_frame(n, "heartbeat")).collect();
-    // How late a beat may come is the machine's own test; a loaded machine says nothing about it. Eight times 80 %:
+    // The machine's unit tests check how late a heartbeat may come; on a loaded machine this test cannot. Eight times
+    // 80 %:
     let spread_ms = beats[8].at_ms - beats[0].at_ms;
     assert!(spread_ms >= 8 * 400 - 100, "{spread_ms} ms for nine beats");
     assert!(beats.windows(2).all(|pair| uptime(&pair[1]) >= uptime(&pair[0])));

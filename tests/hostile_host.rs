@@ -1,4 +1,5 @@
-//! Hosts that lack what programs expect: the agent keeps beating, does what can be done, and says what cannot.
+//! Hosts that lack what programs expect: the agent goes on sending heartbeats, does what it can, and reports what it
+//! cannot.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -16,7 +17,7 @@ use std::process::Command;
 use stranger::{STRANGER, as_limited_user, as_stranger};
 use support::{Agent, Setup, skip};
 
-/// The agent behind a wrapper of these words, with a heartbeat five times a second.
+/// The agent, started by this wrapper command, with five heartbeats a second.
 fn wrapped(console: &Console, words: &[&str]) -> Setup {
     let setup = Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2");
     let agent = setup.program_path().to_owned();
@@ -25,7 +26,7 @@ fn wrapped(console: &Console, words: &[&str]) -> Setup {
     setup.arg(agent)
 }
 
-/// The agent after these shell commands have changed what it sees of the file systems; none where that cannot be.
+/// The agent in a mount namespace that these shell commands have changed; `None` if the host does not allow it.
 fn mounted(test: &str, console: &Console, commands: &[&str]) -> Option<Agent> {
     if !namespace::is_possible() {
         skip(test, "no mount namespace can be had here");
@@ -35,7 +36,7 @@ fn mounted(test: &str, console: &Console, commands: &[&str]) -> Option<Agent> {
     Some(namespace::mounted(setup, commands).spawn())
 }
 
-/// Three heartbeats from now on.
+/// Waits for three heartbeats from now on.
 #[track_caller]
 fn assert_beats(console: &Console) {
     console.from_now().nth_frame(3, "heartbeat");
@@ -55,7 +56,7 @@ fn descriptors_run_out_and_what_is_open_goes_on() {
     browser.input("s0", b"echo st''ill\n");
     console.wait_text("s0", "still");
     assert_beats(&console);
-    // Room again as soon as sessions end.
+    // There is room again as soon as sessions end.
     for id in &ids {
         browser.close(id);
     }
@@ -65,7 +66,7 @@ fn descriptors_run_out_and_what_is_open_goes_on() {
     agent.drain();
 }
 
-/// Lets the agent have so many descriptors; what it has beyond that it keeps.
+/// Limits the agent to this many descriptors. It keeps those that are open.
 #[track_caller]
 fn limit_descriptors(agent: &Agent, limit: &str) {
     let mut command = Command::new("prlimit");
@@ -155,11 +156,11 @@ fn read_only_state_directory_is_one_warning() {
     agent.drain();
 }
 
-/// A file system of 64 KiB over the home directory, with nothing left of it.
+/// Mounts a full file system of 64 KiB over the home directory.
 const FULL_HOME: [&str; 2] =
     ["mount -t tmpfs -o size=64k none \"$HOME\"", "(head -c 1M /dev/zero >\"$HOME/fill\" 2>&-; true)"];
 
-/// A file in the home directory of an agent that is alone in its mount namespace.
+/// A file in the home directory of an agent with its own mount namespace.
 fn within(agent: &Agent, file: &str) -> std::path::PathBuf {
     let root = format!("/proc/{}/root", agent.process().pid());
     std::path::Path::new(&root).join(agent.home().path().strip_prefix("/").expect("absolute")).join(file)
@@ -246,7 +247,7 @@ fn full_disk_under_the_audit_refuses_new_work() {
 fn read_only_file_systems_cost_only_what_is_remembered() {
     let console = Console::start(Personality::production());
     let test = "read_only_file_systems_cost_only_what_is_remembered";
-    // Those that cannot be made so are of the kernel's own.
+    // Mounts that cannot be made read-only are pseudo file systems.
     let all = "cut -d' ' -f5 /proc/self/mountinfo | while read -r place; do mount -o remount,bind,ro \"$place\"; done \
                2>&- || true";
     let Some(agent) = mounted(test, &console, &[all]) else { return };
@@ -327,8 +328,8 @@ fn home_that_may_not_be_entered_is_left_for_the_root() {
     agent.drain();
 }
 
-/// Lets the user of this process have so many processes and threads; it counts only where it is not root. A limit that
-/// is below what there is ends nothing and lets nothing begin.
+/// Limits the user of this process to this many processes and threads. The limit does not hold for root. A limit below
+/// the current number ends no process, but no new one can start.
 #[track_caller]
 fn limit_processes(agent: &Agent, limit: &str) {
     let by_its_own_user = rustix::process::geteuid().is_root().then_some(STRANGER);
@@ -404,7 +405,7 @@ fn out_of_memory_kills_a_command_and_not_the_agent() {
         Ok(group) => group,
         Err(reason) => return skip(TEST, &reason),
     };
-    // What would be swapped out is not missing; without swap there is no such file.
+    // No swap, or the group would swap instead of running out of memory. Without swap accounting the file is missing.
     for (file, text) in [("memory.swap.max", "0"), ("memory.memsw.limit_in_bytes", BYTES)] {
         let _ = std::fs::write(group.place().join(file), text);
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use support::{Agent, Setup, skip};
 
-/// How long strace delays each system call, in microseconds: much longer than a test needs for its rounds.
+/// How long strace delays each system call (10 s): much longer than a test needs for its rounds.
 const DELAY: &str = "delay_enter=10000000";
 
 fn strace() -> Option<&'static str> {
@@ -136,7 +136,7 @@ fn hung_log_delays_nothing() {
     agent.drain();
 }
 
-/// The same with its standard error in a file.
+/// The same agent with its standard error in a file.
 fn into_file(setup: Setup, log: &Path) -> Setup {
     let script = format!("exec {} 2>>{}", setup.program_path().display(), log.display());
     setup.program("/bin/sh").arg("-c").arg(script)
@@ -152,7 +152,7 @@ fn hung_state_file_delays_nothing() {
     let file = state.join("identity.json");
     let saved = || std::fs::read_to_string(&file).unwrap_or_default();
     support::settles(&console, "the first id is on the disk", || !saved().is_empty());
-    // The new file has no name yet to trace by; the agent syncs no other file.
+    // The new file has no name yet that strace could filter by. The agent syncs no other file.
     let Some(delayed) = Delayed::attach(&agent, "fsync", None) else {
         return skip(TEST, "the agent cannot be traced here");
     };
@@ -189,7 +189,7 @@ fn at_rest_no_file_has_a_thread() {
 #[test]
 fn unread_terminal_as_standard_error_blocks_nothing() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-    /// Their lines are more than a terminal takes (4 KiB) and fewer than the queue.
+    /// How many sessions: their log lines are more than a terminal takes (4 KiB) and fewer than the queue holds.
     const SESSIONS: usize = 80;
     let console = Console::start(Personality::production());
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
@@ -207,7 +207,7 @@ fn unread_terminal_as_standard_error_blocks_nothing() {
     agent.drain();
 }
 
-/// A file system whose server answers nothing: not even the kernel's first question.
+/// A file system whose server answers no request, not even the kernel's first one.
 const HUNG_MOUNT: &str =
     "exec 9<>/dev/fuse && mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 none \"$HOME/hung\"";
 

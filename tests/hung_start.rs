@@ -15,12 +15,12 @@ fn setup(console: &Console, hung: &Hung) -> Setup {
     hung.within(Setup::new(console)).env("SINDRI_AGENT_HEARTBEAT", "0.2")
 }
 
-/// The mount; none where that cannot be.
+/// The mount; `None` if the host does not allow it.
 fn hung(test: &str) -> Option<Hung> {
     Hung::mount().map_err(|reason| skip(test, &reason)).ok()
 }
 
-/// Heartbeats and a Pong come, and another command answers.
+/// Checks that heartbeats and a Pong come, and that another command runs.
 #[track_caller]
 fn assert_goes_on(console: &Console, home: &std::path::Path) {
     let from_now = console.from_now();
@@ -33,7 +33,7 @@ fn assert_goes_on(console: &Console, home: &std::path::Path) {
     assert_eq!(console.result(&id)["stdout"], "on\n");
 }
 
-/// Dispatches a command whose start hangs, and gives its result.
+/// Dispatches a command whose start hangs, and returns its result.
 #[track_caller]
 fn hangs(console: &Console, agent: &Agent, hung: &Hung, fields: &Value) -> Value {
     console.browser().dispatch_with("hangs", fields);
@@ -55,7 +55,7 @@ fn hung_working_dir_times_out_and_delays_nothing() {
     let agent = setup(&console, &hung).spawn();
     let fields = json!({"command": "touch ~/ran", "working_dir": hung.place(), "timeout_ms": 2_000});
     assert_timed_out(&hangs(&console, &agent, &hung, &fields));
-    // What could start now was given up: it is killed and reaped.
+    // The agent kills and reaps the child whose start it gave up.
     assert_eq!(agent.process().children().len(), 1);
     hung.answer();
     settles(&console, "the late start is reaped", || agent.process().children().is_empty());

@@ -1,4 +1,4 @@
-//! Which id the agent goes by, across reconnects and restarts, with and without its state (CONSOLE.md, "Registration").
+//! Which id the agent uses across reconnects and restarts, with and without its state (CONSOLE.md, "Registration").
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::{Agent, Home, INSTANCE_ID, Setup};
 
 const FLY: (&str, &str) = ("SINDRI_PROVIDER", "fly");
 
-/// Starts an agent in this home and waits for its heartbeat; which id it goes by.
+/// Starts an agent in this home, and returns the id in its first heartbeat.
 #[track_caller]
 fn lives(console: &Console, home: &Home) -> (Agent, String) {
     let view = console.from_now();

@@ -1,4 +1,4 @@
-//! The agent looks a name up and connects: IPv6, several addresses, one that swallows everything, a resolver that
+//! The agent resolves a name and connects: IPv6, several addresses, an address that drops all packets, a resolver that
 //! hangs.
 
 #[cfg(target_os = "linux")]
@@ -121,7 +121,7 @@ mod linux {
         let asked = serve_names(socket, held);
         let commands = [instead_of("/etc/resolv.conf", &resolv_conf)];
         let agent = mounted(Setup::new(&console).home(&home), &commands.each_ref().map(String::as_str)).spawn();
-        // The first attempt is given up, and the second one joins the look-up that the first has left.
+        // The agent gives up the first attempt. The second one waits for the same look-up.
         let second = |line: &serde_json::Value| line["message"] == "registering" && line["attempt"] == 2;
         agent.log().wait(Duration::from_secs(40), second);
         let threads = agent.process().threads();
@@ -136,8 +136,8 @@ mod linux {
         agent.drain();
     }
 
-    /// Holds all questions until it is released, then answers each with 127.0.0.1. Sends for each whether it came
-    /// later.
+    /// Holds all questions until `held` gets a message, then answers each with 127.0.0.1. Sends, for each question,
+    /// whether it came after that.
     fn serve_names(socket: UdpSocket, held: Receiver<()>) -> Receiver<bool> {
         let (sender, asked): (Sender<bool>, _) = channel();
         socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
@@ -160,7 +160,7 @@ mod linux {
         asked
     }
 
-    /// RFC 1035, section 4.1: the question again, and for an address of IPv4 one record.
+    /// An answer (RFC 1035, section 4.1): the question, and one record if it asks for an IPv4 address.
     fn answer(question: &[u8]) -> Vec<u8> {
         let end = 12 + question[12..].iter().position(|byte| *byte == 0).expect("a name ends") + 5;
         let is_v4 = question[end - 4..end - 2] == [0, 1];

@@ -12,14 +12,14 @@ use support::{Setup, WAIT_MAX, skip};
 use tinyproxy::Tinyproxy;
 use tls::authority::Authority;
 
-/// An address of this machine that is no loopback address by its number: those are always reached directly.
+/// An address of this machine outside of 127.0.0.0/8: the agent uses no proxy for loopback addresses.
 const HERE: &str = "0.0.0.0";
 
 fn plain_console() -> Builder {
     Console::builder(Personality::production()).host(HERE)
 }
 
-/// Whether the test can run; says so if not.
+/// Whether the test can run; if not, it is recorded as skipped.
 fn has_proxy(test: &str) -> bool {
     let there = Tinyproxy::is_there();
     if !there {
@@ -32,7 +32,7 @@ fn says(line: &Value, words: &str) -> bool {
     ["message", "error"].iter().any(|field| line[field].as_str().is_some_and(|text| text.contains(words)))
 }
 
-/// Waits until the agent has said why it comes to nothing, and sees that no password is in its log.
+/// Waits until the agent has logged why it cannot connect, and checks that its log has no password.
 #[track_caller]
 fn refused(setup: Setup, console: &Console, words: &str) {
     let agent = setup.spawn();

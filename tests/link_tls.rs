@@ -1,4 +1,4 @@
-//! The agent and a console behind TLS: trusted certificates, and each kind of those that are not.
+//! The agent and a console behind TLS: trusted certificates, and each kind of untrusted ones.
 
 #[path = "support/namespace.rs"]
 mod namespace;
@@ -18,7 +18,7 @@ fn trusting(console: &Console, file: &Path) -> Setup {
     Setup::new(console).env("SINDRI_AGENT_CA_FILE", file)
 }
 
-/// Waits until the agent has logged these words, and checks that it has sent nothing to the console.
+/// Waits until the agent has logged this text, and checks that it has sent nothing to the console.
 #[track_caller]
 fn refused(setup: Setup, console: &Console, words: &str) {
     let agent = setup.spawn();

@@ -6,7 +6,7 @@ use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
 use support::Agent;
 
-/// What a refused request is answered with, whichever it was.
+/// Checks the answer to a refused request of either kind.
 #[track_caller]
 fn assert_refused(answer: &Value) {
     assert_eq!(answer["reason"], "refused_by_policy", "{answer}");
@@ -111,7 +111,7 @@ fn unreadable_list_lets_nothing_run() {
     agent.drain();
 }
 
-/// What is cut short in the middle of a line is another path: /bin/sh of /bin/shred, say.
+/// A file that is cut in the middle of a line holds another path: /bin/sh instead of /bin/shred.
 #[test]
 fn oversized_list_lets_nothing_run() {
     const LIST_BYTES_MAX: usize = 1 << 20;
@@ -172,7 +172,7 @@ fn with_both_locks_nothing_is_executed() {
     let native = json!({"protocolVersion": "1.0", "channel": "commands", "type": "command:dispatch", "data": {},
         "protocol_version": "1.0", "payload": {"command_id": "forged", "command": "id"}});
     browser.send(&native);
-    // And all that a real console was seen to send.
+    // And all captured messages of a real console.
     let captured = include_str!("vectors/console_to_agent.jsonl").lines();
     let captured = captured.map(|line| serde_json::from_str::<Value>(line).expect("a vector is JSON"));
     for frame in captured.filter_map(|line| line["raw"].as_str().map(str::to_owned)) {

@@ -1,4 +1,4 @@
-//! What the agent logs: JSON lines on standard error, no more than was asked for, once for each cause, never the key.
+//! What the agent logs: JSON lines on standard error, only at the configured level, once for each cause, never the key.
 
 mod support;
 
@@ -100,7 +100,7 @@ fn into_file(setup: Setup, log: &Path) -> Setup {
     setup.program("/bin/sh").arg("-c").arg(format!("exec {} 2>>{}", support::agent_program().display(), log.display()))
 }
 
-/// The file, and what it is renamed to.
+/// The log file, and the path that it is renamed to.
 fn log_at(path: PathBuf) -> (PathBuf, PathBuf) {
     let previous = PathBuf::from(format!("{}.1", path.display()));
     (path, previous)
@@ -114,7 +114,7 @@ fn own_log_of_8_mib_is_renamed_and_opened_again() {
     std::fs::create_dir_all(log.parent().expect("it has one")).expect("the home is ours");
     std::fs::write(&log, vec![b'\n'; 8 << 20]).expect("there is room");
     std::fs::set_permissions(&log, Permissions::from_mode(0o640)).expect("it is ours");
-    // Of a link that stands in the way nothing is followed.
+    // The agent does not follow a symlink at the new path.
     let target = setup.home_path().join("target");
     std::fs::write(&target, "precious").expect("there is room");
     std::os::unix::fs::symlink(&target, &previous).expect("a link");

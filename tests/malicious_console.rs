@@ -1,5 +1,5 @@
-//! A console that has turned against its instances: it can cost itself its link, but not the machine its memory, its
-//! CPU or its disk, and the agent neither its life nor its heartbeats (PROTOCOL.md, what the agent refuses).
+//! A malicious console: it can lose its own link, but cannot exhaust the machine's memory, CPU or disk, end the agent,
+//! or stop its heartbeats (PROTOCOL.md, what the agent refuses).
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::{Agent, Setup};
 
-/// What a flood may take of an agent's memory, in bytes: less than its buffers may, far less than was sent.
+/// How much an agent's memory may grow in a flood, in bytes: less than its buffers may hold, far less than the flood.
 const GROWTH_BYTES_MAX: u64 = 24 << 20;
 
-/// What a flood may leave behind in a log, in lines: an operator must still find his own.
+/// The most log lines of a flood: an operator must still find other lines.
 const LINES_MAX: usize = 200;
 
 struct Stage {
@@ -23,7 +23,7 @@ struct Stage {
     lines: usize,
 }
 
-/// An agent as operators run it, that is connected and has run a command already.
+/// An agent with the default configuration, connected, that has run a command already.
 #[track_caller]
 fn stage() -> Stage {
     let console = Console::start(Personality::production());
@@ -36,7 +36,7 @@ fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Everything that was sent before has been dealt with, in the same life and on the same link, within the bounds.
+    /// Checks that the same process has handled everything so far, on the same link and within the bounds.
     #[track_caller]
     fn survives(&self) {
         let answered = self.console.from_now();
@@ -103,7 +103,7 @@ fn a_flood_of_pings() {
         stage.link.send_ping(&[7; 125]);
     }
     stage.survives();
-    // Ten thousand may come at once, and five thousand a second: the rest waited on the console's side.
+    // The agent reads ten thousand at once and five thousand a second. The rest waited on the console's side.
     assert!(began.elapsed() >= Duration::from_secs(4), "all of it was read within {:?}", began.elapsed());
 }
 
@@ -135,9 +135,9 @@ fn ten_thousand_sessions_and_too_many_at_once() {
     }
     let stage = stage();
     let browser = stage.console.browser();
-    // A program that ends by itself at once, so that no clock of ours is waited for.
+    // A program that ends at once, so that the test waits for no deadline of the agent.
     let (waves, width) = (100, 100);
-    stage.console.frame("metrics"); // their files are opened once and kept
+    stage.console.frame("metrics"); // the agent opens the files for metrics once
     let held = stage.agent.process().shows_descriptors().then(|| stage.agent.process().descriptors().len());
     for wave in 0..waves {
         let ids: Vec<String> = (0..width).map(|n| format!("{wave}-{n}")).collect();
@@ -201,7 +201,7 @@ fn commands_with_odd_surroundings() {
         browser.dispatch_with(id, &json!({"command": "echo on", "timeout_ms": timeout}));
         assert_eq!(stage.console.result(id)["stdout"], "on\n", "{id}");
     }
-    // The least that there is: whether that is enough is the machine's to say.
+    // The smallest time limit. Whether the command ends before it depends on the machine.
     browser.dispatch_with("fraction", &json!({"command": "echo on", "timeout_ms": 0.001}));
     let result = stage.console.result("fraction");
     assert!(result["stdout"] == "on\n" || result["timed_out"] == true, "{result}");
@@ -266,9 +266,9 @@ fn commands_that_wait_with_all_that_a_message_can_hold() {
         browser.dispatch_with(&format!("long-{n}"), &json!({"command": "/bin/sh", "args": ["-s"], "env": [long]}));
         browser.dispatch_with(&format!("many-{n}"), &json!({"command": "/bin/true", "args": many}));
     }
-    // The last has no room any more; the first waits for its turn.
+    // The last one finds no room; the first one waits for its turn.
     assert_eq!(stage.console.within(4 * support::WAIT_MAX).result("many-63")["reason"], "busy");
-    // One that waits already needs no more room.
+    // A command that already waits needs no more room.
     browser.dispatch_with("long-0", &json!({"command": "/bin/sh", "args": ["-s"], "env": [long]}));
     let grown = stage.agent.process().resident_bytes().saturating_sub(stage.resident_bytes);
     assert!(grown <= GROWTH_BYTES_MAX, "{} MiB more", grown >> 20);

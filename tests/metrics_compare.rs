@@ -1,4 +1,4 @@
-//! The figures beside what other tools say of the same machine at the same time.
+//! Compares the figures with those of other tools on the same machine at the same time.
 #![cfg(target_os = "linux")]
 
 mod metrics_support;
@@ -12,15 +12,14 @@ use draupnir::metrics::{Roots, Sampler};
 use draupnir::protocol::metrics::Source;
 use metrics_support::{Worker, skip};
 
-/// The lines of a tool's output, split into words; `None` when there is no such tool.
+/// The lines of a tool's output, split into words; `None` if the tool is missing.
 fn table(command: &str, arguments: &[&str]) -> Option<Vec<Vec<String>>> {
     let output = Command::new(command).args(arguments).env("LC_ALL", "C").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     Some(text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect())
 }
 
-/// Compares before, with and after, until nothing moved in between: what others do on the machine meanwhile is no
-/// fault.
+/// Measures before and after the other tool, until both agree: other programs may change the figures meanwhile.
 fn agree<T: PartialEq + std::fmt::Debug>(what: &str, mut ours: impl FnMut() -> T, mut theirs: impl FnMut() -> T) -> T {
     let mut seen = None;
     for _ in 0..200 {
@@ -61,7 +60,7 @@ fn memory_is_as_free_says() {
         return skip(test, "we are in a container, and free shows its host");
     }
     let column = |row: usize, column: usize| lines[row][column].parse::<u64>().expect("it is a number");
-    // total used free shared buff/cache available; of old versions used is another thing.
+    // total used free shared buff/cache available; old versions define "used" in another way.
     let (total, available, swap) = (column(1, 1), column(1, 6), column(2, 1));
     assert_eq!((memory.total_bytes.value(), memory.swap_total_bytes.value()), (total, swap));
     close("used", memory.used_bytes.value(), total - available, total / 50);
@@ -85,7 +84,7 @@ fn the_root_is_as_full_as_df_says() {
     let root = disks.iter().find(|disk| &*disk.mount_point == "/").expect("there is a root");
     let number = |index: usize| theirs[index].parse::<u64>().expect("it is a number");
     assert_eq!((root.total_bytes.value(), &*root.fs_type), (number(0), theirs[5].as_str()));
-    let moved = 64 << 20; // a build runs beside us
+    let moved = 64 << 20; // other programs run at the same time
     close("used", root.used_bytes.value(), number(1), moved);
     close("free", root.free_bytes.value(), number(2), moved);
     if let (Some(total), Some(used)) = (root.inodes_total, root.inodes_used) {
@@ -115,7 +114,7 @@ fn psutil_says_the_same() {
     if first.memory.source != Source::Host {
         return skip(test, "we are in a container, and psutil shows its host");
     }
-    // Both measure over the same time, in which one processor does two seconds' work.
+    // Both measure over the same time, in which one processor is busy for two seconds.
     worker.ask("begin").expect("it is there");
     sampler.sample();
     let start = Instant::now();
@@ -139,7 +138,7 @@ fn psutil_says_the_same() {
     let root = ours.disk.iter().find(|disk| &*disk.mount_point == "/").expect("there is a root");
     assert_eq!(root.total_bytes.value(), number("disk_total"));
     close("disk", root.used_bytes.value(), number("disk_used"), 64 << 20);
-    // Where there is one card, it is the whole traffic; elsewhere psutil adds up what is one packet.
+    // With one network card, its traffic is the total. Otherwise psutil counts one packet several times.
     let hardware = |name: &String| Path::new("/sys/class/net").join(name).join("device").exists();
     let nics = theirs["nics"].as_object().expect("it is a table");
     let cards: Vec<&String> = nics.keys().filter(|name| hardware(name)).collect();

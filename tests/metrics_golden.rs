@@ -1,9 +1,9 @@
 //! Recorded trees of the kernel's files, and the payload that each must give.
 //!
-//! Every directory of `tests/fixtures/metrics` is an environment: what it is (`about.txt`), the trees as they are at
-//! first (`tree/`), the files that are different ten seconds later (`later/`), how full its file systems are
-//! (`spaces.tsv`), and the payload of the second sample (`expected.json`), worked out by hand from the kernel's
-//! documents. They are trees of files rather than of code so that a new environment is added by copying.
+//! Every directory of `tests/fixtures/metrics` is an environment: a description (`about.txt`), the files at first
+//! (`tree/`), the files that differ ten seconds later (`later/`), the use of its file systems (`spaces.tsv`), and the
+//! payload of the second sample (`expected.json`), calculated by hand from the kernel's documents. To add an
+//! environment, copy a directory.
 #![cfg(target_os = "linux")]
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use draupnir::metrics::{Roots, Sampler, Space};
 use serde_json::{Value, json};
 
-/// The environment, copied to where it may be changed.
+/// A copy of the environment that the test may change.
 struct Environment {
     recorded: PathBuf,
     copy: PathBuf,
@@ -27,7 +27,7 @@ struct Environment {
 impl Environment {
     fn open(name: &str) -> Self {
         let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/metrics").join(name);
-        // Tests run beside one another, and several use the same recording.
+        // Tests run in parallel, and several use the same recording.
         static COPIES: AtomicU64 = AtomicU64::new(0);
         let copy = format!("golden-{}-{}-{name}", std::process::id(), COPIES.fetch_add(1, Ordering::Relaxed));
         let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(copy);
@@ -51,7 +51,7 @@ impl Environment {
     }
 
     fn pass_ten_seconds(&self) {
-        // In place, as the kernel's files change: who has one open reads what is new.
+        // Changes the files in place, as the kernel does: an open file shows the new content.
         if self.recorded.join("later").exists() {
             copy_tree(&self.recorded.join("later"), &self.copy);
         }
@@ -133,8 +133,8 @@ fn check(name: &str) {
     assert_eq!(sampler.take_missing(), [], "{name}");
 }
 
-/// Equal, an integer where one is expected included: part by part, so that a difference is readable. A percentage may
-/// be written as a whole number in the expectation.
+/// Compares part by part, so that a difference is readable, and integers by type, too. The expectation may write a
+/// percentage as a whole number.
 fn compare(name: &str, measured: &Value, expected: &Value) {
     let empty = serde_json::Map::new();
     let (measured, expected) = (measured.as_object().unwrap_or(&empty), expected.as_object().unwrap_or(&empty));
@@ -259,7 +259,7 @@ fn served_file_systems_are_named_once() {
         text.lines().filter(|line| !line.contains("/mnt/endless")).flat_map(|line| [line, "\n"]).collect();
     fs::write(&table, rest).expect("the copy is ours");
     while sampler.take_left_out() != Some(&left_out[1..]) {
-        sampler.live(); // a table that cannot be polled is read again after some readings
+        sampler.live(); // the reader reads a table that cannot be polled again after some readings
     }
 }
 
@@ -285,7 +285,7 @@ fn changed_limit_is_seen_at_the_next_sample() {
     assert_eq!(metrics.memory.total_bytes.value(), 768 << 20);
     assert_eq!(metrics.cpu.core_count, 3);
     fs::write(group.join("memory.max"), "max\n").expect("the copy is ours");
-    // Without a limit the container's own use stands against the machine.
+    // Without a limit it is the container's own use and the machine's memory.
     let live = sampler.live();
     assert_eq!((live.memory_total.value(), live.memory_used.value()), (64 << 30, 256 << 20));
 }
@@ -321,7 +321,7 @@ fn no_single_missing_file_stops_the_others() {
         let parts = full.as_object().expect("the expectation is an object");
         let different =
             parts.iter().filter(|(part, value)| !measured.get(*part).is_some_and(|found| alike(found, value)));
-        // The mount table, and what says where our group is, are what several parts are found by.
+        // Several parts need the mount table and the file with the agent's groups.
         let shared = file.ends_with("mountinfo") || file.ends_with("self/cgroup") || file.ends_with("cgroup.type");
         let different: Vec<&String> = different.map(|(part, _)| part).collect();
         assert!(shared || different.len() <= 2, "without {} these are different: {different:?}", file.display());
@@ -331,7 +331,7 @@ fn no_single_missing_file_stops_the_others() {
 #[test]
 fn missing_figures_are_reported_once() {
     use draupnir::metrics::Figure;
-    // A machine's own table of processors can be missing where its group's account is there, and so can its memory.
+    // The machine's files of processors and memory may be missing if the group has its own.
     for (name, file, missing) in [
         ("host", "stat", Some(Figure::Processors)),
         ("host", "meminfo", Some(Figure::Memory)),
@@ -387,7 +387,7 @@ fn any_file_contents_are_tolerated() {
     }
 }
 
-/// What must hold for any file contents; the types guarantee the rest.
+/// Checks what must hold for any file contents. The types guarantee the rest.
 fn sound(metrics: &draupnir::protocol::metrics::Metrics, file: &Path) {
     let memory = metrics.memory;
     assert!(memory.used_bytes <= memory.total_bytes && memory.free_bytes <= memory.total_bytes, "{}", file.display());

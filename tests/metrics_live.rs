@@ -1,7 +1,7 @@
 //! The figures against the real kernel: groups with limits and a known load, and file systems mounted several times.
 //!
-//! A process under test is measured from outside: the sampler's roots show this machine with that process in the place
-//! of our own, so that no test has to move itself into a group or a namespace.
+//! The test measures another process from outside: the sampler's roots show this machine with that process in place of
+//! the test's own. So no test must move itself into a group or a namespace.
 #![cfg(target_os = "linux")]
 
 mod metrics_support;
@@ -23,7 +23,7 @@ fn unique() -> String {
     format!("draupnir-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A directory of our own, gone with the test.
+/// A directory that the test removes at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -40,7 +40,7 @@ impl Drop for Scratch {
     }
 }
 
-/// This machine, with another process in the place of our own.
+/// This machine, with another process in place of the test's own.
 struct Seen {
     scratch: Scratch,
     pid: u32,
@@ -64,13 +64,13 @@ impl Seen {
     }
 }
 
-/// A control group of our own, gone with the test.
+/// A control group that the test removes at its end.
 struct Group {
     places: Vec<PathBuf>,
 }
 
 impl Group {
-    /// Made in each of these hierarchies; the reason if that is not possible here.
+    /// Creates a group in each of these hierarchies, or returns why this machine does not allow it.
     fn make(hierarchies: &[PathBuf]) -> Result<Self, String> {
         let name = unique();
         let mut group = Self { places: Vec::new() };
@@ -107,13 +107,13 @@ impl Drop for Group {
         for place in &self.places {
             let end = Instant::now() + Duration::from_secs(5);
             while fs::remove_dir(place).is_err() && Instant::now() < end {
-                std::thread::yield_now(); // the last process is on its way out
+                std::thread::yield_now(); // the last process is still exiting
             }
         }
     }
 }
 
-/// Where a controller is: a legacy hierarchy by its name, or the unified one if it has it.
+/// The directories of these controllers: legacy hierarchies by their names, or the unified one if it has them.
 fn hierarchies(unified: bool, controllers: &[&str]) -> Result<Vec<PathBuf>, String> {
     let base = Path::new("/sys/fs/cgroup");
     if !unified {
@@ -136,14 +136,14 @@ fn hierarchies(unified: bool, controllers: &[&str]) -> Result<Vec<PathBuf>, Stri
     Ok(vec![root.to_path_buf()])
 }
 
-/// Allocates and fills as many bytes as each line of standard input says.
+/// For each line of standard input, allocates and fills that number of bytes.
 const HOLD: &str = "import sys\nprint('ready', flush=True)\nfor line in sys.stdin:\n  held = b'x' * int(line)\n  print('held', flush=True)\n";
 
 /// Uses one processor without end after a line of input, and prints when it has used 0.3 s and 3.6 s of its time.
 const BURN: &str = "import sys, time\nprint('ready', flush=True)\nsys.stdin.readline()\nfor used in 0.3, 3.6:\n  \
     while time.process_time() < used: pass\n  print(used, flush=True)\nwhile True: pass\n";
 
-/// Runs on one processor for a quarter of the time at most, and answers when it has used half a second of it more.
+/// Uses one processor for at most a quarter of the time, and answers each time when it has used another half second.
 const DAWDLE: &str = "import sys, time\nprint('ready', flush=True)\nfor line in sys.stdin:\n  for turn in range(50):\n    \
     end = time.process_time() + 0.01\n    while time.process_time() < end: pass\n    time.sleep(0.03)\n  \
     print('done', flush=True)\n";
@@ -170,7 +170,7 @@ fn known_memory(test: &str, unified: bool, limit_file: &str, source: Source) -> 
     let grown = after.used_bytes.value() - before.used_bytes.value();
     assert!(grown.abs_diff(ALLOCATED) <= ALLOCATED / 50, "{test}: {grown} of {ALLOCATED}");
     println!("{test}: {ALLOCATED} bytes allocated, {grown} more used of {LIMIT}");
-    // The limit is lowered while we look.
+    // Lowers the limit between two samples.
     group.write(limit_file, &(300_u64 << 20).to_string())?;
     assert_eq!(sampler.live().memory_total.value(), 300 << 20, "{test}");
     Ok(())
@@ -192,8 +192,7 @@ fn known_memory_in_a_unified_group() {
     }
 }
 
-/// A group of half a core, with the weight of a whole machine, so that what else runs here does not keep it from its
-/// quota.
+/// A group with a quota of half a core and the largest weight, so that other programs do not keep it from its quota.
 fn half_a_core(unified: bool) -> Result<Group, String> {
     let group = Group::make(&hierarchies(unified, if unified { &["cpu"] } else { &["cpu", "cpuacct"] })?)?;
     if unified {
@@ -217,7 +216,7 @@ fn saturated_quota(test: &str, unified: bool) -> Result<(), String> {
     worker.ask("go").expect("it is there");
     sampler.sample();
     let first = group.read("cpu.stat", "nr_throttled");
-    // The figure is exact to a period at each end, so there must be many between.
+    // The figure is exact to one quota period at each end, so the window must have many periods.
     worker.answer().expect("it is there");
     assert!(group.read("cpu.stat", "nr_throttled") >= first + PERIODS, "{test}: the quota was never the limit");
     let cpu = sampler.sample().cpu;
@@ -243,7 +242,7 @@ fn a_saturated_quota_in_a_unified_group() {
     }
 }
 
-/// One reading of the group's own account, by a clock of ours, around whatever is done in between.
+/// Readings of the group's own account and of a clock before and after an action.
 struct Around {
     before: (Instant, u64),
     after: (Instant, u64),
@@ -262,7 +261,7 @@ impl Around {
     }
 }
 
-/// Between what a reading within `first` and one within `last` must find the use of half a core, in percent.
+/// The bounds, in percent, of a figure from one reading within `first` and one within `last`.
 #[allow(clippy::cast_precision_loss)] // seconds in nanoseconds
 fn bounds(first: &Around, last: &Around) -> (f64, f64) {
     let share = |used_ns: u64, span: Duration| used_ns as f64 / (span.as_secs_f64() * 1e9 * 0.5) * 100.0;
@@ -271,11 +270,11 @@ fn bounds(first: &Around, last: &Around) -> (f64, f64) {
     (least, most)
 }
 
-/// What the group has used by its own account is what is measured, neither less nor more: a figure that is cut at 100
-/// shows only the former where the quota is used up.
+/// The figure is what the group used by its own account, neither less nor more. A group that uses up its quota would
+/// not show the "more", because the figure ends at 100.
 fn half_used_quota(test: &str, unified: bool) -> Result<(), String> {
-    /// How far apart the bounds may be, in points, to say anything. They are wider when the test itself had to wait for
-    /// a processor, and then it looks again.
+    /// How far apart the bounds may be, in percentage points. They are wider if the test itself had to wait for a
+    /// processor; then it measures again.
     const WIDTH_MAX: f64 = 3.0;
     const TRIES: usize = 20;
     let group = half_a_core(unified)?;
@@ -317,7 +316,7 @@ fn a_half_used_quota_in_a_unified_group() {
     }
 }
 
-/// Runs each line of standard input as a mount command, in its own namespace.
+/// Runs each line of standard input as a shell command in its own mount namespace.
 const MOUNT: &str =
     "echo ready; while read -r line; do if eval \"$line\" >/dev/null 2>&1; then echo done; else echo failed; fi; done";
 
@@ -345,7 +344,7 @@ fn a_file_system_mounted_four_times_counts_once() {
     }
     let bind = "mount --bind a b && mount --bind a c && mkdir -p a/inner && mount --bind a/inner d && touch a/f g && mount --bind a/f g";
     assert_eq!(worker.ask(bind).as_deref(), Some("done"));
-    // The next sample has it: the kernel reports that the mounts have changed.
+    // The next sample has the change, because the kernel reports that the mounts changed.
     let after = sampler.sample().disk;
     let ours: Vec<_> = after.iter().filter(|disk| disk.mount_point.starts_with(&place)).collect();
     assert_eq!(ours.len(), 1, "{ours:?}");

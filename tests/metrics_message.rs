@@ -1,4 +1,4 @@
-//! What a metrics message says and when it comes (PROTOCOL.md, "metrics"; CONSOLE.md, "Frames that bring it down").
+//! What a metrics message contains and when it comes (PROTOCOL.md, "metrics"; CONSOLE.md, "Frames that bring it down").
 
 mod support;
 
@@ -24,7 +24,7 @@ fn object(value: &Value) -> &Map<String, Value> {
 #[test]
 fn it_has_every_field_of_the_protocol() {
     let console = Console::start(Personality::designed());
-    let agent = Agent::spawn(&console, &[]); // the first does not wait for the interval of a minute
+    let agent = Agent::spawn(&console, &[]); // the first message does not wait for the interval of a minute
     let metrics = console.frame("metrics");
     let payload = metrics.payload();
     assert_eq!((metrics.value()["protocol_version"].as_str(), metrics.value().get("session_id")), (Some("1.0"), None));
@@ -112,7 +112,7 @@ fn a_reconnect_does_not_bring_the_next_one_forward() {
     console.frame("metrics");
     console.connection(1).close(1000, "");
     console.on(2).frame("heartbeat");
-    console.browser().run("true"); // whatever was sent at once has come by then
+    console.browser().run("true"); // every message that was sent at once has arrived by then
     agent.drain();
     assert_eq!(console.frames("metrics").len(), 1);
 }

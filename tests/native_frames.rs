@@ -1,5 +1,5 @@
-//! What the console sends that is not for the agent, or not well made, costs nothing but itself; and frames in the
-//! console's native form never cause an action, whatever else is in them (CONSOLE.md, "What it sends").
+//! A malformed message, or one that is not for the agent, has no effect beyond itself. Frames in the console's native
+//! form never cause an action, whatever else they contain (CONSOLE.md, "What it sends").
 
 mod support;
 
@@ -9,7 +9,7 @@ use draupnir_console::{Connection, Console, Personality, Record};
 use serde_json::{Value, json};
 use support::{Agent, Home, Setup, mentions};
 
-/// The largest message that is read.
+/// The largest message that the agent reads.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 struct Stage {
@@ -19,7 +19,7 @@ struct Stage {
     link: Connection,
 }
 
-/// An agent that is connected and has said hello.
+/// An agent that is connected and has sent its first message.
 #[track_caller]
 fn stage() -> Stage {
     let (console, home) = (Console::start(Personality::production()), Home::new());
@@ -30,7 +30,7 @@ fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Whatever was sent before is dealt with when this returns, and the link is still the same.
+    /// Returns when the agent has handled everything that was sent before, and checks that the link is still the same.
     #[track_caller]
     fn settle(&self) {
         assert_eq!(self.console.browser().run("true")["exit_code"], 0);
@@ -48,7 +48,7 @@ impl Stage {
     }
 }
 
-/// A dispatch that leaves a mark.
+/// A dispatch of a command that creates the file `mark`.
 fn dispatch(id: &str, mark: &Path) -> Value {
     json!({
         "protocol_version": "1.0", "type": "command:dispatch",
@@ -77,7 +77,7 @@ fn native_and_hybrid_frames_do_nothing() {
     ] {
         stage.link.send(&native);
     }
-    // An escape in the key is the same key.
+    // An escaped key is the same key.
     stage.link.send_text(&dispatch("escaped", &mark).to_string().replacen('{', r#"{"ch\u0061nnel":1,"#, 1));
     stage.settle();
     assert!(!mark.exists());
@@ -88,7 +88,7 @@ fn native_and_hybrid_frames_do_nothing() {
     stage.agent.drain();
 }
 
-/// Every message that acts, as the members of its frame.
+/// Every message that causes an action, as the members of its frame.
 fn actions(mark: &Path) -> Vec<[String; 3]> {
     let mark = mark.display();
     let messages = [
@@ -107,7 +107,7 @@ fn actions(mark: &Path) -> Vec<[String; 3]> {
     messages.into_iter().map(members).collect()
 }
 
-/// A member that makes a frame native, in every spelling.
+/// Every spelling of a member that makes a frame native.
 fn native_members() -> Vec<String> {
     let escaped = |key: &str| key.chars().map(|letter| format!("\\u{:04x}", u32::from(letter))).collect::<String>();
     let keys = ["channel", "ch\\u0061nnel", "protocolVersion", "protocol\\u0056ersion"].map(str::to_owned);
@@ -141,7 +141,7 @@ fn no_action_survives_a_native_key_in_any_place_or_spelling() {
     }
     assert_eq!(sent, 8 * 45 * 4);
     stage.settle();
-    // No frame typed into, resized or closed the session, and none cancelled the command.
+    // No frame has typed into, resized or closed the session, or cancelled the command.
     browser.input("live", b"stty size; echo still he''re\n");
     let stream = stage.console.wait_text("live", "still here");
     let shown = stream.text();
@@ -150,7 +150,7 @@ fn no_action_survives_a_native_key_in_any_place_or_spelling() {
     let answers = stage.console.frames("command:result");
     assert_eq!(answers.len(), 1, "only the one that was asked for: {}", stage.console.story());
     assert_eq!(stage.console.frames("terminal:closed").len(), 0);
-    // The same key anywhere but at the top is no key of the envelope.
+    // The same key below the top level is no key of the envelope.
     let nested =
         json!({"command_id": "nested", "command": "echo on", "channel": "commands", "x": {"protocolVersion": 1}});
     stage.link.send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": nested}));

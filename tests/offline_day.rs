@@ -1,7 +1,7 @@
-//! The agent's mind alone on a dead network for a virtual day, while things happen that it would tell: memory stays
-//! flat, dials stay few, and time is not spent on nothing.
+//! Runs the driver alone, without a network, for a virtual day in which events happen: memory stays flat, dials stay
+//! few, and the driver does not wake up without work.
 //!
-//! No socket and no clock: the driver is polled from deadline to deadline. Units: bytes, virtual milliseconds.
+//! There is no socket and no clock: the test polls the driver at each deadline. Units: bytes, virtual milliseconds.
 
 use std::alloc::System;
 use std::ops::Range;
@@ -20,16 +20,16 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-/// Something that the console should hear of happens this often: 8,640 times in a day, twice what the ledger keeps.
+/// How often an event for the console happens: 8,640 times in a day, twice as many as the ledger keeps.
 const EVENT_EVERY_MS: u64 = 10_000;
 
-/// As long as an ordinary event.
+/// The length of an ordinary event.
 const EVENT_BYTES: usize = 400;
 
 /// A day of retries spread over 30 s has 5,760 of them, on average; the first are sooner.
 const DIALS_MAX: usize = 7_000;
 
-/// A body that takes the memory that it says.
+/// A body that uses as much memory as it reports.
 #[derive(Clone)]
 struct Filler(Box<[u8]>);
 
@@ -78,7 +78,7 @@ struct Day {
 }
 
 impl Day {
-    /// A day on which every dial fails for this cause.
+    /// Starts a day on which every dial fails for this cause.
     fn begin(cause: Failure) -> Day {
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), Schedule::default(), 7, false, budget);
@@ -86,7 +86,7 @@ impl Day {
         Day { driver, cause, now_ms: 0, next_event_ms: EVENT_EVERY_MS, turns: 0, dials: 0 }
     }
 
-    /// Runs until `until_ms`; with `events` something happens now and then.
+    /// Runs until `until_ms`, with or without events.
     fn run(&mut self, until_ms: u64, events: bool) {
         while self.now_ms < until_ms {
             let now = Time::from_ms(self.now_ms);
@@ -108,7 +108,7 @@ impl Day {
             if events && self.next_event_ms <= self.now_ms {
                 self.now_ms = self.next_event_ms;
                 self.next_event_ms += EVENT_EVERY_MS;
-                // The oldest make room; that is counted and reported when the console is back.
+                // The oldest events make room. The agent counts them and reports the count when the console is back.
                 self.driver.handle(Time::from_ms(self.now_ms), Input::Noted { note: NoteId(1), cause: None });
             }
         }
@@ -142,7 +142,7 @@ fn a_day_without_a_network() {
 }
 
 fn an_hour_without_dials_is_an_hour_asleep() {
-    // A refused key waits for minutes: the loop has nothing to do in between.
+    // After a refused key the driver waits for minutes, and the loop has nothing to do meanwhile.
     let mut day = Day::begin(Failure::Unauthorized);
     day.run(HOUR_MS, false);
     assert!(day.turns < 60, "{} turns in an hour", day.turns);

@@ -1,9 +1,8 @@
-//! The agent reaches what decides through one door: `src` names `draupnir_fsm::driver` and `draupnir_fsm::scenario`
-//! alone.
+//! The agent uses two modules of the state machine only: `draupnir_fsm::driver` and `draupnir_fsm::scenario`.
 
 use std::path::Path;
 
-/// The paths in a text that lead past the door.
+/// The paths in a text that lead to other modules.
 fn past_the_door(text: &str) -> Vec<&str> {
     let after = text.split("draupnir_fsm::").skip(1);
     after.filter(|rest| !["driver", "scenario"].iter().any(|door| rest.starts_with(door))).collect()

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// Set for the program that plays the agent.
+/// Set in the environment of the program that acts as the agent.
 const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
 
 #[test]
@@ -62,10 +62,10 @@ fn the_agent_beats_again_after_a_panic() {
     let began = Instant::now();
     drop(child.stdin.take());
     console.on(2).frame("heartbeat");
-    // Tens of milliseconds; the bound is for machines that do ten other things.
+    // It takes tens of milliseconds. The bound is for a very busy machine.
     assert!(began.elapsed() < support::DRAIN_MAX, "it beats again after {:?}", began.elapsed());
     println!("it beat again after {:?}", began.elapsed());
-    // The new program does not know the command and would never stop it.
+    // The restarted program does not know the command and would not stop it.
     let process = process().expect("it wrote its number");
     support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());
     assert_eq!(console.browser().run("ulimit -n; ulimit -c")["stdout"], limits, "the limits of children");
@@ -78,7 +78,7 @@ fn the_agent_beats_again_after_a_panic() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("planted"), "{log}");
     assert!(!log.contains(&console.key()), "the key is in the log");
-    // The life that ended in the panic is the one to be looked into.
+    // The recording of the process that panicked is kept under this name.
     let life = home.path().join("life.jsonl.previous");
     let replayed = support::Setup::alone().arg("replay").arg(&life).output();
     let said = String::from_utf8_lossy(&replayed.stdout);

@@ -1,4 +1,4 @@
-//! `PROTOCOL.md` is true: its outbound examples are what the agent writes, its inbound ones what it reads.
+//! `PROTOCOL.md` is right: the agent writes its outbound examples and reads its inbound ones.
 
 use draupnir::protocol::metrics::{
     Cpu, Disk, DiskIo, Instance, Live, Memory, Metrics, Network, Pressure, Ratio, Source, Stall, Stamped,
@@ -16,7 +16,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 const DOCUMENT: &str = include_str!("../src/protocol/PROTOCOL.md");
 
-/// The examples of one kind, as they stand in the document.
+/// The examples of one kind in the document.
 fn examples(kind: &str) -> Vec<Value> {
     let fence = format!("```json {kind}\n");
     let blocks = DOCUMENT.split(&fence).skip(1);
@@ -32,7 +32,7 @@ fn values(frames: &[String]) -> Vec<Value> {
     frames.iter().map(|frame| serde_json::from_str(frame).expect("JSON")).collect()
 }
 
-/// Replaces what depends on where the agent was built.
+/// Replaces the values that depend on the machine that built the agent.
 fn with_this_build(mut example: Value) -> Value {
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let fields = if example.get("payload").is_some() { &mut example["payload"] } else { &mut example };

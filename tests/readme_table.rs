@@ -1,5 +1,5 @@
-//! The README's tables: of environment variables as `--help` prints it, of providers and their marks, of dependencies
-//! as the manifests have them.
+//! Checks the README's tables: environment variables against `--help`, providers against the code, dependencies against
+//! the manifests.
 
 use draupnir::config::{markdown_table, provider_table};
 

@@ -1,5 +1,5 @@
-//! What the agent does when its link is refused, broken, closed, stalled or taken over: it comes back, once for each
-//! cause, and no sooner than it may.
+//! What the agent does when its link is refused, broken, closed, stalled or taken over: it reconnects once for each
+//! cause, and not too soon.
 
 mod support;
 
@@ -11,10 +11,10 @@ use support::{Agent, Home, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");
 
-/// The first retries are spread over 10 and 20 s.
+/// The agent spreads its first retries over 10 and 20 s.
 const RETRIES_MAX: Duration = Duration::from_secs(60);
 
-/// An agent that is connected and has said hello.
+/// An agent that is connected and has sent its first message.
 #[track_caller]
 fn connected(personality: Personality) -> (Console, Agent) {
     let console = Console::builder(personality).own_address().start();
@@ -31,12 +31,12 @@ fn registrations(console: &Console) -> usize {
     console.count(|record| matches!(record.what, What::Registration(..)))
 }
 
-/// An agent in this home whose life is recorded.
+/// An agent in this home, with a recording.
 fn recorded(console: &Console, home: &Home) -> Setup {
     Setup::new(console).home(home).env("SINDRI_AGENT_RECORD", home.path().join("life.jsonl"))
 }
 
-/// The steps of that life.
+/// The steps of that recording.
 #[track_caller]
 fn life(home: &Home) -> Vec<Value> {
     let life = std::fs::read_to_string(home.path().join("life.jsonl")).expect("it was recorded");
@@ -48,7 +48,7 @@ fn at_ms(step: &Value) -> u64 {
     step["at_ms"].as_u64().expect("a time")
 }
 
-/// Closes the first link like this and waits for the second; the milliseconds between.
+/// Closes the first link with this code and reason, and returns the milliseconds until the second is up.
 #[track_caller]
 fn closed_with(code: u16, reason: &str) -> u64 {
     let (console, agent) = connected(Personality::production());
@@ -136,7 +136,7 @@ fn a_close_with_1008_for_an_unknown_instance_registers_again() {
     agent.drain();
 }
 
-/// They wait and do nothing else: all at the same time, however few tests run at once.
+/// The cases only wait, so all run at the same time, even with one test thread.
 #[test]
 fn long_waits() {
     let stories: [(&str, fn()); 4] = [
@@ -210,15 +210,16 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
     let event = console.within(RETRIES_MAX).on(2).event("disconnect");
     let cause = event.payload()["metadata"]["cause"].as_str().expect("text").to_owned();
     assert!(["pong_timeout", "write_stalled"].contains(&cause.as_str()), "{cause}");
-    // The console gives up on the stalled link later and takes the new one out of its table: nothing reaches the agent.
+    // Later the console gives up the stalled link and removes the new one from its table: then nothing reaches the
+    // agent.
     assert_eq!(console.within(RETRIES_MAX).on(2).close_frame(), (Some(1000), "resync".to_owned()));
     console.on(3).frame("heartbeat");
     assert!(console.connection(3).is_routed());
     assert_eq!(console.browser().run("echo routed")["stdout"], "routed\n");
     assert_eq!(upgrades(&console), 3);
     agent.drain();
-    // A ping comes within 10 s and its pong is missed after 10 more: by the machine's own clock, since the last it
-    // heard.
+    // A Ping goes out within 10 s, and its Pong is overdue after 10 more, on the machine's clock and since its last
+    // input.
     let steps = life(&home);
     let dropped = steps.iter().position(|step| step.to_string().contains(r#"{"drop_link":"#)).expect("it was dropped");
     let heard = |step: &&Value| ["received", "pong"].iter().any(|kind| support::has_input(step, kind));
@@ -252,7 +253,7 @@ fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
     console.connection(3).reset();
     console.on(4).frame("heartbeat");
     agent.drain();
-    // What the machine decided does not depend on how fast this machine is: the recording says when the retry was due.
+    // The decision does not depend on the speed of this machine: the recording has the time at which the retry was due.
     let steps = life(&home);
     let lost = steps.iter().find(|step| support::has_input(step, "link_lost")).expect("it was lost");
     let closed = steps.iter().find(|step| support::has_input(step, "link_closed")).expect("its socket went");
@@ -260,7 +261,7 @@ fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {
     assert!(wait_ms <= 2_000 + 1_000, "a first retry comes within 2 s, not in {wait_ms} ms");
 }
 
-/// What a test of two connections wants to know of one.
+/// Reads the instance id with which a connection was opened.
 trait ConnectionId {
     fn connection_id(&self, number: u32) -> Option<String>;
 }

@@ -1,4 +1,5 @@
-//! A recording of a real life replays exactly, says where it does not, and holds no secret.
+//! The recording of a real agent replays exactly, the replay names the first difference, and the recording has no
+//! secret.
 
 mod support;
 
@@ -9,7 +10,7 @@ use std::process::Output;
 use draupnir_console::{Console, Personality, Upgrade};
 use support::{Agent, Home, Setup};
 
-/// Records an eventful life; the key is that of the console.
+/// Records an agent to which many things happen. The key is the console's.
 fn recorded(home: &Home) -> PathBuf {
     let console = Console::start(Personality::production());
     let file = home.path().join("life.jsonl");

@@ -1,4 +1,4 @@
-//! How the agent registers: paths, body, aliases, refusals, and what it makes of each answer (CONSOLE.md,
+//! How the agent registers: paths, body, aliases, refusals, and its reaction to each answer (CONSOLE.md,
 //! "Registration").
 
 mod support;
@@ -15,7 +15,7 @@ const DESIGNED: &str = "/api/v1/instances/register";
 /// The path that the production console serves.
 const OBSERVED: &str = "/api/v1/instances";
 
-/// Retries spread over 10 s the first time and 20 s the second.
+/// The agent spreads the first retry over 10 s and the second over 20 s.
 const RETRIES_MAX: Duration = Duration::from_secs(50);
 
 fn is_error(line: &Value) -> bool {
@@ -238,7 +238,7 @@ fn a_refused_key_is_one_error_and_no_end() {
         assert!(line["message"].as_str().is_some_and(|text| text.contains("SINDRI_CONSOLE_API_KEY")), "{line}");
         agent.drain();
         assert_eq!(agent.log().count(is_error), 1);
-        // The next attempt is half a minute away at least.
+        // The next attempt is at least half a minute away.
         assert_eq!(console.count(|record| matches!(record.what, What::Registration(..) | What::Upgrade(_))), 1);
     }
 }

@@ -1,18 +1,17 @@
-//! Every story in `tests/scenarios` is true: the driver gives exactly the outputs, states and deadlines that are
-//! written there.
+//! Checks every scenario in `tests/scenarios`: the driver gives exactly the outputs, states and deadlines in the file.
 //!
-//! It judges nothing itself; [`replay`] does. `UPDATE_SCENARIOS=1` rewrites the stories with what the driver does
-//! today. Each says in its `about` which rule it shows, so an update is a commit of its own, with the reason.
+//! [`replay`] compares. `UPDATE_SCENARIOS=1` rewrites the files with what the driver does today. Each file says in its
+//! `about` which rule it shows, so an update is a separate commit that gives the reason.
 
 use draupnir_fsm::scenario::{Scenario, parse, replay, rewritten};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Fewer stories than this mean that some were lost.
+/// Fewer scenarios than this mean that some were lost.
 const STORIES_MIN: usize = 80;
 
-/// The stories by their names, from one folder.
+/// The scenarios of one folder by their names.
 fn stories() -> BTreeMap<String, PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let entries = fs::read_dir(&folder).expect("tests/scenarios can be read");
@@ -29,11 +28,11 @@ fn stories() -> BTreeMap<String, PathBuf> {
 fn read(path: &Path) -> Result<Scenario, String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let scenario = parse(&text).map_err(|error| error.to_string())?;
-    // What is written by hand is kept as a program writes it, so that an update shows what changed and nothing else.
+    // Files written by hand have the same form as generated ones, so that an update shows real changes only.
     if scenario.to_string() == text { Ok(scenario) } else { Err("it is not as a program writes it".to_owned()) }
 }
 
-/// Replays one story, or rewrites it where that is asked for.
+/// Replays one scenario, or rewrites it if `update` is set.
 fn check(path: &Path, update: bool) -> Result<(), String> {
     if !update {
         return replay::<usize>(&read(path)?).map(drop).map_err(|difference| difference.to_string());
@@ -41,7 +40,7 @@ fn check(path: &Path, update: bool) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
     let scenario = rewritten::<usize>(&parse(&text).map_err(|error| error.to_string())?);
     fs::write(path, scenario.to_string()).map_err(|error| error.to_string())?;
-    // What breaks an invariant is not made true by being written down.
+    // An update must not hide a broken invariant.
     replay::<usize>(&read(path)?).map(drop).map_err(|difference| difference.to_string())
 }
 

@@ -1,4 +1,4 @@
-//! The key leaves the process in the request header alone, and no other process on the machine can read it.
+//! The key leaves the process only in the request header, and no other process on the machine can read it.
 
 mod support;
 
@@ -45,7 +45,7 @@ fn the_process_leaves_no_core() {
     };
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a line for cores");
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
-    // The limit is the agent's own: what an operator runs may leave a core.
+    // Only the agent has this limit: programs that an operator runs may write a core file.
     let inherited = std::fs::read_to_string("/proc/self/limits").expect("Linux tells");
     let ours = inherited
         .lines()
@@ -70,7 +70,7 @@ fn the_agent_listens_nowhere() {
     console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
     console.wait_text("s", "ready");
     let sockets: Vec<String> = agent.process().descriptors().into_iter().map(|(_, target)| target).collect();
-    // A bound or listening socket of any kind stands in these tables with its inode.
+    // These tables list every bound or listening socket with its inode.
     for table in ["tcp", "tcp6", "udp", "udp6", "unix", "raw", "raw6", "packet"] {
         let Ok(text) = std::fs::read_to_string(format!("/proc/{}/net/{table}", agent.process().pid())) else {
             continue;
@@ -90,19 +90,18 @@ fn the_agent_listens_nowhere() {
     agent.drain();
 }
 
-/// How the kernel refuses a look into a process; the last two where `/proc` is mounted with `hidepid`.
+/// The errors with which the kernel refuses access to a process; the last two if `/proc` is mounted with `hidepid`.
 #[cfg(target_os = "linux")]
 const REFUSALS: [&str; 3] = ["Permission denied", "Operation not permitted", "No such file or directory"];
 
-/// Whether `hidepid` keeps a process that runs from a user who is not root.
+/// Whether `hidepid` hides a running process from a user who is not root.
 #[cfg(target_os = "linux")]
 fn is_hidden(error: &std::io::Error) -> bool {
     let is_root = rustix::process::geteuid().is_root();
     !is_root && matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied)
 }
 
-/// A process of the same user that is not root, such as every shell of the agent, may look into those that are
-/// dumpable.
+/// A process of the same user, such as every shell of the agent, may read dumpable processes even if it is not root.
 #[cfg(target_os = "linux")]
 #[test]
 fn process_of_same_user_cannot_read_the_agent() {
@@ -117,17 +116,17 @@ fn process_of_same_user_cannot_read_the_agent() {
     let refusals: Vec<&str> = result["stderr"].as_str().into_iter().flat_map(str::lines).collect();
     let is_refusal = |line: &&str| REFUSALS.iter().any(|refusal| line.contains(refusal));
     assert!(refusals.len() == 4 && refusals.iter().all(is_refusal), "{result}");
-    // The kernel gives what belongs to a process that is not dumpable to root, and may hide it from all others.
+    // The files of a process that is not dumpable belong to root, and the kernel may hide them from others.
     match std::fs::metadata(format!("/proc/{}/environ", agent.process().pid())) {
         Ok(environ) => assert_eq!(environ.uid(), 0),
         Err(error) => assert!(is_hidden(&error), "{error}"),
     }
-    // A command is not the agent: it may be looked into as any other of its user.
+    // A command is not protected: other processes of its user may read it.
     assert_eq!(console.browser().run("cat /proc/$$/environ >/dev/null")["exit_code"], 0);
     agent.drain();
 }
 
-/// How often a text stands in the memory of a process.
+/// Counts a text in the memory of a process.
 #[cfg(target_os = "linux")]
 fn occurrences(pid: u32, text: &str) -> usize {
     use std::os::unix::fs::FileExt as _;
@@ -138,7 +137,7 @@ fn occurrences(pid: u32, text: &str) -> usize {
         let range = map.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
         let [start, end] = [range.0, range.1].map(|address| u64::from_str_radix(address, 16).expect("an address"));
         let mut bytes = vec![0; usize::try_from(end - start).expect("it fits in its own memory")];
-        // What the kernel keeps for itself (vvar) is not read so.
+        // The kernel's own mapping (vvar) cannot be read in this way.
         if memory.read_exact_at(&mut bytes, start).is_ok() {
             found += memchr::memmem::find_iter(&bytes, text).count();
         }
@@ -146,8 +145,8 @@ fn occurrences(pid: u32, text: &str) -> usize {
     found
 }
 
-/// Where the key has to lie: the configuration, the link, the writer of the log, and the hook of panics, which starts
-/// the program again with it.
+/// How many copies of the key are necessary: in the configuration, the link, the log writer, and the panic hook, which
+/// starts the program again with it.
 #[cfg(target_os = "linux")]
 const COPIES: usize = 4;
 
@@ -162,7 +161,7 @@ fn memory_holds_the_key_only_where_it_must() {
     for console in [Console::start(Personality::production()), tls::valid_console(&authority)] {
         let agent = Setup::new(&console).env("SINDRI_AGENT_CA_FILE", authority.file()).spawn();
         console.on(1).frame("heartbeat");
-        // A second dial, and a command and a terminal with the agent's surroundings.
+        // A second dial, a command and a terminal.
         console.connection(1).reset();
         console.on(2).frame("heartbeat");
         assert_eq!(console.browser().run("true")["exit_code"], 0);
@@ -172,7 +171,7 @@ fn memory_holds_the_key_only_where_it_must() {
         assert_eq!(occurrences(pid, console.url().rsplit('/').next().expect("a host")).min(1), 1, "nothing was read");
         assert_eq!(occurrences(pid, &key), COPIES, "{}", console.url());
         assert_eq!(occurrences(pid, &format!("Bearer {key}")), 0, "{}", console.url());
-        // What an allocator writes into a block that was given back hides its beginning alone.
+        // An allocator overwrites only the beginning of a freed block.
         let (_, half) = key.split_at(key.len() / 2);
         assert_eq!(occurrences(pid, half), COPIES, "{}", console.url());
         agent.drain();
@@ -181,7 +180,7 @@ fn memory_holds_the_key_only_where_it_must() {
 
 #[test]
 fn key_with_every_legal_character_is_sent_and_never_shown() {
-    // `Agent` looks for every form in everything that was written when it is dropped.
+    // When `Agent` is dropped, it looks for every form of the key in everything that was written.
     let key = r##"drp!"#$%&'()*+,-./:;<=>?@[\]^_`{|}~0123456789"##;
     let console = Console::start(Personality::designed());
     console.set_key(key);

@@ -1,10 +1,10 @@
-//! Every line of the threat model in SECURITY.md points at tests that are there.
+//! Every line of the threat model in SECURITY.md names tests that exist.
 
 use std::path::Path;
 
 const TOP: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What a text names in its code spans: a file, and a test in the file named last.
+/// A code span in the text: a file, or a test in the file before it.
 #[derive(Debug, PartialEq, Eq)]
 enum Named<'a> {
     File(&'a str),
@@ -25,7 +25,7 @@ fn named(text: &str) -> Vec<Named<'_>> {
     found
 }
 
-/// What is wrong with what is named.
+/// The fault of a code span, if it has one.
 fn fault(named: &Named<'_>) -> Option<String> {
     match named {
         Named::File(file) => (!Path::new(TOP).join(file).exists()).then(|| format!("there is no {file}")),
@@ -38,7 +38,7 @@ fn fault(named: &Named<'_>) -> Option<String> {
 
 fn faults(document: &str) -> Vec<String> {
     let mut faults: Vec<String> = named(document).iter().filter_map(fault).collect();
-    // A row of a table is a claim, but for its head and the line below that.
+    // Every row of a table is a claim, except the header and the line below it.
     let rows = document.lines().filter(|line| line.starts_with('|') && !line.ends_with("| shown by |"));
     for row in rows.filter(|row| !row.starts_with("|-")) {
         if !named(row).iter().any(|named| matches!(named, Named::Test { .. })) {

@@ -1,4 +1,4 @@
-//! What each signal does to the agent, independent of what it inherited. A new signal is a new line in the table.
+//! What each signal does to the agent, whatever dispositions it inherited. For a new signal, add a line to the table.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -9,7 +9,7 @@ use draupnir_console::{Console, Personality};
 use std::path::Path;
 use support::{Agent, DRAIN_MAX, Setup, Signal, WAIT_MAX, settles};
 
-/// What becomes of the agent.
+/// The effect on the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Nothing.
@@ -75,7 +75,7 @@ fn every_signal_does_what_the_table_says() {
         // The parent of the tests may ignore some of them, as nohup does.
         let agent = connected(&console, inheriting(&console, &["--default-signal"]));
         if let Outcome::Drains | Outcome::Stops(_) = outcome {
-            console.connection(1).stall(); // or it would be gone before the second
+            console.connection(1).stall(); // without this the agent would exit before the second signal
         }
         agent.signal(*signal);
         match outcome {
@@ -151,7 +151,7 @@ fn file_size_limit_is_a_full_disk() {
     let setup = setup(&console);
     let (audit, life) = (setup.home_path().join("audit.jsonl"), setup.home_path().join("life.jsonl"));
     let agent = setup.program_path().to_owned();
-    // Units of 512 bytes.
+    // `ulimit -f` counts units of 512 bytes.
     let setup = setup.program("sh").arg("-c").arg("ulimit -f 8; exec \"$0\"").arg(agent);
     let agent = setup.env("SINDRI_AGENT_AUDIT", &audit).env("SINDRI_AGENT_RECORD", &life).spawn();
     let refused = |n| console.browser().run(&format!(": {n}"))["reason"] == "audit_unavailable";

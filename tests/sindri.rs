@@ -1,5 +1,5 @@
-//! What the console learns of Sindri's side of the instance: names, distribution, extensions and what happens to them
-//! (CONSOLE.md, "Where Mimir's fields come from").
+//! What the agent reports about Sindri: names, distribution, extensions and their changes (CONSOLE.md, "Where Mimir's
+//! fields come from").
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Agent, Home, INSTANCE_ID, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.2");
 
-/// A line of the status ledger as Sindri writes it, of the minute `number` of an hour.
+/// A line of the status ledger as Sindri writes it, with the time `number` minutes after the hour.
 fn entry(number: u32, name: &str, state: &str, event: &Value) -> String {
     let line = json!({
         "event_id": format!("e{number}"),
@@ -134,7 +134,7 @@ fn ledger_entries_become_events_once() {
     assert_eq!(reported(&console)[0].payload()["timestamp"], "2026-05-01T12:03:00.000Z", "when it happened");
     agent.drain();
 
-    // What was written while no agent ran comes after its start, and nothing comes twice.
+    // The agent reports the lines that were written while it did not run, and reports no line twice.
     append(&home, &installed(7, "go"));
     let agent = setup(&console, &home).spawn();
     let is_new = |record: &Record| is_of_sindri(record) && record.payload()["metadata"]["ledger_event_id"] == "e7";
@@ -192,7 +192,7 @@ fn heartbeat_without_news_starts_no_thread() {
     append(&home, &installed(1, "python"));
     // Without debug lines, for which the log has a thread.
     let agent = setup(&console, &home).env("SINDRI_LOG_LEVEL", "info").spawn();
-    // The threads that the start needed end half a second after their work.
+    // The threads of the start end half a second after their work.
     console.frame("heartbeat");
     support::settles(&console, "two threads at rest", || agent.process().threads() <= 2);
     let mut view = console.from_now();

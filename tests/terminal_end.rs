@@ -1,4 +1,4 @@
-//! How sessions end: by the console, by a drain, with whatever is left of them.
+//! How sessions end: by the console, by a drain, and with processes that survive them.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -43,7 +43,7 @@ fn reason(closed: &Value) -> (&Value, i64) {
     (&closed["reason"], closed["exit_code"].as_i64().expect("an exit code"))
 }
 
-/// Whether this process waits for something; a process that is gone does not.
+/// Whether this process exists and sleeps.
 fn sleeps(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
@@ -77,7 +77,7 @@ fn terminal_closed_and_opened_again_shows_later_output() {
     );
     line(&console, "s", &program);
     settles(&console, "the program has closed the terminal", || closed.exists());
-    // The agent is done with whatever it has found before it runs this.
+    // The agent has handled everything before when it runs this.
     console.browser().run("true");
     std::fs::write(&go, "").expect("writable");
     console.wait_text("s", "back\r\n");
@@ -122,7 +122,7 @@ fn a_drain_ends_every_session() {
     line(&console, "soft", "echo shell=$$=");
     line(&console, "hard", "trap '' HUP TERM; echo shell=$$=; while :; do sleep 0.1; done");
     let (soft, hard) = (number(&console, "soft", "shell"), number(&console, "hard", "shell"));
-    // A shell that is still busy with its last line may put the signal off until it reads the next.
+    // A shell that still runs its last line may delay the signal until it reads the next one.
     settles(&console, "the shell waits for its next line", || sleeps(soft));
     agent.drain();
     assert_eq!(reason(&console.closed("soft")), (&json!("drained"), 129));
@@ -160,7 +160,7 @@ fn two_hundred_sessions_live_at_once_and_leave_nothing() {
     agent.drain();
 }
 
-/// What its descriptors stand for, but for the files from which the metrics are read; nothing where they are not shown.
+/// The kinds of its descriptors, without the files for metrics; empty if the kernel hides them.
 fn kinds(agent: &Agent) -> Vec<String> {
     if !agent.process().shows_descriptors() {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! No session stops another: not one that floods, not one that does not read, not one whose console is slow.
+//! No session stops another: neither one that floods, nor one that does not read, nor one with a slow console.
 
 mod support;
 
@@ -58,7 +58,7 @@ fn a_flood_delays_neither_echo_nor_results_nor_heartbeats() {
     }
     assert_eq!(console.browser().run("echo here")["stdout"], "here\n");
     console.from_now().nth_frame(3, "heartbeat");
-    // The window keeps the program waiting rather than the agent's memory growing, so that an interrupt works at once.
+    // The window makes the program wait, so the agent's memory does not grow and an interrupt works at once.
     console.browser().input("flood", b"\x03");
     line(&console, "flood", "echo qui''et");
     console.wait_text("flood", "quiet\r\n");
@@ -84,7 +84,7 @@ fn a_slow_console_keeps_the_program_waiting_and_memory_small() {
     agent.drain();
 }
 
-/// The same where the console keeps no text.
+/// The same on a console that keeps no text.
 fn open_quiet_counting(console: &Console, session: &str) {
     console.browser().create_with(session, &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
     console.wait_stream(session, "a prompt", |stream| stream.bytes > 0);

@@ -1,4 +1,4 @@
-//! What a program prints reaches the console: all of it, once, in order, no character split.
+//! The output of a program reaches the console: all of it, once, in order, no character split.
 
 mod support;
 
@@ -40,7 +40,7 @@ fn sixty_four_mebibytes_arrive_as_they_are() {
     assert!(size >= 64 << 20, "{size}");
     assert_eq!(stream.bytes, before.len() as u64 + size);
     assert_eq!((stream.gaps.len(), stream.repeated_bytes, stream.ragged_frames), (0, 0, 0));
-    // The hash on the other side is of everything that was shown, and it began with what the shell said first.
+    // The console's hash covers all output, including the first output of the shell.
     let sum = |bytes: &[u8]| {
         use std::io::Write;
         let mut child = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("runs");
@@ -76,7 +76,7 @@ fn no_character_is_split_wherever_it_is_cut() {
 
 #[test]
 fn output_before_the_exit_is_never_lost() {
-    /// In how many sessions, one after the other, a few at once.
+    /// The number of sessions, a few at a time.
     const ROUNDS: usize = 500;
     const AT_ONCE: usize = 20;
     let (console, agent) = desk();
@@ -128,7 +128,7 @@ fn background_process_delays_the_end_by_500_ms_at_most() {
         .expect("a number")
         .parse()
         .expect("a number");
-    // It ignored the hang-up, so it was left alone.
+    // The process ignored SIGHUP, so the agent left it running.
     let pid = rustix::process::Pid::from_raw(left).expect("a process");
     assert_eq!(rustix::process::kill_process(pid, support::Signal::KILL), Ok(()), "{text}");
     agent.drain();

@@ -1,4 +1,4 @@
-//! A session outlives its connection: a reconnect loses no output, and a user who re-attaches sees the old screen.
+//! A session survives a lost connection: a reconnect loses no output, and a user who re-attaches sees the old screen.
 
 mod support;
 
@@ -72,7 +72,7 @@ fn reattach_shows_the_old_screen() {
     let replay = String::from_utf8_lossy(stream.screen.get(shown..).expect("more was shown")).into_owned();
     assert!(replay.starts_with("\u{1b}c"), "a reset comes first");
     assert!(replay.contains("59999\r\n60000\r\nready\r\n"), "the newest is there");
-    // The scrollback is as long as it may be, and begins with a whole line.
+    // The scrollback is full, and the replay begins with a whole line.
     let repeated = stream.unnumbered_bytes - before.unnumbered_bytes;
     assert!(repeated > (256 << 10) - 8_192 && repeated <= (256 << 10) + 100, "{repeated}");
     assert!(stream.gaps.is_empty());
@@ -112,7 +112,7 @@ fn replay_after_reset_asks_nothing_and_causes_nothing() {
 #[test]
 fn replay_before_half_a_sequence_waits_for_its_rest() {
     let (console, agent) = desk();
-    // What is printed before and after a re-attach, and what a terminal has seen at the end of both.
+    // The output before and after a re-attach, and the complete output that a terminal has seen at the end.
     for (session, half, rest, seen) in [
         ("draws", r"\033[3", "1m", "\x1b[31m"),
         ("asks", r"\033[", "c", "\x1b[0?c"),
@@ -143,7 +143,7 @@ fn a_full_screen_program_is_shown_again_and_draws_again() {
     console.wait_text("s", "screen of 24 80\r\n");
     let shown = console.shown("s");
     console.browser().create("s", 80, 24);
-    // The replay has the screen as it was; then comes what it draws at each of the two changes.
+    // The replay has the old screen; the program draws again after each of the two changes of size.
     console.wait_text_after("s", shown, "screen of 23 80\r\n");
     let drawn_again = |screen: &[u8]| {
         let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
@@ -175,7 +175,7 @@ fn a_pager_is_used_left_alone_and_used_again() {
     console.on(2).frame("heartbeat");
     let shown = console.shown("s");
     console.browser().create("s", 80, 30);
-    // The terminal has five rows more, and the program draws the whole screen again.
+    // The terminal gets five more rows, and the program draws the whole screen again.
     let drawn_again = |screen: &[u8]| {
         let text = String::from_utf8_lossy(screen.get(shown..).unwrap_or_default()).into_owned();
         text.contains("\u{1b}[?1049h") && text.contains("1051")
@@ -208,7 +208,7 @@ fn create_before_acknowledged_close_is_refused_again() {
     let first = console.wait("the end", is_end);
     console.browser().create("s", 80, 24);
     let again = console.after(&first).wait("the refusal", is_end);
-    // The console may have read the first one: a repeat of it would be dropped, and the user left waiting.
+    // The console may have read the first answer. It would drop a repeat, and the user would wait for ever.
     assert_eq!(again.payload()["reason"], "busy");
     assert_ne!(again.payload()["id"], first.payload()["id"]);
 }

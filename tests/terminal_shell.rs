@@ -1,4 +1,4 @@
-//! A shell as its user finds it: echo, size, keys, jobs, exit codes, surroundings.
+//! A shell as its user sees it: echo, size, keys, jobs, exit codes, environment.
 
 mod support;
 
@@ -59,7 +59,7 @@ fn size_is_that_of_the_window() {
     desk.line("s", "trap 'echo \"now $(stty size)\"' WINCH; echo trap''ped").sees("s", "trapped\r\n");
     desk.console.browser().resize("s", 100, 30);
     desk.line("s", "").sees("s", "now 30 100\r\n");
-    // Nonsense is ignored, what is too much is clamped.
+    // The agent ignores invalid sizes and clamps large ones.
     let resize = |cols: Value, rows: Value| {
         let payload = json!({"session_id": "s", "cols": cols, "rows": rows});
         desk.console.browser().send(&json!({"protocol_version": "1.0", "type": "terminal:resize", "payload": payload}));
@@ -94,7 +94,7 @@ fn exit_is_reported_with_code_or_signal() {
 fn jobs_are_controlled() {
     let desk = Desk::new();
     desk.console.browser().create("s", 80, 24);
-    // The prompt counts the commands: a key pressed before it is shown could be lost or go to another program.
+    // The prompt counts the commands: a key pressed before the prompt could be lost or go to another program.
     desk.line("s", "PS1='<\\#>'").sees("s", "<2>");
     desk.line("s", "sh -c \"echo rea''dy; exec sleep 100\"").sees("s", "ready\r\n");
     desk.console.browser().input("s", b"\x1a");

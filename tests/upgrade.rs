@@ -1,4 +1,4 @@
-//! How the agent asks for its WebSocket, and what it makes of refusals (CONSOLE.md, "The WebSocket").
+//! How the agent requests its WebSocket, and its reaction to refusals (CONSOLE.md, "The WebSocket").
 
 mod support;
 
@@ -8,7 +8,7 @@ use draupnir_console::{Console, Personality, Upgrade, What};
 use serde_json::Value;
 use support::{Agent, INSTANCE_ID};
 
-/// The first retry of a dial comes within 10 s, the second within 20.
+/// The first retry of a dial comes within 10 s, the second within 20 s.
 const RETRIES_MAX: Duration = Duration::from_secs(50);
 
 fn is_error(line: &Value) -> bool {
@@ -41,7 +41,7 @@ fn refused_key_error_names_the_variable() {
         agent.wait_log(|line| is_error(line) && line.to_string().contains("SINDRI_CONSOLE_API_KEY"));
         agent.drain();
         assert_eq!(agent.log().count(is_error), 1);
-        // The next attempt is half a minute away at least.
+        // The next attempt is at least half a minute away.
         assert_eq!(console.count(|record| matches!(record.what, What::Upgrade(_))), 1);
     }
 }
