@@ -1,8 +1,8 @@
-//! Certificates for consoles of tests: an authority, what it signs, and the console's side of TLS.
+//! Certificates for the consoles of tests: an authority, the certificates that it signs, and the console's side of TLS.
 //!
-//! It knows neither the agent nor the console. Files are temporary and gone with the authority.
+//! It needs neither the agent nor the console. Its files are temporary and removed with the authority.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 use futures_rustls::TlsAcceptor;
@@ -19,19 +19,19 @@ use tempfile::NamedTempFile;
 /// The versions of TLS that a console may be limited to.
 pub(crate) type Versions<'a> = &'a [&'static SupportedProtocolVersion];
 
-/// A certificate authority of the test's own.
+/// A private certificate authority.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
 impl Authority {
-    /// One with the usual name.
+    /// An authority with the usual name.
     pub(crate) fn new() -> Self {
         Self::named("the operator's own")
     }
 
-    /// One with this name.
+    /// An authority with this name.
     pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new([]).expect("no names");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -46,7 +46,7 @@ impl Authority {
         self.file.path()
     }
 
-    /// A console's side of TLS, with a certificate for these names and from the one year to the other.
+    /// A console's side of TLS, with a certificate for these names that is valid from the first year to the second.
     pub(crate) fn server(&self, names: &[&str], years: (i32, i32), versions: Versions<'_>) -> TlsAcceptor {
         let mut params = params(names);
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
@@ -54,7 +54,7 @@ impl Authority {
         self.sign(&params, versions)
     }
 
-    /// The same with a certificate that is valid for one more day.
+    /// The same with a certificate that expires in one day.
     pub(crate) fn ending_tomorrow(&self, names: &[&str]) -> TlsAcceptor {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970");
         let mut params = params(names);
@@ -68,7 +68,7 @@ impl Authority {
         acceptor(certificate.der().clone(), &key, versions)
     }
 
-    /// The same with nothing to object to.
+    /// The same with a valid certificate.
     pub(crate) fn valid(&self, names: &[&str]) -> TlsAcceptor {
         self.server(names, (2000, 4000), rustls::DEFAULT_VERSIONS)
     }
@@ -81,8 +81,8 @@ pub(crate) fn self_signed(names: &[&str]) -> TlsAcceptor {
     acceptor(certificate.der().clone(), &key, rustls::DEFAULT_VERSIONS)
 }
 
-/// The same, marked as an authority's (`openssl req -x509` makes such ones), with its certificate in a file. The years
-/// are those of its validity.
+/// The same, marked as an authority's (`openssl req -x509` creates such certificates), with its certificate in a file.
+/// It is valid from the first year to the second.
 pub(crate) fn self_signed_authority(names: &[&str], years: (i32, i32)) -> (TlsAcceptor, NamedTempFile) {
     let key = KeyPair::generate().expect("a key");
     let mut params = params(names);

@@ -1,11 +1,11 @@
-//! Every diagnosis of `doctor` that a test provokes: no two faults may have the same words.
+//! Every diagnosis of `doctor` that a test provokes: no two faults may have the same text.
 //!
 //! A test includes it with `#[path = "support/diagnoses.rs"] mod diagnoses;`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-/// Verdict, check, and words that only the text of this fault has.
+/// Verdict, check, and a part of the text that only this fault has.
 type Diagnosis = (&'static str, &'static str, &'static str);
 
 /// All diagnoses. Two faults with one diagnosis count as one fault.

@@ -1,7 +1,8 @@
-//! Notes what agents sent, for the check against the schema.
+//! Records the frames of agents, for the check against the schema.
 //!
-//! Where `DRAUPNIR_FRAMES` names a file, each frame that the console keeps is a line of it when the agent ends, and
-//! `tests/scripts/contract.py` validates them all at the end of a run. Of a flood of output the beginning is enough.
+//! If `DRAUPNIR_FRAMES` names a file, each frame that the console kept becomes a line of it when the agent ends.
+//! `tests/scripts/contract.py` validates all lines at the end of a run. Of many frames of one type the first are
+//! enough.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -9,10 +10,10 @@ use std::io::Write as _;
 use draupnir_console::{Console, Record, What};
 use serde_json::Value;
 
-/// Frames of one type that are noted for each agent.
+/// The most frames of one type that are recorded for each agent.
 const OF_TYPE_MAX: u32 = 200;
 
-/// Notes the frames of a console's agents, and their registrations.
+/// Records the frames and registrations of a console's agents.
 pub(crate) fn note(console: &Console) {
     let Some(path) = std::env::var_os("DRAUPNIR_FRAMES") else { return };
     let thread = std::thread::current();
@@ -33,12 +34,12 @@ pub(crate) fn note(console: &Console) {
     file.and_then(|mut file| file.write_all(lines.as_bytes())).expect("the list of frames can be written");
 }
 
-/// What a record must be valid as.
+/// The definition in the schema for a record, and its JSON.
 fn noted(record: &Record) -> Option<(&'static str, Value)> {
     match &record.what {
         What::Text(_, frame) | What::Unheard(_, frame) => Some(("AgentMessage", frame.clone())),
         What::Registration(request, _) => {
-            // One that the test cut short is none.
+            // A request that the test cut off is no JSON.
             Some(("RegistrationRequest", serde_json::from_slice(&request.body).ok()?))
         }
         _ => None,

@@ -1,12 +1,12 @@
-//! Something that stands before a console and answers in its place.
+//! A front server that answers some requests in the console's place.
 //!
-//! A test that wants it says `#[path = "support/front.rs"] mod front;`.
+//! A test includes it with `#[path = "support/front.rs"] mod front;`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 
-/// Starts it on a free port of loopback, and gives its URL: requests with `/api/` in their path get this answer, all
-/// others are led on to the console at this port. It lives as long as the test's process.
+/// Starts it on a free port of loopback, and returns its URL. Requests with `/api/` in their path get this answer; it
+/// forwards all others to the console at this port. It lives as long as the test's process.
 pub(crate) fn before(console_port: u16, answer: &str) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -25,7 +25,7 @@ fn serve(mut client: TcpStream, console_port: u16, answer: &str) {
     while !request.ends_with(b"\r\n\r\n") && matches!(client.read(&mut byte), Ok(1)) {
         request.push(byte[0]);
     }
-    // What follows may fail where the agent has gone: that is its right.
+    // The agent may close the connection at any time, so errors do not matter here.
     if String::from_utf8_lossy(&request).contains("/api/") {
         let _ = client.write_all(answer.as_bytes());
         let _ = client.shutdown(Shutdown::Write);

@@ -1,20 +1,20 @@
-//! A group of processes that the kernel holds to a limit.
+//! A control group with a limit.
 //!
-//! A test that wants it says `#[path = "support/group.rs"] mod group;`.
+//! A test includes it with `#[path = "support/group.rs"] mod group;`.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 use crate::support::WAIT_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A control group, gone with the test.
+/// A control group that the test removes at its end.
 pub(crate) struct Group(PathBuf);
 
 impl Group {
-    /// One below the topmost group of this controller, with this limit in its file: in the unified hierarchy the first,
-    /// in a legacy one the second. The reason where there can be none.
+    /// Creates a group below the topmost group of this controller and writes this limit: into the first file in the
+    /// unified hierarchy, into the second in a legacy one. Returns the reason if that is not possible.
     pub(crate) fn new(controller: &str, file: [&str; 2], limit: &str) -> Result<Group, String> {
         let base = Path::new("/sys/fs/cgroup");
         let unified = std::fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
@@ -31,7 +31,7 @@ impl Group {
         Ok(group)
     }
 
-    /// Where it is.
+    /// Its directory.
     pub(crate) fn place(&self) -> &Path {
         &self.0
     }
@@ -41,7 +41,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         let end = Instant::now() + WAIT_MAX;
         while std::fs::remove_dir(&self.0).is_err() && Instant::now() < end {
-            std::thread::yield_now(); // the last process is on its way out
+            std::thread::yield_now(); // the last process is still exiting
         }
     }
 }

@@ -1,9 +1,8 @@
-//! A file system that does not answer: a FUSE mount whose daemon answers the handshake, and then no request but those
-//! for sizes and attributes, which the metrics send to every mount.
+//! A file system that does not answer: a FUSE mount whose daemon answers the handshake and then only requests for sizes
+//! and attributes, which the metrics send to every mount.
 //!
-//! A process with any other request cannot even be killed until [`Hung::answer`]. Only an agent that was
-//! [set up within](Hung::within) its mount namespace sees it. A test includes it with
-//! `#[path = "support/hung.rs"] mod hung;`.
+//! A process with another request cannot be killed until [`Hung::answer`]. Only an agent [within](Hung::within) its
+//! mount namespace sees it. A test includes it with `#[path = "support/hung.rs"] mod hung;`.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -16,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Setup, WAIT_MAX};
 
-/// Operations, as they are numbered in `linux/fuse.h`.
+/// The numbers of operations in `linux/fuse.h`.
 const FORGET: u32 = 2;
 const GETATTR: u32 = 3;
 const STATFS: u32 = 17;
@@ -25,10 +24,10 @@ const INTERRUPT: u32 = 36;
 const BATCH_FORGET: u32 = 42;
 const STATX: u32 = 52;
 
-/// The error of a daemon for an unknown operation. As an answer to `access` the kernel takes it as permission.
+/// The error of a daemon for an unknown operation. The kernel takes it as permission if it answers `access`.
 const ENOSYS: i32 = 38;
 
-/// The mount, gone with the test.
+/// The mount; it ends with the test.
 pub(crate) struct Hung {
     place: TempDir,
     daemon: Arc<Daemon>,
@@ -49,7 +48,7 @@ struct State {
 }
 
 impl Hung {
-    /// Mounts one; the error says why that is not possible.
+    /// Mounts it, or returns why that is not possible.
     pub(crate) fn mount() -> Result<Hung, String> {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
         let device = device.map_err(|error| format!("no FUSE here: {error}"))?;
@@ -78,7 +77,7 @@ impl Hung {
         Ok(Hung { place, daemon, holder })
     }
 
-    /// The same agent, where the mount is.
+    /// The same agent in the mount's namespace.
     pub(crate) fn within(&self, setup: Setup) -> Setup {
         let agent = setup.program_path().to_owned();
         let holder = OsString::from(self.holder.id().to_string());
@@ -90,7 +89,7 @@ impl Hung {
         self.place.path()
     }
 
-    /// Waits until this many requests are kept.
+    /// Waits until this many requests wait for an answer.
     #[track_caller]
     pub(crate) fn wait_kept(&self, requests: usize) {
         let waits = |state: &mut State| state.kept.len() < requests;

@@ -1,6 +1,6 @@
-//! What the agent writes to standard error: JSON lines, kept and waited for.
+//! Keeps the JSON lines that the agent writes to standard error, and waits for lines.
 //!
-//! It does not interpret them. A line that is no JSON has the value `Null`. Bounded by [`LOG_BYTES_MAX`].
+//! A line that is no JSON has the value `Null`. It keeps at most [`LOG_BYTES_MAX`].
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Most that is kept (64 MiB); an agent that logs more has failed the test.
+/// The longest log (64 MiB); an agent that logs more fails the test.
 const LOG_BYTES_MAX: usize = 64 << 20;
 
 /// One line.
@@ -16,7 +16,7 @@ const LOG_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Line {
     /// When it was read.
     pub(crate) at: Instant,
-    /// As it was written.
+    /// Its text.
     pub(crate) raw: String,
     /// As JSON.
     pub(crate) value: Value,
@@ -28,7 +28,7 @@ pub(crate) fn mentions(line: &Value, text: &str) -> bool {
     fields.into_iter().any(|(_, value)| value.to_string().contains(text))
 }
 
-/// All lines. Clones are the same log.
+/// All lines. Clones share one log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log {
     shared: Arc<(Mutex<Lines>, Condvar)>,
@@ -42,7 +42,7 @@ struct Lines {
 }
 
 impl Log {
-    /// Reads lines on a thread of its own until the end.
+    /// Reads lines on its own thread until the end.
     pub(crate) fn follow(source: impl Read + Send + 'static) -> Log {
         let log = Log::default();
         let reader = log.clone();
@@ -95,7 +95,7 @@ impl Log {
         self.lock().lines.iter().filter(|line| matches(&line.value)).count()
     }
 
-    /// Everything so far, as it was written.
+    /// The whole text so far.
     pub(crate) fn text(&self) -> String {
         self.lock().lines.iter().map(|line| line.raw.as_str()).collect()
     }

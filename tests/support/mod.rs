@@ -1,8 +1,8 @@
-//! The real agent, started, watched and ended by a test.
+//! Starts, watches and ends the real agent in a test.
 //!
-//! It does not play the console (`draupnir-console` does) and judges nothing but one rule that holds everywhere: the
-//! key never appears in what the agent wrote. Every wait has a deadline and none sleeps. A test that includes this
-//! module (`mod support;`) reads:
+//! `draupnir-console` is the console. This module checks one rule for every agent: the key never appears in anything
+//! that the agent wrote. Every wait has a deadline, and no wait sleeps. A test that includes this module (`mod
+//! support;`) reads:
 //!
 //! ```ignore
 //! let console = Console::start(Personality::production());
@@ -12,10 +12,10 @@
 //! agent.drain(); // SIGTERM, exit status 0 within the drain's time table
 //! ```
 //!
-//! Invariants: the agent sees a clean environment and a home of its own; it is dead when its [`Agent`] is dropped; when
-//! the test panics its log is printed. `DRAUPNIR_AGENT` names another build of the agent to run the same tests against.
+//! Invariants: the agent has a clean environment and its own home; it ends when its [`Agent`] is dropped; if the test
+//! panics, its log is printed. `DRAUPNIR_AGENT` names another build of the agent to run the same tests against.
 
-// Every end-to-end test is a crate of its own and uses a part of this module.
+// Every end-to-end test is a separate crate and uses a part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod frames;
@@ -41,37 +41,37 @@ pub(crate) use process::{Process, Signal};
 pub(crate) use skip::skip;
 pub(crate) use trace::{Kind, Trace};
 
-/// How long a wait on the agent lasts unless a test says otherwise.
+/// The longest wait for the agent unless a test sets another one.
 pub(crate) const WAIT_MAX: Duration = Duration::from_secs(45);
 
-/// The drain's time table ends with the exit at T+4 s; the rest is for a loaded machine.
+/// The drain ends 4 s after SIGTERM at the latest; the rest is for a loaded machine.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(6);
 
-/// The id that an agent is configured with unless a test says otherwise.
+/// The configured id of an agent unless a test sets another one.
 pub(crate) const INSTANCE_ID: &str = "test-instance";
 
-/// A fresh home directory. Clones are the same one; it is removed with the last.
+/// A fresh home directory. Clones share it; the last one removes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Home(Arc<TempDir>);
 
 impl Home {
-    /// An empty one.
+    /// An empty home.
     pub(crate) fn new() -> Home {
         Home(Arc::new(tempfile::Builder::new().prefix("draupnir-").tempdir().expect("a temporary directory")))
     }
 
-    /// Where it is.
+    /// Its path.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Where the agent keeps its state.
+    /// The agent's state directory.
     pub(crate) fn state_dir(&self) -> PathBuf {
         self.path().join("state")
     }
 }
 
-/// What an agent is started with.
+/// Program, arguments, environment and home of an agent.
 #[derive(Debug)]
 pub(crate) struct Setup {
     program: PathBuf,
@@ -80,12 +80,12 @@ pub(crate) struct Setup {
     home: Home,
     key: String,
     is_leak_planted: bool,
-    /// Whose records of the agent are noted at its end.
+    /// The console whose records are kept for the check against the schema.
     console: Option<Console>,
 }
 
 impl Setup {
-    /// As for an ordinary start against this console.
+    /// An ordinary start against this console.
     pub(crate) fn new(console: &Console) -> Setup {
         let setup = Setup::alone().env("SINDRI_CONSOLE_URL", console.url()).key(&console.key());
         Setup { console: Some(console.clone()), ..setup }
@@ -108,23 +108,23 @@ impl Setup {
         setup
             .env("PATH", path)
             .env("SINDRI_INSTANCE_ID", INSTANCE_ID)
-            .env("SINDRI_LOG_LEVEL", "debug") // the check for the key sees the most there
+            .env("SINDRI_LOG_LEVEL", "debug") // so that the check for the key sees the most text
             .home(&home)
     }
 
-    /// Lives in this home, with the state that an earlier agent left there.
+    /// Uses this home, with the state that an earlier agent left there.
     pub(crate) fn home(mut self, home: &Home) -> Setup {
         self.home = home.clone();
         self.env("HOME", home.path()).env("SINDRI_AGENT_STATE_DIR", home.state_dir())
     }
 
-    /// Is given this key, which must never appear in what it writes.
+    /// Uses this key, which must never appear in anything that it writes.
     pub(crate) fn key(mut self, key: &str) -> Setup {
         key.clone_into(&mut self.key);
         self.env("SINDRI_CONSOLE_API_KEY", key)
     }
 
-    /// Is no agent and will leak its key, to test the tests: it is not counted among the agents.
+    /// Marks a program that leaks its key on purpose, to test the tests. It does not count as an agent.
     pub(crate) fn planted(mut self) -> Setup {
         self.is_leak_planted = true;
         self
@@ -161,12 +161,12 @@ impl Setup {
         self
     }
 
-    /// Where its home will be.
+    /// The path of its home.
     pub(crate) fn home_path(&self) -> &Path {
         self.home.path()
     }
 
-    /// What will be started.
+    /// The path of its program.
     pub(crate) fn program_path(&self) -> &Path {
         &self.program
     }
@@ -177,8 +177,7 @@ impl Setup {
         let stdout = tempfile::tempfile().expect("a temporary file");
         let mut child = self
             .command()
-            // Its parent is in another group of the same session, so that the kernel lets SIGTSTP stop it wherever the
-            // tests are run from.
+            // Its parent is in another group of the same session. Otherwise the kernel would not let SIGTSTP stop it.
             .process_group(0)
             .stdout(stdout.try_clone().expect("there are descriptors"))
             .stderr(Stdio::piped())
@@ -188,7 +187,7 @@ impl Setup {
         Agent { process: Process::new(child), log, stdout, setup: self }
     }
 
-    /// Runs it to its end, for what does not connect.
+    /// Runs a program that does not connect, until it ends.
     #[track_caller]
     pub(crate) fn output(self) -> Output {
         let output = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output();
@@ -197,7 +196,7 @@ impl Setup {
         output
     }
 
-    /// Looks for the key in what was printed, and in every file that the agent may have written.
+    /// Looks for the key in the output, and in every file that the agent may have written.
     #[track_caller]
     fn trace(&self, stdout: &[u8], stderr: &[u8]) {
         let mut trace = Trace::of(&self.key);
@@ -248,22 +247,22 @@ impl Agent {
         environment.iter().fold(Setup::new(console), with_environment).spawn()
     }
 
-    /// Its home, to start another one in.
+    /// Its home, in which a test can start another agent.
     pub(crate) fn home(&self) -> &Home {
         &self.setup.home
     }
 
-    /// The process: signals, exit status, what `/proc` says.
+    /// The process: signals, exit status, figures of `/proc`.
     pub(crate) fn process(&self) -> &Process {
         &self.process
     }
 
-    /// What it logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Waits for a log line that matches and gives it.
+    /// Waits for a log line that matches, and returns it.
     #[track_caller]
     pub(crate) fn wait_log(&self, matches: impl Fn(&Value) -> bool) -> Value {
         self.log.wait(WAIT_MAX, matches)
@@ -282,7 +281,7 @@ impl Agent {
         status
     }
 
-    /// SIGTERM, and an exit with status 0 within the drain's time table.
+    /// Sends SIGTERM, and checks that it exits with status 0 within [`DRAIN_MAX`].
     #[track_caller]
     pub(crate) fn drain(&self) {
         self.signal(Signal::TERM);
@@ -290,7 +289,7 @@ impl Agent {
         assert!(status.success(), "a drain ends with status 0, this one with {status}");
     }
 
-    /// SIGKILL, and no more agent.
+    /// Sends SIGKILL and waits for the end.
     #[track_caller]
     pub(crate) fn kill(&self) {
         self.process.kill();
@@ -300,7 +299,7 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.process.kill();
-        // Descendants may hold the pipe open; then what came so far is what there is.
+        // Descendants may hold the pipe open; then the log so far is all.
         self.log.wait_end(Duration::from_secs(2));
         if std::thread::panicking() {
             eprintln!("--- what the agent logged ---\n{}---", self.log.text());
@@ -316,7 +315,7 @@ impl Drop for Agent {
     }
 }
 
-/// Checks again at each heartbeat that the console hears, until it is so: for what shows only in `/proc`.
+/// Waits for a condition that shows only in `/proc`: checks it at each heartbeat that the console receives.
 #[track_caller]
 pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + WAIT_MAX;

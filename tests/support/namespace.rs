@@ -1,28 +1,28 @@
-//! The agent on a machine whose files are others: in a mount namespace of its own.
+//! Runs the agent in its own mount namespace, so that a test can change the files that it sees.
 //!
-//! A test that wants it says `#[path = "support/namespace.rs"] mod namespace;`.
+//! A test includes it with `#[path = "support/namespace.rs"] mod namespace;`.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 use crate::support::Setup;
 use std::process::{Command, Stdio};
 
-/// Whether this user may have one here.
+/// Whether this user may create a namespace here.
 pub(crate) fn is_possible() -> bool {
     let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
     tried.is_ok_and(|status| status.success())
 }
 
-/// The same agent, after these shell commands have changed what it sees of the file systems.
+/// The same agent in a namespace that these shell commands have changed.
 pub(crate) fn mounted(setup: Setup, commands: &[&str]) -> Setup {
     let agent = setup.program_path().to_owned();
     let script = format!("{} && exec \"$0\" \"$@\"", commands.join(" && "));
     setup.program("unshare").args_before(["--mount".into(), "sh".into(), "-c".into(), script.into(), agent.into()])
 }
 
-/// Runs another test of this program, one marked `#[ignore]`, on a machine with a network of its own: loopback, and
-/// what these shell commands make. False where such a machine cannot be had.
+/// Runs another test of this program, one marked `#[ignore]`, in its own network namespace: loopback, and the
+/// interfaces that these shell commands create. Returns false if this machine does not allow it.
 pub(crate) fn run_apart(test: &str, commands: &[&str]) -> bool {
     let apart = |script: &str| {
         let mut command = Command::new("unshare");

@@ -1,7 +1,7 @@
-//! A child process: signals, its exit status with a deadline, and what `/proc` says of it.
+//! A child process: signals, its exit status with a deadline, and its figures in `/proc`.
 //!
-//! It is never signalled after it was reaped. What only `/proc` knows is read on Linux alone; elsewhere those methods
-//! do not exist. Units: bytes, counts; CPU time as a duration.
+//! It never gets a signal after it was reaped. Methods that read `/proc` exist on Linux only. Units: bytes, counts; CPU
+//! time as a duration.
 
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Watches this child from a thread of its own.
+    /// Watches this child on its own thread.
     pub(crate) fn new(mut child: Child) -> Process {
         let pid = Pid::from_child(&child);
         let shared: Arc<(Mutex<Option<ExitStatus>>, Condvar)> = Arc::default();
@@ -42,7 +42,7 @@ impl Process {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Sends a signal; nothing happens when it has ended.
+    /// Sends a signal, unless the child has ended.
     #[track_caller]
     pub(crate) fn signal(&self, signal: Signal) {
         if self.lock().is_none() {

@@ -1,8 +1,8 @@
-//! The agent as a user who is not root: whatever root may do is no limit, and no lock.
+//! Runs the agent as a user who is not root, because limits and permissions do not bind root.
 //!
-//! A test that wants it says `#[path = "support/stranger.rs"] mod stranger;`.
+//! A test includes it with `#[path = "support/stranger.rs"] mod stranger;`.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 use crate::support::{Setup, agent_program};
@@ -10,11 +10,11 @@ use draupnir_console::Console;
 use std::os::unix::fs::PermissionsExt as _;
 use tempfile::TempDir;
 
-/// Runs a process as a user without a name. No distribution assigns this number.
+/// A command that runs a program as a user id that no distribution assigns.
 pub(crate) const STRANGER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
 
-/// The agent, with these words before its program, as a user without a name; only root can start it. The directory
-/// holds a copy of its program.
+/// The agent behind this wrapper command, as a user without a name; only root can start it. The directory holds a copy
+/// of its program.
 pub(crate) fn as_stranger(console: &Console, words: &[&str]) -> (Setup, TempDir) {
     // Another user may not read the build directory of a developer, so the program is copied.
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -26,7 +26,7 @@ pub(crate) fn as_stranger(console: &Console, words: &[&str]) -> (Setup, TempDir)
     (STRANGER[1..].iter().chain(words).fold(setup, |setup, word| setup.arg(word)).arg(&program), directory)
 }
 
-/// The agent, with these words before its program, as a user with limits: another one if the tests run as root.
+/// The agent behind this wrapper command, as a user with limits: another user if the tests run as root.
 pub(crate) fn as_limited_user(console: &Console, words: &[&str]) -> (Setup, Option<TempDir>) {
     if rustix::process::geteuid().is_root() {
         let (setup, program) = as_stranger(console, words);

@@ -1,8 +1,8 @@
 //! A real HTTP proxy: Debian's tinyproxy, on a free port of loopback.
 //!
-//! A test that wants it says `#[path = "support/tinyproxy.rs"] mod tinyproxy;`.
+//! A test includes it with `#[path = "support/tinyproxy.rs"] mod tinyproxy;`.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use tempfile::NamedTempFile;
 
-/// A running proxy; gone when it is dropped.
+/// A running proxy; dropping it ends it.
 pub(crate) struct Tinyproxy {
     child: Child,
     port: u16,
@@ -20,14 +20,14 @@ pub(crate) struct Tinyproxy {
 }
 
 impl Tinyproxy {
-    /// Whether there is one to start.
+    /// Whether tinyproxy is installed.
     pub(crate) fn is_there() -> bool {
         Command::new("tinyproxy").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
     }
 
-    /// One with these lines in its configuration beside the necessary ones. Returns when it listens.
+    /// Starts a proxy with these lines in its configuration, and returns when it listens.
     pub(crate) fn start(lines: &str) -> Tinyproxy {
-        // Free a moment ago; tinyproxy cannot be given port 0.
+        // A port that was free a moment ago, because tinyproxy does not accept port 0.
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr()).expect("a port").port();
         let configuration = NamedTempFile::new().expect("a temporary file");
         let text = format!("Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nMaxClients 20\nLogLevel Info\n{lines}\n");
@@ -47,12 +47,12 @@ impl Tinyproxy {
         Tinyproxy { child, port, log, _configuration: configuration }
     }
 
-    /// Its URL, with user and password where there are some.
+    /// Its URL with these credentials.
     pub(crate) fn url(&self, credentials: &str) -> String {
         format!("http://{credentials}127.0.0.1:{}", self.port)
     }
 
-    /// How many tunnels it was asked for so far.
+    /// How many tunnels clients have requested so far.
     pub(crate) fn tunnels(&self) -> usize {
         self.log.lock().expect("no reader has panicked").matches("): CONNECT ").count()
     }

@@ -1,6 +1,6 @@
-//! A console behind TLS. A test that wants it says `#[path = "support/tls.rs"] mod tls;`.
+//! A console behind TLS. A test includes it with `#[path = "support/tls.rs"] mod tls;`.
 
-// Every test that includes this is a crate of its own and uses a part of it.
+// Every test that includes this is a separate crate and uses a part of it.
 #![allow(dead_code)]
 
 #[path = "authority.rs"]
@@ -26,7 +26,7 @@ pub(crate) fn console(server: TlsAcceptor) -> Builder {
     Console::builder(Personality::production()).acceptor(Arc::new(Tls(server)), "https")
 }
 
-/// A production console with nothing to object to, but for who knows the authority.
+/// A production console with a valid certificate of this authority.
 pub(crate) fn valid_console(authority: &Authority) -> Console {
     console(authority.valid(&["127.0.0.1"])).start()
 }

@@ -1,10 +1,9 @@
-//! Looks for the key in everything that an agent printed, recorded, remembered or audited, and writes down how much
-//! that was.
+//! Looks for the key in everything that an agent printed, recorded, stored or audited, and records how much that was.
 //!
-//! It does not look at what went to the console: the header has the key, and the console's own tests look at the rest.
-//! The key is looked for in every form in which text travels, in half its length too, since what is cut short is a leak
-//! as well. Where `DRAUPNIR_TRACES` names a file, each agent adds a line to it (`tests/scripts/traces.py` reads them at
-//! the end of a run, so that a scan of nothing cannot pass). Counts are in bytes.
+//! Requests to the console are not searched, because their header has the key. It looks for the key in every usual
+//! encoding, and for its first half, because a part of a key is a leak, too. If `DRAUPNIR_TRACES` names a file, each
+//! agent adds a line to it. `tests/scripts/traces.py` reads the lines at the end of a run, so that a scan of nothing
+//! cannot pass. Counts are in bytes.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,16 +12,16 @@ use std::path::{Path, PathBuf};
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
 
-/// Deepest folder that is looked into below a home; an agent makes one.
+/// How many levels of folders below a home are searched; an agent creates one.
 const DEPTH_MAX: usize = 8;
 
-/// The longest file that is read (64 MiB): a recording ends there.
+/// The longest file that is read (64 MiB): a recording is not longer.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// The shortest half of a key that is looked for: a shorter one is found in ordinary words.
+/// The shortest half of a key that is searched for: a shorter one occurs in ordinary text.
 const HALF_BYTES_MIN: usize = 12;
 
-/// What was looked at, and where the key was found.
+/// How much was searched, and where the key was found.
 #[derive(Debug)]
 pub(crate) struct Trace {
     needles: Vec<(&'static str, String)>,
@@ -31,7 +30,7 @@ pub(crate) struct Trace {
     found: Vec<String>,
 }
 
-/// How something came into being.
+/// The origin of a text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     /// Standard output and standard error.
@@ -42,7 +41,7 @@ pub(crate) enum Kind {
     Remembered,
     /// `SINDRI_AGENT_AUDIT`.
     Audited,
-    /// Whatever else is in the home directory.
+    /// Every other file in the home directory.
     Other,
 }
 
@@ -57,19 +56,19 @@ impl Kind {
 }
 
 impl Trace {
-    /// Nothing was looked at yet. Without a key there is nothing to find.
+    /// A search for this key. An empty key finds nothing.
     pub(crate) fn of(key: &str) -> Trace {
         let needles = if key.is_empty() { Vec::new() } else { needles(key) };
         Trace { needles, bytes: [0; Kind::ALL.len()], seen: BTreeSet::new(), found: Vec::new() }
     }
 
-    /// Looks at something that was written.
+    /// Searches a text.
     pub(crate) fn look(&mut self, kind: Kind, place: &str, bytes: &[u8]) {
         self.bytes[kind as usize] += bytes.len();
         let text = String::from_utf8_lossy(bytes);
         let lower = text.to_lowercase();
         for (form, needle) in &self.needles {
-            // The case of digits counts for nothing, that of letters in base64 for everything.
+            // Upper and lower case differ in base64 only.
             if text.contains(needle.as_str()) || (*form != "base64" && lower.contains(&needle.to_lowercase())) {
                 let form = if *form == "as it is" { String::new() } else { format!(" ({form})") };
                 self.found.push(format!("the key stands in {place}{form}"));
@@ -77,11 +76,11 @@ impl Trace {
         }
     }
 
-    /// Looks at a file, or at every file in a folder, unless it was looked at before.
+    /// Searches a file, or every file in a folder, unless it was searched before.
     pub(crate) fn look_at(&mut self, kind: Kind, path: &Path) {
         let mut left = vec![(path.to_owned(), 0)];
         while let Some((path, depth)) = left.pop() {
-            let Ok(metadata) = std::fs::metadata(&path) else { continue }; // just removed, or never made
+            let Ok(metadata) = std::fs::metadata(&path) else { continue }; // removed, or never created
             if metadata.is_dir() && depth < DEPTH_MAX {
                 let entries = std::fs::read_dir(&path).into_iter().flatten().flatten();
                 left.extend(entries.map(|entry| (entry.path(), depth + 1)));
@@ -92,7 +91,7 @@ impl Trace {
         }
     }
 
-    /// Writes down what was looked at, if there was a key to find.
+    /// Records how much was searched, if there was a key to find.
     ///
     /// # Panics
     /// If the key was found.
@@ -106,7 +105,7 @@ impl Trace {
         assert!(self.found.is_empty(), "{}", self.found.join("; "));
     }
 
-    /// The same without a word to the list, for a leak that a test has planted.
+    /// The same without a record, for a leak that a test has planted.
     #[track_caller]
     pub(crate) fn judge_planted(&self) {
         assert!(self.found.is_empty(), "{}", self.found.join("; "));
@@ -145,7 +144,8 @@ fn forms(key: &str) -> Vec<(&'static str, String)> {
         ),
         ("hexadecimal", HEXLOWER.encode(key.as_bytes())),
     ];
-    // Within a longer text it begins at any of three places of a group; the characters at its ends are another's too.
+    // Within a longer text the key can begin at any of three offsets of a base64 group. The characters at its ends also
+    // encode other bytes, so they are left out.
     for before in 0..3 {
         let padded = [&b"\0\0"[..before], key.as_bytes()].concat();
         for encoding in [BASE64_NOPAD, BASE64URL_NOPAD] {
