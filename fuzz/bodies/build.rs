@@ -1,4 +1,4 @@
-//! Turns `PLANTED=<fault>` into `--cfg planted="<fault>"`, so that planting one builds this crate again and no other.
+//! Turns `PLANTED=<fault>` into `--cfg planted="<fault>"`, so that planting a fault rebuilds only this crate.
 
 /// The faults of `src/planted.rs`.
 const FAULTS: [&str; 3] = ["hybrid_accepted", "index_past_the_end", "unbounded_recursion"];

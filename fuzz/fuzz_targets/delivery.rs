@@ -1,4 +1,4 @@
-//! Hands what the fuzzer makes up to [`draupnir_fuzz::delivery`], which says what must hold.
+//! Passes the input of the fuzzer to [`draupnir_fuzz::delivery`].
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| draupnir_fuzz::delivery::run(input));

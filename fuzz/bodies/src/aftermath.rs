@@ -1,7 +1,7 @@
-//! What the machine makes of one fact about the console: the next thing it does there, and how long it waits before.
+//! Runs the machine after one fact about the console: what it does next there, and how long it waits before.
 //!
-//! A fresh machine with the policy of production is brought as far as the fact needs, watched by the observer of
-//! `draupnir_fsm`, and gets nothing afterwards but the time. All waits are in milliseconds.
+//! A fresh machine with the production policy is brought into the state that the fact needs, and gets only the time
+//! afterwards. The observer of `draupnir_fsm` checks each step. All waits are in milliseconds.
 
 use draupnir_fsm::fact::{Fact, IdSource};
 use draupnir_fsm::id::LinkId;
@@ -11,7 +11,7 @@ use draupnir_fsm::machine::invariants::Observer;
 use draupnir_fsm::order::Order;
 use draupnir_fsm::time::Time;
 
-/// How many deadlines may pass before the machine does something about the console. It has few timers.
+/// The most deadlines before the machine registers or dials. It has few timers.
 const DEADLINES_MAX: usize = 16;
 
 /// A machine and its time.
@@ -21,7 +21,7 @@ pub(crate) struct Aftermath {
     now: Time,
 }
 
-/// What the machine does next about the console.
+/// The next registration or dial of the machine.
 #[derive(Debug)]
 pub(crate) struct Next {
     pub(crate) order: Order,
@@ -39,7 +39,7 @@ impl Aftermath {
         (aftermath, first.order)
     }
 
-    /// A machine whose first link is up and greeted.
+    /// A machine whose first link is ready.
     pub(crate) fn of_ready_link(seed: u64) -> (Self, LinkId) {
         let (mut aftermath, order) = Self::of_start(true, seed);
         let Order::Dial { link } = order else { panic!("not a dial but {order:?} where an id is remembered") };
@@ -48,7 +48,7 @@ impl Aftermath {
         (aftermath, link)
     }
 
-    /// Tells one fact; the orders that follow at once.
+    /// Handles one fact and returns the orders that follow at once.
     pub(crate) fn handle(&mut self, fact: &Fact) -> Vec<Order> {
         self.machine.handle(self.now, fact);
         let orders: Vec<Order> = std::iter::from_fn(|| self.machine.poll_order()).collect();

@@ -1,7 +1,7 @@
-//! Any close frame of a console: what is reported of it, and what the machine then does.
+//! Any close frame of a console: what the agent reports of it, and what the machine does then.
 //!
-//! The input is a byte that chooses key and jitter, two of the close code (big-endian, as on the wire), and the reason;
-//! one of fewer bytes is a close frame without a code. It promises (CONSOLE.md, "The WebSocket") that
+//! The input is one byte that chooses key and jitter, two bytes of the close code (big-endian, as on the wire), and the
+//! reason. A shorter input is a close frame without a code. The target checks (CONSOLE.md, "The WebSocket") that
 //!
 //! - the reported reason is one printable line of bounded length without the key;
 //! - only 1008 `Authentication…`, 1008 `Unknown instance…` and 1001 `Replaced…` mean more than that the connection
@@ -18,10 +18,10 @@ use draupnir_fsm::order::Order;
 /// What a close frame without a code counts as.
 const NO_STATUS: u16 = 1005;
 
-/// A socket needs this long to be gone for the console, too.
+/// The time after which the console has forgotten a closed socket, too.
 const REDIAL_GAP_MS: u64 = 250;
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     let (choice, frame) = match input {
         [choice, high, low, reason @ ..] => {
@@ -46,7 +46,7 @@ pub fn run(input: &[u8]) {
     acts_as_described(&mut aftermath, Fact::CloseReceived { link, code, reason });
 }
 
-/// What the table of close codes says, read plainly.
+/// The meaning by the table of close codes.
 fn meaning(code: u16, text: &str) -> CloseReason {
     let text = text.to_ascii_lowercase();
     let table = [
@@ -58,7 +58,7 @@ fn meaning(code: u16, text: &str) -> CloseReason {
     known.map_or(CloseReason::Other, |(_, _, reason)| reason)
 }
 
-/// The waits of the table of close codes, and what comes after them.
+/// Checks the waits of the table of close codes, and the actions after them.
 fn acts_as_described(aftermath: &mut Aftermath, fact: Fact) {
     let Fact::CloseReceived { link, code, reason } = fact else { panic!("not a close: {fact:?}") };
     let orders = aftermath.handle(&fact);

@@ -1,16 +1,16 @@
-//! Any environment: what may be printed of it, and what a configuration made of it is like.
+//! Any environment: what the agent may print of it, and which configuration it gives.
 //!
 //! The input is an environment as the kernel keeps one: `NAME=value`, a NUL after each. In a value, `{KEY}` stands for
-//! the key as it is set and `{key}` for the same in lower case, so that it is easily put where it must not be; the
-//! variable `(host)` is the host name. It promises that reading it
+//! the configured key and `{key}` for the same in lower case, so that the fuzzer easily puts the key where it must not
+//! be. The variable `(host)` is the host name. The target checks that reading an environment
 //!
 //! - never panics, and opens nothing;
-//! - never tells the key, legal or not, in an error or warning, whichever variable holds it, in whatever case;
-//! - never tells the user or password of a URL that it refuses, nor of a proxy's;
-//! - makes a configuration that is legal in every field, or names at least one variable that is not.
+//! - never shows the key, legal or not, in an error or warning, whichever variable holds it, in upper or lower case;
+//! - never shows user or password of a URL that it refuses, or of a proxy's URL;
+//! - gives a configuration that is legal in every field, or names at least one variable that is not.
 //!
-//! Keys of less than eight characters, and such as stand in the fixed words of the texts, cannot be distinguished from
-//! them; for those only the other promises hold.
+//! Keys of less than eight characters, and keys that occur in the fixed text of messages, cannot be told apart from
+//! that text. For these only the other checks hold.
 
 use draupnir::config::{Config, ConsoleUrl, Machine, Problems, table};
 use draupnir::link::Target;
@@ -21,14 +21,14 @@ use std::sync::LazyLock;
 
 const KEY: &str = "SINDRI_CONSOLE_API_KEY";
 
-/// Shortest text that is looked for in errors, in bytes.
+/// The shortest text that is searched for in errors, in bytes.
 const SECRET_BYTES_MIN: usize = 8;
 
-/// Longest text of one problem, in bytes: a value of 200 characters, each of which may be written as `\u{10ffff}`, and
-/// the words around it.
+/// The longest text of one problem, in bytes: a value of 200 characters, each of which may be written as `\u{10ffff}`,
+/// and the text around it.
 const PROBLEM_BYTES_MAX: usize = 200 * 10 + 512;
 
-/// All the words that errors and warnings are made of besides values: a key that is one of them cannot be hidden.
+/// All fixed text of errors and warnings: a key that occurs in it cannot be hidden.
 static FIXED_WORDS: LazyLock<String> = LazyLock::new(|| {
     let wrong = |name: &str| Some(OsString::from(if name == KEY { "\u{1}" } else { "\u{2}" }));
     let problems = Config::read(wrong, &machine("\u{2}")).expect_err("nothing of it is legal");
@@ -38,7 +38,7 @@ static FIXED_WORDS: LazyLock<String> = LazyLock::new(|| {
     format!("{problems}\n{nothing}\n{provider}\n{problems:?}\n{nothing:?}\n{names}").to_ascii_lowercase()
 });
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     let environment = Environment::of(input);
     let host_name = environment.get("(host)").map_or("web-1".into(), OsStr::to_string_lossy);
@@ -70,7 +70,7 @@ fn machine(host_name: &str) -> Machine {
     Machine { root: "/nonexistent".into(), host_name: host_name.to_owned() }
 }
 
-/// Variables and their values; of two of one name the first counts.
+/// Variables and their values. Of two with one name the first counts.
 struct Environment(Vec<(OsString, OsString)>);
 
 impl Environment {
@@ -95,7 +95,7 @@ impl Environment {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
-    /// What no error may tell, in lower case: the key, and what stands before an `@` in the URLs.
+    /// The texts that no error may show, in lower case: the key, and the part before an `@` in the URLs.
     fn secrets(&self) -> Vec<String> {
         let key = self.get(KEY).map(|key| key.to_string_lossy().trim().to_owned());
         let urls =
@@ -108,7 +108,7 @@ impl Environment {
             (!is_shown_as_host).then(|| user_information.to_owned())
         });
         let is_worth_it = |secret: &String| {
-            // What is also set elsewhere, in the open, is shown from there.
+            // A text that another variable holds openly may be shown from there.
             let is_in_the_open = || self.0.iter().filter(|(_, value)| holds(value, secret)).count() > 1;
             secret.len() >= SECRET_BYTES_MIN && !FIXED_WORDS.contains(&secret.to_ascii_lowercase()) && !is_in_the_open()
         };
@@ -121,7 +121,7 @@ fn holds(value: &OsStr, text: &str) -> bool {
     value.to_string_lossy().to_ascii_lowercase().contains(&text.to_ascii_lowercase())
 }
 
-/// The text with `with` wherever `placeholder` stands.
+/// The text with `with` in place of each `placeholder`.
 fn filled(text: &[u8], placeholder: &[u8], with: &[u8]) -> Vec<u8> {
     let mut filled = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,8 +1,9 @@
-//! Real frames for what the driver orders in simulation and fuzzing, noted for the check against the schema.
+//! Writes real frames for the driver's orders in simulation and fuzzing, and records them for the check against the
+//! schema.
 //!
-//! Where `DRAUPNIR_FRAMES` names a file, each noted frame is a line of it, and `tests/scripts/contract.py` validates
-//! them all at the end of a run. Ids and offsets come from the order; texts and figures are hostile on purpose: what
-//! the types of the wire let through must validate.
+//! If `DRAUPNIR_FRAMES` names a file, each recorded frame is a line of it, and `tests/scripts/contract.py` validates
+//! all of them at the end of a run. Ids and offsets come from the order. Texts and figures are hostile on purpose:
+//! every frame that the types of the wire allow must validate.
 
 use draupnir::protocol::metrics::{Cpu, Disk, DiskIo, Live, Metrics, Stamped};
 use draupnir::protocol::{
@@ -20,10 +21,11 @@ use std::io::Write as _;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Frames that one process notes unless `DRAUPNIR_FRAMES_MAX` says otherwise: enough of each kind, seconds to validate.
+/// The most frames that one process records unless `DRAUPNIR_FRAMES_MAX` sets another number: enough of each kind,
+/// seconds to validate.
 const NOTED_MAX: u64 = 2_000;
 
-/// The longest part of a stream that a frame is made of, in bytes: longer ones differ in nothing.
+/// The longest part of a stream in one frame, in bytes: longer ones show nothing else.
 const CHUNK_BYTES_MAX: u64 = 512;
 
 static FILE: LazyLock<Option<File>> = LazyLock::new(|| {
@@ -36,12 +38,12 @@ static LEFT: LazyLock<AtomicU64> = LazyLock::new(|| {
     AtomicU64::new(most.unwrap_or(NOTED_MAX))
 });
 
-/// Whether another frame is to be noted.
+/// Whether another frame should be recorded.
 pub fn is_wanted() -> bool {
     FILE.is_some() && LEFT.load(Ordering::Relaxed) > 0
 }
 
-/// Notes a frame: who made it, and what it must be valid as.
+/// Records a frame with its writer and its definition in the schema.
 pub fn note(by: &str, definition: &str, frame: &str) {
     let Some(mut file) = FILE.as_ref() else { return };
     if LEFT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err() {
@@ -51,7 +53,7 @@ pub fn note(by: &str, definition: &str, frame: &str) {
     file.write_all(line.as_bytes()).expect("the list of frames can be written");
 }
 
-/// Notes what the agent would send.
+/// Records the frame that the agent would send.
 pub fn note_encoded(by: &str, encoded: Encoded) {
     if is_wanted()
         && let Some(frame) = frame(encoded)
@@ -71,7 +73,7 @@ pub fn frame(encoded: Encoded) -> Option<String> {
 /// Counts frames, so that two of them differ.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// What each frame is made of: its number decides.
+/// Chooses the content of each frame by its number.
 struct Writer {
     number: u64,
     instance_id: InstanceId,
@@ -91,7 +93,7 @@ impl Writer {
         MessageId { process: self.number, number: self.number >> 3 }
     }
 
-    /// Any bits as a number: negative, endless and none at all among them.
+    /// Any bits as a number: also negative numbers, infinity and NaN.
     fn fraction(&self) -> f64 {
         [f64::from_bits(self.number), f64::NAN, f64::INFINITY, -1.5, 12.345, 1e300][self.place(6)]
     }

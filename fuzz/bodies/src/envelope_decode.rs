@@ -1,17 +1,17 @@
-//! Any bytes, as the text of an inbound frame: what decoding must never do, and what it must always say alike.
+//! Any bytes, as the text of an inbound frame: what decoding must never do, and what it must always do.
 //!
-//! It promises (CONSOLE.md, "What it sends") that decoding
+//! The target checks (CONSOLE.md, "What it sends") that decoding
 //!
-//! - never panics, and holds at once at most the stated multiple of the frame;
-//! - refuses what is nested deeper than [`NESTING_MAX`], wherever the nesting stands;
-//! - makes no action of a native or hybrid frame, however its native key is spelt;
-//! - is not moved by fields that it does not know;
-//! - loses and adds nothing: a message that acts, written down again, decodes to itself;
-//! - keeps what it repeats of a frame in errors and warnings short, and what was typed out of them.
+//! - never panics, and never holds more memory than the stated multiple of the frame;
+//! - refuses nesting deeper than [`NESTING_MAX`], anywhere in the frame;
+//! - gives no action for a native or hybrid frame, however its native key is spelt;
+//! - ignores unknown fields;
+//! - loses and adds nothing: a message that causes an action, encoded again, decodes to itself;
+//! - quotes only short parts of a frame in errors and warnings, and never typed input.
 //!
-//! What is not UTF-8 never comes this far: the WebSocket layer refuses it. Here it is decoded with U+FFFD in the place
-//! of each fault, which is the text that a careless layer would hand on. The costly promises are checked on a share of
-//! the inputs, chosen by the input itself, so that a finding stays one; [`run_wholly`] checks them on any.
+//! The WebSocket layer refuses text that is not UTF-8. Here each fault becomes U+FFFD, as a careless layer would do.
+//! The costly checks run on a part of the inputs. The input itself decides, so that a finding can be reproduced;
+//! [`run_wholly`] runs all checks.
 
 use crate::contract;
 use crate::heap;
@@ -24,20 +24,20 @@ use draupnir_fsm::command::TIMEOUT_MAX_MS;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// One input in so many is held to more than what decoding may hold.
+/// The costly checks run on one input in this many.
 const SHARE: u64 = 8;
 
-/// Longest part of a foreign text that is repeated, in characters.
+/// The longest quoted part of a foreign text, in characters.
 const QUOTED_CHARACTERS_MAX: usize = 64;
 
-/// Longest text of an error or of a list of faults, in bytes: the names of eight entries of 40 characters, each of
-/// which may be written as `\u{10ffff}`, and the other faults around them.
+/// The longest text of an error or of a list of faults, in bytes: the names of eight entries of 40 characters, each of
+/// which may be written as `\u{10ffff}`, and the other faults.
 const WORDS_BYTES_MAX: usize = 8 * 40 * 10 + 1024;
 
-/// What a frame may grow by when a field is added, in bytes.
+/// How much a frame may grow with an added field, in bytes.
 const ROOM_BYTES: usize = 4096;
 
-/// Keys that make a frame native, in spellings that JSON holds to be the same.
+/// Keys that make a frame native, in spellings that are equal in JSON.
 const NATIVE_KEYS: [&str; 8] = [
     r#""channel""#,
     r#""protocolVersion""#,
@@ -49,15 +49,15 @@ const NATIVE_KEYS: [&str; 8] = [
     r#""protocolVersi\u006Fn""#,
 ];
 
-/// Values of a native key; none of them makes it less of one.
+/// Values of a native key. The frame is native with each of them.
 const NATIVE_VALUES: [&str; 4] = ["null", "0", r#""commands""#, r#"{"type":[]}"#];
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     check(input, fingerprint(input).is_multiple_of(SHARE));
 }
 
-/// The same with every promise, whatever the input.
+/// Runs every check on the input.
 pub fn run_wholly(input: &[u8]) {
     check(input, true);
 }
@@ -87,7 +87,7 @@ fn check(input: &[u8], wholly: bool) {
     }
 }
 
-/// What is repeated of a frame in the log is short, however long the frame, and nothing of what was typed.
+/// The log quotes only a short part of a frame, however long the frame is, and no typed input.
 fn says_little_of_the_frame(decoded: &Decoded) {
     let shown = format!("{:?}", decoded.message);
     if let Inbound::TerminalInput { data, session_id } = &decoded.message {
@@ -114,7 +114,7 @@ fn says_little_of_the_frame(decoded: &Decoded) {
     }
 }
 
-/// An accepted frame has no native key by a reading that is not the decoder's.
+/// An accepted frame has no native key, by an independent reading.
 fn is_no_native_frame(text: &str, decoded: &Decoded) {
     #[derive(Deserialize)]
     struct Native {
@@ -132,7 +132,7 @@ fn is_no_native_frame(text: &str, decoded: &Decoded) {
     assert_eq!(is_native, is_said_to_be, "native: {is_native}, decoded: {decoded:?}");
 }
 
-/// Whether a field is there, null included.
+/// Whether a field exists, even if it is null.
 #[derive(Default)]
 struct Present(bool);
 
@@ -142,7 +142,7 @@ impl<'de> Deserialize<'de> for Present {
     }
 }
 
-/// A message that acts, written down again, is the same message.
+/// A message that causes an action, encoded again, is the same message.
 fn comes_back(message: &Inbound) {
     if let Some(frame) = echo(message) {
         // The machine clamps a time-out, not the decoder.
@@ -154,7 +154,7 @@ fn comes_back(message: &Inbound) {
     }
 }
 
-/// A field more, at the top and in the payload, changes nothing.
+/// One more field, at the top and in the payload, changes nothing.
 fn ignores_what_it_does_not_know(text: &str, decoded: &Decoded, fingerprint: u64) {
     let key = format!(r#""unknown {fingerprint:x}""#);
     let value = r#"{"type":"command:dispatch","channel":[null,1e3,"\\"],"payload":{}}"#;
@@ -162,7 +162,7 @@ fn ignores_what_it_does_not_know(text: &str, decoded: &Decoded, fingerprint: u64
     let grown = with_field(text, start, &key, value);
     match decode(&grown) {
         Ok(again) => assert_eq!(&again, decoded, "a field more at the top: {grown}"),
-        // It was the one key too many.
+        // The frame had the most keys already.
         Err(DecodeError::TooManyKeys) => {}
         Err(error) => panic!("a field more at the top: {error}: {grown}"),
     }
@@ -172,7 +172,7 @@ fn ignores_what_it_does_not_know(text: &str, decoded: &Decoded, fingerprint: u64
     }
 }
 
-/// Whatever a frame said: with a native key, in front or behind, it says nothing.
+/// With a native key at its beginning or end, any frame has no effect.
 fn never_acts_on_a_hybrid(text: &str, fingerprint: u64) {
     let choice = |of: usize, shift: u32| usize::try_from(fingerprint >> shift).unwrap_or_default() % of;
     let key = NATIVE_KEYS[choice(NATIVE_KEYS.len(), 8)];
@@ -190,7 +190,7 @@ fn never_acts_on_a_hybrid(text: &str, fingerprint: u64) {
     assert_eq!(message, Ok(Inbound::Ignored(Ignored::Native)), "a hybrid: {hybrid}");
 }
 
-/// One level too many is refused at the top, in the payload, and in a text it is no level at all.
+/// One level of nesting too many is refused at the top and in the payload; within a string it does not count.
 fn refuses_what_is_nested_too_deep(text: &str, decoded: &Decoded, fingerprint: u64) {
     const DEEP: usize = NESTING_MAX as usize;
     let key = format!(r#""unknown {fingerprint:x}""#);
@@ -206,7 +206,7 @@ fn refuses_what_is_nested_too_deep(text: &str, decoded: &Decoded, fingerprint: u
     }
 }
 
-/// The frame with a field more, first in the object that begins at `start`.
+/// The frame with one more field, the first one of the object that begins at `start`.
 fn with_field(text: &str, start: usize, key: &str, value: &str) -> String {
     let (before, after) = text.split_at(start + 1);
     let comma = if after.trim_start().starts_with('}') { "" } else { "," };
@@ -217,7 +217,7 @@ fn is_empty_object(text: &str) -> bool {
     text.trim().strip_prefix('{').is_some_and(|rest| rest.trim_start() == "}")
 }
 
-/// Where the payload begins, if it is an object.
+/// The offset of the payload, if it is an object.
 fn start_of_payload(text: &str) -> Option<usize> {
     #[derive(Deserialize)]
     struct Frame<'a> {
@@ -228,7 +228,7 @@ fn start_of_payload(text: &str) -> Option<usize> {
     payload.starts_with('{').then(|| payload.as_ptr().addr() - text.as_ptr().addr())
 }
 
-/// A number that the input alone decides, and small changes change wholly (FNV-1a, folded).
+/// A hash of the input (FNV-1a, folded).
 fn fingerprint(input: &[u8]) -> u64 {
     let hash = input
         .iter()

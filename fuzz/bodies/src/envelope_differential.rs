@@ -1,9 +1,9 @@
-//! Any bytes, as the text of an inbound frame: the decoder against a plain reading of the same text.
+//! Any bytes, as the text of an inbound frame: the decoder compared with a simple reading of the same text.
 //!
-//! It promises that both come to the same verdict, with the same fields and the same faults. The reading (`reading`)
-//! was written from the protocol's public description alone, and favours plainness: a whole tree first, then one
-//! look-up after the other. Texts that it cannot read (an escaped half of a surrogate pair, a number beyond any float)
-//! are left to `envelope_decode`.
+//! The target checks that both give the same verdict, the same fields and the same faults. The reading (`reading`) was
+//! written from the protocol's public description alone, and is simple: it builds a tree, then looks up each field. It
+//! skips texts that it cannot read (an escaped half of a surrogate pair, a number beyond any float); `envelope_decode`
+//! covers these.
 
 mod base64;
 mod reading;
@@ -14,7 +14,7 @@ use draupnir::protocol::{DecodeError, Fault, Faults, Ignored, Inbound, TerminalM
 use reading::{Flaw, Number, Reading, Refusal};
 use tree::{Tree, Unread};
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else {
         return;
@@ -54,7 +54,7 @@ fn refusal(error: &DecodeError) -> Refusal {
     }
 }
 
-/// Whether the decoder said what was read, field by field.
+/// Whether both have the same result, field by field.
 fn is_same(reading: &Reading, message: &Inbound) -> bool {
     match (reading, message) {
         (
@@ -133,7 +133,7 @@ fn name(message: TerminalMessage) -> &'static str {
     }
 }
 
-/// Whether the same things are wrong, in whatever order.
+/// Whether both have the same faults, in any order.
 fn is_same_list(flaws: &[Flaw], faults: &Faults) -> bool {
     let mut read = flaws.to_vec();
     let mut ours: Vec<Flaw> = faults.iter().map(flaw).collect();
@@ -155,7 +155,7 @@ fn flaw(fault: &Fault) -> Flaw {
     }
 }
 
-/// What the message's own `Debug` keeps to itself, for a finding.
+/// The fields that the message's `Debug` hides, for a finding.
 fn details(message: &Inbound) -> String {
     match message {
         Inbound::TerminalInput { data, .. } => format!("{data:?}"),

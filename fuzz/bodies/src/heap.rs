@@ -1,24 +1,24 @@
-//! Counts what this thread holds on the heap, so that a target can say how much a call may need at once.
+//! Counts the heap memory of this thread, so that a target can bound the memory of a call.
 //!
-//! It limits nothing. It is the allocator of every program that this crate is part of: the fuzz targets and the tests
-//! here, never the agent. While a block grows, the old one and the new one count both, as where it has to be moved.
-//! Figures are in bytes as they were asked for, without what the allocator below adds.
+//! It is the allocator of every program with this crate: the fuzz targets and the tests here, never the agent. While a
+//! block grows, the old and the new one both count, as if the block moves. Figures are the requested bytes, without the
+//! overhead of the system's allocator.
 
 #![allow(unsafe_code)] // An allocator is unsafe by its trait; nothing here touches the memory itself.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// What a piece of work took from the heap.
+/// The heap memory that a piece of work took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
-    /// The most that it held at once, in bytes beyond what was held before it.
+    /// The most that it held at once, in bytes, without the memory that was held before.
     pub at_once: usize,
-    /// All that it ever asked for, in bytes.
+    /// The sum of all its requests, in bytes.
     pub in_all: usize,
 }
 
-/// Does the work, and tells what it took from the heap. What the result holds on to counts.
+/// Does the work, and returns the heap memory that it took. Memory that the result still holds counts.
 pub fn taken_by<T>(work: impl FnOnce() -> T) -> (T, Taken) {
     let before = HELD.get();
     let asked_before = ASKED.get();
@@ -31,7 +31,7 @@ pub fn taken_by<T>(work: impl FnOnce() -> T) -> (T, Taken) {
 }
 
 thread_local! {
-    /// Negative where this thread frees what another one took.
+    /// Negative if this thread frees memory of another one.
     static HELD: Cell<isize> = const { Cell::new(0) };
     static PEAK: Cell<isize> = const { Cell::new(0) };
     static ASKED: Cell<usize> = const { Cell::new(0) };

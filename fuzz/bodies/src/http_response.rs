@@ -1,14 +1,13 @@
-//! Any bytes, as the console's answer to a registration: what is reported of it, and what the machine then does.
+//! Any bytes, as the console's answer to a registration: what the agent reports of it, and what the machine does then.
 //!
-//! The first byte chooses key, jitter, and how the bytes come: in which pieces, and whether the stream ends or breaks;
-//! the others are the answer. It promises (CONSOLE.md, "Registration") that
+//! The first byte chooses key, jitter, the size of the pieces, and whether the stream ends or breaks; the other bytes
+//! are the answer. The target checks (CONSOLE.md, "Registration") that
 //!
-//! - reading an answer never panics and holds at once a bounded multiple of it, and it means the same however it is
-//!   cut;
-//! - what is reported of its text is one printable line of bounded length without the key, and so is a redirect's
-//!   target;
+//! - reading an answer never panics, never holds more memory than a bounded multiple of it, and gives the same result
+//!   for all sizes of pieces;
+//! - its reported text is one printable line of bounded length without the key, and so is a redirect's target;
 //! - an id is 1–100 visible ASCII characters;
-//! - where an answer is so plain that it can be read without a parser, that reading comes to the same;
+//! - for an answer that can be read without a parser, that reading gives the same result;
 //! - the next attempt comes when the public description says so: `Retry-After` is honoured and clamped.
 
 mod plain;
@@ -25,14 +24,14 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-/// Most bytes that reading an answer holds at once for each byte of it: a list of small objects in its body, each of
+/// The most bytes of memory for each byte of an answer. The worst case is a list of small objects in the body, each of
 /// which becomes a node of a tree.
 const FACTOR: usize = 128;
 
-/// What reading may hold beyond that, in bytes: one read from the socket, the head, the text.
+/// The memory beyond that, in bytes: one read from the socket, the head, the text.
 const BASE_BYTES: usize = 64 * 1024;
 
-/// Up to this length of an answer, in bytes, no limit of the reader can be in the way.
+/// An answer of this length, in bytes, or less reaches no limit of the reader.
 const SHORT_BYTES_MAX: usize = 16 * 1024;
 
 /// How long the reading of one answer may take on a busy machine, in milliseconds.
@@ -69,8 +68,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-/// However an answer was cut, it means the same. A date to wait for in an answer without one of its own is measured on
-/// the clock of this machine, which goes on meanwhile.
+/// An answer gives the same result for all sizes of pieces. If the answer has no `Date`, a date in `Retry-After` is
+/// compared with the clock of this machine, which advances meanwhile.
 fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes: usize) {
     let without_wait = |answer: Option<&Registered>| {
         answer.map(|ours| (ours.status, ours.id.clone(), ours.console_text.clone(), ours.location.clone()))
@@ -83,7 +82,7 @@ fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes:
     }
 }
 
-/// What follows from a status, and after how long, as the public description has it.
+/// Checks the next action and its delay, by the public description.
 fn acts_as_described(answer: &Registered, seed: u64) {
     let (mut aftermath, first) = Aftermath::of_start(false, seed);
     let Order::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured } = first else {
@@ -93,9 +92,9 @@ fn acts_as_described(answer: &Registered, seed: u64) {
     let (_, next) = aftermath.next_after(&Fact::RegistrationAnswered { attempt, status, retry_after_ms });
     let is_within = |next: &Next, from: u64, to: u64| (from..=to).contains(&next.waited_ms);
     let is_next = match (status, next.order) {
-        // Registered, or known all the same: on to the WebSocket.
+        // Registered, or already known: the agent dials.
         (200..=299 | 409, Order::Dial { .. }) => next.waited_ms == 0,
-        // Only a person can mend a key.
+        // Only a person can correct the key.
         (401 | 403, Order::Register { .. }) => is_within(&next, 30_000, 90_000),
         (404 | 405, Order::Register { path, .. }) => path == RegisterPath::Observed && next.waited_ms == 0,
         (400 | 422, Order::Register { provider, .. }) => provider == ProviderName::Alias && next.waited_ms == 0,
@@ -112,7 +111,7 @@ fn acts_as_described(answer: &Registered, seed: u64) {
     assert!(is_next, "{next:?} after {answer:?}");
 }
 
-/// A console that says these bytes whatever it is asked.
+/// A console that answers every request with these bytes.
 struct Answering<'a> {
     answer: &'a [u8],
     piece_bytes: usize,

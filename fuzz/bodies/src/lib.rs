@@ -1,7 +1,7 @@
-//! What the fuzz targets do: one function a target, which panics where what it promises does not hold.
+//! The fuzz targets: one function a target, which panics if a check fails.
 //!
-//! The fuzzer is not known here; a plain test calls the same functions with every input of the corpora. What each
-//! target promises stands at the head of its module, and in short in `fuzz/README.md`.
+//! This crate does not depend on the fuzzer: a plain test calls the same functions with every input of the corpora. The
+//! head of each module lists the checks of its target; `fuzz/README.md` has a summary.
 
 mod aftermath;
 pub mod close_frame;

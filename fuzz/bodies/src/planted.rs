@@ -1,8 +1,7 @@
 //! The decoder as the targets call it: the agent's own, or one with a deliberate fault, to test the targets.
 //!
-//! Nothing of it is in the agent. Each fault is a wrapper that does what a careless decoder would, behind `--cfg
-//! planted="…"`, which `PLANTED=…` sets (see `build.rs`). `fuzz/planted` plants one after the other and waits for the
-//! targets to find it.
+//! The agent has no such code. Each fault is a wrapper that acts like a careless decoder, behind `--cfg planted="…"`,
+//! which `PLANTED=…` sets (see `build.rs`). `fuzz/planted` plants each fault and waits until the targets find it.
 
 #[cfg(not(any(planted = "hybrid_accepted", planted = "index_past_the_end", planted = "unbounded_recursion")))]
 pub(crate) use draupnir::protocol::decode;
@@ -16,7 +15,7 @@ pub(crate) use index_past_the_end::decode;
 #[cfg(planted = "unbounded_recursion")]
 pub(crate) use unbounded_recursion::decode;
 
-/// Looks for native keys as they are usually spelt, and takes those that hold an escape for unknown ones.
+/// Finds native keys in their usual spelling only, and takes escaped ones for unknown keys.
 #[cfg(planted = "hybrid_accepted")]
 mod hybrid_accepted {
     use draupnir::protocol::{self, DecodeError, Decoded, Ignored, Inbound};
@@ -35,7 +34,7 @@ mod hybrid_accepted {
     }
 }
 
-/// Looks behind an escaped first half of a surrogate pair for the second, wherever the text ends.
+/// After an escaped first half of a surrogate pair, reads the second half even beyond the end of the text.
 #[cfg(planted = "index_past_the_end")]
 mod index_past_the_end {
     use draupnir::protocol::{self, DecodeError, Decoded};
@@ -54,7 +53,7 @@ mod index_past_the_end {
     }
 }
 
-/// Reads what is nested too deep after all, level by level on the stack, and leaves out what is not needed.
+/// Reads deep nesting recursively, and skips unknown fields.
 #[cfg(planted = "unbounded_recursion")]
 mod unbounded_recursion {
     use draupnir::protocol::{self, DecodeError, Decoded, NESTING_MAX};

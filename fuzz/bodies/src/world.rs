@@ -1,32 +1,32 @@
-//! Bytes direct the storm over a simulated agent: what goes wrong, when and how, and what is asked of it meanwhile.
+//! Bytes control the storm over a simulated agent: which faults happen and when, and what the agent must do meanwhile.
 //!
-//! It has no rules of its own: the checkers of the simulation run after every step, and after the storm comes the calm
-//! in which the agent must be back within its bound, have everything delivered, be reachable, and leave cleanly.
+//! The checkers of the simulation run after every step. After the storm comes the calm, in which the agent must
+//! reconnect within its bound, deliver everything, be reachable, and exit cleanly.
 //!
-//! How an input is read: fifteen bytes say what world it is: eight for the set of faults that it knows,
-//! a seed for the details, and the paces and sizes of the plan; the rest is the storm's script. Each decision of the
-//! storm takes one byte of it, or two where it chooses among more than 256: when the next fault strikes and which, how
-//! long it lasts, whether a dial, a registration, a frame or a Ping meets one, what is dispatched, typed and cancelled.
-//! The storm is over when the script is. So every byte is a decision, its neighbours are the decisions before and after
-//! it, and a short input is a short storm; a seed alone would give the fuzzer nothing to build upon, and bytes in place
-//! of the whole generator would be used up by details (how much a program prints at a time) that decide nothing.
+//! An input begins with fifteen bytes that describe the world: eight for its set of faults, a seed for the details, and
+//! the speeds and sizes of the plan. The rest is the storm's script. Each decision of the storm takes one byte of it,
+//! or two for more than 256 choices: when the next fault happens and which, how long it lasts, whether it hits a dial,
+//! a registration, a frame or a Ping, what is dispatched, typed and cancelled. The storm ends with the script. So every
+//! byte is a decision, next to the decisions before and after it, and a short input is a short storm. With a seed alone
+//! the fuzzer could not build on earlier inputs; if every random number came from the input, unimportant details (how
+//! much a program prints at a time) would use up its bytes.
 
 use draupnir_sim::plan::{Fault, Faults, Plan};
 use draupnir_sim::run::run as live;
 
-/// What says which world it is, before the script.
+/// The length of the description of the world.
 const HEADER_BYTES: usize = 15;
 
-/// How long a script may be: some hundred decisions, and worlds that take milliseconds.
+/// The longest script: some hundred decisions, in a world that runs for milliseconds.
 const SCRIPT_BYTES_MAX: usize = 512;
 
-/// The longest storm, in milliseconds: scripts are over long before.
+/// The longest storm, in milliseconds. Scripts end long before it.
 const STORM_MS_MAX: u64 = 7_200_000;
 
-/// How much of a story that ended badly is printed.
+/// How many lines of a failed story are printed.
 const LINES_MAX: usize = 60;
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     let Some((header, script)) = input.split_first_chunk::<HEADER_BYTES>() else { return };
     if script.is_empty() {
@@ -60,7 +60,7 @@ fn plan(header: &[u8; HEADER_BYTES], script: &[u8]) -> Plan {
         audited: flags & 8 != 0,
         journaled: flags & 0x10 != 0,
         script: script.iter().copied().take(SCRIPT_BYTES_MAX).collect(),
-        // What is configured as id and provider.
+        // The configured id and provider.
         ..Plan::of(u64::from(seed))
     }
 }

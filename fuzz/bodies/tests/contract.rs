@@ -1,4 +1,4 @@
-//! The frames of the simulation are written by the types of the wire, and noted for the check against the schema.
+//! Writes the frames of the simulation with the types of the wire, and records them for the check against the schema.
 
 use draupnir_fuzz::contract;
 use draupnir_sim::plan::Plan;
@@ -7,10 +7,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Seeds that are run where no frames are wanted: they show every kind of message.
+/// How many seeds run if no frames are recorded: they show every kind of message.
 const SEEDS_MIN: u64 = 8;
 
-/// More than any number of frames needs.
+/// The most seeds: no number of frames needs more.
 const SEEDS_MAX: u64 = 100_000;
 
 #[test]

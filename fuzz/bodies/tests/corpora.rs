@@ -1,21 +1,21 @@
-//! Every input that is kept, held to what its target promises, without a fuzzer: the corpora, and the inputs that once
-//! made a target fail.
+//! Runs every kept input through its target, without a fuzzer: the corpora, and the inputs that once made a target
+//! fail.
 //!
-//! It does not look for new ones. A directory of `fuzz/corpus` or `fuzz/regressions` that no target has is a mistake,
-//! and so is a target without a corpus.
+//! A directory of `fuzz/corpus` or `fuzz/regressions` without a target fails the test, and so does a target without a
+//! corpus.
 
 use draupnir_fuzz as targets;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most that all corpora may take, in bytes: they are part of every clone.
+/// The largest size of all corpora together, in bytes: they are part of every clone.
 const CORPORA_BYTES_MAX: u64 = 2 * 1024 * 1024;
 
-/// How many inputs once made a target fail, at the time of writing: they only become more.
+/// The least number of inputs that once made a target fail: it only grows.
 const REGRESSIONS_MIN: usize = 15;
 
-/// One test a target, so that they run beside each other and a failure says whose it is.
+/// One test a target, so that targets run in parallel and a failure names its target.
 macro_rules! targets {
     ($($target:ident => $run:path),* $(,)?) => {
         const TARGETS: &[&str] = &[$(stringify!($target)),*];
@@ -57,7 +57,7 @@ fn holds_all(target: &str, run: fn(&[u8])) {
     assert!(!corpus.is_empty(), "{target} has no corpus");
     for path in corpus.iter().chain(&entries(&fuzz().join("regressions").join(target))) {
         let input = fs::read(path).expect("a readable input");
-        // The name of the file, should the target fail: the harness shows what a failing test printed.
+        // If the target fails, the harness prints this name of the file.
         println!("{}", path.display());
         run(&input);
     }

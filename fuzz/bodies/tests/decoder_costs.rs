@@ -1,11 +1,11 @@
-//! What decoding takes from the heap: bounded for the worst frames that are known, and linear in their length.
+//! Checks the heap memory of decoding: bounded for the worst known frames, and linear in their length.
 //!
-//! Bytes are counted, not seconds, so that the figures are the same on every machine.
+//! It counts bytes, not seconds, so that the figures are the same on every machine.
 
 use draupnir::protocol::{DECODE_ALLOCATION_BASE_BYTES, DECODE_ALLOCATION_FACTOR, INBOUND_BYTES_MAX, decode};
 use draupnir_fuzz::heap::{Taken, taken_by};
 
-/// Makes a frame of one costly thing, so many times.
+/// Builds a frame with this many repetitions of one costly element.
 type Shape = (&'static str, fn(usize) -> String);
 
 fn dispatch(fields: &str) -> String {
@@ -72,12 +72,12 @@ fn the_worst_frames_hold_no_more_at_once_than_is_stated() {
 
 #[test]
 fn twice_the_frame_asks_for_at_most_twice_the_memory() {
-    /// What a doubling of a list may add beyond that, in bytes.
+    /// How much the doubling of a list may add, in bytes.
     const SLACK: usize = 16 * 1024;
     for (about, shape) in SHAPES {
         for count in [1000, 4000, 16_000] {
             let (once, twice) = (decoding(&shape(count)).in_all, decoding(&shape(2 * count)).in_all);
-            // A list of 2n may just have been doubled where one of n was not, so that a little more than twice is due.
+            // A list of 2n may have just been doubled, while one of n was not, so a little more than twice is allowed.
             assert!(twice <= once * 5 / 2 + SLACK, "{about}: {once} bytes for {count}, {twice} for twice that");
         }
     }

@@ -1,4 +1,4 @@
-//! Standard base64 with padding, read the long way: RFC 4648, section 4, strictly.
+//! A simple decoder for standard base64 with padding, strictly by RFC 4648, section 4.
 
 /// The bytes, unless a character, the padding or an unused bit is wrong.
 pub(super) fn read(text: &str) -> Option<Vec<u8>> {
@@ -17,7 +17,7 @@ pub(super) fn read(text: &str) -> Option<Vec<u8>> {
         for character in group.iter().take(4 - padding) {
             bits = bits << 6 | sextet(*character)?;
         }
-        // Of n characters, n − 1 bytes are known; the bits that are left over must be zero.
+        // n characters give n − 1 bytes. The remaining bits must be zero.
         bits <<= 6 * padding;
         let decoded = bits.to_be_bytes();
         let (kept, left_over) = decoded.split_at(4 - padding);

@@ -1,13 +1,13 @@
-//! What a frame says, by the protocol's public description alone.
+//! Reads a frame by the protocol's public description alone.
 //!
-//! It shares nothing with the decoder but that description. What the description leaves open, and the decoder's own
-//! documentation settles: a payload that is missing or null has no fields; an empty text counts as absent, but for
-//! `data`; a known field that stands there twice is a fault, and has no value.
+//! It shares only that description with the decoder. The description leaves three points open, which the decoder's
+//! documentation decides: a missing or null payload has no fields; an empty text counts as absent, except `data`; a
+//! known field that occurs twice is a fault, and has no value.
 
 use super::base64;
 use super::tree::Tree;
 
-/// Why a frame says nothing.
+/// Why a frame is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     TooBig,
@@ -19,12 +19,12 @@ pub(super) enum Refusal {
     NoType,
 }
 
-/// In which version a frame is said. That of a native one does not matter, and counts as ours.
+/// The version of a frame. A native frame counts as the agent's version.
 #[derive(Debug)]
 pub(super) enum Version {
     Ours,
     Other(String),
-    /// No text: reported as it stands in the frame, which a tree no longer knows.
+    /// Not a string. The decoder quotes it as in the frame, which the tree does not keep.
     NoText,
 }
 
@@ -38,13 +38,13 @@ impl Version {
     }
 }
 
-/// What a frame says.
+/// The content of a frame.
 #[derive(Debug)]
 pub(super) enum Reading {
     Native,
     Logs,
     NonsenseSize,
-    /// The first 64 characters of a type that means nothing.
+    /// The first 64 characters of an unknown type.
     Unknown {
         beginning: String,
     },
@@ -98,7 +98,7 @@ pub(super) struct Dispatch {
     pub(super) stream: bool,
 }
 
-/// One thing that is wrong, with the field where there is one.
+/// One fault, with its field if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Flaw {
     NotAnObject,
@@ -111,8 +111,8 @@ pub(super) enum Flaw {
     MalformedEnv,
 }
 
-/// A number of the frame. The parser of the tree may miss the nearest float by a little, so that where a limit is as
-/// near as that, either side of it counts as right.
+/// A number of the frame. The parser of the tree may miss the nearest float by a little, so next to a limit both sides
+/// count as right.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Number(f64);
 
@@ -127,13 +127,13 @@ impl Number {
         self.nearby().into_iter().any(|number| clamped(number) == f64::from(got))
     }
 
-    /// The same, with a default for what is not positive. A number next to nothing may be either.
+    /// The same, with a default for a number that is not positive. A number close to zero may be either.
     pub(super) fn is_positive_size(self, got: u16, default: u16) -> bool {
         let is_next_to_nothing = self.0.abs() < 1e-300;
         (self.0 > 0.0 && self.is_size(got)) || (self.0 <= 0.0 && got == default) || (is_next_to_nothing && got == 1)
     }
 
-    /// Whole milliseconds, part of one counting as one; 0 for what is not positive.
+    /// Whole milliseconds, rounded up; 0 for a number that is not positive.
     pub(super) fn is_timeout(self, got: u64) -> bool {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
         let whole = |number: f64| number.ceil() as u64;
@@ -142,8 +142,8 @@ impl Number {
     }
 }
 
-/// Reads a frame of so many bytes: what it says, and in which version. Of several reasons to refuse it,
-/// any will do.
+/// Reads a frame of this length: its content and version, or all reasons to refuse it, of which the decoder may give
+/// any.
 pub(super) fn read(tree: &Tree, bytes: usize) -> Result<(Reading, Version), Vec<Refusal>> {
     let mut refusals = Vec::new();
     if bytes > 1 << 20 {
@@ -186,7 +186,7 @@ pub(super) fn read(tree: &Tree, bytes: usize) -> Result<(Reading, Version), Vec<
     Ok((reading, version(top)))
 }
 
-/// The version as the log tells it, shortened, if it is not "1.0".
+/// The version as the log shows it, shortened, if it is not "1.0".
 fn version(top: &[(String, Tree)]) -> Version {
     match value(top, "protocol_version") {
         None => Version::Other("none".to_owned()),
@@ -200,7 +200,7 @@ fn value<'a>(fields: &'a [(String, Tree)], name: &str) -> Option<&'a Tree> {
     fields.iter().find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
-/// A payload, as far as its fields are known by name.
+/// The fields of a payload.
 struct Payload<'a> {
     fields: &'a [(String, Tree)],
     flaws: Vec<Flaw>,
@@ -219,7 +219,7 @@ impl<'a> Payload<'a> {
         Self { fields, flaws }
     }
 
-    /// The field, unless it is absent, null, or there twice.
+    /// The field, unless it is absent or null, or occurs twice.
     fn field(&self, name: &'static str) -> Option<&'a Tree> {
         if self.flaws.contains(&Flaw::Twice(name)) {
             return None;

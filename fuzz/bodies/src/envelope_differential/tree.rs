@@ -1,8 +1,8 @@
-//! A whole JSON text as a tree, with every key in its place.
+//! Parses a JSON text into a tree that keeps every key, in order.
 //!
-//! `serde_json::Value` would nearly do: it keeps only the last of two equal keys, and where its `raw_value` is on, as
-//! for the agent, it takes one key of its own for a sign to read a text as JSON again. So the tree is built by hand
-//! over the same parser. Lists and objects are counted from 1.
+//! `serde_json::Value` is not enough: it keeps only the last of two equal keys, and with the feature `raw_value`, which
+//! the agent uses, one special key makes it parse a string as JSON again. So this module builds its own tree with the
+//! same parser. Levels of lists and objects count from 1.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -12,7 +12,7 @@ use std::fmt;
 pub(super) enum Tree {
     Null,
     Flag(bool),
-    /// Any number; whole ones beyond 2⁵³ are rounded, as all readers do that know floats alone.
+    /// Any number. Integers beyond 2⁵³ are rounded.
     Number(f64),
     Text(String),
     List(Vec<Tree>),
@@ -24,7 +24,7 @@ pub(super) enum Tree {
 pub(super) enum Unread {
     /// It cannot be read.
     NotJson,
-    /// Others may: it holds what a tree of Rust's texts and floats has no place for.
+    /// Other readers may read it, but this tree cannot hold its strings or numbers.
     BeyondThisReading,
 }
 
@@ -39,7 +39,7 @@ impl Tree {
         })
     }
 
-    /// How deep lists and objects are nested.
+    /// The depth of nested lists and objects.
     pub(super) fn depth(&self) -> u32 {
         match self {
             Self::Null | Self::Flag(_) | Self::Number(_) | Self::Text(_) => 0,

@@ -1,6 +1,6 @@
-//! What must hold for sessions and commands, by the orders alone: each is answered once, and nothing follows an answer.
+//! Checks the orders for sessions and commands: each is answered once, and no order follows an answer.
 //!
-//! It does not know times; the target asks at its end whether one is left without an answer.
+//! At its end the target checks that none is left without an answer.
 
 use draupnir_fsm::command::{RUNNING_MAX, WAITING_MAX};
 use draupnir_fsm::fact::{CommandFact, Fact, SessionFact};
@@ -8,18 +8,18 @@ use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::order::{CommandEnd, Order, Refusal, SessionEnd};
 use std::collections::{BTreeMap, VecDeque};
 
-/// How many ids of commands there are, a power of two: few enough to be repeated.
+/// The number of command ids, a power of two: few, so that ids repeat.
 pub(super) const IDS: u128 = 64;
 
-/// All sessions and commands there ever were.
+/// All sessions and commands so far.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     sessions: BTreeMap<SessionKey, Session>,
     commands: BTreeMap<CommandKey, Command>,
-    /// In the order in which they came.
+    /// In order of arrival.
     waiting: VecDeque<CommandKey>,
     running: usize,
-    /// By bits, the ids of those that wait or run, of those that ever ran, and of those whose result is forgotten.
+    /// The ids, as bits, of commands that wait or run, that have ever run, and whose result is forgotten.
     live_ids: u64,
     ran_ids: u64,
     forgotten_ids: u64,
@@ -33,7 +33,7 @@ struct Session {
     opened: bool,
     hung_up: bool,
     killed: bool,
-    /// Its shell exited before it was hung up.
+    /// The exit code, if its shell exited before SIGHUP.
     exited: Option<i32>,
     finished: bool,
 }
@@ -42,7 +42,7 @@ struct Session {
 struct Command {
     id_hash: u128,
     stage: Stage,
-    /// Its process ran, as far as was reported.
+    /// Its process was reported as running.
     ran: bool,
     failed: bool,
     terminated: bool,
@@ -55,9 +55,9 @@ enum Stage {
     #[default]
     Waits,
     Runs,
-    /// Answered with a result of its own.
+    /// Answered with its own result.
     Finished,
-    /// Answered otherwise.
+    /// Answered in another way.
     Answered,
 }
 
@@ -69,7 +69,7 @@ impl Children {
         session.map(|(key, _)| format!("session {key}")).or(command.map(|(key, _)| format!("command {key}")))
     }
 
-    /// Takes in what the machine heard.
+    /// Learns from an input of the machine.
     pub(super) fn learn(&mut self, fact: &Fact) {
         match *fact {
             Fact::Session { session, what: SessionFact::Opening } => {
@@ -105,7 +105,7 @@ impl Children {
         }
     }
 
-    /// Looks at an order.
+    /// Checks an order.
     pub(super) fn see(&mut self, order: &Order) {
         match *order {
             Order::HangUpSession { .. } | Order::KillSession { .. } | Order::FinishSession { .. } => {
@@ -140,7 +140,7 @@ impl Children {
                 let id = 1 << command.id_hash;
                 self.forgotten_ids |= id;
             }
-            // The connection's, which has an observer of its own.
+            // Orders of the connection, which has its own observer.
             Order::Register { .. }
             | Order::AbandonRegistration { .. }
             | Order::Dial { .. }
@@ -158,7 +158,7 @@ impl Children {
             | Order::ReadHostName
             | Order::Exit => {}
         }
-        // One more while that one is refused.
+        // One more may be in the queue while it is being refused.
         assert!(self.waiting.len() <= WAITING_MAX + 1, "{} wait", self.waiting.len());
     }
 
@@ -179,7 +179,7 @@ impl Children {
             session.finished = true;
             return;
         }
-        // What outlives a shell that exited by itself is left alone.
+        // Processes that survive a shell which exited by itself are not signalled.
         assert!(session.exited.is_none() && !session.killed, "{order:?}: {session:?}");
         let kills = matches!(order, Order::KillSession { .. });
         assert_eq!(session.hung_up, kills, "{order:?}: {session:?}");
@@ -198,7 +198,7 @@ impl Children {
     }
 
     fn refused(&mut self, key: CommandKey, refusal: Refusal) {
-        // Its own place in the queue is one more.
+        // Its own place in the queue counts, too.
         let full = self.waiting.len() > WAITING_MAX;
         self.wait_ends(key, Stage::Answered);
         let id = 1 << self.command(key).id_hash;

@@ -1,4 +1,4 @@
-//! A host that answers the driver with whatever the bytes say, within the contract of the two doors.
+//! A host whose answers to the driver come from the input, within the contract of the two traits.
 
 use crate::contract;
 use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, Message, SessionKey, StreamKey};
@@ -7,13 +7,13 @@ use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// How long bodies are, in bytes: nothing, little, what is promised, what a result is cut to, more than fits.
+/// Lengths of bodies, in bytes: empty, short, as promised, as a cut result, too long.
 const BODY_BYTES: [usize; 8] = [0, 200, 300, 1 << 10, 8 << 10, 16 << 10, 100 << 10, 5 << 20];
 
-/// Holds no byte, only how many there are.
+/// Holds numbers of bytes, but no bytes.
 pub(super) struct Host {
     random: Random,
-    /// From now on it behaves: bodies are short, and everything is sent.
+    /// Whether it is calm: bodies are short, and everything is sent.
     pub(super) calm: bool,
     pub(super) held: BTreeMap<StreamKey, Range<u64>>,
 }

@@ -1,7 +1,7 @@
-//! Which input a step hands over: the lower five bits of its byte, and one byte more for what it says.
+//! Chooses the input of a step: by the lower five bits of its byte, and one more byte for its content.
 //!
-//! A number is the one in use or, by the upper two bits of the second byte, up to three older. Statuses, codes and
-//! waits come from lists that hold every row of the policy and what lies beside it.
+//! A number is the current one or, by the upper two bits of the second byte, one of the three before. Statuses, codes
+//! and waits come from lists with every row of the policy and the values next to it.
 
 use super::children::IDS;
 use super::{INPUTS_MAX, World};
@@ -50,10 +50,10 @@ const GAPS_MS: [u64; 4] = [0, 3_000, 3_600_000, u64::MAX];
 
 const TIMEOUTS_MS: [u64; 4] = [0, 1, 60_000, u64::MAX];
 
-/// The second byte that calls a crowd: not what a fuzzer likes to put anywhere.
+/// The second byte that starts a crowd: a value that a fuzzer rarely chooses.
 const CROWD: u8 = 0x9E;
 
-/// How many a crowd is: more than the bounds of sessions and commands.
+/// The size of a crowd: more than the bounds of sessions and commands.
 const CROWD_SIZE: u32 = 300;
 
 impl World {
@@ -117,7 +117,7 @@ impl World {
         self.handle(input);
     }
 
-    /// Whatever is asked of the console or the network now is done.
+    /// The console and the network do everything that is requested now.
     pub(super) fn console_behaves(&mut self) {
         let in_use = self.in_use();
         if let Some(attempt) = in_use.registering {
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// A source holds more, or lets go of what is oldest.
+    /// A source gets more bytes, or drops its oldest ones.
     fn print(&mut self, says: u8) {
         let terminal = choose(&self.sessions, says >> 4).map(StreamKey::Terminal);
         let stdout = choose(&self.commands, says >> 4).map(StreamKey::Stdout);
@@ -199,7 +199,7 @@ impl World {
         self.handle(Input::Output { stream, from, end });
     }
 
-    /// As many at once as the bounds of sessions and commands are about.
+    /// Starts more sessions or commands at once than the bounds allow.
     fn crowd(&mut self, link: LinkId, says: u8) {
         for number in 0..CROWD_SIZE {
             if self.inputs >= INPUTS_MAX {
@@ -238,17 +238,17 @@ fn id(says: u8) -> ConsoleId {
     ConsoleId(u128::from(says) & (IDS - 1))
 }
 
-/// One of a list, the newest for 0.
+/// An element of a list; 0 is the newest.
 fn choose<T: Copy>(list: &[T], choice: u8) -> Option<T> {
     list.iter().rev().nth(usize::from(choice)).or(list.first()).copied()
 }
 
-/// The number itself, or one that is up to three older.
+/// The number itself, or one of the three before.
 fn older(number: u32, says: u8) -> u32 {
     number.saturating_sub(u32::from(says >> 6))
 }
 
-/// One of a list whose length is a power of two.
+/// An element of a list whose length is a power of two.
 fn of<T: Copy>(list: &[T], says: u8) -> T {
     list[usize::from(says) % list.len()]
 }

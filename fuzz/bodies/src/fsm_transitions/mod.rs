@@ -1,15 +1,14 @@
-//! Bytes become inputs with time between them for the driver, and its host's answers: whatever is handed over when, its
-//! invariants hold and the way back stays open.
+//! Bytes become inputs for the driver, times between them, and answers of its host. In every order its invariants hold,
+//! and it can always connect again.
 //!
-//! It does not say what the driver should want, only what it must never do: after every step the [`Observer`] of the
-//! exhaustive test looks at the connection, and `children` at sessions and commands. When the bytes are used up the
-//! world becomes calm: from then on everything answers, and the driver must reach `connected.ready` with everything
-//! delivered, or `stopped` where it was asked to stop. In the end it is, and must have answered for every child by
-//! then.
+//! The target checks what the driver must never do. After every step the [`Observer`] of the exhaustive test checks the
+//! connection, and `children` checks sessions and commands. After the last byte the world becomes calm: everything
+//! answers, and the driver must reach `connected.ready` with everything delivered, or `stopped` after SIGTERM. At the
+//! end every run stops the driver, which must have answered for every child.
 //!
-//! How an input is read: a byte for the seed of the jitter and of the host's answers, a byte of flags (`World::new`),
-//! then for each step one byte, whose upper three bits say what time does (`World::pass`) before the input in the lower
-//! five, and up to two more, for a duration (`DURATIONS_MS`) and for what the input says (`inputs`).
+//! An input is one byte for the seed of the jitter and of the host's answers, one byte of flags (`World::new`), and
+//! then one byte for each step. Its upper three bits choose how time passes (`World::pass`), its lower five the input.
+//! Up to two more bytes follow: a duration (`DURATIONS_MS`) and the content of the input (`inputs`).
 
 mod children;
 mod host;
@@ -28,26 +27,26 @@ use host::Host;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// Inputs of one storm: more make it slow, not telling.
+/// The most inputs of one storm: more make it slow and find nothing new.
 const INPUTS_MAX: u32 = 1_000;
 
-/// More outputs in a turn are a loop that does not end.
+/// The most outputs in a turn: more are an endless loop.
 const OUTPUTS_MAX: u32 = 20_000;
 
 /// How late a tick may be without being a jump of the clock, in milliseconds.
 const LATE_MS_MAX: u64 = 2_000;
 
-/// The longest row of the policy, in milliseconds: `Retry-After` of ten minutes and as much again, what the end of an
-/// old link and a new dial take, and the delivery of all that waits.
+/// The longest way back to `connected.ready`, in milliseconds: a `Retry-After` of ten minutes and its jitter of the
+/// same length, the end of an old link, a new dial, and the delivery of everything.
 const READY_MS: u64 = 25 * 60_000;
 
-/// The durations that a byte chooses from, in milliseconds: those of the policy, and what lies about them.
+/// The durations that a byte chooses from, in milliseconds: those of the policy, and values next to them.
 const DURATIONS_MS: [u64; 32] = [
     0, 1, 2, 5, 10, 50, 100, 249, 250, 251, 499, 500, 999, 1_000, 1_001, 1_500, 1_999, 2_000, 2_001, 2_500, 4_000,
     5_000, 10_000, 15_000, 30_000, 40_000, 60_000, 120_000, 300_000, 600_000, 900_000, 1_800_000,
 ];
 
-/// Holds one input to what must be true.
+/// Checks one input.
 pub fn run(input: &[u8]) {
     let mut bytes = input.iter().copied();
     let (Some(seed), Some(flags)) = (bytes.next(), bytes.next()) else { return };
@@ -59,13 +58,13 @@ pub fn run(input: &[u8]) {
     world.become_calm();
 }
 
-/// Looks at every step of the machine inside the driver.
+/// Checks every step of the machine inside the driver.
 struct Watch {
     observer: Observer,
     children: Children,
 }
 
-/// What the connection waits for.
+/// The numbers of the current link and attempt.
 struct InUse {
     registering: Option<RegistrationAttempt>,
     dialling: Option<LinkId>,
@@ -73,14 +72,14 @@ struct InUse {
     closing: Option<LinkId>,
 }
 
-/// The driver, what looks at it, and what must be known of it to hand over what could be true.
+/// The driver, its checkers, and the state that is necessary to give it plausible inputs.
 struct World {
     driver: Driver<usize>,
     host: Host,
     watch: Rc<RefCell<Watch>>,
     now: Time,
     inputs: u32,
-    /// Inputs that were handed over since the last turn.
+    /// Inputs since the last turn.
     batch: usize,
     latest_attempt: RegistrationAttempt,
     latest_link: LinkId,
@@ -95,8 +94,8 @@ struct World {
 }
 
 impl World {
-    /// A life: its id is remembered where bit 0 of `flags` is set, its heartbeats come as often as the configuration
-    /// permits where bit 1 is, and it is audited where bit 2 is.
+    /// A new driver. By `flags`: bit 0: it remembers its id; bit 1: the heartbeat interval is the shortest that the
+    /// configuration allows; bit 2: an audit log is configured.
     fn new(seed: u8, flags: u8) -> Self {
         let policy = Policy::default();
         let schedule =
@@ -141,10 +140,10 @@ impl World {
         self.choose_input(step & 31, bytes);
     }
 
-    /// Lets time do what the upper bits of a step say.
+    /// Lets time pass as the upper bits of a step say.
     fn pass(&mut self, how: u8, bytes: &mut impl Iterator<Item = u8>) {
         if how == 0 && self.batch < INPUTS_PER_TURN_MAX {
-            return; // One more that was ready at the same time.
+            return; // Another input at the same time.
         }
         self.turn();
         match how {
@@ -163,7 +162,7 @@ impl World {
         }
     }
 
-    /// Time passes, and the loop wakes for every deadline; in a `good` world the console answers.
+    /// Lets time pass and wakes at every deadline. In a `good` world the console answers.
     fn live(&mut self, ms: u64, good: bool) {
         let end = self.now.after_ms(ms);
         while self.driver.next_deadline().is_some_and(|next| next <= end) && self.inputs < INPUTS_MAX {
@@ -185,7 +184,7 @@ impl World {
         }
     }
 
-    /// What the loop does first when it wakes: it compares the clocks.
+    /// Compares the clocks, as the loop does first when it wakes.
     fn wake(&mut self) {
         let ms = self.now.as_ms();
         let mut jumps = 0;
@@ -210,7 +209,7 @@ impl World {
         self.driver.handle(self.now, input);
     }
 
-    /// Does what the driver wants, and looks at what must hold after it.
+    /// Performs the driver's outputs, and checks what must hold after them.
     fn turn(&mut self) {
         self.batch = 0;
         let mut outputs = 0;
@@ -257,8 +256,8 @@ impl World {
         }
     }
 
-    /// From now on everything behaves: the link comes up in time, every child ends, everything is delivered, and the
-    /// agent leaves when it is asked to.
+    /// From now on nothing fails: the link comes up in time, every child ends, everything is delivered, and the agent
+    /// exits after SIGTERM.
     fn become_calm(&mut self) {
         self.turn();
         self.host.calm = true;
@@ -285,7 +284,7 @@ impl World {
         }
     }
 
-    /// All shells and commands are gone, their last byte is read, and their audit lines are written.
+    /// Ends all shells and commands, reads their last bytes and writes their audit lines.
     fn end_children(&mut self) {
         for audit in self.latest_audit.0.saturating_sub(64)..=self.latest_audit.0 {
             self.driver.handle(self.now, Input::Audited { audit: AuditId(audit) });
@@ -309,7 +308,7 @@ impl World {
         self.turn();
     }
 
-    /// Asked to stop with nothing to wait for, the agent closes the link and is gone within the time of a drain.
+    /// After SIGTERM with nothing to wait for, the agent closes the link and exits within the time of a drain.
     fn leave(&mut self) {
         let since = self.now;
         self.handle(Input::ShutdownRequested);

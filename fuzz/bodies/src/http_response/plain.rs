@@ -1,14 +1,14 @@
-//! An answer that is so plain that it can be read by cutting lines: HTTP/1.1, headers of letters and visible ASCII,
-//! each once, none of which says what the body is like, and a body that ends with the stream and names one id.
+//! Reads a simple answer line by line: HTTP/1.1, headers of letters and visible ASCII, each once, no header that
+//! describes the body, and a body that ends with the stream and names one id.
 
 use draupnir::config::{REDACTED, Secret};
 use draupnir::link::Registered;
 use serde_json::Value;
 
-/// Headers on which it depends what a body is worth.
+/// Headers that change the meaning of the body.
 const NOT_PLAIN: [&str; 4] = ["transfer-encoding", "content-length", "content-type", "content-encoding"];
 
-/// What such an answer says.
+/// The parts of such an answer.
 #[derive(Debug)]
 pub(super) struct Plain<'a> {
     status: u16,
@@ -41,7 +41,7 @@ pub(super) fn read(answer: &[u8]) -> Option<Plain<'_>> {
     if body.contains('\\') || body.matches("\"id\"").count() > 1 {
         return None;
     }
-    // An empty line in the middle would have ended the head, and more headers than any answer has are another story.
+    // An empty line in the middle would end the head, and the agent refuses too many headers.
     (headers.len() <= 90 && !lines.contains("\r\n\r\n")).then_some(Plain { status, headers, body })
 }
 
@@ -50,7 +50,7 @@ impl Plain<'_> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| *value)
     }
 
-    /// Panics where the agent reports anything else.
+    /// Panics if the agent reports anything else.
     pub(super) fn is_same(&self, ours: Option<&Registered>, key: &Secret) {
         let Some(ours) = ours else { panic!("not understood: {self:?}") };
         assert_eq!(ours.status, self.status);
