@@ -1,6 +1,7 @@
-//! How fast the console takes terminal output when it only counts: the ceiling of every throughput measured with it.
+//! Measures how fast the console reads terminal output if it only counts bytes: the limit of every throughput measured
+//! with it.
 //!
-//! Frames are made beforehand and written by one thread over loopback; nothing of the agent is in it.
+//! One thread writes prepared frames over loopback; no agent runs.
 //!
 //!     cargo bench -p draupnir-console
 
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use data_encoding::BASE64;
 use draupnir_console::{Console, Keep, Personality};
 
-/// Terminal bytes a frame, and in all.
+/// Terminal bytes of a frame, and of all frames.
 const FRAME_BYTES: usize = 32 << 10;
 const ALL_BYTES: usize = 256 << 20;
 
@@ -27,7 +28,7 @@ fn main() {
     }
 }
 
-/// By the clock, and by the CPU time of the console's thread, which a busy machine leaves alone.
+/// The throughput by the clock, and by the CPU time of the console's thread, which does not depend on other load.
 fn megabytes_per_second(keep: Keep) -> (f64, f64) {
     let all_bytes = if keep == Keep::Counts { ALL_BYTES } else { ALL_BYTES / 4 };
     let console = Console::builder(Personality::designed()).keep(keep).start();
@@ -52,7 +53,7 @@ fn megabytes_per_second(keep: Keep) -> (f64, f64) {
     (megabytes / seconds, megabytes / cpu_seconds)
 }
 
-/// The CPU time of the thread named `console`, where `/proc` tells; zero elsewhere.
+/// The CPU time of the thread named `console` from `/proc`; zero on systems without it.
 fn console_cpu_seconds() -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0; // fixed by the kernel's interface to user space
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
@@ -64,7 +65,7 @@ fn console_cpu_seconds() -> f64 {
     ticks.sum::<f64>() / TICKS_PER_SECOND
 }
 
-/// All frames as they go over the wire. The mask is zero, so that the payload stands as it is.
+/// All frames as bytes of the wire. The mask is zero, so that the payload is readable.
 fn frames(all_bytes: usize) -> Vec<u8> {
     let line: Vec<u8> = (0..FRAME_BYTES).map(|n| b"the quick brown fox jumps over the lazy dog\r\n"[n % 45]).collect();
     let data = BASE64.encode(&line);

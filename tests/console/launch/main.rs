@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// What cargo is asked for, after the manifest's path.
+/// The arguments of cargo after the manifest's path.
 const BUILD: [&str; 9] =
     ["--release", "--package", "draupnir", "--bin", "sindri-agent", "--package", "draupnir-console", "--bin", "demo"];
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds both programs; the demo's path. Cargo puts it beside this program's folder, in the folder of its own profile.
+/// Builds both programs and returns the path of the demo, which is in the folder of its own profile.
 fn build() -> io::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../Cargo.toml");

@@ -1,4 +1,4 @@
-//! What the first command asks of cargo.
+//! Checks the arguments of cargo.
 
 use std::process::Command;
 

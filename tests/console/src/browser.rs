@@ -1,7 +1,7 @@
 //! A user of the console: opens terminals, types, runs commands.
 //!
-//! Ids are the test's choice. Frames go where the console's routing table says; while no connection is up and listened
-//! to, a call waits for one. It does not model the console's own browser protocol.
+//! The test chooses the ids. Frames take the connection in the console's routing table; without a connection a call
+//! waits for one. It does not model the protocol between console and browser.
 
 use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
@@ -77,9 +77,9 @@ impl Browser {
         before.result(command)
     }
 
-    /// Sends any frame to the agent, waiting for a connection where there is none.
+    /// Sends any frame to the agent, and waits for a connection if there is none.
     ///
-    /// A frame that the console's routing fault swallows is lost without a word, as it is in production.
+    /// A frame that the console's routing fault drops is lost silently, as in production.
     #[track_caller]
     pub fn send(&self, frame: &Value) -> &Browser {
         let link = self.link();
@@ -102,7 +102,7 @@ impl Browser {
     }
 }
 
-/// The fields of both, the second's winning.
+/// The fields of both; those of the second replace those of the first.
 fn merged(base: Value, more: &Value) -> Value {
     let mut fields: Map<String, Value> = base.as_object().cloned().unwrap_or_default();
     fields.extend(more.as_object().cloned().unwrap_or_default());

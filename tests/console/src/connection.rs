@@ -1,7 +1,7 @@
-//! One WebSocket, as a test handles it.
+//! The handle of a test for one WebSocket.
 //!
-//! Each call returns when the server's thread has taken the order: a fault is in force then, what is to be written is
-//! queued, in the order of the calls. What follows from it is waited for with a [`View`].
+//! Each call returns when the server's thread has accepted the order: a fault then takes effect, and data is queued in
+//! the order of the calls. A [`View`] waits for the consequences.
 
 use async_tungstenite::tungstenite::{Bytes, Message};
 use serde_json::Value;
@@ -42,26 +42,26 @@ impl Connection {
         self.number
     }
 
-    /// Whose it is; `None` when the console takes it for a browser, or refused it.
+    /// The instance id; `None` if the console takes it for a browser, or refused it.
     #[must_use]
     pub fn instance_id(&self) -> Option<&str> {
         self.entry.id.as_deref()
     }
 
-    /// What concerns this connection.
+    /// The records of this connection.
     #[must_use]
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Waits for the first frame that the console heard on it.
+    /// Waits for the first frame that the console received on it.
     #[track_caller]
     pub fn hello(&self) -> Value {
         let first = self.view.wait("a first frame", |record| matches!(record.what, What::Text(..)));
         first.value().clone()
     }
 
-    /// Whether frames of a browser reach it: the production console loses the route when an older connection ends late.
+    /// Whether frames of a browser reach it: the production console loses the route if an older connection ends late.
     #[must_use]
     pub fn is_routed(&self) -> bool {
         self.view.shared.look().registry.routes_to(self.number)
@@ -112,7 +112,7 @@ impl Connection {
         self.order(Order::Finish);
     }
 
-    /// Neither reads nor writes any more: a half-open link, as far as the agent can tell.
+    /// Stops reading and writing. For the agent this is a half-open link.
     pub fn stall(&self) {
         self.order(Order::Stall(true));
     }
@@ -127,7 +127,7 @@ impl Connection {
         self.order(Order::Throttle(bytes_per_second));
     }
 
-    /// Resets the connection after this many more bytes from the agent, inside a frame if it so falls.
+    /// Resets the connection after this many more bytes from the agent, possibly inside a frame.
     pub fn cut_after(&self, bytes: u64) {
         self.order(Order::CutAfter(bytes));
     }
@@ -137,7 +137,7 @@ impl Connection {
         self.order(Order::Pongs(pongs));
     }
 
-    /// Still reads, but says nothing of its own any more (pongs of the protocol go on).
+    /// Still reads, but sends no more messages (pongs go on).
     pub fn go_silent(&self) {
         self.order(Order::Silence(true));
     }

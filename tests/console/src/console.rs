@@ -1,6 +1,6 @@
-//! The handle: starts the server on a thread of its own and scripts it.
+//! The handle: starts the server on its own thread and scripts it.
 //!
-//! Everything here returns at once; what waits is in [`View`], which a console dereferences to. The thread and all its
+//! Calls here return at once. Waits are in [`View`], which a console dereferences to. The thread and all its
 //! connections end with the last clone of the handle.
 
 use std::net::{SocketAddr, TcpListener};
@@ -41,7 +41,7 @@ struct Inner {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How a console is made.
+/// Builds a console.
 pub struct Builder {
     personality: Personality,
     address: SocketAddr,
@@ -61,7 +61,7 @@ impl Builder {
     }
 
     /// Listens on a loopback address that no other console has, for tests that close the port for a while: on the usual
-    /// address another console could be given it meanwhile. Linux alone has such addresses; elsewhere nothing changes.
+    /// address another console could get the port meanwhile. Only Linux has such addresses; elsewhere nothing changes.
     #[must_use]
     pub fn own_address(self) -> Builder {
         static NEXT: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(2);
@@ -72,7 +72,7 @@ impl Builder {
         self.address(([127, 77, 0, last], 0).into())
     }
 
-    /// Accepts this key alone.
+    /// Accepts only this key.
     #[must_use]
     pub fn key(mut self, key: &str) -> Builder {
         key.clone_into(&mut self.key);
@@ -139,7 +139,7 @@ impl Console {
         Console::builder(personality).start()
     }
 
-    /// A console that is yet to be started.
+    /// A builder for a console.
     #[must_use]
     pub fn builder(personality: Personality) -> Builder {
         Builder {
@@ -153,7 +153,7 @@ impl Console {
         }
     }
 
-    /// What the agent is given as the console's URL, path prefix included.
+    /// The URL for the agent, with the path prefix.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.inner.url
@@ -176,7 +176,7 @@ impl Console {
         self.inner.shared.change(|state| key.clone_into(&mut state.key));
     }
 
-    /// Changes its habits; connections that are up keep theirs, but for the answers to heartbeats.
+    /// Changes its habits. Open connections keep theirs, except the answers to heartbeats.
     pub fn set_personality(&self, change: impl FnOnce(&mut Personality)) {
         self.inner.shared.change(|state| change(&mut state.personality));
     }
@@ -222,7 +222,7 @@ impl Console {
         self.inner.shared.change(|state| state.usual_upgrade = upgrade);
     }
 
-    /// Knows this id, as if it had been given out long ago.
+    /// Knows this id, as if it had registered long ago.
     pub fn know(&self, id: &str) {
         self.inner.shared.change(|state| state.registry.know(id));
     }
@@ -262,7 +262,8 @@ impl Console {
         self.inner.send(Control::Listen(listener));
     }
 
-    /// As if the process were killed: nothing listens, every connection is reset. What it knows stays, as on a disk.
+    /// Acts as if the process was killed: it stops listening and resets every connection. Its tables stay, as on a
+    /// disk.
     #[track_caller]
     pub fn crash(&self) {
         self.stop_listening();
@@ -302,7 +303,7 @@ impl Console {
     }
 }
 
-/// Looking and waiting: a console is the view of all that ever happened to it.
+/// A console is also the view of all its records.
 impl Deref for Console {
     type Target = View;
 
@@ -313,7 +314,7 @@ impl Deref for Console {
 
 impl Inner {
     fn send(&self, control: Control) {
-        // It is unbounded; an error means that the thread is gone, and nothing to tell.
+        // The channel is unbounded. An error means that the thread has ended.
         let _ = self.control.try_send(control);
     }
 }

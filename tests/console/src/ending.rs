@@ -14,16 +14,16 @@ use smol::Timer;
 use crate::fault::is_cut;
 use crate::record::End;
 
-/// How long what the agent still sends is read away after we ended the stream.
+/// How long the console reads and drops data after it has ended the stream.
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Makes the coming drop of the socket a reset.
 pub(crate) fn reset(tcp: &TcpStream) {
-    // Where the option is refused the socket still closes, only more politely.
+    // If the kernel refuses the option, the socket closes without a reset.
     let _ = rustix::net::sockopt::set_socket_linger(tcp, Some(Duration::ZERO));
 }
 
-/// Ends our half of the stream, then reads away what still comes: closing a socket that holds unread bytes would be a
+/// Ends the console's half of the stream, then reads and drops data: closing a socket with unread bytes would be a
 /// reset.
 pub(crate) async fn finish(tcp: &mut TcpStream) {
     let _ = tcp.shutdown(Shutdown::Write); // the agent may have been faster
@@ -35,7 +35,7 @@ pub(crate) async fn finish(tcp: &mut TcpStream) {
     read_away.or(give_up).await;
 }
 
-/// How a link ended that failed with this error, and the close code for the agent.
+/// The close code for the agent after this error, and how the link ended.
 pub(crate) fn verdict(error: Error) -> (Option<u16>, End) {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => (None, End::Closed),

@@ -1,7 +1,7 @@
-//! A byte stream that misbehaves on order: it reads slowly, ends after so many bytes, or keeps pongs back.
+//! A byte stream with faults on demand: it reads slowly, ends after a number of bytes, or withholds pongs.
 //!
-//! It knows nothing of messages, only where the frames that the console writes begin, and it never changes a byte that
-//! it passes on. Units: bytes, bytes a second.
+//! It knows only where frames of the console begin, and never changes a byte that it passes on. Units: bytes, bytes a
+//! second.
 
 use std::future::Future;
 use std::io;
@@ -25,11 +25,11 @@ pub(crate) struct Faults<S> {
     /// Bytes that may still be read before the cut.
     pub(crate) cut_after: Option<u64>,
     rate: Option<Rate>,
-    /// Whether pongs are swallowed instead of written.
+    /// Whether pongs are dropped instead of written.
     pub(crate) withholds_pongs: bool,
     /// Bytes left of the frame that is being written.
     frame_left: u64,
-    /// Bytes left of a pong that is being swallowed.
+    /// Bytes left of a pong that is being dropped.
     swallow_left: usize,
 }
 

@@ -2,10 +2,9 @@
 //!
 //! It is *not* the product: it stores nothing, renders nothing and authenticates one fixed key. It shares no type and
 //! no code with the agent (plain [`serde_json::Value`] in and out), so that one misreading of the wire cannot pass on
-//! both sides. It is not a model of a fast or a fair server either; it does what a test tells it.
+//! both sides. It is no model of a fast or fair server: it does what a test orders.
 //!
-//! The server runs on one thread of its own. A test holds a [`Console`], a cheap clone that is `Send + Sync` and
-//! blocks:
+//! The server runs on its own thread. A test holds a [`Console`], a cheap clone that is `Send + Sync` and blocks:
 //!
 //! ```no_run
 //! use draupnir_console::{Answer, Console, Personality};
@@ -23,7 +22,7 @@
 //! assert_eq!(console.browser().run("exit 3")["exit_code"], 3);
 //! ```
 //!
-//! # How it is put together
+//! # Structure
 //!
 //! - [`Personality`]: what the console does without a script: the protocol as designed, or the production console.
 //! - [`Answer`] and [`Upgrade`]: what the next registration or the next upgrade gets instead.

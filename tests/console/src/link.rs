@@ -31,7 +31,7 @@ use crate::server::Wire;
 use crate::speech;
 use crate::store::Shared;
 
-/// How long the agent has to answer our close frame.
+/// How long the agent has to answer the console's close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kernel's receive buffer of a throttled connection, in bytes: a slow link has no megabytes in flight.
@@ -217,7 +217,7 @@ impl Link {
         }
     }
 
-    /// Does what a test ordered.
+    /// Executes an order of a test.
     fn obey(&mut self, order: Order) -> Option<End> {
         match order {
             Order::Send(message) => self.out.push_back(Outgoing::Message(message)),
@@ -231,7 +231,7 @@ impl Link {
             }
             Order::Throttle(rate) => {
                 if rate.is_some() {
-                    // A refusal by the kernel leaves a link that is only less slow.
+                    // If the kernel refuses, the link is only less slow.
                     let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&self.tcp, THROTTLED_BUFFER_BYTES);
                 }
                 self.socket.get_mut().throttle(rate);
@@ -248,7 +248,7 @@ impl Link {
         self.socket.get_mut().withholds_pongs = pongs == Pongs::Withheld;
     }
 
-    /// Something is due.
+    /// Handles a deadline.
     fn ring(&mut self) -> Option<End> {
         let now = Instant::now();
         if self.give_up_at.is_some_and(|at| at <= now) || self.close_by.is_some_and(|at| at <= now) {
@@ -259,7 +259,7 @@ impl Link {
             match self.refusal.take() {
                 Some((code, reason)) => self.close(code, &reason),
                 None if self.id.is_some() => self.attach(),
-                None => {} // a browser, as far as the console can tell: it is let be and not listened to
+                None => {} // the console takes it for a browser: it stays open, and its frames are ignored
             }
         }
         None
@@ -313,7 +313,7 @@ impl Link {
                 };
                 What::Closed(code, reason)
             }
-            Message::Frame(_) => return, // never read, by the library's own word
+            Message::Frame(_) => return, // the library never returns it from a read
         };
         self.shared.change(|state| state.push(self.number, what));
     }
@@ -355,7 +355,7 @@ impl Link {
         End::Ours
     }
 
-    /// The link broke: says how, and tells the agent where the protocol has a code for it.
+    /// Ends a broken link: sends a close code if the protocol has one, and returns how it ended.
     async fn fail(&mut self, error: Error) -> End {
         let (code, end) = ending::verdict(error);
         if end == End::Ours {
@@ -373,7 +373,7 @@ impl Link {
         end
     }
 
-    /// Writes what is raw, past a WebSocket that has failed.
+    /// Writes raw bytes, past a WebSocket that has failed.
     fn poll_raw(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(Outgoing::Raw(bytes)) = self.out.front_mut() {
             let wire = Pin::new(self.socket.get_mut().inner_mut());

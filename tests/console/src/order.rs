@@ -1,13 +1,13 @@
-//! What a test can order a live connection to do.
+//! The orders of a test to a live connection.
 //!
-//! Values only: `link` carries them out, `connection` gives them.
+//! `connection` sends them, `link` executes them.
 
 use async_channel::Sender;
 use async_tungstenite::tungstenite::Message;
 
 use crate::script::Pongs;
 
-/// What a test can order.
+/// An order.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Send one message.

@@ -1,14 +1,14 @@
 //! What the console does without a script.
 //!
-//! It holds no state and does nothing itself: `registry` and `link` read it. Each field is one observed habit
-//! (CONSOLE.md), so that a test can take a personality and change one of them. Durations are wall time.
+//! `registry` and `link` read it. Each field is one observed habit (CONSOLE.md), so that a test can change a single
+//! habit of a personality. Durations are wall time.
 
 use std::time::Duration;
 
 /// When the first frame of a connection is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
-    /// Never: the console speaks only when it has something to say.
+    /// Never: the console sends only frames for a browser.
     Never,
     /// `log:subscribe`, as soon as the listener is attached.
     Attached,
@@ -19,11 +19,11 @@ pub enum Greeting {
 /// The habits of a console. Start from [`Personality::designed`] or [`Personality::production`] and change fields.
 #[derive(Clone, Debug)]
 pub struct Personality {
-    /// What stands before `/api/…` and `/ws/agent` in every path: empty, or `/prefix` without a trailing slash.
+    /// The prefix of `/api/…` and `/ws/agent` in every path: empty, or `/prefix` without a trailing slash.
     pub prefix: String,
     /// The one path that registrations are served on; every other path answers 404.
     pub registration_path: &'static str,
-    /// Whether registrations are judged as the production console judges them (409, 422) and answered with an id.
+    /// Whether registrations are validated as in production (409, 422) and answered with an id.
     pub production_registry: bool,
     /// Registrations allowed within one minute; the next one gets 429 with `Retry-After`.
     pub registrations_per_minute: Option<u32>,

@@ -1,6 +1,6 @@
-//! What the console received: one record for each event, in order.
+//! The records of what the console received: one for each event, in order.
 //!
-//! A record never changes, and does not show what the console itself sent.
+//! A record never changes. What the console sent is not recorded.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
-//! Which instances the console knows, and how a registration is judged.
+//! The instances that the console knows, and the validation of registrations.
 //!
-//! Pure: the time is passed in, nothing is sent from here. It implements the observed rules (CONSOLE.md,
-//! "Registration") when the personality asks for them, and accepts whatever comes otherwise.
+//! The caller passes the time in and sends the answers. It implements the observed rules (CONSOLE.md, "Registration")
+//! if the personality has them, and accepts every registration otherwise.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const PROVIDERS: [&str; 12] = [
     "ssh",
 ];
 
-/// What the refusal of a missing or wrong key says.
+/// The close reason after a missing or wrong key.
 pub(crate) const AUTHENTICATION_REASON: &str = "Authentication required. Use a WebSocket ticket (POST \
      /api/v1/ws/ticket), API key header, or sign in via the web interface.";
 
@@ -55,7 +55,7 @@ struct Instance {
 }
 
 impl Registry {
-    /// Judges one registration.
+    /// Validates one registration.
     pub(crate) fn register(&mut self, personality: &Personality, request: &Request, now: Instant) -> Response {
         if let Some(refusal) = self.rate_limit(personality, now) {
             return refusal;
@@ -126,12 +126,12 @@ impl Registry {
         self.instances.keys().cloned().collect()
     }
 
-    /// A connection of this instance came up; returns the one that it takes the place of.
+    /// Records a new connection of this instance, and returns the one that it replaces.
     pub(crate) fn connected(&mut self, id: &str, connection: u32) -> Option<u32> {
         self.routes.insert(id.to_owned(), connection)
     }
 
-    /// A connection of this instance is over, in whatever way.
+    /// Records the end of a connection of this instance.
     pub(crate) fn ended(&mut self, personality: &Personality, id: &str, connection: u32) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.error = true;
@@ -141,7 +141,7 @@ impl Registry {
         }
     }
 
-    /// A heartbeat of this instance was heard.
+    /// Records a heartbeat of this instance.
     pub(crate) fn beat(&mut self, id: &str) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.error = false;

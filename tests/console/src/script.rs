@@ -1,7 +1,7 @@
-//! What a test scripts for the next registration or the next upgrade.
+//! The scripts of a test for the next registrations and upgrades.
 //!
-//! Values only: `server` and `link` carry them out. A queued script is used once, in order; when the queue is empty the
-//! personality decides again. Delays are wall time.
+//! `server` and `link` execute them. Each queued script is used once, in order; after the last one the personality
+//! decides again. Delays are wall time.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use serde_json::Value;
 
 use crate::personality::Greeting;
 
-/// How one registration is answered, instead of what the personality would say.
+/// The answer to one registration, instead of the personality's.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub(crate) delay: Duration,
     pub(crate) kind: AnswerKind,
 }
 
-/// What is written once the delay has passed.
+/// The answer after the delay.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum AnswerKind {
-    /// What the personality says.
+    /// The personality's answer.
     #[default]
     Usual,
     /// This response.
     Response(Response),
-    /// These bytes, whatever they are, and then the end of the stream.
+    /// These bytes, then the end of the stream.
     Garbage(Vec<u8>),
     /// Nothing; the connection stays open.
     Silence,
@@ -55,7 +55,7 @@ impl Response {
 }
 
 impl Answer {
-    /// What the personality would have said (with [`Answer::delay`]: late).
+    /// The personality's answer (with [`Answer::delay`]: late).
     #[must_use]
     pub fn usual() -> Answer {
         Answer::default()
@@ -67,7 +67,7 @@ impl Answer {
         Answer { kind: AnswerKind::Response(Response::new(status)), ..Answer::default() }
     }
 
-    /// 201 with this id, as the production console says it.
+    /// 201 with this id, as the production console answers.
     #[must_use]
     pub fn created(id: &str) -> Answer {
         Answer::status(201).json(&serde_json::json!({"id": id, "name": id, "provider": "ssh"}))
@@ -136,7 +136,7 @@ pub enum Pongs {
     Withheld,
 }
 
-/// How one upgrade is answered, instead of what the personality would do.
+/// The answer to one upgrade, instead of the personality's.
 #[derive(Clone, Debug, Default)]
 pub struct Upgrade {
     pub(crate) delay: Duration,
@@ -145,10 +145,10 @@ pub struct Upgrade {
     pub(crate) pongs: Pongs,
 }
 
-/// What happens once the delay has passed.
+/// The answer after the delay.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum UpgradeKind {
-    /// What the personality does.
+    /// The personality's answer.
     #[default]
     Usual,
     /// This response instead of 101.
@@ -164,7 +164,7 @@ pub(crate) enum UpgradeKind {
 }
 
 impl Upgrade {
-    /// What the personality would have done (with the modifiers below: late, greeted otherwise, …).
+    /// The personality's answer (with the modifiers below: late, with another greeting, …).
     #[must_use]
     pub fn usual() -> Upgrade {
         Upgrade::default()
@@ -216,7 +216,7 @@ impl Upgrade {
         self
     }
 
-    /// Greets otherwise than the personality would.
+    /// Sends another greeting than the personality's.
     #[must_use]
     pub fn greeting(mut self, greeting: Greeting) -> Upgrade {
         self.greeting = Some(greeting);

@@ -1,7 +1,6 @@
-//! The accept loop and the HTTP half: registrations are judged, upgrades answered.
+//! The accept loop and the HTTP part: answers registrations and upgrades.
 //!
-//! It knows nothing of messages (`link` does). Whatever makes a stream out of an accepted TCP connection can be put in
-//! front of it by an [`Acceptor`], TLS for one.
+//! `link` handles messages. An [`Acceptor`] can put another layer, such as TLS, on every accepted TCP connection.
 
 use std::future::Future;
 use std::io;
@@ -29,7 +28,7 @@ use crate::registry::{AUTHENTICATION_REASON, REPLACED_REASON};
 use crate::script::{Answer, AnswerKind, Response, UpgradeKind};
 use crate::store::{LinkEntry, Shared};
 
-/// What HTTP and WebSocket run on.
+/// The stream under HTTP and WebSocket.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
@@ -37,7 +36,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 /// An accepted connection on its way to becoming a [`Wire`].
 pub type Accepting = Pin<Box<dyn Future<Output = io::Result<Box<dyn Wire>>>>>;
 
-/// Makes a stream out of an accepted TCP connection: the place for TLS.
+/// Turns an accepted TCP connection into a stream, for example with TLS.
 pub trait Acceptor: Send + Sync + 'static {
     /// Called once for each connection; an error drops it.
     fn accept(&self, tcp: TcpStream) -> Accepting;
@@ -68,7 +67,7 @@ pub(crate) struct Server {
     pub(crate) executor: Rc<LocalExecutor<'static>>,
 }
 
-/// The thread's whole life: accepts until the handle is gone.
+/// Accepts connections until the handle is gone.
 pub(crate) async fn run(server: Server, control: Receiver<Control>) {
     let mut listener: Option<TcpListener> = None;
     loop {
@@ -91,7 +90,7 @@ pub(crate) async fn run(server: Server, control: Receiver<Control>) {
                 let connection = server.clone();
                 server.executor.spawn(async move { connection.serve(tcp).await }).detach();
             }
-            // Out of descriptors, say: waits a moment rather than spin.
+            // For example without free descriptors: wait a moment instead of spinning.
             Turn::Accepted(Err(_)) => drop(Timer::after(Duration::from_millis(50)).await),
         }
     }
@@ -103,7 +102,7 @@ enum Turn {
 }
 
 impl Server {
-    /// Serves one TCP connection. An error ends it; who sent nonsense learns no more.
+    /// Serves one TCP connection. An error ends it without an answer.
     async fn serve(self, tcp: TcpStream) {
         let _ = tcp.set_nodelay(true); // only latency
         let Ok(mut wire) = self.acceptor.accept(tcp.clone()).await else {
@@ -132,7 +131,7 @@ impl Server {
         let served = path == personality.registration_path && request.method == "POST";
         let answer = self.shared.change(|state| {
             let scripted = state.answers.pop_front().or_else(|| state.usual_answer.clone()).unwrap_or_default();
-            // A script is about registrations that the console serves; the path it does not know stays a 404.
+            // Scripts apply to the served path only; another path gets 404.
             if served { scripted } else { requeue(scripted, state) }
         });
         Timer::after(answer.delay).await;
@@ -250,7 +249,7 @@ impl Server {
         });
     }
 
-    /// What the personality makes of an upgrade.
+    /// The personality's answer to an upgrade.
     fn welcome(&self, personality: &Personality, request: &Request) -> Welcome {
         let path = request.path.strip_prefix(&personality.prefix).unwrap_or_default();
         if path != "/ws/agent" {
@@ -290,7 +289,7 @@ fn requeue(answer: Answer, state: &mut crate::store::State) -> Answer {
     Answer::default()
 }
 
-/// Says nothing until the other side is gone.
+/// Sends nothing until the other side closes.
 async fn wait_for_the_end(wire: &mut dyn Wire) -> io::Result<()> {
     use futures_lite::AsyncReadExt;
     let mut rest = [0_u8; 1024];

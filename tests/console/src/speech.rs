@@ -1,6 +1,6 @@
-//! What the console says of its own accord, word for word.
+//! The frames that the console sends by itself.
 //!
-//! When it says it is in `link`.
+//! `link` decides when it sends them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

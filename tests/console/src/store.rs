@@ -1,4 +1,4 @@
-//! Keeps what the server's thread writes and the tests read: records, streams, scripts and tables under one lock.
+//! The state that the server's thread writes and the tests read: records, streams, scripts and tables under one lock.
 //!
 //! Invariants: each change of the state through [`Shared::change`] wakes every waiter; no lock is held over an await;
 //! the kept output is bounded by [`KEPT_BYTES_MAX`].
@@ -67,7 +67,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug)]
 pub(crate) struct LinkEntry {
     pub(crate) orders: Sender<Ordered>,
-    /// Whose it is; `None`: the console takes it for a browser.
+    /// The instance id; `None` if the console takes it for a browser.
     pub(crate) id: Option<String>,
     pub(crate) attached: bool,
 }
@@ -108,7 +108,7 @@ impl Shared {
         result
     }
 
-    /// Looks again after every change until the check gives something, or until the deadline (`None`).
+    /// Repeats the check after every change until it returns something, or until the deadline (`None`).
     pub(crate) fn wait_until<T>(&self, deadline: Instant, mut check: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let mut state = self.look();
         loop {
@@ -134,13 +134,12 @@ impl State {
         self.records.push(Arc::new(record));
     }
 
-    /// Whether something could no longer be kept.
+    /// Whether the bound was exceeded.
     pub(crate) fn is_overfull(&self) -> bool {
         self.kept_bytes > KEPT_BYTES_MAX
     }
 
-    /// Takes the bytes of a frame that carries some. True when the frame is done with, false when it is to be recorded
-    /// as any other.
+    /// Takes the bytes of an output frame. Returns false if the frame must be recorded like any other.
     pub(crate) fn take_output(&mut self, raw: &str) -> bool {
         let Some(output) = Output::read(raw) else {
             return false;
@@ -153,7 +152,7 @@ impl State {
     }
 }
 
-/// The one kind of frame that comes by the megabyte, read without building a tree.
+/// An output frame, read without building a tree, because megabytes of them arrive.
 #[derive(Deserialize)]
 struct Output<'a> {
     #[serde(borrow, rename = "type")]
@@ -179,8 +178,8 @@ struct OutputPayload<'a> {
 
 impl<'a> Output<'a> {
     fn read(raw: &'a str) -> Option<Output<'a>> {
-        // The type stands near the front in every frame that an agent writes; if one writes it elsewhere, the whole
-        // frame is looked at, which only costs time.
+        // The agent writes the type near the beginning of a frame. Other agents may not; then the whole frame is
+        // parsed, which only costs time.
         const HEAD_BYTES: usize = 128;
         let head = raw.get(..HEAD_BYTES).unwrap_or(raw);
         if head.contains("\"type\"") && !head.contains(":output\"") {

@@ -1,8 +1,7 @@
-//! The bytes of one terminal, or of one output of a command, put together again.
+//! Assembles the bytes of one terminal, or of one output of a command.
 //!
-//! It does not know what the bytes mean. Data that carries an offset is taken once, in order: what was had before is
-//! dropped, what is missing is noted as a gap. Data without an offset is the agent's own and stands apart. Units: bytes
-//! since the stream's start.
+//! Data with an offset is taken once, in order: repeated bytes are dropped, missing ones are recorded as a gap. Data
+//! without an offset comes from the agent itself and is counted separately. Units: bytes since the stream's start.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +12,7 @@ use base64_simd::{AsOut, STANDARD};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
-/// Bytes that never came: the stream went on at `offset + missing`.
+/// Missing bytes: the stream continued at `offset + missing`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
     /// Where the missing bytes begin.
@@ -22,22 +21,22 @@ pub struct Gap {
     pub missing: u64,
 }
 
-/// What is known of one stream.
+/// The state of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
     /// Frames of this stream, all of them.
     pub frames: u64,
     /// Frames marked `replay: true`.
     pub replays: u64,
-    /// Where the stream stands: the offset after its last byte.
+    /// The offset after its last byte.
     pub end: u64,
     /// Bytes taken (without repeats and without gaps).
     pub bytes: u64,
     /// Bytes that came again.
     pub repeated_bytes: u64,
-    /// Bytes that carried no offset: the agent's own words, or an agent that sends none.
+    /// Bytes without an offset: the agent's own, or all of an agent that sends no offsets.
     pub unnumbered_bytes: u64,
-    /// What never came.
+    /// The missing bytes.
     pub gaps: Vec<Gap>,
     /// Frames whose data was not whole UTF-8 by itself.
     pub ragged_frames: u64,
@@ -47,8 +46,8 @@ pub struct Stream {
     pub first_and_last_at: Option<(Instant, Instant)>,
     /// The taken bytes, unless only counted.
     pub data: Vec<u8>,
-    /// Everything as a terminal would have shown it: in the order of arrival, repeats and the agent's own words
-    /// included; unless only counted.
+    /// Everything as a terminal would show it, in order of arrival, with repeats and the agent's own bytes; empty if
+    /// bytes are only counted.
     pub screen: Vec<u8>,
     hash: Sha256,
     scratch: Vec<u8>,
@@ -74,7 +73,7 @@ impl Stream {
         HEXLOWER.encode(&self.hash.clone().finalize())
     }
 
-    /// What a terminal would have shown, as text.
+    /// The screen as text.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.screen)
@@ -128,7 +127,7 @@ impl Stream {
         self.bytes += fresh.len() as u64;
         self.end += fresh.len() as u64;
         self.hash.update(fresh);
-        // A replay is meant to be shown again, after the reset that came before it; any other repeat is not.
+        // A replay is shown again, after the reset before it; other repeats are not.
         self.emit(if replay { data } else { fresh });
         if !keep {
             return 0;

@@ -1,7 +1,7 @@
-//! Asking what happened, and waiting for what is to happen.
+//! Queries records, and waits for records.
 //!
-//! A view is a part of a console's records: all of them, those after one of them, those of one connection. It changes
-//! nothing. Every wait ends at its deadline with a panic that says what was waited for and what came instead.
+//! A view is a part of a console's records: all of them, those after a record, or those of one connection. Every wait
+//! ends at its deadline with a panic that names the expected record and lists what came instead.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use crate::record::{End, Record, What};
 use crate::store::{Shared, State};
 use crate::stream::Stream;
 
-/// How long a wait lasts unless the test says otherwise.
+/// The deadline of a wait unless the test sets another one.
 pub const WAIT_MAX: Duration = Duration::from_secs(45);
 
-/// A part of what happened.
+/// A part of the records.
 #[derive(Clone, Debug)]
 pub struct View {
     pub(crate) shared: Arc<Shared>,
@@ -35,19 +35,19 @@ impl View {
         View { patience, ..self.clone() }
     }
 
-    /// Only what came after this record.
+    /// Only records after this one.
     #[must_use]
     pub fn after(&self, record: &Record) -> View {
         View { from: record.seq + 1, ..self.clone() }
     }
 
-    /// Only what comes from now on.
+    /// Only records from now on.
     #[must_use]
     pub fn from_now(&self) -> View {
         View { from: self.shared.look().records.len(), ..self.clone() }
     }
 
-    /// Only what concerns this connection.
+    /// Only records of this connection.
     #[must_use]
     pub fn on(&self, connection: u32) -> View {
         View { connection: Some(connection), ..self.clone() }
@@ -61,7 +61,7 @@ impl View {
         mine.filter(|record| matches(record)).cloned().collect()
     }
 
-    /// How much so far matches.
+    /// How many records so far match.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Record) -> bool) -> usize {
         self.all(matches).len()
@@ -70,7 +70,7 @@ impl View {
     /// Waits for the first record that matches. `what` names it in the panic.
     ///
     /// # Panics
-    /// At the deadline; and at once when the agent sent what brings the production console down.
+    /// At the deadline; and at once if the agent sent a frame that brings the production console down.
     #[track_caller]
     pub fn wait(&self, what: &str, matches: impl Fn(&Record) -> bool) -> Arc<Record> {
         self.nth(1, what, matches)
@@ -97,7 +97,7 @@ impl View {
         })
     }
 
-    /// Whether such a record comes within the view's deadline, when it is no fault if none does.
+    /// Whether such a record comes within the view's deadline. It does not panic.
     #[must_use]
     pub fn comes(&self, matches: impl Fn(&Record) -> bool) -> bool {
         let deadline = Instant::now() + self.patience;
@@ -110,8 +110,8 @@ impl View {
         found.is_some()
     }
 
-    /// The next record, which the view then has behind it; `None` at the view's deadline. For those who watch rather
-    /// than test: it never panics.
+    /// The next record, after which the view continues; `None` at the view's deadline. It never panics, because the
+    /// demo uses it.
     #[must_use]
     pub fn take_next(&mut self) -> Option<Arc<Record>> {
         let deadline = Instant::now() + self.patience;
@@ -164,7 +164,7 @@ impl View {
         self.wait(&format!("the end of terminal {session_id}"), is_it).payload().clone()
     }
 
-    /// The n-th registration request (from 1), on whichever path; it is recorded when it is answered.
+    /// The n-th registration request (from 1), on any path. It is recorded with its answer.
     #[track_caller]
     pub fn registration(&self, n: usize) -> Arc<Record> {
         self.nth(n, "a registration", |record| matches!(record.what, What::Registration(..)))
@@ -189,7 +189,7 @@ impl View {
         self.nth(n, "a ping", |record| matches!(record.what, What::Ping(_)))
     }
 
-    /// Waits for the agent's close frame, its own or its echo of ours.
+    /// Waits for the agent's close frame, its own or its answer.
     #[track_caller]
     pub fn close_frame(&self) -> (Option<u16>, String) {
         let record = self.wait("a close frame", |record| matches!(record.what, What::Closed(..)));
@@ -210,13 +210,13 @@ impl View {
         }
     }
 
-    /// What is known of a stream: a terminal by its session id, a command's output as `"<command id>/stdout"`.
+    /// The state of a stream: a terminal by its session id, a command's output as `"<command id>/stdout"`.
     #[must_use]
     pub fn stream(&self, name: &str) -> Stream {
         self.shared.look().streams.get(name).cloned().unwrap_or_default()
     }
 
-    /// Waits until a stream is as wanted, and gives it.
+    /// Waits until a stream matches, and returns it.
     #[track_caller]
     pub fn wait_stream(&self, name: &str, what: &str, is_so: impl Fn(&Stream) -> bool) -> Stream {
         self.until(&format!("{what} on {name}"), |state| {
@@ -224,7 +224,7 @@ impl View {
         })
     }
 
-    /// Waits until a stream has come to this offset: true. False when the view's connection is over before that.
+    /// Waits until a stream has reached this offset. Returns false if the view's connection ends before.
     ///
     /// # Panics
     /// As [`View::wait`]; and for a view that is not [of one connection](View::on).
@@ -268,19 +268,19 @@ impl View {
         self.shared.look().accepted
     }
 
-    /// What the agent sent that brings the production console down, if it did.
+    /// The frame of the agent that brings the production console down, if it sent one.
     #[must_use]
     pub fn poison(&self) -> Option<String> {
         self.shared.look().poison.clone()
     }
 
-    /// The view's records as text, a line each.
+    /// The view's records as text, one line each.
     #[must_use]
     pub fn story(&self) -> String {
         story(&self.shared.look(), self)
     }
 
-    /// Waits until the check gives something.
+    /// Waits until the check returns something.
     #[track_caller]
     pub(crate) fn until<T>(&self, what: &str, mut check: impl FnMut(&State) -> Option<T>) -> T {
         let found = self.shared.wait_until(Instant::now() + self.patience, |state| {

@@ -1,10 +1,10 @@
-//! The demo from outside: its verdicts, and what it shows, with a terminal and without.
+//! Tests the demo as a process: its exit status and its screen, with a terminal and without.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// The agent of the same build: `cargo test --workspace` makes it before any test runs.
+/// The agent of the same build: `cargo test --workspace` builds it before any test runs.
 fn agent() -> String {
     let agent = PathBuf::from(env!("CARGO_BIN_EXE_demo")).with_file_name("sindri-agent");
     assert!(agent.exists(), "no {}: cargo build --workspace", agent.display());
@@ -29,8 +29,8 @@ fn working_agent_passes_the_demo() {
     assert!(rest.starts_with(" exit status: 0; 1 registrations, 1 connections"), "{said}");
 }
 
-/// Plays the demo on a terminal, which `script` is: each text is typed when the word before it is on the screen, and
-/// `q` at the first heartbeat behind them. What was shown after that.
+/// Runs the demo on a terminal that `script` creates. It types each text when the word before it is on the screen, and
+/// `q` at the first heartbeat after them. Returns the output after that.
 fn play(steps: &[(&str, &str)]) -> String {
     let line = format!("stty cols 80 rows 30; exec {} --agent {}", env!("CARGO_BIN_EXE_demo"), agent());
     let mut script = Command::new("script")
@@ -88,7 +88,7 @@ fn scroll_region_of_the_shell_is_reset() {
     assert!(shown.contains("\x1b[r"), "{shown:?}");
 }
 
-/// SIGKILL cannot be handled: the agent must end all the same, and with it all it started.
+/// The demo cannot handle SIGKILL. Nevertheless the agent and all its children must end.
 #[cfg(target_os = "linux")]
 #[test]
 fn killed_demo_leaves_no_agent_and_no_directory() {

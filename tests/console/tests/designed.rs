@@ -1,4 +1,5 @@
-//! The designed personality, scripted answers and upgrades, faults of a live connection, waits: against a plain client.
+//! Tests the designed personality, scripted answers and upgrades, faults of a live connection, and waits with a simple
+//! client.
 
 mod client;
 

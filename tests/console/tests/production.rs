@@ -1,4 +1,4 @@
-//! The production personality, habit by habit, against a plain client.
+//! Tests each habit of the production personality with a simple client.
 
 mod client;
 

@@ -1,7 +1,7 @@
-//! The least process that registers and opens a WebSocket, for `tests/budgets` to compare the agent's start with.
+//! The smallest program that registers and opens a WebSocket. `tests/budgets` compares the agent's start with it.
 //!
-//! It does the agent's two exchanges, each on a connection of its own, with blocking sockets and fixed text; then it
-//! waits until it is ended. `tests/budgets` compiles this file alone, as static and as small as the agent.
+//! It makes the agent's two requests, each on its own connection, with blocking sockets and fixed text. Then it waits
+//! until it is killed. `tests/budgets` compiles this file alone, as static and as small as the agent.
 
 use std::io::{Error, Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
-//! The console by itself, for development: listens on a port and prints what happens, a line each.
+//! The console alone, for development: it listens on a port and prints a line for each record.
 //!
-//! It scripts nothing and sends no commands; the demo does. It runs until it is interrupted.
+//! It sends no commands; the demo does. It runs until SIGINT.
 //!
 //!     cargo run -p draupnir-console -- [--port N] [--personality designed|production] [--key KEY]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use draupnir_console::{API_KEY, Console, Keep, Personality};
 
-/// Waits are for ever here; a year is near enough.
+/// The deadline of waits, which should never end here: a year.
 const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const USAGE: &str = "usage: console [--port N] [--personality designed|production] [--key KEY]";
@@ -43,6 +43,6 @@ fn arguments() -> Option<(u16, Personality, String)> {
             _ => return None,
         }
     }
-    personality.dies_of_poison = false; // it is printed, and the console lives on
+    personality.dies_of_poison = false; // it is printed, and the console goes on
     Some((port, personality, key))
 }

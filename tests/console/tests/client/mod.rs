@@ -1,4 +1,4 @@
-//! A plain blocking client, in the agent's place.
+//! A simple blocking client in the agent's place.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use async_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 use draupnir_console::Console;
 use serde_json::{Value, json};
 
-/// No read of a test waits longer.
+/// The longest wait of a read.
 const READ_MAX: Duration = Duration::from_secs(10);
 
 /// Connects over TCP.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const HEARTBEAT_SECONDS: &str = "2";
 const METRICS_SECONDS: &str = "1";
 
-/// Lines of its log that are shown when the agent fails.
+/// How many lines of its log the demo shows if the agent fails.
 const LOG_LINES: usize = 20;
 
 /// A script that ends the agent ($1) and removes its directory ($2) if the demo is killed: its standard input then ends
@@ -29,7 +29,7 @@ kill -KILL "$1" 2>/dev/null
 rm -rf -- "$2"
 "#;
 
-/// The agent of the same build as the demo.
+/// The path of the agent from the same build.
 pub(crate) fn built() -> io::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("sindri-agent");
     match program.exists() {
@@ -93,7 +93,7 @@ impl Agent {
         self.signal(Signal::TERM);
     }
 
-    /// Notes that it has ended: another process may have its number now.
+    /// Records that it has ended: another process may have its number now.
     pub(crate) fn has_ended(&mut self) {
         self.ended = true;
     }

@@ -1,6 +1,6 @@
 //! The demo's command line: one line to type, and the output of the last command as it streams.
 //!
-//! It draws nothing. The output is bounded: of a long one the end is kept. Commands get an id of their own each.
+//! The output is bounded: the end of a long output is kept. Each command gets its own id. `dashboard` draws.
 
 use std::time::{Duration, Instant};
 
@@ -13,12 +13,12 @@ const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// Longest line that can be typed, in characters.
 const LINE_CHARS_MAX: usize = 1000;
 
-/// What typing led to.
+/// The result of typing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Typed {
-    /// The line goes on.
+    /// The line is not complete.
     More,
-    /// This is to be run.
+    /// Run this line.
     Run(String),
     /// The line was given up.
     Left,
@@ -32,7 +32,7 @@ pub(crate) struct Line {
     escape: Escape,
 }
 
-/// How much of the sequence that a special key sends (an arrow: `ESC [ A` or `ESC O A`) was read.
+/// How much was read of the sequence of a special key (an arrow: `ESC [ A` or `ESC O A`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Escape {
     #[default]
@@ -46,12 +46,12 @@ enum Escape {
 }
 
 impl Line {
-    /// What was typed so far.
+    /// The text so far.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
-    /// Takes what was typed. Special keys do nothing; ESC by itself, at the end of what was typed, gives the line up.
+    /// Reads typed bytes. Special keys do nothing; a single ESC at the end cancels the line.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Typed {
         for byte in bytes {
             self.escape = match (self.escape, byte) {
@@ -80,7 +80,7 @@ impl Line {
         }
     }
 
-    /// A byte of a character, which may not be whole yet.
+    /// Reads a byte of a character, which may be incomplete.
     fn take_byte(&mut self, byte: u8) {
         self.partial.push(byte);
         match std::str::from_utf8(&self.partial) {
@@ -96,7 +96,7 @@ impl Line {
 #[derive(Debug, Default)]
 pub(crate) struct Command {
     id: String,
-    /// What was run; empty before the first.
+    /// Its line; empty before the first command.
     pub(crate) line: String,
     output: Vec<u8>,
     streamed: bool,
@@ -126,7 +126,7 @@ impl Command {
         console.browser().dispatch_with(&self.id, &json!({"command": line, "timeout_ms": 300_000, "stream": true}));
     }
 
-    /// Asks the agent to cancel it, when it runs. False: nothing runs.
+    /// Asks the agent to cancel it. Returns false if no command runs.
     pub(crate) fn cancel(&self, console: &Console) -> bool {
         let runs = self.began.is_some() && self.result.is_none();
         if runs {
@@ -143,7 +143,7 @@ impl Command {
         }
     }
 
-    /// A record that may be its result. An agent that does not stream tells everything there.
+    /// Reads a record that may be its result, which has the whole output if the agent does not stream.
     pub(crate) fn take_record(&mut self, record: &Record) {
         if record.kind() != "command:result" || record.payload()["command_id"] != self.id.as_str() {
             return;
@@ -156,7 +156,7 @@ impl Command {
         self.result = Some(payload.clone());
     }
 
-    /// How it stands, in words.
+    /// Its status as text.
     pub(crate) fn status(&self, now: Instant) -> String {
         let Some(result) = &self.result else {
             let runs = self.began.map(|began| now.saturating_duration_since(began));

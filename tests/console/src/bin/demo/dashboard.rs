@@ -1,6 +1,6 @@
-//! The live view: what the model knows, as rows of a terminal.
+//! The live view: draws the model as rows of a terminal.
 //!
-//! Pure: rows in the size that is asked for, nothing written. Every figure may be missing.
+//! It returns rows of the given size and writes nothing. Every figure may be missing.
 
 use std::time::Instant;
 
@@ -13,16 +13,16 @@ use crate::paint::{Row, Style, bytes, long};
 /// The widest a bar gets, in cells.
 const BAR_CELLS: usize = 30;
 
-/// Most cores that get a bar of their own.
+/// The most cores with their own bar.
 const CORES_MAX: usize = 16;
 
-/// Facts about the agent stand in cells of so many columns: three in a terminal of 80.
+/// The columns of a cell with a fact about the agent: three cells in a terminal of 80 columns.
 const FACT_COLUMNS: usize = 26;
 
 /// The keys, in 80 columns.
 const KEYS: &str = "t shell  : command  c cancel it  x cut link  r restart console  q drain and quit";
 
-/// What stands at the bottom.
+/// The content of the last row.
 pub(crate) enum Prompt<'a> {
     /// The keys.
     Keys,
@@ -30,7 +30,7 @@ pub(crate) enum Prompt<'a> {
     Line(&'a str),
 }
 
-/// All rows, exactly as many as the terminal has; what is wider than it goes on in the next row.
+/// All rows, exactly as many as the terminal has. A wide line continues in the next row.
 pub(crate) fn rows(
     model: &Model,
     command: &Command,

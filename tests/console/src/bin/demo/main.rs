@@ -1,13 +1,13 @@
 //! `cargo demo`: the real agent and a console, side by side, for people to look at.
 //!
 //! It starts the agent against a console on a free loopback port and shows what arrives: live in a terminal, as plain
-//! lines elsewhere. `launch` builds both. It tests nothing; but without a terminal its exit status says whether the
-//! agent registered, connected, sent heartbeats and drained.
+//! lines elsewhere. `launch` builds both. Without a terminal its exit status shows whether the agent registered,
+//! connected, sent heartbeats and drained.
 //!
 //!     cargo demo [--seconds N] [--plain] [--agent PROGRAM]
 //!
-//! Invariants: the terminal is as it was on every way out, panics included; the agent does not outlive the demo,
-//! SIGKILL included.
+//! Invariants: every way out restores the terminal, also a panic; the agent does not outlive the demo, even after
+//! SIGKILL.
 
 mod agent;
 mod command;
@@ -35,7 +35,7 @@ usage: cargo demo [--seconds N] [--plain] [--agent PROGRAM]
   --plain          plain lines even on a terminal
   --agent PROGRAM  start this agent instead of the one of the same build";
 
-/// What was asked for.
+/// The options of the command line.
 struct Wanted {
     seconds: u64,
     plain: bool,
@@ -62,7 +62,7 @@ fn demo(wanted: Wanted) -> std::io::Result<ExitCode> {
         None => agent::built()?,
     };
     let mut personality = Personality::production();
-    personality.dies_of_poison = false; // it is shown among the events, and the demo goes on
+    personality.dies_of_poison = false; // it is shown with the events, and the demo goes on
     let console = Console::builder(personality).keep(Keep::Counts).start();
     let agent = agent::Agent::start(&program, &console)?;
     let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();

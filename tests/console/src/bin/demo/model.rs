@@ -1,7 +1,7 @@
-//! What is known of the agent, read off the console's records.
+//! Collects the state of the agent from the console's records.
 //!
-//! Pure: it neither draws nor waits. Everything that came from the agent is text or numbers here, never trusted to be
-//! there. Times are instants; sizes are bytes.
+//! It neither draws nor waits. Every field from the agent may be missing or have another type. Times are instants;
+//! sizes are bytes.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use draupnir_console::{Record, What};
 use serde_json::Value;
 
-/// Events that are remembered.
+/// The most events that are kept.
 const EVENTS_MAX: usize = 200;
 
-/// Over how long messages a second are counted.
+/// The window over which messages a second are counted.
 const RATE_WINDOW: Duration = Duration::from_secs(5);
 
-/// Where the link stands, as the console sees it.
+/// The state of the link on the console's side.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// Nothing was heard of the agent yet.
+    /// No record of the agent yet.
     #[default]
     Awaited,
     /// It registered.
@@ -31,11 +31,11 @@ pub(crate) enum Link {
     Draining,
     /// The link is down, and why.
     Lost(String),
-    /// The agent is gone, and how.
+    /// The agent has ended, and how.
     Exited(String),
 }
 
-/// Everything that is shown.
+/// Everything that the demo shows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Model {
     pub(crate) link: Link,
@@ -56,7 +56,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Takes one record into account.
+    /// Updates the model with one record.
     pub(crate) fn take(&mut self, record: &Record) {
         match &record.what {
             What::Registration(_, status @ 200..=299 | status @ 409) => {
@@ -103,7 +103,7 @@ impl Model {
         self.registrations > 0 && self.connections > 0 && self.heartbeats > 0
     }
 
-    /// How long the agent has been up, carried on since its last heartbeat.
+    /// The agent's uptime: that of its last heartbeat and the time since then.
     pub(crate) fn uptime(&self, now: Instant) -> Option<Duration> {
         let said = Duration::from_secs(self.heartbeat["uptime_seconds"].as_u64()?);
         Some(said + now.saturating_duration_since(self.heartbeat_at?))

@@ -1,10 +1,10 @@
-//! Text with styles, cut to a width, and numbers as people read them.
+//! Text with styles, cut to a width, and numbers in readable form.
 //!
-//! Pure. It trusts no text: control characters become dots, so that nothing that came from afar can drive the terminal.
+//! Control characters become dots, so that text from the agent cannot control the terminal.
 
 use std::time::Duration;
 
-/// How a piece of text looks.
+/// The style of a piece of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     Plain,
@@ -16,7 +16,7 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// The escape sequence that sets it, from whatever was set before.
+    /// The escape sequence that sets it, after any other style.
     fn code(self) -> &'static str {
         match self {
             Style::Plain => "\x1b[0m",
@@ -122,7 +122,8 @@ impl Row {
     }
 }
 
-/// What follows an ESC: the codes of a colour sequence (SGR), and the text behind the sequence of whatever kind.
+/// Splits the text after an ESC into the codes of a colour sequence (SGR), if it is one, and the text after the
+/// sequence.
 fn split_sequence(piece: &str) -> (Option<&str>, &str) {
     let after = |end: Option<usize>| end.and_then(|end| piece.get(end + 1..)).unwrap_or_default();
     match piece.chars().next() {
@@ -137,7 +138,7 @@ fn split_sequence(piece: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// How many eighths of a cell this share of so many cells fills.
+/// How many eighths of a cell this percentage of the cells fills.
 fn eighths(percent: f64, cells: usize) -> usize {
     let all = cells * 8;
     (0..=all).rev().find(|n| percent.clamp(0.0, 100.0) * to_f64(all) >= to_f64(*n) * 100.0).unwrap_or(0)
@@ -147,7 +148,7 @@ fn to_f64(n: usize) -> f64 {
     u32::try_from(n).map_or(f64::MAX, f64::from)
 }
 
-/// A size in the largest unit of which there is at least one.
+/// A size in the largest unit with at least one.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if n < 1024 {
@@ -167,7 +168,7 @@ pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }
 
-/// A duration as people say it.
+/// A duration in readable form.
 pub(crate) fn long(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {

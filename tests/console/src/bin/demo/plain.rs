@@ -1,4 +1,4 @@
-//! The demo without a terminal: one line for each thing that matters, then a drain.
+//! The demo without a terminal: one line for each important record, then a drain.
 //!
 //! No colours, no cursor. Frames of terminals and commands are left out, pings too.
 
@@ -19,7 +19,7 @@ use crate::run::{Happening, watch};
 /// How long a drain may take before the agent is killed: its own table ends at 4 s.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(8);
 
-/// Watches for so long, drains, and says by the exit status whether the agent did what it is for.
+/// Watches for this time, drains, and returns an exit status that shows whether the agent worked.
 pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io::Result<ExitCode> {
     let (happens, happenings) = mpsc::channel();
     watch(console, &mut agent, &happens)?;
@@ -47,7 +47,7 @@ pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io:
     };
     if status.is_some() {
         agent.has_ended();
-        // The last records may still be on their way through the console.
+        // The console may not have recorded the last messages yet.
         while let Ok(Happening::Record(record)) = happenings.recv_timeout(Duration::from_millis(200)) {
             line(&record).map_or(Ok(()), |line| writeln!(io::stdout(), "{line}"))?;
             model.take(&record);
@@ -132,7 +132,7 @@ fn metrics_words(payload: &Value) -> String {
     )
 }
 
-/// Only the records of the console, sent on as they come.
+/// Passes the console's records on as they come.
 pub(crate) fn follow(console: &Console, emit: impl Fn(Arc<Record>) -> bool + Send + 'static) {
     const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
     let mut view = console.within(EVER);

@@ -1,7 +1,6 @@
 //! The demo on a terminal: one loop over everything that happens, in one of three modes.
 //!
-//! It decides what a key means and redraws; what is drawn is in `dashboard`, what is known in `model`. Nothing here
-//! blocks but the wait for the next happening.
+//! It handles keys and redraws: `dashboard` draws, `model` has the state. Only the wait for the next event blocks.
 
 use std::io;
 use std::process::{ExitCode, ExitStatus};
@@ -21,13 +20,13 @@ use crate::plain::{DRAIN_MAX, finish, follow};
 use crate::shell::Shell;
 use crate::terminal::{Terminal, follow_keys, write};
 
-/// How often ages and rates are drawn again when nothing happens.
+/// How often ages and rates are drawn again without an event.
 const REDRAW: Duration = Duration::from_millis(500);
 
-/// How soon after a happening it is drawn: what comes together is drawn together.
+/// How soon an event is drawn. Events within this time are drawn together.
 const GATHER: Duration = Duration::from_millis(30);
 
-/// Anything that the loop waits for.
+/// An event of the loop.
 pub(crate) enum Happening {
     /// The console recorded something.
     Record(Arc<Record>),
@@ -106,7 +105,7 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    /// The agent's exit status; `None` when it had to be given up.
+    /// Runs the loop and returns the agent's exit status; `None` if the demo gave up waiting for it.
     fn run(&mut self, happenings: &Receiver<Happening>) -> io::Result<Option<ExitStatus>> {
         let mut draw_at = Instant::now();
         loop {
@@ -152,7 +151,7 @@ impl Demo<'_> {
             }
             Happening::Resized => write(b"\x1b[2J"),
             Happening::Interrupted => self.drain(),
-            Happening::Exited(_) => Ok(()), // the loop's own
+            Happening::Exited(_) => Ok(()), // the loop handles it itself
         }
     }
 
@@ -167,7 +166,7 @@ impl Demo<'_> {
 
     fn typed(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.shell.is_visited() {
-            // Without a link what is typed is lost, as it is in a browser; the key that leaves must always work.
+            // Without a link typed text is lost, as in a browser. The key that leaves the shell must always work.
             let stays = if self.is_up() { self.shell.typed(self.console, bytes) } else { !bytes.contains(&0x1d) };
             return if stays { Ok(()) } else { self.leave_shell() };
         }
@@ -204,7 +203,7 @@ impl Demo<'_> {
         }
     }
 
-    /// Whether frames can be sent now: the demo never waits for a link, it keeps drawing.
+    /// Whether frames can be sent now. The demo never waits for a link, because it must go on drawing.
     fn is_up(&self) -> bool {
         self.model.link == Link::Connected && self.console.has_link()
     }
@@ -244,7 +243,7 @@ impl Demo<'_> {
         Ok(())
     }
 
-    /// Draws everything in one write, each row over the old one: nothing is cleared that is drawn again.
+    /// Draws everything in one write, each row over the old one, so that nothing flickers.
     fn draw(&self) -> io::Result<()> {
         if self.shell.is_visited() {
             return Ok(());

@@ -1,7 +1,7 @@
-//! The demo's shell: the local terminal, raw, onto a terminal session of the agent.
+//! The demo's shell: connects the local terminal, in raw mode, to a terminal session of the agent.
 //!
-//! It reads and writes no bytes itself; the loop passes them on. The session outlives a visit: leaving it and coming
-//! back attaches again, as a browser does.
+//! The loop reads and writes the bytes. The session survives a visit: a second visit attaches to it again, as a browser
+//! does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use draupnir_console::{Console, Record};
 /// Ctrl-]: leaves the shell.
 const LEAVE: u8 = 0x1d;
 
-/// Output that may wait for a slow local terminal, in bytes; what comes beyond it is left out.
+/// How much output may wait for a slow local terminal, in bytes; more is dropped.
 const BACKLOG_BYTES_MAX: usize = 4 << 20;
 
 /// A session, visited or not.
@@ -24,17 +24,17 @@ pub(crate) struct Shell {
 }
 
 impl Shell {
-    /// None yet.
+    /// No session yet.
     pub(crate) fn new() -> Shell {
         Shell { session: String::new(), count: 0, visited: false, backlog: Arc::default() }
     }
 
-    /// Whether the local terminal is its.
+    /// Whether it has the local terminal.
     pub(crate) fn is_visited(&self) -> bool {
         self.visited
     }
 
-    /// Opens a session of this size, or attaches again to the one that lives. Its output comes to `emit`.
+    /// Opens a session of this size, or attaches again to the running one. Its output goes to `emit`.
     pub(crate) fn visit(
         &mut self,
         console: &Console,
@@ -58,12 +58,12 @@ impl Shell {
         console.browser().create(&self.session, size.0, size.1);
     }
 
-    /// So many bytes of output were shown.
+    /// Records that this many bytes of output were shown.
     pub(crate) fn shown(&self, bytes: usize) {
         self.backlog.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Passes on what was typed; false when it was the key that leaves.
+    /// Passes typed bytes on; false after the key that leaves the shell.
     pub(crate) fn typed(&self, console: &Console, bytes: &[u8]) -> bool {
         let end = bytes.iter().position(|byte| *byte == LEAVE);
         let typed = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -78,7 +78,7 @@ impl Shell {
         console.browser().resize(&self.session, size.0, size.1);
     }
 
-    /// The visit is over; the session lives on.
+    /// Ends the visit. The session goes on.
     pub(crate) fn leave(&mut self, console: &Console) {
         console.untap(&self.session);
         self.visited = false;

@@ -1,7 +1,6 @@
-//! The terminal the demo runs in: raw mode, the alternate screen, and its return to what it was.
+//! The terminal of the demo: raw mode, the alternate screen, and the way back.
 //!
-//! It draws nothing itself. Invariant: whatever was switched on here is switched off again, by [`Drop`], or by the
-//! panic hook where a panic does not unwind.
+//! Invariant: every mode that is set here is reset, by [`Drop`], or by the panic hook if a panic does not unwind.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,24 +10,25 @@ use crossterm::terminal;
 /// Alternate screen, no cursor, no line wrap.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 
-/// What a program in the shell may have left on: the scroll region (whose end moves the cursor, which is saved), origin
-/// and insert mode, mouse, focus, paste, cursor keys, character set, cursor shape, reverse video, colours.
+/// Resets the modes that a program in the shell may have set: the scroll region (which moves the cursor, so that is
+/// saved), origin and insert mode, mouse, focus, paste, cursor keys, character set, cursor shape, reverse video,
+/// colours.
 const RESET: &str = concat!(
     "\x1b7\x1b[r\x1b8\x1b[?6l\x1b[4l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\x1b[?2004l",
     "\x1b[?1l\x1b>\x0f\x1b(B\x1b[0 q\x1b[?5l\x1b[0m",
 );
 
-/// Our own.
+/// Resets the demo's own modes.
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Whether there is something to restore.
+/// Whether the terminal must be restored.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The terminal, taken over.
+/// The terminal in raw mode.
 pub(crate) struct Terminal(());
 
 impl Terminal {
-    /// Takes it over.
+    /// Sets raw mode and the alternate screen.
     pub(crate) fn take() -> io::Result<Terminal> {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
@@ -46,12 +46,12 @@ impl Terminal {
         terminal::size().unwrap_or((80, 24))
     }
 
-    /// Back on the ordinary screen, still raw: for a shell.
+    /// Returns to the ordinary screen, still in raw mode, for a shell.
     pub(crate) fn leave_screen(&self) -> io::Result<()> {
         write(LEAVE.as_bytes())
     }
 
-    /// On the alternate screen again, whatever a shell left behind.
+    /// Enters the alternate screen again, and resets all modes that a shell may have set.
     pub(crate) fn enter_screen(&self) -> io::Result<()> {
         write(format!("{RESET}{ENTER}").as_bytes())
     }
