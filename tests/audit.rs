@@ -65,9 +65,9 @@ fn starts_and_ends_are_audited_without_content() {
 }
 
 #[test]
-fn a_full_disk_lets_nothing_begin_and_stops_no_heartbeat() {
+fn full_disk_refuses_work_and_stops_no_heartbeat() {
     if !std::path::Path::new("/dev/full").exists() {
-        return support::skip("a_full_disk_lets_nothing_begin_and_stops_no_heartbeat", "there is no /dev/full");
+        return support::skip("full_disk_refuses_work_and_stops_no_heartbeat", "there is no /dev/full");
     }
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[("SINDRI_AGENT_AUDIT", "/dev/full"), ("SINDRI_AGENT_HEARTBEAT", "0.2")]);

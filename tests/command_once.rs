@@ -53,7 +53,7 @@ fn a_repeat_starts_nothing_and_gets_the_same_result() {
 }
 
 #[test]
-fn a_repeat_whose_result_is_gone_gets_an_error_and_never_runs() {
+fn repeat_of_forgotten_result_fails_and_never_runs() {
     let (console, agent) = start();
     let browser = console.browser();
     browser.dispatch("old", "echo run >> ~/ran");

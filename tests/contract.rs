@@ -202,7 +202,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_the_schema_allows_is_followed(frame in any_message()) {
+    fn messages_valid_by_the_schema_are_followed(frame in any_message()) {
         let message = decode(&frame.to_string()).expect("an envelope").message;
         let Some(plain) = echo(&message) else { panic!("{frame} is {message:?}") };
         let plain: Value = serde_json::from_str(&plain).expect("JSON");

@@ -82,7 +82,7 @@ fn in_every_phase_without_a_link_it_ends_at_once() {
 }
 
 #[test]
-fn before_the_greeting_it_says_what_it_has_and_closes() {
+fn drain_before_first_message_sends_all_and_closes() {
     let console = Console::start(Personality::designed().greeting(Greeting::Never));
     let agent = Agent::spawn(&console, &[]);
     agent.wait_log(|line| line["message"] == "connected");

@@ -18,8 +18,8 @@ fn first(console: &Console) -> Agent {
 }
 
 #[test]
-fn as_the_first_process_it_reaps_what_others_leave_behind() {
-    const TEST: &str = "as_the_first_process_it_reaps_what_others_leave_behind";
+fn first_process_reaps_orphans() {
+    const TEST: &str = "first_process_reaps_orphans";
     if !namespace::is_possible() {
         return skip(TEST, "no process namespace can be had here");
     }

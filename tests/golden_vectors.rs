@@ -30,7 +30,7 @@ fn lines(text: &str) -> impl Iterator<Item = (String, Value)> {
 }
 
 #[test]
-fn every_frame_of_the_console_is_what_its_note_says() {
+fn captured_frames_decode_as_their_notes_say() {
     let mut frames = 0;
     for (note, line) in lines(FROM_CONSOLE) {
         let Some(raw) = line["raw"].as_str() else {
@@ -83,7 +83,7 @@ fn check(note: &str, frame: &Value, message: Inbound) {
 }
 
 #[test]
-fn every_close_of_the_console_is_what_its_note_says() {
+fn captured_closes_mean_what_their_notes_say() {
     let mut reasons = Vec::new();
     for (_, line) in lines(FROM_CONSOLE) {
         let Some(code) = line["close"]["code"].as_u64() else {

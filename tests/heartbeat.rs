@@ -13,7 +13,7 @@ fn uptime(beat: &Record) -> u64 {
 }
 
 #[test]
-fn it_says_what_the_console_shows() {
+fn heartbeat_has_the_fields_the_console_shows() {
     let console = Console::start(Personality::designed());
     let agent = Agent::spawn(&console, &[]);
     let beat = console.frame("heartbeat");

@@ -43,7 +43,7 @@ fn assert_beats(console: &Console) {
 }
 
 #[test]
-fn descriptors_run_out_and_what_is_open_goes_on() {
+fn without_descriptors_open_sessions_go_on() {
     let console = Console::start(Personality::production());
     let agent = wrapped(&console, &["sh", "-c", "ulimit -n 40; exec \"$0\""]).spawn();
     let browser = console.browser();
@@ -244,9 +244,9 @@ fn full_disk_under_the_audit_refuses_new_work() {
 }
 
 #[test]
-fn read_only_file_systems_cost_only_what_is_remembered() {
+fn read_only_file_systems_lose_only_stored_state() {
     let console = Console::start(Personality::production());
-    let test = "read_only_file_systems_cost_only_what_is_remembered";
+    let test = "read_only_file_systems_lose_only_stored_state";
     // Mounts that cannot be made read-only are pseudo file systems.
     let all = "cut -d' ' -f5 /proc/self/mountinfo | while read -r place; do mount -o remount,bind,ro \"$place\"; done \
                2>&- || true";

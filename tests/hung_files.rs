@@ -74,8 +74,8 @@ fn length(path: &Path) -> u64 {
 }
 
 #[test]
-fn hung_audit_delays_only_what_it_is_for() {
-    const TEST: &str = "hung_audit_delays_only_what_it_is_for";
+fn hung_audit_delays_only_audited_requests() {
+    const TEST: &str = "hung_audit_delays_only_audited_requests";
     let console = Console::start(Personality::production());
     let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_SHELL", "/bin/sh");
     let audit = setup.home_path().join("audit.jsonl");

@@ -95,8 +95,8 @@ fn hung_shell_is_closed_and_delays_nothing() {
 }
 
 #[test]
-fn hung_home_holds_up_only_what_starts_in_it() {
-    let Some(hung) = hung("hung_home_holds_up_only_what_starts_in_it") else { return };
+fn hung_home_delays_only_starts_in_it() {
+    let Some(hung) = hung("hung_home_delays_only_starts_in_it") else { return };
     let console = Console::start(Personality::production());
     let agent = setup(&console, &hung).env("HOME", hung.place()).spawn();
     console.browser().create("hangs", 80, 24);

@@ -78,7 +78,7 @@ fn self_signed_authority_named_itself_is_accepted() {
 }
 
 #[test]
-fn without_its_file_a_private_authority_is_a_stranger() {
+fn private_authority_without_file_is_not_trusted() {
     let console = tls::valid_console(&Authority::new());
     refused(Setup::new(&console), &console, "name its file in SINDRI_AGENT_CA_FILE");
 }

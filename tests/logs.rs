@@ -30,7 +30,7 @@ fn every_line_is_json_with_a_time_and_a_level() {
 }
 
 #[test]
-fn a_life_without_trouble_is_a_few_lines_of_information() {
+fn healthy_agent_logs_only_a_few_info_lines() {
     let console = Console::start(Personality::production());
     let environment = [
         ("SINDRI_LOG_LEVEL", "info"),

@@ -63,7 +63,7 @@ fn frame(kind: &str, payload: &Value) -> String {
 }
 
 #[test]
-fn a_flood_of_what_cannot_be_read() {
+fn flood_of_unreadable_messages() {
     let stage = stage();
     stage.flood(20_000, "{");
     stage.flood(20_000, "null");
@@ -72,7 +72,7 @@ fn a_flood_of_what_cannot_be_read() {
 }
 
 #[test]
-fn a_flood_of_what_cannot_be_followed() {
+fn flood_of_invalid_messages() {
     let stage = stage();
     stage.flood(5_000, &frame("terminal:create", &json!({"session_id": "a\nb\u{1b}[2J"})));
     stage.flood(5_000, &frame("terminal:input", &json!({"session_id": "x", "data": "!"})));

@@ -69,7 +69,7 @@ fn outbound_examples_are_what_the_agent_writes() {
 }
 
 #[test]
-fn the_body_of_a_registration_is_what_the_agent_writes() {
+fn registration_example_is_what_the_agent_writes() {
     let examples: Vec<Value> = examples("http").into_iter().map(with_this_build).collect();
     let id = InstanceId::new("web-1").expect("an id");
     let (tags, inventory) = (tags(), inventory());

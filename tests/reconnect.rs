@@ -144,10 +144,7 @@ fn long_waits() {
             "a_close_with_1008_for_the_key_is_one_error_and_a_long_wait",
             a_close_with_1008_for_the_key_is_one_error_and_a_long_wait,
         ),
-        (
-            "an_id_that_two_agents_share_is_said_at_the_third_replacement",
-            an_id_that_two_agents_share_is_said_at_the_third_replacement,
-        ),
+        ("shared_id_is_reported_at_third_replacement", shared_id_is_reported_at_third_replacement),
         ("a_stall_is_noticed_and_cured_by_one_resync", a_stall_is_noticed_and_cured_by_one_resync),
         (
             "thirty_seconds_of_a_good_connection_forget_the_failures_before",
@@ -188,7 +185,7 @@ fn replaced_link_waits_before_it_reconnects() {
     agent.drain();
 }
 
-fn an_id_that_two_agents_share_is_said_at_the_third_replacement() {
+fn shared_id_is_reported_at_third_replacement() {
     let (console, agent) = connected(Personality::designed().greeting(Greeting::Attached));
     for number in 1..=3 {
         console.within(RETRIES_MAX).on(number).frame("heartbeat");

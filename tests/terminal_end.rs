@@ -50,7 +50,7 @@ fn sleeps(pid: u32) -> bool {
 }
 
 #[test]
-fn a_close_hangs_up_the_shell_and_what_runs_in_it() {
+fn close_sends_sighup_to_shell_and_its_jobs() {
     let (console, agent) = desk();
     open_quiet(&console, "s", "/bin/bash");
     line(&console, "s", "echo shell=$$=; sh -c 'echo job=$$=; exec sleep 100'");

@@ -241,7 +241,7 @@ fn invalid_utf8_is_a_problem_where_text_is_needed() {
 }
 
 #[test]
-fn the_table_names_what_is_read() {
+fn help_table_lists_every_variable_read() {
     let asked = RefCell::new(BTreeSet::new());
     let _ = Config::read(
         |name| {

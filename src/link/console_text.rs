@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_hidden_in_whatever_spelling_it_comes_back() {
+    fn key_is_hidden_in_every_spelling() {
         for (key, body) in [
             ("a key", "no: a\n\tkey"),
             ("a  key", "no: a  key"),

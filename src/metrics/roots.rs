@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_below_sys_moves() {
+    fn only_paths_below_sys_move() {
         let roots = Roots { sys: "/tree/sys".into(), ..Roots::default() };
         assert_eq!(roots.place(Path::new("/sys/fs/cgroup")), Path::new("/tree/sys/fs/cgroup"));
         assert_eq!(roots.place(Path::new("/system")), Path::new("/system"));

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_words_with_another_code_mean_nothing() {
+    fn known_reason_with_other_code_has_no_meaning() {
         assert_eq!(reason(1000, "Authentication required"), CloseReason::Other);
         assert_eq!(reason(1008, "Replaced by new connection"), CloseReason::Other);
         assert_eq!(reason(1001, "Unknown instance ID: x"), CloseReason::Other);

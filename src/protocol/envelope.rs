@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told() {
+    fn other_version_is_reported() {
         let mismatch = |text| match Frame::read(text) {
             Ok(Frame::Designed(designed)) => designed.version_mismatch(),
             other => panic!("{other:?}"),

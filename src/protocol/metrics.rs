@@ -391,7 +391,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_payload_can_carry_what_brings_the_console_down(bytes: u64, bits: u64) {
+        fn no_payload_can_crash_the_console(bytes: u64, bits: u64) {
             let metrics = everything(bytes, f64::from_bits(bits));
             let instance_id = InstanceId::new("i").expect("a short id");
             let stamped = Stamped { instance_id: &instance_id, timestamp: Timestamp::now(), metrics: &metrics };

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_left_out() {
+    fn empty_fields_are_left_out() {
         let body = body(None, RegisterPath::Designed, ProviderName::Configured);
         assert_eq!(body.get("provider"), None);
         assert_eq!(body.get("region"), None);

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_event_of_a_name_counts_whatever_the_order() {
+    fn newest_event_of_a_name_counts_in_any_order() {
         let text = line(2, 20, "python", "remove_completed", "removed") + &installed(1, 10, "python");
         assert!(read(text.as_bytes(), None, NOW).installed.is_empty());
         let text = installed(1, 10, "python") + &line(2, 20, "python", "outdated_detected", "outdated");

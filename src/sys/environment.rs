@@ -179,7 +179,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_inherited_environment_lacks_what_is_left_out() {
+    fn inherited_environment_lacks_removed_variables() {
         let whole = Environment::inherited(&[]);
         let (name, _) = whole.iter().next().expect("tests run with variables");
         let name = name.to_str().expect("its name is text").to_owned();

@@ -374,13 +374,13 @@ fn reaps_orphans() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_hardened_process_gives_its_children_what_it_got() {
+fn hardened_process_passes_inherited_limits_on() {
     in_a_process_of_its_own("hardens_itself");
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-#[ignore = "run by a_hardened_process_gives_its_children_what_it_got"]
+#[ignore = "run by hardened_process_passes_inherited_limits_on"]
 fn hardens_itself() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, setrlimit};
     let small = Rlimit { current: Some(200), maximum: Some(300) };

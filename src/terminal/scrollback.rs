@@ -279,7 +279,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_the_newest_bytes_whatever_comes(
+        fn ring_keeps_the_newest_bytes(
             parts in prop::collection::vec((0_usize..60_000, any::<u8>()), 1..30),
         ) {
             let mut scrollback = scrollback();

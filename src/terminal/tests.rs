@@ -186,7 +186,7 @@ fn the_size_is_set_and_changes_arrive() {
 }
 
 #[test]
-fn control_characters_do_what_they_do() {
+fn ctrl_c_interrupts_and_ctrl_d_ends_the_shell() {
     on_stage(|mut stage| async move {
         // The program that prints it is in the foreground.
         stage.open(1, "sh -c 'echo ready; exec sleep 100'").await;

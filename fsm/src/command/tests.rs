@@ -135,7 +135,7 @@ fn rest_of_a_terminated_command_is_killed_before_its_result() {
 }
 
 #[test]
-fn a_process_that_survives_a_kill_is_given_up() {
+fn process_that_survives_sigkill_is_given_up() {
     let mut bench = Bench::new();
     bench.run(1, 1);
     bench.pass_ms(1);
@@ -252,7 +252,7 @@ fn long_results_are_forgotten_sooner() {
 }
 
 #[test]
-fn without_room_nothing_is_taken_and_what_was_taken_goes_on() {
+fn without_room_commands_are_refused_and_others_run() {
     let mut bench = Bench::new();
     for command in 0..17 {
         bench.request(command);
@@ -268,7 +268,7 @@ fn without_room_nothing_is_taken_and_what_was_taken_goes_on() {
 }
 
 #[test]
-fn a_drain_refuses_what_waits_terminates_then_kills_what_runs() {
+fn drain_refuses_waiting_and_ends_running_commands() {
     let mut bench = Bench::new();
     for command in 0..17 {
         bench.request(command);
@@ -316,7 +316,7 @@ fn drain_keeps_the_earlier_reason_of_an_ending_command() {
 }
 
 #[test]
-fn time_that_nobody_lived_through_does_not_count() {
+fn time_without_a_running_machine_does_not_count() {
     let mut bench = Bench::new();
     bench.run(1, 1_000);
     bench.now = bench.now.after_ms(60_000);
@@ -326,7 +326,7 @@ fn time_that_nobody_lived_through_does_not_count() {
 }
 
 #[test]
-fn facts_about_nothing_change_nothing() {
+fn facts_about_unknown_commands_change_nothing() {
     let mut bench = Bench::new();
     for fact in [
         CommandFact::Started,

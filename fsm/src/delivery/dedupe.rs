@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_counts_for_what_it_weighs_in_the_end() {
+    fn result_counts_with_its_final_size() {
         let mut dedupe = ended(1..4);
         assert_eq!(dedupe.result_bytes(), 3);
         dedupe.set_result_size(CommandKey(2), 700);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fills_the_memory_to_the_last_byte_is_remembered() {
+    fn result_that_fills_the_bound_is_remembered() {
         let mut dedupe = ended(1..3);
         dedupe.set_result_size(CommandKey(2), RESULTS_BYTES_MAX - 1);
         assert_eq!(dedupe.take_forgotten(), None);
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(CommandKey(0)), None));
     }
     #[test]
-    fn an_id_that_is_forgotten_takes_its_result_along_and_no_other() {
+    fn forgotten_id_drops_its_own_result_only() {
         let oldest = CommandKey(u32::MAX);
         let mut dedupe = Dedupe::new();
         dedupe.accepted(u128::MAX, oldest);

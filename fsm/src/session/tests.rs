@@ -83,7 +83,7 @@ fn a_close_hangs_up_at_once_and_kills_after_two_seconds() {
 }
 
 #[test]
-fn a_close_is_over_as_soon_as_nothing_is_left() {
+fn close_ends_when_no_process_is_left() {
     let mut stage = Stage::new();
     stage.handle(CloseRequested);
     assert_eq!(stage.handle(Exited { code: 129 }), []);
@@ -210,7 +210,7 @@ fn a_drain_hangs_up_and_then_kills() {
 }
 
 #[test]
-fn a_drain_leaves_alone_what_a_shell_left_behind() {
+fn drain_does_not_kill_processes_a_shell_left() {
     let mut stage = Stage::new();
     stage.handle(Exited { code: 0 });
     let mut orders = Vec::new();

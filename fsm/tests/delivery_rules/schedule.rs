@@ -128,7 +128,7 @@ fn a_stream_stops_at_its_window_and_goes_on_with_the_pong() {
 }
 
 #[test]
-fn the_window_is_what_was_acknowledged_in_the_last_second() {
+fn window_is_bytes_acknowledged_in_the_last_second() {
     let mut bench = Bench::online();
     bench.open(T, 50_000_000);
     let mut most = 0;

@@ -60,7 +60,7 @@ fn incomplete_character_sends_no_frame() {
 }
 
 #[test]
-fn a_replay_repeats_what_is_held_and_disturbs_nothing() {
+fn replay_repeats_held_bytes_and_changes_nothing_else() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
     bench.drain();
@@ -109,7 +109,7 @@ fn replay_within_a_character_does_not_wait() {
 }
 
 #[test]
-fn a_forgotten_stream_holds_nothing_up() {
+fn forgotten_stream_delays_no_message() {
     let mut bench = Bench::online();
     bench.open(T, 500_000);
     bench.drain();

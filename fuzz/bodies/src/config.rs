@@ -9,7 +9,7 @@
 //! - never shows user or password of a URL that it refuses, or of a proxy's URL;
 //! - gives a configuration that is legal in every field, or names at least one variable that is not.
 //!
-//! Keys of less than eight characters, and keys that occur in the fixed text of messages, cannot be told apart from
+//! Keys of less than eight characters, and keys that occur in the fixed text of messages, cannot be distinguished from
 //! that text. For these only the other checks hold.
 
 use draupnir::config::{Config, ConsoleUrl, Machine, Problems, table};

@@ -90,7 +90,7 @@ mod tests {
     use std::hint::black_box;
 
     #[test]
-    fn the_most_at_once_is_told_not_the_sum() {
+    fn heap_reports_the_peak_not_the_sum() {
         let ((), taken) = taken_by(|| {
             for _ in 0..10 {
                 drop(black_box(Vec::<u8>::with_capacity(1000)));
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_grows_counts_twice() {
+    fn growing_block_counts_twice() {
         let (block, taken) = taken_by(|| {
             let mut block = black_box(vec![0_u8; 1000]);
             block.reserve_exact(1000);

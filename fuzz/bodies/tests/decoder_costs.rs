@@ -84,7 +84,7 @@ fn twice_the_frame_asks_for_at_most_twice_the_memory() {
 }
 
 #[test]
-fn what_is_refused_costs_nothing() {
+fn refused_frame_allocates_nothing() {
     let too_deep = "[".repeat(INBOUND_BYTES_MAX);
     let too_big = format!(r#"{{"type":"x","y":"{}"}}"#, "z".repeat(INBOUND_BYTES_MAX));
     for frame in [too_deep, too_big] {

@@ -33,7 +33,7 @@ fn frames_leave_in_order_and_messages_arrive() {
 }
 
 #[test]
-fn our_close_follows_what_was_handed_over_and_waits_for_theirs() {
+fn close_follows_queued_frames_and_awaits_console_close() {
     run(async |mut rig| {
         let mut console = rig.connect().await;
         rig.link.write(LinkId(1), vec![WsFrame::Text("last".into())]);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_the_file_says_now() {
+    fn reading_gives_the_current_content() {
         let path = place("now");
         let (mut kept, mut scratch) = (Kept::new(path.clone()), Scratch::default());
         assert_eq!(kept.read(&mut scratch), None);

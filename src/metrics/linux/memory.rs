@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_caps_what_a_group_is_promised() {
+    fn machine_memory_caps_a_larger_group_limit() {
         let machine = Meminfo { total: 1000, free: 10, available: 50, cached: 40, swap_total: 100, swap_free: 100 };
         let group = GroupFigures { usage: 300, inactive_file: 100, cached: 120, swap_used: Some(7) };
         let memory = of_group(group, 5000, Some(500), Some(machine), Source::Cgroup2);

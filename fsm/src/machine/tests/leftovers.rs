@@ -63,7 +63,7 @@ fn run_command(driver: &mut Driver, command: CommandKey) {
 }
 
 /// Every fact about an attempt or a link.
-fn told_of(number: u32) -> [Fact; 12] {
+fn facts_about(number: u32) -> [Fact; 12] {
     [
         Fact::RegistrationAnswered { attempt: RegistrationAttempt(number), status: 201, retry_after_ms: None },
         Fact::RegistrationFailed { attempt: RegistrationAttempt(number), cause: Failure::Connect },
@@ -83,7 +83,7 @@ fn told_of(number: u32) -> [Fact; 12] {
 #[test]
 fn fact_of_another_attempt_has_no_effect_in_any_state() {
     for driver in one_in_each_state() {
-        for fact in [1, 7].into_iter().flat_map(told_of) {
+        for fact in [1, 7].into_iter().flat_map(facts_about) {
             let mut next = driver.clone();
             let before = next.snapshot();
             assert_eq!(next.fact(fact), [], "{fact:?} in {}", before.state);
@@ -122,7 +122,7 @@ fn reports_of_the_own_link_while_draining_are_expected() {
     let mut closing = Driver::ready(5);
     closing.fact(Fact::ShutdownRequested);
     closing.fact(Fact::DeliverySettled { settled: true });
-    let [.., ping, pong, part, _, close, lost, closed] = told_of(1);
+    let [.., ping, pong, part, _, close, lost, closed] = facts_about(1);
     let greeted = Fact::Greeted { link: LinkId(1) };
     let becomes = |driver: &Driver, fact, state, orders: &[Order]| {
         let mut next = driver.clone();
@@ -203,7 +203,7 @@ fn unreachable_session_ends_at_its_limit() {
 }
 
 #[test]
-fn what_the_loop_asks_is_so() {
+fn queries_of_the_loop_give_the_current_state() {
     let policy = Policy::default();
     let mut driver = Driver::dialling(10);
     assert!(!driver.machine.has_link() && !driver.machine.is_draining() && !driver.machine.is_stopped());

@@ -107,7 +107,7 @@ impl Watch {
 }
 
 #[test]
-fn orders_are_about_what_there_is() {
+fn order_for_unknown_link_or_closed_gate_is_a_violation() {
     let watch = Watch::linked();
     for order in [
         Order::AbandonRegistration { attempt: RegistrationAttempt(1) },

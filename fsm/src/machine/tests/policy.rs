@@ -530,7 +530,7 @@ fn a_drain_in_the_greeting_opens_the_gate_to_flush() {
 }
 
 #[test]
-fn facts_about_what_is_over_are_counted_and_ignored() {
+fn facts_of_an_ended_link_are_counted_and_ignored() {
     let mut driver = Driver::ready(13);
     driver.closed_by_console(1000, CloseReason::Other);
     driver.reconnect();

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_strict_is_refused() {
+    fn non_strict_base64_is_refused() {
         for text in ["Zg", "Zg=", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Zm 9v", "Zm-_", "=Zg=", "Zg=a"] {
             assert_eq!(read(text), None, "{text}");
         }
