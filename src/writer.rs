@@ -84,7 +84,15 @@ impl Writer {
     /// # Errors
     /// The queue is full, or no thread can be started.
     pub fn push(&self, bytes: usize, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
-        self.enqueue(bytes, self.shared.bytes_max, Box::new(job))
+        self.enqueue(bytes, self.shared.bytes_max, true, Box::new(job))
+    }
+
+    /// Enqueues a job for which no thread is woken: one that lingers runs it within [`LINGER`], or with the next job.
+    ///
+    /// # Errors
+    /// The queue is full, or no thread can be started.
+    pub fn push_lazily(&self, bytes: usize, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
+        self.enqueue(bytes, self.shared.bytes_max, false, Box::new(job))
     }
 
     /// Enqueues a job whatever waits already: for the one last line that says why there are no more.
@@ -92,7 +100,7 @@ impl Writer {
     /// # Errors
     /// No thread can be started.
     pub fn push_beyond_bound(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
-        self.enqueue(0, usize::MAX, Box::new(job))
+        self.enqueue(0, usize::MAX, true, Box::new(job))
     }
 
     /// Runs a job whose result the caller may wait for.
@@ -113,7 +121,7 @@ impl Writer {
         self.shared.flush(deadline)
     }
 
-    fn enqueue(&self, bytes: usize, bytes_max: usize, job: Job) -> Result<(), Refused> {
+    fn enqueue(&self, bytes: usize, bytes_max: usize, wakes: bool, job: Job) -> Result<(), Refused> {
         let mut queue = self.shared.lock();
         if !queue.jobs.is_empty() && queue.bytes.saturating_add(bytes) > bytes_max {
             return Err(Refused::Full);
@@ -127,7 +135,9 @@ impl Writer {
         queue.bytes = queue.bytes.saturating_add(bytes);
         queue.jobs.push_back((bytes, job));
         drop(queue);
-        self.shared.arrived.notify_one();
+        if wakes {
+            self.shared.arrived.notify_one();
+        }
         Ok(())
     }
 }
@@ -161,6 +171,7 @@ impl Shared {
     }
 
     fn flush(&self, deadline: Instant) -> bool {
+        self.arrived.notify_one();
         loop {
             let queue = match self.queue.try_lock() {
                 Ok(queue) => Some(queue),
@@ -259,6 +270,21 @@ mod tests {
         }
         writer.push(1, move || sender.send(100).expect("the test listens")).expect("another thread is started");
         assert_eq!(receiver.recv(), Ok(100));
+    }
+
+    #[test]
+    fn lazy_job_runs_before_the_next_or_when_the_thread_ends() {
+        let writer = Writer::new("test", 1_000);
+        let (sender, receiver) = channel();
+        let job = |number| {
+            let sender = sender.clone();
+            move || sender.send(number).expect("the test listens")
+        };
+        writer.push_lazily(1, job(0)).expect("a thread is started");
+        writer.push(1, job(1)).expect("there is room");
+        assert_eq!((receiver.recv(), receiver.recv()), (Ok(0), Ok(1)));
+        writer.push_lazily(1, job(2)).expect("there is room");
+        assert_eq!(receiver.recv(), Ok(2), "without another push");
     }
 
     #[test]

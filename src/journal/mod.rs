@@ -1,7 +1,9 @@
 //! The journal: one append-only file by which a process that dies loses nothing and runs nothing twice.
 //!
 //! `draupnir_fsm::driver` decides what is recorded and what waits for it; this module frames, writes, syncs and reads.
-//! All access to the file is off the loop's thread (`writer`). One write carries all records of a turn.
+//! All access to the file is off the loop's thread (`writer`). One write carries all records that wait. The loop waits
+//! for it at most [`HAND_OVER`]; a write that takes longer is reported. Records that nothing waits for go with the next
+//! that something waits for, or within 100 ms.
 //!
 //! **The file**, `journal` in the state directory, mode 0600 (`own_file`): a head, then frames to the end.
 //!
@@ -45,16 +47,26 @@ use crate::writer::{ANSWER_TIMEOUT, Answer, Writer};
 use async_channel::Sender;
 use file::JournalFile;
 use smol::LocalExecutor;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The file within the state directory.
 pub const FILE_NAME: &str = "journal";
 
 /// How much may wait for the file, in bytes.
 const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// How long the loop waits at the end of a turn for its write. Waking the thread and a write into the kernel's cache
+/// take some 25 µs, rarely more than 50; to be woken by a report instead costs the loop as much again, for each record
+/// that a command waits for. A file system that takes longer delays the loop by no more than this.
+const HAND_OVER: Duration = Duration::from_micros(100);
+
+/// What a job counts in the queue of its thread, in bytes: the records wait beside it.
+const JOB_BYTES: usize = 128;
 
 /// What became of the records up to this one; only asked for where something waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +119,22 @@ struct Kept {
     /// A sync may take long and delays no record: it has a thread of its own.
     syncer: Writer,
     reports: Sender<JournalReport>,
+    /// Records of earlier turns that are not written yet.
+    waiting: Arc<Mutex<Waiting>>,
     /// The records of this turn.
     turn: Vec<Entry>,
     turn_bytes: usize,
     append: u64,
     is_awaited: bool,
+}
+
+/// Records on their way to the file.
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    bytes: usize,
+    /// Whether the last write failed.
+    has_failed: bool,
 }
 
 /// The reading of the file, which may take long.
@@ -166,8 +189,9 @@ impl Journal {
         let (writer, syncer) = (Writer::new("journal", QUEUE_BYTES_MAX), Writer::new("journal-sync", QUEUE_BYTES_MAX));
         let opened = Arc::clone(&file);
         let answer = writer.ask(move || lock(&opened).open());
-        let (turn, turn_bytes, append, is_awaited) = (Vec::new(), 0, 0, false);
-        Ok(Opening { path, kept: Kept { file, writer, syncer, reports, turn, turn_bytes, append, is_awaited }, answer })
+        let (waiting, turn, turn_bytes, append, is_awaited) = (Arc::default(), Vec::new(), 0, 0, false);
+        let kept = Kept { file, writer, syncer, reports, waiting, turn, turn_bytes, append, is_awaited };
+        Ok(Opening { path, kept, answer })
     }
 
     /// Names the owners whose records are not given up for those of others, and lets go of what no longer counts.
@@ -193,25 +217,38 @@ impl Journal {
         }
     }
 
-    /// Enqueues the records of this turn and returns at once; the report where they will not be written.
+    /// Enqueues the records of this turn; the report on them, where it is known within [`HAND_OVER`].
     pub fn end_turn(&mut self) -> Option<JournalReport> {
         let kept = self.kept.as_mut().filter(|kept| !kept.turn.is_empty())?;
-        let entries = std::mem::take(&mut kept.turn);
-        let (bytes, append) = (std::mem::take(&mut kept.turn_bytes), kept.append);
-        let is_awaited = std::mem::take(&mut kept.is_awaited);
-        let (file, reports) = (Arc::clone(&kept.file), kept.reports.clone());
-        let refused = kept.writer.is_stalled(ANSWER_TIMEOUT)
-            || kept
-                .writer
-                .push(bytes, move || {
-                    let is_written = lock(&file).append(&entries);
-                    if is_awaited {
-                        // The loop drops the other end only when the process ends.
-                        let _ = reports.send_blocking(JournalReport { append, is_written });
-                    }
-                })
-                .is_err();
-        (refused && is_awaited).then_some(JournalReport { append, is_written: false })
+        let (entries, bytes) = (std::mem::take(&mut kept.turn), std::mem::take(&mut kept.turn_bytes));
+        let (append, is_awaited) = (kept.append, std::mem::take(&mut kept.is_awaited));
+        let report = |is_written| is_awaited.then_some(JournalReport { append, is_written });
+        if kept.writer.is_stalled(ANSWER_TIMEOUT) || !lock(&kept.waiting).add(entries, bytes) {
+            return report(false);
+        }
+        let (file, waiting) = (Arc::clone(&kept.file), Arc::clone(&kept.waiting));
+        if !is_awaited {
+            // Without a thread they go with the next.
+            let _ = kept.writer.push_lazily(JOB_BYTES, move || {
+                write(&file, &waiting);
+            });
+            return None;
+        }
+        let is_busy = kept.writer.is_stalled(HAND_OVER) || !has_processor_for_writer();
+        let reports = kept.reports.clone();
+        let handover = Arc::new(Handover::default());
+        let given = Arc::clone(&handover);
+        let job = move || {
+            let is_written = write(&file, &waiting);
+            if !given.give(is_written) {
+                // The loop drops the other end only when the process ends.
+                let _ = reports.send_blocking(JournalReport { append, is_written });
+            }
+        };
+        if kept.writer.push(JOB_BYTES, job).is_err() {
+            return report(false);
+        }
+        report(handover.wait(if is_busy { Duration::ZERO } else { HAND_OVER })?)
     }
 
     /// Lets the disk take what was written, behind the records of earlier turns and without delaying later ones.
@@ -228,6 +265,74 @@ impl Journal {
             });
         });
     }
+}
+
+impl Waiting {
+    /// Adds the records of a turn, unless too much waits already.
+    fn add(&mut self, entries: Vec<Entry>, bytes: usize) -> bool {
+        if !self.entries.is_empty() && self.bytes.saturating_add(bytes) > QUEUE_BYTES_MAX {
+            return false;
+        }
+        self.bytes += bytes;
+        self.entries.extend(entries);
+        true
+    }
+
+    fn take(&mut self) -> Vec<Entry> {
+        self.bytes = 0;
+        let mut entries = std::mem::take(&mut self.entries);
+        // Where a command has ended already, nothing is left of it: its process is not looked up.
+        let ended: BTreeSet<Hash> = entries.iter().filter_map(|entry| entry.what.ends()).collect();
+        entries.retain(|Entry { what, .. }| !matches!(what, What::Started { id, .. } if ended.contains(id)));
+        entries
+    }
+}
+
+/// Writes all that waits; whether it, or what an earlier job wrote of it, is in the file.
+fn write(file: &Mutex<JournalFile>, waiting: &Mutex<Waiting>) -> bool {
+    let mut file = lock(file);
+    let entries = lock(waiting).take();
+    if !entries.is_empty() {
+        let has_failed = !file.append(&entries);
+        lock(waiting).has_failed = has_failed;
+    }
+    !lock(waiting).has_failed
+}
+
+/// The answer to one write: the loop takes it, or has gone on and is sent a report.
+#[derive(Debug, Default)]
+struct Handover(AtomicU8);
+
+impl Handover {
+    const EXPECTED: u8 = 0;
+    const ABANDONED: u8 = 1;
+    const WRITTEN: u8 = 2;
+    const FAILED: u8 = 3;
+
+    /// Gives the answer; false if the loop has gone on.
+    fn give(&self, is_written: bool) -> bool {
+        let answer = if is_written { Self::WRITTEN } else { Self::FAILED };
+        self.0.compare_exchange(Self::EXPECTED, answer, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// The answer, if it comes within this time; else it must be reported.
+    fn wait(&self, at_most: Duration) -> Option<bool> {
+        let began = Instant::now();
+        while self.0.load(Ordering::Acquire) == Self::EXPECTED && began.elapsed() < at_most {
+            std::hint::spin_loop();
+        }
+        match self.0.compare_exchange(Self::EXPECTED, Self::ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => None,
+            Err(answer) => Some(answer == Self::WRITTEN),
+        }
+    }
+}
+
+/// Whether another processor can write while the loop waits.
+fn has_processor_for_writer() -> bool {
+    static HAS: LazyLock<bool> =
+        LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() > 1));
+    *HAS
 }
 
 /// No code that can panic runs under this lock.

@@ -2,6 +2,7 @@
 
 use super::key::{Hash, Key};
 use super::record::Fields;
+use std::sync::OnceLock;
 
 /// The process of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,21 +80,26 @@ impl Process {
 
 /// The machine, as a hash of its id; 0 where that is not known.
 pub(super) fn machine(key: &Key) -> Hash {
-    hash_of(key, "/etc/machine-id")
+    hash_of(key, &contents("/etc/machine-id"))
 }
 
 fn boot(key: &Key) -> Hash {
-    hash_of(key, "/proc/sys/kernel/random/boot_id")
+    static BOOT: OnceLock<Vec<u8>> = OnceLock::new();
+    hash_of(key, BOOT.get_or_init(|| contents("/proc/sys/kernel/random/boot_id")))
 }
 
-fn hash_of(key: &Key, file: &str) -> Hash {
-    let text = std::fs::read(file).unwrap_or_default();
-    if text.trim_ascii().is_empty() { 0 } else { key.text(text.trim_ascii()) }
+fn contents(file: &str) -> Vec<u8> {
+    std::fs::read(file).unwrap_or_default().trim_ascii().to_vec()
+}
+
+fn hash_of(key: &Key, text: &[u8]) -> Hash {
+    if text.is_empty() { 0 } else { key.text(text) }
 }
 
 fn namespace() -> u64 {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+    static NAMESPACE: OnceLock<u64> = OnceLock::new();
+    *NAMESPACE.get_or_init(|| std::fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino()))
 }
 
 /// When a process started, in ticks since the boot: the 22nd field of its `stat`, behind a name that may hold anything.

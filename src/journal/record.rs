@@ -174,6 +174,21 @@ impl Entry {
 }
 
 impl What {
+    /// The command whose end it reports.
+    pub(super) const fn ends(&self) -> Option<Hash> {
+        match self {
+            Self::Ended { id, .. } | Self::Withdrawn { id } => Some(*id),
+            Self::Message { kind: Kind::Result, of, .. } => *of,
+            Self::Message { kind: Kind::Closed | Kind::Event, .. }
+            | Self::Began { .. }
+            | Self::Accepted { .. }
+            | Self::Started { .. }
+            | Self::Opened { .. }
+            | Self::Unopened { .. }
+            | Self::Done { .. } => None,
+        }
+    }
+
     const fn number(&self) -> u8 {
         match self {
             Self::Began { .. } => 1,
