@@ -19,6 +19,10 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start(home: &Path) -> Agent {
+        Self::start_with(home, &[])
+    }
+
+    pub(crate) fn start_with(home: &Path, variables: &[(&str, &str)]) -> Agent {
         let listener = Listener::new();
         let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
             .env_clear()
@@ -29,6 +33,7 @@ impl Agent {
             .env("SINDRI_CONSOLE_API_KEY", "bench")
             .env("SINDRI_INSTANCE_ID", "bench")
             .env("SINDRI_LOG_LEVEL", "error")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .spawn()
             .expect("the agent starts");
