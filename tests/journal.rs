@@ -5,17 +5,21 @@
 
 mod support;
 
-use draupnir_console::{Console, Greeting, Personality, Pongs, Record, Upgrade, What};
+use draupnir_console::{Console, Greeting, Personality, Pongs, Record, Upgrade, View, What};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::{Agent, Home, Setup, Signal, skip};
 
 /// How often the agent is killed unless `DRAUPNIR_KILLS` says otherwise.
-const KILLS: u64 = 40;
+const KILLS: u64 = 80;
+
+/// How many heartbeats in turn nothing may be written: longer than a sync is ever put off, at 0.2 s each.
+const IDLE_HEARTBEATS: usize = 10;
 
 fn console() -> Console {
     Console::start(Personality::designed().greeting(Greeting::Attached))
@@ -163,14 +167,120 @@ fn full_disk_under_the_journal_is_said_once_and_stops_nothing() {
     for _ in 0..3 {
         assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
     }
-    drop(faults);
-    console.browser().run("echo after");
     let is_warning =
         |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("journal write failed"));
-    agent.wait_log(is_warning);
+    let warning = agent.wait_log(is_warning);
+    assert_eq!(warning["step"], "write", "{warning}");
+    drop(faults);
+    assert_eq!(console.browser().run("echo after")["stdout"], "after\n");
     agent.wait_log(|line| line["message"] == "journal written again");
-    let said = agent.log().text().lines().filter(|line| line.contains("journal write failed")).count();
-    assert_eq!(said, 1);
+    assert_eq!(agent.log().count(is_warning), 1);
+    agent.drain();
+}
+
+/// What stands in the place of the journal, and how it comes there.
+type Plant<'a> = (&'a str, &'a dyn Fn(&Path));
+
+#[test]
+fn unusable_file_is_said_once_and_a_new_journal_protects() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let head_of_version_2 = |path: &Path| {
+        let mut bytes = fs::read(path).expect("there is a journal");
+        bytes[8] = 2;
+        fs::write(path, bytes).expect("writable");
+    };
+    let plants: [Plant<'_>; 6] = [
+        ("foreign", &|path| fs::write(path, "a text of another program").expect("writable")),
+        ("cut in its head", &|path| fs::write(path, &fs::read(path).expect("it is there")[..20]).expect("writable")),
+        ("of a later version", &head_of_version_2),
+        ("of 1 GiB", &|path| fs::File::create(path).and_then(|file| file.set_len(1 << 30)).expect("it is sparse")),
+        ("a directory", &|path| {
+            fs::remove_file(path).and_then(|()| fs::create_dir(path)).expect("writable");
+        }),
+        ("a FIFO", &|path| {
+            fs::remove_file(path).expect("writable");
+            mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).expect("writable");
+        }),
+    ];
+    for (what, plant) in plants {
+        let console = console();
+        let home = Home::new();
+        let agent = setup(&console, &home).spawn();
+        console.browser().run("true");
+        agent.kill();
+        plant(&home.state_dir().join("journal"));
+        let before = console.from_now();
+        let agent = setup(&console, &home).spawn();
+        let is_warning =
+            |line: &Value| line["message"].as_str().is_some_and(|text| text.starts_with("journal not readable"));
+        agent.wait_log(is_warning);
+        before.frame("heartbeat");
+        console.browser().dispatch("c", "echo run >> ~/ran; sleep 1000");
+        support::settles(&console, "it runs", || lines(&home, "ran").len() == 1);
+        assert_eq!(agent.log().count(is_warning), 1, "{what}");
+        agent.kill();
+        let before = console.from_now();
+        let agent = setup(&console, &home).spawn();
+        assert_eq!(before.result("c")["reason"], "interrupted", "{what}");
+        console.browser().dispatch("c", "echo run >> ~/ran");
+        agent.drain();
+        assert_eq!((lines(&home, "ran").len(), agent.log().count(is_warning)), (1, 0), "{what}");
+    }
+}
+
+#[test]
+fn damaged_tail_is_said_once_and_earlier_ids_do_not_run_again() {
+    let console = console();
+    let home = Home::new();
+    let agent = setup(&console, &home).spawn();
+    console.browser().dispatch("c", "echo run >> ~/ran");
+    console.result("c");
+    agent.kill();
+    let path = home.state_dir().join("journal");
+    let mut bytes = fs::read(&path).expect("there is a journal");
+    let place = bytes.len() - 10;
+    bytes[place] ^= 1;
+    bytes.extend(b"more that is no record, and longer than the head of one");
+    fs::write(&path, bytes).expect("writable");
+    let before = console.from_now();
+    let agent = setup(&console, &home).spawn();
+    before.frame("heartbeat");
+    console.browser().dispatch("c", "echo run >> ~/ran");
+    before.result("c");
+    agent.drain();
+    assert_eq!(lines(&home, "ran"), ["run"]);
+}
+
+#[test]
+fn idle_agent_neither_writes_nor_syncs() {
+    const TEST: &str = "idle_agent_neither_writes_nor_syncs";
+    if !can_trace() {
+        return skip(TEST, "the agent cannot be traced here");
+    }
+    let console = console();
+    let (home, traces) = (Home::new(), Home::new());
+    let trace = traces.path().join("trace");
+    let mut traced = setup(&console, &home).program("strace").arg("-D").arg("-fqq").arg("-o").arg(&trace);
+    for file in ["journal", "journal.new"] {
+        traced = traced.arg("-P").arg(home.state_dir().join(file));
+    }
+    let agent = traced.arg("-etrace=write,fsync,fdatasync").arg(support::agent_program()).spawn();
+    console.browser().run("true");
+    let calls = || {
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        let count = |call: &str| text.matches(call).count();
+        (count("write("), count("fdatasync("), text.trim_end().ends_with("= 0"))
+    };
+    // The last record is that the console has the result; then it is synced.
+    wait_acknowledged(&console, &console.frame("command:result"));
+    let (mut seen, mut same) = (calls(), 0);
+    support::settles(&console, "all is written and synced", || {
+        let now = calls();
+        same = if now == seen && now.2 { same + 1 } else { 0 };
+        seen = now;
+        same == IDLE_HEARTBEATS
+    });
+    assert!(seen.0 > 2 && seen.1 > 0, "the trace shows calls: {seen:?}");
     agent.drain();
 }
 
@@ -211,99 +321,233 @@ impl Random {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
     }
+
+    fn one_of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        all[usize::try_from(self.below(all.len() as u64)).expect("small")]
+    }
 }
+
+/// A line for a shell that kills its agent. Where that is dead already the shell has another parent.
+const KILL_AGENT: &str = "read name < /proc/$PPID/comm; case $name in sindri-agent*) kill -9 $PPID;; esac";
 
 /// What the console dispatches: each leaves its id once for each time that it runs.
 fn line_of(id: &str, number: u64) -> String {
     match number % 8 {
-        // Some take a while, some print much: the file is compacted, and deaths find them running.
+        // Deaths find some of them running, between their effect and their end.
         0 => format!("echo {id} >> ~/ran; sleep 0.3; echo {id}"),
+        // Some print much: the file is compacted under way.
         1 => format!("echo {id} >> ~/ran; head -c 120000 /dev/zero | tr '\\0' x; echo {id}"),
+        // Some kill their agent, before their effect or after it.
+        2 => format!("{KILL_AGENT}; echo {id} >> ~/ran; echo {id}"),
+        3 => format!("echo {id} >> ~/ran; echo {id}; {KILL_AGENT}"),
         _ => format!("echo {id} >> ~/ran; echo {id}"),
+    }
+}
+
+/// The system calls on the journal's files at which an agent is killed, or of which some fail.
+const CALLS: [&str; 4] = ["write", "fsync,fdatasync", "rename", "openat,ftruncate"];
+
+/// The system calls that may fail: an agent whose open fails has no journal, and promises nothing.
+const FAILING_CALLS: [&str; 3] = ["write", "fsync,fdatasync", "rename"];
+
+/// How an agent dies.
+enum Death {
+    /// At its n-th of these calls in one thread, while some of the others fail.
+    AtCall { calls: &'static str, n: u64, failing: Option<(&'static str, u64)> },
+    /// Once the console has read so many records of what follows the dispatches.
+    AfterRecords(usize),
+}
+
+impl Death {
+    fn draw(random: &mut Random, can_trace: bool) -> Death {
+        if !can_trace || random.below(4) == 0 {
+            return Death::AfterRecords(usize::try_from(random.below(8)).expect("small"));
+        }
+        let calls = random.one_of(&CALLS);
+        let failing = random.one_of(&FAILING_CALLS);
+        // A write that fails once is written again; a sync or a rename that fails costs nothing.
+        // Few calls of one thread are a rename or a sync.
+        let n_max = |calls| if calls == "write" { 5 } else { 2 };
+        let failing = (failing != calls).then(|| (failing, 1 + random.below(n_max(failing)).min(1)));
+        Death::AtCall { calls, n: 1 + random.below(n_max(calls)), failing }
+    }
+
+    /// The agent under strace, where it needs that. It writes to `trace` which calls failed.
+    fn prepare(&self, setup: Setup, home: &Home, trace: &Path) -> Setup {
+        let Death::AtCall { calls, n, failing } = self else { return setup };
+        let mut setup = setup.program("strace").arg("-D").arg("-fqq").arg("-o").arg(trace);
+        for file in ["journal", "journal.new"] {
+            setup = setup.arg("-P").arg(home.state_dir().join(file));
+        }
+        setup = setup.arg(format!("-einject={calls}:signal=KILL:when={n}"));
+        if let Some((calls, n)) = failing {
+            setup = setup.arg(format!("-einject={calls}:error=EIO:when={n}+5"));
+        }
+        setup.arg(support::agent_program())
+    }
+}
+
+fn can_trace() -> bool {
+    let traced = Command::new("strace").args(["-fqq", "-o", "/dev/null", "true"]).status();
+    traced.is_ok_and(|status| status.success())
+}
+
+fn is_result(record: &Record) -> bool {
+    record.kind() == "command:result"
+}
+
+fn is_result_of(record: &Record, id: &str) -> bool {
+    is_result(record) && record.payload()["command_id"] == id
+}
+
+/// Looks again and again until the agent is dead or this comes.
+fn dies_before(agent: &Agent, view: &View, comes: impl Fn(&[Arc<Record>]) -> bool) -> bool {
+    let deadline = Instant::now() + support::WAIT_MAX;
+    loop {
+        if !agent.process().runs() {
+            return true;
+        }
+        let records = view.all(|_| true);
+        if comes(&records) {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "the agent neither dies nor answers");
+        // Until the next record, or long enough to see that the agent is dead.
+        let _ = view.from_now().within(Duration::from_millis(20)).comes(|_| true);
+    }
+}
+
+/// What was dispatched, and what must be true of all that the console was sent.
+#[derive(Default)]
+struct Model {
+    lines: BTreeMap<String, String>,
+}
+
+impl Model {
+    /// Dispatches a few commands, of which some were dispatched before.
+    fn dispatch(&mut self, console: &Console, random: &mut Random) -> Vec<String> {
+        let count = 1 + random.below(5);
+        let dispatch = |_| {
+            let number = random.below(self.lines.len() as u64 + 3).min(self.lines.len() as u64);
+            let id = format!("c{number}");
+            let line = self.lines.entry(id.clone()).or_insert_with(|| line_of(&id, number));
+            console.browser().dispatch(&id, line);
+            id
+        };
+        (0..count).map(dispatch).collect()
+    }
+
+    /// Dispatches again what was on its way to an agent that died, until everything has a result.
+    fn complete(&self, console: &Console, mut start: impl FnMut() -> Agent) -> Agent {
+        let mut agent = start();
+        for (id, line) in &self.lines {
+            while console.all(|record| is_result_of(record, id)).is_empty() {
+                let view = console.from_now();
+                let is_linked = |records: &[Arc<Record>]| records.iter().any(|record| record.kind() == "heartbeat");
+                if !dies_before(&agent, &view, is_linked) {
+                    console.browser().dispatch(id, line);
+                    let is_there = |records: &[Arc<Record>]| records.iter().any(|record| is_result_of(record, id));
+                    if !dies_before(&agent, &view, is_there) {
+                        break;
+                    }
+                }
+                agent = start();
+            }
+        }
+        agent
+    }
+
+    /// How many commands were interrupted.
+    fn check(&self, console: &Console, home: &Home) -> usize {
+        let mut runs: BTreeMap<String, usize> = BTreeMap::new();
+        lines(home, "ran").into_iter().for_each(|id| *runs.entry(id).or_default() += 1);
+        assert!(runs.values().all(|runs| *runs == 1), "each at most once: {runs:?}");
+        let mut results: BTreeMap<String, Value> = BTreeMap::new();
+        for record in console.all(is_result) {
+            let payload = record.payload();
+            let id = payload["command_id"].as_str().expect("an id").to_owned();
+            if payload["reason"] == "forgotten" {
+                assert!(results.contains_key(&id), "its result came first: {payload}");
+                continue;
+            }
+            let is_whole = payload["exit_code"] == 0
+                && payload["stdout"].as_str().is_some_and(|text| text.ends_with(&format!("{id}\n")))
+                && runs.contains_key(&id);
+            let is_interrupted = payload["exit_code"] == 137 && payload["reason"] == "interrupted";
+            assert!(is_whole || is_interrupted, "{payload}");
+            let first = results.entry(id).or_insert_with(|| payload.clone());
+            assert_eq!(first, payload, "one result, however often it comes");
+        }
+        assert!(results.keys().eq(self.lines.keys()), "every result arrives");
+        results.values().filter(|result| result["reason"] == "interrupted").count()
     }
 }
 
 #[test]
 fn kills_at_random_points_lose_nothing_and_run_nothing_twice() {
-    let kills = std::env::var("DRAUPNIR_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
-    let is_long = kills > KILLS;
-    let seed = std::env::var("DRAUPNIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    const TEST: &str = "kills_at_random_points_lose_nothing_and_run_nothing_twice";
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let (kills, mut random) = (number("DRAUPNIR_KILLS").unwrap_or(KILLS), Random(number("DRAUPNIR_SEED").unwrap_or(1)));
+    let can_trace = can_trace();
+    if !can_trace {
+        skip(TEST, "the agent cannot be traced here");
+    }
     let console = Console::start(Personality::designed().greeting(Greeting::Attached).without_rate_limit());
-    let home = Home::new();
-    let mut random = Random(seed);
-    let mut dispatched: BTreeMap<String, String> = BTreeMap::new();
-    let mut faulty = 0;
-    let began = Instant::now();
+    let (home, traces) = (Home::new(), Home::new());
+    let trace = traces.path().join("trace");
+    let mut model = Model::default();
+    // By strace at a call, by itself, by the test; and how many calls of each kind failed.
+    let (mut deaths, mut failed) = ([0_u64; 3], BTreeMap::from(FAILING_CALLS.map(|calls| (calls, 0))));
+    // A thousand agents log a lot.
+    let setup = || setup(&console, &home).env("SINDRI_LOG_LEVEL", "info");
     for kill in 0..kills {
+        // The first must be able to make its journal.
+        let death = Death::draw(&mut random, can_trace && kill > 0);
         let before = console.from_now();
-        // The log of a thousand agents would be all that is seen of them.
-        let agent = setup(&console, &home).env("SINDRI_LOG_LEVEL", "info").spawn();
-        // Some die while they start and read what the one before left.
-        if random.below(6) == 0 {
-            std::thread::sleep(Duration::from_micros(random.below(4_000)));
-            agent.kill();
-            continue;
+        let agent = death.prepare(setup(), &home, &trace).spawn();
+        let is_linked = |records: &[Arc<Record>]| records.iter().any(|record| record.kind() == "registration");
+        let mut has_died = dies_before(&agent, &before, is_linked);
+        if !has_died {
+            let since = console.from_now();
+            let ids = model.dispatch(&console, &mut random);
+            has_died = match death {
+                Death::AfterRecords(records) => dies_before(&agent, &since, |read| read.len() >= records),
+                Death::AtCall { .. } => dies_before(&agent, &since, |read| {
+                    ids.iter().all(|id| read.iter().any(|record| is_result_of(record, id)))
+                }),
+            };
         }
-        before.frame("registration");
-        // A write that fails once is written again; a sync or a rename that fails costs nothing.
-        let calls =
-            ["write", "fsync,fdatasync", "rename", "ftruncate"][usize::try_from(random.below(4)).expect("small")];
-        let inject = format!("{calls}:error=EIO:when={}+7", 1 + random.below(5));
-        let faults = if is_long || kill % 10 == 9 { Faults::attach(&agent, &home, &inject) } else { None };
-        faulty += u64::from(faults.is_some());
-        for _ in 0..1 + random.below(5) {
-            let number = random.below(dispatched.len() as u64 + 3);
-            let id = format!("c{}", number.min(dispatched.len() as u64));
-            let line = dispatched.entry(id.clone()).or_insert_with(|| line_of(&id, number)).clone();
-            console.browser().dispatch(&id, &line);
-        }
-        std::thread::sleep(Duration::from_micros(random.below(30_000)));
         agent.kill();
-        drop(faults);
-    }
-    // What was on its way to a dead agent is asked for again, until everything has a result.
-    let agent = setup(&console, &home).env("SINDRI_LOG_LEVEL", "info").spawn();
-    let is_result = |record: &Record| record.kind() == "command:result";
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let answered: BTreeSet<String> = console
-            .all(is_result)
-            .iter()
-            .filter_map(|record| record.payload()["command_id"].as_str().map(str::to_owned))
-            .collect();
-        let Some((id, line)) = dispatched.iter().find(|(id, _)| !answered.contains(*id)) else { break };
-        assert!(Instant::now() < deadline, "{id} has no result");
-        console.browser().dispatch(id, line);
-        // What does not come is asked for in the next round.
-        let comes = |record: &Record| is_result(record) && record.payload()["command_id"] == **id;
-        let _ = console.within(Duration::from_secs(10)).comes(comes);
-    }
-    let mut runs: BTreeMap<String, usize> = BTreeMap::new();
-    lines(&home, "ran").into_iter().for_each(|id| *runs.entry(id).or_default() += 1);
-    assert!(runs.values().all(|runs| *runs == 1), "each at most once: {runs:?}");
-    let mut results: BTreeMap<String, Value> = BTreeMap::new();
-    for record in console.all(is_result) {
-        let payload = record.payload();
-        let id = payload["command_id"].as_str().expect("an id").to_owned();
-        if payload["reason"] == "forgotten" {
-            assert!(results.contains_key(&id), "its result came first: {payload}");
+        let Death::AtCall { failing, .. } = death else {
+            deaths[if has_died { 1 } else { 2 }] += 1;
             continue;
+        };
+        // A command that kills its agent is another death.
+        let traced = fs::read_to_string(&trace).unwrap_or_default();
+        let was_injected = traced.lines().any(|line| line.ends_with("= ?"));
+        deaths[if !has_died {
+            2
+        } else if was_injected {
+            0
+        } else {
+            1
+        }] += 1;
+        if let Some((calls, _)) = failing {
+            *failed.entry(calls).or_default() += traced.matches("(INJECTED)").count();
         }
-        let is_whole = payload["exit_code"] == 0
-            && payload["stdout"].as_str().is_some_and(|text| text.ends_with(&format!("{id}\n")))
-            && runs.contains_key(&id);
-        let is_interrupted = payload["exit_code"] == 137 && payload["reason"] == "interrupted";
-        assert!(is_whole || is_interrupted, "{payload}");
-        let first = results.entry(id).or_insert_with(|| payload.clone());
-        assert_eq!(first, payload, "one result, however often it comes");
     }
-    assert_eq!(results.len(), dispatched.len());
-    let interrupted = results.values().filter(|result| result["reason"] == "interrupted").count();
+    let agent = model.complete(&console, || setup().spawn());
+    let interrupted = model.check(&console, &home);
+    let [at_calls, by_commands, by_test] = deaths;
     println!(
-        "{kills} kills in {} s, {faulty} of them with faults; {} commands, {interrupted} interrupted",
-        began.elapsed().as_secs(),
-        results.len()
+        "{kills} kills: {at_calls} at a call, {by_commands} by a command, {by_test} by the test; failed calls {failed:?}; \
+         {} commands, {interrupted} interrupted",
+        model.lines.len()
     );
+    if can_trace {
+        assert!(at_calls >= kills / 5 && by_commands > 0, "it dies in each way: {deaths:?}");
+        assert!(failed.values().all(|count| *count > 0), "strace lets calls fail: {failed:?}");
+    }
     agent.signal(Signal::TERM);
     agent.wait_exit(support::DRAIN_MAX);
 }
