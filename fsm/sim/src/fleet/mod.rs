@@ -1,8 +1,7 @@
-//! A fleet: many machines, one console with a limited accept rate, and the stories after which all come back at once.
+//! A fleet: many drivers, one console with a limited accept rate, and the stories after which all come back at once.
 //!
-//! It is the machine alone that is under test here, not the ledger: a link carries Pings and nothing else. Nothing is
-//! checked on the way; what is measured is reported, and judged against the bounds of the README. Times are
-//! milliseconds.
+//! The agents have no terminals and no commands. Nothing is checked on the way; what is measured is reported, and judged
+//! against the bounds of the README. Times are milliseconds.
 
 mod console;
 mod figures;
@@ -14,9 +13,7 @@ pub use plot::svg;
 
 use crate::agenda::Agenda;
 use console::{Admission, Console};
-use draupnir_fsm::fact::{CloseReason, Failure, Loss};
-use draupnir_fsm::id::{LinkId, RegistrationAttempt};
-use draupnir_fsm::limits::Policy;
+use draupnir_fsm::driver::{CloseReason, Failure, LinkId, Loss, PING_PAYLOAD_BYTES, Policy, RegistrationAttempt};
 use draupnir_fsm::random::Random;
 use member::{Member, Wish};
 
@@ -110,7 +107,7 @@ enum Event {
     Greeted { member: usize, link: LinkId },
     Failed { member: usize, link: LinkId, cause: Failure },
     Refused { member: usize, link: LinkId },
-    Ponged { member: usize, link: LinkId },
+    Ponged { member: usize, link: LinkId, payload: [u8; PING_PAYLOAD_BYTES] },
     Gone { member: usize, link: LinkId },
     Registered { member: usize, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64> },
     Trouble { node: Option<usize> },
@@ -181,57 +178,57 @@ impl World {
         match event {
             Event::Starts { member } => {
                 let remembered = self.story != Story::ColdStart;
-                self.tell(member, |machine, now| machine.start(now, remembered));
+                self.tell(member, |agent, now| agent.start(now, remembered));
             }
             Event::Wakes { member } => {
-                if self.members.get(member).is_some_and(|machine| machine.wake_ms() == Some(self.now_ms)) {
+                if self.members.get(member).is_some_and(|agent| agent.wake_ms() == Some(self.now_ms)) {
                     self.tell(member, Member::tick);
                 }
             }
             Event::Dialled { member, link } => self.arrive(member, link),
             Event::Greeted { member, link } => {
-                if self.tell(member, |machine, now| machine.greeted(now, link)) {
+                if self.tell(member, |agent, now| agent.greeted(now, link)) {
                     self.is_back(member);
                 }
             }
             Event::Failed { member, link, cause } => {
-                self.tell(member, |machine, now| machine.dial_failed(now, link, cause));
+                self.tell(member, |agent, now| agent.dial_failed(now, link, cause));
             }
             Event::Refused { member, link } => {
-                self.tell(member, |machine, now| machine.closed(now, link, 1008, CloseReason::UnknownInstance));
+                self.tell(member, |agent, now| agent.closed(now, link, 1008, CloseReason::UnknownInstance));
                 self.socket_goes(member, link);
             }
-            Event::Ponged { member, link } => {
-                self.tell(member, |machine, now| machine.ponged(now, link));
+            Event::Ponged { member, link, payload } => {
+                self.tell(member, |agent, now| agent.ponged(now, link, payload));
             }
             Event::Gone { member, link } => {
-                self.tell(member, |machine, now| machine.gone(now, link));
+                self.tell(member, |agent, now| agent.gone(now, link));
             }
             Event::Registered { member, attempt, status, retry_after_ms } => {
-                self.tell(member, |machine, now| machine.registered(now, attempt, status, retry_after_ms));
+                self.tell(member, |agent, now| agent.registered(now, attempt, status, retry_after_ms));
             }
             Event::Trouble { node } => self.trouble(node),
         }
     }
 
-    /// Lets a machine hear something and does what it wants; whether it became ready.
+    /// Lets an agent hear something and does what it wants; whether it became ready.
     fn tell(&mut self, member: usize, hear: impl FnOnce(&mut Member, u64)) -> bool {
         let now_ms = self.now_ms;
-        let Some(machine) = self.members.get_mut(member) else { return false };
-        let was_ready = machine.is_ready();
-        hear(machine, now_ms);
-        while let Some(wish) = self.members.get_mut(member).and_then(|machine| machine.next_wish(now_ms)) {
+        let Some(agent) = self.members.get_mut(member) else { return false };
+        let was_ready = agent.is_ready();
+        hear(agent, now_ms);
+        while let Some(wish) = self.members.get_mut(member).and_then(|agent| agent.next_wish()) {
             self.grant(member, wish);
         }
-        let Some(machine) = self.members.get_mut(member) else { return false };
-        if let Some(at_ms) = machine.plan_wake() {
+        let Some(agent) = self.members.get_mut(member) else { return false };
+        if let Some(at_ms) = agent.plan_wake() {
             self.agenda.note(at_ms, Event::Wakes { member });
         }
-        !was_ready && machine.is_ready()
+        !was_ready && agent.is_ready()
     }
 
     fn grant(&mut self, member: usize, wish: Wish) {
-        let way_ms = self.members.get(member).map_or(0, |machine| machine.way_ms);
+        let way_ms = self.members.get(member).map_or(0, |agent| agent.way_ms);
         let cut_off = self.is_cut_off();
         match wish {
             Wish::Dial { link } => {
@@ -252,9 +249,9 @@ impl World {
                 };
                 self.agenda.note(self.now_ms + at_ms, event);
             }
-            Wish::Ping { link } => {
+            Wish::Ping { link, payload } => {
                 if !cut_off {
-                    self.agenda.note(self.now_ms + 2 * way_ms, Event::Ponged { member, link });
+                    self.agenda.note(self.now_ms + 2 * way_ms, Event::Ponged { member, link, payload });
                 }
             }
             Wish::Drop { link } | Wish::Close { link } => {
@@ -271,12 +268,12 @@ impl World {
     }
 
     fn arrive(&mut self, member: usize, link: LinkId) {
-        let way_ms = self.members.get(member).map_or(0, |machine| machine.way_ms);
-        if !self.members.get(member).is_some_and(|machine| machine.dials(link)) {
+        let way_ms = self.members.get(member).map_or(0, |agent| agent.way_ms);
+        if !self.members.get(member).is_some_and(|agent| agent.dials(link)) {
             return;
         }
         self.figures.opened(self.now_ms);
-        self.tell(member, |machine, now| machine.opened(now, link));
+        self.tell(member, |agent, now| agent.opened(now, link));
         let knows = self.console.knows(member);
         let event = if knows { Event::Greeted { member, link } } else { Event::Refused { member, link } };
         self.agenda.note(self.now_ms + way_ms + 15, event);
@@ -302,7 +299,7 @@ impl World {
             Story::ColdStart => {}
             Story::Partition => {
                 self.away = self.fleet.agents;
-                self.members.iter_mut().for_each(|machine| machine.back = false);
+                self.members.iter_mut().for_each(|agent| agent.back = false);
             }
             Story::Rolling => {
                 let node = node.unwrap_or(0);
@@ -327,20 +324,20 @@ impl World {
     fn cut_all(&mut self, is_hit: impl Fn(usize) -> bool, code: Option<u16>) {
         for member in (0..self.fleet.agents).filter(|member| is_hit(*member)) {
             let Some(link) = self.members.get(member).and_then(Member::link) else { continue };
-            if self.members.get_mut(member).is_some_and(|machine| std::mem::replace(&mut machine.back, false)) {
+            if self.members.get_mut(member).is_some_and(|agent| std::mem::replace(&mut agent.back, false)) {
                 self.away += 1;
             }
-            self.tell(member, |machine, now| match code {
-                Some(code) => machine.closed(now, link, code, CloseReason::Other),
-                None => machine.lost(now, link, Loss::Reset),
+            self.tell(member, |agent, now| match code {
+                Some(code) => agent.closed(now, link, code, CloseReason::Other),
+                None => agent.lost(now, link, Loss::Reset),
             });
             self.socket_goes(member, link);
         }
     }
 
     fn is_back(&mut self, member: usize) {
-        let Some(machine) = self.members.get_mut(member) else { return };
-        if std::mem::replace(&mut machine.back, true) {
+        let Some(agent) = self.members.get_mut(member) else { return };
+        if std::mem::replace(&mut agent.back, true) {
             return;
         }
         if self.now_ms >= self.began_ms {
