@@ -4,13 +4,11 @@
 //! There is no socket and no clock: the test polls the driver at each deadline. Units: bytes, virtual milliseconds.
 
 use std::alloc::System;
-use std::ops::Range;
 use std::rc::Rc;
 
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Action, ByteSource, Chunk, Driver, Encode, Failure, IdSource, Input, Message, NoteId, Output, Policy, Schedule,
-    SessionKey, StreamKey, Time,
+    Action, ByteSource, Driver, Encode, Failure, IdSource, Input, Message, NoteId, Output, Policy, Schedule, Time,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -48,25 +46,9 @@ impl Encode for Events {
     fn encode(&mut self, _message: &Message) -> Option<Filler> {
         Some(Filler(vec![b'x'; EVENT_BYTES].into()))
     }
-
-    fn shorten(&mut self, _body: &Filler, _bytes_max: usize) -> Option<Filler> {
-        None
-    }
 }
 
-impl ByteSource for Events {
-    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
-        0..0
-    }
-
-    fn cut(&mut self, _stream: StreamKey, _cut: Chunk) -> (usize, Option<Filler>) {
-        (0, None)
-    }
-
-    fn replay_from(&mut self, _session: SessionKey) -> u64 {
-        0
-    }
-}
+impl ByteSource for Events {}
 
 struct Day {
     driver: Driver<Filler>,

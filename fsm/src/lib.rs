@@ -23,7 +23,7 @@
 //!
 //! ```
 //! use draupnir_fsm::driver::*;
-//! use std::{ops::Range, rc::Rc};
+//! use std::rc::Rc;
 //!
 //! /// Encodes every message as 100 bytes and has no terminal and no command.
 //! struct Host;
@@ -31,14 +31,9 @@
 //! impl Encode for Host {
 //!     type Body = usize; // the length stands for the message
 //!     fn encode(&mut self, _: &Message) -> Option<usize> { Some(100) }
-//!     fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> { Some(bytes_max.min(*body)) }
 //! }
 //!
-//! impl ByteSource for Host {
-//!     fn held(&mut self, _: StreamKey) -> Range<u64> { 0..0 }
-//!     fn cut(&mut self, _: StreamKey, _: Chunk) -> (usize, Option<usize>) { (0, None) }
-//!     fn replay_from(&mut self, _: SessionKey) -> u64 { 0 }
-//! }
+//! impl ByteSource for Host {}
 //!
 //! let mut driver = Driver::new(Policy::default(), Schedule::default(), 1, false, Rc::new(budget::Budget::new()));
 //! let mut inputs = vec![Input::Started { id: IdSource::Remembered }];

@@ -30,18 +30,26 @@ pub trait Encode {
     fn encode(&mut self, message: &Message) -> Option<Self::Body>;
 
     /// The same result with less output, at most `bytes_max` long; `None` where it cannot be cut to that.
-    fn shorten(&mut self, body: &Self::Body, bytes_max: usize) -> Option<Self::Body>;
+    fn shorten(&mut self, _body: &Self::Body, _bytes_max: usize) -> Option<Self::Body> {
+        None
+    }
 }
 
-/// Holds the bytes of streams.
+/// Holds the bytes of streams. As it stands here, it has none.
 pub trait ByteSource: Encode {
     /// The offsets of the bytes that the source of this stream holds now.
-    fn held(&mut self, stream: StreamKey) -> Range<u64>;
+    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
+        0..0
+    }
 
     /// Cuts bytes from a stream: how many of its bytes that were, and the message that carries them. Fewer than asked
     /// for where a character would be split; no message where nothing is left but the beginning of one.
-    fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Self::Body>);
+    fn cut(&mut self, _stream: StreamKey, _chunk: Chunk) -> (usize, Option<Self::Body>) {
+        (0, None)
+    }
 
     /// From which offset on a session is replayed to a console that has seen nothing.
-    fn replay_from(&mut self, session: SessionKey) -> u64;
+    fn replay_from(&mut self, _session: SessionKey) -> u64 {
+        0
+    }
 }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::delivery::ping::Payload;
 use alloc::vec::Vec;
-use core::ops::Range;
 
 /// Encodes everything as 300 bytes and holds nothing.
 #[derive(Default)]
@@ -24,19 +23,7 @@ impl Encode for Host {
     }
 }
 
-impl ByteSource for Host {
-    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
-        0..0
-    }
-
-    fn cut(&mut self, _stream: StreamKey, _cut: Chunk) -> (usize, Option<usize>) {
-        (0, None)
-    }
-
-    fn replay_from(&mut self, _session: SessionKey) -> u64 {
-        0
-    }
-}
+impl ByteSource for Host {}
 
 pub(super) struct Rig {
     pub(super) driver: Driver<usize>,

@@ -1,82 +1,96 @@
-//! Runs the machine after one fact about the console: what it does next there, and how long it waits before.
+//! What the driver makes of one input about the console: the next thing it does there, and how long it waits before.
 //!
-//! A fresh machine with the production policy is brought into the state that the fact needs, and gets only the time
-//! afterwards. The observer of `draupnir_fsm` checks each step. All waits are in milliseconds.
+//! A fresh driver with the policy of production is brought as far as the input needs, watched by the observer of
+//! `draupnir_fsm`, and gets nothing afterwards but the time. All waits are in milliseconds.
 
-use draupnir_fsm::fact::{Fact, IdSource};
-use draupnir_fsm::id::LinkId;
-use draupnir_fsm::limits::{Policy, Schedule};
-use draupnir_fsm::machine::Machine;
+use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{
+    Action, ByteSource, ConsoleMessage, Driver, Encode, IdSource, Input, LinkId, Message, Output, Policy, Schedule,
+    Time,
+};
 use draupnir_fsm::machine::invariants::Observer;
-use draupnir_fsm::order::Order;
-use draupnir_fsm::time::Time;
+use std::rc::Rc;
 
-/// The most deadlines before the machine registers or dials. It has few timers.
+/// How many deadlines may pass before the driver does something about the console. It has few timers.
 const DEADLINES_MAX: usize = 16;
 
-/// A machine and its time.
+/// A driver and its time.
 pub(crate) struct Aftermath {
-    machine: Machine,
-    observer: Observer,
+    driver: Driver<usize>,
     now: Time,
 }
 
-/// The next registration or dial of the machine.
+/// What the driver does next about the console.
 #[derive(Debug)]
 pub(crate) struct Next {
-    pub(crate) order: Order,
+    pub(crate) action: Action,
     pub(crate) waited_ms: u64,
 }
 
+/// Encodes each message as 300 bytes, and has no stream.
+struct Host;
+
+impl Encode for Host {
+    type Body = usize;
+
+    fn encode(&mut self, _message: &Message) -> Option<usize> {
+        Some(300)
+    }
+}
+
+impl ByteSource for Host {}
+
 impl Aftermath {
-    /// A machine that has just started, and its first order about the console.
-    pub(crate) fn of_start(remembered: bool, seed: u64) -> (Self, Order) {
-        let machine = Machine::new(Policy::default(), Schedule::default(), seed);
-        let mut aftermath = Self { machine, observer: Observer::new(Policy::default()), now: Time::START };
+    /// A driver that has just started, and its first action about the console.
+    pub(crate) fn of_start(remembered: bool, seed: u64) -> (Self, Action) {
+        let mut driver = Driver::new(Policy::default(), Schedule::default(), seed, false, Rc::new(Budget::new()));
+        let mut observer = Observer::new(Policy::default());
+        driver.observe_machine(Box::new(move |now, fact, orders, seen| {
+            assert_eq!(observer.step(now, fact, orders, seen), Ok(()), "after {fact:?}");
+        }));
+        let mut aftermath = Self { driver, now: Time::START };
         let id = if remembered { IdSource::Remembered } else { IdSource::Configured };
-        aftermath.handle(&Fact::Started { id });
-        let first = aftermath.next();
-        (aftermath, first.order)
+        let first = aftermath.next_after(Input::Started { id });
+        (aftermath, first.action)
     }
 
-    /// A machine whose first link is ready.
+    /// A driver whose first link is up and greeted.
     pub(crate) fn of_ready_link(seed: u64) -> (Self, LinkId) {
-        let (mut aftermath, order) = Self::of_start(true, seed);
-        let Order::Dial { link } = order else { panic!("not a dial but {order:?} where an id is remembered") };
-        aftermath.handle(&Fact::LinkOpened { link });
-        aftermath.handle(&Fact::Greeted { link });
+        let (mut aftermath, action) = Self::of_start(true, seed);
+        let Action::Dial { link } = action else { panic!("not a dial but {action:?} where an id is remembered") };
+        aftermath.handle(Input::LinkOpened { link });
+        aftermath.handle(Input::Received { link, message: ConsoleMessage::Other });
         (aftermath, link)
     }
 
-    /// Handles one fact and returns the orders that follow at once.
-    pub(crate) fn handle(&mut self, fact: &Fact) -> Vec<Order> {
-        self.machine.handle(self.now, fact);
-        let orders: Vec<Order> = std::iter::from_fn(|| self.machine.poll_order()).collect();
-        let held = self.observer.step(self.now, fact, &orders, &self.machine.snapshot());
-        assert_eq!(held, Ok(()), "after {fact:?}");
-        orders
+    /// Hands over one input; the actions that follow at once.
+    pub(crate) fn handle(&mut self, input: Input) -> Vec<Action> {
+        self.driver.handle(self.now, input);
+        self.turn()
     }
 
-    /// Lets time pass until the machine registers or dials.
-    pub(crate) fn next(&mut self) -> Next {
+    fn turn(&mut self) -> Vec<Action> {
+        let outputs = std::iter::from_fn(|| self.driver.poll(self.now, &mut Host));
+        let actions = outputs.filter_map(|output| match output {
+            Output::Do(action) => Some(action),
+            Output::Write { .. } | Output::Append { .. } => None,
+        });
+        actions.collect()
+    }
+
+    /// Hands over one input, and lets time pass until the driver registers or dials, which may be at once.
+    pub(crate) fn next_after(&mut self, input: Input) -> Next {
         let since = self.now;
+        let mut actions = self.handle(input);
         for _ in 0..DEADLINES_MAX {
-            self.now =
-                self.machine.next_deadline().expect("a machine that has not stopped has a deadline").max(self.now);
-            let orders = self.handle(&Fact::Tick);
-            let next = orders.into_iter().find(|order| matches!(order, Order::Register { .. } | Order::Dial { .. }));
-            if let Some(order) = next {
-                return Next { order, waited_ms: self.now.ms_since(since) };
+            let next =
+                actions.into_iter().find(|action| matches!(action, Action::Register { .. } | Action::Dial { .. }));
+            if let Some(action) = next {
+                return Next { action, waited_ms: self.now.ms_since(since) };
             }
+            self.now = self.driver.next_deadline().expect("a driver that has not stopped has a deadline").max(self.now);
+            actions = self.turn();
         }
-        panic!("after {DEADLINES_MAX} deadlines the machine has neither registered nor dialled");
-    }
-
-    /// The same after a fact, which may lead to it at once.
-    pub(crate) fn next_after(&mut self, fact: &Fact) -> (Vec<Order>, Next) {
-        let orders = self.handle(fact);
-        let at_once = orders.iter().find(|order| matches!(order, Order::Register { .. } | Order::Dial { .. })).copied();
-        let next = at_once.map_or_else(|| self.next(), |order| Next { order, waited_ms: 0 });
-        (orders, next)
+        panic!("after {DEADLINES_MAX} deadlines the driver has neither registered nor dialled");
     }
 }

@@ -1,4 +1,4 @@
-//! Any close frame of a console: what the agent reports of it, and what the machine does then.
+//! Any close frame of a console: what the agent reports of it, and what the driver does then.
 //!
 //! The input is one byte that chooses key and jitter, two bytes of the close code (big-endian, as on the wire), and the
 //! reason. A shorter input is a close frame without a code. The target checks (CONSOLE.md, "The WebSocket") that
@@ -12,8 +12,7 @@ use crate::aftermath::Aftermath;
 use crate::secrecy;
 use draupnir::link::{LinkReport, close_received};
 use draupnir::protocol::close;
-use draupnir_fsm::fact::{CloseReason, Fact};
-use draupnir_fsm::order::Order;
+use draupnir_fsm::driver::{Action, CloseReason, Input};
 
 /// What a close frame without a code counts as.
 const NO_STATUS: u16 = 1005;
@@ -43,7 +42,7 @@ pub fn run(input: &[u8]) {
 
     let reason = close::reason(code, &text);
     assert_eq!(reason, meaning(code, &text), "{code} {text:?}");
-    acts_as_described(&mut aftermath, Fact::CloseReceived { link, code, reason });
+    acts_as_described(&mut aftermath, Input::CloseReceived { link, code, reason });
 }
 
 /// The meaning by the table of close codes.
@@ -59,12 +58,12 @@ fn meaning(code: u16, text: &str) -> CloseReason {
 }
 
 /// Checks the waits of the table of close codes, and the actions after them.
-fn acts_as_described(aftermath: &mut Aftermath, fact: Fact) {
-    let Fact::CloseReceived { link, code, reason } = fact else { panic!("not a close: {fact:?}") };
-    let orders = aftermath.handle(&fact);
-    let forgets = orders.contains(&Order::ForgetIdentity);
-    assert_eq!(forgets, reason == CloseReason::UnknownInstance, "{orders:?} after {fact:?}");
-    let (_, next) = aftermath.next_after(&Fact::LinkClosed { link });
+fn acts_as_described(aftermath: &mut Aftermath, input: Input) {
+    let Input::CloseReceived { link, code, reason } = input else { panic!("not a close: {input:?}") };
+    let actions = aftermath.handle(input);
+    let forgets = actions.contains(&Action::ForgetIdentity);
+    assert_eq!(forgets, reason == CloseReason::UnknownInstance, "{actions:?} after {input:?}");
+    let next = aftermath.next_after(Input::LinkClosed { link });
     let (shortest_ms, longest_ms) = match (reason, code) {
         (CloseReason::Authentication, _) => (30_000, 90_000),
         (CloseReason::UnknownInstance, _) => (0, 5_000),
@@ -72,7 +71,7 @@ fn acts_as_described(aftermath: &mut Aftermath, fact: Fact) {
         (CloseReason::Other, 1001 | 1012 | 1013) => (REDIAL_GAP_MS, 10_000),
         (CloseReason::Other, _) => (REDIAL_GAP_MS, 2_000),
     };
-    let registers = matches!(next.order, Order::Register { .. });
-    assert_eq!(registers, reason == CloseReason::UnknownInstance, "{next:?} after {fact:?}");
-    assert!((shortest_ms..=longest_ms.max(shortest_ms)).contains(&next.waited_ms), "{next:?} after {fact:?}");
+    let registers = matches!(next.action, Action::Register { .. });
+    assert_eq!(registers, reason == CloseReason::UnknownInstance, "{next:?} after {input:?}");
+    assert!((shortest_ms..=longest_ms.max(shortest_ms)).contains(&next.waited_ms), "{next:?} after {input:?}");
 }

@@ -1,4 +1,4 @@
-//! Any bytes, as the console's answer to a registration: what the agent reports of it, and what the machine does then.
+//! Any bytes, as the console's answer to a registration: what the agent reports of it, and what the driver does then.
 //!
 //! The first byte chooses key, jitter, the size of the pieces, and whether the stream ends or breaks; the other bytes
 //! are the answer. The target checks (CONSOLE.md, "Registration") that
@@ -16,8 +16,7 @@ use crate::aftermath::{Aftermath, Next};
 use crate::{heap, secrecy};
 use draupnir::link::{Registered, exchange_registration};
 use draupnir::protocol::InstanceId;
-use draupnir_fsm::fact::Fact;
-use draupnir_fsm::order::{Order, ProviderName, RegisterPath};
+use draupnir_fsm::driver::{Action, Input, ProviderName, RegisterPath};
 use futures_lite::future;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use std::io::{self, ErrorKind};
@@ -85,21 +84,21 @@ fn is_same(whole: Option<&Registered>, pieces: Option<&Registered>, piece_bytes:
 /// Checks the next action and its delay, by the public description.
 fn acts_as_described(answer: &Registered, seed: u64) {
     let (mut aftermath, first) = Aftermath::of_start(false, seed);
-    let Order::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured } = first else {
+    let Action::Register { attempt, path: RegisterPath::Designed, provider: ProviderName::Configured } = first else {
         panic!("{first:?} where nothing is remembered");
     };
     let (status, retry_after_ms) = (answer.status, answer.retry_after_ms);
-    let (_, next) = aftermath.next_after(&Fact::RegistrationAnswered { attempt, status, retry_after_ms });
+    let next = aftermath.next_after(Input::RegistrationAnswered { attempt, status, retry_after_ms });
     let is_within = |next: &Next, from: u64, to: u64| (from..=to).contains(&next.waited_ms);
-    let is_next = match (status, next.order) {
+    let is_next = match (status, next.action) {
         // Registered, or already known: the agent dials.
-        (200..=299 | 409, Order::Dial { .. }) => next.waited_ms == 0,
+        (200..=299 | 409, Action::Dial { .. }) => next.waited_ms == 0,
         // Only a person can correct the key.
-        (401 | 403, Order::Register { .. }) => is_within(&next, 30_000, 90_000),
-        (404 | 405, Order::Register { path, .. }) => path == RegisterPath::Observed && next.waited_ms == 0,
-        (400 | 422, Order::Register { provider, .. }) => provider == ProviderName::Alias && next.waited_ms == 0,
-        (402 | 406 | 407 | 410..=421 | 423 | 424 | 426..=428 | 430..=499, Order::Dial { .. }) => next.waited_ms == 0,
-        (101 | 300..=399 | 408 | 425 | 429 | 500..=999, Order::Register { .. }) => match retry_after_ms {
+        (401 | 403, Action::Register { .. }) => is_within(&next, 30_000, 90_000),
+        (404 | 405, Action::Register { path, .. }) => path == RegisterPath::Observed && next.waited_ms == 0,
+        (400 | 422, Action::Register { provider, .. }) => provider == ProviderName::Alias && next.waited_ms == 0,
+        (402 | 406 | 407 | 410..=421 | 423 | 424 | 426..=428 | 430..=499, Action::Dial { .. }) => next.waited_ms == 0,
+        (101 | 300..=399 | 408 | 425 | 429 | 500..=999, Action::Register { .. }) => match retry_after_ms {
             Some(asked_ms @ 1_000..) => {
                 let believed_ms = asked_ms.min(600_000);
                 is_within(&next, believed_ms, 2 * believed_ms)

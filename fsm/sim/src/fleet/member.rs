@@ -4,12 +4,11 @@
 
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Action, ByteSource, CloseReason, ConsoleMessage, Cut, Driver, Encode, Failure, Frame, IdSource, Input, LinkId,
-    Loss, Message, Output, PING_PAYLOAD_BYTES, Policy, RegistrationAttempt, Schedule, SessionKey, StreamKey, Time,
+    Action, ByteSource, CloseReason, ConsoleMessage, Driver, Encode, Failure, Frame, IdSource, Input, LinkId, Loss,
+    Message, Output, PING_PAYLOAD_BYTES, Policy, RegistrationAttempt, Schedule, Time,
 };
 use draupnir_fsm::random::Random;
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::rc::Rc;
 
 /// What each message of an agent without work costs on the wire, about, in bytes.
@@ -48,25 +47,9 @@ impl Encode for Idle {
     fn encode(&mut self, _message: &Message) -> Option<usize> {
         Some(MESSAGE_BYTES)
     }
-
-    fn shorten(&mut self, _body: &usize, _bytes_max: usize) -> Option<usize> {
-        None
-    }
 }
 
-impl ByteSource for Idle {
-    fn held(&mut self, _stream: StreamKey) -> Range<u64> {
-        0..0
-    }
-
-    fn cut(&mut self, _stream: StreamKey, _cut: Cut) -> (usize, Option<usize>) {
-        (0, None)
-    }
-
-    fn replay_from(&mut self, _session: SessionKey) -> u64 {
-        0
-    }
-}
+impl ByteSource for Idle {}
 
 impl Member {
     pub(super) fn new(number: usize, policy: &Policy, random: &mut Random) -> Self {
@@ -213,6 +196,7 @@ impl Member {
                 self.wishes.extend(pings);
                 return Some(Input::Written { link });
             }
+            Output::Append { append, .. } => return Some(Input::Appended { append }),
             Output::Do(Action::TakeSample { sample }) => return Some(Input::Sampled { sample }),
             Output::Do(Action::Register { attempt, .. }) => Wish::Register { attempt },
             Output::Do(Action::Dial { link }) => {
