@@ -59,6 +59,7 @@
 //!                     if let Frame::Ping(payload) = frame { inputs.push(Input::Pong { link, payload }) }
 //!                 }
 //!             }
+//!             Output::Append { append, .. } => inputs.push(Input::Appended { append }), // to the journal
 //!             Output::Do(Action::DropLink { link }) => inputs.push(Input::LinkClosed { link }),
 //!             Output::Do(_) | Output::Write { .. } => {} // the agent does all of them
 //!         }
