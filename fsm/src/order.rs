@@ -158,40 +158,6 @@ pub enum Order {
     Exit,
 }
 
-impl Order {
-    /// Whether it puts a reliable message into the ledger, which then is not settled.
-    pub const fn is_message(&self) -> bool {
-        match self {
-            Self::Emit { .. }
-            | Self::FinishSession { .. }
-            | Self::FinishCommand { .. }
-            | Self::RefuseCommand { .. }
-            | Self::RepeatResult { .. } => true,
-            Self::Register { .. }
-            | Self::AbandonRegistration { .. }
-            | Self::Dial { .. }
-            | Self::AbandonDial { .. }
-            | Self::CloseLink { .. }
-            | Self::DropLink { .. }
-            | Self::OpenGate { .. }
-            | Self::SendRegistration { .. }
-            | Self::SendHeartbeat { .. }
-            | Self::SendMetrics { .. }
-            | Self::SendPing { .. }
-            | Self::Report { .. }
-            | Self::ForgetIdentity
-            | Self::ReadHostName
-            | Self::HangUpSession { .. }
-            | Self::KillSession { .. }
-            | Self::StartCommand { .. }
-            | Self::ForgetResult { .. }
-            | Self::TerminateCommand { .. }
-            | Self::KillCommand { .. }
-            | Self::Exit => false,
-        }
-    }
-}
-
 /// The two paths of registration (CONSOLE.md, "Registration").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

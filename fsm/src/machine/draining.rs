@@ -40,8 +40,6 @@ impl Connection {
     fn announce_shutdown(&mut self, context: &mut Context<'_>) {
         context
             .order(Order::Emit { event: ConsoleEvent::Disconnect { cause: Disconnect::Shutdown, code: Some(1000) } });
-        // That event waits to be delivered, which the loop has yet to report.
-        self.settled = false;
     }
 
     pub(super) fn begin_close(&mut self, context: &mut Context<'_>) {

@@ -169,8 +169,8 @@ impl Machine {
         }
         self.note_link(now, was_linked);
         if self.connection.state().is_draining() {
-            // What was just ordered waits to be delivered, which the loop has yet to tell.
-            if self.connection.inner().settled && self.batch.iter().any(Order::is_message) {
+            // Each order may bring a message; once all are done, the driver says whether one is left to deliver.
+            if self.connection.inner().settled && !self.batch.is_empty() {
                 self.dispatch(now, &Event::Fact(&Fact::DeliverySettled { settled: false }));
             }
             self.dispatch(now, &Event::Reconsider);
@@ -237,7 +237,7 @@ impl Machine {
         self.commands.contains(command)
     }
 
-    /// Whether the machine believes everything to be delivered; the loop tells it when that is not so.
+    /// Whether the machine believes everything to be delivered; the driver corrects it.
     pub fn believes_settled(&self) -> bool {
         self.connection.inner().settled
     }
