@@ -11,9 +11,10 @@
 //!
 //! A [`Driver`](driver::Driver) does nothing by itself. Its owner repeats four steps:
 //!
-//! 1. [`observe`](driver::Driver::observe) the clocks. The driver notices here that the machine slept or was frozen.
+//! 1. [`observe`](driver::Driver::observe) the clocks first, so that the driver notices that the machine slept or was
+//!    frozen before it judges how late something is.
 //! 2. [`handle`](driver::Driver::handle) what happened since the last turn, at most
-//!    [`INPUTS_PER_TURN_MAX`](driver::INPUTS_PER_TURN_MAX) inputs.
+//!    [`INPUTS_PER_TURN_MAX`](driver::INPUTS_PER_TURN_MAX) inputs, so that a flood keeps no deadline from firing.
 //! 3. [`poll`](driver::Driver::poll) until it returns `None`, and do each [`Output`](driver::Output) at once. The
 //!    result is an input of a later turn.
 //! 4. Wait for the next input, or until [`next_deadline`](driver::Driver::next_deadline).

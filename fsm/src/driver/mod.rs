@@ -5,15 +5,7 @@
 //! repeats, error-rate limits, batches and windows, and which of the console's ids is which key. It holds no byte of a
 //! stream and encodes nothing: it asks its [host](ByteSource) for both.
 //!
-//! The loop around it, in this order:
-//!
-//! 1. [`observe`](Driver::observe) the clocks, so that a freeze is noticed before anything else;
-//! 2. [`handle`](Driver::handle) up to [`INPUTS_PER_TURN_MAX`] inputs, so that a flood does not keep deadlines from
-//!    firing;
-//! 3. [`poll`](Driver::poll) until `None`, and do each [`Output`] at once;
-//! 4. wait for the next input, or until [`next_deadline`](Driver::next_deadline).
-//!
-//! What becomes of an output is an input of a later turn: nothing is handed over between the polls of one turn.
+//! The [crate's documents](crate) describe the loop around it. No input is handed over between the polls of one turn.
 //!
 //! | file | what it decides |
 //! |---|---|
