@@ -1,7 +1,7 @@
-//! How long to wait before trying again: one growing wait for each kind of trouble.
+//! How long to wait before trying again: one growing wait for each kind of failure.
 //!
 //! It draws from the jitter generator that it is given and keeps nothing but how far each wait has grown. What counts
-//! as which trouble is the machine's to say. All waits are in milliseconds.
+//! as which failure is the machine's decision. All waits are in milliseconds.
 
 use crate::limits::Policy;
 use crate::random::Random;

@@ -29,8 +29,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Takes in a reading; tells what jumped since the last one, and by how many milliseconds. A suspend moves the
-    /// real-time clock too and is reported as a suspend.
+    /// Reads the clocks' values and returns which clock jumped since the last reading, and by how many milliseconds. A
+    /// suspend moves the real-time clock, too, and is reported as a suspend.
     pub fn observe(&mut self, clocks: Clocks) -> Option<(ClockJump, u64)> {
         let last = self.last.replace(clocks)?;
         let lived_ms = clocks.monotonic_ms.saturating_sub(last.monotonic_ms);

@@ -74,9 +74,9 @@ pub enum Order {
         /// The link to send it on.
         link: LinkId,
     },
-    /// Tell the console of an event, reliably.
+    /// Report an event to the console, reliably.
     Emit {
-        /// What to tell.
+        /// The event.
         event: ConsoleEvent,
     },
     /// Say something in the log, once.
@@ -98,8 +98,8 @@ pub enum Order {
         /// The session.
         session: SessionKey,
     },
-    /// Tell the console that a session is over, after its last output, and free it. What comes of a start that is still
-    /// under way is killed.
+    /// Report the end of a session to the console, after its last output, and free it. What comes of a start that is
+    /// still under way is killed.
     FinishSession {
         /// The session.
         session: SessionKey,
@@ -143,15 +143,14 @@ pub enum Order {
         /// The command.
         command: CommandKey,
     },
-    /// Tell the console the result of a command, with what it printed so far, and free it. What comes of a start that
-    /// is
-    /// still under way is killed.
+    /// Report the result of a command to the console, with its output so far, and free it. What comes of a start that
+    /// is still under way is killed.
     FinishCommand {
         /// The command.
         command: CommandKey,
         /// How it ended.
         end: CommandEnd,
-        /// The exit code to tell.
+        /// The reported exit code.
         exit_code: i32,
     },
     /// Leave the process; nothing more will be ordered.

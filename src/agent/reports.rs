@@ -262,7 +262,7 @@ impl Agent {
         self.note_output(StreamKey::Stderr(command));
     }
 
-    /// Tells the driver how far a source has come, and from where on it still holds it.
+    /// Reports to the driver which offsets a source holds.
     fn note_output(&mut self, stream: StreamKey) {
         let held = draupnir_fsm::driver::ByteSource::held(&mut self.host, stream);
         self.handle(Input::Output { stream, from: held.start, end: held.end });

@@ -10,7 +10,7 @@ use async_signal::{Signal, Signals};
 use draupnir_fsm::driver::PanicHistory;
 use futures_lite::StreamExt as _;
 
-/// What a signal tells the loop.
+/// The report of a signal to the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalReport {
     /// The process received SIGTERM.

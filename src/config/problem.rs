@@ -63,7 +63,7 @@ impl fmt::Display for Problem {
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// What was collected, if there is anything. `was_set` tells what a variable is set to.
+    /// The collected problems, if there are any. `was_set` returns the value of a variable.
     pub(super) fn of(
         mut problems: Vec<Problem>,
         was_set: impl Fn(&str) -> String,

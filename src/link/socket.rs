@@ -203,7 +203,7 @@ impl WsConnection {
             match poll_fn(|cx| self.inner.borrow_mut().poll_write(cx)).await {
                 Ok(()) => reporter.report(LinkReport::Written { link }).await,
                 Err(error) => {
-                    // The console's last message may still be unread, and it tells more than the failed write.
+                    // The console's last message may still be unread, and explains more than the failed write.
                     self.inner.borrow_mut().broken = Some(error);
                     return future::pending().await;
                 }

@@ -217,7 +217,7 @@ fn is_too_deep(text: &[u8]) -> bool {
     false
 }
 
-/// Tells what is wrong without a word of the content, which the parser's own message would repeat.
+/// Describes the fault without the content, which the parser's own message would quote.
 fn syntax(error: serde_json::Error) -> DecodeError {
     if error.is_data() {
         DecodeError::NotAnObject

@@ -34,13 +34,13 @@ impl World {
             Action::Register { attempt, path, provider } => {
                 let checked = self.host.rules.registers(own_ms);
                 self.check(checked);
-                self.tell(|| format!("registers ({attempt}, {path:?}, {provider:?})"));
+                self.log(|| format!("registers ({attempt}, {path:?}, {provider:?})"));
                 self.register(attempt, path, provider);
             }
-            Action::AbandonRegistration { attempt, .. } => self.tell(|| format!("gives up registration {attempt}")),
+            Action::AbandonRegistration { attempt, .. } => self.log(|| format!("gives up registration {attempt}")),
             Action::Dial { link } => self.dial_ordered(link),
             Action::AbandonDial { link, .. } => {
-                self.tell(|| format!("gives up dial {link}"));
+                self.log(|| format!("gives up dial {link}"));
                 self.host.dialling = None;
                 self.abandon(link);
             }
@@ -48,7 +48,7 @@ impl World {
                 let checked = self.host.rules.closes(own_ms);
                 self.check(checked);
                 self.console.refused = None;
-                self.tell(|| format!("closes link {link} with {code} ({reason:?})"));
+                self.log(|| format!("closes link {link} with {code} ({reason:?})"));
                 if self.calm.steady_since_ms.is_some() && reason == CloseText::Resync {
                     self.calm.resyncs += 1;
                 }
@@ -71,7 +71,7 @@ impl World {
                 self.note_in(1, Event::Sampled { life, sample });
             }
             Action::Report { problem } => {
-                self.tell(|| format!("reports {problem:?}"));
+                self.log(|| format!("reports {problem:?}"));
                 let is_hidden = self.planted == Some(Planted::HidesSharedId);
                 self.host.rules.reported_shared |= problem == Problem::SharedInstanceId && !is_hidden;
             }
@@ -152,12 +152,12 @@ impl World {
             }
             Notice::ResultCut { .. } => self.record_rejection(),
             Notice::PoisonDropped { message, .. } => {
-                self.tell(|| format!("a message ({message:?}) is dropped as poison"));
+                self.log(|| format!("a message ({message:?}) is dropped as poison"));
                 self.messages.lose();
                 self.record_rejection();
             }
             Notice::MessageDropped { .. } => self.messages.lose(),
-            Notice::Reattached { session } => self.tell(|| format!("session {session} is attached to again")),
+            Notice::Reattached { session } => self.log(|| format!("session {session} is attached to again")),
             Notice::Closing { .. }
             | Notice::DuplicateDispatch { .. }
             | Notice::CommandInterrupted { .. }
@@ -180,7 +180,7 @@ impl World {
         if self.wires.iter().any(|wire| wire.agent_open) {
             self.fail(Violation::SecondSocket(link));
         }
-        self.tell(|| format!("dials ({link})"));
+        self.log(|| format!("dials ({link})"));
         self.host.dialling = Some(link);
         self.host.greeted = false;
         self.dial(link);
@@ -188,7 +188,7 @@ impl World {
 
     fn drop_ordered(&mut self, link: LinkId) {
         let own_ms = self.own_now().as_ms();
-        self.tell(|| format!("drops link {link}"));
+        self.log(|| format!("drops link {link}"));
         let live = self.host.rules.live == Some(link);
         let overslept = self.host.rules.is_probing(own_ms);
         if live && self.wire(link).is_some_and(|wire| !(wire.harmed || overslept && wire.is_too_long_to_probe())) {
@@ -213,7 +213,7 @@ impl World {
     }
 
     fn exit(&mut self) {
-        self.tell(|| "the process leaves".to_owned());
+        self.log(|| "the process leaves".to_owned());
         let pending = self.journal.pending();
         self.journal.die(pending);
         self.process_gone();
@@ -439,7 +439,7 @@ impl World {
         }
         let own_ms = self.own_now().as_ms();
         self.host.unsynced_since_ms.get_or_insert(own_ms);
-        self.tell(|| format!("record {append:?}: {record:?}"));
+        self.log(|| format!("record {append:?}: {record:?}"));
         self.journal.append(append, record, place);
         if !record.is_awaited() {
             return;

@@ -141,13 +141,13 @@ impl World {
             Some(_) if delivered => {
                 self.calm.steady_since_ms = Some(self.now_ms);
                 self.calm.links_then = self.stats.links;
-                self.tell(|| "all is delivered".to_owned());
+                self.log(|| "all is delivered".to_owned());
                 self.note_in(STEADY_MS, Event::Probes);
             }
             Some(ready_ms) if self.now_ms > ready_ms + DELIVERED_MS => {
                 let seen = self.host.driver.snapshot();
                 let left = format!("{seen:?}, commands: {:?}", self.work.jobs);
-                self.tell(|| left);
+                self.log(|| left);
                 self.fail(Violation::NotDelivered);
             }
             Some(_) => {}

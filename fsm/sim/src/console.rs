@@ -137,7 +137,7 @@ impl World {
             return Err((422, None));
         }
         let (row, violation) = self.rows.register(&request);
-        self.tell(|| format!("{request:?} is row {row}"));
+        self.log(|| format!("{request:?} is row {row}"));
         self.check(violation.map_or(Ok(()), Err));
         Ok(Some(row))
     }
@@ -291,7 +291,7 @@ impl World {
                 }
                 if !replay && !source.receive(from, bytes) && !source.unsure {
                     let (received, gaps) = (source.received, source.gaps.clone());
-                    self.tell(|| {
+                    self.log(|| {
                         format!("{bytes} bytes of {stream:?} from {from} on, up to {received}; reported gaps: {gaps:?}")
                     });
                     self.fail(Violation::Hole(stream));
@@ -343,7 +343,7 @@ impl World {
 
     /// The console cannot take a message, and closes the link over it.
     fn refuse_message(&mut self, link: LinkId, place: u32, code: u16) {
-        self.tell(|| format!("link {link}: the console cannot take message {place}"));
+        self.log(|| format!("link {link}: the console cannot take message {place}"));
         if self.host.rules.live != Some(link) {
             // The agent gave the link up, and will not hear of it.
             return self.console_closes(link, code, CloseReason::Other);
@@ -364,7 +364,7 @@ impl World {
         if let Some(poison) = poison.filter(|poison| message.size_bytes > CUT_RESULT_BYTES || !poison.only_long) {
             return self.refuse_message(link, place, poison.code);
         }
-        self.tell(|| format!("link {link}: message {place} answers {:?} after {:?}", message.dispatch, message.after));
+        self.log(|| format!("link {link}: message {place} answers {:?} after {:?}", message.dispatch, message.after));
         match self.messages.store(place) {
             Ok(true) => {}
             Ok(false) => return,

@@ -152,7 +152,7 @@ impl Doors<'_> {
             ErrorEvent::Gap(gap) => {
                 let hides = match self.planted {
                     Some(Planted::HidesGaps) => true,
-                    Some(Planted::TellsOneGap) => std::mem::replace(&mut self.work.gap_told, true),
+                    Some(Planted::ReportsOneGap) => std::mem::replace(&mut self.work.gap_reported, true),
                     Some(_) | None => false,
                 };
                 if hides {

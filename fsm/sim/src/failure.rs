@@ -20,8 +20,8 @@ pub struct Failure {
     pub scenario: Scenario,
 }
 
-/// Tells of a seed that fails; nothing where it does not.
-pub fn tell(seed: u64, planted: Option<Planted>) -> Option<Failure> {
+/// Runs a seed again and reports its failure; `None` if it does not fail.
+pub fn report(seed: u64, planted: Option<Planted>) -> Option<Failure> {
     let first = run(Plan::of(seed), planted, false);
     let plan = smallest(first.plan, first.violation.as_ref()?, first.stats.ms, planted);
     let outcome = run(plan, planted, true);

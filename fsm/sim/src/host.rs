@@ -70,7 +70,7 @@ pub(crate) struct Host {
     /// The Pings of this link that were sent, for faults that need another's.
     pub(crate) newest_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
     pub(crate) old_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
-    told_bytes: u64,
+    reported_bytes: u64,
     /// The inputs since the last turn ended. After a panic they are the last step of the recording.
     heard: Vec<Input>,
     steps: Rc<RefCell<Vec<Step>>>,
@@ -107,7 +107,7 @@ impl Host {
             wakes: (0, 0),
             newest_ping: None,
             old_ping: None,
-            told_bytes: 0,
+            reported_bytes: 0,
             heard: Vec::new(),
             steps: Rc::default(),
             synced_ms: None,
@@ -183,7 +183,7 @@ impl World {
         self.rows.process_starts();
         // Numbers of links begin again; what the old process had open was closed with it.
         self.forget_connections();
-        self.tell(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
+        self.log(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
         self.wake();
         let id = self.id_source();
         self.handle(Input::Started { id });
@@ -232,7 +232,7 @@ impl World {
         host.driver.observe(now, clocks, || entropy);
         if host.watcher.borrow().jumps != before {
             host.rules.jumped_ms = now.as_ms();
-            self.tell(|| "the clocks jumped".to_owned());
+            self.log(|| "the clocks jumped".to_owned());
         }
     }
 
@@ -245,7 +245,7 @@ impl World {
         if let Some(since_ms) = self.host.asleep_since_ms.take() {
             self.host.slept_ms += self.now_ms - since_ms;
         }
-        self.tell(|| "the process runs again".to_owned());
+        self.log(|| "the process runs again".to_owned());
         self.wake();
         // What waited is there at once, before anything new; the loop takes it in as it would.
         for (place, event) in std::mem::take(&mut self.host.pending).into_iter().enumerate() {
@@ -291,7 +291,7 @@ impl World {
             };
             let Some(output) = self.host.driver.poll(now, &mut doors) else { break };
             if outputs > OUTPUTS_MAX {
-                self.tell(|| format!("no end of outputs: {output:?}"));
+                self.log(|| format!("no end of outputs: {output:?}"));
                 return self.fail(Violation::Spins);
             }
             if self.dies_now() {
@@ -312,14 +312,14 @@ impl World {
             && self.random.between(1, DIES_ONE_IN) == 1
     }
 
-    /// Tells how much of the link's bytes the socket has taken.
+    /// Reports how many of the link's bytes the socket has taken.
     fn note_progress(&mut self) {
         let now_ms = self.now_ms;
         let bytes = match self.planted {
-            Some(Planted::DoesNotSeeStalledWrites) => self.host.told_bytes + 1,
+            Some(Planted::DoesNotSeeStalledWrites) => self.host.reported_bytes + 1,
             _ => self.host.rules.live.and_then(|link| self.wire(link)).map_or(0, |wire| wire.taken_bytes(now_ms)),
         };
-        if bytes != std::mem::replace(&mut self.host.told_bytes, bytes) {
+        if bytes != std::mem::replace(&mut self.host.reported_bytes, bytes) {
             self.handle(Input::WriteProgress { bytes });
         }
     }
@@ -350,7 +350,7 @@ impl World {
         }
         self.host.next = next;
         if let Some(violation) = violation {
-            self.tell(|| format!("at {now}: {seen:?}"));
+            self.log(|| format!("at {now}: {seen:?}"));
             self.fail(violation);
         }
         let promised_bytes =

@@ -106,7 +106,7 @@ impl World {
         self.identity.containers += 1;
         self.journal = Journal::default();
         self.rows.state_is_lost();
-        self.tell(|| "the container is recreated".to_owned());
+        self.log(|| "the container is recreated".to_owned());
     }
 
     /// The twin connects, and registers first where it has no row.
@@ -124,7 +124,7 @@ impl World {
                 row
             }
         };
-        self.tell(|| format!("the twin connects as row {row}"));
+        self.log(|| format!("the twin connects as row {row}"));
         self.identity.twin.row = Some(row);
         self.identity.twin.is_connected = true;
         self.rows.beat(Some(row));

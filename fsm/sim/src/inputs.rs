@@ -35,7 +35,7 @@ impl World {
             Event::Opened { link, .. } => self.opened(link),
             Event::DialFailed { link, cause, retry_after_ms, .. } => {
                 if self.host.dialling.take_if(|dialling| *dialling == link).is_some() {
-                    self.tell(|| format!("dial {link} failed: {cause:?}"));
+                    self.log(|| format!("dial {link} failed: {cause:?}"));
                     self.host.rules.dial_failed(own_ms, cause, retry_after_ms);
                     self.handle(Input::DialFailed { link, cause, retry_after_ms });
                 }
@@ -58,7 +58,7 @@ impl World {
                 self.handle(if written { Input::Audited { audit } } else { Input::AuditFailed { audit } });
             }
             Event::Appended { append, written, .. } => {
-                self.tell(|| format!("records up to {append:?}: {written}"));
+                self.log(|| format!("records up to {append:?}: {written}"));
                 // That agent reports what stays on its way until the next record.
                 if self.planted != Some(Planted::ReportsUnwritten) {
                     self.journal.report(append, written);
@@ -136,7 +136,7 @@ impl World {
         let live = self.host.rules.live == Some(link);
         match frame {
             Down::Close(code, reason) => {
-                self.tell(|| format!("link {link}: the console closes it with {code} ({reason:?})"));
+                self.log(|| format!("link {link}: the console closes it with {code} ({reason:?})"));
                 let checked = self.host.rules.closed_by_console(own_ms, link, code, reason);
                 self.check(checked);
                 self.console.refused.take_if(|refused| refused.link != link);
@@ -146,7 +146,7 @@ impl World {
                 self.socket_ends(link);
             }
             Down::Lost(cause) => {
-                self.tell(|| format!("link {link}: lost ({cause:?})"));
+                self.log(|| format!("link {link}: lost ({cause:?})"));
                 // A socket that breaks while it closes is gone like any other: nothing shows that it was not answered.
                 self.console.lost_routing_unseen |= !live;
                 self.host.rules.broke(own_ms, link);
@@ -257,7 +257,7 @@ impl World {
                 }
                 (Kind::Result | Kind::Closed | Kind::Event, _) => Restored::Message { number, kind },
             };
-            self.tell(|| format!("message {place} is restored: {message:?}"));
+            self.log(|| format!("message {place} is restored: {message:?}"));
             self.work.restored.insert(number, place);
             self.restored(what);
         }
@@ -289,7 +289,7 @@ impl World {
     }
 
     fn restored(&mut self, what: Restored) {
-        self.tell(|| format!("restored: {what:?}"));
+        self.log(|| format!("restored: {what:?}"));
         self.handle(Input::Restored { what });
     }
 

@@ -1,4 +1,4 @@
-//! `draupnir-sim`: runs seeds, tells of those that fail, and lets a fleet come back.
+//! `draupnir-sim`: runs seeds, reports those that fail, and lets a fleet come back.
 //!
 //! It holds no rule; see the library. Exit status 0 where nothing failed, 1 where something did, 64 for bad usage.
 
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT]
-       draupnir-sim --seed S [--planted FAULT]                  tells the story of one seed, as it is
+       draupnir-sim --seed S [--planted FAULT]                  prints the story of one seed, as it is
        draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
                           [--out FOLDER] [--check]
                                                                 how fleets come back, with plots; are the bounds held
@@ -129,7 +129,7 @@ fn run_seeds(options: &Options) -> ExitCode {
 
 /// The story of a failing seed, and its scenario in a file.
 fn tell_failure(seed: u64, planted: Option<Planted>) {
-    let Some(failure) = failure::tell(seed, planted) else { return };
+    let Some(failure) = failure::report(seed, planted) else { return };
     print!("\n{}", failure.story());
     match failure.write(Path::new(FAILURES_FOLDER)) {
         Ok(path) => println!("its scenario: {}\n", path.display()),

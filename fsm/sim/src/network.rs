@@ -138,7 +138,7 @@ impl World {
         if let Some(at_ms) = wire.heal(now_ms) {
             self.note_at(at_ms, Event::Written { life, link });
         }
-        self.tell(|| format!("link {link}: passes again"));
+        self.log(|| format!("link {link}: passes again"));
     }
 
     /// Nothing passes any more, for a while or for ever.
@@ -152,11 +152,11 @@ impl World {
             Some(for_ms) => self.note_in(for_ms, Event::Heals { life, link }),
             None => self.note_in(GIVES_UP_MS, Event::GivesUp { life, link }),
         }
-        self.tell(|| format!("link {link}: nothing passes{}", if for_ms.is_some() { ", for a while" } else { "" }));
+        self.log(|| format!("link {link}: nothing passes{}", if for_ms.is_some() { ", for a while" } else { "" }));
     }
 
     /// The link breaks in the middle of what is under way; each side hears of it, or not.
-    pub(crate) fn cut_link(&mut self, link: LinkId, loss: Loss, told_console: bool) {
+    pub(crate) fn cut_link(&mut self, link: LinkId, loss: Loss, console_notices: bool) {
         let (now_ms, life) = (self.now_ms, self.host.life);
         let kept_up = self.between(0, 4);
         let kept_down = self.between(0, 4);
@@ -164,13 +164,13 @@ impl World {
         (wire.harmed, wire.broken) = (true, true);
         wire.up.truncate(usize::try_from(kept_up).unwrap_or(0));
         wire.down.truncate(usize::try_from(kept_down).unwrap_or(0));
-        if told_console {
+        if console_notices {
             let at_ms = wire.reset(now_ms);
             self.note_at(at_ms, Event::Reaches { life, link });
         } else {
             self.note_in(GIVES_UP_MS, Event::GivesUp { life, link });
         }
-        self.tell(|| format!("link {link}: breaks ({loss:?})"));
+        self.log(|| format!("link {link}: breaks ({loss:?})"));
         self.send_down(link, Down::Lost(loss));
     }
 

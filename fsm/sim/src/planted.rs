@@ -61,7 +61,7 @@ pub enum Planted {
     /// A replay for a console that re-attached leaves out what it could repeat.
     SkipsOnReattach,
     /// It reports output that it threw away once, and not the next time.
-    TellsOneGap,
+    ReportsOneGap,
     /// A result that the console cannot take is resent for ever: the close codes are not heeded.
     ResendsPoison,
     /// It registers although the id that it is configured with is the console's own.
@@ -115,7 +115,7 @@ impl Planted {
         Self::AdmitsTooMany,
         Self::RunsRepeatsOfResults,
         Self::SkipsOnReattach,
-        Self::TellsOneGap,
+        Self::ReportsOneGap,
         Self::ResendsPoison,
         Self::RegistersDeployedIds,
         Self::RegistersHostNames,

@@ -28,8 +28,8 @@ pub struct Outcome {
 }
 
 /// Runs one world.
-pub fn run(plan: Plan, planted: Option<Planted>, tells: bool) -> Outcome {
-    let mut world = World::new(plan, planted, tells);
+pub fn run(plan: Plan, planted: Option<Planted>, with_story: bool) -> Outcome {
+    let mut world = World::new(plan, planted, with_story);
     if let Err(panic) = caught(|| world.run()) {
         world.break_off(panic);
     }

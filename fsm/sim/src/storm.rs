@@ -61,7 +61,7 @@ impl World {
             Fault::Suspend => self.freeze(true),
             Fault::ClockStep => {
                 self.host.real_step_ms += self.between(6_000, 40_000_000_000);
-                self.tell(|| "the real-time clock is set".to_owned());
+                self.log(|| "the real-time clock is set".to_owned());
             }
             Fault::Shutdown => self.shut_down(),
             Fault::Crash => self.crash(),
@@ -74,17 +74,17 @@ impl World {
             Fault::Twin => self.twin_comes(),
             Fault::KeyRefused => {
                 self.console.key_refused_until_ms = self.now_ms + self.between(1_000, 120_000);
-                self.tell(|| "the key is refused for a while".to_owned());
+                self.log(|| "the key is refused for a while".to_owned());
                 self.apply_to_link(fault);
             }
             Fault::Forgotten => {
                 self.forget_instance();
-                self.tell(|| "the console forgets the instance".to_owned());
+                self.log(|| "the console forgets the instance".to_owned());
                 self.apply_to_link(fault);
             }
             Fault::Restart => {
                 self.console.away_until_ms = self.now_ms + self.between(200, 60_000);
-                self.tell(|| "the console restarts".to_owned());
+                self.log(|| "the console restarts".to_owned());
                 self.apply_to_link(fault);
             }
             _ => self.apply_to_link(fault),
@@ -111,7 +111,7 @@ impl World {
                 if let Some(wire) = self.wire(link) {
                     (wire.bytes_per_ms, wire.harmed) = (bytes_per_ms, true);
                 }
-                self.tell(|| format!("link {link}: {bytes_per_ms} bytes a millisecond"));
+                self.log(|| format!("link {link}: {bytes_per_ms} bytes a millisecond"));
             }
             Fault::CloseCodes => {
                 let place = self.pick(CLOSE_CODES.len());
@@ -132,7 +132,7 @@ impl World {
                     (wire.answers_pings, wire.harmed) = (false, true);
                     wire.dead_since_ms.get_or_insert(now_ms);
                 }
-                self.tell(|| format!("link {link}: Pings are answered no more"));
+                self.log(|| format!("link {link}: Pings are answered no more"));
             }
             Fault::PongsForeign => {
                 let mut payload = [0; 16];
@@ -157,14 +157,14 @@ impl World {
         self.host.frozen = true;
         self.host.asleep_since_ms = asleep.then_some(self.now_ms);
         let life = self.host.life;
-        self.tell(|| format!("the {} for {for_ms} ms", if asleep { "machine sleeps" } else { "process is stopped" }));
+        self.log(|| format!("the {} for {for_ms} ms", if asleep { "machine sleeps" } else { "process is stopped" }));
         self.note_in(for_ms, Event::Thaws { life });
     }
 
     pub(crate) fn shut_down(&mut self) {
         if self.host.running && self.host.stop_asked_ms.is_none() {
             self.host.stop_asked_ms = Some(self.now_ms);
-            self.tell(|| "SIGTERM".to_owned());
+            self.log(|| "SIGTERM".to_owned());
             self.hand(Event::Stop);
             // A console that does not know yet goes on asking.
             if let Some(link) = self.routed().filter(|_| self.storm) {
@@ -179,7 +179,7 @@ impl World {
     /// The process dies: at any moment, of what it does in a turn too. What it had handed to the kernel stays.
     pub(crate) fn crash(&mut self) {
         if self.host.running {
-            self.tell(|| "SIGKILL".to_owned());
+            self.log(|| "SIGKILL".to_owned());
             let pending = self.journal.pending();
             let written = self.pick(pending + 1);
             self.journal.die(written);
@@ -192,7 +192,7 @@ impl World {
     /// The storm is over.
     pub(crate) fn become_calm(&mut self) {
         self.storm = false;
-        self.tell(|| "calm".to_owned());
+        self.log(|| "calm".to_owned());
         self.console.away_until_ms = 0;
         self.console.key_refused_until_ms = 0;
         self.calm.since_ms = Some(self.now_ms);
@@ -296,10 +296,10 @@ impl World {
         }
         let (sessions, commands) = (SESSIONS_MAX + 8, COMMANDS_RUNNING_MAX + COMMANDS_WAITING_MAX + 8);
         if self.chance(50) {
-            self.tell(|| format!("{sessions} terminals at once"));
+            self.log(|| format!("{sessions} terminals at once"));
             (0..sessions).for_each(|_| self.open_terminal(link, Terminal { exits: true, crowded: true }));
         } else {
-            self.tell(|| format!("{commands} commands at once"));
+            self.log(|| format!("{commands} commands at once"));
             for _ in 0..commands {
                 let dispatch = self.new_dispatch();
                 if let Some(asked) = self.work.dispatches.get_mut(dispatch as usize) {

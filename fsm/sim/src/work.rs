@@ -229,8 +229,8 @@ pub(crate) struct Work {
     pub(crate) restored: BTreeMap<u64, u32>,
     /// A crowd was sent.
     pub(crate) crowded: bool,
-    /// For a fault that tells of no gap but the first.
-    pub(crate) gap_told: bool,
+    /// For the fault that reports only the first gap.
+    pub(crate) gap_reported: bool,
     pub(crate) next_key: u32,
 }
 

@@ -130,9 +130,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(plan: Plan, planted: Option<Planted>, tells: bool) -> Self {
+    pub(crate) fn new(plan: Plan, planted: Option<Planted>, with_story: bool) -> Self {
         let mut random = Random::new(plan.seed);
-        let host = Host::absent(random.next_u64(), tells);
+        let host = Host::absent(random.next_u64(), with_story);
         let rows = Rows::new(&plan);
         Self {
             identity: Identity::new(&plan, rows.own()),
@@ -152,7 +152,7 @@ impl World {
             journal: Journal::default(),
             violation: None,
             stats: Stats::default(),
-            story: tells.then(Vec::new),
+            story: with_story.then(Vec::new),
             plan,
         }
     }
@@ -269,7 +269,7 @@ impl World {
     /// Notes the first violation; what follows it means nothing.
     pub(crate) fn fail(&mut self, violation: Violation) {
         if self.violation.is_none() {
-            self.tell(|| format!("BROKEN: {violation}"));
+            self.log(|| format!("BROKEN: {violation}"));
             self.violation = Some(violation);
         }
     }
@@ -281,7 +281,7 @@ impl World {
     }
 
     /// Adds a line to the story, if one is kept.
-    pub(crate) fn tell(&mut self, line: impl FnOnce() -> String) {
+    pub(crate) fn log(&mut self, line: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             story.push(format!("{:>9.3} s  {}", std::time::Duration::from_millis(self.now_ms).as_secs_f64(), line()));
         }

@@ -29,7 +29,7 @@ fn read(path: &Path) -> Scenario {
 fn fault_outside_the_driver_leaves_scenario_that_replays() {
     let fault = Planted::AcceptsPongsOfOldLinks;
     let seed = first(fault);
-    let failure = failure::tell(seed, Some(fault)).expect("it fails again");
+    let failure = failure::report(seed, Some(fault)).expect("it fails again");
     assert!(failure.outcome.plan.faults.iter().count() < Plan::of(seed).faults.iter().count());
     let story = failure.story();
     assert!(story.contains("BROKEN: "), "{story}");
@@ -43,7 +43,7 @@ fn fault_outside_the_driver_leaves_scenario_that_replays() {
 fn scenario_of_a_planted_fault_fails_on_the_sound_driver() {
     let fault = Planted::DrainWithoutDeadline;
     let seed = first(fault);
-    let failure = failure::tell(seed, Some(fault)).expect("it fails again");
+    let failure = failure::report(seed, Some(fault)).expect("it fails again");
     let scenario = read(&failure.write(&folder("policy")).expect("it can be written"));
     assert!(scenario.header.about.contains("DrainOverdue"), "{}", scenario.header.about);
     replay::<usize>(&scenario).expect_err("a sound driver has a deadline there");
@@ -96,7 +96,7 @@ fn seed_that_panics_leaves_its_story_and_scenario() {
     assert!(printed.contains(&format!("seed {seed} fails: Panicked")), "{printed}");
     assert!(printed.contains("BROKEN: Panicked"), "{printed}");
     assert!(printed.contains("two links are enough"), "{printed}");
-    let failure = failure::tell(seed, Some(Planted::Panics)).expect("it fails again");
+    let failure = failure::report(seed, Some(Planted::Panics)).expect("it fails again");
     assert!(failure.outcome.plan.storm_ms < Plan::of(seed).storm_ms, "{printed}");
     let scenario = read(&folder.join(format!("target/seeds/seed_{seed}.jsonl")));
     let (_, last) = scenario.steps.last().expect("it has steps");

@@ -11,7 +11,7 @@ const SEEDS: u64 = 600;
 #[test]
 fn batch_of_seeds_keeps_every_rule() {
     let progress = run_all(0..SEEDS, None, 2, 1, |_| {});
-    let failed = progress.failures.first().and_then(|(seed, _)| failure::tell(*seed, None));
+    let failed = progress.failures.first().and_then(|(seed, _)| failure::report(*seed, None));
     assert!(failed.is_none(), "{}", failed.map(|failure| failure.story()).unwrap_or_default());
     assert_eq!(progress.seeds, SEEDS);
     let mean = |total: u64| total / SEEDS;

@@ -140,7 +140,7 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// The link is gone, and with it the state messages and every Ping. Tells of a message that has now ended so many
+    /// The link is gone, and with it the state messages and every Ping. Returns a message that has now ended so many
     /// links that it must be the cause.
     pub fn link_closed(&mut self, now: Time, end: LinkEnd) -> Option<Poison> {
         self.see(now);
@@ -237,7 +237,7 @@ impl<M> Delivery<M> {
         self.link.as_ref().is_some_and(|link| link.write.is_some())
     }
 
-    /// Lets time pass. Tells, once, of the link whose socket has taken nothing for
+    /// Lets time pass. Returns, once, the link whose socket has taken nothing for
     /// [`WRITE_STALL_MS`](super::WRITE_STALL_MS).
     pub fn tick(&mut self, now: Time) -> Option<LinkId> {
         self.see(now);

@@ -1,7 +1,7 @@
 //! The delivery ledger: what is sent when, what the console is known to have, what is kept until then.
 //!
 //! It does not hold terminal bytes, encode anything, or touch a socket: the loop that owns it asks for the
-//! [next](Delivery::next) frame while a batch has room, encodes it, and tells the ledger of Pongs. It reads no clock.
+//! [next](Delivery::next) frame while a batch has room, encodes it, and reports Pongs to the ledger. It reads no clock.
 //!
 //! Three kinds of message go through it. **State** (`registration`, `heartbeat`, `metrics`): the newest replaces the
 //! older, and none outlives its link. **Reliable** messages (`command:result`, `terminal:closed`, `event`): kept until

@@ -294,7 +294,7 @@ impl Stream {
         self.gap.take()
     }
 
-    /// Is there a gap to tell of?
+    /// Whether a gap must be reported.
     pub(super) const fn has_gap(&self) -> bool {
         self.gap.is_some()
     }

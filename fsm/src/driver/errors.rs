@@ -37,7 +37,7 @@ impl ErrorRateLimiter {
 }
 
 impl ErrorEvent {
-    /// What tells its cause from others; the adapter's notes bring their own.
+    /// A number that identifies its cause. The adapter's notes have their own.
     const fn cause(self) -> u64 {
         match self {
             Self::Note(_) | Self::Gap(_) | Self::Drops(_) => 0,

@@ -102,7 +102,7 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    /// Tells the ledger, the sessions and the budget of links that came up or ended.
+    /// Reports new and ended links to the ledger, the sessions and the budget.
     pub(super) fn follow_link(&mut self, now: Time, fact: &Fact, before: Option<LinkId>, after: Option<LinkId>) {
         if before == after {
             return;

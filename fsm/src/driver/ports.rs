@@ -26,7 +26,7 @@ pub trait Encode {
     /// What it makes of them.
     type Body: Body;
 
-    /// The body of a message; `None` where there is nothing to tell.
+    /// The body of a message; `None` if there is nothing to send.
     fn encode(&mut self, message: &Message) -> Option<Self::Body>;
 
     /// The same result with less output, at most `bytes_max` long; `None` where it cannot be cut to that.

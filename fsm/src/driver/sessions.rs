@@ -305,7 +305,7 @@ impl<B: Body> Driver<B> {
         self.ledger.grew(stream, end);
     }
 
-    /// Ends a session and tells the console, after its last byte.
+    /// Ends a session and reports its end to the console, after its last byte.
     pub(super) fn finish_session(
         &mut self,
         session: SessionKey,
@@ -349,5 +349,5 @@ impl<B: Body> Driver<B> {
     }
 }
 
-/// What tells the cause of refused input from other causes; the session's number goes into it.
+/// Identifies the cause "refused input"; the session's number becomes part of it.
 const INPUT_REFUSED: u64 = 1 << 63;

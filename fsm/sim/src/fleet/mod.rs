@@ -178,45 +178,45 @@ impl World {
         match event {
             Event::Starts { member } => {
                 let remembered = self.story != Story::ColdStart;
-                self.tell(member, |agent, now| agent.start(now, remembered));
+                self.update(member, |agent, now| agent.start(now, remembered));
             }
             Event::Wakes { member } => {
                 if self.members.get(member).is_some_and(|agent| agent.wake_ms() == Some(self.now_ms)) {
-                    self.tell(member, Member::tick);
+                    self.update(member, Member::tick);
                 }
             }
             Event::Dialled { member, link } => self.arrive(member, link),
             Event::Greeted { member, link } => {
-                if self.tell(member, |agent, now| agent.greeted(now, link)) {
+                if self.update(member, |agent, now| agent.greeted(now, link)) {
                     self.is_back(member);
                 }
             }
             Event::Failed { member, link, cause } => {
-                self.tell(member, |agent, now| agent.dial_failed(now, link, cause));
+                self.update(member, |agent, now| agent.dial_failed(now, link, cause));
             }
             Event::Refused { member, link } => {
-                self.tell(member, |agent, now| agent.closed(now, link, 1008, CloseReason::UnknownInstance));
+                self.update(member, |agent, now| agent.closed(now, link, 1008, CloseReason::UnknownInstance));
                 self.socket_goes(member, link);
             }
             Event::Ponged { member, link, payload } => {
-                self.tell(member, |agent, now| agent.ponged(now, link, payload));
+                self.update(member, |agent, now| agent.ponged(now, link, payload));
             }
             Event::Gone { member, link } => {
-                self.tell(member, |agent, now| agent.gone(now, link));
+                self.update(member, |agent, now| agent.gone(now, link));
             }
             Event::Registered { member, attempt, status, retry_after_ms } => {
-                self.tell(member, |agent, now| agent.registered(now, attempt, status, retry_after_ms));
+                self.update(member, |agent, now| agent.registered(now, attempt, status, retry_after_ms));
             }
             Event::Trouble { node } => self.trouble(node),
         }
     }
 
-    /// Lets an agent hear something and does what it wants; whether it became ready.
-    fn tell(&mut self, member: usize, hear: impl FnOnce(&mut Member, u64)) -> bool {
+    /// Gives an agent an input and grants its wishes. Returns whether it became ready.
+    fn update(&mut self, member: usize, handle: impl FnOnce(&mut Member, u64)) -> bool {
         let now_ms = self.now_ms;
         let Some(agent) = self.members.get_mut(member) else { return false };
         let was_ready = agent.is_ready();
-        hear(agent, now_ms);
+        handle(agent, now_ms);
         while let Some(wish) = self.members.get_mut(member).and_then(|agent| agent.next_wish()) {
             self.grant(member, wish);
         }
@@ -273,7 +273,7 @@ impl World {
             return;
         }
         self.figures.opened(self.now_ms);
-        self.tell(member, |agent, now| agent.opened(now, link));
+        self.update(member, |agent, now| agent.opened(now, link));
         let knows = self.console.knows(member);
         let event = if knows { Event::Greeted { member, link } } else { Event::Refused { member, link } };
         self.agenda.note(self.now_ms + way_ms + 15, event);
@@ -327,7 +327,7 @@ impl World {
             if self.members.get_mut(member).is_some_and(|agent| std::mem::replace(&mut agent.back, false)) {
                 self.away += 1;
             }
-            self.tell(member, |agent, now| match code {
+            self.update(member, |agent, now| match code {
                 Some(code) => agent.closed(now, link, code, CloseReason::Other),
                 None => agent.lost(now, link, Loss::Reset),
             });

@@ -9,7 +9,7 @@ use draupnir_fsm::delivery::{
 impl World {
     pub(super) fn check(&mut self) {
         self.reference.skip_what_is_gone();
-        self.take_what_is_told();
+        self.take_reported_gaps();
         let ledger = &self.ledger;
         assert!(ledger.messages() <= RELIABLE_MESSAGES_MAX);
         assert!(ledger.message_bytes() <= RELIABLE_BYTES_MAX);
@@ -36,11 +36,11 @@ impl World {
         }
     }
 
-    fn take_what_is_told(&mut self) {
+    fn take_reported_gaps(&mut self) {
         while let Some(gap) = self.ledger.take_gap() {
             assert!(gap.from < gap.to && gap.lost_bytes <= gap.to - gap.from);
             self.tally.gaps += 1;
-            *self.gaps_told.entry(gap.stream).or_default() += gap.lost_bytes;
+            *self.gaps_reported.entry(gap.stream).or_default() += gap.lost_bytes;
         }
         if let Some(drops) = self.ledger.take_drops() {
             assert!(self.gates.1, "drops are reported when they can be sent on");
@@ -60,7 +60,7 @@ impl World {
 
     /// Every byte was seen, except those reported as lost.
     fn check_stream(&mut self, stream: StreamKey, entry: &RefStream) {
-        let reported = self.gaps_told.get(&stream).copied().unwrap_or(0);
+        let reported = self.gaps_reported.get(&stream).copied().unwrap_or(0);
         assert_eq!(reported, entry.lost_bytes, "every lost byte is reported once");
         let (seen, unseen) = self.console.seen.get(&stream).copied().unwrap_or((0, 0));
         assert!(unseen <= reported, "bytes not seen were reported");

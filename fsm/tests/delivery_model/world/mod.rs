@@ -89,7 +89,7 @@ pub(crate) struct World {
     old_pongs: VecDeque<Vec<u8>>,
     pushed: BTreeMap<u64, u64>,
     ended: BTreeSet<StreamKey>,
-    gaps_told: BTreeMap<StreamKey, u64>,
+    gaps_reported: BTreeMap<StreamKey, u64>,
     next_key: u32,
     /// When the oldest frame since the newest Ping was sent.
     unmarked_since: Option<Time>,
@@ -120,7 +120,7 @@ impl World {
             old_pongs: VecDeque::new(),
             pushed: BTreeMap::new(),
             ended: BTreeSet::new(),
-            gaps_told: BTreeMap::new(),
+            gaps_reported: BTreeMap::new(),
             next_key: 1,
             unmarked_since: None,
             // Some worlds are full of small messages, some hardly ever online, some hardly ever not.
