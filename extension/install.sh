@@ -5,10 +5,10 @@
 #   install.sh --uninstall   stop the agent; remove the program and its service; settings and state stay
 #   install.sh --help        print this text
 #
-# It needs no root, no terminal and no answer. It never installs a file whose SHA-256 is not the published one, the
-# program is replaced in one step, and one that cannot print its version does not stay: the version before it does.
+# It needs no root and no terminal, and asks nothing. It never installs a file whose SHA-256 is not the published one.
+# It replaces the program in one step. If the new program cannot print its version, the previous one comes back.
 #
-# Beside the program it puts the link `draupnir`, the name by which Sindri starts it; a program of that name is kept as
+# It also creates the link `draupnir`, the name by which Sindri starts the program; a program of that name is kept as
 # `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user, and
 # after an upgrade the agent whose PID is in ~/.sindri/draupnir.pid. Releases before 1.3.0 are the agent in Go: it
 # installs those as `draupnir` alone.
@@ -21,7 +21,7 @@
 #                           are set now go into its environment file (mode 0600); other lines there stay as they are.
 #                           A service that is installed already gets them too, and is restarted after an upgrade.
 #   DRAUPNIR_BASE_URL       a mirror that has releases/latest and releases/download/  (default: the project's page)
-#   DRAUPNIR_API_URL        asked for releases/latest when the redirect of the page does not tell
+#   DRAUPNIR_API_URL        asked for releases/latest if the page does not redirect to a version
 #   DRAUPNIR_TRIES          how often a download is tried, 1 s, 2 s, 4 s … apart      (default: 4)
 #   DRAUPNIR_STALL_SECONDS  how long a download may stand still                       (default: 30)
 #   DRAUPNIR_ROOT           the root directory of an image to prepare: everything goes below it, nothing is started
@@ -38,7 +38,7 @@ former=draupnir                              # the agent in Go; since 1.3.0 a li
 label=io.github.pacphi.draupnir.sindri-agent # launchd's name for the service
 home_page=https://github.com/pacphi/draupnir
 stop_seconds=10 # from SIGTERM to SIGKILL, as Sindri waits; the agent itself drains within 4 s
-# What the agent reads of its environment.
+# The variables that the agent reads.
 variables='^(SINDRI_((CONSOLE|AGENT|LLM)_[A-Z_]+|INSTANCE_ID|PROVIDER|REGION|LOG_LEVEL)|(HTTPS|HTTP|ALL|NO)_PROXY|(https|http|all|no)_proxy|SSL_CERT_(FILE|DIR))=.'
 work='' staged='' changed=''
 
@@ -152,7 +152,7 @@ install() {
   say "next: $next"
 }
 
-# Which program a release holds, what its files are called, and where it goes.
+# The program of a release, the names of its files, and its target.
 choose_program() {
   name=$program
   case ${tag#v} in
@@ -181,7 +181,7 @@ link_former() {
   { ln -sf "$program" "$link.new" && mv -f "$link.new" "$link"; } || fail 73 "cannot write $link"
 }
 
-# Downloads the program, and puts it in the place of the one that is there.
+# Downloads the program, and replaces the installed one.
 replace() {
   download "$base_url/releases/download/$tag/$asset" "$staged" "$asset $tag"
   actual=$(sha256 "$staged")
@@ -313,7 +313,7 @@ first_of() {
   return 1
 }
 
-# The latest release's page says by its address which one it is, and has no limit of requests as the API does.
+# The address of the latest release's page contains its version. Unlike the API, the page has no rate limit.
 latest_tag() {
   tag='' why='no redirect to a release'
   # A mirror need not have the page that the redirect leads to.
@@ -330,14 +330,14 @@ latest_tag() {
 
 # --- downloads and checksums
 
-# download URL FILE WHAT [quietly]: tries again what may pass by itself, and says what is final.
+# download URL FILE WHAT [quietly]: retries temporary failures, and reports final ones.
 download() {
   delay=1 try=1
   while ! attempt "$1" "$2"; do
     reason="$3: $why ($1)" final=''
     case $http_status in
       404 | 410) reason="$3 does not exist ($1)" final=66 ;;
-      408 | 429) ;; # a request that came too slowly, and too many of them, may be tried again
+      408 | 429) ;; # request timeout, too many requests: retry
       4[0-9][0-9]) final=69 ;;
     esac
     if [ -z "$final" ] && [ "$try" -lt "$tries" ]; then
@@ -393,7 +393,7 @@ wget_kind() {
   fi
 }
 
-# What was published, if it is one line of 64 hexadecimal digits, alone or followed by this asset's name.
+# The published checksum, if it is one line of 64 hexadecimal digits, alone or followed by this asset's name.
 published_checksum() {
   tr -d '\r' <"$work/checksum" | awk -v name="$asset" '
     NF { lines++; digits = tolower($1); file = $2; words = NF }
@@ -443,7 +443,7 @@ install_service() {
   service_paths
   mkdir -p "$(dirname "$unit")" "$(dirname "$environment")" || fail 73 "cannot create the service's directories"
   write_environment
-  # A number of its own for every machine, so that a fleet that fell together does not come back in step.
+  # A different number for every machine, so that a fleet that failed together does not restart at the same time.
   random=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
   if [ "$service" = systemd ]; then systemd_unit; else launchd_plist; fi >"$work/unit"
   { cp "$work/unit" "$unit.new" && chmod 0644 "$unit.new" && mv -f "$unit.new" "$unit"; } || fail 73 "cannot write $unit"
@@ -455,7 +455,7 @@ install_service() {
   fi
   next="look at it: $status"
   if [ -n "$root" ]; then
-    # What `systemctl enable` would do, without asking the systemd of this machine.
+    # The link that `systemctl enable` creates, without the systemd of this machine.
     [ "$service" != systemd ] || { mkdir -p "$wants" && ln -sf "../$program.service" "$wants/"; } || fail 73 "cannot enable $unit"
     say "service installed, to start with the image: $unit"
     return
@@ -471,7 +471,7 @@ install_service() {
   say "service installed and started: $unit"
 }
 
-# A service that is installed already gets the settings of this run; where anything is new, a running one is restarted.
+# An installed service gets the settings of this run. If anything is new, a running service is restarted.
 refresh_services() {
   for service in systemd launchd; do
     service_paths
@@ -543,8 +543,8 @@ merged() {
 
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user
 # can, `sudo` and the home directory included. Without `User=` the system's manager would set neither HOME nor SHELL.
-# One child that is killed for its memory does not end the agent; at a stop the agent is asked to drain, and what is
-# left after 10 s is killed. Wrong usage and wrong configuration (64, 78) do not get better by starting again.
+# The OOM kill of a child does not end the agent. At a stop the agent drains, and after 10 s systemd kills what is left.
+# After a wrong command line or configuration (64, 78) a restart would not help.
 systemd_unit() {
   quoted() { printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'; }
   cat <<UNIT

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Starts the agent in the background after an installation, as Sindri's service framework does at every boot: the PID in
 # ~/.sindri/draupnir.pid, the log in ~/.sindri/logs/draupnir.log. The installer has stopped an older agent by then.
-#
-# Exit status: 0 running, or not to be started without a console; 1 ended at once.
+# Exit status: 0 the agent runs, or no console is configured; 1 the agent ended at once.
 set -euo pipefail
 
 program=$HOME/.local/bin/draupnir
@@ -21,7 +20,7 @@ for name in SINDRI_CONSOLE_URL SINDRI_CONSOLE_API_KEY; do
 done
 
 mkdir -p "$(dirname "$log")"
-# Appended: the agent keeps this file short by itself.
+# Append: the agent limits the size of this file itself.
 nohup "$program" >>"$log" 2>&1 </dev/null &
 pid=$!
 echo "$pid" >"$pidfile"

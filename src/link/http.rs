@@ -1,4 +1,4 @@
-//! The little HTTP/1.1 that an agent needs: one request, one answer, one connection.
+//! The small part of HTTP/1.1 that the agent needs: one request and one answer on one connection.
 //!
 //! It does not keep connections alive, follow redirects, decompress or know what the answers mean. Written by hand on
 //! `httparse`, because a client library costs 110 KB of binary for one POST, one upgrade and one CONNECT.
@@ -32,15 +32,15 @@ pub(super) struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// An answer, and what followed its head already.
+/// An answer, and the bytes that were read after its head.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) head: Head,
-    /// Bytes behind the head that were read with it.
+    /// Bytes after the head that were read with it.
     pub(super) rest: Vec<u8>,
 }
 
-/// The body of an answer, as far as it came and as far as the limit allows.
+/// The body of an answer, as far as it arrived and the limit allows.
 #[derive(Debug)]
 pub(super) struct Body {
     /// At most [`BODY_BYTES_MAX`].
@@ -49,7 +49,7 @@ pub(super) struct Body {
     pub(super) fault: Option<&'static str>,
 }
 
-/// Where a body ends.
+/// How the end of a body is found.
 enum Framing {
     Exactly(usize),
     Chunked,
@@ -114,7 +114,7 @@ impl Head {
         Framing::Exactly(length.parse().unwrap_or(usize::MAX))
     }
 
-    /// `Retry-After` in milliseconds: a number of seconds, or a date as against the server's own clock.
+    /// `Retry-After` in milliseconds: a number of seconds, or a date compared with the server's own clock.
     pub(super) fn retry_after_ms(&self) -> Option<u64> {
         let text = self.header("retry-after")?.trim();
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -239,7 +239,7 @@ async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, mut raw: Vec<u8>) -> 
         let room = BODY_BYTES_MAX - body.len();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let end = start + length.min(room);
-        // The two bytes behind a chunk end its line.
+        // Two bytes (CR LF) follow each chunk.
         let is_whole = fill(stream, &mut raw, end + 2).await;
         body.extend(raw.iter().take(end).skip(start));
         if length > room {
@@ -255,7 +255,7 @@ async fn read_chunks<S: AsyncRead + Unpin>(stream: &mut S, mut raw: Vec<u8>) -> 
     }
 }
 
-/// Reads until the buffer holds so many bytes; false where the stream ends or breaks before.
+/// Reads until the buffer has this length; false if the stream ends or breaks before.
 async fn fill<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>, length: usize) -> bool {
     while buffer.len() < length {
         if !matches!(read_some(stream, buffer).await, Ok(1..)) {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 10;
 /// Commands of one round.
 const COMMANDS: usize = 100;
-/// How much later than from a plain spawn and wait a result may come, in the middle.
+/// How much later a result may come than from a plain spawn and wait, in the median.
 const EXTRA_MAX: Duration = Duration::from_micros(500);
 /// How much later than without a journal a result may come, in the middle, in percent.
 const JOURNAL_PERCENT_MAX: u128 = 10;
@@ -105,7 +105,7 @@ fn quantiles(sorted: &[Duration]) -> String {
     format!("p50 {:>6} µs, p99 {:>6} µs", at(sorted, 50).as_micros(), at(sorted, 99).as_micros())
 }
 
-/// The duration that this many of a hundred do not exceed.
+/// The duration of this percentile.
 fn at(sorted: &[Duration], percent: usize) -> Duration {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }

@@ -1,8 +1,8 @@
-//! What TLS costs a start: time to the registration and to the WebSocket, and memory, beside the same in clear text.
+//! Measures the cost of TLS at a start: time to the registration and to the WebSocket, and memory, compared with clear
+//! text.
 //!
-//! `cargo bench --bench link`, or with another build of the agent in `DRAUPNIR_AGENT`. It judges nothing:
-//! `tests/budgets` does. Times are from the start of the process, the best and the median of many; they include what
-//! the machine else does.
+//! `cargo bench --bench link`, or with another build of the agent in `DRAUPNIR_AGENT`. `tests/budgets` has the limits.
+//! Times count from the start of the process: the best and the median of many. They include other load of the machine.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,7 +16,7 @@ use tls::authority::Authority;
 
 const STARTS: usize = 30;
 
-/// What one start has cost.
+/// The cost of one start.
 struct Cost {
     registered: Duration,
     connected: Duration,

@@ -1,9 +1,9 @@
-//! What a sample costs: time, allocations, system calls, and growth over ten thousand of them; beside psutil doing the
-//! same.
+//! Measures the cost of a sample: time, allocations, system calls, and growth over ten thousand samples; compared with
+//! psutil.
 //!
-//! `cargo bench --bench metrics`; `tests/run` has it without optimisation, which the bars bear too. Fails when a sample
-//! costs more than the bar, or when memory grows. strace and psutil (in `target/venv`) are used where they are; without
-//! them their lines are left out, and said to be.
+//! `cargo bench --bench metrics`; `tests/run` runs it without optimisation, within the same limits. It fails if a
+//! sample exceeds a limit, or if memory grows. Without strace or psutil (in `target/venv`) it reports that their lines
+//! are missing.
 
 use std::alloc::System;
 use std::fs;
@@ -16,7 +16,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// One sample may cost this much of a processor.
+/// The most CPU time of one sample.
 const SAMPLE_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Making a sampler is part of the agent's start.
@@ -25,12 +25,12 @@ const NEW_TIME_MAX: Duration = Duration::from_micros(100);
 /// The lists of the payload are new with each sample; nothing else is.
 const SAMPLE_ALLOCATIONS_MAX: usize = 8;
 
-/// The quickest of so many counts: one that had to wait for a processor says nothing of the cost.
+/// How many tries; the fastest counts, because one that waits for a processor shows nothing.
 const NEW_TRIES: u32 = 20;
 
 const SAMPLES: u32 = 10_000;
 
-/// Long enough for buffers to have grown and every file to be open.
+/// After this many samples buffers have grown and every file is open.
 const WARM_UP: u32 = 100;
 
 fn main() {
@@ -94,7 +94,7 @@ fn samples(count: u32) {
     }
 }
 
-/// What this process has of memory and has used of a processor, as the kernel sees it.
+/// The resident memory of this process, by the kernel.
 fn resident_kib() -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
@@ -106,7 +106,7 @@ fn processor_time() -> Duration {
     Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
 }
 
-/// The system calls of a sample: the difference between 100 and 200 of them, so that the start does not count.
+/// Counts the system calls of a sample: the difference between 100 and 200 samples, so that the start does not count.
 fn system_calls() {
     let (Some(few), Some(many)) = (counted_calls(100), counted_calls(200)) else {
         return println!("system calls      not counted: there is no strace, or it may not trace");

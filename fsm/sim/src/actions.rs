@@ -1,4 +1,4 @@
-//! Does what the driver wants, and holds each of it against the rules.
+//! Performs the driver's actions, and checks each of them against the rules.
 
 use crate::doors::Text;
 use crate::plan::Fault;
@@ -12,10 +12,10 @@ use draupnir_fsm::driver::{
     Policy, Problem, Record, SYNC_INTERVAL_MS, SessionKey, StateKind, StreamKey,
 };
 
-/// What a Ping takes on the wire, in bytes.
+/// The length of a Ping on the wire, in bytes.
 const PING_BYTES: u64 = 22;
 
-/// What a program prints when its screen is to be drawn again, in bytes.
+/// How much a program prints to draw its screen again, in bytes.
 const REDRAW_BYTES: u64 = 200;
 
 impl World {
@@ -143,7 +143,7 @@ impl World {
             Notice::ResultRepeated { of } => {
                 if let Some(place) = self.work.results.get(&of).copied() {
                     self.messages.may_repeat(place);
-                    // The console asked for it again, whether or not it can take it.
+                    // The console requested it again, even if it cannot read it.
                     self.console.refused.take_if(|refused| refused.place == place);
                 }
                 if self.planted == Some(Planted::RunsRepeatsOfResults) {
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// Three links in a row must have ended over a message before it is cut or dropped.
+    /// The driver may cut or drop a message only after three links in a row ended because of it.
     fn record_rejection(&mut self) {
         if std::mem::take(&mut self.host.rules.rejecting_links) < 3 {
             self.fail(Violation::InnocentMessage);
@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// The time for a Pong of the link before is over, and an agent that kept its timer takes this one for dead.
+    /// Plants a fault: the Pong deadline of the previous link expires, and the agent takes the current link for dead.
     pub(crate) fn fire_stale_timer(&mut self) {
         let own_ms = self.own_now().as_ms();
         let (Some(link), Some((of, until_ms))) = (self.host.rules.live, self.host.awaits_pong) else { return };
@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    /// Checks a batch on its way to the socket, and gives it to the network.
+    /// Checks a batch of frames, and passes it to the network.
     fn write(&mut self, link: LinkId, frames: &[Frame<Text>]) {
         if self.host.rules.live != Some(link) {
             return self.fail(Violation::WrittenToNoLink(link));
@@ -317,7 +317,7 @@ impl World {
         }
     }
 
-    /// One input is typed, or discarded, for each that arrived, in order.
+    /// Types or discards the oldest input, once for each input that arrived.
     fn take_input(&mut self, session: Option<SessionKey>) {
         let Some(terminal) = self.work.typed.pop_front() else {
             return self.fail(Violation::InputMisrouted);
@@ -338,7 +338,7 @@ impl World {
         }
     }
 
-    /// A shell ends, as soon as it runs.
+    /// Ends a shell after this time, as soon as it runs.
     pub(crate) fn end_session_in(&mut self, session: SessionKey, in_ms: u64, code: i32) {
         let life = self.host.life;
         match self.work.shells.get_mut(&session) {
@@ -375,13 +375,13 @@ impl World {
         self.note_in(in_ms, Event::CommandStarts { life, command });
     }
 
-    /// A command ends, as soon as it runs.
+    /// Ends a command after this time, as soon as it runs.
     pub(crate) fn end_command_in(&mut self, command: CommandKey, in_ms: u64, code: i32) {
         let life = self.host.life;
         let holds = self.work.asked(command).is_some_and(|asked| asked.leaves_child);
         match self.work.jobs.get_mut(&command) {
             None => return self.fail(Violation::ForgottenOrdered("command")),
-            // It waits for its audit line.
+            // It still waits for its audit line.
             Some(job) if job.stage == Stage::Requested => return,
             Some(job) if job.stage == Stage::Opening => {
                 job.ends_with = Some(code);
@@ -395,7 +395,7 @@ impl World {
         }
     }
 
-    /// A source may read so much from now on.
+    /// Sets how much a source may read from now on.
     fn read_credit(&mut self, stream: StreamKey, bytes: Option<usize>, keep_from: Option<u64>) {
         let life = self.host.life;
         if let Some(acked) = keep_from {
@@ -410,7 +410,7 @@ impl World {
         }
     }
 
-    /// No byte counts as delivered that the console does not have: up to `acked`, or all of them.
+    /// Checks that the console has every byte that counts as delivered: up to `acked`, or all.
     fn check_delivered(&mut self, stream: StreamKey, acked: Option<u64>) {
         let ahead = self.work.sources.get(&stream).is_some_and(|source| {
             let acked = acked.unwrap_or(source.end);

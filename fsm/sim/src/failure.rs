@@ -1,6 +1,6 @@
-//! What is made of a seed that fails: the smallest world that fails alike, its story, and a scenario for the driver.
+//! Reduces a failing seed to the smallest world with the same violation, and returns its story and a scenario.
 //!
-//! It judges nothing. A world is made smaller by taking away its faults one at a time and shortening its storm.
+//! It removes faults from the world one at a time, and shortens the storm, as long as the violation stays the same.
 
 use crate::plan::Plan;
 use crate::planted::Planted;
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 /// A failing seed, with its story.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The smallest world that was found to fail alike.
+    /// The run of the smallest world with the same violation.
     pub outcome: Outcome,
-    /// The driver's part in it.
+    /// The driver's part of this run.
     pub scenario: Scenario,
 }
 
@@ -49,10 +49,10 @@ impl Failure {
         text
     }
 
-    /// Writes the scenario into `folder`; the file that it is now.
+    /// Writes the scenario into `folder` and returns its path.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The errors of the file system.
     pub fn write(&self, folder: &Path) -> std::io::Result<PathBuf> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join(format!("seed_{}.jsonl", self.outcome.plan.seed));
@@ -61,14 +61,14 @@ impl Failure {
     }
 }
 
-/// Takes away what is not needed for the same violation.
+/// Removes everything that the violation does not need.
 fn smallest(plan: Plan, violation: &Violation, broke_ms: u64, planted: Option<Planted>) -> Plan {
     let fails = |plan: &Plan| {
         let found = run(plan.clone(), planted, false).violation;
         found.is_some_and(|found| found.is_like(violation))
     };
     let mut plan = plan;
-    // Each round takes something away, or is the last.
+    // Each round removes at least one fault, or is the last.
     loop {
         let before = plan.faults;
         for fault in before.iter() {

@@ -1,7 +1,7 @@
-//! The least console there can be: it registers, greets, answers pings, and counts what it is sent.
+//! A minimal console: it registers the agent, sends a first message, answers pings, and counts bytes.
 //!
-//! One thread, blocking sockets, no JSON: what is measured with it is the agent. It is for one agent and one
-//! connection.
+//! One thread, blocking sockets and no JSON, so that a benchmark measures the agent and not the console. It serves one
+//! agent on one connection.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use data_encoding::BASE64;
 
-/// More than a frame of the agent's.
+/// More than the longest frame of the agent.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// How long anything may take before the benchmark gives up.
+/// The deadline of every wait of the benchmark.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The agent to measure: the one that was built for this, unless `DRAUPNIR_AGENT` names another.
+/// The agent to measure: `built`, unless `DRAUPNIR_AGENT` names another one.
 pub(crate) fn program(built: &str) -> PathBuf {
     std::env::var_os("DRAUPNIR_AGENT").map_or_else(|| built.into(), PathBuf::from)
 }
@@ -31,7 +31,7 @@ pub(crate) struct Console {
     read: usize,
 }
 
-/// Where an agent finds a console.
+/// The listening socket.
 pub(crate) struct Listener(TcpListener);
 
 impl Listener {
@@ -68,7 +68,7 @@ impl Listener {
     }
 }
 
-/// Reads one request with its body; its head is what counts.
+/// Reads one request with its body, and returns its head.
 fn request(stream: &mut TcpStream) -> String {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     loop {
@@ -145,7 +145,7 @@ impl Console {
         self.stream.write_all(&frame).expect("the agent reads");
     }
 
-    /// The next message of a terminal or a command within this time; pings are answered on the way.
+    /// The next message of a terminal or a command within this time. It answers pings meanwhile.
     pub(crate) fn hear(&mut self, within: Duration) -> Option<Heard<'_>> {
         let deadline = Instant::now() + within;
         let (kind, payload) = loop {
@@ -164,7 +164,7 @@ impl Console {
         Some(Heard(&self.buffer[payload]))
     }
 
-    /// Hears on until a message is the wanted one.
+    /// Reads messages until one is the wanted one.
     pub(crate) fn until(&mut self, what: &str, mut wanted: impl FnMut(&Heard<'_>) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -177,7 +177,7 @@ impl Console {
         }
     }
 
-    /// The kind of the next frame, and where its payload stands, unmasked.
+    /// The opcode of the next frame, and the range of its unmasked payload.
     fn next_frame(&mut self, deadline: Instant) -> Option<(u8, Range<usize>)> {
         loop {
             if let Some((kind, payload, mask, end)) = head(&self.buffer[self.read..self.filled]) {
@@ -208,18 +208,18 @@ fn is_wanted(message: &[u8]) -> bool {
 pub(crate) struct Heard<'a>(&'a [u8]);
 
 impl Heard<'_> {
-    /// Is it of this session?
+    /// Whether it belongs to this session.
     pub(crate) fn is_of(&self, session: &str) -> bool {
         find(self.0, format!("\"session_id\":\"{session}\"").as_bytes()).is_some()
     }
 
-    /// Is it the result of this command, which ended well?
+    /// Whether it is the result of this command with exit code 0.
     pub(crate) fn is_success_of(&self, command: &str) -> bool {
         find(self.0, format!("\"command_id\":\"{command}\"").as_bytes()).is_some()
             && find(self.0, b"\"exit_code\":0,").is_some()
     }
 
-    /// Does it tell of an end?
+    /// Whether it reports an end.
     pub(crate) fn is_end(&self) -> bool {
         find(&self.0[..80.min(self.0.len())], b"terminal:closed").is_some()
     }
@@ -228,7 +228,7 @@ impl Heard<'_> {
     pub(crate) fn output_bytes(&self) -> u64 {
         let Some(start) = find(&self.0[..300.min(self.0.len())], b"\"data\":\"") else { return 0 };
         let data = &self.0[start + 8..];
-        // Behind the data come some tens of bytes.
+        // A few tens of bytes follow the data.
         let back = data.iter().rev().position(|byte| matches!(byte, b'"')).unwrap_or_default();
         let tail = data.len().saturating_sub(100.max(back + 1));
         let length = tail + find(&data[tail..], b"\"").expect("the data ends");
@@ -237,7 +237,7 @@ impl Heard<'_> {
     }
 }
 
-/// The kind of a whole frame, its payload, its mask, and where it ends.
+/// The opcode of a complete frame, the range of its payload, its mask, and its end.
 fn head(bytes: &[u8]) -> Option<(u8, Range<usize>, [u8; 4], usize)> {
     let (kind, short) = (*bytes.first()?, usize::from(*bytes.get(1)? & 0x7f));
     let (length, mask_at) = match short {

@@ -1,6 +1,6 @@
-//! The agent alone with a console that costs next to nothing: what is measured with them is the agent.
+//! The agent with a console that costs almost nothing, so that a benchmark measures the agent.
 //!
-//! It measures nothing itself. Each benchmark is a crate of its own and uses a part of this.
+//! Each benchmark is a separate crate and uses a part of this.
 #![allow(dead_code)]
 
 pub(crate) mod console;
@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The agent, ended with this value.
+/// The agent; dropping it ends it.
 pub(crate) struct Agent {
     child: Child,
     pub(crate) console: Console,
@@ -50,7 +50,7 @@ impl Agent {
             seen += if heard.is_of(session) { heard.output_bytes() } else { 0 };
             seen > 40
         });
-        // Whatever of that comes late is not to be counted.
+        // Late output of that must not count.
         while self.console.hear(Duration::from_millis(200)).is_some() {}
     }
 

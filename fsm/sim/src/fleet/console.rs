@@ -1,23 +1,24 @@
-//! The console of a fleet: how many connections it accepts, and how many registrations from one address.
+//! The console of a fleet, which accepts connections and registrations at a limited rate.
 //!
-//! Connections queue; one that is accepted after the agent has given up is wasted. Registrations are limited as the
-//! production console does it: so many a minute for each address, and `Retry-After` says when the minute is over.
+//! Connections queue. A connection that is accepted after the agent has given up is wasted. Registrations are limited
+//! as in production: a number a minute for each address, and `Retry-After` gives the end of the minute.
 
 use super::Fleet;
 use std::collections::BTreeMap;
 
-/// Registrations that one address may send in a minute (CONSOLE.md, "Registration").
+/// The most registrations of one address in a minute (CONSOLE.md, "Registration").
 pub(super) const REGISTRATIONS_PER_MINUTE: u32 = 10;
 
-/// Connections that may wait to be accepted; the next one is refused. As deep as Linux lets a listening socket be.
+/// The most connections that wait to be accepted; the next one is refused. It is the longest queue of a listening
+/// socket on Linux.
 const BACKLOG: u64 = 4_096;
 
-/// How a connection is admitted.
+/// What happens to a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Nothing listens.
+    /// The console does not listen.
     Absent,
-    /// Too many wait already.
+    /// Too many connections wait.
     Refused,
     /// TLS fails.
     BadCertificate,
@@ -28,14 +29,14 @@ pub(super) enum Admission {
     },
 }
 
-/// What the console knows, and how busy it is.
+/// The state of the console.
 pub(super) struct Console {
     pub(super) away_until_ms: u64,
     pub(super) bad_certificate_until_ms: u64,
     unknown: Vec<bool>,
     accept_us: u64,
     free_us: u64,
-    /// Registrations of each address in the minute that began then.
+    /// For each address: the start of its minute, and its registrations since then.
     windows: BTreeMap<usize, (u64, u32)>,
 }
 
@@ -71,7 +72,7 @@ impl Console {
         self.unknown.get(member) != Some(&true)
     }
 
-    /// It is away until then, and has lost its memory after that.
+    /// Stops the console until then. Afterwards it knows no instance.
     pub(super) fn forget_all(&mut self, until_ms: u64) {
         self.away_until_ms = until_ms;
         self.unknown.fill(true);

@@ -1,7 +1,7 @@
-//! What is measured of a fleet's return: rates by the second, and when how many were back.
+//! Measures the return of a fleet: rates per second, and the times at which a share of the agents was connected again.
 //!
-//! Rates are counted from the beginning of the story. The mean is that of the time until 99 % were back. A minute is
-//! any sixty seconds, wherever they begin.
+//! Seconds count from the start of the story. A mean covers the time until 99 % of the agents were back. A minute is
+//! any period of sixty seconds.
 
 use super::console::REGISTRATIONS_PER_MINUTE;
 use std::collections::BTreeMap;
@@ -30,14 +30,14 @@ pub struct Figures {
     agents: usize,
     began_ms: u64,
     trouble_ms: u64,
-    /// Dials, those of them that reached a listening console, links that came up, and returns, in each second.
+    /// In each second: all dials, dials that reached a listening console, new links, and agents that came back.
     pub(super) dials: Vec<u32>,
     pub(super) arrivals: Vec<u32>,
     pub(super) links: Vec<u32>,
     pub(super) returns: Vec<u32>,
     back_at_ms: Vec<u64>,
     dials_of: Vec<u32>,
-    /// Of each address, when, and whether the console took it.
+    /// For each address: the time of each registration, and whether the console accepted it.
     registrations: BTreeMap<usize, Vec<(u64, bool)>>,
 }
 
@@ -66,7 +66,7 @@ impl Figures {
         }
     }
 
-    /// A dial reached a console that listens, accepted or not.
+    /// Records a dial that reached a listening console, whether accepted or not.
     pub(super) fn arrived(&mut self, now_ms: u64) {
         if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
             count(&mut self.arrivals, since_ms);
@@ -99,38 +99,38 @@ impl Figures {
         self.agents
     }
 
-    /// How many came back; one that did so twice counts twice.
+    /// How many agents came back. An agent that did so twice counts twice.
     pub fn back(&self) -> usize {
         self.back_at_ms.len()
     }
 
-    /// Dials from the beginning of the story on.
+    /// All dials since the start of the story.
     pub fn dials(&self) -> u32 {
         self.dials.iter().sum()
     }
 
-    /// When so many percent were back, in milliseconds; none where they never were.
+    /// The time at which this percentage was back, in milliseconds; `None` if it never was.
     pub fn back_ms(&self, percent: usize) -> Option<u64> {
         let place = (self.agents * percent).div_ceil(100).max(1) - 1;
         self.back_at_ms.get(place).copied()
     }
 
-    /// The greatest number of dials in one second, whether or not the console listened.
+    /// The most dials in one second, whether or not the console listened.
     pub fn peak_dials(&self) -> u32 {
         self.dials.iter().copied().max().unwrap_or(0)
     }
 
-    /// The most dials in one second that reached a listening console, and that against their mean.
+    /// The most dials in one second that reached a listening console, and the ratio of this peak to the mean.
     pub fn arrivals(&self) -> (u32, f64) {
         self.peak(&self.arrivals)
     }
 
-    /// The most links that came up in one second, and that against their mean.
+    /// The most new links in one second, and the ratio of this peak to the mean.
     pub fn links(&self) -> (u32, f64) {
         self.peak(&self.links)
     }
 
-    /// A peak against the mean over the time until 99 % were back.
+    /// A peak, and its ratio to the mean over the time until 99 % were back.
     fn peak(&self, counts: &[u32]) -> (u32, f64) {
         let seconds = self.back_ms(99).unwrap_or(0).div_ceil(1_000).max(1);
         let total: u32 = counts.iter().take(usize::try_from(seconds).unwrap_or(usize::MAX)).sum();
@@ -139,8 +139,8 @@ impl Figures {
         (peak, f64::from(peak) * seconds / f64::from(total.max(1)))
     }
 
-    /// How long after the end of the trouble the last one came, against the one in the middle: 1 is fair. None where
-    /// half were back before that.
+    /// How long after the end of the outage the last agent came back, divided by the same time of the median agent: 1
+    /// is fair. `None` if half of the agents were back before the end.
     pub fn last_to_median(&self) -> Option<f64> {
         let after = |percent| self.back_ms(percent)?.checked_sub(self.trouble_ms).and_then(|ms| u32::try_from(ms).ok());
         let (last, median) = (after(100)?, after(50)?);
@@ -157,43 +157,44 @@ impl Figures {
         self.busiest_minute_of(|_, _, _| true)
     }
 
-    /// The same without the first minute of each address: all of these answer a `Retry-After`.
+    /// The same without the first minute of each address. All of these registrations follow a `Retry-After`.
     pub fn registrations_per_minute_later(&self) -> usize {
         self.busiest_minute_of(|first_ms, at_ms, _| at_ms >= first_ms + 60_000)
     }
 
-    /// The most that the console took from one address in any minute.
+    /// The most registrations that the console accepted from one address in any minute.
     pub fn accepted_per_minute(&self) -> usize {
         self.busiest_minute_of(|_, _, accepted| accepted)
     }
 
-    /// That against what the console allows an address. Its minutes begin with a request, so that one of ours may hold
-    /// the end of one and the beginning of the next.
+    /// The ratio of that to the console's limit for an address. The console's minutes start with a request, so a minute
+    /// here may cover the end of one and the beginning of the next.
     pub fn accepted_to_limit(&self) -> f64 {
         let most = u32::try_from(self.accepted_per_minute()).unwrap_or(u32::MAX);
         f64::from(most) / f64::from(REGISTRATIONS_PER_MINUTE)
     }
 
-    /// How many registrations an agent sent: the mean of all.
+    /// How many registrations an agent sent, on average.
     pub fn registrations_of_one(&self) -> f64 {
         let sent: usize = self.registrations.values().map(Vec::len).sum();
         let float = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         float(sent) / float(self.agents.max(1))
     }
 
-    /// How many registrations an address sent in each minute from its first one on: the mean of all addresses.
+    /// How many registrations an address sent in each minute since its first one, on average.
     pub fn registrations_by_minute(&self) -> Vec<f64> {
         let mut minutes = Vec::new();
         for times in self.registrations.values() {
             let first_ms = times.first().map_or(0, |(at_ms, _)| *at_ms);
-            // What counts by the second counts sixtieths by the minute.
+            // `count` expects seconds, so a minute counts as one second here.
             times.iter().for_each(|(at_ms, _)| count(&mut minutes, (at_ms - first_ms) / 60));
         }
         let addresses = f64::from(u32::try_from(self.registrations.len().max(1)).unwrap_or(u32::MAX));
         minutes.into_iter().map(|sent| f64::from(sent) / addresses).collect()
     }
 
-    /// The most registrations in a minute of those that `counts`: the address's first, when it was, whether accepted.
+    /// The most registrations in a minute for which `counts` is true. Its arguments: the time of the address's first
+    /// registration, the time of this one, and whether it was accepted.
     fn busiest_minute_of(&self, counts: impl Fn(u64, u64, bool) -> bool) -> usize {
         let of_address = |times: &Vec<(u64, bool)>| {
             let first_ms = times.first().map_or(0, |(at_ms, _)| *at_ms);
@@ -239,7 +240,7 @@ fn count(seconds: &mut Vec<u32>, since_ms: u64) {
     }
 }
 
-/// The most entries of a rising list that lie within one minute.
+/// The most entries of a sorted list within one minute.
 fn busiest_minute(times: &[u64]) -> usize {
     let in_minute_from =
         |(place, from): (usize, &u64)| times.iter().skip(place).take_while(|time| **time < from + 60_000).count();
