@@ -1,10 +1,9 @@
-//! What a command costs on its way through the agent: from its dispatch to its result, and how much of that is the
-//! journal.
+//! Measures the cost of the agent for a command, from its dispatch to its result, and the part of the journal.
 //!
 //! `cargo bench --bench command`, or with another build of the agent in `DRAUPNIR_AGENT`. The same program is started
 //! and waited for in a plain loop of this process, in turns with an agent that keeps a journal and one that keeps none,
 //! since the machine is shared. The state directories are on the disk of the target directory. The console is this
-//! process and only reads. Fails when a bar is missed.
+//! process and only reads. It fails if a limit is exceeded.
 
 #[path = "bare/mod.rs"]
 mod bare;

@@ -1,7 +1,7 @@
 //! A fleet: many drivers, one console with a limited accept rate, and the stories after which all come back at once.
 //!
-//! The agents have no terminals and no commands. Nothing is checked on the way; what is measured is reported, and judged
-//! against the bounds of the README. Times are milliseconds.
+//! The agents have no terminals and no commands. Nothing is checked on the way; what is measured is reported, and
+//! judged against the bounds of the README. Times are milliseconds.
 
 mod console;
 mod figures;
