@@ -1,7 +1,8 @@
 //! Parses the command line, and prints `--help`.
 //!
 //! The environment configures the agent; `--help` prints the table of its variables. Any other argument is answered by
-//! the usage and exit status 64.
+//! the usage and exit status 64. The man page and the completions of shells are made from the tables here
+//! (`tests/manual.rs`).
 
 use crate::config;
 use crate::nearest::nearest;
@@ -37,18 +38,96 @@ pub enum Invocation {
 
 /// An invalid command line. Its text names the unknown word and shows the usage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}{USAGE}", unknown_word(.unknown.as_deref()))]
+#[error("{}{}", unknown_word(.unknown.as_deref()), usage())]
 pub struct Misused {
     /// The first word that is not known; none where a known one is in the wrong place.
     unknown: Option<String>,
 }
 
+/// One way to call the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Subcommand {
+    /// The first word; empty for the call without arguments.
+    pub word: &'static str,
+    /// Other spellings of the first word.
+    pub aliases: &'static [&'static str],
+    /// What may follow.
+    pub argument: Argument,
+    /// What the program does, as a clause without a full stop.
+    pub about: &'static str,
+}
+
+/// What may follow the first word of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// Nothing.
+    None,
+    /// The path of a file, always.
+    File,
+    /// This option, or nothing.
+    Option(&'static str),
+}
+
+/// All ways to call the program, in the order of the usage.
+pub fn commands() -> &'static [Subcommand] {
+    COMMANDS
+}
+
+const COMMANDS: &[Subcommand] = &[
+    Subcommand {
+        word: "",
+        aliases: &[],
+        argument: Argument::None,
+        about: "run; the environment configures it (see --help)",
+    },
+    Subcommand {
+        word: "replay",
+        aliases: &[],
+        argument: Argument::File,
+        about: "run a recording through the state machine",
+    },
+    Subcommand {
+        word: "doctor",
+        aliases: &[],
+        argument: Argument::Option("--json"),
+        about: "check everything between this machine and the console",
+    },
+    Subcommand { word: "--version", aliases: &["-V", "version"], argument: Argument::None, about: "print the version" },
+    Subcommand {
+        word: "--help",
+        aliases: &["-h", "help"],
+        argument: Argument::None,
+        about: "print this and all variables",
+    },
+];
+
+impl Subcommand {
+    /// The call with its argument, as the usage shows it.
+    pub fn synopsis(&self) -> String {
+        let argument = match self.argument {
+            Argument::None => String::new(),
+            Argument::File => " <file>".to_owned(),
+            Argument::Option(option) => format!(" [{option}]"),
+        };
+        let space = if self.word.is_empty() { "" } else { " " };
+        format!("sindri-agent{space}{}{argument}", self.word)
+    }
+}
+
 /// All words that are known.
-const WORDS: [&str; 9] = ["help", "version", "doctor", "replay", "--help", "--version", "--json", "-h", "-V"];
+fn known_words() -> impl Iterator<Item = &'static str> {
+    COMMANDS.iter().flat_map(|command| {
+        let option = match command.argument {
+            Argument::Option(option) => Some(option),
+            Argument::None | Argument::File => None,
+        };
+        [command.word].into_iter().chain(command.aliases.iter().copied()).chain(option).filter(|word| !word.is_empty())
+    })
+}
 
 fn unknown_word(unknown: Option<&str>) -> String {
     let Some(word) = unknown else { return String::new() };
-    let meant = nearest(word, WORDS).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    let meant = nearest(word, known_words()).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
     let word: String = word.chars().take(WORD_CHARACTERS_MAX).collect();
     format!("sindri-agent: {word:?} is not known{meant}\n")
 }
@@ -56,12 +135,19 @@ fn unknown_word(unknown: Option<&str>) -> String {
 /// How much of an unknown word is repeated, in characters.
 const WORD_CHARACTERS_MAX: usize = 40;
 
-const USAGE: &str = "\
-usage: sindri-agent                  run; the environment configures it (see --help)
-       sindri-agent replay <file>    run a recording through the state machine
-       sindri-agent doctor [--json]  check everything between this machine and the console
-       sindri-agent --version        print the version (also -V, version)
-       sindri-agent --help           print this and all variables (also -h, help)";
+/// One line for each way to call the program.
+fn usage() -> String {
+    let synopses: Vec<String> = COMMANDS.iter().map(Subcommand::synopsis).collect();
+    let width = synopses.iter().map(String::len).max().unwrap_or_default();
+    let lines = COMMANDS.iter().zip(&synopses).map(|(command, synopsis)| {
+        let also = match command.aliases {
+            [] => String::new(),
+            aliases => format!(" (also {})", aliases.join(", ")),
+        };
+        format!("{synopsis:width$}  {}{also}", command.about)
+    });
+    format!("usage: {}", lines.collect::<Vec<_>>().join("\n       "))
+}
 
 /// Parses the arguments without the program's name.
 ///
@@ -86,7 +172,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         }
         [Some("replay"), ..] => Err(Misused { unknown: None }),
         words => {
-            let unknown = words.into_iter().flatten().find(|word| !WORDS.contains(word)).map(str::to_owned);
+            let unknown =
+                words.into_iter().flatten().find(|word| !known_words().any(|known| known == *word)).map(str::to_owned);
             Err(Misused { unknown })
         }
     }
@@ -97,14 +184,26 @@ pub fn version() -> &'static str {
     concat!("sindri-agent ", env!("DRAUPNIR_VERSION"))
 }
 
+/// Every exit status of the agent but that of a second signal, with what it says.
+pub const EXIT_STATUSES: [(u8, &str); 4] = [
+    (0, "after a signal, once the agent has drained"),
+    (1, "where it failed to start"),
+    (EXIT_USAGE, "for a wrong command line"),
+    (EXIT_CONFIG, "for a wrong configuration"),
+];
+
+/// What the program does, for `--help` and the man page.
+pub const SUMMARY: &str = "connects this machine to its console";
+
 /// What `--help` prints.
 pub fn help() -> String {
     format!(
-        "{}: connects this machine to its console\n\n{USAGE}\n\nThe environment configures it:\n\n{}\n\
-         Exit status: 0 after SIGTERM or SIGINT, {EXIT_USAGE} for a wrong command line, {EXIT_CONFIG} for a wrong \
-         configuration.",
+        "{}: {SUMMARY}\n\n{}\n\nThe environment configures it:\n\n{}\n\
+         Exit status: {}.",
         version(),
+        usage(),
         config::help_table(),
+        EXIT_STATUSES.map(|(status, about)| format!("{status} {about}")).join(", "),
     )
 }
 
