@@ -14,7 +14,6 @@ import tempfile
 import tomllib
 import unittest
 
-import yaml
 from chart_checks import Chart  # noqa: F401 # its cases run along with those below
 from document_checks import Architecture, Forms, Headings, Logs  # noqa: F401 # likewise
 from plain_runner import run_and_report
@@ -204,15 +203,6 @@ class Dictionaries(unittest.TestCase):
 
 
 class Samples(unittest.TestCase):
-    def test_the_pod_is_one(self):
-        (sample,) = samples("extension/OPERATIONS.md", "yaml")
-        pod = yaml.safe_load(sample)
-        self.assertEqual((pod["apiVersion"], pod["kind"]), ("v1", "Pod"))
-        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-        agent = next(one for one in pod["spec"]["containers"] if one["name"] == "draupnir")
-        self.assertLessEqual({mount["name"] for mount in agent["volumeMounts"]}, volumes)
-        self.variables_are_known(entry["name"] for entry in agent["env"])
-
     def test_fly_s_configuration_is_one(self):
         (sample,) = samples("extension/OPERATIONS.md", "toml")
         configuration = tomllib.loads(sample)

@@ -1,5 +1,6 @@
 """What must agree before a release, and the workflow that updates the registry: cases of check_extension.py."""
 
+import glob
 import os
 import re
 import shutil
@@ -36,10 +37,13 @@ class Release(unittest.TestCase):
     """What must agree with the version of Cargo.toml, and what the release guide must name."""
 
     def test_image_tags_in_documents_are_of_the_version(self):
-        for path in ("README.md", "extension/OPERATIONS.md", "Dockerfile"):
+        manifests = glob.glob("extension/kubernetes/*.yaml", root_dir=TOP)
+        for path in ("README.md", "extension/OPERATIONS.md", "Dockerfile", *manifests):
             for tag in re.findall(r"ghcr\.io/pacphi/draupnir:([\w.-]+)", read(path)):
                 self.assertEqual(tag, cargo_version(), path)
-        self.assertIn("ghcr.io/pacphi/draupnir:", read("extension/OPERATIONS.md"))
+            for version in re.findall(r"sindri-agent[_-](\d[\w.]*?)-r?1[_.]", read(path)):
+                self.assertEqual(version, cargo_version(), path)
+        self.assertIn("ghcr.io/pacphi/draupnir:", read("extension/kubernetes/sidecar.yaml"))
 
     def test_lock_files_hold_the_version(self):
         for path in ("Cargo.lock", "fuzz/Cargo.lock"):
