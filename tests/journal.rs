@@ -387,6 +387,14 @@ impl Death {
     }
 }
 
+/// Dispatches a command to an agent that may die meanwhile.
+fn dispatch(console: &Console, id: &str, line: &str) {
+    let payload = json!({"command_id": id, "command": line});
+    if let Some(link) = console.current_link() {
+        link.send(&json!({"protocol_version": "1.0", "type": "command:dispatch", "payload": payload}));
+    }
+}
+
 fn can_trace() -> bool {
     let traced = Command::new("strace").args(["-fqq", "-o", "/dev/null", "true"]).status();
     traced.is_ok_and(|status| status.success())
@@ -427,14 +435,14 @@ impl Model {
     /// Dispatches a few commands, of which some were dispatched before.
     fn dispatch(&mut self, console: &Console, random: &mut Random) -> Vec<String> {
         let count = 1 + random.below(5);
-        let dispatch = |_| {
+        let one = |_| {
             let number = random.below(self.lines.len() as u64 + 3).min(self.lines.len() as u64);
             let id = format!("c{number}");
             let line = self.lines.entry(id.clone()).or_insert_with(|| line_of(&id, number));
-            console.browser().dispatch(&id, line);
+            dispatch(console, &id, line);
             id
         };
-        (0..count).map(dispatch).collect()
+        (0..count).map(one).collect()
     }
 
     /// Dispatches again what was on its way to an agent that died, until everything has a result.
@@ -445,7 +453,7 @@ impl Model {
                 let view = console.from_now();
                 let is_linked = |records: &[Arc<Record>]| records.iter().any(|record| record.kind() == "heartbeat");
                 if !dies_before(&agent, &view, is_linked) {
-                    console.browser().dispatch(id, line);
+                    dispatch(console, id, line);
                     let is_there = |records: &[Arc<Record>]| records.iter().any(|record| is_result_of(record, id));
                     if !dies_before(&agent, &view, is_there) {
                         break;

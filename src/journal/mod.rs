@@ -30,6 +30,7 @@
 //! [`COMMAND_IDS_MAX`]: draupnir_fsm::driver::COMMAND_IDS_MAX
 
 mod file;
+pub mod format;
 mod frame;
 mod key;
 mod place;

@@ -12,7 +12,7 @@ use std::ops::Range;
 type Place = Range<usize>;
 
 /// What an earlier process left, in the order in which a new one must know it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// The numbers of messages up to this one are used.
     pub numbers_up_to: u64,
@@ -216,6 +216,15 @@ impl State {
     pub(super) fn parts(&self, key: &Key, bytes: &[u8], own: &BTreeSet<Hash>, bytes_max: usize) -> Vec<Vec<u8>> {
         let mut parts: Vec<(Hash, usize, Vec<u8>)> = Vec::new();
         let copy = |place: &Place| bytes.get(place.clone()).unwrap_or_default().to_vec();
+        // First of all, since what follows may be about an id that has come again.
+        for (number, Message { owner, kind, of, exit_code, at }) in &self.messages {
+            let Some(What::Message { body, .. }) = entry(bytes, at) else { continue };
+            // A shorter form does not say what it reports.
+            let what = What::Message { number: *number, kind: *kind, of: *of, exit_code: *exit_code, body };
+            let mut frame = Vec::new();
+            super::frame::push(key, &Entry { owner: *owner, what }.encode(key), &mut frame);
+            parts.push((*owner, at.start, frame));
+        }
         for (end, owner, id) in &self.ended {
             if let Some(exit_code) = self.exit_code_of(*end, *owner, *id) {
                 let entry = Entry { owner: *owner, what: What::Ended { id: *id, exit_code } };
@@ -232,7 +241,6 @@ impl State {
             }
         }
         parts.extend(self.sessions.iter().map(|((owner, _), at)| (*owner, at.start, copy(at))));
-        parts.extend(self.messages.values().map(|message| (message.owner, message.at.start, copy(&message.at))));
         // A message that was cut may stand behind a later one: numbers say the order, places only the age.
         let mut total: usize = parts.iter().map(|(_, _, frame)| frame.len()).sum();
         let mut foreign: Vec<usize> = (0..parts.len()).filter(|at| !own.contains(&parts[*at].0)).collect();

@@ -13,6 +13,7 @@ pub mod envelope_differential;
 pub mod fsm_transitions;
 pub mod heap;
 pub mod http_response;
+pub mod journal_file;
 mod planted;
 mod secrecy;
 pub mod terminal_stream;

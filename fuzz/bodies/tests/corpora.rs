@@ -37,6 +37,7 @@ targets! {
     envelope_differential => targets::envelope_differential::run,
     fsm_transitions => targets::fsm_transitions::run,
     http_response => targets::http_response::run,
+    journal_file => targets::journal_file::run,
     terminal_stream => targets::terminal_stream::run,
     world => targets::world::run,
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::order::Order;
 use crate::record::What;
 use crate::script::Pongs;
-use crate::store::LinkEntry;
+use crate::store::{LinkEntry, State};
 use crate::view::View;
 
 /// A connection that is or was up.
@@ -29,11 +29,13 @@ impl Connection {
 
     #[track_caller]
     pub(crate) fn newest(view: &View) -> Connection {
-        let (number, entry) = view.until("a connection that is listened to", |state| {
-            let up = state.links.iter().rev().find(|(_, entry)| entry.attached)?;
-            Some((*up.0, up.1.clone()))
-        });
+        let (number, entry) = view.until("a connection that is listened to", newest_listened_to);
         Connection { number, entry, view: view.on(number) }
+    }
+
+    pub(crate) fn current(view: &View) -> Option<Connection> {
+        let (number, entry) = newest_listened_to(&view.shared.look())?;
+        Some(Connection { number, entry, view: view.on(number) })
     }
 
     /// Its number: the first upgrade request's is 1.
@@ -149,4 +151,9 @@ impl Connection {
             let _ = wait.recv_blocking();
         }
     }
+}
+
+fn newest_listened_to(state: &State) -> Option<(u32, LinkEntry)> {
+    let (number, entry) = state.links.iter().rev().find(|(_, entry)| entry.attached)?;
+    Some((*number, entry.clone()))
 }

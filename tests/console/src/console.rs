@@ -290,6 +290,12 @@ impl Console {
         Connection::newest(&self.view)
     }
 
+    /// What [`Console::link`] gives, if it would not wait. It may end at any moment; what is sent then is lost.
+    #[must_use]
+    pub fn current_link(&self) -> Option<Connection> {
+        Connection::current(&self.view)
+    }
+
     /// Whether some connection is up and listened to: [`Console::link`] would not wait.
     #[must_use]
     pub fn has_link(&self) -> bool {
