@@ -96,6 +96,26 @@ fn hung_audit_delays_only_audited_requests() {
 }
 
 #[test]
+fn hung_journal_delays_only_the_first_command() {
+    const TEST: &str = "hung_journal_delays_only_the_first_command";
+    let console = Console::start(Personality::production());
+    let setup = Setup::new(&console).env("SINDRI_AGENT_HEARTBEAT", "0.2").env("SINDRI_AGENT_SHELL", "/bin/sh");
+    let agent = setup.spawn();
+    open_terminal(&console, "s");
+    let Some(delayed) = Delayed::attach(&agent, "write", Some(&agent.home().state_dir().join("journal"))) else {
+        return skip(TEST, "the agent cannot be traced here");
+    };
+    console.browser().dispatch("c", "touch ~/ran");
+    assert_prompt(&console, "s");
+    // Its record was waited for, and those of what follows are not.
+    assert_eq!(console.result("c")["exit_code"], 0);
+    assert!(agent.home().path().join("ran").exists());
+    drop(delayed);
+    assert_eq!(console.browser().run("echo on")["stdout"], "on\n");
+    agent.drain();
+}
+
+#[test]
 fn hung_recording_delays_nothing() {
     const TEST: &str = "hung_recording_delays_nothing";
     let console = Console::start(Personality::production());
