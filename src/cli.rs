@@ -40,7 +40,7 @@ pub enum Invocation {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}", unknown_word(.unknown.as_deref()), usage())]
 pub struct Misused {
-    /// The first word that is not known; none where a known one is in the wrong place.
+    /// The first unknown word; `None` if a known word is in the wrong place.
     unknown: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl Subcommand {
     }
 }
 
-/// All words that are known.
+/// All known words.
 fn known_words() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().flat_map(|command| {
         let option = match command.argument {
@@ -132,7 +132,7 @@ fn unknown_word(unknown: Option<&str>) -> String {
     format!("sindri-agent: {word:?} is not known{meant}\n")
 }
 
-/// How much of an unknown word is repeated, in characters.
+/// How much of an unknown word is shown, in characters.
 const WORD_CHARACTERS_MAX: usize = 40;
 
 /// One line for each way to call the program.
@@ -155,7 +155,7 @@ fn usage() -> String {
 /// They are invalid: print the usage and exit with [`EXIT_USAGE`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Misused> {
     let mut arguments = arguments.into_iter();
-    // Nothing takes more than two: the rest need not even be read.
+    // No command takes more than two arguments, so the rest is not read.
     let given = [arguments.next(), arguments.next(), arguments.next()];
     let words =
         given.each_ref().map(|argument| argument.as_ref().map(|argument| argument.to_str().unwrap_or_default()));
@@ -165,12 +165,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         [Some("--help" | "-h" | "help"), None, _] => Ok(Invocation::Help),
         [Some("doctor"), None, _] => Ok(Invocation::Doctor { json: false }),
         [Some("doctor"), Some("--json"), None] => Ok(Invocation::Doctor { json: true }),
-        [Some("replay"), Some(_), None] => {
+        // A file whose name begins with a dash can be given as `./-name`.
+        [Some("replay"), Some(word), None] if !word.starts_with('-') => {
             let [_, file, _] = given;
             let file = file.filter(|file| !file.is_empty()).ok_or(Misused { unknown: None })?;
             Ok(Invocation::Replay { file: file.into() })
         }
-        [Some("replay"), ..] => Err(Misused { unknown: None }),
+        [Some("replay"), Some(_), Some(_)] => Err(Misused { unknown: None }),
         words => {
             let unknown =
                 words.into_iter().flatten().find(|word| !known_words().any(|known| known == *word)).map(str::to_owned);
@@ -257,6 +258,8 @@ mod tests {
         assert_eq!(first_line(&["--frobnicate"]), "sindri-agent: \"--frobnicate\" is not known");
         assert!(first_line(&["--version", "--help"]).starts_with("usage:"));
         assert!(first_line(&["replay", "a", "b"]).starts_with("usage:"));
+        assert_eq!(first_line(&["replay", "--hepl"]), "sindri-agent: \"--hepl\" is not known; did you mean --help?");
+        assert!(first_line(&["replay", "--help"]).starts_with("usage:"));
     }
 
     #[cfg(unix)]
