@@ -81,8 +81,8 @@ fn full_disk_refuses_work_and_stops_no_heartbeat() {
     assert_eq!(closed["reason"], "audit_unavailable", "{closed}");
     let event = console.event("error");
     assert_eq!(event.payload()["metadata"]["source"], "audit");
-    let beats = console.frames("heartbeat").len();
-    console.nth_frame(beats + 3, "heartbeat");
+    let heartbeats = console.frames("heartbeat").len();
+    console.nth_frame(heartbeats + 3, "heartbeat");
     assert!(!agent.home().path().join("ran").exists());
     agent.drain();
 }

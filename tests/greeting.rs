@@ -45,8 +45,8 @@ fn console_without_first_message_gets_everything() {
     let opened_ms = opened_at_ms(&console);
     let hello = console.connection(1).hello();
     assert_eq!(hello["type"], "registration");
-    let beat = console.frame("heartbeat");
-    assert!(beat.at_ms + ROUNDING_MS >= opened_ms + 1_000, "{} ms", beat.at_ms - opened_ms);
+    let heartbeat = console.frame("heartbeat");
+    assert!(heartbeat.at_ms + ROUNDING_MS >= opened_ms + 1_000, "{} ms", heartbeat.at_ms - opened_ms);
     let event = console.event("connect");
     assert!(event.at_ms + ROUNDING_MS >= opened_ms + 5_000, "{} ms", event.at_ms - opened_ms);
     agent.drain();

@@ -8,16 +8,16 @@ use support::{Agent, INSTANCE_ID};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");
 
-fn uptime(beat: &Record) -> u64 {
-    beat.payload()["uptime_seconds"].as_u64().expect("an integer")
+fn uptime(heartbeat: &Record) -> u64 {
+    heartbeat.payload()["uptime_seconds"].as_u64().expect("an integer")
 }
 
 #[test]
 fn heartbeat_has_the_fields_the_console_shows() {
     let console = Console::start(Personality::designed());
     let agent = Agent::spawn(&console, &[]);
-    let beat = console.frame("heartbeat");
-    let (frame, payload) = (beat.value(), beat.payload());
+    let heartbeat = console.frame("heartbeat");
+    let (frame, payload) = (heartbeat.value(), heartbeat.payload());
     assert_eq!(frame["protocol_version"], "1.0");
     assert_eq!(frame.get("session_id"), None, "the console would take it for a command's id");
     assert_eq!(payload["instance_id"], INSTANCE_ID);
@@ -39,7 +39,7 @@ fn first_heartbeat_has_a_figure_for_the_processors() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let console = Console::start(Personality::designed());
     let is_over = AtomicBool::new(false);
-    let beat = std::thread::scope(|scope| {
+    let heartbeat = std::thread::scope(|scope| {
         // A busy processor, so that there is something to measure.
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
@@ -47,24 +47,24 @@ fn first_heartbeat_has_a_figure_for_the_processors() {
             }
         });
         let agent = Agent::spawn(&console, &[]);
-        let beat = console.frame("heartbeat");
+        let heartbeat = console.frame("heartbeat");
         is_over.store(true, Ordering::Relaxed);
         agent.drain();
-        beat
+        heartbeat
     });
-    assert!(beat.payload()["cpuPercent"].as_f64() > Some(0.0), "{}", beat.raw());
+    assert!(heartbeat.payload()["cpuPercent"].as_f64() > Some(0.0), "{}", heartbeat.raw());
 }
 
 #[test]
 fn the_interval_is_a_maximum_and_jittered() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[FAST]);
-    let beats: Vec<_> = (1..=9).map(|n| console.nth_frame(n, "heartbeat")).collect();
+    let heartbeats: Vec<_> = (1..=9).map(|n| console.nth_frame(n, "heartbeat")).collect();
     // The machine's unit tests check how late a heartbeat may come; on a loaded machine this test cannot. Eight times
     // 80 %:
-    let spread_ms = beats[8].at_ms - beats[0].at_ms;
-    assert!(spread_ms >= 8 * 400 - 100, "{spread_ms} ms for nine beats");
-    assert!(beats.windows(2).all(|pair| uptime(&pair[1]) >= uptime(&pair[0])));
+    let spread_ms = heartbeats[8].at_ms - heartbeats[0].at_ms;
+    assert!(spread_ms >= 8 * 400 - 100, "{spread_ms} ms for nine heartbeats");
+    assert!(heartbeats.windows(2).all(|pair| uptime(&pair[1]) >= uptime(&pair[0])));
     agent.drain();
 }
 

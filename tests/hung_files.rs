@@ -182,14 +182,14 @@ fn hung_state_file_delays_nothing() {
     }
     console.link().reset();
     console.registration_answered(2, 201);
-    let beat = console.from_now().frame("heartbeat");
+    let heartbeat = console.from_now().frame("heartbeat");
     assert_prompt(&console, "s");
     assert_eq!(saved(), first, "its sync hangs");
     let names = std::fs::read_dir(&state).expect("it is there").map(|entry| entry.expect("it is there").file_name());
     let of_identity = names.filter(|name| name.to_string_lossy().starts_with("identity")).count();
     assert_eq!(of_identity, 2, "the new file stands beside the old one");
     drop(delayed);
-    let id = beat.payload()["instance_id"].as_str().expect("an id").to_owned();
+    let id = heartbeat.payload()["instance_id"].as_str().expect("an id").to_owned();
     support::settles(&console, "the second id is on the disk", || saved().contains(&id));
     agent.drain();
 }

@@ -44,7 +44,7 @@ fn healthy_agent_logs_only_a_few_info_lines() {
     agent.drain();
     let (all, information) = (agent.log().lines().len(), agent.log().count(is_level("INFO")));
     assert_eq!(all, information, "{}", agent.log().text());
-    assert!(all <= 6, "beats are no news: {}", agent.log().text());
+    assert!(all <= 6, "heartbeats are not logged: {}", agent.log().text());
 }
 
 #[test]

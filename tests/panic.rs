@@ -63,8 +63,8 @@ fn the_agent_beats_again_after_a_panic() {
     drop(child.stdin.take());
     console.on(2).frame("heartbeat");
     // It takes tens of milliseconds. The bound is for a very busy machine.
-    assert!(began.elapsed() < support::DRAIN_MAX, "it beats again after {:?}", began.elapsed());
-    println!("it beat again after {:?}", began.elapsed());
+    assert!(began.elapsed() < support::DRAIN_MAX, "it sends heartbeats again after {:?}", began.elapsed());
+    println!("it sent a heartbeat again after {:?}", began.elapsed());
     // The restarted program does not know the command and would not stop it.
     let process = process().expect("it wrote its number");
     support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());

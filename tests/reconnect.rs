@@ -129,8 +129,8 @@ fn a_close_with_1008_for_an_unknown_instance_registers_again() {
     let old = console.instance_ids()[0].clone();
     console.forget(&old);
     console.connection(1).close(1008, &format!("Unknown instance ID: {old}"));
-    let beat = console.on(2).frame("heartbeat");
-    let new = beat.payload()["instance_id"].as_str().expect("an id").to_owned();
+    let heartbeat = console.on(2).frame("heartbeat");
+    let new = heartbeat.payload()["instance_id"].as_str().expect("an id").to_owned();
     assert_ne!(new, old);
     assert_eq!(console.instance_ids(), [new]);
     agent.drain();

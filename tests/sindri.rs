@@ -91,8 +91,12 @@ fn heartbeat_names_software_on_connect_and_after_a_change() {
 fn instance_without_sindri_has_a_distribution_alone() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
-    let beat = console.frame("heartbeat");
-    assert!(beat.payload()["distro"].is_string() && beat.payload().get("extensions").is_none(), "{}", beat.raw());
+    let heartbeat = console.frame("heartbeat");
+    assert!(
+        heartbeat.payload()["distro"].is_string() && heartbeat.payload().get("extensions").is_none(),
+        "{}",
+        heartbeat.raw()
+    );
     agent.drain();
 }
 
@@ -101,7 +105,7 @@ fn ledger_entries_become_events_once() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     append(&home, &installed(1, "before"));
     let agent = setup(&console, &home).spawn();
-    let beat = console.frame("heartbeat");
+    let heartbeat = console.frame("heartbeat");
     let upgrade =
         json!({"type": "upgrade_completed", "from_version": "1.0.0", "to_version": "1.1.0", "duration_secs": 3});
     let failure =
@@ -116,7 +120,7 @@ fn ledger_entries_become_events_once() {
             + &entry(6, "python", "removed", &removal)),
     );
     let is_last = |record: &Record| is_of_sindri(record) && record.payload()["metadata"]["ledger_event_id"] == "e6";
-    console.after(&beat).wait("the removal", is_last);
+    console.after(&heartbeat).wait("the removal", is_last);
     let kinds: Vec<Value> = reported(&console).iter().map(|event| event.payload()["eventType"].clone()).collect();
     assert_eq!(kinds, ["EXTENSION_INSTALL", "EXTENSION_INSTALL", "ERROR", "EXTENSION_REMOVE"]);
     let metadata: Vec<Value> = reported(&console).iter().map(|event| event.payload()["metadata"].clone()).collect();
@@ -148,10 +152,10 @@ fn ledger_entries_become_events_once() {
 fn old_entries_of_a_new_ledger_are_not_reported() {
     let (console, home) = (Console::start(Personality::production()), Home::new());
     let agent = setup(&console, &home).spawn();
-    let beat = console.frame("heartbeat");
+    let heartbeat = console.frame("heartbeat");
     append(&home, &installed(1, "python"));
     let names = |record: &Record| record.kind() == "heartbeat" && record.payload().get("extensions").is_some();
-    let changed = console.after(&beat).wait("a heartbeat with the names", names);
+    let changed = console.after(&heartbeat).wait("a heartbeat with the names", names);
     console.after(&changed).frame("heartbeat");
     agent.drain();
     assert_eq!(reported(&console).len(), 0);
@@ -197,9 +201,9 @@ fn heartbeat_without_news_starts_no_thread() {
     support::settles(&console, "two threads at rest", || agent.process().threads() <= 2);
     let mut view = console.from_now();
     for _ in 0..5 {
-        let beat = view.frame("heartbeat");
+        let heartbeat = view.frame("heartbeat");
         assert!(agent.process().threads() <= 2);
-        view = view.after(&beat);
+        view = view.after(&heartbeat);
     }
     agent.drain();
 }

@@ -87,9 +87,9 @@ pub struct Policy {
     pub drain_kill_sessions_ms: u64,
     /// Draining: SIGKILL to what is left of the commands.
     pub drain_kill_commands_ms: u64,
-    /// Draining: the close frame, whatever is left.
+    /// Draining: the close frame, even if work is left.
     pub drain_close_ms: u64,
-    /// Draining: the end, whatever is left. Fly.io kills after 5 s.
+    /// Draining: the end, even if work is left. Fly.io kills after 5 s.
     pub drain_exit_ms: u64,
 }
 

@@ -1,7 +1,7 @@
 //! What is to be done: the only things the machine ever wants, in the imperative.
 //!
-//! The agent performs them at once and in order, and reports what became of them as facts. An order about one attempt
-//! or link carries its number. Like facts they hold no secret: they are the other half of every recording.
+//! The agent performs them at once and in order, and reports their results as facts. An order about one attempt or link
+//! carries its number. Like facts they hold no secret: they are the other half of every recording.
 
 use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};

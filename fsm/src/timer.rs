@@ -39,9 +39,9 @@ pub enum Timer {
     Resync,
     /// When the sessions and commands of a draining agent are given the next signal.
     DrainStep,
-    /// When a draining agent closes its link whatever is left.
+    /// When a draining agent closes its link, even if work is left.
     DrainClose,
-    /// When a draining agent leaves whatever is left.
+    /// When a draining agent exits, even if work is left.
     DrainExit,
 }
 

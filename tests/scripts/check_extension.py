@@ -207,8 +207,8 @@ class Life(unittest.IsolatedAsyncioTestCase):
         """Waits for the connection of this number, and for the first heartbeat on it."""
         await self.console.wait("connection", lambda: len(self.console.upgraded_at) >= times)
         since = self.console.upgraded_at[times - 1]
-        beats = lambda: any(at >= since and frame["type"] == "heartbeat" for at, frame in self.console.messages)
-        await self.console.wait("heartbeat", beats)
+        has_heartbeat = lambda: any(at >= since and frame["type"] == "heartbeat" for at, frame in self.console.messages)
+        await self.console.wait("heartbeat", has_heartbeat)
 
     async def open_shell(self):
         """The PID of the shell of a terminal that the console opens."""

@@ -1,4 +1,4 @@
-"""Tries a finished program: it registers, beats, measures, opens a terminal, runs a command, and drains.
+"""Tries a finished program: it registers, sends heartbeats and metrics, opens a terminal, runs a command, and drains.
 
     smoke.py PROGRAM [WORD…]            as it is; the words go before it (an emulator)
     smoke.py --empty-root PROGRAM       in a root with nothing but the program, /proc, /dev and resolv.conf, as root

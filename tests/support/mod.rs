@@ -322,8 +322,8 @@ pub(crate) fn settles(console: &Console, what: &str, mut is_so: impl FnMut() -> 
     let mut view = console.from_now();
     while !is_so() {
         assert!(std::time::Instant::now() < deadline, "never so: {what}");
-        let beat = view.frame("heartbeat");
-        view = view.after(&beat);
+        let heartbeat = view.frame("heartbeat");
+        view = view.after(&heartbeat);
     }
 }
 

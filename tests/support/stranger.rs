@@ -21,7 +21,7 @@ pub(crate) fn as_stranger(console: &Console, words: &[&str]) -> (Setup, TempDir)
     let program = directory.path().join("sindri-agent");
     std::fs::copy(agent_program(), &program).expect("there is room");
     std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let setup = beating(console).env("SINDRI_AGENT_STATE_DIR", "/nonexistent").env("HOME", "/nonexistent");
+    let setup = with_fast_heartbeats(console).env("SINDRI_AGENT_STATE_DIR", "/nonexistent").env("HOME", "/nonexistent");
     let setup = setup.program(STRANGER[0]);
     (STRANGER[1..].iter().chain(words).fold(setup, |setup, word| setup.arg(word)).arg(&program), directory)
 }
@@ -32,10 +32,10 @@ pub(crate) fn as_limited_user(console: &Console, words: &[&str]) -> (Setup, Opti
         let (setup, program) = as_stranger(console, words);
         return (setup, Some(program));
     }
-    let setup = words.iter().fold(beating(console).program("env"), |setup, word| setup.arg(word));
+    let setup = words.iter().fold(with_fast_heartbeats(console).program("env"), |setup, word| setup.arg(word));
     (setup.arg(agent_program()), None)
 }
 
-fn beating(console: &Console) -> Setup {
+fn with_fast_heartbeats(console: &Console) -> Setup {
     Setup::new(console).env("SINDRI_AGENT_HEARTBEAT", "0.2")
 }

@@ -267,7 +267,7 @@ impl World {
                 self.calm.heard_ms = now_ms;
                 if kind == StateKind::Heartbeat {
                     let row = self.wire(link).and_then(|wire| wire.row);
-                    self.rows.beat(row);
+                    self.rows.heartbeat(row);
                 }
             }
             Up::Message(place) => self.store(link, place),

@@ -127,7 +127,7 @@ impl World {
         self.log(|| format!("the twin connects as row {row}"));
         self.identity.twin.row = Some(row);
         self.identity.twin.is_connected = true;
-        self.rows.beat(Some(row));
+        self.rows.heartbeat(Some(row));
         if let Some(link) = self.console.table
             && self.wire(link).is_some_and(|wire| wire.row == Some(row))
         {

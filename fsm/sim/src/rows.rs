@@ -147,7 +147,7 @@ impl Rows {
     }
 
     /// A heartbeat came from a connection with this id.
-    pub(crate) fn beat(&mut self, row: Option<RowId>) {
+    pub(crate) fn heartbeat(&mut self, row: Option<RowId>) {
         self.set_status(row, Status::Running);
     }
 

@@ -1,5 +1,4 @@
-//! Whatever the console, the processes and the clock do, in whatever order: a model beside the machine checks every
-//! order it gives.
+//! Console, processes and clock act in any order; a model beside the machine checks every order it gives.
 
 use super::*;
 use crate::id::CommandKey;

@@ -1,6 +1,6 @@
 //! The link that is up: its gate, its Pings, what is under way on it, and what a Pong does to that.
 //!
-//! It does not choose frames. Whatever it knows ends with it.
+//! It does not choose frames. All its state ends with the link.
 
 use super::ping::Pings;
 use super::rate::Rate;

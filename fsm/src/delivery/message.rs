@@ -1,4 +1,4 @@
-//! What a reliable message is, and what became of one.
+//! The types of a reliable message and of its outcome.
 //!
 //! It holds no rule but what each kind is promised. Sizes are encoded bytes.
 

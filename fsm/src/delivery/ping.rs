@@ -2,7 +2,7 @@
 //!
 //! It does not know what was sent: a Ping carries only how many frames were put on its link before it. A Pong counts if
 //! it repeats, byte for byte, a Ping of this link that is still unanswered; it answers the earlier ones too, since a
-//! peer may answer only the latest (RFC 6455, section 5.5.3). Whatever else arrives is foreign and ignored.
+//! peer may answer only the latest (RFC 6455, section 5.5.3). Every other Pong is foreign and ignored.
 //!
 //! | bytes | what |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What the driver wants: each [`Output`] is done at once and in order, and what became of it is an
+//! The driver's outputs. The agent performs each [`Output`] at once and in order, and the result is an
 //! [`Input`](super::Input) of a later turn.
 
 use crate::delivery::ping::PAYLOAD_BYTES;

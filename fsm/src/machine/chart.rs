@@ -81,7 +81,7 @@ pub(crate) enum Superstate {
     Connecting,
     /// A WebSocket is up.
     Connected,
-    /// Received SIGTERM: ends by [`Timer::DrainExit`] whatever is left.
+    /// Received SIGTERM: ends by [`Timer::DrainExit`] at the latest.
     Draining,
 }
 

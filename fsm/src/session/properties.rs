@@ -1,5 +1,4 @@
-//! Whatever the console, the processes and the clock do, in whatever order: a model beside the sessions checks every
-//! order they give.
+//! Console, processes and clock act in any order; a model beside the sessions checks every order they give.
 
 use super::*;
 use crate::id::SessionKey;

@@ -1,7 +1,7 @@
 //! The ledger beside a model of it that is too slow to be wrong, over millions of steps.
 //!
-//! Whatever breaks and whenever: every message that was not reported as dropped is delivered, in order, within the
-//! bounds, nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
+//! Whenever a link breaks, every message that was not reported as dropped is delivered, in order, within the bounds,
+//! nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
 
 mod world;
 

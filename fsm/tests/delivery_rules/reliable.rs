@@ -44,15 +44,15 @@ fn only_the_newest_state_is_sent_and_none_outlives_its_link() {
     bench.link = LinkId(1);
     bench.ledger.link_opened(bench.now, LinkId(1));
     bench.ledger.set_state(StateKind::Metrics, "old metrics");
-    bench.ledger.set_state(StateKind::Heartbeat, "old beat");
-    bench.ledger.set_state(StateKind::Heartbeat, "beat");
+    bench.ledger.set_state(StateKind::Heartbeat, "old heartbeat");
+    bench.ledger.set_state(StateKind::Heartbeat, "heartbeat");
     bench.ledger.set_state(StateKind::Registration, "registration");
     bench.ledger.set_state(StateKind::Metrics, "metrics");
     assert_eq!(bench.next(), None, "the gate is shut");
     bench.ledger.open_gate(bench.now, Gate::State);
     let expected = [
         Sent::State(StateKind::Registration, "registration"),
-        Sent::State(StateKind::Heartbeat, "beat"),
+        Sent::State(StateKind::Heartbeat, "heartbeat"),
         Sent::State(StateKind::Metrics, "metrics"),
     ];
     assert_eq!(bench.drain(), expected);

@@ -58,10 +58,10 @@ fn order_is_control_reliable_interactive_bulk() {
     bench.open(T, 100_000);
     bench.open(U, 10);
     bench.push(Kind::Event, "event");
-    bench.ledger.set_state(StateKind::Heartbeat, "beat");
+    bench.ledger.set_state(StateKind::Heartbeat, "heartbeat");
     bench.ledger.request_ping();
     assert!(matches!(bench.next(), Some(Sent::Ping(Purpose::KeepAlive, _))));
-    assert_eq!(bench.next(), Some(Sent::State(StateKind::Heartbeat, "beat")));
+    assert_eq!(bench.next(), Some(Sent::State(StateKind::Heartbeat, "heartbeat")));
     assert_eq!(bench.next(), Some(Sent::Message("event")));
     assert_eq!(bench.next(), Some(Sent::Bytes(U, 0, 10)));
     assert!(matches!(bench.next(), Some(Sent::Bytes(T, 0, _))));

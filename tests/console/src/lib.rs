@@ -13,8 +13,8 @@
 //! console.answer_registration(Answer::status(503).header("Retry-After", "1")); // the first attempt is refused
 //! // … start the agent with SINDRI_CONSOLE_URL=console.url() and SINDRI_CONSOLE_API_KEY=console.key() …
 //! let link = console.connection(1); //                waits until the first WebSocket is up
-//! let beat = console.frame("heartbeat"); //           waits for the first heartbeat that the console heard
-//! assert!(beat.payload()["uptime_seconds"].is_u64());
+//! let heartbeat = console.frame("heartbeat"); //      waits for the first heartbeat that the console received
+//! assert!(heartbeat.payload()["uptime_seconds"].is_u64());
 //! console.browser().create("s1", 80, 24).input("s1", b"echo $((6*7))\r");
 //! console.wait_text("s1", "42"); //                   waits on the terminal's assembled bytes
 //! link.reset(); //                                    a TCP reset, in mid-life

@@ -337,7 +337,7 @@ impl Link {
             }
             let is_heartbeat = value["type"] == "heartbeat";
             if is_heartbeat {
-                state.registry.beat(&id);
+                state.registry.heartbeat(&id);
             }
             state.push(self.number, What::Text(text.to_owned(), value));
             is_heartbeat && state.personality.answers_heartbeats

@@ -142,7 +142,7 @@ impl Registry {
     }
 
     /// Records a heartbeat of this instance.
-    pub(crate) fn beat(&mut self, id: &str) {
+    pub(crate) fn heartbeat(&mut self, id: &str) {
         if let Some(instance) = self.instances.get_mut(id) {
             instance.error = false;
         }
@@ -215,7 +215,7 @@ mod tests {
         let (status, second) = post(&mut registry, &production, &good);
         assert_eq!(status, 201);
         assert_ne!(second["id"], body["id"]);
-        registry.beat(&id);
+        registry.heartbeat(&id);
         assert!(!registry.is_error(&id));
     }
 

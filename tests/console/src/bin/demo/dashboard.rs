@@ -82,7 +82,7 @@ fn head(model: &Model, columns: usize, now: Instant) -> Vec<Row> {
         Link::Exited(how) => (Style::Bad, format!("agent ended ({how})")),
     };
     let text = |key: &str| model.registration[key].as_str().unwrap_or("-").to_owned();
-    let beat = model.heartbeat_at.map(|at| now.saturating_duration_since(at).as_secs_f64());
+    let heartbeat = model.heartbeat_at.map(|at| now.saturating_duration_since(at).as_secs_f64());
     let facts = [
         ("instance", model.id.clone()),
         ("host", text("hostname")),
@@ -91,7 +91,7 @@ fn head(model: &Model, columns: usize, now: Instant) -> Vec<Row> {
         ("region", text("region")),
         ("system", format!("{}/{}", text("os"), text("arch"))),
         ("uptime", model.uptime(now).map_or("-".to_owned(), long)),
-        ("heartbeat", beat.map_or("-".to_owned(), |age| format!("{age:.1} s ago"))),
+        ("heartbeat", heartbeat.map_or("-".to_owned(), |age| format!("{age:.1} s ago"))),
         ("messages", format!("{:.1}/s, {} in all", model.messages_per_second(now), model.messages)),
         ("links", model.connections.to_string()),
     ];
