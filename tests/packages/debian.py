@@ -3,6 +3,7 @@
 import asyncio
 import glob
 import os
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -20,9 +21,16 @@ IDENTITY = "cat /var/lib/sindri-agent/identity.json"
 MARK = "# a line of a person"
 
 
+def form(value):
+    """The names of all figures in the metrics, without the figures."""
+    if isinstance(value, dict):
+        return {name: form(inner) for name, inner in value.items()}
+    return [form(inner) for inner in value] if isinstance(value, list) else None
+
+
 class Debian(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
-        folder = self.enterContext(tempfile.TemporaryDirectory(prefix="packages-"))
+        self.folder = folder = self.enterContext(tempfile.TemporaryDirectory(prefix="packages-"))
         for version in (VERSION, NEWER):
             await asyncio.to_thread(build, folder, "deb", version=version)
         self.names = {
@@ -86,6 +94,7 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.install(NEWER)
         await self.connected(2)
         self.assertEqual(await self.state(OPERATOR), "active\nenabled")
+        self.assertEqual(await self.run_in("pidof sindri-agent"), await self.main_pid(OPERATOR))
         self.assertNotEqual(await self.main_pid(OPERATOR), former)
         await self.run_in(f"grep -qxF '{MARK}' {SETTINGS} && [ $(stat --format %a {SETTINGS}) = 600 ]")
         self.assertEqual(await self.run_in(f"ls {SETTINGS}.* 2>/dev/null || :"), "")
@@ -99,7 +108,7 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.run_in(f"systemctl start {OPERATOR}")
         await self.connected(3)
         await self.run_in("dpkg --remove sindri-agent")
-        await self.run_in("! pgrep -x sindri-agent && ! [ -e /usr/bin/sindri-agent ] && [ -d /var/lib/sindri-agent ]")
+        await self.run_in("! pidof sindri-agent && ! [ -e /usr/bin/sindri-agent ] && [ -d /var/lib/sindri-agent ]")
         await self.run_in(f"grep -qxF '{MARK}' {SETTINGS}")
         left = await self.run_in("find /etc/systemd/system -name 'sindri*'")
         self.assertEqual(left, "")
@@ -124,7 +133,7 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.connected(2)
         del self.console.messages[:]
         tight = await self.console.frame("metrics")
-        self.assertEqual(set(loose), set(tight))
+        self.assertEqual(form(loose), form(tight))
         self.assertEqual(loose["memory"]["total_bytes"], tight["memory"]["total_bytes"])
         mounts = [sorted(disk["mount_point"] for disk in metrics["disk"]) for metrics in (loose, tight)]
         self.assertEqual(*mounts)
@@ -173,6 +182,45 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         self.assertIn("remove the package from another session", result["stdout"])
         self.assertEqual(await self.run_in("dpkg-query --show --showformat '${db:Status-Status}' sindri-agent"), "installed")
         self.assertEqual(await self.main_pid(OPERATOR), former)
+
+    async def test_openrc_service_and_scripts_of_the_apk(self):
+        """OpenRC beside systemd, with what the apk holds: apk itself is not to be had on Debian."""
+        await asyncio.to_thread(build, self.folder, "apk")
+        tools = subprocess.run(
+            ["apt-get", "-qq", "download", "openrc", "librc1", "libeinfo1"],
+            **{"cwd": self.folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "check": False, "text": True},
+        )
+        self.assertEqual(tools.returncode, 0, tools.stdout)
+        await self.run_in("dpkg --force-depends -i /shared/openrc_*.deb /shared/lib*.deb 2>&1")
+        folders = "starting started stopping inactive wasinactive failed hotplugged daemons options exclusive scheduled tmp"
+        await self.run_in(f"cd /run && mkdir -p openrc && cd openrc && mkdir -p {folders} && touch softlevel")
+        await self.run_in("mkdir /apk; tar -xzf /shared/*.apk -C /apk --warning=no-unknown-keyword && cp -a /apk/etc /apk/usr /")
+        service = "rc-service --nodeps --nocolor sindri-agent"
+        self.assertIn("set SINDRI_CONSOLE_URL", await self.run_in(f"{service} start", 1))
+
+        await self.configure('SINDRI_AGENT_TAGS="quoted=a \\"b\\" \\$c"')
+        await self.run_in(f"{service} start && {service} status")
+        await self.connected(1)
+        former = await self.run_in("pidof sindri-agent")
+        self.assertEqual(self.console.registrations[0]["tags"], {"quoted": 'a "b" $c'})
+        self.assertEqual(await self.run_in(f"stat --format %a {SETTINGS} /var/lib/sindri-agent"), "600\n700")
+        await self.run_in("grep -q connected /var/log/sindri-agent.log && [ $(stat --format %a /var/log/sindri-agent.log) = 640 ]")
+
+        # An agent that was killed is started again.
+        await self.run_in(f"kill -KILL {former}")
+        await self.connected(2)
+        former = await self.run_in("pidof sindri-agent")
+        await self.run_in("/apk/.post-upgrade")
+        await self.connected(3)
+        self.assertNotEqual(await self.run_in("pidof sindri-agent"), former)
+        await self.run_in(f"{service} status")
+
+        line = "/apk/.pre-deinstall 2>&1; /apk/.post-upgrade"
+        await self.console.send("command:dispatch", command_id="c-1", command=line, timeout_ms=60000)
+        result = await self.console.frame("command:result", command_id="c-1")
+        self.assertIn("remove the package from another session", result["stdout"])
+        self.assertIn("run later: rc-service sindri-agent restart", result["stdout"])
+        await self.run_in("/apk/.pre-deinstall && ! pidof sindri-agent")
 
     async def test_unit_of_the_installer_is_named(self):
         await self.run_in("echo 'ExecStart=/root/.local/bin/sindri-agent' >/etc/systemd/system/sindri-agent.service")
