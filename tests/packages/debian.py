@@ -11,7 +11,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "scripts"))
 from build import VERSION, build  # noqa: E402
 from loopback import KEY, Console  # noqa: E402
-from machine import TOP, Machine, Unbootable  # noqa: E402
+from machine import STEP_SECONDS, TOP, Machine, Unbootable  # noqa: E402
 
 SETTINGS = "/etc/sindri-agent.env"
 OPERATOR, MONITOR = "sindri-agent.service", "sindri-agent-monitor.service"
@@ -30,6 +30,8 @@ def form(value):
 
 class Debian(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
+        # Each step takes longer than the tenth of a second of which asyncio would warn.
+        asyncio.get_running_loop().slow_callback_duration = STEP_SECONDS
         self.folder = folder = self.enterContext(tempfile.TemporaryDirectory(prefix="packages-"))
         for version in (VERSION, NEWER):
             await asyncio.to_thread(build, folder, "deb", version=version)
@@ -54,10 +56,10 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(status, expected, f"{script}\n{output}")
         return output.strip()
 
-    async def install(self, version, expected=0):
+    async def install(self, version, options=""):
         # Without a terminal, as a tool for fleets runs it: a question would fail.
-        command = f"DEBIAN_FRONTEND=noninteractive dpkg -i /shared/{self.names[version]} </dev/null"
-        return await self.run_in(command, expected)
+        command = f"DEBIAN_FRONTEND=noninteractive dpkg {options} -i /shared/{self.names[version]} </dev/null"
+        return await self.run_in(command)
 
     async def configure(self, *lines):
         lines = [f'SINDRI_CONSOLE_URL="http://127.0.0.1:{self.console.port}"', f'SINDRI_CONSOLE_API_KEY="{KEY}"', *lines]
@@ -219,9 +221,12 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.console.send("command:dispatch", command_id="c-1", command=line, timeout_ms=60000)
         result = await self.console.frame("command:result", command_id="c-1")
         self.assertIn("remove the package from another session", result["stdout"])
-        self.assertIn("run later: rc-service sindri-agent restart", result["stdout"])
+        self.assertIn("stop and start it later from another session", result["stdout"])
         await self.run_in("/apk/.pre-deinstall && ! pidof sindri-agent")
 
-    async def test_unit_of_the_installer_is_named(self):
+    async def test_installer_s_unit_is_named_and_its_settings_kept(self):
         await self.run_in("echo 'ExecStart=/root/.local/bin/sindri-agent' >/etc/systemd/system/sindri-agent.service")
-        self.assertIn("install.sh --uninstall removes it", await self.install(VERSION))
+        await self.run_in(f"umask 077; echo '{MARK}' >{SETTINGS}")
+        output = await self.install(VERSION, options="--force-confold")
+        self.assertIn("install.sh --uninstall removes it", output)
+        self.assertEqual(await self.run_in(f"cat {SETTINGS}; stat --format %a {SETTINGS}"), f"{MARK}\n600")

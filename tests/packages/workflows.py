@@ -29,6 +29,7 @@ REGISTRY_TOKEN = "token-of-the-registry"
 FAKES = {
     "gh": """
 [ -n "$GH_TOKEN" ] || { echo 'gh: no token' >&2; exit 4; }
+echo "$1 $2: $GH_TOKEN" >>"$FAKE/tokens"
 case "$1 $2" in
 'pr list') cat "$FAKE/open" 2>/dev/null || : ;;
 'release create') for file; do case $file in dist/*) [ -s "$file" ] || exit 1 ;; esac; done ;;
@@ -207,6 +208,9 @@ class Workflows(unittest.TestCase):
         (line,) = [line for line in self.asked("gh") if " release create " in line]
         self.assertTrue(line.startswith(f"gh release create v{VERSION} --verify-tag --title v{VERSION} --notes-file notes.md dist/"))
         self.assertIn(f"gh pr create --repo pacphi/sindri --base v3 --head draupnir-v{VERSION}", "\n".join(self.asked("gh")))
+        with open(f"{self.folder}/tokens", encoding="utf-8") as file:
+            tokens = dict(line.rstrip("\n").split(": ") for line in file)
+        self.assertEqual((tokens["release create"], tokens["pr create"]), (TOKEN, REGISTRY_TOKEN))
         text = self.git("-C", "registry.git", "show", f"draupnir-v{VERSION}:v3/extensions/draupnir/extension.yaml")
         self.assertIn(f"version: {VERSION}", text)
 
