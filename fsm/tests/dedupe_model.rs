@@ -1,4 +1,4 @@
-//! The memory of past commands beside a model of it: a list of everything that ever ran, read from its end.
+//! Compares the memory of past commands with a model: a list of all commands that ever ran.
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, IDS_MAX, RESULTS_BYTES_MAX, RESULTS_MAX, Verdict};
 use draupnir_fsm::id::CommandKey;
@@ -11,9 +11,10 @@ use std::collections::BTreeSet;
 struct Ran {
     hash: u128,
     key: u32,
-    /// How many commands had ended when it did, and the size of its result.
+    /// How many commands had ended before it, and the size of its result.
     ended: Option<(usize, usize)>,
-    /// How recently it counts as dispatched: one that still ran when it would have been forgotten counts from then.
+    /// The order in which ids are forgotten. A command that still ran when its id would have been forgotten moves to
+    /// the end.
     rank: u64,
 }
 
@@ -25,7 +26,7 @@ struct Model {
 }
 
 impl Model {
-    /// The results that are remembered: the last, as long as there are neither too many nor too long.
+    /// The remembered results: the last ones, within the bounds of number and size.
     fn remembered(&self) -> BTreeSet<u32> {
         let mut ended: Vec<_> =
             self.ran.iter().filter_map(|ran| ran.ended.map(|(place, size)| (place, size, ran.key))).collect();
@@ -66,7 +67,7 @@ impl Model {
         }
     }
 
-    /// Only the last ids are known.
+    /// Keeps only the last ids.
     fn bound(&mut self) {
         while self.ran.len() > IDS_MAX {
             self.ran.sort_by_key(|ran| ran.rank);
@@ -79,7 +80,7 @@ impl Model {
     }
 }
 
-/// Dispatches and ends commands as `choices` say, and compares.
+/// Dispatches and ends commands by `choices`, and compares.
 fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
     let mut dedupe = Dedupe::new();
     let mut model = Model::default();
@@ -88,7 +89,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
     for (at, (choice, value)) in choices.enumerate() {
         let key = u32::try_from(at).expect("few steps");
         match choice % 3 {
-            // A repeat of something recent, or something new.
+            // A repeat of a recent command, or a new one.
             0 | 1 => {
                 let hash = if choice & 64 == 0 { u128::from(value % 700) } else { 1_000 + u128::from(key) };
                 if dedupe.verdict(hash) == Verdict::New {
@@ -105,7 +106,7 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
             }
             _ => {}
         }
-        // As the agent does: no more than this run or wait at once.
+        // As in the agent, at most this many run or wait at once.
         if running.len() > 272 {
             let key = running.remove(0);
             dedupe.ended(CommandKey(key), 10);
@@ -127,7 +128,7 @@ fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[CommandKey]) {
         assert_eq!(dedupe.verdict(ran.hash), model.verdict(ran.hash, &remembered), "{ran:?}");
     }
     assert_eq!(dedupe.ids(), model.ran.len());
-    // Each forgotten result was reported once, and none of them may still be asked for.
+    // Each forgotten result was reported once, and no repeat may get it.
     let mut reported = forgotten.to_vec();
     reported.sort_unstable();
     reported.dedup();

@@ -1,7 +1,6 @@
-//! What the ledger holds on to: nothing beyond its bound, however long the console is away.
+//! Checks that the ledger's memory stays within its bound, however long the console is away.
 //!
-//! A counting allocator stands in for the system's, so the figures are those of the heap, not of the ledger's own
-//! books.
+//! A counting allocator replaces the system's, so the figures are those of the heap, not of the ledger's own accounts.
 
 use draupnir_fsm::delivery::dedupe::{Dedupe, Verdict};
 use draupnir_fsm::delivery::{
@@ -31,7 +30,7 @@ fn allocations() -> usize {
     HEAP.stats().allocations
 }
 
-/// What the books of a message cost beside its body: entries in four ordered tables.
+/// The memory of a message beside its body: entries in four ordered tables.
 const BOOKS_BYTES_PER_MESSAGE: usize = 400;
 
 const SECOND_MS: u64 = 1_000;
@@ -46,8 +45,8 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
     let mut most = 0;
     let mut after_ten_minutes = 0;
     let (mut refused, mut accepted, mut displaced) = (0, 0, 0);
-    // Commands that were accepted before the link broke end one by one, a session prints, events never cease. Now and
-    // then a link comes up and breaks before anything is acknowledged.
+    // Commands from before the loss end one by one, a session prints, and events go on. Sometimes a link comes up and
+    // breaks before any acknowledgement.
     ledger.open_stream(StreamKey::Terminal(SessionKey(1)));
     for second in 0..3_600u32 {
         let now = Time::from_ms(u64::from(second) * SECOND_MS);
@@ -86,7 +85,7 @@ fn an_hour_offline_at_the_bound_costs_nothing_beyond_it() {
     assert!(refused > 1_000 && displaced > 1_000, "the bound was reached");
     let bound = RELIABLE_BYTES_MAX + RELIABLE_MESSAGES_MAX * BOOKS_BYTES_PER_MESSAGE;
     assert!(most < bound.cast_signed(), "{most} over {bound}");
-    // Lists that keep their room may round it up once more; a leak would be fifty times that.
+    // Lists may round their capacity up once more. A leak would be fifty times larger.
     let growth = most - after_ten_minutes;
     assert!(growth < 64 << 10, "grew by {growth} in 50 minutes at the bound");
 }
@@ -131,7 +130,7 @@ fn frames_of_running_streams_cost_no_allocation_each() {
     let mut before = 0;
     for round in 0..ROUNDS {
         if round == ROUNDS / 10 {
-            // The lists have found their length.
+            // The lists have reached their final capacity.
             (frames, before) = (0, allocations());
         }
         let now = Time::from_ms(round);

@@ -1,5 +1,4 @@
-//! The stories of `tests/scenarios`, beside the machine: so that the mutation check, which does not build the agent,
-//! has them too.
+//! Replays the scenarios of `tests/scenarios` in this crate, because the mutation check does not build the agent.
 //!
 //! `tests/scenarios.rs` checks the form of each.
 

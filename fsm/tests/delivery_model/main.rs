@@ -1,7 +1,7 @@
-//! The ledger beside a model of it that is too slow to be wrong, over millions of steps.
+//! Compares the ledger with a simple and slow model over millions of steps.
 //!
-//! Whenever a link breaks, every message that was not reported as dropped is delivered, in order, within the bounds,
-//! nothing counts as acknowledged that need not have arrived, and when all is well again nothing is left.
+//! Whenever a link breaks, every message that was not reported as dropped is delivered, in order, within the bounds, no
+//! message counts as acknowledged before it arrived, and at the end no message is left.
 
 mod world;
 
@@ -13,7 +13,7 @@ use world::{Stats, World};
 /// Steps of the long run without an optimised build: enough to notice a slip. `DRAUPNIR_STEPS` asks for another number.
 const STEPS: u64 = 100_000;
 
-/// How many steps each world lives before it heals.
+/// How many steps each world runs before its link stops breaking.
 const STEPS_IN_LIFE: u64 = 5_000;
 
 #[test]
@@ -30,7 +30,7 @@ fn millions_of_steps_agree_with_the_model() {
         all.add(&world.tally);
     }
     println!("{steps} steps: {all:?}");
-    // Every rule was put to the test.
+    // Every rule was tested.
     assert!(all.links > steps / 500 && all.acknowledged > steps / 20, "{all:?}");
     assert!(all.duplicates > 0 && all.gaps > 0 && all.finished > 0 && all.replays > 0, "{all:?}");
     assert!(all.displaced > 0 && all.too_long > 0 && all.dropped > 0, "{all:?}");

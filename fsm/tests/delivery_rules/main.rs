@@ -1,4 +1,4 @@
-//! The rules of the ledger, one a test, by its public face alone.
+//! Tests each rule of the ledger by its public interface.
 
 mod pings;
 mod reliable;
@@ -17,7 +17,7 @@ const T: StreamKey = StreamKey::Terminal(SessionKey(1));
 const U: StreamKey = StreamKey::Terminal(SessionKey(2));
 const V: StreamKey = StreamKey::Terminal(SessionKey(3));
 
-/// What went to the link, in a form to compare.
+/// A sent frame, in a form to compare.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Sent {
     Ping(Purpose, Payload),

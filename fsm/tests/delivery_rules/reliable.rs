@@ -130,7 +130,7 @@ fn result_that_ended_three_links_is_cut_then_dropped() {
     assert_eq!(bench.ledger.message_bytes(), CUT_RESULT_BYTES + 100);
     assert_eq!(bench.drain(), [Sent::Message("short")]);
     let dropped = Poison::Dropped { number, kind: Kind::Result };
-    // On the first of these links the event went first, and is suspected; then the cut result is, three times.
+    // On the first of these links the event went first, so it is suspected; on the next three the cut result is.
     for expected in [None, None, None, Some(dropped)] {
         assert_eq!(bench.ledger.link_closed(bench.now, LinkEnd::Closed { code: 1007 }), expected);
         bench.connect();
@@ -242,8 +242,8 @@ fn result_that_cannot_be_cut_is_dropped_and_counted() {
     assert_eq!(bench.ledger.take_drops(), Some(Drops { results: 1, closed: 0, events: 0 }));
 }
 
-/// A console that cannot take "culprit", and answers the newest Ping alone of what has arrived, reads all that the
-/// ledger has to send; true where it closes.
+/// A console that cannot read "culprit" and answers only the newest Ping reads everything that the ledger sends.
+/// Returns true if it closes the link.
 fn reads_until_culprit(bench: &mut Bench) -> bool {
     loop {
         let sent: Vec<Sent> = std::iter::from_fn(|| bench.next()).collect();
@@ -267,7 +267,7 @@ fn console_that_answers_only_newest_ping_rejects_culprit() {
     }
     let culprit = bench.push(Kind::Event, "culprit");
     bench.push(Kind::Event, "harmless");
-    // On the first link the one that went first seems to be to blame.
+    // On the first link the first message is suspected.
     for expected in [None, None, None, Some(Poison::Dropped { number: culprit, kind: Kind::Event })] {
         bench.connect();
         assert!(reads_until_culprit(&mut bench));

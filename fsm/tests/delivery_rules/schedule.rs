@@ -160,7 +160,7 @@ fn all_streams_together_stay_within_the_window_of_the_link() {
     }
     let at_most = bench.ledger.stream_bytes_in_flight();
     assert!((1 << 20..(1 << 20) + (48 << 10)).contains(&at_most), "{at_most}");
-    // Typed input still gets its echo through.
+    // The echo of typed input is still sent.
     bench.open(StreamKey::Terminal(SessionKey(99)), 5);
     assert_eq!(bench.drain(), [Sent::Bytes(StreamKey::Terminal(SessionKey(99)), 0, 5)]);
     bench.ledger.open_stream(StreamKey::Terminal(SessionKey(100)));

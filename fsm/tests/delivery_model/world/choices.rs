@@ -1,6 +1,6 @@
-//! Where the details of a world come from: chosen bytes, as far as they go, then a generator.
+//! The source of a world's details: bytes of the input first, then a generator.
 //!
-//! Only what bears on the ledger is taken from the bytes, so that each of them counts.
+//! Only details that matter to the ledger use bytes, so that each byte counts.
 
 use draupnir_fsm::random::Random;
 
@@ -15,12 +15,12 @@ impl Choices {
         Self { bytes: bytes.into_iter(), random: Random::new(seed) }
     }
 
-    /// The next of the bytes, as long as there are any.
+    /// The next byte; `None` after the last.
     pub(crate) fn next_byte(&mut self) -> Option<u8> {
         self.bytes.next()
     }
 
-    /// A number in `low..=high`: from as few bytes as can say it, as far as there are bytes.
+    /// A number in `low..=high`, from as few bytes as possible, or from the generator after the last byte.
     pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
         let span = high.saturating_sub(low);
         if span == 0 || self.bytes.len() == 0 {
@@ -31,7 +31,7 @@ impl Choices {
         low + if span == u64::MAX { said } else { said % (span + 1) }
     }
 
-    /// 64 bits of which nothing depends on the value: never from the bytes.
+    /// 64 random bits whose value does not matter; never from the bytes.
     pub(crate) fn any_u64(&mut self) -> u64 {
         self.random.next_u64()
     }

@@ -1,4 +1,4 @@
-//! The link of the world, and the console at its end: frames that travel, Pongs that come back or do not, cuts.
+//! The link of the world and its console: frames, Pongs that may be missing, cuts.
 
 use super::reference::Frame;
 use super::{Travelling, World};
@@ -7,7 +7,7 @@ use draupnir_fsm::delivery::{Chunk, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, Outboun
 use draupnir_fsm::id::LinkId;
 use draupnir_fsm::order::Gate;
 
-/// What the frame around the bytes counts.
+/// The size of the frame around the bytes.
 const FRAME_OVERHEAD_BYTES: u64 = 192;
 
 /// How many markers may be unanswered.
@@ -72,7 +72,7 @@ impl World {
             Chunk::Bytes { from, max, replay } => {
                 assert!(max > 0 && max <= FRAME_BYTES_MAX);
                 assert!(from >= entry.retained, "the source no longer holds it");
-                // Now and then a character would be split.
+                // Sometimes a character would be split.
                 let bytes = self.choices.between(0, 1).max(max.saturating_sub(3) as u64);
                 let to = from + bytes;
                 assert!(to <= entry.end);
@@ -88,7 +88,7 @@ impl World {
         };
         self.ledger.cut(usize::try_from(bytes).expect("small"));
         if bytes == 0 && cut != Chunk::Modes {
-            // The rest of the character is there a moment later.
+            // The rest of the character arrives a moment later.
             let end = self.reference.streams[&stream].end;
             if cut != Chunk::Reset {
                 self.ledger.grew(stream, end);
@@ -208,7 +208,7 @@ impl World {
     }
 
     fn cut(&mut self) {
-        // What the console has read it has read; the rest is gone with the link.
+        // The console keeps what it has read; the rest is lost with the link.
         self.deliver();
         self.wire.clear();
         self.pongs.clear();

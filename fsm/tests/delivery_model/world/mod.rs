@@ -31,7 +31,7 @@ enum Travelling {
         to: u64,
         replay: bool,
     },
-    /// Bytes of the agent's own, around a replay.
+    /// The agent's own bytes around a replay.
     Extra,
 }
 
@@ -40,11 +40,11 @@ enum Travelling {
 pub(crate) struct Console {
     /// Bodies by number; a repeat must be the same.
     messages: BTreeMap<u64, u64>,
-    /// Up to where each stream was seen, and how much of it was not.
+    /// For each stream: the last offset that the console has seen, and how many bytes it has missed.
     seen: BTreeMap<StreamKey, (u64, u64)>,
 }
 
-/// What came of a world, to see that it was worth living in.
+/// Counts of a world, which show that it tested every rule.
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     pub(crate) links: u64,
@@ -85,7 +85,7 @@ pub(crate) struct World {
     gates: (bool, bool),
     wire: VecDeque<Travelling>,
     pongs: VecDeque<Vec<u8>>,
-    /// Payloads that were seen before: repeats, and those of other links.
+    /// Payloads of earlier Pongs, for repeats and Pongs of other links.
     old_pongs: VecDeque<Vec<u8>>,
     pushed: BTreeMap<u64, u64>,
     ended: BTreeSet<StreamKey>,
@@ -93,9 +93,9 @@ pub(crate) struct World {
     next_key: u32,
     /// When the oldest frame since the newest Ping was sent.
     unmarked_since: Option<Time>,
-    /// One push in a step becomes this many, and short ones.
+    /// One push in a step becomes this many short ones.
     pushes: u64,
-    /// A link that is up is cut one time in this many.
+    /// A link is cut once in this many steps.
     patience: u64,
     pub(crate) tally: Stats,
 }
@@ -105,7 +105,7 @@ impl World {
         Self::of(seed, Vec::new())
     }
 
-    /// A world whose steps and their details are those that `bytes` choose, as far as they go.
+    /// A world whose steps and details `bytes` choose, until the last byte.
     pub(crate) fn of(seed: u64, bytes: Vec<u8>) -> Self {
         Self {
             ledger: Delivery::new(),
@@ -123,14 +123,14 @@ impl World {
             gaps_reported: BTreeMap::new(),
             next_key: 1,
             unmarked_since: None,
-            // Some worlds are full of small messages, some hardly ever online, some hardly ever not.
+            // Some worlds have many small messages, some are mostly offline, some mostly online.
             pushes: if seed.is_multiple_of(20) { 12 } else { 1 },
             patience: [1, 4, 16][usize::try_from(seed % 3).expect("small")],
             tally: Stats::default(),
         }
     }
 
-    /// The next step that the bytes choose; false where there are none left.
+    /// Makes the next step that the bytes choose; false after the last byte.
     pub(crate) fn step_as_chosen(&mut self) -> bool {
         let choice = self.choices.next_byte();
         choice.map(|choice| self.step(u16::from(choice))).is_some()
@@ -160,7 +160,7 @@ impl World {
         self.check();
     }
 
-    /// From now on nothing breaks: everything must arrive.
+    /// Stops breaking the link: now everything must arrive.
     pub(crate) fn heal(&mut self) {
         if !self.reference.online {
             self.connect();
@@ -195,7 +195,7 @@ impl World {
         self.reference.streams.keys().nth(usize::try_from(place).expect("small")).copied()
     }
 
-    /// Mostly short messages, now and then one that fills the bound in a few.
+    /// Mostly short messages, sometimes a long one, a few of which reach the bound.
     fn size(&mut self) -> usize {
         let (low, high) = match self.between(0, 9) {
             _ if self.pushes > 1 => (100, 300),
@@ -302,7 +302,7 @@ impl World {
         self.ledger.discarded(stream, retained);
     }
 
-    /// The budget is short: a source must let go of something.
+    /// The budget is short: a source must drop bytes.
     fn discard(&mut self) {
         if let Some(stream) = self.pick_stream() {
             let entry = &self.reference.streams[&stream];

@@ -1,6 +1,6 @@
-//! The ledger as it would be written if time and memory were free: lists, searched from one end to the other.
+//! A simple ledger for comparison, without concern for time and memory: it searches whole lists.
 //!
-//! It says what must be kept, acknowledged, blocked and lost. It does not choose what is sent next; it judges the
+//! It knows what must be kept, acknowledged, blocked and lost. It does not choose the next frame, but checks the
 //! choice.
 
 use draupnir_fsm::delivery::{
@@ -9,7 +9,7 @@ use draupnir_fsm::delivery::{
 };
 use std::collections::BTreeMap;
 
-/// How many Pings count as unanswered: of more, the ledger forgets the oldest.
+/// The most unanswered Pings: beyond it the ledger forgets the oldest.
 const PINGS_MAX: usize = 40;
 
 /// A reliable message that must be kept.
@@ -32,15 +32,15 @@ pub(crate) struct RefStream {
     pub(crate) lost_bytes: u64,
 }
 
-/// A frame that was put on this link.
+/// A frame that was sent on this link.
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     Message(u64),
-    /// Up to where, and how many bytes on the wire.
+    /// The offset of its end, and its bytes on the wire.
     Bytes(StreamKey, u64, u64),
 }
 
-/// What must be.
+/// The expected state.
 #[derive(Default)]
 pub(crate) struct Reference {
     pub(crate) kept: Vec<Kept>,
@@ -61,7 +61,7 @@ impl Reference {
         self.kept.iter().map(|kept| kept.size).sum()
     }
 
-    /// What a push must answer; on success the message is kept, under the number that the ledger gave it.
+    /// The expected result of a push. After a success the message is kept under the ledger's number.
     pub(crate) fn push(
         &mut self,
         kind: Kind,
@@ -116,7 +116,7 @@ impl Reference {
         }
     }
 
-    /// What of streams is under way, in bytes on the wire.
+    /// The bytes of streams in flight, as on the wire.
     pub(crate) fn stream_bytes_in_flight(&self) -> u64 {
         let bytes = |frame: &Frame| match frame {
             Frame::Bytes(_, _, encoded) => *encoded,
@@ -125,7 +125,8 @@ impl Reference {
         self.unacked.iter().map(bytes).sum()
     }
 
-    /// May this message go now? Only if all older ones are sent or wait for bytes of their own, and it does not itself.
+    /// Checks that this message may be sent now: it waits for no bytes, and every older one is sent or waits for its
+    /// own bytes.
     pub(crate) fn sent_message(&mut self, number: u64) {
         let place = self.kept.iter().position(|kept| kept.number == number);
         let place = place.expect("only what is kept is sent");
@@ -160,7 +161,7 @@ impl Reference {
         self.acked_frames + self.unacked.len() - self.newest_mark
     }
 
-    /// Is a Pong with this payload an answer? If it is, what went before its Ping has arrived.
+    /// Whether a Pong with this payload answers a Ping. If so, all frames before that Ping have arrived.
     pub(crate) fn pong(&mut self, payload: &[u8]) -> bool {
         let Some(place) = self.pings.iter().position(|(ping, _)| ping == payload) else {
             return false;
@@ -181,7 +182,7 @@ impl Reference {
         true
     }
 
-    /// What is gone from a source is passed over once nothing of the stream is under way.
+    /// Skips bytes that a source has dropped, once no byte of the stream is in flight.
     pub(crate) fn skip_what_is_gone(&mut self) {
         if !self.online {
             return;
@@ -199,7 +200,7 @@ impl Reference {
         }
     }
 
-    /// A link is up, or gone.
+    /// Records that a link is up, or gone.
     pub(crate) fn link(&mut self, online: bool) {
         self.online = online;
         self.unacked.clear();
