@@ -87,7 +87,7 @@ impl Writer {
         self.enqueue(bytes, self.shared.bytes_max, true, Box::new(job))
     }
 
-    /// Enqueues a job for which no thread is woken: one that lingers runs it within [`LINGER`], or with the next job.
+    /// Enqueues a job for which no thread is woken: one that lingers runs it within `LINGER`, or with the next job.
     ///
     /// # Errors
     /// The queue is full, or no thread can be started.

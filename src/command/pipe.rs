@@ -1,7 +1,7 @@
 //! Reads one output pipe of a command into its capture, and into the stream that the console watches.
 //!
 //! It never blocks. An output that is not streamed is read as it comes, since its capture is bounded. A streamed one is
-//! read no faster than [`Pipe::allow`] permits, so that its command waits as it would for a slow terminal.
+//! read no faster than [`Pipe::grant`] permits, so that its command waits as it would for a slow terminal.
 
 use super::capture::{Capture, Grant, Output};
 use crate::ring::{RING_BYTES_MIN, Ring};

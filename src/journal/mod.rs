@@ -2,7 +2,7 @@
 //!
 //! `draupnir_fsm::driver` decides what is recorded and what waits for it; this module frames, writes, syncs and reads.
 //! All access to the file is off the loop's thread (`writer`). One write carries all records that wait. The loop waits
-//! for it at most [`HAND_OVER`]; a write that takes longer is reported. Records that nothing waits for go with the next
+//! for it at most `HAND_OVER`; a write that takes longer is reported. Records that nothing waits for go with the next
 //! that something waits for, or within 100 ms.
 //!
 //! **The file**, `journal` in the state directory, mode 0600 (`own_file`): a head, then frames to the end.
@@ -218,7 +218,7 @@ impl Journal {
         }
     }
 
-    /// Enqueues the records of this turn; the report on them, where it is known within [`HAND_OVER`].
+    /// Enqueues the records of this turn; the report on them, where it is known within `HAND_OVER`.
     pub fn end_turn(&mut self) -> Option<JournalReport> {
         let kept = self.kept.as_mut().filter(|kept| !kept.turn.is_empty())?;
         let (entries, bytes) = (std::mem::take(&mut kept.turn), std::mem::take(&mut kept.turn_bytes));

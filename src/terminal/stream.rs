@@ -33,7 +33,7 @@ impl Stream {
         self.output.room(wanted)
     }
 
-    /// See [`Terminals::allow`](super::Terminals::allow).
+    /// See [`Terminals::grant`](super::Terminals::grant).
     pub fn grant(&mut self, bytes: usize, keep_from: Option<u64>) {
         self.output.grant(bytes, keep_from);
     }

@@ -3,7 +3,7 @@
 //! The input is a byte that chooses how the rest is read: as the bytes of a file, as those behind a sound head, or as
 //! decisions: records, and damage to the file that they make. The target checks that
 //!
-//! - reading never panics, and holds at once no more than [`BYTES_PER_BYTE`] times the file and [`SMALL_BYTES`];
+//! - reading never panics, and holds at once no more than `BYTES_PER_BYTE` times the file and `SMALL_BYTES`;
 //! - a compacted file says what the file said, and a second compaction changes nothing;
 //! - each message that was written, and is neither over nor damaged, is found with its text.
 
