@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -146,6 +147,24 @@ fn ledger_entries_become_events_once() {
     console.after(&new).frame("heartbeat");
     agent.drain();
     assert_eq!(reported(&console).len(), 5);
+}
+
+#[test]
+fn killed_agent_reports_a_change_as_one_event() {
+    let (console, home) = (Console::start(Personality::production()), Home::new());
+    append(&home, &installed(1, "before"));
+    let agent = setup(&console, &home).spawn();
+    let heartbeat = console.frame("heartbeat");
+    append(&home, &installed(2, "python"));
+    let event = console.after(&heartbeat).wait("the event", is_of_sindri);
+    agent.kill();
+    let agent = setup(&console, &home).spawn();
+    // What was not acknowledged goes out before the heartbeats, with the id that it had.
+    let heartbeat = console.after(&event).frame("heartbeat");
+    console.after(&heartbeat).frame("heartbeat");
+    agent.drain();
+    let ids: BTreeSet<String> = reported(&console).iter().map(|event| event.payload()["id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Host {
             Action::Release { stream } => self.commands.release(stream),
             Action::Audit { audit, entry } => inputs.extend(self.write_audit(audit, entry)),
             Action::SyncJournal => {
-                inputs.extend(self.kept.journal.end_turn().map(super::journal::input));
+                inputs.extend(self.kept.end_turn());
                 self.kept.journal.sync();
             }
             Action::KillRemains { command } => {

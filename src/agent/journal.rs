@@ -7,6 +7,7 @@ use super::host::{Host, Text};
 use crate::config::Config;
 use crate::journal::{self, Entry, Found, Hash, Journal, Left, Process, What};
 use crate::protocol::{CommandId, InstanceId, SessionId};
+use crate::sindri::Position;
 use draupnir_fsm::driver::{AppendId, ConsoleId, Input, Kind, Record, Remains, Restored};
 use std::collections::BTreeMap;
 
@@ -21,6 +22,10 @@ pub(super) struct Kept {
     /// The texts of messages that were found, until the driver asks for them.
     texts: BTreeMap<u64, Text>,
     begun: Option<u64>,
+    /// Where the status ledger of Sindri is reported up to: as it was found, or not recorded yet.
+    position: Option<Position>,
+    /// The number of the latest record.
+    append: u64,
 }
 
 impl Kept {
@@ -40,14 +45,47 @@ impl Kept {
         };
         let (begun, found) = found.map_or((None, Vec::new()), |found| (Some(found.numbers_up_to), found.left));
         let unnamed = owner(&journal, config, None);
-        let mut kept = Self { journal, owner: unnamed, unnamed, found, texts: BTreeMap::new(), begun };
+        let mut kept =
+            Self { journal, owner: unnamed, unnamed, found, texts: BTreeMap::new(), begun, position: None, append: 0 };
         if id.is_some() {
             kept.owner = owner(&kept.journal, config, id);
             let own = [kept.owner, unnamed];
             kept.found.retain(|(owner, _)| own.contains(owner));
         }
         kept.journal.begin([kept.owner, unnamed]);
+        kept.position = kept.find_position();
         kept
+    }
+
+    /// The position that was found, as this instance or as long as it had no name.
+    fn find_position(&self) -> Option<Position> {
+        let of = |owner: Hash| {
+            self.found.iter().find_map(|(of, left)| match left {
+                Left::Position { text } if *of == owner => Position::parse(text.as_bytes()),
+                _ => None,
+            })
+        };
+        of(self.owner).or_else(|| of(self.unnamed))
+    }
+
+    /// The position that was found at the start.
+    pub(super) fn take_position(&mut self) -> Option<Position> {
+        self.position.take()
+    }
+
+    /// The changes up to here are reported in this turn.
+    pub(super) fn set_position(&mut self, position: Position) {
+        self.position = Some(position);
+    }
+
+    /// Hands the records of this turn to the file. The position stands behind the events that it covers, in one write
+    /// with them: a process that dies reports each change once.
+    pub(super) fn end_turn(&mut self) -> Option<Input> {
+        if let Some(position) = self.position.take() {
+            let entry = Entry { owner: self.owner, what: What::Position { text: position.encode().into() } };
+            self.journal.append(self.append, entry, false);
+        }
+        self.journal.end_turn().map(input)
     }
 
     /// The console has given another id, or taken it back.
@@ -101,6 +139,8 @@ impl Host {
                 let session = self.sessions.add(SessionId::new(&text)?, None, None);
                 Restored::Session { session, id: ConsoleId(id) }
             }
+            // The first look at the status ledger has it.
+            Left::Position { .. } => return None,
             Left::Message { number, kind, of, body } => {
                 self.kept.texts.insert(number, Text::from(body));
                 match (kind, of.map(ConsoleId)) {
@@ -137,6 +177,7 @@ impl Host {
         };
         // What the adapter no longer knows is over: an entry that says nothing keeps the order of reports.
         let what = what.unwrap_or(What::Done { number: 0 });
+        self.kept.append = append.0;
         self.kept.journal.append(append.0, Entry { owner: self.kept.owner, what }, record.is_awaited());
     }
 }

@@ -87,21 +87,18 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
         if let Some(reaping) = signals::reap_orphans(history).map_err(StartError::Signals)? {
             spawner.spawn(reaping).detach();
         }
-        let mut watch = sindri::Watch::new(config.home.as_deref(), config.state_dir.as_deref());
-        let news = watch.look().await.unwrap_or_default();
-        Agent::new(config, epoch, &spawner, &reporter, reports, (watch, news))?.run(history).await;
+        Agent::new(config, epoch, &spawner, &reporter, reports).await?.run(history).await;
         Ok(())
     }))
 }
 
 impl Agent {
-    fn new(
+    async fn new(
         config: Config,
         epoch: Epoch,
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
         reports: Receiver<Report>,
-        (watch, news): (sindri::Watch, sindri::News),
     ) -> Result<Box<Self>, StartError> {
         let config = Rc::new(config);
         let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
@@ -129,7 +126,9 @@ impl Agent {
             Ok(opening) => opening.wait(deadline),
             Err(error) => (Journal::absent(), Err(error)),
         });
-        let kept = journal::Kept::new(opened, &config, store.identity().id.as_ref());
+        let mut kept = journal::Kept::new(opened, &config, store.identity().id.as_ref());
+        let mut watch = sindri::Watch::new(config.home.as_deref(), kept.take_position());
+        let news = watch.look().await.unwrap_or_default();
         let target = Target::of(&config)?;
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
@@ -239,7 +238,7 @@ impl Agent {
         while let Some(output) = self.driver.poll(self.now, &mut self.host) {
             self.host.perform(output, &mut self.pending);
         }
-        self.pending.extend(self.host.kept.journal.end_turn().map(journal::input));
+        self.pending.extend(self.host.kept.end_turn());
     }
 
     fn handle(&mut self, input: Input) {

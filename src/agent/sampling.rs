@@ -64,7 +64,6 @@ impl Sampling {
 }
 
 async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
-    watch.keep().await;
     reporter.report(SampleReport::Software(first)).await;
     let mut sampler = Sampler::new(Roots::default());
     let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
@@ -92,9 +91,7 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
             continue;
         }
         if std::mem::take(&mut heartbeat_wanted) {
-            let news = watch.look().await;
-            watch.keep().await;
-            if let Some(news) = news {
+            if let Some(news) = watch.look().await {
                 reporter.report(SampleReport::Software(news)).await;
             }
             let live = sampler.live();
@@ -131,11 +128,14 @@ impl Agent {
                 self.host.sampling.metrics = Some(metrics);
                 StateKind::Metrics
             }
-            SampleReport::Software(News { inventory, changes }) => {
+            SampleReport::Software(News { inventory, changes, position }) => {
                 self.host.learn(inventory);
                 for change in changes {
                     let note = self.host.keep(Note::Extension(change));
                     self.handle(Input::Noted { note, cause: None });
+                }
+                if let Some(position) = position {
+                    self.host.kept.set_position(position);
                 }
                 return;
             }

@@ -127,13 +127,13 @@ const TABLE: &[Variable] = &[
     optional(
         "SINDRI_AGENT_STATE_DIR",
         "`$XDG_STATE_HOME/sindri-agent`, else `~/.local/state/sindri-agent`",
-        "directory for the id that each console gave, the extension events that were sent, and the journal; if it is not writable, the agent warns once and goes on",
+        "directory for the id that each console gave and for the journal; if it is not writable, the agent warns once and goes on",
     ),
     optional(
         "SINDRI_AGENT_JOURNAL",
         "`on`",
         "`off`: keep neither results nor ids of commands in the state directory: a crash loses them, and commands that are \
-         dispatched again run again",
+         dispatched again run again; extensions that change while no agent runs are not reported",
     ),
     optional(
         "SINDRI_AGENT_CA_FILE",

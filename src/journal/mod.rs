@@ -20,6 +20,9 @@
 //! **Owner**: each record carries a hash of the console's URL, the configured id and the console's id. Records of
 //! another owner are kept as far as the bound permits and never sent.
 //!
+//! **Position**: the place in Sindri's status ledger up to which changes are reported, in one write with the events
+//! about them: a process that dies reports each change once.
+//!
 //! **Lock**: `journal.lock` is locked as long as the process lives. A second process runs without a journal and warns.
 //!
 //! **Compaction** writes what still counts into `journal.new`, syncs it and renames it. Acknowledged output is gone

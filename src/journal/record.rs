@@ -84,6 +84,11 @@ pub enum What {
         /// Its number.
         number: u64,
     },
+    /// Changes of Sindri's status ledger up to this position are in the journal as events, or older than the agent.
+    Position {
+        /// The position.
+        text: Box<str>,
+    },
 }
 
 impl Entry {
@@ -91,7 +96,7 @@ impl Entry {
     pub(super) fn bytes(&self) -> usize {
         OVERHEAD_BYTES
             + match &self.what {
-                What::Accepted { text, .. } | What::Opened { text, .. } => text.len(),
+                What::Accepted { text, .. } | What::Opened { text, .. } | What::Position { text } => text.len(),
                 What::Message { body, .. } => body.len(),
                 What::Began { .. }
                 | What::Started { .. }
@@ -136,6 +141,7 @@ impl Entry {
                 bytes.extend(body.as_bytes());
             }
             What::Done { number } => bytes.extend(number.to_le_bytes()),
+            What::Position { text } => bytes.extend(text.as_bytes()),
         }
         bytes
     }
@@ -167,6 +173,7 @@ impl Entry {
                 What::Message { number, kind, of, exit_code, body: fields.text()?.into() }
             }
             9 => What::Done { number: fields.number()? },
+            10 => What::Position { text: fields.text()?.into() },
             _ => return None,
         };
         Some(Self { owner, what })
@@ -185,7 +192,8 @@ impl What {
             | Self::Started { .. }
             | Self::Opened { .. }
             | Self::Unopened { .. }
-            | Self::Done { .. } => None,
+            | Self::Done { .. }
+            | Self::Position { .. } => None,
         }
     }
 
@@ -200,6 +208,7 @@ impl What {
             Self::Unopened { .. } => 7,
             Self::Message { .. } => 8,
             Self::Done { .. } => 9,
+            Self::Position { .. } => 10,
         }
     }
 }

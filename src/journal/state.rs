@@ -55,6 +55,11 @@ pub enum Left {
         /// Its text.
         body: Body,
     },
+    /// How far the status ledger of Sindri was reported.
+    Position {
+        /// The position.
+        text: Box<str>,
+    },
 }
 
 /// What counts of a file, as places in it.
@@ -63,6 +68,7 @@ pub(super) struct State {
     machine: Option<(Hash, Place)>,
     commands: BTreeMap<(Hash, Hash), Command>,
     sessions: BTreeMap<(Hash, Hash), Place>,
+    positions: BTreeMap<Hash, Place>,
     messages: BTreeMap<u64, Message>,
     /// Commands that have ended, oldest first, each with the number of that end; some have gone or come again since.
     ended: VecDeque<(u64, Hash, Hash)>,
@@ -151,6 +157,9 @@ impl State {
                 }
                 self.messages.insert(number, Message { owner, kind, of, exit_code, at });
             }
+            What::Position { .. } => {
+                self.positions.insert(owner, at);
+            }
             What::Done { number } => {
                 self.numbers_up_to = self.numbers_up_to.max(number);
                 let Some(message) = self.messages.remove(&number) else { return };
@@ -208,6 +217,10 @@ impl State {
             let Some(What::Opened { text, .. }) = entry(bytes, at) else { continue };
             left.push((*owner, Left::Session { id: *id, text }));
         }
+        for (owner, at) in &self.positions {
+            let Some(What::Position { text }) = entry(bytes, at) else { continue };
+            left.push((*owner, Left::Position { text }));
+        }
         Found { numbers_up_to: self.numbers_up_to, left }
     }
 
@@ -241,6 +254,7 @@ impl State {
             }
         }
         parts.extend(self.sessions.iter().map(|((owner, _), at)| (*owner, at.start, copy(at))));
+        parts.extend(self.positions.iter().map(|(owner, at)| (*owner, at.start, copy(at))));
         // A message that was cut may stand behind a later one: numbers say the order, places only the age.
         let mut total: usize = parts.iter().map(|(_, _, frame)| frame.len()).sum();
         let mut foreign: Vec<usize> = (0..parts.len()).filter(|at| !own.contains(&parts[*at].0)).collect();

@@ -91,12 +91,14 @@ fn death_keeps_results_ids_and_sessions() {
     rig.write(vec![What::Opened { id: 5, text: "s".into() }, What::Opened { id: 6, text: "t".into() }]);
     rig.write(vec![result(7, 1, "one"), result(8, 2, "two"), What::Done { number: 8 }]);
     rig.write(vec![What::Withdrawn { id: 4 }, What::Unopened { id: 6 }]);
+    rig.write(["first", "last"].map(|text| What::Position { text: text.into() }).to_vec());
     drop(rig);
     for _ in 0..3 {
         // Compacted or not, it says the same.
         let rig = open(&directory);
         let session = Left::Session { id: 5, text: "s".into() };
-        assert_eq!(rig.left(), [Left::Ended { id: 2 }, waiting(7, 1, "one"), interrupted(3), session]);
+        let position = Left::Position { text: "last".into() };
+        assert_eq!(rig.left(), [Left::Ended { id: 2 }, waiting(7, 1, "one"), interrupted(3), session, position]);
         assert_eq!(rig.found.numbers_up_to, 8);
         rig.settle();
     }

@@ -1,21 +1,11 @@
-//! The position in the status ledger up to which the agent has reported, and the file that keeps it across restarts.
+//! The position in the status ledger up to which the agent has reported. The journal keeps it across restarts.
 //!
 //! A position is a moment and the ids of the entries at that moment. It is no offset, because Sindri replaces the
-//! ledger by a shorter one. The agent replaces its own file whole, so that a crash leaves the old one or the new one.
-//! If the file is missing or damaged, the position is unknown and no earlier entry is reported.
+//! ledger by a shorter one. Without a journal the position is unknown at the start, and no earlier entry is reported.
 
 use super::entry::{Entry, moment};
-use crate::own_file;
 use serde::{Deserialize, Serialize};
-use std::io;
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
-
-/// The file within the state directory.
-pub(super) const FILE_NAME: &str = "extensions.json";
-
-/// Longest file that is read, in bytes: more than [`IDS_MAX`] ids of the longest kind.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Most ids that are kept for one moment. Sindri writes nanoseconds, so that there is usually one.
 const IDS_MAX: usize = 256;
@@ -50,30 +40,19 @@ impl Position {
         }
     }
 
-    /// What the file holds; `None` if it holds no position.
-    pub fn read(file: &Path) -> Option<Self> {
-        Self::parse(&own_file::read(file, FILE_BYTES_MAX).ok()?)
-    }
-
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads a text; `None` if it is no position.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let Content { version, timestamp, event_ids } = serde_json::from_slice(bytes).ok()?;
         (version == VERSION && event_ids.len() <= IDS_MAX)
             .then(|| Some(Self { newest: moment(&timestamp)?, event_ids }))
             .flatten()
     }
 
-    /// Replaces the file.
-    ///
-    /// # Errors
-    /// The state directory cannot be written.
-    pub fn write(&self, file: &Path) -> io::Result<()> {
-        own_file::replace(file, &self.encode())
-    }
-
-    fn encode(&self) -> Vec<u8> {
+    /// Its text, at most 64 KiB.
+    pub fn encode(&self) -> String {
         let timestamp = humantime::format_rfc3339_nanos(UNIX_EPOCH + self.newest).to_string();
         let content = Content { version: VERSION, timestamp, event_ids: self.event_ids.clone() };
-        serde_json::to_vec(&content).expect("invariant: texts and numbers encode, and memory is no failing writer")
+        serde_json::to_string(&content).expect("invariant: texts and numbers encode, and memory is no failing writer")
     }
 }
 
@@ -106,18 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_survives_a_restart() {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let file = directory.path().join("new").join(FILE_NAME);
-        assert_eq!(Position::read(&file), None);
-        let mut position = Position::at(Duration::new(1_777_636_800, 5));
-        position.pass(&entry(1_777_636_801, "a"));
-        position.write(&file).expect("written");
-        assert_eq!(Position::read(&file), Some(position));
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_unknown_position() {
+    fn a_damaged_text_is_no_position() {
         for bad in ["", "{", "[]", r#"{"version":2,"timestamp":"1970-01-01T00:00:01Z","event_ids":[]}"#] {
             assert_eq!(Position::parse(bad.as_bytes()), None, "{bad}");
         }
@@ -132,7 +100,7 @@ mod tests {
             ids in proptest::collection::vec("[ -~]{1,40}", 0..4),
         ) {
             let position = Position { newest: Duration::new(seconds, nanos), event_ids: ids };
-            prop_assert_eq!(Position::parse(&position.encode()), Some(position));
+            prop_assert_eq!(Position::parse(position.encode().as_bytes()), Some(position));
         }
     }
 }

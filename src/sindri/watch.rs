@@ -4,19 +4,17 @@
 //! metadata with what it read last. Where the directory lies on a local file system, it does so on its own thread,
 //! because a thread of the pool for each heartbeat would cost as many wake-ups as everything else at rest.
 //!
-//! Invariants: at most one look and one write are under way; each is waited for at most [`LOOK_TIMEOUT`], a look only
-//! by the call that began it.
+//! Invariants: at most one look is under way; only the call that began it waits for it, at most [`LOOK_TIMEOUT`].
 
 use super::entry::Change;
 use super::ledger::{LEDGER_BYTES_MAX, Reading, read};
 use super::os_release::distro;
 use super::place::{FOLDER, LEDGER, Mark, Place, tail};
-use super::position::{FILE_NAME, Position};
+use super::position::Position;
 use crate::protocol::Inventory;
 use async_io::Timer;
 use blocking::{Task, unblock};
 use futures_lite::future::{or, poll_once};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,21 +28,18 @@ pub struct News {
     pub inventory: Inventory,
     /// What is new, the oldest first.
     pub changes: Vec<Change>,
+    /// The position behind them, if it moved.
+    pub position: Option<Position>,
 }
 
 /// Watches the ledger of one home directory.
 #[derive(Debug)]
 pub struct Watch {
     home: Option<PathBuf>,
-    /// Where the position is kept.
-    file: Option<PathBuf>,
     distro: Option<String>,
     position: Option<Position>,
-    /// What the file held last.
-    kept: Option<Position>,
     place: Option<Place>,
     looking: Option<Task<Finding>>,
-    writing: Option<Task<io::Result<()>>>,
 }
 
 /// What one look on the pool found.
@@ -61,24 +56,14 @@ struct Contents {
     distro: String,
     /// `None` where there is no ledger.
     reading: Option<Reading>,
-    /// What the file of the position held, for the first look.
-    kept: Option<Position>,
 }
 
 impl Watch {
-    /// Touches no file yet. Without a home directory there is no ledger, without a state directory no memory across
-    /// restarts; a directory that another machine or a program serves counts as none.
-    pub fn new(home: Option<&Path>, state_dir: Option<&Path>) -> Self {
-        Self {
-            home: home.filter(|home| !is_served(home)).map(Path::to_path_buf),
-            file: state_dir.filter(|directory| !is_served(directory)).map(|directory| directory.join(FILE_NAME)),
-            distro: None,
-            position: None,
-            kept: None,
-            place: None,
-            looking: None,
-            writing: None,
-        }
+    /// Touches no file yet. Without a home directory there is no ledger; one that another machine or a program serves
+    /// counts as none. Without a position nothing that is there counts as new.
+    pub fn new(home: Option<&Path>, position: Option<Position>) -> Self {
+        let home = home.filter(|home| !is_served(home)).map(Path::to_path_buf);
+        Self { home, distro: None, position, place: None, looking: None }
     }
 
     /// What is new, if the ledger changed since the last look.
@@ -89,9 +74,9 @@ impl Watch {
             if self.distro.is_some() && !self.may_be_changed() {
                 return None;
             }
-            let (home, file, since) = (self.home.clone(), self.file.clone(), self.position.clone());
+            let (home, since) = (self.home.clone(), self.position.clone());
             let seen = self.place.as_ref().map(Place::seen);
-            let look = move || Finding::make(home.as_deref(), file.as_deref(), since, seen);
+            let look = move || Finding::make(home.as_deref(), since.as_ref(), seen);
             let looking = self.looking.insert(unblock(look));
             within(LOOK_TIMEOUT, looking).await?
         };
@@ -99,48 +84,24 @@ impl Watch {
         self.take(finding)
     }
 
-    /// Keeps the position on disk, if it moved: before the changes are reported, so that none is reported twice. A
-    /// state directory that hangs is waited for no longer than a look, and by one call only.
-    pub async fn keep(&mut self) {
-        if let Some(writing) = &mut self.writing {
-            let Some(_) = poll_once(writing).await else { return };
-            self.writing = None;
-        }
-        if let (Some(file), Some(position)) = (self.file.clone(), self.position.clone())
-            && self.kept.as_ref() != Some(&position)
-        {
-            self.kept = Some(position.clone());
-            let writing = self.writing.insert(unblock(move || position.write(&file)));
-            if let Some(written) = within(LOOK_TIMEOUT, writing).await {
-                self.writing = None;
-                if let Err(error) = written {
-                    tracing::debug!(%error, "position in the status ledger not written");
-                }
-            }
-        }
-    }
-
     fn take(&mut self, finding: Finding) -> Option<News> {
         self.place = finding.place;
-        let Contents { distro, reading, kept } = finding.contents?;
-        if self.position.is_none() {
-            (self.position, self.kept) = (kept.clone(), kept);
-        }
-        let (extensions, changes) = match reading {
+        let Contents { distro, reading } = finding.contents?;
+        let (extensions, changes, position) = match reading {
             Some(Reading { installed, changes, position }) => {
-                self.position = Some(position);
-                (Some(installed), changes)
+                let moved = self.position.as_ref() != Some(&position);
+                self.position = Some(position.clone());
+                (Some(installed), changes, moved.then_some(position))
             }
             None => {
                 // What is written from now on is new.
                 self.position.get_or_insert_with(|| Position::at(now()));
-                self.kept = self.position.clone();
-                (None, Vec::new())
+                (None, Vec::new(), None)
             }
         };
         let inventory = Inventory::new(Some(&distro), extensions);
         self.distro = Some(distro);
-        Some(News { inventory, changes })
+        Some(News { inventory, changes, position })
     }
 
     /// Whether a look may find something. A file system that may hang is asked on the pool alone.
@@ -150,21 +111,14 @@ impl Watch {
 }
 
 impl Finding {
-    fn make(
-        home: Option<&Path>,
-        file: Option<&Path>,
-        since: Option<Position>,
-        seen: Option<(&'static str, Option<Mark>)>,
-    ) -> Self {
+    fn make(home: Option<&Path>, since: Option<&Position>, seen: Option<(&'static str, Option<Mark>)>) -> Self {
         let place = home.and_then(Place::open);
         if seen.is_some() && place.as_ref().map(Place::seen) == seen {
             return Self { place, contents: None };
         }
-        let kept = file.filter(|_| since.is_none()).and_then(Position::read);
-        let since = since.or_else(|| kept.clone());
         let text = home.and_then(|home| tail(&home.join(FOLDER).join(LEDGER), LEDGER_BYTES_MAX).ok());
-        let reading = text.map(|text| read(&text, since.as_ref(), now()));
-        Self { place, contents: Some(Contents { distro: distro(Path::new("/")), reading, kept }) }
+        let reading = text.map(|text| read(&text, since, now()));
+        Self { place, contents: Some(Contents { distro: distro(Path::new("/")), reading }) }
     }
 }
 
@@ -213,7 +167,7 @@ mod tests {
         }
 
         fn watch(&self) -> Watch {
-            Watch::new(Some(self.0.path()), Some(&self.0.path().join("state")))
+            Watch::new(Some(self.0.path()), None)
         }
 
         fn ledger(&self) -> PathBuf {
@@ -226,16 +180,12 @@ mod tests {
         }
     }
 
-    /// Looks until the look is done, however busy the machine is; then keeps the position until it is written.
+    /// Looks until the look is done, however busy the machine is.
     fn look(watch: &mut Watch) -> Option<News> {
         block_on(async {
             let mut news = watch.look().await;
             while news.is_none() && watch.looking.is_some() {
                 news = watch.look().await;
-            }
-            watch.keep().await;
-            if let Some(writing) = watch.writing.take() {
-                writing.await.expect("written");
             }
             news
         })
@@ -267,22 +217,17 @@ mod tests {
         let instance = Instance::new();
         instance.write(&entry(1, "python"));
         let mut watch = instance.watch();
-        look(&mut watch);
+        let first = look(&mut watch).expect("a first look");
         instance.write(&(entry(1, "python") + &entry(2, "node")));
-        assert_eq!(names(&look(&mut watch)), ["node"]);
-        assert_eq!(names(&look(&mut instance.watch())), Vec::<&str>::new(), "after a restart");
+        let second = look(&mut watch);
+        assert_eq!(names(&second), ["node"]);
+        let again = |position| look(&mut Watch::new(Some(instance.0.path()), position));
+        assert_eq!(names(&again(first.position)), ["node"], "the process died before it was recorded");
+        let position = second.and_then(|news| news.position);
+        assert_eq!(names(&again(position.clone())), Vec::<&str>::new(), "after a restart");
+        assert_eq!(names(&again(None)), Vec::<&str>::new(), "nothing is remembered");
         instance.write(&(entry(2, "node") + &entry(3, "go")));
-        assert_eq!(names(&look(&mut instance.watch())), ["go"], "written while no agent ran, in a shorter file");
-    }
-
-    #[test]
-    fn a_damaged_position_reports_nothing() {
-        let instance = Instance::new();
-        instance.write(&entry(1, "python"));
-        look(&mut instance.watch());
-        fs::write(instance.0.path().join("state").join(FILE_NAME), "{").expect("written");
-        instance.write(&(entry(1, "python") + &entry(2, "node")));
-        assert_eq!(names(&look(&mut instance.watch())), Vec::<&str>::new());
+        assert_eq!(names(&again(position)), ["go"], "written while no agent ran, in a shorter file");
     }
 
     #[test]

@@ -69,7 +69,8 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             | What::Ended { .. }
             | What::Withdrawn { .. }
             | What::Opened { .. }
-            | What::Unopened { .. } => {}
+            | What::Unopened { .. }
+            | What::Position { .. } => {}
         }
         entries.push(entry);
     }
@@ -87,7 +88,7 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     for (number, text) in &waiting {
         let is_it = |left: &Left| match left {
             Left::Message { number: found, body, .. } => (found, body.as_str()) == (number, text.as_str()),
-            Left::Ended { .. } | Left::Command { .. } | Left::Session { .. } => false,
+            Left::Ended { .. } | Left::Command { .. } | Left::Session { .. } | Left::Position { .. } => false,
         };
         assert!(found.left.iter().any(|(_, left)| is_it(left)), "message {number} is lost");
     }
@@ -95,7 +96,7 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 }
 
 fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
-    let kind = decisions.int_in_range(0..=8_u8)?;
+    let kind = decisions.int_in_range(0..=9_u8)?;
     let owner = u128::from(decisions.int_in_range(0..=1_u8)?);
     let number = u64::from(decisions.int_in_range(0..=NUMBERS)?);
     let id = u128::from(number % 3);
@@ -113,6 +114,7 @@ fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
             let of = bool::arbitrary(decisions)?.then_some(id);
             What::Message { number, kind, of, exit_code: i32::arbitrary(decisions)?, body: text(decisions)?.into() }
         }
+        8 => What::Position { text: text(decisions)?.into() },
         _ => What::Done { number },
     };
     Ok(Entry { owner, what })
