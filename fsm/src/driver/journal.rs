@@ -97,7 +97,7 @@ pub enum Record {
         id: ConsoleId,
     },
     /// A reliable message. It is sent once this is written, and kept until [`Done`](Self::Done). The same number again
-    /// is a shorter form of the same message: what it reports stays.
+    /// is a shorter form of the same message, which reports the same.
     Message {
         /// Its number in the ledger.
         number: u64,
@@ -233,6 +233,9 @@ pub(super) struct Journal {
     unsynced_since: Option<Time>,
     synced_at: Option<Time>,
     now: Time,
+    /// What the messages report that the ledger keeps, by number: the id, and the command of this process. Bounded by
+    /// the messages that the ledger keeps.
+    reports: BTreeMap<u64, (ConsoleId, Option<CommandKey>)>,
 }
 
 impl Journal {
@@ -291,6 +294,11 @@ impl Journal {
         self.is_stalled = false;
         let later = self.waiting.split_off(&AppendId(append.0.saturating_add(1)));
         core::mem::replace(&mut self.waiting, later)
+    }
+
+    /// The ledger no longer keeps this message.
+    pub(super) fn forget_message(&mut self, number: u64) {
+        self.reports.remove(&number);
     }
 
     fn number(&mut self) -> AppendId {
@@ -354,10 +362,21 @@ impl<B: Body> Driver<B> {
         command: Option<CommandKey>,
         body: B,
     ) {
+        if let Some(id) = of.filter(|_| self.journal.is_enabled) {
+            self.journal.reports.insert(number, (id, command));
+        }
         let record = Record::Message { number, kind, of, command };
         if self.append(record, Some(body), Some(Waiter::Message(number))) {
             self.ledger.hold(number);
         }
+    }
+
+    /// Writes the shorter form of a result that the ledger keeps. The record says whose result it is, as the first one
+    /// did: that one may have failed, and without the id a new process would send another result of this command.
+    pub(super) fn append_cut_result(&mut self, number: u64, body: B) {
+        let (of, command) =
+            self.journal.reports.get(&number).map_or((None, None), |(id, command)| (Some(*id), *command));
+        self.append_message(number, Kind::Result, of, command, body);
     }
 
     /// The records up to this one are written, or will not be: what waited for them goes on in both cases.
@@ -387,6 +406,9 @@ impl<B: Body> Driver<B> {
             Restored::Result { number, command, id } => {
                 self.machine.restore_command(id.0, Some(command));
                 let body = self.restore_message(number, Kind::Result, host);
+                if body.is_some() {
+                    self.journal.reports.insert(number, (id, Some(command)));
+                }
                 self.remember_result(now, command, Some(number), body);
                 self.out(Action::ForgetCommand { command });
             }

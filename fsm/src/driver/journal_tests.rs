@@ -117,6 +117,29 @@ fn result_is_sent_after_its_record_and_done_after_its_pong() {
 }
 
 #[test]
+fn cut_result_is_recorded_with_its_id() {
+    let mut rig = ready(false);
+    rig.host.result_bytes = Some(2 * CUT_RESULT_BYTES);
+    start(&mut rig);
+    let ended = end(&mut rig);
+    let full = *records(&ended).last().expect("the result is recorded");
+    // The disk is full: the shorter form may be all that a new process finds.
+    rig.turn(Input::AppendFailed { append: full.0 });
+    let mut shorter = Vec::new();
+    for link in 1..=3 {
+        let rejected = Input::CloseReceived { link: LinkId(link), code: 1009, reason: CloseReason::Other };
+        shorter = records(&rig.turn(rejected));
+        rig.turn(Input::LinkClosed { link: LinkId(link) });
+        rig.now = rig.driver.next_deadline().expect("it dials again").after_ms(60_000);
+        rig.poll();
+        rig.turn(Input::LinkOpened { link: LinkId(link + 1) });
+        rig.turn(Input::Received { link: LinkId(link + 1), message: ConsoleMessage::Other });
+    }
+    let message = |(_, record): &(AppendId, Record)| matches!(record, Record::Message { kind: Kind::Result, .. });
+    assert_eq!(shorter.iter().find(|it| message(it)).map(|it| it.1), Some(full.1), "{shorter:?}");
+}
+
+#[test]
 fn failed_record_stops_nothing() {
     let mut rig = ready(false);
     let (append, _) = records(&rig.dispatch(1, 77))[0];

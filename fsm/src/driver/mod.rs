@@ -354,6 +354,7 @@ impl<B: Body> Driver<B> {
         } else if let Some(subject) = self.audits.take_overdue(now) {
             self.unaudited(now, subject);
         } else if let Some(number) = self.ledger.take_removed() {
+            self.journal.forget_message(number);
             self.append(Record::Done { number }, None, None);
         } else if let Some(waiter) = self.journal.take_overdue(now) {
             self.go_on(now, waiter);
@@ -526,7 +527,7 @@ impl<B: Body> Driver<B> {
                 let shorter = self.ledger.body(number).and_then(|body| host.shorten(body, CUT_RESULT_BYTES));
                 let replaced = shorter.filter(|body| self.ledger.replace(number, body.size_bytes(), body.clone()));
                 if let Some(body) = replaced {
-                    self.append_message(number, Kind::Result, None, None, body);
+                    self.append_cut_result(number, body);
                     self.log(Notice::ResultCut { number });
                 } else {
                     self.ledger.give_up(number);
