@@ -440,7 +440,8 @@ impl World {
         let own_ms = self.own_now().as_ms();
         self.host.unsynced_since_ms.get_or_insert(own_ms);
         self.log(|| format!("record {append:?}: {record:?}"));
-        self.journal.append(append, record, place);
+        let checked = self.journal.append(append, record, place);
+        self.check(checked);
         if !record.is_awaited() {
             return;
         }

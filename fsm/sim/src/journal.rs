@@ -35,12 +35,17 @@ pub(crate) struct Journal {
     /// Commands and messages of this life that may go on without their record: it failed.
     excused_commands: BTreeSet<ConsoleId>,
     excused_messages: BTreeSet<u32>,
+    /// What each message of this life reports, by its number, whether or not its record was written.
+    reports: BTreeMap<u64, Option<ConsoleId>>,
 }
 
 impl Journal {
     /// The driver hands over a record.
-    pub(crate) fn append(&mut self, append: AppendId, record: Record, place: Option<u32>) {
+    pub(crate) fn append(&mut self, append: AppendId, record: Record, place: Option<u32>) -> Result<(), Violation> {
         self.pending.push_back(Stored { append, record, place });
+        let Record::Message { number, of, .. } = record else { return Ok(()) };
+        let first = *self.reports.entry(number).or_insert(of);
+        if first == of { Ok(()) } else { Err(Violation::CutRecordDiffers(number)) }
     }
 
     /// What was handed over up to this record is written, or fails.
@@ -62,6 +67,7 @@ impl Journal {
         self.written.extend(self.pending.drain(..).take(written));
         self.excused_commands.clear();
         self.excused_messages.clear();
+        self.reports.clear();
     }
 
     /// How many records are on their way.
@@ -171,12 +177,25 @@ mod tests {
         let mut journal = Journal::default();
         let accepted = |number: u64| Record::Accepted { command: CommandKey(1), id: ConsoleId(number.into()) };
         for number in 1..=3 {
-            journal.append(AppendId(number), accepted(number), None);
+            journal.append(AppendId(number), accepted(number), None).expect("it breaks no rule");
         }
         journal.report(AppendId(1), true);
         journal.die(1);
         let commands = journal.found().commands;
         assert!(commands.contains(&ConsoleId(2)) && !commands.contains(&ConsoleId(3)));
         assert!(journal.starts(ConsoleId(2), 0).is_ok() && journal.starts(ConsoleId(3), 0).is_err());
+    }
+
+    #[test]
+    fn shorter_form_without_the_id_breaks_a_rule() {
+        let mut journal = Journal::default();
+        let result = |of| Record::Message { number: 1, kind: Kind::Result, of, command: None };
+        assert_eq!(journal.append(AppendId(1), result(Some(ConsoleId(7))), Some(0)), Ok(()));
+        assert_eq!(journal.append(AppendId(2), result(Some(ConsoleId(7))), Some(0)), Ok(()));
+        let differs = Err(Violation::CutRecordDiffers(1));
+        assert_eq!(journal.append(AppendId(3), result(None), Some(0)), differs);
+        // A new process may give the number to another message.
+        journal.die(0);
+        assert_eq!(journal.append(AppendId(4), result(None), Some(1)), Ok(()));
     }
 }

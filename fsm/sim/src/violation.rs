@@ -107,6 +107,8 @@ pub enum Violation {
     StartedUnrecorded(u32),
     /// A message was written to a link whose record was not written, in a world with a journal.
     SentUnrecorded(u32),
+    /// The shorter form of a message was recorded with another id than the message.
+    CutRecordDiffers(u64),
     /// The console has two different results of one command.
     TwoResults(u32),
     /// A sync came too late, or too soon after the one before.
