@@ -8,6 +8,7 @@
 //! | [`link`] | reaches the console: DNS, TCP, proxy, TLS, registration, WebSocket | what the messages mean |
 //! | [`terminal`], [`command`] | run PTY sessions and one-off commands | the link, the loop, each other |
 //! | [`metrics`] | measures the machine and the instance | the rest |
+//! | [`llm`] | the proxy that counts the tokens of AI tools | prices, when records are sent |
 //! | [`sindri`] | finds the installed extensions and their changes | the link, the loop |
 //! | [`ring`] | keeps the last bytes of a stream, by offset | what they mean |
 //! | [`audit`] | writes one line for each terminal and command | what may run |
@@ -34,6 +35,7 @@ pub mod file_timeout;
 pub mod identity;
 pub mod journal;
 pub mod link;
+pub mod llm;
 pub mod logging;
 pub mod metrics;
 pub mod nearest;

@@ -9,6 +9,7 @@ use crate::audit::AuditReport;
 use crate::command::CommandReport;
 use crate::journal::JournalReport;
 use crate::link::LinkReport;
+use crate::llm::LlmReport;
 use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
 
@@ -32,6 +33,14 @@ pub enum Report {
     Sample(SampleReport),
     /// From the signal handlers.
     Signal(SignalReport),
+    /// From the proxy of AI tools.
+    Llm(LlmReport),
+}
+
+impl From<LlmReport> for Report {
+    fn from(report: LlmReport) -> Self {
+        Self::Llm(report)
+    }
 }
 
 impl From<AuditReport> for Report {

@@ -329,7 +329,7 @@ fn faults_of_a_proxy() {
     assert_eq!((status, findings(&sheet)), (Some(0), vec![]), "{sheet:#}");
     assert!(!sheet.to_string().contains("s3cret"), "{sheet:#}");
     console.stop_listening();
-    finds(through("agent:s3cret@"), "fail", "proxy", "it could not reach the console");
+    finds(through("agent:s3cret@"), "fail", "proxy", "it could not reach the server");
     let gone = proxy.url("");
     drop(proxy);
     finds(Setup::new(&console).env("HTTP_PROXY", gone), "fail", "tcp", "the proxy 127.0.0.1:");

@@ -6,7 +6,8 @@
 use draupnir::protocol::metrics::{Disk, Live, Metrics, Stamped};
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandResult, Count, Event, EventType, Heartbeat, Ignored, Inbound, InstanceId,
-    Inventory, MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, close, decode,
+    Inventory, MessageId, Metadata, Percent, SessionId, TerminalClosed, TerminalOutput, Timestamp, UsageRecord, close,
+    decode,
 };
 use draupnir_fsm::fact::CloseReason;
 use serde_json::Value;
@@ -16,7 +17,7 @@ const FROM_CONSOLE: &str = include_str!("vectors/console_to_agent.jsonl");
 const TO_CONSOLE: &str = include_str!("vectors/agent_to_console.jsonl");
 
 /// Message types that the console accepts and this agent does not send.
-const NOT_SENT: &[&str] = &["log:line", "log:batch", "llm_usage:batch", "heartbeat:ping"];
+const NOT_SENT: &[&str] = &["log:line", "log:batch", "heartbeat:ping"];
 
 /// Fields of accepted frames that the agent leaves out, because they are not in the protocol or the console ignores
 /// them.
@@ -184,6 +185,17 @@ fn ours() -> Vec<Value> {
         write_bytes_per_second: None,
     };
     let metrics = &Metrics { disk: vec![disk], ..Metrics::default() };
+    let used = UsageRecord {
+        provider: "anthropic",
+        model: "claude-sonnet-4-5".to_owned(),
+        operation: "chat",
+        input_tokens: 10,
+        output_tokens: 20,
+        cache_read_tokens: Some(1),
+        cache_write_tokens: Some(2),
+        trace_id: id,
+        ts: Count::new(1_795_211_222_103),
+    };
     [
         Stamped { instance_id, timestamp, metrics }.message(),
         Heartbeat {
@@ -198,6 +210,7 @@ fn ours() -> Vec<Value> {
         result.message(),
         output.message(),
         closed.message(),
+        UsageRecord::batch(&[used]),
     ]
     .iter()
     .map(|frame| serde_json::from_str(frame).expect("JSON"))

@@ -95,7 +95,7 @@ fn failure_of_the_proxy_is_named() {
     refused(setup().env("HTTP_PROXY", gone), &console, "or correct HTTP_PROXY");
     let proxy = Tinyproxy::start("");
     console.stop_listening();
-    refused(setup().env("HTTP_PROXY", proxy.url("")), &console, "it could not reach the console");
+    refused(setup().env("HTTP_PROXY", proxy.url("")), &console, "it could not reach the server");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use draupnir::protocol::metrics::{
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
     InstanceId, Inventory, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
-    TerminalOutput, Timestamp, decode, echo,
+    TerminalOutput, Timestamp, UsageRecord, decode, echo,
 };
 use draupnir_fsm::order::{ProviderName, RegisterPath};
 use serde_json::Value;
@@ -191,6 +191,17 @@ fn outbound() -> Vec<String> {
     };
     let (tags, inventory) = (&tags(), &inventory());
     let (timestamp, inventory_now) = (timestamp(), Some(inventory));
+    let used = UsageRecord {
+        provider: "anthropic",
+        model: "claude-sonnet-4-5".to_owned(),
+        operation: "chat",
+        input_tokens: 25,
+        output_tokens: 15,
+        cache_read_tokens: Some(7),
+        cache_write_tokens: Some(0),
+        trace_id: MessageId { process: 0x9f86_d081_884c_7d65, number: 15 },
+        ts: Count::new(1_795_211_222_103),
+    };
     vec![
         registration(instance_id, tags, inventory).message(),
         Heartbeat {
@@ -208,6 +219,7 @@ fn outbound() -> Vec<String> {
         closed.message(),
         result.message(),
         stream.message(),
+        UsageRecord::batch(&[used]),
     ]
 }
 

@@ -108,6 +108,11 @@ impl Host {
                     tracing::debug!(source = note.source, metadata = %note.metadata, cause = note.text, "still failing");
                 }
             }
+            Action::Listen => {
+                if let Some(listeners) = &mut self.listeners {
+                    listeners.listen();
+                }
+            }
             Action::Log { notice } => log(notice),
             Action::Exit => tracing::debug!("nothing is left to do"),
         }

@@ -8,15 +8,16 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityStore};
 use crate::link::Link;
+use crate::llm::Listeners;
 use crate::protocol::metrics::Stamped;
-use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp};
+use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp, UsageRecord};
 use crate::sindri::Change;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::{
     Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
     StateKind, StreamKey,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -56,6 +57,8 @@ impl From<usize> for Text {
 pub(super) enum Note {
     /// Something failed.
     Error(ErrorNote),
+    /// Another program has the port of the proxy of AI tools.
+    PortTaken(String),
     /// An extension was installed, removed, or failed.
     Extension(Change),
 }
@@ -101,6 +104,10 @@ pub(super) struct Host {
     pub(super) last_connect_error: Option<String>,
     /// How the console put its last refusal, until a problem is reported with it.
     pub(super) console_text: Option<String>,
+    /// The sockets for AI tools; nothing where no tool is pointed at the agent.
+    pub(super) listeners: Option<Listeners>,
+    /// Usage records until the driver sends them.
+    pub(super) usage: VecDeque<UsageRecord>,
 }
 
 impl Host {
@@ -160,6 +167,11 @@ impl Host {
         let ErrorNote { source, text, metadata } = match event {
             ErrorEvent::Note(note) => match self.notes.remove(&note)? {
                 Note::Error(note) => note,
+                Note::PortTaken(text) => {
+                    tracing::error!("{text}");
+                    let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
+                    return Some(self.events.error("llm", &text, Metadata::new(), instance_id));
+                }
                 Note::Extension(change) => {
                     let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
                     return Some(self.events.extension(&change, instance_id));
@@ -252,6 +264,11 @@ impl Host {
             Message::Result { command, end, exit_code } => self.commands.result(command, end, exit_code),
             // Its text is ready, see `encode`.
             Message::Restored { .. } => None,
+            Message::Usage { records } => {
+                let count = usize::try_from(records).map_or(0, |records| records.min(self.usage.len()));
+                let records: Vec<UsageRecord> = self.usage.drain(..count).collect();
+                (!records.is_empty()).then(|| UsageRecord::batch(&records))
+            }
             Message::Unrun { command, refusal } => self.commands.unrun(command, refusal, &self.audit_problem),
         }
     }

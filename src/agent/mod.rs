@@ -26,6 +26,7 @@ use crate::identity::{self, IdentityStore};
 use crate::journal::Journal;
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
+use crate::llm;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::sindri;
@@ -37,7 +38,7 @@ use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHi
 use futures_lite::FutureExt as _;
 use host::Host;
 use smol::LocalExecutor;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
@@ -133,9 +134,11 @@ impl Agent {
         if target.exposes_key() {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
+        let link = Link::new(target, Rc::clone(executor), reporter.clone())?;
         let host = Host {
             epoch,
-            link: Link::new(target, Rc::clone(executor), reporter.clone())?,
+            listeners: llm::start(&config, &link, executor, reporter)?,
+            link,
             identity: store.identity().clone(),
             store,
             registering_at: None,
@@ -155,6 +158,7 @@ impl Agent {
             versions_warned: Vec::new(),
             last_connect_error: None,
             console_text: None,
+            usage: VecDeque::new(),
             config,
         };
         // On the heap: each move of a future that holds it would use as much of the stack, which is never given back.

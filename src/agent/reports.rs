@@ -3,12 +3,14 @@
 //! What is wrong with a message is reported to whom it concerns, and costs nothing but that message.
 
 use super::Agent;
+use super::host::Note;
 use super::signals::SignalReport;
 use crate::audit::{AuditReport, EntryId};
 use crate::command::CommandReport;
 use crate::identity::Identity;
 use crate::link::LinkReport;
-use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage};
+use crate::llm::{Counted, LlmReport};
+use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata, TerminalMessage, UsageRecord};
 use crate::report::Report;
 use crate::terminal::TerminalReport;
 use draupnir_fsm::driver::{
@@ -16,6 +18,7 @@ use draupnir_fsm::driver::{
     SessionInput, SessionKey, StreamKey,
 };
 use std::hash::BuildHasher as _;
+use std::time::UNIX_EPOCH;
 
 /// How many versions are remembered as warned of on one link; a console has one.
 const VERSIONS_WARNED_MAX: usize = 8;
@@ -30,6 +33,34 @@ impl Agent {
             Report::Journal(report) => self.handle(super::journal::input(report)),
             Report::Sample(report) => self.sample_report(report),
             Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
+            Report::Llm(report) => self.llm_report(report),
+        }
+    }
+
+    fn llm_report(&mut self, report: LlmReport) {
+        match report {
+            LlmReport::Counted(Counted { provider, model, operation, usage, at }) => {
+                let Some(llm) = &self.host.config.llm else { return };
+                let within_ms = llm.report_ms;
+                let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+                let record = UsageRecord {
+                    provider,
+                    model,
+                    operation,
+                    input_tokens: usage.input_tokens,
+                    output_tokens: usage.output_tokens,
+                    cache_read_tokens: usage.cache_read_tokens,
+                    cache_write_tokens: usage.cache_write_tokens,
+                    trace_id: self.host.events.next_id(),
+                    ts: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX).into(),
+                };
+                self.host.usage.push_back(record);
+                self.handle(Input::UsageCounted { within_ms });
+            }
+            LlmReport::PortTaken(text) => {
+                let note = self.host.keep(Note::PortTaken(text));
+                self.handle(Input::PortTaken { note });
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! Invariants: what is in [`Config`] is legal; the key is in [`Secret`] alone. Times are in milliseconds.
 
 mod detect;
+mod llm;
 mod problem;
 mod reader;
 mod secret;
@@ -15,6 +16,8 @@ mod table;
 mod url;
 
 pub use detect::{Machine, host_name, provider_table};
+pub(crate) use llm::is_loopback;
+pub use llm::{LLM_BASE_URLS, LLM_PORT_DEFAULT, LLM_REPORT_SECONDS_DEFAULT, Llm};
 pub use problem::{Problem, Problems};
 pub use secret::{REDACTED, Secret};
 pub use table::{Variable, help_table, markdown_table, table};
@@ -82,6 +85,8 @@ pub struct Config {
     pub commands: CommandPolicy,
     /// Whether results and ids of commands are kept across the death of the process.
     pub journal: bool,
+    /// Where to count the usage of AI tools; nowhere where none is pointed at the agent.
+    pub llm: Option<Llm>,
     /// The audit file.
     pub audit: Option<PathBuf>,
     /// The file of the recording of facts and orders.
@@ -194,6 +199,7 @@ impl Config {
         let terminal = reader.terminal();
         let commands = reader.commands();
         let journal = reader.journal();
+        let llm = reader.llm();
         let audit = reader.path("SINDRI_AGENT_AUDIT");
         let record = reader.path("SINDRI_AGENT_RECORD");
         let log_level = reader.log_level();
@@ -220,6 +226,7 @@ impl Config {
             terminal,
             commands,
             journal,
+            llm,
             audit,
             record,
             log_level,

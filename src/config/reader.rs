@@ -294,7 +294,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     }
 
     /// What a variable holds; nothing where that is empty.
-    fn raw(&self, name: &str) -> Option<OsString> {
+    pub(super) fn raw(&self, name: &str) -> Option<OsString> {
         (self.variable)(name).filter(|value| !value.is_empty())
     }
 
@@ -308,7 +308,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
     }
 
     /// A text; one that is not UTF-8 is a problem.
-    fn text(&mut self, name: &'static str, allowed: &str) -> Option<String> {
+    pub(super) fn text(&mut self, name: &'static str, allowed: &str) -> Option<String> {
         let raw = self.trimmed(name)?;
         raw.into_string().map_err(|raw| self.problem(name, &raw.to_string_lossy(), allowed)).ok()
     }
@@ -330,7 +330,11 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         raw.into_string().map_err(|raw| self.problem(name, &shown(raw), "text in UTF-8")).ok()
     }
 
-    fn problem(&mut self, name: &'static str, value: &str, allowed: &str) {
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn problem(&mut self, name: &'static str, value: &str, allowed: &str) {
         self.problems.push(Problem::new(name, value, allowed));
     }
 }

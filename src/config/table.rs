@@ -29,7 +29,8 @@ const UNKNOWN_MAX: usize = 8;
 /// One warning for each name that begins with `SINDRI_AGENT_` or nearly equals a variable of the agent, and is not one.
 /// All other names with `SINDRI_` belong to Sindri.
 pub(super) fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
-    let known: Vec<&str> = TABLE.iter().map(|row| row.name).filter(|name| name.starts_with("SINDRI_")).collect();
+    let names_known = TABLE.iter().flat_map(|row| row.name.split(", "));
+    let known: Vec<&str> = names_known.filter(|name| name.starts_with("SINDRI_")).collect();
     let mut lines: Vec<String> = names
         .filter(|name| !known.contains(&name.as_str()))
         .filter_map(|name| {
@@ -163,12 +164,80 @@ const TABLE: &[Variable] = &[
         "size in bytes (at least 4096) at which the agent renames its log file, which is standard error, to `<file>.1`; \
          default: 8 MiB for `~/.sindri/logs/draupnir.log`, no limit for other files",
     ),
+    optional(
+        "SINDRI_LLM_ADAPTER",
+        "`auto`",
+        "whether to count the tokens of AI tools: `auto` listens where `ANTHROPIC_BASE_URL`, `OPENAI_BASE_URL` or their \
+         like point at this machine; `proxy` always; `none` never; `ebpf` means `proxy`",
+    ),
+    optional(
+        "SINDRI_LLM_PROXY_PORT",
+        "`9090`",
+        "the port of the proxy, on loopback alone; for `auto`, the URLs name it",
+    ),
+    optional(
+        "SINDRI_LLM_REPORT_INTERVAL",
+        "`30`",
+        "longest time until usage is reported in seconds, fractions allowed, 0.05–86400",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_ANTHROPIC",
+        "`https://api.anthropic.com`",
+        "where Anthropic is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_OPENAI",
+        "`https://api.openai.com`",
+        "where OpenAI is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_GOOGLE",
+        "`https://generativelanguage.googleapis.com`",
+        "where Google is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_GROQ",
+        "`https://api.groq.com`",
+        "where Groq is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_MISTRAL",
+        "`https://api.mistral.ai`",
+        "where Mistral is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_COHERE",
+        "`https://api.cohere.com`",
+        "where Cohere is; another address is that of a gateway",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_TOGETHER",
+        "`https://api.together.xyz`",
+        "where Together is; another address is that of a gateway",
+    ),
+    optional("SINDRI_LLM_UPSTREAM_XAI", "`https://api.x.ai`", "where xAI is; another address is that of a gateway"),
+    optional(
+        "SINDRI_LLM_UPSTREAM_AZURE",
+        "",
+        "where the models of your Azure OpenAI resource are; without it, requests for them get 502",
+    ),
+    optional(
+        "SINDRI_LLM_UPSTREAM_OLLAMA",
+        "`http://localhost:11434`",
+        "where Ollama is; another address is that of a gateway",
+    ),
     optional("SINDRI_LOG_LEVEL", "`info`", "`debug`, `info`, `warn`, `error`"),
     optional(
         "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY",
         "",
         "the proxy for the console; a name in lower case takes precedence",
     ),
+    optional(
+        "ANTHROPIC_BASE_URL, OPENAI_BASE_URL, GOOGLE_API_BASE_URL, GROQ_BASE_URL",
+        "",
+        "where AI tools look for their providers: read to see whether they are pointed at this machine",
+    ),
+    optional("MISTRAL_BASE_URL, CO_API_URL, TOGETHER_API_BASE, AZURE_OPENAI_ENDPOINT", "", "likewise"),
     optional(
         "SSL_CERT_FILE, SSL_CERT_DIR",
         "the machine's own",

@@ -10,6 +10,7 @@
 
 mod console;
 mod finding;
+mod llm;
 mod machine;
 
 use crate::config::{Config, Problems, unknown_variables};
@@ -46,6 +47,7 @@ fn check(config: &Config, sheet: &mut Sheet) {
     configuration(config, target.as_ref().ok(), sheet);
     block_on(executor.run(async {
         machine::check(config, sheet).await;
+        llm::check(config, sheet);
         match target {
             Ok(target) => console::check(target, Rc::clone(&executor), sheet).await,
             Err(error) => {

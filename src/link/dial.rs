@@ -31,12 +31,18 @@ const TCP: TcpOptions = TcpOptions {
     not_sent_low_water_bytes: 16 * 1024,
 };
 
+/// To a provider of models, which may be silent for minutes and take its time to read: nothing but a dead network ends
+/// such a connection.
+const TCP_TO_PROVIDER: TcpOptions = TcpOptions { user_timeout_ms: 0, not_sent_low_water_bytes: 256 * 1024, ..TCP };
+
 /// Opens streams to one console.
 pub(super) struct Dialer {
     /// The console and the way to it.
     pub(super) target: Target,
     resolver: Resolver,
-    pub(super) tls: Tls,
+    pub(super) tls: Rc<Tls>,
+    /// What is reached in the end.
+    end: Hop,
 }
 
 impl Dialer {
@@ -44,8 +50,13 @@ impl Dialer {
         if !target.has_sendable_key() {
             return Err(Error::Key);
         }
-        let (resolver, tls) = (Resolver::new(executor, look_up), Tls::new(target.trust.clone()));
-        Ok(Self { target, resolver, tls })
+        let (resolver, tls) = (Resolver::new(executor, look_up), Rc::new(Tls::new(target.trust.clone())));
+        Ok(Self { target, resolver, tls, end: Hop::Console })
+    }
+
+    /// The way to a provider of models, by the same code and to the same trust. The target's key is sent nowhere.
+    pub(super) fn to_provider(&self, target: Target, executor: Rc<LocalExecutor<'static>>, end: Hop) -> Self {
+        Self { target, resolver: Resolver::new(executor, super::resolve::system()), tls: Rc::clone(&self.tls), end }
     }
 
     /// A fault of the console as an error with its name.
@@ -95,7 +106,7 @@ impl Dialer {
 
     /// Which of the two that is.
     pub(super) fn hop(&self) -> Hop {
-        self.target.proxy.as_ref().map_or(Hop::Console, |proxy| Hop::Proxy(proxy.variable))
+        self.target.proxy.as_ref().map_or(self.end, |proxy| Hop::Proxy(proxy.variable))
     }
 
     /// The addresses of the next hop.
@@ -107,7 +118,10 @@ impl Dialer {
     /// A connection to the first of these addresses that answers.
     pub(super) async fn connect(&self, addresses: &[SocketAddr], progress: Progress) -> Result<Tcp, Error> {
         let (host, port) = self.next_hop();
-        Ok(Tcp::new(connect(&host_and_port(host, port), self.hop(), addresses).await?, progress))
+        let is_console = matches!(self.end, Hop::Console);
+        let options = if is_console { TCP } else { TCP_TO_PROVIDER };
+        let tcp = Tcp::new(connect(&host_and_port(host, port), self.hop(), addresses, options).await?, progress);
+        Ok(if is_console { tcp } else { tcp.unlimited() })
     }
 
     /// Asks the proxy, if there is one, for a tunnel to the console.
@@ -123,17 +137,23 @@ impl Dialer {
 
     /// TLS with the console on a connection that ends there.
     pub(super) async fn secure(&self, trusted: &Trusted, tcp: Tcp) -> Result<TlsStream<Tcp>, Error> {
-        self.tls.handshake(trusted, self.target.url.host(), &self.peer(), tcp).await
+        let shaken = self.tls.handshake(trusted, self.target.url.host(), tcp).await;
+        shaken.map_err(|fault| Error::Tls { peer: self.peer(), hop: self.end, fault })
     }
 }
 
 /// The first of the addresses that answers.
-async fn connect(peer: &str, hop: Hop, addresses: &[SocketAddr]) -> Result<Async<TcpStream>, Error> {
+async fn connect(
+    peer: &str,
+    hop: Hop,
+    addresses: &[SocketAddr],
+    options: TcpOptions,
+) -> Result<Async<TcpStream>, Error> {
     let order = race::interleave(addresses);
     let socket = race::race(&order, Async::<TcpStream>::connect, || Timer::after(race::STAGGER))
         .await
         .map_err(|failed| connect_error(peer, hop, failed))?;
-    socket::prepare_tcp(&socket, TCP)
+    socket::prepare_tcp(&socket, options)
         .map_err(|source| Error::Machine { doing: "set the options of its socket", source })?;
     Ok(socket)
 }
@@ -184,7 +204,7 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
         let live = listener.local_addr().expect("address");
         let dead = SocketAddr::from(([127, 0, 0, 2], live.port()));
-        let socket = future::block_on(connect("console.test", Hop::Console, &[dead, live])).expect("connected");
+        let socket = future::block_on(connect("console.test", Hop::Console, &[dead, live], TCP)).expect("connected");
         assert_eq!(socket.get_ref().peer_addr().expect("peer"), live);
         // It is prepared, too; that each option is set is shown where they are.
         assert!(

@@ -75,11 +75,13 @@ pub enum Error {
         /// What it did.
         fault: ProxyFault,
     },
-    /// The console's certificate, its port or this machine's trust must be corrected.
-    #[error("no TLS with {peer}: {fault}")]
+    /// The server's certificate, its address or this machine's trust must be corrected.
+    #[error("no TLS with {peer}: {fault}{}", fault.correction(hop.source()))]
     Tls {
-        /// Name and port of the console.
+        /// Name and port of the server.
         peer: String,
+        /// Who it is: never a proxy, which only leads there.
+        hop: Hop,
         /// What went wrong.
         fault: TlsFault,
     },
@@ -154,6 +156,8 @@ pub enum Hop {
     Console,
     /// To the proxy that this variable names.
     Proxy(&'static str),
+    /// To a provider of models; this variable can name another address for it.
+    Provider(&'static str),
 }
 
 impl Hop {
@@ -162,6 +166,7 @@ impl Hop {
         match self {
             Self::Console => "the console ",
             Self::Proxy(_) => "the proxy ",
+            Self::Provider(_) => "the provider ",
         }
     }
 
@@ -170,6 +175,7 @@ impl Hop {
         match self {
             Self::Console => " of the console",
             Self::Proxy(_) => " of the proxy",
+            Self::Provider(_) => " of the provider",
         }
     }
 
@@ -177,7 +183,7 @@ impl Hop {
     fn source(self) -> &'static str {
         match self {
             Self::Console => "the console URL",
-            Self::Proxy(variable) => variable,
+            Self::Proxy(variable) | Self::Provider(variable) => variable,
         }
     }
 
@@ -185,7 +191,7 @@ impl Hop {
     /// set.
     pub fn or_correct(self) -> String {
         match self {
-            Self::Console => String::new(),
+            Self::Console | Self::Provider(_) => String::new(),
             Self::Proxy(variable) => format!(", or correct {variable}"),
         }
     }

@@ -16,8 +16,8 @@ use std::io;
 const CERTIFICATE_FAULTS: &[(&str, &str)] = &[
     (
         CA_AS_SERVER,
-        "it is a certificate of an authority (CA:TRUE), not of a server; give the console a server certificate, or put this one into \
-         SINDRI_AGENT_CA_FILE",
+        "it is a certificate of an authority (CA:TRUE), not of a server; give the server a certificate of its own, or \
+         put this one into SINDRI_AGENT_CA_FILE",
     ),
     ("EmptyEkuExtension", "its list of purposes (extended key usage) is empty"),
     ("EndEntityUsedAsCa", "its chain holds an issuer that is not an authority"),
@@ -31,20 +31,20 @@ const CERTIFICATE_FAULTS: &[(&str, &str)] = &[
 /// webpki's name of the error for a server that presents a certificate of an authority.
 const CA_AS_SERVER: &str = "CaUsedAsEndEntity";
 
-/// TLS alerts that the console sends.
+/// TLS alerts that the server sends.
 const ALERTS: &[(AlertDescription, &str)] = &[
     (
         AlertDescription::HandshakeFailure,
-        "the console accepts none of the agent's TLS versions, ciphers or key exchanges",
+        "the server accepts none of the agent's TLS versions, ciphers or key exchanges",
     ),
-    (AlertDescription::ProtocolVersion, "the console accepts neither TLS 1.2 nor TLS 1.3"),
-    (AlertDescription::InsufficientSecurity, "the console requires stronger ciphers than the agent has"),
-    (AlertDescription::UnrecognisedName, "the console serves no host of this name; correct the console URL"),
-    (AlertDescription::CertificateRequired, "the console requires a client certificate, and the agent has none"),
-    (AlertDescription::BadCertificate, "the console requires a client certificate, and the agent has none"),
-    (AlertDescription::AccessDenied, "the console denies access"),
-    (AlertDescription::InternalError, "the console reports an internal TLS error; read its log"),
-    (AlertDescription::NoApplicationProtocol, "the console does not offer HTTP/1.1 over TLS"),
+    (AlertDescription::ProtocolVersion, "the server accepts neither TLS 1.2 nor TLS 1.3"),
+    (AlertDescription::InsufficientSecurity, "the server requires stronger ciphers than the agent has"),
+    (AlertDescription::UnrecognisedName, "the server has no host of this name"),
+    (AlertDescription::CertificateRequired, "the server requires a client certificate, and the agent has none"),
+    (AlertDescription::BadCertificate, "the server requires a client certificate, and the agent has none"),
+    (AlertDescription::AccessDenied, "the server denies access"),
+    (AlertDescription::InternalError, "the server reports an internal TLS error; read its log"),
+    (AlertDescription::NoApplicationProtocol, "the server does not offer HTTP/1.1 over TLS"),
 ];
 
 /// Whether a certificate was refused only because it is a certificate of an authority.
@@ -59,23 +59,23 @@ pub(super) fn tls(error: &TlsError) -> String {
         TlsError::InvalidCertificate(fault) => format!("its certificate cannot be accepted: {}", certificate(fault)),
         TlsError::AlertReceived(alert) => match ALERTS.iter().find(|(known, _)| known == alert) {
             Some((_, sentence)) => (*sentence).to_owned(),
-            None => with_name("the console ended TLS with an alert", alert),
+            None => with_name("the server ended TLS with an alert", alert),
         },
-        TlsError::InvalidMessage(why) => with_name("the console sent a malformed TLS message", why),
+        TlsError::InvalidMessage(why) => with_name("the server sent a malformed TLS message", why),
         TlsError::PeerIncompatible(why) => {
-            with_name("the console and the agent share no TLS version, cipher or feature", why)
+            with_name("the server and the agent share no TLS version, cipher or feature", why)
         }
-        TlsError::PeerMisbehaved(why) => with_name("the console violated the TLS protocol", why),
+        TlsError::PeerMisbehaved(why) => with_name("the server violated the TLS protocol", why),
         TlsError::InappropriateMessage { got_type, .. } => {
-            with_name("the console sent an unexpected TLS message", got_type)
+            with_name("the server sent an unexpected TLS message", got_type)
         }
         TlsError::InappropriateHandshakeMessage { got_type, .. } => {
-            with_name("the console sent an unexpected TLS message", got_type)
+            with_name("the server sent an unexpected TLS message", got_type)
         }
-        TlsError::NoCertificatesPresented => "the console presented no certificate".to_owned(),
+        TlsError::NoCertificatesPresented => "the server presented no certificate".to_owned(),
         TlsError::DecryptError => "a TLS record cannot be decrypted; something on the way changes the data".to_owned(),
-        TlsError::PeerSentOversizedRecord => "the console sent a TLS record over the size limit".to_owned(),
-        TlsError::NoApplicationProtocol => "the console does not offer HTTP/1.1 over TLS".to_owned(),
+        TlsError::PeerSentOversizedRecord => "the server sent a TLS record over the size limit".to_owned(),
+        TlsError::NoApplicationProtocol => "the server does not offer HTTP/1.1 over TLS".to_owned(),
         TlsError::FailedToGetRandomBytes => "this machine has no source of random numbers".to_owned(),
         TlsError::FailedToGetCurrentTime => "this machine's clock cannot be read".to_owned(),
         // Misuse of the library, which the agent does not do, and variants of later versions.

@@ -17,6 +17,7 @@
 //! |
 //! | `explain` | the errors of libraries as sentences |
 //! | [`probe`] | the same steps one by one, for `doctor` |
+//! | `upstream` | the same way to a provider of models |
 //! | `upgrade`, `socket`, `inflow` | the WebSocket: its upgrade, its frames, and the limits of what it reads |
 //!
 //! Wire: CONSOLE.md, "Registration" and "The WebSocket".
@@ -53,6 +54,7 @@ mod target;
 mod tests;
 mod tls;
 mod upgrade;
+mod upstream;
 mod verifier;
 
 pub use error::{Error, Hop, PeerFault};
@@ -60,8 +62,10 @@ pub use inflow::Received;
 pub use register::{Registered, exchange as exchange_registration};
 pub use roots::{RootsFault, RootsFrom, check_ca_file};
 pub use socket::close_received;
+pub(crate) use stream::{Stream, Watch};
 pub use target::{Target, Trust};
 pub use tls::TlsFault;
+pub(crate) use upstream::UpstreamDialer;
 
 /// The `User-Agent` header, for the logs of consoles and proxies.
 const USER_AGENT: &str = concat!("sindri-agent/", env!("CARGO_PKG_VERSION"));
@@ -115,7 +119,7 @@ impl Link {
     /// " by way of" the proxy, for a log line or error; empty without a proxy.
     pub fn by_way_of(&self) -> String {
         match self.dialer.hop() {
-            Hop::Console => String::new(),
+            Hop::Console | Hop::Provider(_) => String::new(),
             Hop::Proxy(variable) => {
                 let (host, port) = self.dialer.next_hop();
                 format!(", by way of the proxy {} ({variable})", target::host_and_port(host, port))

@@ -242,7 +242,7 @@ fn hint(status: u16, text: &str) -> String {
     let text = if text.is_empty() { String::new() } else { format!(" ({text})") };
     let hint = match status {
         403 | 405 => "; it must allow CONNECT to that port",
-        500..=599 => "; it could not reach the console",
+        500..=599 => "; it could not reach the server",
         _ => "",
     };
     format!("{text}{hint}")

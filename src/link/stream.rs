@@ -13,7 +13,7 @@ use std::cell::Cell;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
 /// How many bytes a link has brought into the kernel; the write-stall deadline watches it.
@@ -33,16 +33,22 @@ impl Progress {
 
 /// A connected socket that counts what it takes, and does not give more than it may.
 #[derive(Debug)]
-pub(super) struct Tcp {
-    socket: Async<TcpStream>,
+pub(crate) struct Tcp {
+    socket: Rc<Async<TcpStream>>,
     progress: Progress,
-    pace: ReadPause,
+    /// Nothing where all may be read as it comes.
+    pace: Option<ReadPause>,
 }
 
 impl Tcp {
     /// Counts the bytes of this socket into `progress`.
     pub(super) fn new(socket: Async<TcpStream>, progress: Progress) -> Self {
-        Self { socket, progress, pace: ReadPause::default() }
+        Self { socket: Rc::new(socket), progress, pace: Some(ReadPause::default()) }
+    }
+
+    /// Reads all as it comes: the console alone is not trusted to send only what can be worked off.
+    pub(super) fn unlimited(self) -> Self {
+        Self { pace: None, ..self }
     }
 
     /// Makes the closing of this socket a reset.
@@ -53,24 +59,28 @@ impl Tcp {
 
 impl AsyncRead for Tcp {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        ready!(self.pace.poll_ready(cx));
-        let count = ready!(Pin::new(&mut self.socket).poll_read(cx, buffer))?;
-        self.pace.charge_bytes(count);
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
+        let count = ready!(Pin::new(&mut &*self.socket).poll_read(cx, buffer))?;
+        if let Some(pace) = &mut self.pace {
+            pace.charge_bytes(count);
+        }
         Poll::Ready(Ok(count))
     }
 }
 
 impl AsyncWrite for Tcp {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut &*self.socket).poll_write(cx, bytes);
         if let Poll::Ready(Ok(count)) = &written {
             self.progress.advance(*count);
         }
         written
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut &*self.socket).poll_flush(cx)
     }
 
     /// Ends our direction; the peer's stays open.
@@ -83,9 +93,20 @@ impl AsyncWrite for Tcp {
     }
 }
 
+/// Looks at the socket of a [`Stream`] that another task reads. It does not keep the socket open.
+pub(crate) struct Watch(Weak<Async<TcpStream>>);
+
+impl Watch {
+    /// Whether the socket is open and nothing has arrived that was not read, such as the end of the stream.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let peeked = self.0.upgrade().map(|socket| socket.get_ref().peek(&mut [0]));
+        matches!(peeked, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
 /// What the WebSocket and HTTP run on.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     /// Clear text.
     Plain(Tcp),
     /// TLS; boxed, because its state is 1 KiB and there is one at a time.
@@ -93,23 +114,38 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// A connection that this machine opened to the agent.
+    pub(crate) fn accepted(socket: Async<TcpStream>) -> Self {
+        Self::Plain(Tcp::new(socket, Progress::default()).unlimited())
+    }
+
+    /// A look at its socket from outside.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(Rc::downgrade(&self.tcp().socket))
+    }
+
+    fn tcp(&self) -> &Tcp {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
     /// Counts a message, a Ping or a Pong that was read.
     pub(super) fn charge_message(&mut self) {
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_mut().0,
         };
-        tcp.pace.charge_message();
+        if let Some(pace) = &mut tcp.pace {
+            pace.charge_message();
+        }
     }
 
     /// Closes the descriptor now, with a reset.
     pub(super) fn reset(self) {
-        let tcp = match &self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
-        };
         // It fails only on what is no socket; the closing that follows is then an ordinary one.
-        let _ = tcp.reset_on_close();
+        let _ = self.tcp().reset_on_close();
     }
 }
 

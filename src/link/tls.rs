@@ -24,7 +24,7 @@ use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::SigningKey;
-use rustls::{CertificateError, ClientConfig, Error as RustlsError, InvalidMessage};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InvalidMessage};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -52,7 +52,7 @@ pub enum TlsFault {
     /// The certificate has expired, or the clock runs ahead.
     #[error(
         "its certificate expired at {}, and this machine's clock says {}; \
-         the console's certificate must be renewed, or the clock set right",
+         the certificate must be renewed, or the clock set right",
         instant(*.not_after), instant(*.now)
     )]
     Expired {
@@ -73,10 +73,7 @@ pub enum TlsFault {
         now: SystemTime,
     },
     /// The certificate is for another name.
-    #[error(
-        "its certificate is for {}, not for {expected}; correct the console URL, or the certificate",
-        named(presented)
-    )]
+    #[error("its certificate is for {}, not for {expected}", named(presented))]
     WrongName {
         /// The name that was dialled.
         expected: String,
@@ -96,14 +93,36 @@ pub enum TlsFault {
     #[error("{0} is no name that a certificate could be for")]
     NoServerName(String),
     /// It answers in clear text.
-    #[error("it answers in clear text, not TLS: the port is wrong, or the console URL should begin with http")]
+    #[error("it answers in clear text, not TLS")]
     ClearText,
+    /// The server has no host of this name.
+    #[error("it has no host of this name")]
+    UnknownHost,
     /// The two ends have no version or cipher suite in common, or one violated the protocol.
     #[error("the handshake failed: {0}")]
     Handshake(String),
     /// The connection broke during the handshake.
     #[error("it broke off the handshake ({}); perhaps it speaks no TLS on this port", explain::io(.0))]
     Broke(io::Error),
+}
+
+impl TlsFault {
+    /// What to correct where the address may be wrong, as the end of a sentence; `source` says what holds the address.
+    pub(super) fn correction(&self, source: &str) -> String {
+        match self {
+            Self::WrongName { .. } => format!("; correct {source}, or the certificate"),
+            Self::ClearText => format!(": the port is wrong, or {source} should begin with http"),
+            Self::UnknownHost => format!("; correct {source}"),
+            Self::UnknownIssuer
+            | Self::Expired { .. }
+            | Self::NotYetValid { .. }
+            | Self::BadSignature
+            | Self::Certificate(_)
+            | Self::NoServerName(_)
+            | Self::Handshake(_)
+            | Self::Broke(_) => String::new(),
+        }
+    }
 }
 
 /// The TLS client and its roots.
@@ -170,22 +189,15 @@ impl Tls {
     }
 
     /// Performs the handshake on a fresh connection to this host.
-    pub(super) async fn handshake(
-        &self,
-        trusted: &Trusted,
-        host: &str,
-        peer: &str,
-        tcp: Tcp,
-    ) -> Result<TlsStream<Tcp>, Error> {
-        let fail = |fault| Error::Tls { peer: peer.to_owned(), fault };
-        let name = server_name(host).map_err(fail)?;
+    pub(super) async fn handshake(&self, trusted: &Trusted, host: &str, tcp: Tcp) -> Result<TlsStream<Tcp>, TlsFault> {
+        let name = server_name(host)?;
         let outcome = TlsConnector::from(Arc::clone(&trusted.config)).connect(name, tcp).await;
         outcome.map_err(|error| {
             let fault = TlsFault::from(error);
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
                 self.reload_roots();
             }
-            fail(fault)
+            fault
         })
     }
 }
@@ -262,6 +274,7 @@ impl From<io::Error> for TlsFault {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
             Some(RustlsError::InvalidCertificate(fault)) => Self::from(fault),
             Some(RustlsError::InvalidMessage(InvalidMessage::InvalidContentType)) => Self::ClearText,
+            Some(RustlsError::AlertReceived(AlertDescription::UnrecognisedName)) => Self::UnknownHost,
             Some(other) => Self::Handshake(explain::tls(other)),
             None => Self::Broke(error),
         }

@@ -33,6 +33,7 @@ mod result;
 #[cfg(test)]
 mod schema;
 mod timestamp;
+mod usage;
 
 pub use dispatch::Dispatch;
 pub use echo::echo;
@@ -50,6 +51,7 @@ pub use output::{ClosedReason, CommandOutput, OutputStream, TerminalClosed, Term
 pub use registration::Registration;
 pub use result::{Captured, CommandResult, RESULT_BYTES_MAX, ResultReason, shortened};
 pub use timestamp::Timestamp;
+pub use usage::UsageRecord;
 
 /// The version that every outbound message carries.
 pub const VERSION: &str = "1.0";

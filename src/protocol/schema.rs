@@ -10,8 +10,9 @@ use super::encode::Payload;
 use super::envelope::KEYS_MAX;
 use super::{
     COUNT_MAX, CommandOutput, EXTENSIONS_MAX, EventType, Heartbeat, MessageId, NAME_CHARACTERS_MAX, TerminalClosed,
-    TerminalOutput, Timestamp, VERSION, event, metrics, registration, result,
+    TerminalOutput, Timestamp, VERSION, event, metrics, registration, result, usage,
 };
+use crate::llm::provider::PROVIDERS;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -109,6 +110,25 @@ fn event_types(generator: &mut SchemaGenerator) -> Vec<String> {
     let schema = EventType::json_schema(generator);
     let variants = schema.as_value()["oneOf"].as_array().expect("a documented variant each").iter();
     variants.map(|variant| variant["const"].as_str().expect("a name").to_owned()).collect()
+}
+
+/// The names of the providers that the proxy knows.
+pub(super) fn llm_provider(_: &mut SchemaGenerator) -> Schema {
+    let names: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
+    json_schema!({"type": "string", "enum": names})
+}
+
+/// Adds the fields that are the same in every usage record.
+pub(super) fn usage_constants(schema: &mut Schema) {
+    let constants = [
+        ("costUsd", json!({"description": "The console computes the price.", "const": 0})),
+        ("captureTier", json!({"description": "How it was counted.", "const": "proxy"})),
+    ];
+    let object = schema.ensure_object();
+    for (name, constant) in constants {
+        object["properties"][name] = constant;
+        object["required"].as_array_mut().expect("a list").push(json!(name));
+    }
 }
 
 /// What holds for an object that has both fields.
@@ -224,6 +244,7 @@ fn generated() -> Value {
     definitions.encoded::<TerminalClosed<'_>>(Session::Twice);
     definitions.encoded::<result::ResultWire<'_>>(Session::Forbidden);
     definitions.sent::<CommandOutput<'_>>(CommandOutput::KIND, Session::Forbidden);
+    definitions.encoded::<usage::Batch<'_>>(Session::Forbidden);
     let event_types = event_types(&mut definitions.generator);
     definitions.take();
 

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,10 @@ class Own(unittest.TestCase):
         self.assertEqual(names, {"draupnir", "sindri-agent"})
         for name in names:
             self.assertIn(f"~/.local/bin/{name}", self.extension["remove"]["paths"])
+
+    def test_ai_tools_are_pointed_where_the_registry_points_them(self):
+        for path in REGISTRY:
+            self.assertEqual(self.extension["configure"], yaml.safe_load(read(path))["configure"], path)
 
     def test_variant_differs_by_its_comment_alone(self):
         done = render()
@@ -234,6 +239,39 @@ class Life(unittest.IsolatedAsyncioTestCase):
             await self.gone(pid)
             self.assertNotEqual(self.instance.shell(service["readiness"]["check"])[0], 0)
         self.assertEqual(len(self.console.registrations), 1, "its id is remembered")
+
+    def llm_proxy_answers(self, port):
+        """Whether the agent, and nothing else, listens for AI tools there."""
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as asking:
+                asking.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                with asking.makefile("rb") as answer:
+                    return b"sindri_agent" in answer.read()
+        except ConnectionRefusedError:
+            return False
+
+    async def test_ai_tools_of_the_instance_reach_the_agent(self):
+        """The variables of either file are in the environment that the service framework gives to the agent."""
+        await self.install()
+        files = [OWN, *REGISTRY]
+        for times, (path, adapter) in enumerate([*((path, "auto") for path in files), (OWN, "none")], 1):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                port = free.getsockname()[1]
+            extension = yaml.safe_load(read(path))
+            before = dict(self.instance.environment)
+            self.instance.environment["SINDRI_LLM_ADAPTER"] = adapter
+            self.instance.configure(extension["configure"], port)
+            tools = [name for name, value in self.instance.environment.items() if f":{port}/v1/" in value]
+            self.assertEqual(len(tools), 8 if adapter == "auto" else 0, path)
+            await self.do(self.instance.start_service, extension["service"])
+            await self.connected(times)
+            listens = lambda port=port: self.llm_proxy_answers(port)
+            if adapter == "auto":
+                self.assertTrue(await self.do(within, 10, listens), self.instance.log())
+            else:
+                self.assertFalse(listens())
+            self.assertTrue(await self.do(self.instance.stop), self.instance.log())
+            self.instance.environment = before
 
     async def test_service_without_a_console_is_not_started(self):
         service = yaml.safe_load(read(OWN))["service"]

@@ -124,6 +124,7 @@ SECTIONS = {
     "`terminal:closed`": "TerminalClosed",
     "`command:result`": "CommandResult",
     "`command:output`": "CommandOutput",
+    "`llm_usage:batch`": "UsageBatch",
     "`terminal:create`": "TerminalCreate",
     "`terminal:input`": "TerminalInput",
     "`terminal:resize`": "TerminalResize",

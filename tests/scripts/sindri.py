@@ -6,6 +6,7 @@ the agent by one nohup line; a stop is SIGTERM and, 10 s later, SIGKILL; the reg
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -101,6 +102,13 @@ class Instance:
         """The registry's script: the one of the branch `main`, piped into bash, the version in the environment."""
         script = f"curl -fsSL {self.server.url}/extension/install.sh | bash"
         return self.shell(f"set -euo pipefail; export DRAUPNIR_VERSION={version}; {script}")
+
+    def configure(self, settings, port):
+        """The extension's variables for the whole instance, where their conditions hold; `port` stands for theirs."""
+        for variable in settings["environment"]:
+            name, unwanted = re.fullmatch(r"\{\{ env\.(\w+) != '(\w+)' \}\}", variable["condition"]).groups()
+            if self.environment.get(name) != unwanted:
+                self.environment[variable["key"]] = variable["value"].replace(":9090/", f":{port}/")
 
     def start_service(self, service):
         """The service framework at a boot; the PID, or None where a variable is missing."""

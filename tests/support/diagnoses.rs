@@ -42,7 +42,7 @@ const ALL: &[Diagnosis] = &[
     ("fail", "proxy", "HTTP_PROXY names a proxy that is not"),
     ("fail", "proxy", "demands credentials"),
     ("fail", "proxy", "it refuses the credentials in HTTP_PROXY"),
-    ("fail", "proxy", "it could not reach the console"),
+    ("fail", "proxy", "it could not reach the server"),
     ("fail", "proxy", "accepts connections but opens no tunnel; look into its log, or correct HTTP_PROXY"),
     ("fail", "tls", "signed by an issuer that this machine does not trust"),
     ("fail", "tls", "does not fit the trusted authority of that name"),

@@ -128,7 +128,7 @@ impl World {
                 self.host.unsynced_since_ms = None;
             }
             Action::KillRemains { .. } => self.fail(Violation::ForgottenOrdered("remains")),
-            Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } => {}
+            Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } | Action::Listen => {}
             Action::Exit => self.exit(),
         }
     }

@@ -40,6 +40,9 @@ const PROBE_MS: u64 = 10_000;
 /// How long a process may take to leave, and the slack of its last tick.
 const EXIT_MS: u64 = 4_010;
 
+/// How late a batch of usage records may be: the slack of the tick that sends it.
+const USAGE_SLACK_MS: u64 = 10;
+
 /// A way through the network on which a Ping, its Pong and a close frame fit into the time of a drain.
 const FAREWELL_WAY_MS_MAX: u64 = 400;
 
@@ -92,6 +95,7 @@ impl World {
     /// Looks at how far the calm has come, after every step.
     pub(crate) fn check_calm(&mut self) {
         self.check_exit();
+        self.check_usage();
         let Some(since_ms) = self.calm.since_ms else { return };
         if self.calm.drains || self.calm.over || self.host.stirred > 0 {
             return;
@@ -113,6 +117,15 @@ impl World {
         let own_ms = self.own_now().as_ms();
         if self.host.running && !self.host.frozen && self.host.stirred == 0 && own_ms > since_ms + EXIT_MS {
             self.fail(Violation::ExitOverdue);
+        }
+    }
+
+    /// No usage record may wait for longer than its interval.
+    fn check_usage(&mut self) {
+        let own_ms = self.own_now().as_ms();
+        let is_overdue = self.work.usage.front().is_some_and(|due_ms| *due_ms + USAGE_SLACK_MS < own_ms);
+        if is_overdue && self.host.running && !self.host.frozen && self.host.stirred == 0 {
+            self.fail(Violation::UsageOverdue);
         }
     }
 
@@ -162,6 +175,7 @@ impl World {
         if self.wires.iter().any(is_asked)
             || !self.is_settled()
             || !self.work.jobs.is_empty()
+            || !self.work.usage.is_empty()
             || self.work.sources.values().any(delivers)
         {
             return false;

@@ -12,6 +12,7 @@ use crate::work::{Stage, Subject, Work};
 use crate::world::Event;
 use draupnir_fsm::driver::{
     Body, ByteSource, Chunk, CommandKey, Encode, ErrorEvent, Kind, Message, SessionKey, SessionRefusal, StreamKey,
+    USAGE_RECORDS_MAX,
 };
 use draupnir_fsm::random::Random;
 use std::ops::Range;
@@ -147,6 +148,16 @@ impl Doors<'_> {
         body
     }
 
+    fn usage(&mut self, records: u32) -> Option<Text> {
+        let count = records as usize;
+        if records == 0 || records > USAGE_RECORDS_MAX || count > self.work.usage.len() {
+            self.fail(Violation::WrongBatch(records));
+            return None;
+        }
+        self.work.usage.drain(..count);
+        Some(self.reliable(Kind::Event, 120 + 250 * count, [None; 2], None))
+    }
+
     fn error(&mut self, event: ErrorEvent) -> Option<Text> {
         match event {
             ErrorEvent::Gap(gap) => {
@@ -182,6 +193,7 @@ impl Encode for Doors<'_> {
         match *message {
             Message::State(kind) => Some(Text { up: Up::State(kind), size_bytes: 400 }),
             Message::Event(_) => Some(self.reliable(Kind::Event, 300, [None; 2], None)),
+            Message::Usage { records } => self.usage(records),
             Message::Error(event) => self.error(event),
             Message::Closed { session, .. } => self.closed(session),
             Message::Unopened { session, refusal } => self.unopened(session, refusal),

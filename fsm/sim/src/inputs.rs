@@ -4,7 +4,7 @@ use crate::plan::{Fault, Terminals};
 use crate::planted::Planted;
 use crate::violation::Violation;
 use crate::wire::Down;
-use crate::work::{Job, Shell, Source, Stage, Terminal};
+use crate::work::{Job, Shell, Source, Stage, Terminal, USAGE_WITHIN_MS};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
     CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Kind, LinkId, PING_PAYLOAD_BYTES, Remains,
@@ -79,6 +79,12 @@ impl World {
             Event::CommandStarts { command, .. } => self.command_starts(command),
             Event::CommandEnds { command, code, .. } => self.command(command, CommandInput::Exited { code }),
             Event::OutputEnds { command, .. } => self.command(command, CommandInput::EndOfOutput),
+            Event::Counted { .. } => {
+                self.work.usage.push_back(own_ms + USAGE_WITHIN_MS);
+                if self.planted != Some(Planted::ForgetsUsage) {
+                    self.handle(Input::UsageCounted { within_ms: USAGE_WITHIN_MS });
+                }
+            }
             Event::Stop => {
                 self.host.rules.drains_since_ms.get_or_insert(own_ms);
                 self.handle(Input::ShutdownRequested);

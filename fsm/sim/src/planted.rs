@@ -82,13 +82,15 @@ pub enum Planted {
     LosesJournaledMessages,
     /// A command whose result the journal holds is taken for one that was interrupted.
     InterruptsEndedCommands,
+    /// A usage record is kept for a batch that never goes.
+    ForgetsUsage,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -126,6 +128,7 @@ impl Planted {
         Self::ForgetsJournaledIds,
         Self::LosesJournaledMessages,
         Self::InterruptsEndedCommands,
+        Self::ForgetsUsage,
         Self::Panics,
     ];
 

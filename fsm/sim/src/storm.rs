@@ -9,7 +9,7 @@ use crate::wire::Down;
 use crate::work::{Dispatch, Poison, Terminal};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX, CloseReason, LinkId, Loss, SESSIONS_MAX, StreamKey,
+    COMMANDS_RUNNING_MAX, COMMANDS_WAITING_MAX, CloseReason, LinkId, Loss, SESSIONS_MAX, StreamKey, USAGE_RECORDS_MAX,
 };
 
 /// Codes that a console, or what stands before it, closes with.
@@ -231,6 +231,12 @@ impl World {
             return;
         }
         self.next_work();
+        // AI tools work whether or not the console is there; at times many answers end at once.
+        if self.chance(20) {
+            let life = self.host.life;
+            let answers = if self.chance(5) { USAGE_RECORDS_MAX + 20 } else { 1 };
+            (0..answers).for_each(|_| self.note_in(0, Event::Counted { life }));
+        }
         let Some(link) = self.routed() else {
             self.stats.requests_lost += u64::from(self.host.rules.live.is_some() && self.console.table.is_none());
             return;

@@ -113,6 +113,10 @@ pub enum Violation {
     TwoResults(u32),
     /// A sync came too late, or too soon after the one before.
     SyncOutOfTime,
+    /// A batch of no usage records, of too many, or of more than wait.
+    WrongBatch(u32),
+    /// A usage record waited for longer than its interval.
+    UsageOverdue,
     /// A message that the console cannot take was sent to it again and again.
     PoisonResent(u32),
     /// The driver panicked, or what looks after it.

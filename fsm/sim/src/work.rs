@@ -11,6 +11,9 @@ pub(crate) const SCROLLBACK_BYTES: u64 = 256 << 10;
 /// What the operator chose, in every world.
 pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 30_000, metrics_ms: 60_000 };
 
+/// How long a usage record may wait for others, in milliseconds: the default of `SINDRI_LLM_REPORT_INTERVAL`.
+pub(crate) const USAGE_WITHIN_MS: u64 = 30_000;
+
 /// A command as the console dispatched it; its place in the list is its id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Dispatch {
@@ -227,6 +230,8 @@ pub(crate) struct Work {
     pub(crate) audits_written: BTreeSet<Subject>,
     /// The places of messages of an earlier process, by number, until the driver asks for them.
     pub(crate) restored: BTreeMap<u64, u32>,
+    /// Usage records that wait: by when each must go, in the agent's own time.
+    pub(crate) usage: VecDeque<u64>,
     /// A crowd was sent.
     pub(crate) crowded: bool,
     /// For the fault that reports only the first gap.

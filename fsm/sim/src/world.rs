@@ -51,6 +51,7 @@ pub(crate) enum Event {
     CommandEnds { life: u32, command: CommandKey, code: i32 },
     OutputEnds { life: u32, command: CommandKey },
     SessionEnds { life: u32, session: SessionKey, code: i32 },
+    Counted { life: u32 },
     Stop,
     // What happens to the process.
     Thaws { life: u32 },
@@ -226,7 +227,8 @@ impl World {
             | Event::CommandStarts { life, .. }
             | Event::CommandEnds { life, .. }
             | Event::OutputEnds { life, .. }
-            | Event::SessionEnds { life, .. } => {
+            | Event::SessionEnds { life, .. }
+            | Event::Counted { life } => {
                 if life == self.host.life {
                     self.hand(event);
                 }

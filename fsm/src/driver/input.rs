@@ -183,6 +183,16 @@ pub enum Input {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         cause: Option<u64>,
     },
+    /// One more usage record of an AI tool waits at the adapter.
+    UsageCounted {
+        /// It is sent within this time, in milliseconds, with what waits besides.
+        within_ms: u64,
+    },
+    /// Another program has the port at which AI tools look for the agent.
+    PortTaken {
+        /// The text about it.
+        note: NoteId,
+    },
 }
 
 /// What a message from the console asks for. The adapter has decoded it and given numbers to what it keeps.

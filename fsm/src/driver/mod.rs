@@ -17,6 +17,7 @@
 //! | `journal` | what is recorded against the death of the process, what waits for it, and what follows from it |
 //! | `errors` | how often an error is reported |
 //! | `naming` | how a registration names the instance and its provider |
+//! | `usage` | when usage records of AI tools are sent, and a taken port is tried again |
 //! | `read_limit` | how fast the console's messages are read |
 //! | `panics` | how often a program that panics is restarted |
 //! | `record` | nothing: what a recorder sees |
@@ -39,6 +40,7 @@ mod record;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use crate::clock::Clocks;
 pub use crate::command::{
@@ -73,6 +75,7 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
+pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 
 use crate::clock::Watch;
 use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
@@ -143,6 +146,7 @@ pub struct Driver<B> {
     audits: Audits,
     journal: Journal,
     errors: ErrorRateLimiter,
+    usage: usage::Usage,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -171,6 +175,7 @@ impl<B: Body> Driver<B> {
             audits: Audits::new(audited),
             journal: Journal::default(),
             errors: ErrorRateLimiter::default(),
+            usage: usage::Usage::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -240,6 +245,7 @@ impl<B: Body> Driver<B> {
             }
             Input::ShutdownRequested => {
                 self.step(now, Fact::ShutdownRequested);
+                self.drain_usage(now);
                 self.ledger.begin_drain();
                 self.journal.begin_drain(now);
             }
@@ -253,6 +259,8 @@ impl<B: Body> Driver<B> {
             Input::Appended { append } | Input::AppendFailed { append } => self.append_reported(now, append),
             Input::Restored { what } => self.restored(what),
             Input::Noted { note, cause } => self.note(now, note, cause),
+            Input::UsageCounted { within_ms } => self.usage_counted(now, within_ms),
+            Input::PortTaken { note } => self.port_taken(now, note),
         }
     }
 
@@ -273,7 +281,12 @@ impl<B: Body> Driver<B> {
     /// When the next turn is due at the latest; `None` only when stopped.
     pub fn next_deadline(&self) -> Option<Time> {
         let machine = self.machine.next_deadline()?;
-        let others = [self.ledger.next_deadline(), self.audits.next_deadline(), self.journal.next_deadline()];
+        let others = [
+            self.ledger.next_deadline(),
+            self.audits.next_deadline(),
+            self.journal.next_deadline(),
+            self.usage.next_deadline(),
+        ];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
 
@@ -360,6 +373,8 @@ impl<B: Body> Driver<B> {
             self.go_on(now, waiter);
         } else if self.journal.take_sync(now) {
             self.out(Action::SyncJournal);
+        } else if self.advance_usage(now) {
+            // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)
         {
@@ -468,7 +483,7 @@ impl<B: Body> Driver<B> {
                 }
                 return;
             }
-            Message::Event(_) | Message::Error(_) | Message::Restored { .. } => Kind::Event,
+            Message::Event(_) | Message::Error(_) | Message::Restored { .. } | Message::Usage { .. } => Kind::Event,
             Message::Closed { .. } | Message::Unopened { .. } => Kind::Closed,
             Message::Result { .. } | Message::Unrun { .. } => Kind::Result,
         };

@@ -214,6 +214,8 @@ pub enum Action {
         /// The text.
         note: NoteId,
     },
+    /// Listen for AI tools where that failed before; report [`PortTaken`](super::Input::PortTaken) if it fails again.
+    Listen,
     /// Log this.
     Log {
         /// What.
@@ -288,6 +290,11 @@ pub enum Message {
         command: CommandKey,
         /// Why.
         refusal: CommandRefusal,
+    },
+    /// `llm_usage:batch` of the records that have waited longest.
+    Usage {
+        /// How many: 1 to [`USAGE_RECORDS_MAX`](super::USAGE_RECORDS_MAX).
+        records: u32,
     },
 }
 

@@ -272,3 +272,57 @@ fn message_of_a_dead_link_has_no_effect() {
     let outputs = rig.turn(Input::Received { link: LinkId(7), message });
     assert_eq!(outputs, [Output::Do(Action::ForgetCommand { command: CommandKey(1) })]);
 }
+
+#[test]
+fn usage_waits_for_its_interval_and_goes_together() {
+    let mut rig = Rig::ready(false);
+    let start = rig.now;
+    let counted = Input::UsageCounted { within_ms: 30_000 };
+    rig.turn(counted);
+    rig.now = start.after_ms(10_000);
+    rig.turn(counted);
+    rig.now = start.after_ms(29_999);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { .. })), 0);
+    assert!(rig.driver.next_deadline().is_some_and(|due| due <= start.after_ms(30_000)));
+    rig.now = start.after_ms(30_000);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 2 })), 1);
+    rig.now = start.after_ms(90_000);
+    rig.poll();
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { .. })), 1, "nothing waits any more");
+}
+
+#[test]
+fn taken_port_is_reported_once_and_tried_again() {
+    let mut rig = Rig::ready(false);
+    let is_listen = |output: &Output<usize>| matches!(output, Output::Do(Action::Listen));
+    for note in 0..3 {
+        let start = rig.now;
+        let taken = rig.turn(Input::PortTaken { note: NoteId(note) });
+        assert!(!taken.iter().any(is_listen));
+        assert_eq!(taken.contains(&Output::Do(Action::DropNote { note: NoteId(note) })), note > 0);
+        rig.now = start.after_ms(LISTEN_RETRY_MS - 1);
+        assert!(!rig.poll().iter().any(is_listen));
+        assert!(rig.driver.next_deadline().is_some_and(|due| due <= start.after_ms(LISTEN_RETRY_MS)));
+        rig.now = start.after_ms(LISTEN_RETRY_MS);
+        assert_eq!(rig.poll().iter().filter(|output| is_listen(output)).count(), 1);
+    }
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Error(ErrorEvent::Note(NoteId(0))))), 1);
+    rig.turn(Input::PortTaken { note: NoteId(3) });
+    rig.turn(Input::ShutdownRequested);
+    rig.now = rig.now.after_ms(LISTEN_RETRY_MS);
+    assert!(!rig.poll().iter().any(is_listen), "an agent that stops listens no more");
+}
+
+#[test]
+fn full_batch_and_shutdown_send_usage_at_once() {
+    let mut rig = Rig::ready(false);
+    let counted = Input::UsageCounted { within_ms: 86_400_000 };
+    (0..USAGE_RECORDS_MAX + 3).for_each(|_| drop(rig.turn(counted)));
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: USAGE_RECORDS_MAX })), 1);
+    rig.turn(Input::ShutdownRequested);
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 3 })), 1);
+    rig.turn(counted);
+    assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 1 })), 1, "a drain does not wait");
+}

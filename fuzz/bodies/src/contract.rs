@@ -5,11 +5,12 @@
 //! all of them at the end of a run. Ids and offsets come from the order. Texts and figures are hostile on purpose:
 //! every frame that the types of the wire allow must validate.
 
+use draupnir::llm::provider::PROVIDERS;
 use draupnir::protocol::metrics::{Cpu, Disk, DiskIo, Live, Metrics, Stamped};
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, InstanceId,
     Inventory, MessageId, Metadata, OutputStream, Percent, Ratio, Registration, ResultReason, SessionId,
-    TerminalClosed, TerminalOutput, Timestamp,
+    TerminalClosed, TerminalOutput, Timestamp, UsageRecord,
 };
 use draupnir_fsm::delivery::StateKind;
 use draupnir_fsm::driver::{self, Chunk, CommandRefusal, ErrorEvent, Message, SessionRefusal, StreamKey};
@@ -113,6 +114,7 @@ impl Writer {
             Message::State(StateKind::Metrics) => self.metrics(),
             Message::Event(event) => self.event(event),
             Message::Error(error) => self.error(error),
+            Message::Usage { records } => self.usage(records),
             Message::Closed { session, end, exit_code } => {
                 let reason = match end {
                     SessionEnd::Exited => ClosedReason::Exited,
@@ -242,6 +244,22 @@ impl Writer {
             }
         };
         self.event_message(event_type, metadata)
+    }
+
+    fn usage(&self, records: u32) -> String {
+        let some = |value| (self.place(2) == 0).then_some(value);
+        let record = UsageRecord {
+            provider: PROVIDERS[self.place(PROVIDERS.len() as u64)].name,
+            model: format!("m{}", self.text()),
+            operation: ["chat", "embedding", "image", "audio", "rerank"][self.place(5)],
+            input_tokens: self.number,
+            output_tokens: self.number >> 33,
+            cache_read_tokens: some(self.number),
+            cache_write_tokens: some(0),
+            trace_id: self.id(),
+            ts: Count::new(self.number),
+        };
+        UsageRecord::batch(&vec![record; records as usize])
     }
 
     fn error(&self, error: ErrorEvent) -> String {

@@ -14,6 +14,7 @@ pub mod fsm_transitions;
 pub mod heap;
 pub mod http_response;
 pub mod journal_file;
+pub mod llm_usage;
 mod planted;
 mod secrecy;
 pub mod terminal_stream;

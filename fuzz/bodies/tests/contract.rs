@@ -30,5 +30,5 @@ fn simulated_messages_are_written_in_full() {
         assert_eq!(run::run(Plan::of(seed), None, false).violation, None, "seed {seed}");
     }
     let kinds = kinds.borrow();
-    assert_eq!(kinds.len(), 8, "every message type of the agent: {kinds:?}");
+    assert_eq!(kinds.len(), 9, "every message type of the agent: {kinds:?}");
 }

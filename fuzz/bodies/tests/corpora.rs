@@ -38,6 +38,7 @@ targets! {
     fsm_transitions => targets::fsm_transitions::run,
     http_response => targets::http_response::run,
     journal_file => targets::journal_file::run,
+    llm_usage => targets::llm_usage::run,
     terminal_stream => targets::terminal_stream::run,
     world => targets::world::run,
 }

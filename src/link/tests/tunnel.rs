@@ -50,7 +50,7 @@ fn proxy_that_refuses_a_tunnel_is_named_with_a_remedy() {
             "403 No\r\n\r\n",
             "no tunnel to console.test:8080, but answered HTTP status 403; it must allow CONNECT",
         ),
-        ("u:secret@", "503 No\r\n\r\n", "HTTP status 503; it could not reach the console"),
+        ("u:secret@", "503 No\r\n\r\n", "HTTP status 503; it could not reach the server"),
         ("u:secret@", "200 OK\r\n\r\nsurprise", "it sent data of its own into the tunnel"),
     ];
     for (credentials, answer, words) in cases {

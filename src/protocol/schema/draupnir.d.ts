@@ -81,6 +81,16 @@ export interface CommandOutputMessage {
   protocolVersion?: never;
 }
 
+/** `llm_usage:batch` */
+export interface UsageBatchMessage {
+  protocol_version: "1.0";
+  type: "llm_usage:batch";
+  session_id?: never;
+  payload: UsageBatch;
+  channel?: never;
+  protocolVersion?: never;
+}
+
 /** What the instance says about itself. */
 export interface Registration {
   instance_id: InstanceId;
@@ -439,6 +449,37 @@ export interface CommandOutput {
 /** The two outputs of a command. */
 export type OutputStream = "stdout" | "stderr";
 
+/** What AI tools on the instance used. */
+export interface UsageBatch {
+  records: UsageRecord[];
+}
+
+/** One answer of a provider. */
+export interface UsageRecord {
+  /** The provider's name, as its part of the proxy's path has it. */
+  provider: "anthropic" | "openai" | "google" | "groq" | "mistral" | "cohere" | "together" | "xai" | "azure" | "ollama";
+  /** The model, never empty. */
+  model: string;
+  /** What was asked for: `chat`, `embedding` and so on. */
+  operation: "chat" | "embedding" | "image" | "audio" | "rerank";
+  /** Input tokens. */
+  inputTokens: number;
+  /** Output tokens. */
+  outputTokens: number;
+  /** Input tokens read from the provider's cache, where it tells them. */
+  cacheReadTokens?: number;
+  /** Input tokens written to the provider's cache, where it tells them. */
+  cacheWriteTokens?: number;
+  /** By which a receiver recognises a record that it has already seen. */
+  traceId: MessageId;
+  /** When the answer ended, in milliseconds since 1970. */
+  ts: Count;
+  /** The console computes the price. */
+  costUsd: 0;
+  /** How it was counted. */
+  captureTier: "proxy";
+}
+
 /** `terminal:create` */
 export interface TerminalCreateMessage {
   protocol_version: "1.0";
@@ -608,7 +649,8 @@ export type AgentMessage =
   | TerminalOutputMessage
   | TerminalClosedMessage
   | CommandResultMessage
-  | CommandOutputMessage;
+  | CommandOutputMessage
+  | UsageBatchMessage;
 
 /** What a console sends. */
 export type ConsoleMessage =
@@ -629,6 +671,7 @@ export declare const isTerminalOutputMessage: (value: unknown) => value is Termi
 export declare const isTerminalClosedMessage: (value: unknown) => value is TerminalClosedMessage;
 export declare const isCommandResultMessage: (value: unknown) => value is CommandResultMessage;
 export declare const isCommandOutputMessage: (value: unknown) => value is CommandOutputMessage;
+export declare const isUsageBatchMessage: (value: unknown) => value is UsageBatchMessage;
 export declare const isRegistration: (value: unknown) => value is Registration;
 export declare const isInstanceId: (value: unknown) => value is InstanceId;
 export declare const isTimestamp: (value: unknown) => value is Timestamp;
@@ -660,6 +703,8 @@ export declare const isCommandId: (value: unknown) => value is CommandId;
 export declare const isResultReason: (value: unknown) => value is ResultReason;
 export declare const isCommandOutput: (value: unknown) => value is CommandOutput;
 export declare const isOutputStream: (value: unknown) => value is OutputStream;
+export declare const isUsageBatch: (value: unknown) => value is UsageBatch;
+export declare const isUsageRecord: (value: unknown) => value is UsageRecord;
 export declare const isTerminalCreateMessage: (value: unknown) => value is TerminalCreateMessage;
 export declare const isTerminalInputMessage: (value: unknown) => value is TerminalInputMessage;
 export declare const isTerminalResizeMessage: (value: unknown) => value is TerminalResizeMessage;

@@ -25,6 +25,9 @@ const definitions = {
   CommandOutputMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
     "command:output"}, "session_id": false, "payload": {"$ref": "#/$defs/CommandOutput"}, "channel": false,
     "protocolVersion": false}, "required": ["protocol_version", "type", "payload"]},
+  UsageBatchMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
+    "llm_usage:batch"}, "session_id": false, "payload": {"$ref": "#/$defs/UsageBatch"}, "channel": false,
+    "protocolVersion": false}, "required": ["protocol_version", "type", "payload"]},
   Registration: {"type": "object", "properties": {"instance_id": {"$ref": "#/$defs/InstanceId"}, "hostname":
     {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"}, "machine_hostname": {"type": "string",
     "minLength": 1, "pattern": "^[^\\u0000]*$"}, "provider": {"type": "string", "minLength": 1, "pattern":
@@ -142,6 +145,17 @@ const definitions = {
     "#/$defs/OutputStream"}, "data": {"$ref": "#/$defs/Base64"}, "offset": {"$ref": "#/$defs/Count"}}, "required":
     ["command_id", "stream", "data", "offset"]},
   OutputStream: {"oneOf": [{"type": "string", "const": "stdout"}, {"type": "string", "const": "stderr"}]},
+  UsageBatch: {"type": "object", "properties": {"records": {"type": "array", "items": {"$ref":
+    "#/$defs/UsageRecord"}, "minItems": 1, "maxItems": 100}}, "required": ["records"]},
+  UsageRecord: {"type": "object", "properties": {"provider": {"type": "string", "enum": ["anthropic", "openai",
+    "google", "groq", "mistral", "cohere", "together", "xai", "azure", "ollama"]}, "model": {"type": "string",
+    "minLength": 1, "maxLength": 128, "pattern": "^[^\\u0000]*$"}, "operation": {"type": "string", "enum": ["chat",
+    "embedding", "image", "audio", "rerank"]}, "inputTokens": {"type": "integer", "maximum": 2147483647, "minimum":
+    0}, "outputTokens": {"type": "integer", "maximum": 2147483647, "minimum": 0}, "cacheReadTokens": {"type":
+    "integer", "maximum": 2147483647, "minimum": 0}, "cacheWriteTokens": {"type": "integer", "maximum": 2147483647,
+    "minimum": 0}, "traceId": {"$ref": "#/$defs/MessageId"}, "ts": {"$ref": "#/$defs/Count"}, "costUsd": {"const":
+    0}, "captureTier": {"const": "proxy"}}, "required": ["provider", "model", "operation", "inputTokens",
+    "outputTokens", "traceId", "ts", "costUsd", "captureTier"]},
   TerminalCreateMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
     "terminal:create"}, "session_id": {"$ref": "#/$defs/SessionId"}, "payload": {"$ref": "#/$defs/TerminalCreate"},
     "channel": false, "protocolVersion": false}, "required": ["protocol_version", "type", "payload"], "anyOf":
@@ -212,7 +226,7 @@ const definitions = {
   AgentMessage: {"oneOf": [{"$ref": "#/$defs/RegistrationMessage"}, {"$ref": "#/$defs/HeartbeatMessage"}, {"$ref":
     "#/$defs/MetricsMessage"}, {"$ref": "#/$defs/EventMessage"}, {"$ref": "#/$defs/TerminalOutputMessage"}, {"$ref":
     "#/$defs/TerminalClosedMessage"}, {"$ref": "#/$defs/CommandResultMessage"}, {"$ref":
-    "#/$defs/CommandOutputMessage"}]},
+    "#/$defs/CommandOutputMessage"}, {"$ref": "#/$defs/UsageBatchMessage"}]},
   ConsoleMessage: {"oneOf": [{"$ref": "#/$defs/TerminalCreateMessage"}, {"$ref": "#/$defs/TerminalInputMessage"},
     {"$ref": "#/$defs/TerminalResizeMessage"}, {"$ref": "#/$defs/TerminalCloseMessage"}, {"$ref":
     "#/$defs/CommandDispatchMessage"}, {"$ref": "#/$defs/CommandCancelMessage"}, {"$ref":
@@ -270,6 +284,7 @@ export const isTerminalOutputMessage = (value) => holds(definitions.TerminalOutp
 export const isTerminalClosedMessage = (value) => holds(definitions.TerminalClosedMessage, value);
 export const isCommandResultMessage = (value) => holds(definitions.CommandResultMessage, value);
 export const isCommandOutputMessage = (value) => holds(definitions.CommandOutputMessage, value);
+export const isUsageBatchMessage = (value) => holds(definitions.UsageBatchMessage, value);
 export const isRegistration = (value) => holds(definitions.Registration, value);
 export const isInstanceId = (value) => holds(definitions.InstanceId, value);
 export const isTimestamp = (value) => holds(definitions.Timestamp, value);
@@ -301,6 +316,8 @@ export const isCommandId = (value) => holds(definitions.CommandId, value);
 export const isResultReason = (value) => holds(definitions.ResultReason, value);
 export const isCommandOutput = (value) => holds(definitions.CommandOutput, value);
 export const isOutputStream = (value) => holds(definitions.OutputStream, value);
+export const isUsageBatch = (value) => holds(definitions.UsageBatch, value);
+export const isUsageRecord = (value) => holds(definitions.UsageRecord, value);
 export const isTerminalCreateMessage = (value) => holds(definitions.TerminalCreateMessage, value);
 export const isTerminalInputMessage = (value) => holds(definitions.TerminalInputMessage, value);
 export const isTerminalResizeMessage = (value) => holds(definitions.TerminalResizeMessage, value);

@@ -34,6 +34,7 @@ export class Console extends EventEmitter {
   readonly results = new Map<string, wire.CommandResult>();
   readonly terminals = new Map<string, Terminal>();
   readonly events: wire.AgentMessage[] = [];
+  readonly usage: wire.UsageRecord[] = [];
   /** How many messages arrived that were there already. */
   repeats = 0;
   /** How many links there were. */
@@ -154,6 +155,9 @@ export class Console extends EventEmitter {
         break;
       case "command:result":
         if (this.isNew(message.payload.command_id)) this.results.set(message.payload.command_id, message.payload);
+        break;
+      case "llm_usage:batch":
+        this.usage.push(...message.payload.records.filter((record) => this.isNew(record.traceId)));
         break;
       case "terminal:closed": {
         const terminal = this.terminals.get(message.session_id);

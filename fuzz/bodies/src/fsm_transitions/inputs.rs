@@ -112,6 +112,8 @@ impl World {
                 Input::Command { command, what: command_input(says) }
             }
             _ if says == CROWD || says == CROWD + 1 => return self.crowd(link, says),
+            _ if says & 15 == 15 => Input::PortTaken { note: NoteId(u32::from(says)) },
+            _ if says & 7 == 7 => Input::UsageCounted { within_ms: u64::from(says) * 100 },
             _ => Input::Noted { note: NoteId(u32::from(says)), cause: (says & 1 == 0).then_some(u64::from(says >> 4)) },
         };
         self.handle(input);
