@@ -95,12 +95,17 @@ impl Proxy {
             return Err((StatusCode::BAD_GATEWAY, sentence));
         };
         let path = provider.path(rest);
-        let (request, asked_model) = to_provider(request, upstream.url(), &path);
+        let (request, asked_model) = to_provider(request, upstream.url(), &path)?;
         let (answer, sender) = upstream.send(request).await.map_err(|error| {
             tracing::debug!(provider = provider.name, %error, "an AI tool got no answer");
             (StatusCode::BAD_GATEWAY, format!("the agent got no answer from {}: {error}", provider.name))
         })?;
         let (mut parts, body) = answer.into_parts();
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS || has_other_coding(&parts.headers) {
+            let sentence =
+                format!("{} answered with an upgrade or a transfer coding for which no tool asked", provider.name);
+            return Err((StatusCode::BAD_GATEWAY, sentence));
+        }
         remove_hop_by_hop(&mut parts.headers);
         parts.version = Version::HTTP_11;
         let counter = self.counter(provider, &parts.headers);
@@ -159,24 +164,42 @@ fn refuse(request: &Request<Incoming>) -> Result<(), Refusal> {
         let sentence = "the agent's proxy passes on HTTP/1.1 alone, no upgrades such as WebSockets";
         return Err((StatusCode::NOT_IMPLEMENTED, sentence.to_owned()));
     }
+    if has_other_coding(headers) {
+        let sentence = "the agent's proxy knows no transfer coding but chunked";
+        return Err((StatusCode::NOT_IMPLEMENTED, sentence.to_owned()));
+    }
     Ok(())
+}
+
+/// Whether the body has another transfer coding than `chunked`. It would be passed on without its mark (RFC 9112,
+/// section 6.1).
+fn has_other_coding(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) || codings.next().is_some()
 }
 
 /// Whether a `Host` names this machine; a foreign one is a page's way to another's name for it (DNS rebinding).
 fn is_this_machine(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
-        Some((name, port)) if !port.ends_with(']') => name,
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         Some(_) | None => host,
     };
     is_loopback(name)
 }
 
 /// The same request, to the provider.
-fn to_provider(request: Request<Incoming>, url: &ConsoleUrl, path: &str) -> (Request<RequestBody>, AskedModel) {
+fn to_provider(
+    request: Request<Incoming>,
+    url: &ConsoleUrl,
+    path: &str,
+) -> Result<(Request<RequestBody>, AskedModel), Refusal> {
     let (mut parts, body) = request.into_parts();
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    // It was a legal URI, and a prefix of legal ones stands before it.
-    parts.uri = Uri::try_from(format!("{}{query}", url.path(path))).unwrap_or_default();
+    // It was a legal URI, and a prefix of legal ones stands before it. So only its length can be wrong.
+    parts.uri = Uri::try_from(format!("{}{query}", url.path(path))).map_err(|_| {
+        let sentence = "the path at the provider is longer than 64 KiB".to_owned();
+        (StatusCode::URI_TOO_LONG, sentence)
+    })?;
     parts.version = Version::HTTP_11;
     remove_hop_by_hop(&mut parts.headers);
     if let Ok(host) = HeaderValue::try_from(url.authority()) {
@@ -185,10 +208,15 @@ fn to_provider(request: Request<Incoming>, url: &ConsoleUrl, path: &str) -> (Req
     let text = |name: HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let is_json = text(header::CONTENT_TYPE).to_ascii_lowercase().windows(4).any(|part| part == b"json");
     let (body, model) = RequestBody::new(body, is_json && text(header::CONTENT_ENCODING).is_empty());
-    (Request::from_parts(parts, body), model)
+    Ok((Request::from_parts(parts, body), model))
 }
 
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Of two that say where the body ends, only chunks count (RFC 9112, section 6.3). With the length left, the body
+    // would be cut to it.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
     let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<HeaderName> = named
         .flat_map(|list| list.split(','))
@@ -210,8 +238,15 @@ mod tests {
         for host in ["localhost", "LocalHost:9090", "127.0.0.1:9090", "127.1.2.3", "[::1]", "[::1]:9090"] {
             assert!(is_this_machine(host), "{host}");
         }
-        for host in ["", "evil.test", "localhost.evil.test:9090", "10.0.0.1:9090", "[::2]:9090", "127.0.0.1.evil.test"]
-        {
+        for host in [
+            "",
+            "evil.test",
+            "localhost.evil.test:9090",
+            "10.0.0.1:9090",
+            "[::2]:9090",
+            "127.0.0.1.evil.test",
+            "localhost:9090@evil.test",
+        ] {
             assert!(!is_this_machine(host), "{host}");
         }
     }
@@ -220,11 +255,10 @@ mod tests {
     fn headers_of_one_connection_stay_behind() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "keep-alive, X-Own, content-length"),
+            ("connection", "keep-alive, X-Own"),
             ("x-own", "1"),
             ("transfer-encoding", "chunked"),
             ("te", "trailers"),
-            ("content-length", "3"),
             ("authorization", "Bearer k"),
             ("expect", "100-continue"),
         ] {
@@ -233,6 +267,19 @@ mod tests {
         remove_hop_by_hop(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["authorization", "content-length", "expect"]);
+        assert_eq!(left, ["authorization", "expect"]);
+    }
+
+    #[test]
+    fn length_stays_unless_there_are_chunks() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("3"));
+        // No client may have it left out.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("content-length, close"));
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.get(header::CONTENT_LENGTH), Some(&HeaderValue::from_static("3")));
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        remove_hop_by_hop(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 }

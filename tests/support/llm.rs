@@ -78,6 +78,18 @@ impl Peer {
         })
     }
 
+    /// Ends its own direction; the other end can go on.
+    pub(crate) fn end(&mut self) {
+        // It fails where the other end was faster.
+        let _ = block_on(self.wire.close());
+    }
+
+    /// Everything until the other end has gone.
+    pub(crate) fn rest(&mut self) -> String {
+        while self.more().unwrap_or(false) {}
+        String::from_utf8(std::mem::take(&mut self.waiting)).expect("text")
+    }
+
     /// More bytes; false at the end.
     fn more(&mut self) -> io::Result<bool> {
         let mut buffer = vec![0; 64 << 10];
@@ -156,7 +168,7 @@ impl Peer {
     pub(crate) fn hear(&mut self) -> Said {
         let head = self.head().expect("a head");
         let mut body = Vec::new();
-        let has_body = !head.starts_with("HTTP/1.1 1") && !head.starts_with("HTTP/1.1 204");
+        let has_body = !["1", "204", "304"].iter().any(|status| head.starts_with(&format!("HTTP/1.1 {status}")));
         if has_body {
             self.body(&head, |piece| body.extend_from_slice(piece));
         }
@@ -194,6 +206,19 @@ impl Asked<'_> {
         let mut body = Vec::new();
         self.peer.body(self.head, |piece| body.extend_from_slice(piece));
         body
+    }
+
+    /// The body in chunks, up to the empty line behind the trailers.
+    pub(crate) fn chunked_body_with_trailers(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let size = usize::from_str_radix(self.peer.until("\r\n").trim(), 16).expect("a size");
+            if size == 0 {
+                while self.peer.until("\r\n") != "\r\n" {}
+                return body;
+            }
+            self.peer.exactly(size + 2, |piece| body.extend_from_slice(piece), 2);
+        }
     }
 
     /// The length of the body, which is not kept.
