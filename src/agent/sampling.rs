@@ -66,7 +66,7 @@ impl Sampling {
 async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, first: News) {
     reporter.report(SampleReport::Software(first)).await;
     let mut sampler = Sampler::new(Roots::default());
-    let (mut heartbeat_wanted, mut metrics_wanted) = (false, false);
+    let (mut heartbeat_wanted, mut metrics_wanted, mut has_started) = (false, false, false);
     loop {
         let is_early = !sampler.has_cpu_sample();
         let ready = async {
@@ -102,6 +102,10 @@ async fn sample(wants: Receiver<Want>, reporter: Reporter, mut watch: Watch, fir
             let metrics = Box::new(sampler.sample());
             report_missing(&mut sampler, &reporter).await;
             reporter.report(SampleReport::Metrics(metrics)).await;
+            if !std::mem::replace(&mut has_started, true) {
+                // The first metrics are the last thing that the start does.
+                crate::sys::code::unmap_code();
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`spawn`] | starts a program in its own session, without the agent's descriptors, signal state and limits |
-//! | [`child`] | waits for a started program on the reactor, signals and reaps it, and reaps the orphans left to PID 1
-//! |
+//! | [`child`] | waits for a started program on the reactor, signals and reaps it, and reaps orphans left to PID 1 |
+//! | [`code`] | unmaps the code that only the start needs |
 //! | [`session`] | ends the remaining processes of sessions |
 //! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
@@ -15,6 +15,7 @@
 #![allow(unsafe_code)]
 
 pub mod child;
+pub mod code;
 pub mod descriptor;
 pub mod disposition;
 pub mod environment;
