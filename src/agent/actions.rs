@@ -100,7 +100,12 @@ impl Host {
             Action::KillRemains { command } => {
                 if let Some(process) = self.commands.take_remains(command) {
                     let killed = process.kill_session();
-                    tracing::info!(command = command.0, session = process.pid, killed, "killed what a command left");
+                    tracing::info!(
+                        command = command.0,
+                        session = process.pid,
+                        killed,
+                        "killed processes that an interrupted command left"
+                    );
                 }
             }
             Action::DropNote { note } => {
@@ -174,14 +179,14 @@ fn log(notice: Notice) {
         Notice::CommandInterrupted { command, remains: Remains::Doubtful } => {
             tracing::warn!(
                 command = command.0,
-                "a command was interrupted by the death of the agent; processes that may be its own are left alone"
+                "command interrupted: the agent died while it ran; processes that may be its own are left alone"
             );
         }
         Notice::CommandInterrupted { command, remains: Remains::None | Remains::Certain } => {
-            tracing::warn!(command = command.0, "a command was interrupted by the death of the agent");
+            tracing::warn!(command = command.0, "command interrupted: the agent died while it ran");
         }
         Notice::SessionInterrupted { session } => {
-            tracing::warn!(session = session.0, "a terminal was interrupted by the death of the agent");
+            tracing::warn!(session = session.0, "terminal interrupted: the agent died while it was open");
         }
         Notice::ResultCut { number } => {
             let bytes = draupnir_fsm::driver::CUT_RESULT_BYTES;

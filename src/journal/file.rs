@@ -140,7 +140,7 @@ impl JournalFile {
             tracing::warn!(
                 fault,
                 set_aside = %aside.display(),
-                "journal not readable; what it remembered is not known, and a new one begins"
+                "journal not readable; its records are lost, and a new one begins"
             );
         }
         let key = Key::random();

@@ -37,8 +37,8 @@ pub(super) struct Proxy {
     upstreams: Vec<(&'static str, Rc<Upstream>)>,
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
-    /// It was said that an answer cannot be counted.
-    is_uncounted_told: Cell<bool>,
+    /// A log line has said that an answer cannot be counted.
+    has_warned_of_uncounted: Cell<bool>,
 }
 
 /// An answer of the agent's own.
@@ -61,7 +61,7 @@ impl Proxy {
             }
         }
         let (executor, reporter) = (Rc::clone(executor), reporter.clone());
-        Ok(Self { upstreams, executor, reporter, is_uncounted_told: Cell::new(false) })
+        Ok(Self { upstreams, executor, reporter, has_warned_of_uncounted: Cell::new(false) })
     }
 
     /// The provider's answer, or the agent's own.
@@ -121,7 +121,7 @@ impl Proxy {
             Ok(counter) => Some(counter),
             Err(Uncounted::OtherType) => None,
             Err(Uncounted::Compressed(coding)) => {
-                if !self.is_uncounted_told.replace(true) {
+                if !self.has_warned_of_uncounted.replace(true) {
                     let provider = provider.name;
                     tracing::warn!(provider, coding, "usage not counted: the agent cannot read this compression");
                 }
