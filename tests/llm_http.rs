@@ -291,7 +291,8 @@ fn client_that_does_not_read_stops_the_provider() {
     drop(client);
     let sent = seen.recv_timeout(support::WAIT_MAX).expect("it ends");
     assert!(sent < ENDLESS, "nothing held the provider back");
-    let growth = rig.agent.process().peak_bytes() - before;
+    // The kernel counts roughly: a peak may come out lower than before.
+    let growth = rig.agent.process().peak_bytes().saturating_sub(before);
     assert!(growth < GROWTH_MAX, "{growth} bytes");
     rig.agent.drain();
 }

@@ -140,7 +140,8 @@ fn large_bodies_take_no_memory() {
         left -= count;
     }
     assert_eq!(client.hear_length(), LARGE);
-    let growth = rig.agent.process().peak_bytes() - before;
+    // The kernel counts roughly: a peak may come out lower than before.
+    let growth = rig.agent.process().peak_bytes().saturating_sub(before);
     assert!(growth < GROWTH_MAX, "{growth} bytes");
     rig.agent.drain();
 }
