@@ -119,7 +119,8 @@ impl State {
         match what {
             What::Began { machine } => self.machine = Some((machine, at)),
             What::Accepted { id, .. } => {
-                self.commands.insert((owner, id), Command::Accepted { at, started: None });
+                let before = self.commands.insert((owner, id), Command::Accepted { at, started: None });
+                self.detach(before);
             }
             What::Started { id, process } => {
                 if let Some(Command::Accepted { started, .. }) = self.commands.get_mut(&(owner, id)) {
@@ -128,7 +129,8 @@ impl State {
             }
             What::Ended { id, exit_code } => self.end(owner, id, exit_code),
             What::Withdrawn { id } => {
-                self.commands.remove(&(owner, id));
+                let before = self.commands.remove(&(owner, id));
+                self.detach(before);
             }
             What::Opened { id, .. } => {
                 self.sessions.insert((owner, id), at);
@@ -140,13 +142,14 @@ impl State {
                 self.numbers_up_to = self.numbers_up_to.max(number);
                 // The same number again is a shorter form: what it reports stays.
                 let before = self.messages.get(&number).map(|message| (message.of, message.exit_code));
-                let is_same = before.is_some();
                 let (of, exit_code) = before.unwrap_or((of, exit_code));
                 match (kind, of) {
                     (Kind::Result, Some(id)) => {
                         // The same again, for a repeat, takes the place of what was there.
                         let before = self.commands.insert((owner, id), Command::Answered { number });
-                        if let Some(Command::Answered { number: old }) = before.filter(|_| !is_same) {
+                        if let Some(Command::Answered { number: old }) = before
+                            && old != number
+                        {
                             self.messages.remove(&old);
                         }
                     }
@@ -170,9 +173,19 @@ impl State {
         }
     }
 
+    /// A result whose id stands for something else now is a message like any other.
+    fn detach(&mut self, before: Option<Command>) {
+        if let Some(Command::Answered { number }) = before
+            && let Some(message) = self.messages.get_mut(&number)
+        {
+            message.of = None;
+        }
+    }
+
     fn end(&mut self, owner: Hash, id: Hash, exit_code: i32) {
         self.ends += 1;
-        self.commands.insert((owner, id), Command::Ended { exit_code, end: self.ends });
+        let before = self.commands.insert((owner, id), Command::Ended { exit_code, end: self.ends });
+        self.detach(before);
         self.ended.push_back((self.ends, owner, id));
         if self.ended.len() > COMMAND_IDS_MAX
             && let Some((end, owner, id)) = self.ended.pop_front()

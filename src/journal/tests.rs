@@ -106,6 +106,22 @@ fn death_keeps_results_ids_and_sessions() {
 }
 
 #[test]
+fn result_whose_id_came_again_is_kept_without_it() {
+    let directory = directory();
+    let mut rig = open(&directory);
+    rig.write(vec![accepted(1), result(1, 1, "old"), accepted(1), result(2, 1, "new")]);
+    rig.write(vec![accepted(2), result(3, 2, "old"), accepted(2), What::Done { number: 3 }]);
+    drop(rig);
+    for _ in 0..2 {
+        // Compacted or not, it says the same: the first is no result of that id, and its end not that of the second.
+        let rig = open(&directory);
+        let old = Left::Message { number: 1, kind: Kind::Result, of: None, body: "old".into() };
+        assert_eq!(rig.left(), [old, waiting(2, 1, "new"), interrupted(2)]);
+        rig.settle();
+    }
+}
+
+#[test]
 fn acknowledged_output_is_gone_after_compaction() {
     let directory = directory();
     let mut rig = open(&directory);

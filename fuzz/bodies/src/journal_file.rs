@@ -110,9 +110,18 @@ fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
         5 => What::Opened { id, text: text(decisions)?.into() },
         6 => What::Unopened { id },
         7 => {
-            let kind = *decisions.choose(&[Kind::Result, Kind::Closed, Kind::Event])?;
+            // One number is always one message: of one kind, one owner and one id.
+            let kind = match number % 6 {
+                0..4 => Kind::Result,
+                4 => Kind::Closed,
+                _ => Kind::Event,
+            };
             let of = bool::arbitrary(decisions)?.then_some(id);
-            What::Message { number, kind, of, exit_code: i32::arbitrary(decisions)?, body: text(decisions)?.into() }
+            let (exit_code, body) = (i32::arbitrary(decisions)?, text(decisions)?.into());
+            return Ok(Entry {
+                owner: u128::from(number % 2),
+                what: What::Message { number, kind, of, exit_code, body },
+            });
         }
         8 => What::Position { text: text(decisions)?.into() },
         _ => What::Done { number },
