@@ -308,14 +308,33 @@ fn converse(
     seen: &Mutex<Vec<String>>,
 ) {
     tcp.set_nodelay(true).expect("a socket");
+    let socket = tcp.try_clone().expect("a descriptor");
     let tcp = async_net::TcpStream::try_from(tcp).expect("a socket");
     let Ok(stream) = block_on(acceptor.accept(tcp)) else { return };
     let mut peer = Peer::new(stream);
     while let Some(head) = peer.head() {
         seen.lock().expect("no panic").push(head.clone());
         if serve(&mut Asked { head: &head, peer: &mut peer }).is_err() {
-            return;
+            break;
         }
+    }
+    drop(peer);
+    close(&socket);
+}
+
+/// Ends a connection, and returns once the other end's kernel has the end: a busy machine may deliver it later.
+fn close(socket: &std::net::TcpStream) {
+    // It fails where the other end was faster.
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    let (Ok(ours), Ok(theirs)) = (socket.local_addr(), socket.peer_addr()) else { return };
+    let ports = [ours, theirs].map(|address| format!(":{:04X}", address.port()));
+    let is_under_way = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // FIN_WAIT1: the end is not acknowledged.
+        matches!(fields[..], [_, from, to, "04", ..] if from.ends_with(&ports[0]) && to.ends_with(&ports[1]))
+    };
+    while std::fs::read_to_string("/proc/net/tcp").is_ok_and(|table| table.lines().any(is_under_way)) {
+        std::thread::yield_now();
     }
 }
 
