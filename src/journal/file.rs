@@ -51,7 +51,26 @@ struct Open {
     is_torn: bool,
     /// Owners of what this process wrote: theirs is not given up for others.
     own: BTreeSet<Hash>,
-    has_failed: bool,
+    trouble: Trouble,
+}
+
+/// What failed and has not worked since: the step, and for a write its bytes. It is said once. On a disk that is nearly
+/// full short records fit and long ones do not, so that a shorter write proves nothing.
+#[derive(Debug, Default)]
+struct Trouble(Option<(&'static str, u64)>);
+
+impl Trouble {
+    /// Notes a failure; whether it is to be said.
+    fn begins(&mut self, step: &'static str, bytes: u64) -> bool {
+        let is_new = self.0.is_none();
+        self.0.get_or_insert((step, bytes));
+        is_new
+    }
+
+    /// Notes what worked; whether that ends what was said.
+    fn ends(&mut self, step: &'static str, bytes: u64) -> bool {
+        self.0.take_if(|(failed, failed_bytes)| *failed == step && *failed_bytes <= bytes).is_some()
+    }
 }
 
 /// A sync that is due.
@@ -100,10 +119,11 @@ impl JournalFile {
             compact_at: SLACK_BYTES,
             is_torn,
             own: BTreeSet::new(),
-            has_failed: false,
+            trouble: Trouble::default(),
         };
         let began = Entry { owner: 0, what: What::Began { machine: place::machine(&key) } };
-        open.write(&[began]).map_err(unusable)?;
+        let frames = open.frames(&[began]);
+        open.write(&frames).map_err(unusable)?;
         self.open = Some(open);
         Ok((key, found))
     }
@@ -184,18 +204,10 @@ impl JournalFile {
             self.compact();
         }
         let Some(open) = &mut self.open else { return false };
-        match open.write(entries) {
-            Ok(()) => {
-                if std::mem::take(&mut open.has_failed) {
-                    tracing::info!(file = %self.path.display(), "journal written again");
-                }
-                true
-            }
-            Err(error) => {
-                self.warn_once("write", &error);
-                false
-            }
-        }
+        let frames = open.frames(entries);
+        let written = open.write(&frames);
+        self.note("write", frames.len() as u64, written.as_ref().map(drop));
+        written.is_ok()
     }
 
     /// Leaves out what no longer counts. Where that fails the file stays as it is.
@@ -208,16 +220,14 @@ impl JournalFile {
             let file = self.replace(&parts, true)?;
             Ok((file, parts.iter().map(Vec::len).sum::<usize>() as u64))
         });
+        self.note("compaction", 0, compacted.as_ref().map(drop));
         let Some(open) = &mut self.open else { return };
         match compacted {
             Ok((file, bytes)) => {
                 (open.file, open.bytes, open.is_torn) = (Arc::new(file), bytes, false);
                 open.compact_at = (2 * bytes + SLACK_BYTES).min(FILE_BYTES_MAX - SLACK_BYTES);
             }
-            Err(error) => {
-                open.compact_at = open.bytes + RETRY_BYTES;
-                self.warn_once("compaction", &error);
-            }
+            Err(_) => open.compact_at = open.bytes + RETRY_BYTES,
         }
     }
 
@@ -235,28 +245,36 @@ impl JournalFile {
         Some(Sync(Arc::clone(&self.open.as_ref()?.file)))
     }
 
-    /// The one line that an operator looks for, until a record is written again.
-    pub(super) fn warn_once(&mut self, step: &'static str, error: &io::Error) {
+    /// The one line that an operator looks for when a step fails, and the one when it works again.
+    pub(super) fn note(&mut self, step: &'static str, bytes: u64, outcome: Result<(), &io::Error>) {
         let Some(open) = &mut self.open else { return };
-        if !std::mem::replace(&mut open.has_failed, true) {
-            let file = self.path.display();
-            tracing::warn!(%file, step, %error, "journal write failed; a crash now may lose results and run commands again");
+        let file = self.path.display();
+        match outcome {
+            Ok(()) if open.trouble.ends(step, bytes) => tracing::info!(%file, "journal written again"),
+            Err(error) if open.trouble.begins(step, bytes) => {
+                tracing::warn!(%file, step, %error, "journal write failed; a crash now may lose results and run commands again");
+            }
+            Ok(()) | Err(_) => {}
         }
     }
 }
 
 impl Open {
-    fn write(&mut self, entries: &[Entry]) -> io::Result<()> {
+    fn frames(&self, entries: &[Entry]) -> Vec<u8> {
         let mut frames = Vec::new();
         for entry in entries {
             frame::push(&self.key, &entry.encode(&self.key), &mut frames);
         }
+        frames
+    }
+
+    fn write(&mut self, frames: &[u8]) -> io::Result<()> {
         let bytes = frames.len() as u64;
         if self.bytes + bytes > FILE_BYTES_MAX {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         // A fault may be of the moment; what it left of a record goes first.
-        self.try_write(&frames).or_else(|_| self.try_write(&frames))?;
+        self.try_write(frames).or_else(|_| self.try_write(frames))?;
         self.bytes += bytes;
         Ok(())
     }
@@ -282,5 +300,22 @@ impl JournalFile {
     pub(super) fn swap(&mut self, file: Arc<File>) -> Arc<File> {
         let open = self.open.as_mut().expect("it is open");
         std::mem::replace(&mut open.file, file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearly_full_disk_is_said_once() {
+        let mut trouble = Trouble::default();
+        assert!(trouble.begins("write", 20_000));
+        for _ in 0..50 {
+            assert!(!trouble.ends("write", 100), "short records fit");
+            assert!(!trouble.ends("sync", 0) && !trouble.begins("write", 20_000));
+        }
+        assert!(trouble.ends("write", 20_000) && !trouble.ends("write", 20_000));
+        assert!(trouble.begins("sync", 0) && !trouble.ends("write", 1 << 20) && trouble.ends("sync", 0));
     }
 }

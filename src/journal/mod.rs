@@ -263,9 +263,8 @@ impl Journal {
         let _ = writer.push(0, move || {
             let Some(sync) = lock(&file).sync() else { return };
             let _ = syncer.push(0, move || {
-                if let Err(error) = sync.run() {
-                    lock(&file).warn_once("sync", &error);
-                }
+                let synced = sync.run();
+                lock(&file).note("sync", 0, synced.as_ref().map(drop));
             });
         });
     }
