@@ -2,6 +2,7 @@
 
 use super::key::{Hash, Key};
 use super::record::Fields;
+use crate::sys::session;
 use std::sync::OnceLock;
 
 /// The process of a command.
@@ -60,10 +61,10 @@ impl Process {
         }
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         let Some(pid) = pid else { return SessionRemains::None };
-        let is_leader = rustix::process::getsid(Some(pid)).is_ok_and(|session| session == pid);
+        let is_leader = session::session_of(pid).is_ok_and(|session| session == Some(pid));
         if is_leader && self.started != 0 && start_of(self.pid) == Some(self.started) {
             SessionRemains::Certain(self)
-        } else if is_leader || !crate::sys::session::members(&[pid]).is_empty() {
+        } else if is_leader || !session::members(&[pid]).is_empty() {
             SessionRemains::Doubtful
         } else {
             SessionRemains::None
@@ -74,7 +75,7 @@ impl Process {
     pub fn kill_session(self) -> usize {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
         let Some(pid) = pid.filter(|_| start_of(self.pid) == Some(self.started)) else { return 0 };
-        crate::sys::session::kill_sessions(&[pid])
+        session::kill_sessions(&[pid])
     }
 }
 
@@ -125,7 +126,7 @@ mod tests {
         let mut child =
             command.arg("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("there is setsid");
         let pid = rustix::process::Pid::from_child(&child);
-        while rustix::process::getsid(Some(pid)) != Ok(pid) {
+        while session::session_of(pid).expect("it runs") != Some(pid) {
             std::thread::yield_now();
         }
         let process = Process::of(child.id()).known(&key);

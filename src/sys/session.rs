@@ -5,7 +5,7 @@
 
 #[cfg(target_os = "linux")]
 use async_io::Async;
-use rustix::process::{Pid, Signal, getpgid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use std::collections::HashSet;
 #[cfg(target_os = "linux")]
 use std::os::fd::OwnedFd;
@@ -41,7 +41,10 @@ pub fn kill_sessions(sessions: &[Pid]) -> usize {
 ///
 /// The leader must not be reaped yet.
 pub fn terminate_others(session: Pid) {
-    let is_other = |pid: &Pid| is_in(*pid, &[session]) && getpgid(Some(*pid)).is_ok_and(|group| group != session);
+    // SAFETY: a plain system call, for which the safe wrapper does not allow for a group of another PID namespace.
+    let group_of = |pid: &Pid| unsafe { libc::getpgid(pid.as_raw_nonzero().get()) };
+    let leader = session.as_raw_nonzero().get();
+    let is_other = |pid: &Pid| is_in(*pid, &[session]) && group_of(pid) > 0 && group_of(pid) != leader;
     for pid in processes().into_iter().filter(is_other) {
         for signal in [Signal::TERM, Signal::CONT] {
             signal_one(pid, &[session], signal);
@@ -96,10 +99,18 @@ fn member(pid: Pid, sessions: &[Pid]) -> Option<Member> {
     Some(Member { session })
 }
 
+/// The session of a process; `None` for one of another PID namespace, as a container's programs may have, and for threads
+/// of the kernel.
+pub fn session_of(pid: Pid) -> std::io::Result<Option<Pid>> {
+    // SAFETY: a plain system call. It answers 0 for those sessions, which the safe wrapper does not allow for.
+    match unsafe { libc::getsid(pid.as_raw_nonzero().get()) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        session => Ok(Pid::from_raw(session)),
+    }
+}
+
 fn is_in(pid: Pid, sessions: &[Pid]) -> bool {
-    // SAFETY: a plain system call. It answers 0 for threads of the kernel, which the safe wrapper does not allow for.
-    let session = unsafe { libc::getsid(pid.as_raw_nonzero().get()) };
-    sessions.iter().any(|wanted| wanted.as_raw_nonzero().get() == session)
+    session_of(pid).is_ok_and(|session| session.is_some_and(|session| sessions.contains(&session)))
 }
 
 /// Signals one process that was found in one of the sessions.

@@ -103,6 +103,30 @@ fn an_end_may_be_asked_for_more_than_once() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn session_of_another_namespace_is_none_of_ours() {
+    let ran = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().expect("own path"))
+        .args(["--exact", "sys::tests::has_a_session_elsewhere", "--ignored", "--nocapture"])
+        .output()
+        .expect("there is unshare");
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let errors = String::from_utf8_lossy(&ran.stderr);
+    // Not every machine lets one make namespaces.
+    assert!(said.contains("1 passed") || errors.starts_with("unshare: "), "{said}{errors}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+#[ignore = "run by session_of_another_namespace_is_none_of_ours"]
+fn has_a_session_elsewhere() {
+    let own = Pid::from_raw(i32::try_from(std::process::id()).expect("small")).expect("not 0");
+    assert_eq!(super::session::session_of(own).expect("it runs"), None);
+    assert_eq!(super::session::kill_sessions(&[own]), 0);
+}
+
+#[test]
 fn a_child_leads_a_session_of_its_own() {
     let (child, _output) = start("sleep", &["1000"]).expect("sleep starts");
     assert_eq!(getsid(Some(child.id())).ok(), Some(child.id()));

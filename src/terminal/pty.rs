@@ -4,9 +4,10 @@
 //! non-blocking duplicate of its descriptor.
 
 use crate::sys::descriptor::duplicate;
+use crate::sys::session::session_of;
 use async_io::Async;
 use portable_pty::{MasterPty, PtySize, native_pty_system};
-use rustix::process::{Pid, Signal, getsid, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
 use std::fmt;
 use std::io;
@@ -83,8 +84,8 @@ impl Pty {
         let Ok(group) = tcgetpgrp(self.io.as_fd()) else {
             return;
         };
-        // `getsid` fails if the leader of the group is gone, and returns another session if its number was reused.
-        if getsid(Some(group)).is_ok_and(|of| of != session) {
+        // It fails if the leader of the group is gone, and is another session if its number was reused.
+        if session_of(group).is_ok_and(|of| of != Some(session)) {
             return;
         }
         for signal in signals {
