@@ -4,79 +4,58 @@ use draupnir_fsm::delivery::dedupe::{Dedupe, IDS_MAX, RESULTS_BYTES_MAX, RESULTS
 use draupnir_fsm::id::CommandKey;
 use draupnir_fsm::random::Random;
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-/// A command that was accepted once.
+/// A command that was accepted, the last with its id.
 #[derive(Clone, Copy, Debug)]
 struct Ran {
-    hash: u128,
     key: u32,
-    /// How many commands had ended before it, and the size of its result.
-    ended: Option<(usize, usize)>,
-    /// The order in which ids are forgotten. A command that still ran when its id would have been forgotten moves to
-    /// the end.
-    rank: u64,
+    /// How many commands had ended before it.
+    ended: Option<usize>,
 }
 
 #[derive(Default)]
 struct Model {
-    ran: Vec<Ran>,
-    ended: usize,
-    ranks: u64,
+    ran: BTreeMap<u128, Ran>,
+    running: usize,
+    /// The keys and the sizes of the results, in the order of the ends.
+    ends: Vec<(u32, usize)>,
 }
 
 impl Model {
-    /// The remembered results: the last ones, within the bounds of number and size.
-    fn remembered(&self) -> BTreeSet<u32> {
-        let mut ended: Vec<_> =
-            self.ran.iter().filter_map(|ran| ran.ended.map(|(place, size)| (place, size, ran.key))).collect();
-        ended.sort_unstable();
+    /// How many results are remembered: the last ones, within the bounds of number and size.
+    fn remembered(&self) -> usize {
         let mut bytes = 0;
-        ended
-            .iter()
-            .rev()
-            .take(RESULTS_MAX)
-            .take_while(|(_, size, _)| {
-                bytes += size;
-                bytes <= RESULTS_BYTES_MAX
-            })
-            .map(|(_, _, key)| *key)
-            .collect()
+        let fits = |(_, size): &&(u32, usize)| {
+            bytes += size;
+            bytes <= RESULTS_BYTES_MAX
+        };
+        self.ends.iter().rev().take(RESULTS_MAX).take_while(fits).count()
     }
 
-    fn verdict(&self, hash: u128, remembered: &BTreeSet<u32>) -> Verdict {
-        match self.ran.iter().find(|ran| ran.hash == hash) {
+    /// What is known of an id, where so many results are remembered.
+    fn verdict(&self, hash: u128, remembered: usize) -> Verdict {
+        let forgotten = self.ends.len() - remembered;
+        match self.ran.get(&hash) {
             None => Verdict::New,
-            Some(Ran { ended: None, key, .. }) => Verdict::Running(CommandKey(*key)),
-            Some(Ran { key, .. }) if remembered.contains(key) => Verdict::Ended(CommandKey(*key)),
+            Some(Ran { key, ended: None }) => Verdict::Running(CommandKey(*key)),
+            Some(Ran { ended: Some(place), .. }) if *place < forgotten.saturating_sub(IDS_MAX) => Verdict::New,
+            Some(Ran { key, ended: Some(place) }) if *place >= forgotten => Verdict::Ended(CommandKey(*key)),
             Some(_) => Verdict::Forgotten,
         }
     }
 
     fn accept(&mut self, hash: u128, key: u32) {
-        self.ranks += 1;
-        self.ran.push(Ran { hash, key, ended: None, rank: self.ranks });
-        self.bound();
+        assert_eq!(self.verdict(hash, self.remembered()), Verdict::New);
+        self.ran.insert(hash, Ran { key, ended: None });
+        self.running += 1;
     }
 
-    fn end(&mut self, key: u32, size: usize) {
-        let place = self.ended;
-        if let Some(ran) = self.ran.iter_mut().find(|ran| ran.key == key && ran.ended.is_none()) {
-            ran.ended = Some((place, size));
-            self.ended += 1;
-        }
-    }
-
-    /// Keeps only the last ids.
-    fn bound(&mut self) {
-        while self.ran.len() > IDS_MAX {
-            self.ran.sort_by_key(|ran| ran.rank);
-            let oldest = self.ran.remove(0);
-            if oldest.ended.is_none() {
-                self.ranks += 1;
-                self.ran.push(Ran { rank: self.ranks, ..oldest });
-            }
-        }
+    fn end(&mut self, hash: u128, size: usize) {
+        let ran = self.ran.get_mut(&hash).expect("it runs");
+        ran.ended = Some(self.ends.len());
+        self.ends.push((ran.key, size));
+        self.running -= 1;
     }
 }
 
@@ -95,26 +74,26 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
                 if dedupe.verdict(hash) == Verdict::New {
                     dedupe.accepted(hash, CommandKey(key));
                     model.accept(hash, key);
-                    running.push(key);
+                    running.push((hash, key));
                 }
             }
             _ if !running.is_empty() => {
-                let key = running.remove(usize::from(value) % running.len());
+                let (hash, key) = running.remove(usize::from(value) % running.len());
                 let size = if value & 7 == 0 { 700_000 } else { usize::from(value) };
                 dedupe.ended(CommandKey(key), size);
-                model.end(key, size);
+                model.end(hash, size);
             }
             _ => {}
         }
         // As in the agent, at most this many run or wait at once.
         if running.len() > 272 {
-            let key = running.remove(0);
+            let (hash, key) = running.remove(0);
             dedupe.ended(CommandKey(key), 10);
-            model.end(key, 10);
+            model.end(hash, 10);
         }
         forgotten.extend(std::iter::from_fn(|| dedupe.take_forgotten()));
         assert!(dedupe.result_bytes() <= RESULTS_BYTES_MAX);
-        assert!(dedupe.ids() <= IDS_MAX);
+        assert!(dedupe.ids() <= IDS_MAX + RESULTS_MAX + running.len());
         if at % compare_every == 0 {
             compare(&dedupe, &model, &forgotten);
         }
@@ -124,17 +103,13 @@ fn live(choices: impl Iterator<Item = (u8, u16)>, compare_every: usize) {
 
 fn compare(dedupe: &Dedupe, model: &Model, forgotten: &[CommandKey]) {
     let remembered = model.remembered();
-    for ran in &model.ran {
-        assert_eq!(dedupe.verdict(ran.hash), model.verdict(ran.hash, &remembered), "{ran:?}");
+    for (hash, ran) in &model.ran {
+        assert_eq!(dedupe.verdict(*hash), model.verdict(*hash, remembered), "{ran:?}");
     }
-    assert_eq!(dedupe.ids(), model.ran.len());
-    // Each forgotten result was reported once, and no repeat may get it.
-    let mut reported = forgotten.to_vec();
-    reported.sort_unstable();
-    reported.dedup();
-    assert_eq!(reported.len(), forgotten.len());
-    assert!(remembered.iter().all(|key| !reported.contains(&CommandKey(*key))));
-    assert_eq!(reported.len() + remembered.len(), model.ended);
+    let gone = model.ends.len() - remembered;
+    assert_eq!(dedupe.ids(), model.running + remembered + gone.min(IDS_MAX));
+    // Each forgotten result was reported once, in order, and no repeat may get it.
+    assert!(model.ends.iter().take(gone).map(|(key, _)| CommandKey(*key)).eq(forgotten.iter().copied()));
 }
 
 #[test]

@@ -114,6 +114,32 @@ fn break_a_link(ledger: &mut Delivery<Vec<u8>>, now: Time, link: u32) {
     assert_eq!(ledger.link_closed(now, LinkEnd::Broken), None);
 }
 
+/// What the agent remembers of a command for good: the 128-bit hash of its id, and its place in a table.
+const BYTES_PER_ID_MAX: isize = 24;
+
+#[test]
+fn remembered_id_costs_a_few_bytes() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut past = Dedupe::new();
+    let mut random = Random::new(9);
+    let mut run = |past: &mut Dedupe, keys: std::ops::Range<u32>| {
+        for key in keys {
+            let id_hash = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
+            past.accepted(id_hash, CommandKey(key));
+            past.ended(CommandKey(key), 100);
+            while past.take_forgotten().is_some() {}
+        }
+    };
+    // From here on as many results are remembered as may be.
+    run(&mut past, 0..1_000);
+    let before = bytes_on_heap();
+    run(&mut past, 1_000..11_000);
+    let each = (bytes_on_heap() - before) / 10_000;
+    println!("{each} bytes an id");
+    assert_eq!(past.ids(), 11_000);
+    assert!(each <= BYTES_PER_ID_MAX, "{each} bytes an id");
+}
+
 #[test]
 fn frames_of_running_streams_cost_no_allocation_each() {
     const STREAMS: u32 = 256;

@@ -5,14 +5,16 @@
 //! two meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets
 //! one when it is [asked to](Dedupe::take_forgotten).
 //!
-//! Bounds: the hashes of the last [`IDS_MAX`] ids, the results of the last [`RESULTS_MAX`] commands, of these no more
-//! than [`RESULTS_BYTES_MAX`]. A command that runs is never forgotten; their number is bounded by the caller.
+//! Bounds: the results of the last [`RESULTS_MAX`] commands that ended, of these no more than [`RESULTS_BYTES_MAX`]; the
+//! last [`IDS_MAX`] ids whose results were forgotten. A command that runs is never forgotten; their number is bounded by
+//! the caller.
 
+use super::id_ring::{self, IdRing};
 use crate::id::CommandKey;
 use alloc::collections::{BTreeMap, VecDeque};
 
-/// How many ids are known, those that run not counted among them once that many newer ones came.
-pub const IDS_MAX: usize = 16_384;
+/// How many ids are known whose results are not remembered.
+pub const IDS_MAX: usize = id_ring::IDS_MAX;
 
 /// How many results are remembered.
 pub const RESULTS_MAX: usize = 256;
@@ -36,13 +38,14 @@ pub enum Verdict {
 /// The ids and results that are known.
 #[derive(Clone, Debug, Default)]
 pub struct Dedupe {
+    /// The ids of commands that run, and of those whose results are remembered.
     ids: BTreeMap<u128, Life>,
-    /// The hashes in the order in which they came; those of refused commands are gone from `ids`.
-    order: VecDeque<u128>,
     running: BTreeMap<CommandKey, u128>,
     /// Hash, key and size of the results that are remembered, oldest first.
     results: VecDeque<(u128, CommandKey, usize)>,
     result_bytes: usize,
+    /// The ids of the others.
+    past: IdRing,
     forgotten: VecDeque<CommandKey>,
 }
 
@@ -50,7 +53,6 @@ pub struct Dedupe {
 enum Life {
     Running(CommandKey),
     Ended(CommandKey),
-    Forgotten,
 }
 
 impl Dedupe {
@@ -62,10 +64,10 @@ impl Dedupe {
     /// What is known of the id with this hash.
     pub fn verdict(&self, id_hash: u128) -> Verdict {
         match self.ids.get(&id_hash) {
-            None => Verdict::New,
             Some(Life::Running(command)) => Verdict::Running(*command),
             Some(Life::Ended(command)) => Verdict::Ended(*command),
-            Some(Life::Forgotten) => Verdict::Forgotten,
+            None if self.past.contains(id_hash) => Verdict::Forgotten,
+            None => Verdict::New,
         }
     }
 
@@ -74,16 +76,12 @@ impl Dedupe {
         debug_assert_eq!(self.verdict(id_hash), Verdict::New, "only new ids are accepted");
         self.ids.insert(id_hash, Life::Running(command));
         self.running.insert(command, id_hash);
-        self.order.push_back(id_hash);
-        self.bound_ids();
     }
 
     /// An earlier process ran the id with this hash, and its result is no longer remembered.
     pub fn restored(&mut self, id_hash: u128) {
         if self.verdict(id_hash) == Verdict::New {
-            self.ids.insert(id_hash, Life::Forgotten);
-            self.order.push_back(id_hash);
-            self.bound_ids();
+            self.past.insert(id_hash);
         }
     }
 
@@ -96,7 +94,6 @@ impl Dedupe {
         self.results.push_back((id_hash, command, size_bytes));
         self.result_bytes += size_bytes;
         self.bound_results();
-        self.bound_ids();
     }
 
     /// Corrects the size of the result of a command that has ended.
@@ -123,7 +120,7 @@ impl Dedupe {
 
     /// How many ids are known.
     pub fn ids(&self) -> usize {
-        self.ids.len()
+        self.ids.len() + self.past.len()
     }
 
     /// How long the remembered results are together, in encoded bytes.
@@ -141,36 +138,8 @@ impl Dedupe {
         if let Some((id_hash, command, size)) = self.results.pop_front() {
             self.result_bytes -= size;
             self.forgotten.push_back(command);
-            if let Some(life) = self.ids.get_mut(&id_hash) {
-                *life = Life::Forgotten;
-            }
-        }
-    }
-
-    /// Forgets the oldest ids beyond the bound. One that runs goes to the back of the queue instead, and one whose
-    /// result is remembered takes it along.
-    fn bound_ids(&mut self) {
-        for _ in 0..self.order.len() {
-            if self.order.len() <= IDS_MAX {
-                return;
-            }
-            let Some(oldest) = self.order.pop_front() else {
-                return;
-            };
-            match self.ids.get(&oldest) {
-                Some(Life::Running(_)) => self.order.push_back(oldest),
-                Some(Life::Ended(_) | Life::Forgotten) | None => self.forget_id(oldest),
-            }
-        }
-    }
-
-    fn forget_id(&mut self, id_hash: u128) {
-        if let Some(Life::Ended(_)) = self.ids.remove(&id_hash)
-            && let Some(place) = self.results.iter().position(|(remembered, _, _)| *remembered == id_hash)
-            && let Some((_, command, size)) = self.results.remove(place)
-        {
-            self.result_bytes -= size;
-            self.forgotten.push_back(command);
+            self.ids.remove(&id_hash);
+            self.past.insert(id_hash);
         }
     }
 }
@@ -217,21 +186,22 @@ mod tests {
         let mut dedupe = ended(0..most + 1);
         assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(CommandKey(0)), None));
     }
+
     #[test]
-    fn forgotten_id_drops_its_own_result_only() {
-        let oldest = CommandKey(u32::MAX);
+    fn ids_are_forgotten_in_the_order_of_their_ends() {
+        let long = CommandKey(u32::MAX);
         let mut dedupe = Dedupe::new();
-        dedupe.accepted(u128::MAX, oldest);
-        for command in 1..u32::try_from(IDS_MAX).expect("small") {
+        dedupe.accepted(u128::MAX, long);
+        let count = u32::try_from(IDS_MAX + RESULTS_MAX).expect("small");
+        for command in 0..count {
             dedupe.accepted(u128::from(command), CommandKey(command));
             dedupe.ended(CommandKey(command), 1);
         }
+        assert_eq!((dedupe.ids(), dedupe.verdict(0)), (IDS_MAX + RESULTS_MAX + 1, Verdict::Forgotten));
         // The oldest id of all ends last.
-        dedupe.ended(oldest, 5);
-        while dedupe.take_forgotten().is_some() {}
+        dedupe.ended(long, 5);
+        assert_eq!((dedupe.verdict(0), dedupe.verdict(1)), (Verdict::New, Verdict::Forgotten));
+        assert_eq!(dedupe.verdict(u128::MAX), Verdict::Ended(long));
         assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1 + 5);
-        dedupe.accepted(u128::MAX - 1, CommandKey(u32::MAX - 1));
-        assert_eq!((dedupe.take_forgotten(), dedupe.take_forgotten()), (Some(oldest), None));
-        assert_eq!(dedupe.result_bytes(), RESULTS_MAX - 1);
     }
 }

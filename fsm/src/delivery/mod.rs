@@ -30,10 +30,11 @@
 //! | `schedule` | which frame is next |
 //! | `stall` | when a write counts as stuck |
 //! | [`budget`] | the memory that all buffers share |
-//! | [`dedupe`] | which commands ran before |
+//! | [`dedupe`], `id_ring` | which commands ran before |
 
 pub mod budget;
 pub mod dedupe;
+mod id_ring;
 mod link;
 mod message;
 pub mod ping;
