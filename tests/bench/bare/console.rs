@@ -40,7 +40,11 @@ impl Listener {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.0.local_addr().expect("bound"))
+        format!("http://{}", self.address())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("bound")
     }
 
     /// Registers the agent and waits for its link.

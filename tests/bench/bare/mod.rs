@@ -24,12 +24,17 @@ impl Agent {
 
     pub(crate) fn start_with(home: &Path, variables: &[(&str, &str)]) -> Agent {
         let listener = Listener::new();
+        Self::start_at(home, &listener.url(), &listener, variables)
+    }
+
+    /// Starts it with the URL of something that leads to the console.
+    pub(crate) fn start_at(home: &Path, url: &str, listener: &Listener, variables: &[(&str, &str)]) -> Agent {
         let child = Command::new(console::program(env!("CARGO_BIN_EXE_sindri-agent")))
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
             .env("HOME", home)
             .env("SINDRI_AGENT_STATE_DIR", home.join("state"))
-            .env("SINDRI_CONSOLE_URL", listener.url())
+            .env("SINDRI_CONSOLE_URL", url)
             .env("SINDRI_CONSOLE_API_KEY", "bench")
             .env("SINDRI_INSTANCE_ID", "bench")
             .env("SINDRI_LOG_LEVEL", "error")
