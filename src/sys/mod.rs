@@ -11,6 +11,7 @@
 //! | [`descriptor`] | duplicates a descriptor that a library lends as a number |
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
 //! | [`environment`] | the variables that children get, and the erasure of secret ones |
+//! | [`resolve`] | asks the system's resolver for the addresses of one family |
 //! | [`process`] | hardens the agent's own process at its start: no core file, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
@@ -23,6 +24,7 @@ mod exec;
 mod flight;
 pub mod process;
 mod raw;
+pub mod resolve;
 pub mod session;
 pub mod socket;
 pub mod spawn;
