@@ -43,6 +43,10 @@ const DISCARDED_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(super) struct WsConnection {
     inner: RefCell<Inner>,
     backlog: InboundQueue,
+    /// The binary messages themselves, which the protocol does not have and a report only measures: the conformance
+    /// suite wants them back.
+    #[cfg(test)]
+    pub(super) binaries: RefCell<VecDeque<Message>>,
 }
 
 #[derive(Default)]
@@ -74,12 +78,17 @@ enum End {
 impl WsConnection {
     /// Takes a batch of frames; a socket that is gone takes none.
     pub(super) fn write(&self, frames: Vec<WsFrame>) {
+        self.write_messages(frames.into_iter().map(Message::from));
+    }
+
+    /// The same for a message of any kind.
+    pub(super) fn write_messages(&self, messages: impl IntoIterator<Item = Message>) {
         let mut inner = self.inner.borrow_mut();
         if inner.socket.is_none() {
             return;
         }
         debug_assert!(!inner.batch, "one batch at a time");
-        inner.frames.extend(frames.into_iter().map(Message::from));
+        inner.frames.extend(messages);
         inner.batch = true;
         wake(&mut inner.write_waker);
     }
@@ -141,7 +150,12 @@ impl WsConnection {
             poll_fn(|cx| self.backlog.poll_room(cx)).await;
             let report = match poll_fn(|cx| self.inner.borrow_mut().poll_next(cx)).await {
                 Ok(Message::Text(text)) => LinkReport::Text { link, text: self.backlog.hold(text.as_str().to_owned()) },
-                Ok(Message::Binary(bytes)) => LinkReport::Binary { link, bytes: bytes.len() },
+                Ok(Message::Binary(bytes)) => {
+                    let report = LinkReport::Binary { link, bytes: bytes.len() };
+                    #[cfg(test)]
+                    self.binaries.borrow_mut().push_back(Message::Binary(bytes));
+                    report
+                }
                 Ok(Message::Pong(payload)) => LinkReport::Pong { link, payload: payload.to_vec() },
                 // The answer is queued; the next read flushes it before it reads.
                 Ok(Message::Ping(_) | Message::Frame(_)) => continue,

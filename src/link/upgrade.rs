@@ -34,11 +34,21 @@ pub(super) async fn dial(
 /// Asks for a WebSocket on a fresh stream.
 pub(super) async fn upgrade(
     dialer: &Dialer,
-    mut stream: Stream,
+    stream: Stream,
     instance_id: &InstanceId,
 ) -> Result<WebSocketStream<Stream>, Error> {
+    upgrade_at(dialer, stream, instance_id, PATH).await
+}
+
+/// The same at another path: the conformance suite counts its cases in it.
+pub(super) async fn upgrade_at(
+    dialer: &Dialer,
+    mut stream: Stream,
+    instance_id: &InstanceId,
+    path: &str,
+) -> Result<WebSocketStream<Stream>, Error> {
     let nonce = generate_key();
-    let request = request(dialer, instance_id, &nonce);
+    let request = request(dialer, instance_id, path, &nonce);
     let Answer { head, rest } =
         http::exchange(&mut stream, request.expose().as_bytes()).await.map_err(|fault| dialer.peer_error(fault))?;
     if head.status != 101 {
@@ -54,12 +64,12 @@ pub(super) async fn upgrade(
     Ok(WebSocketStream::from_partially_read(stream, rest, Role::Client, Some(config)).await)
 }
 
-fn request(dialer: &Dialer, instance_id: &InstanceId, nonce: &str) -> Secret {
+fn request(dialer: &Dialer, instance_id: &InstanceId, path: &str, nonce: &str) -> Secret {
     let headers = format!(
         "X-Instance-ID: {instance_id}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {nonce}\r\n\r\n"
     );
-    dialer.request("GET", PATH, [&headers, ""])
+    dialer.request("GET", path, [&headers, ""])
 }
 
 /// RFC 6455, section 4.1: what a client must check before it believes a 101.

@@ -5,6 +5,7 @@ the key `is`: `listening`, `registration`, `upgrade`, `text`, `binary`, `closed`
 
     {"do": "send", "frame": {...}}                      to the newest connection
     {"do": "close", "code": 1012, "reason": "restart"}  the newest connection
+    {"do": "cut"}                                       the newest connection, without a close frame
     {"do": "quit"}
 
 The end of standard input is the same as `quit`.
@@ -28,6 +29,7 @@ def say(what, **fields):
 class Console:
     def __init__(self):
         self.sockets = []
+        self.transports = []
 
     async def register(self, request):
         """Gives out an id of its own, as the production console does."""
@@ -43,6 +45,7 @@ class Console:
         socket = web.WebSocketResponse(max_msg_size=MESSAGE_BYTES_MAX)
         await socket.prepare(request)
         self.sockets.append(socket)
+        self.transports.append(request.transport)
         await socket.send_json(GREETING)
         async for message in socket:
             if message.type == WSMsgType.TEXT:
@@ -60,6 +63,8 @@ class Console:
                 await self.sockets[-1].send_json(order["frame"])
             elif order["do"] == "close":
                 await self.sockets[-1].close(code=order["code"], message=order["reason"].encode())
+            elif order["do"] == "cut":
+                self.transports[-1].abort()
             else:
                 return
 

@@ -20,6 +20,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::time::Duration;
 
+mod conformance;
 mod life;
 mod reach;
 mod tls;
