@@ -29,6 +29,7 @@
 //! - [`Connection`]: one WebSocket, to send on, close, reset, stall, throttle or cut at a byte.
 //! - [`Browser`]: what a user of the console does: terminals and commands, with ids that the test chooses.
 //! - [`Record`]: one thing that happened, with its time and connection. [`View`] asks about them and waits for them.
+//! - [`Page`]: the console in a browser, for the demo.
 //! - [`Stream`]: the bytes of one terminal or of one output of a command, assembled by offset, hashed, or only counted.
 //!
 //! # Invariants
@@ -47,6 +48,7 @@ mod fault;
 mod http;
 mod link;
 mod order;
+mod page;
 mod personality;
 mod poison;
 mod record;
@@ -62,6 +64,7 @@ pub use browser::Browser;
 pub use connection::Connection;
 pub use console::{API_KEY, Builder, Console};
 pub use http::Request;
+pub use page::{Page, missing_assets};
 pub use personality::{Greeting, Personality};
 pub use record::{End, Record, What};
 pub use script::{Answer, Pongs, Upgrade};

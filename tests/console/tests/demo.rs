@@ -1,5 +1,7 @@
 //! Tests the demo as a process: its exit status and its screen, with a terminal and without.
 
+mod packages;
+
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -32,7 +34,11 @@ fn working_agent_passes_the_demo() {
 /// Runs the demo on a terminal that `script` creates. It types each text when the word before it is on the screen, and
 /// `q` at the first heartbeat after them. Returns the output after that.
 fn play(steps: &[(&str, &str)]) -> String {
-    let line = format!("stty cols 80 rows 30; exec {} --agent {}", env!("CARGO_BIN_EXE_demo"), agent());
+    play_with("", steps)
+}
+
+fn play_with(arguments: &str, steps: &[(&str, &str)]) -> String {
+    let line = format!("stty cols 80 rows 30; exec {} --agent {} {arguments}", env!("CARGO_BIN_EXE_demo"), agent());
     let mut script = Command::new("script")
         .args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"])
         .stdin(Stdio::piped())
@@ -79,6 +85,13 @@ fn arrow_key_keeps_the_line_and_colours_are_shown() {
 fn keys_cut_the_link_and_restart_the_console() {
     let shown = play(&[("agent started", "x"), ("connection 2 is up", "r"), ("connection 3 is up", "")]);
     assert!(shown.contains("agent ended with exit status: 0; 1 registrations, 3 connections"), "{shown}");
+}
+
+#[test]
+fn key_w_shows_the_address_of_a_page() {
+    let packages = packages::stand_ins();
+    let arguments = format!("--packages {}", packages.path().display());
+    play_with(&arguments, &[("agent started", "w"), ("http://127.0.0.1:", "")]);
 }
 
 #[test]

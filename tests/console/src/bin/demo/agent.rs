@@ -15,6 +15,9 @@ use tempfile::TempDir;
 const HEARTBEAT_SECONDS: &str = "2";
 const METRICS_SECONDS: &str = "1";
 
+/// The name of its recording, which the page follows.
+const RECORDING: &str = "recording.jsonl";
+
 /// How many lines of its log the demo shows if the agent fails.
 const LOG_LINES: usize = 20;
 
@@ -63,6 +66,7 @@ impl Agent {
             .env("SINDRI_AGENT_STATE_DIR", directory.path().join("state"))
             .env("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS)
             .env("SINDRI_AGENT_METRICS", METRICS_SECONDS)
+            .env("SINDRI_AGENT_RECORD", directory.path().join(RECORDING))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -86,6 +90,11 @@ impl Agent {
         if let Some(mut child) = self.child.take() {
             std::thread::spawn(move || report(child.wait()));
         }
+    }
+
+    /// The file of its recording. It is bounded, and removed with the demo.
+    pub(crate) fn recording(&self) -> PathBuf {
+        self.directory.path().join(RECORDING)
     }
 
     /// Asks it to drain.

@@ -20,7 +20,7 @@ const CORES_MAX: usize = 16;
 const FACT_COLUMNS: usize = 26;
 
 /// The keys, in 80 columns.
-const KEYS: &str = "t shell  : command  c cancel it  x cut link  r restart console  q drain and quit";
+const KEYS: &str = "t shell  : command  c cancel it  w page  x cut link  r restart console  q quit";
 
 /// The content of the last row.
 pub(crate) enum Prompt<'a> {
@@ -96,6 +96,9 @@ fn head(model: &Model, columns: usize, now: Instant) -> Vec<Row> {
         ("links", model.connections.to_string()),
     ];
     let mut rows = vec![Row::new().with(Style::Bold, "Draupnir  ").with(style, format!("● {link}"))];
+    if !model.page.is_empty() {
+        rows.push(Row::new().with(Style::Dim, "page ").with(Style::Plain, &model.page));
+    }
     let (mut row, mut used) = (Row::new(), 0_usize);
     for (name, value) in facts {
         let fact_columns = name.len() + 1 + value.chars().count();

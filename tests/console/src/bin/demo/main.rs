@@ -4,7 +4,7 @@
 //! lines elsewhere. `launch` builds both. Without a terminal its exit status shows whether the agent registered,
 //! connected, sent heartbeats and drained.
 //!
-//!     cargo demo [--seconds N] [--plain] [--agent PROGRAM]
+//!     cargo demo [--seconds N] [--plain] [--web] [--agent PROGRAM]
 //!
 //! Invariants: every way out restores the terminal, also a panic; the agent does not outlive the demo, even after
 //! SIGKILL.
@@ -18,6 +18,7 @@ mod plain;
 mod run;
 mod shell;
 mod terminal;
+mod web;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -30,16 +31,20 @@ use draupnir_console::{Console, Keep, Personality};
 const SECONDS: u64 = 10;
 
 const USAGE: &str = "\
-usage: cargo demo [--seconds N] [--plain] [--agent PROGRAM]
-  --seconds N      without a terminal: drain the agent after N seconds (10)
-  --plain          plain lines even on a terminal
-  --agent PROGRAM  start this agent instead of the one of the same build";
+usage: cargo demo [--seconds N] [--plain] [--web] [--agent PROGRAM] [--packages FOLDER]
+  --seconds N        without a terminal: drain the agent after N seconds (10; with --web never)
+  --plain            plain lines even on a terminal
+  --web              serve a page for a browser, and show its address; on a terminal the key w does so later
+  --agent PROGRAM    start this agent instead of the one of the same build
+  --packages FOLDER  where the npm packages of the page are, or are installed (target/web)";
 
 /// The options of the command line.
 struct Wanted {
-    seconds: u64,
+    seconds: Option<u64>,
     plain: bool,
+    web: bool,
     agent: Option<PathBuf>,
+    packages: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -63,22 +68,30 @@ fn demo(wanted: Wanted) -> std::io::Result<ExitCode> {
     };
     let mut personality = Personality::production();
     personality.dies_of_poison = false; // it is shown with the events, and the demo goes on
+    // The console notices the end of a stalled connection long after the agent has dialled again. With the routing
+    // fault no key would reach a terminal after that.
+    personality.loses_routes = false;
     let console = Console::builder(personality).keep(Keep::Counts).start();
     let agent = agent::Agent::start(&program, &console)?;
     let on_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let web = web::Web { console: console.clone(), recording: agent.recording(), packages: wanted.packages };
     if wanted.plain || !on_terminal {
-        plain::run(&console, agent, Duration::from_secs(wanted.seconds))
+        let page = if wanted.web { plain::open(&web)? } else { None };
+        let seconds = wanted.seconds.or(if page.is_some() { None } else { Some(SECONDS) });
+        plain::run(&console, agent, seconds.map(Duration::from_secs))
     } else {
-        run::run(&console, agent)
+        run::run(&console, agent, web, wanted.web)
     }
 }
 
 fn wanted(mut arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    let mut wanted = Wanted { seconds: SECONDS, plain: false, agent: None };
+    let mut wanted = Wanted { seconds: None, plain: false, web: false, agent: None, packages: web::PACKAGES.into() };
     while let Some(flag) = arguments.next() {
         match flag.as_str() {
-            "--seconds" => wanted.seconds = arguments.next()?.parse().ok()?,
+            "--seconds" => wanted.seconds = Some(arguments.next()?.parse().ok()?),
             "--plain" => wanted.plain = true,
+            "--web" => wanted.web = true,
+            "--packages" => wanted.packages = arguments.next()?.into(),
             "--agent" => wanted.agent = Some(arguments.next()?.into()),
             "--" => {} // cargo's own separator, given twice: the alias ends with one
             _ => return None,

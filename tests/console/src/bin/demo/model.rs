@@ -44,6 +44,8 @@ pub(crate) struct Model {
     pub(crate) heartbeats: u64,
     pub(crate) messages: u64,
     pub(crate) id: String,
+    /// The address of the page, or why there is none; empty before it is asked for.
+    pub(crate) page: String,
     /// The newest `registration`, heartbeat and metrics payloads.
     pub(crate) registration: Value,
     pub(crate) heartbeat: Value,

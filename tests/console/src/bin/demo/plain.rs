@@ -8,23 +8,35 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use draupnir_console::{Console, Record, What};
+use draupnir_console::{Console, Page, Record, What};
 use serde_json::Value;
 
 use crate::agent::Agent;
 use crate::model::Model;
 use crate::paint::{bytes, seconds};
 use crate::run::{Happening, watch};
+use crate::web::Web;
 
 /// How long a drain may take before the agent is killed: its own table ends at 4 s.
 pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(8);
 
-/// Watches for this time, drains, and returns an exit status that shows whether the agent worked.
-pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io::Result<ExitCode> {
+/// The longest that the demo watches: a year.
+const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Serves the page and prints its address, or why there is none.
+pub(crate) fn open(web: &Web) -> io::Result<Option<Page>> {
+    let page = web.open();
+    let words = page.as_ref().map_or_else(String::as_str, Page::url);
+    writeln!(io::stdout(), "{:>10}  {:<12} {words}", "", "page")?;
+    Ok(page.ok())
+}
+
+/// Watches for this time, or until a signal, drains, and returns an exit status that shows whether the agent worked.
+pub(crate) fn run(console: &Console, mut agent: Agent, watched: Option<Duration>) -> io::Result<ExitCode> {
     let (happens, happenings) = mpsc::channel();
     watch(console, &mut agent, &happens)?;
     let mut model = Model::default();
-    let mut deadline = Instant::now() + watched;
+    let mut deadline = Instant::now() + watched.unwrap_or(EVER);
     let mut draining = false;
     let status = loop {
         match happenings.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -35,7 +47,7 @@ pub(crate) fn run(console: &Console, mut agent: Agent, watched: Duration) -> io:
                 }
             }
             Ok(Happening::Exited(status)) => break Some(status),
-            Ok(Happening::Resized | Happening::Typed(_) | Happening::Output(_)) => {}
+            Ok(Happening::Resized | Happening::Typed(_) | Happening::Output(_) | Happening::Page(_)) => {}
             Ok(Happening::Interrupted) | Err(RecvTimeoutError::Timeout) if !draining => {
                 draining = true;
                 deadline = Instant::now() + DRAIN_MAX;
@@ -134,7 +146,6 @@ fn metrics_words(payload: &Value) -> String {
 
 /// Passes the console's records on as they come.
 pub(crate) fn follow(console: &Console, emit: impl Fn(Arc<Record>) -> bool + Send + 'static) {
-    const EVER: Duration = Duration::from_secs(365 * 24 * 3600);
     let mut view = console.within(EVER);
     std::thread::spawn(move || {
         while let Some(record) = view.take_next() {

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use async_signal::{Signal, Signals};
-use draupnir_console::{Console, Record};
+use draupnir_console::{Console, Page, Record};
 use futures_lite::StreamExt;
 
 use crate::agent::Agent;
@@ -19,12 +19,16 @@ use crate::model::{Link, Model};
 use crate::plain::{DRAIN_MAX, finish, follow};
 use crate::shell::Shell;
 use crate::terminal::{Terminal, follow_keys, write};
+use crate::web::Web;
 
 /// How often ages and rates are drawn again without an event.
 const REDRAW: Duration = Duration::from_millis(500);
 
 /// How soon an event is drawn. Events within this time are drawn together.
 const GATHER: Duration = Duration::from_millis(30);
+
+/// Stands in place of the page's address while it is made.
+const OPENING: &str = "being prepared …";
 
 /// An event of the loop.
 pub(crate) enum Happening {
@@ -36,6 +40,8 @@ pub(crate) enum Happening {
     Typed(Vec<u8>),
     /// The terminal has another size.
     Resized,
+    /// The page is served, or why not.
+    Page(Result<Page, String>),
     /// SIGINT, SIGTERM or SIGHUP.
     Interrupted,
     /// The agent ended.
@@ -65,8 +71,8 @@ pub(crate) fn watch(console: &Console, agent: &mut Agent, happens: &Sender<Happe
     Ok(())
 }
 
-/// Runs until the agent has ended.
-pub(crate) fn run(console: &Console, mut agent: Agent) -> io::Result<ExitCode> {
+/// Runs until the agent has ended. `with_page`: the page is served from the beginning.
+pub(crate) fn run(console: &Console, mut agent: Agent, web: Web, with_page: bool) -> io::Result<ExitCode> {
     let (happens, happenings) = mpsc::channel();
     watch(console, &mut agent, &happens)?;
     let keys = happens.clone();
@@ -82,7 +88,12 @@ pub(crate) fn run(console: &Console, mut agent: Agent) -> io::Result<ExitCode> {
         line: None,
         command: Command::default(),
         drained_at: None,
+        web,
+        page: None,
     };
+    if with_page {
+        demo.open_page();
+    }
     let status = demo.run(&happenings);
     let (model, draining) = (demo.model, demo.drained_at.is_some());
     drop(terminal);
@@ -102,6 +113,8 @@ struct Demo<'a> {
     command: Command,
     /// When the agent received SIGTERM.
     drained_at: Option<Instant>,
+    web: Web,
+    page: Option<Page>,
 }
 
 impl Demo<'_> {
@@ -150,6 +163,11 @@ impl Demo<'_> {
                 Ok(())
             }
             Happening::Resized => write(b"\x1b[2J"),
+            Happening::Page(page) => {
+                self.model.page = page.as_ref().map_or_else(Clone::clone, |page| page.url().to_owned());
+                self.page = page.ok();
+                Ok(())
+            }
             Happening::Interrupted => self.drain(),
             Happening::Exited(_) => Ok(()), // the loop handles it itself
         }
@@ -195,6 +213,10 @@ impl Demo<'_> {
                 self.console.listen();
                 Ok(())
             }
+            Some(b'w') => {
+                self.open_page();
+                Ok(())
+            }
             Some(b'c') if self.is_up() => {
                 self.command.cancel(self.console);
                 Ok(())
@@ -213,6 +235,18 @@ impl Demo<'_> {
         self.command.run(self.console, line, move |id, bytes| {
             // An error: the demo is over already.
             let _ = happens.send(Happening::Output((Some(id.to_owned()), bytes.to_vec())));
+        });
+    }
+
+    /// Serves the page, on a thread of its own, because packages may have to be installed first.
+    fn open_page(&mut self) {
+        if self.page.is_some() || self.model.page == OPENING {
+            return;
+        }
+        OPENING.clone_into(&mut self.model.page);
+        let (web, happens) = (self.web.clone(), self.happens.clone());
+        std::thread::spawn(move || {
+            let _ = happens.send(Happening::Page(web.open())); // an error: the demo is over already
         });
     }
 
