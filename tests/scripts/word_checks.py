@@ -28,7 +28,7 @@ QUAINT = {
 
 # What no person writes or reads as a text: inputs of the fuzzer, captured files, generated ones.
 FOLDERS = r"^(fuzz/(corpus|regressions)|tests/fixtures|fsm/sim/plots)/"
-NO_TEXT = re.compile(rf"{FOLDERS}|\.(lock|jsonl|svg|json|dict|proptest-regressions)$")
+NO_TEXT = re.compile(rf"{FOLDERS}|\.(lock|jsonl|svg|png|json|dict|proptest-regressions)$")
 
 # What cannot be broken: a link, and outside of comments a string too. One of several lines ends in another line.
 LINK = re.compile(r"https?://\S+")

@@ -4,7 +4,7 @@ import uPlot from "./assets/uplot.mjs";
 import { element } from "./socket.js";
 
 const POINTS_MAX = 600;
-const HEIGHT = 110;
+const HEIGHT = 105;
 const WINDOW_SECONDS = 300;
 
 /** A size in bytes. @param {number} bytes */

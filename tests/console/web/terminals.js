@@ -161,14 +161,4 @@ export class Terminals {
     this.theme = theme;
     for (const { terminal } of this.all.values()) terminal.options.theme = THEMES[theme === "dark" ? "dark" : "light"];
   }
-
-  /** What the selected terminal shows, line by line, for the test. */
-  text() {
-    const buffer = this.all.get(this.selected)?.terminal.buffer.active;
-    const lines = [];
-    for (let row = 0; buffer && row < buffer.length; row += 1) {
-      lines.push(buffer.getLine(row)?.translateToString(true) ?? "");
-    }
-    return lines.join("\n");
-  }
 }
