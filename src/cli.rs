@@ -34,6 +34,16 @@ pub enum Invocation {
         /// Print JSON.
         json: bool,
     },
+    /// Ask the running agent for its status.
+    Status {
+        /// Print JSON.
+        json: bool,
+    },
+    /// Ask whether the agent's loop turns.
+    Health {
+        /// Ask for the console, too: for how long it may be away, in seconds.
+        ready: Option<u64>,
+    },
 }
 
 /// An invalid command line. Its text names the unknown word and shows the usage.
@@ -66,6 +76,8 @@ pub enum Argument {
     File,
     /// This option, or nothing.
     Option(&'static str),
+    /// The first of these options, the first and the second with its value, or nothing.
+    Options(&'static str, &'static str, &'static str),
 }
 
 /// All ways to call the program, in the order of the usage.
@@ -92,6 +104,18 @@ const COMMANDS: &[Subcommand] = &[
         argument: Argument::Option("--json"),
         about: "check everything between this machine and the console",
     },
+    Subcommand {
+        word: "status",
+        aliases: &[],
+        argument: Argument::Option("--json"),
+        about: "ask the running agent how it is",
+    },
+    Subcommand {
+        word: "health",
+        aliases: &[],
+        argument: Argument::Options("--ready", "--max-offline", "SECONDS"),
+        about: "exit 0 while the agent runs; with --ready only if the console is reached",
+    },
     Subcommand { word: "--version", aliases: &["-V", "version"], argument: Argument::None, about: "print the version" },
     Subcommand {
         word: "--help",
@@ -108,6 +132,7 @@ impl Subcommand {
             Argument::None => String::new(),
             Argument::File => " <file>".to_owned(),
             Argument::Option(option) => format!(" [{option}]"),
+            Argument::Options(first, second, value) => format!(" [{first} [{second} {value}]]"),
         };
         let space = if self.word.is_empty() { "" } else { " " };
         format!("sindri-agent{space}{}{argument}", self.word)
@@ -117,11 +142,12 @@ impl Subcommand {
 /// All known words.
 fn known_words() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().flat_map(|command| {
-        let option = match command.argument {
-            Argument::Option(option) => Some(option),
-            Argument::None | Argument::File => None,
+        let options = match command.argument {
+            Argument::Option(option) => [option, ""],
+            Argument::Options(first, second, _) => [first, second],
+            Argument::None | Argument::File => [""; 2],
         };
-        [command.word].into_iter().chain(command.aliases.iter().copied()).chain(option).filter(|word| !word.is_empty())
+        [command.word].into_iter().chain(command.aliases.iter().copied()).chain(options).filter(|word| !word.is_empty())
     })
 }
 
@@ -155,23 +181,31 @@ fn usage() -> String {
 /// They are invalid: print the usage and exit with [`EXIT_USAGE`].
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Misused> {
     let mut arguments = arguments.into_iter();
-    // No command takes more than two arguments, so the rest is not read.
-    let given = [arguments.next(), arguments.next(), arguments.next()];
+    // No command takes more than four arguments, so the rest is not read.
+    let given: [Option<OsString>; 5] = std::array::from_fn(|_| arguments.next());
     let words =
         given.each_ref().map(|argument| argument.as_ref().map(|argument| argument.to_str().unwrap_or_default()));
     match words {
         [None, ..] => Ok(Invocation::Run),
-        [Some("--version" | "-V" | "version"), None, _] => Ok(Invocation::Version),
-        [Some("--help" | "-h" | "help"), None, _] => Ok(Invocation::Help),
-        [Some("doctor"), None, _] => Ok(Invocation::Doctor { json: false }),
-        [Some("doctor"), Some("--json"), None] => Ok(Invocation::Doctor { json: true }),
+        [Some("--version" | "-V" | "version"), None, ..] => Ok(Invocation::Version),
+        [Some("--help" | "-h" | "help"), None, ..] => Ok(Invocation::Help),
+        [Some("doctor"), None, ..] => Ok(Invocation::Doctor { json: false }),
+        [Some("doctor"), Some("--json"), None, ..] => Ok(Invocation::Doctor { json: true }),
+        [Some("status"), None, ..] => Ok(Invocation::Status { json: false }),
+        [Some("status"), Some("--json"), None, ..] => Ok(Invocation::Status { json: true }),
+        [Some("health"), None, ..] => Ok(Invocation::Health { ready: None }),
+        [Some("health"), Some("--ready"), None, ..] => Ok(Invocation::Health { ready: Some(0) }),
+        [Some("health"), Some("--ready"), Some("--max-offline"), Some(seconds), None] => match seconds.parse() {
+            Ok(seconds) => Ok(Invocation::Health { ready: Some(seconds) }),
+            Err(_) => Err(Misused { unknown: Some(seconds.to_owned()) }),
+        },
         // A file whose name begins with a dash can be given as `./-name`.
-        [Some("replay"), Some(word), None] if !word.starts_with('-') => {
-            let [_, file, _] = given;
+        [Some("replay"), Some(word), None, ..] if !word.starts_with('-') => {
+            let [_, file, ..] = given;
             let file = file.filter(|file| !file.is_empty()).ok_or(Misused { unknown: None })?;
             Ok(Invocation::Replay { file: file.into() })
         }
-        [Some("replay"), Some(_), Some(_)] => Err(Misused { unknown: None }),
+        [Some("replay"), Some(_), Some(_), ..] => Err(Misused { unknown: None }),
         words => {
             let unknown =
                 words.into_iter().flatten().find(|word| !known_words().any(|known| known == *word)).map(str::to_owned);
@@ -188,7 +222,7 @@ pub fn version() -> &'static str {
 /// Every exit status of the agent but that of a second signal, with what it says.
 pub const EXIT_STATUSES: [(u8, &str); 4] = [
     (0, "after a signal, once the agent has drained"),
-    (1, "where it failed to start"),
+    (1, "where it failed to start, or where status or health found no healthy agent"),
     (EXIT_USAGE, "for a wrong command line"),
     (EXIT_CONFIG, "for a wrong configuration"),
 ];
@@ -228,6 +262,14 @@ mod tests {
         assert_eq!(parsed(&["replay", "a.jsonl"]), Ok(Invocation::Replay { file: "a.jsonl".into() }));
         assert_eq!(parsed(&["doctor"]), Ok(Invocation::Doctor { json: false }));
         assert_eq!(parsed(&["doctor", "--json"]), Ok(Invocation::Doctor { json: true }));
+        assert_eq!(parsed(&["status", "--json"]), Ok(Invocation::Status { json: true }));
+        for (words, ready) in [
+            (&["health"][..], None),
+            (&["health", "--ready"], Some(0)),
+            (&["health", "--ready", "--max-offline", "90"], Some(90)),
+        ] {
+            assert_eq!(parsed(words), Ok(Invocation::Health { ready }));
+        }
     }
 
     #[test]
@@ -242,6 +284,11 @@ mod tests {
             &["replay", "a", "b"],
             &["doctor", "--xml"],
             &["doctor", "--json", "--json"],
+            &["status", "--ready"],
+            &["health", "--max-offline", "5"],
+            &["health", "--ready", "--max-offline"],
+            &["health", "--ready", "--max-offline", "soon"],
+            &["health", "--ready", "--max-offline", "5", "6"],
         ] {
             let misused = parsed(words).expect_err("a mistake");
             assert!(misused.to_string().contains("usage:"), "{words:?}");

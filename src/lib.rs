@@ -21,6 +21,8 @@
 //! | `own_log` | bounds the size of the agent's own log file | what is logged |
 //! | [`logging`], [`cli`] | write log lines; parse the command line | what is logged or run |
 //! | [`doctor`] | finds faults between this machine and the console | how to mend them itself |
+//! | [`status`] | answers on the Unix socket, asks there, and writes the text file of figures | the loop |
+//! | [`service`] | the datagrams to the service manager | when they are due |
 //! | [`report`] | the channel through which these modules report to the loop | how the loop reacts |
 //! | [`restart`] | starts the program again after a panic | what panicked |
 //! | [`sys`] | the only `unsafe` code: system calls | policy |
@@ -47,7 +49,9 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod ring;
+pub mod service;
 pub mod sindri;
+pub mod status;
 pub mod sys;
 pub mod terminal;
 mod utf8;

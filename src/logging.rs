@@ -218,6 +218,11 @@ fn spellings(key: &Secret) -> Vec<Secret> {
     spellings
 }
 
+/// Whether a text holds the key in one of its spellings.
+pub(crate) fn holds_key(key: &Secret, text: &str) -> bool {
+    spellings(key).iter().any(|spelling| spelling.is_in(text))
+}
+
 fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     text.windows(needle.len()).position(|window| window == needle)
 }
@@ -329,6 +334,15 @@ mod tests {
     fn key_equal_to_its_replacement_ends() {
         let (writer, _reader) = redacting("redacted");
         assert_eq!(&*writer.redacted(b"a redacted b"), b"a [redacted] b");
+    }
+
+    #[test]
+    fn every_spelling_of_the_key_is_found() {
+        let key = Secret::new("sk-\"0123");
+        for text in ["no sk-\"0123", "no sk-\\\"0123", "no sk-\\\\\\\"0123", "NO SK-\"0123"] {
+            assert!(holds_key(&key, text), "{text}");
+        }
+        assert!(!holds_key(&key, "sk-0123"));
     }
 
     proptest! {

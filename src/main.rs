@@ -2,7 +2,7 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::{API_KEY_VARIABLE, Config, unknown_variables};
-use draupnir::{agent, doctor, logging, preflight, replay, restart, sys, writer};
+use draupnir::{agent, doctor, logging, preflight, replay, restart, status, sys, writer};
 use draupnir_fsm::driver::PanicHistory;
 use std::io::stdout;
 use std::process::ExitCode;
@@ -14,6 +14,8 @@ fn main() -> ExitCode {
         Ok(Invocation::Help) => print(&cli::help()),
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
         Ok(Invocation::Doctor { json }) => examine(json),
+        Ok(Invocation::Status { json }) => status::status(json),
+        Ok(Invocation::Health { ready }) => status::health(ready),
         Err(misused) => {
             eprintln!("{misused}");
             ExitCode::from(EXIT_USAGE)
@@ -43,7 +45,7 @@ fn run() -> ExitCode {
     for warning in config.warnings.iter().chain(&unknown_variables()) {
         tracing::warn!("{warning}");
     }
-    restart::on_panic(history, config.api_key.clone());
+    restart::on_panic(history, config.api_key.clone(), config.service.as_ref());
     let status = run_agent(config, history);
     writer::flush_all(writer::FLUSH_TIMEOUT);
     status

@@ -1,4 +1,5 @@
-//! Opens a file that the agent writes for its owner alone: the audit, the recording, its state; and reads small files.
+//! Opens a file that the agent writes for its owner alone: the audit, the recording, its state; publishes a file for
+//! others; and reads small files.
 //!
 //! It does not trust an existing file. Another user who may write to the directory may have put there a symbolic link,
 //! so that root writes into a file of that user's choice; a FIFO, so that the open waits for ever; or a file that this
@@ -11,6 +12,9 @@ use std::path::Path;
 
 /// Only the owner may read and write.
 const MODE: u32 = 0o600;
+
+/// Everyone may read.
+const MODE_PUBLIC: u32 = 0o644;
 
 /// Opens a file to append to it, or creates it. Devices, such as `/dev/full`, are allowed.
 ///
@@ -54,22 +58,34 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    replace_by(path, bytes, |new| new.sync_all())
+}
+
+/// Replaces a file whole that everyone may read; a reader sees the old one or the new one. Its directory must be there,
+/// and a crash of the machine may lose it.
+///
+/// # Errors
+/// The system refuses it; then the old one stays.
+pub fn publish(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_by(path, bytes, |new| new.set_permissions(Permissions::from_mode(MODE_PUBLIC)))
+}
+
+fn replace_by(path: &Path, bytes: &[u8], finish: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}", std::process::id()));
     let new = Path::new(&new);
     // A process with our number left a file of this name when it crashed.
     let _ = fs::remove_file(new);
-    let written = write_new(new, bytes).and_then(|()| fs::rename(new, path));
+    let opened = OpenOptions::new().write(true).create_new(true).mode(MODE).open(new);
+    let written = opened.and_then(|mut file| {
+        file.write_all(bytes)?;
+        finish(&file)?;
+        fs::rename(new, path)
+    });
     if written.is_err() {
         let _ = fs::remove_file(new);
     }
     written
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut new = OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    new.write_all(bytes)?;
-    new.sync_all()
 }
 
 #[cfg(test)]
@@ -110,5 +126,18 @@ mod tests {
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, MODE);
         assert_eq!(fs::read_dir(directory.path().join("new")).expect("a directory").count(), 1);
         assert!(replace(&path.join("below"), b"x").is_err());
+    }
+
+    #[test]
+    fn published_file_is_readable_and_leaves_no_other() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("file.prom");
+        for text in [&b"one"[..], b"two"] {
+            publish(&path, text).expect("there is room");
+            assert_eq!(fs::read(&path).expect("it is there"), text);
+        }
+        assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o777, MODE_PUBLIC);
+        assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
+        assert!(publish(&directory.path().join("none").join("file"), b"x").is_err(), "it makes no directory");
     }
 }

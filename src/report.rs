@@ -10,6 +10,7 @@ use crate::command::CommandReport;
 use crate::journal::JournalReport;
 use crate::link::LinkReport;
 use crate::llm::LlmReport;
+use crate::status::StatusReport;
 use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
 
@@ -35,6 +36,14 @@ pub enum Report {
     Signal(SignalReport),
     /// From the proxy of AI tools.
     Llm(LlmReport),
+    /// From the status socket.
+    Status(StatusReport),
+}
+
+impl From<StatusReport> for Report {
+    fn from(report: StatusReport) -> Self {
+        Self::Status(report)
+    }
 }
 
 impl From<LlmReport> for Report {

@@ -5,7 +5,8 @@
 //! and commands of the old program, which the new one does not know. After repeated panics the process exits, and the
 //! supervisor decides when to start it again. A signal from the kernel, such as SIGSEGV, is no panic and is not caught.
 
-use crate::config::Secret;
+use crate::config::{Secret, Service};
+use crate::service::Manager;
 use draupnir_fsm::driver::PanicHistory;
 use std::ffi::OsString;
 use std::panic::PanicHookInfo;
@@ -37,8 +38,9 @@ fn read_history(text: &str) -> Option<PanicHistory> {
     Some(PanicHistory { panics: panics.parse().ok()?, first_unix_s: first_unix_s.parse().ok()? })
 }
 
-/// Installs the panic hook that starts the program again with the key.
-pub fn on_panic(history: PanicHistory, key: Secret) {
+/// Installs the panic hook that starts the program again with the key, and reports that to the service manager.
+pub fn on_panic(history: PanicHistory, key: Secret, service: Option<&Service>) {
+    let manager = service.and_then(|service| Manager::of(service).ok());
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
         // The lines that still wait may show what led to the panic.
@@ -47,6 +49,9 @@ pub fn on_panic(history: PanicHistory, key: Secret) {
         let Some(history) = history.after_panic(unix_s) else {
             std::process::abort();
         };
+        if let Some(manager) = &manager {
+            manager.reloading();
+        }
         let error = reexec(history, &key);
         crate::logging::write_line(&format!("sindri-agent: cannot be started again: {error}"));
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);

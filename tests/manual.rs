@@ -137,7 +137,7 @@ fn bash_completion() -> String {
         let offer = match command.argument {
             Argument::None => continue,
             Argument::File => "-f".to_owned(),
-            Argument::Option(option) => format!("-W '{option}'"),
+            Argument::Option(option) | Argument::Options(option, ..) => format!("-W '{option}'"),
         };
         let options = if command.argument == Argument::File { "compopt -o filenames; " } else { "" };
         script.push_str(&format!(
@@ -159,7 +159,9 @@ fn zsh_completion() -> String {
         match command.argument {
             Argument::None => {}
             Argument::File => script.push_str(&format!("  {}) _files ;;\n", command.word)),
-            Argument::Option(option) => script.push_str(&format!("  {}) compadd -- {option} ;;\n", command.word)),
+            Argument::Option(option) | Argument::Options(option, ..) => {
+                script.push_str(&format!("  {}) compadd -- {option} ;;\n", command.word));
+            }
         }
     }
     script + "esac\n"
@@ -180,7 +182,9 @@ fn fish_completion() -> String {
         match command.argument {
             Argument::None => {}
             Argument::File => script.push_str(&format!("{second} -F\n")),
-            Argument::Option(option) => script.push_str(&format!("{second} -a '{option}'\n")),
+            Argument::Option(option) | Argument::Options(option, ..) => {
+                script.push_str(&format!("{second} -a '{option}'\n"));
+            }
         }
     }
     script

@@ -9,6 +9,7 @@ use draupnir::config::Config;
 use draupnir::{agent, logging, restart};
 use draupnir_console::{Console, Personality};
 use std::io::Read as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -24,7 +25,7 @@ fn planted() {
     draupnir::sys::process::harden();
     let config = Config::from_environment().expect("the test configures it");
     logging::start(&config).expect("the first in this process");
-    restart::on_panic(history, config.api_key.clone());
+    restart::on_panic(history, config.api_key.clone(), config.service.as_ref());
     if !history.is_restart() {
         std::thread::spawn(|| {
             // Panics at the end of standard input.
@@ -39,10 +40,12 @@ fn planted() {
 fn the_agent_beats_again_after_a_panic() {
     let console = Console::start(Personality::production());
     let home = support::Home::new();
+    let notified = UnixDatagram::bind(home.path().join("notify")).expect("bound");
     let mut child = Command::new(std::env::current_exe().expect("this test program"))
         .args(["--exact", "planted", "--ignored", "--nocapture"])
         .env(PLAY, "1")
         .env("HOME", home.path())
+        .env("NOTIFY_SOCKET", home.path().join("notify"))
         .env("SINDRI_CONSOLE_URL", console.url())
         .env("SINDRI_CONSOLE_API_KEY", console.key())
         .env("SINDRI_AGENT_HEARTBEAT", "0.2")
@@ -78,6 +81,15 @@ fn the_agent_beats_again_after_a_panic() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(log.contains("planted"), "{log}");
     assert!(!log.contains(&console.key()), "the key is in the log");
+    // The service manager hears of both programs as of one service.
+    notified.set_nonblocking(true).expect("a socket");
+    let mut bytes = [0; 4096];
+    let next = || notified.recv(&mut bytes).ok().map(|length| String::from_utf8_lossy(&bytes[..length]).into_owned());
+    let heard: Vec<String> = std::iter::from_fn(next).collect();
+    let lines: Vec<&str> = heard.iter().flat_map(|datagram| datagram.lines()).collect();
+    let states: Vec<&str> = lines.iter().copied().filter(|line| ["READY=1", "RELOADING=1"].contains(line)).collect();
+    assert_eq!(states, ["READY=1", "RELOADING=1", "READY=1"], "{heard:?}");
+    assert!(lines.iter().any(|line| line.starts_with("MONOTONIC_USEC=")), "{heard:?}");
     // The recording of the process that panicked is kept under this name.
     let life = home.path().join("life.jsonl.previous");
     let replayed = support::Setup::alone().arg("replay").arg(&life).output();

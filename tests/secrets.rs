@@ -59,17 +59,28 @@ fn the_process_leaves_no_core() {
     agent.drain();
 }
 
+/// On no network. The one thing that listens is the Unix socket of the status, for its own user.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_agent_listens_nowhere() {
+    use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
     let console = Console::start(Personality::production());
-    let agent = Agent::spawn(&console, &[]);
+    let agent = Agent::spawn(&console, &[("SINDRI_AGENT_HEARTBEAT", "0.2")]);
     if !agent.process().shows_descriptors() {
         return support::skip("the_agent_listens_nowhere", "only root can list the descriptors of an agent");
     }
     console.browser().create("s", 80, 24).input("s", b"echo re''ady\n");
     console.wait_text("s", "ready");
-    assert_eq!(listening(&agent), [""; 0]);
+    let socket = agent.home().state_dir().join("status.sock");
+    support::settles(&console, "the status socket is served", || !listening(&agent).is_empty());
+    let found = listening(&agent);
+    assert!(
+        found.len() == 1 && found[0].starts_with("unix: ") && found[0].ends_with(&*socket.to_string_lossy()),
+        "{found:?}"
+    );
+    let metadata = std::fs::symlink_metadata(&socket).expect("it is there");
+    assert!(metadata.file_type().is_socket() && metadata.mode() & 0o777 == 0o600, "{:o}", metadata.mode());
+    assert_eq!(metadata.uid(), rustix::process::geteuid().as_raw());
     agent.drain();
 }
 
@@ -88,7 +99,7 @@ fn pointed_at_it_listens_on_loopback_alone() {
     }
     console.frame("heartbeat");
     agent.wait_log(|line| support::mentions(line, &format!("127.0.0.1:{port}")));
-    let found = listening(&agent);
+    let found: Vec<String> = listening(&agent).into_iter().filter(|line| !line.starts_with("unix: ")).collect();
     // As the kernel writes them: 127.0.0.1 and ::1.
     let loopback = [format!("0100007F:{port:04X}"), format!("00000000000000000000000001000000:{port:04X}")];
     assert!(!found.is_empty(), "the proxy listens");

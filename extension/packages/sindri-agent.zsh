@@ -3,6 +3,8 @@
 local -a calls=(
   'replay:run a recording through the state machine'
   'doctor:check everything between this machine and the console'
+  'status:ask the running agent how it is'
+  'health:exit 0 while the agent runs; with --ready only if the console is reached'
   '--version:print the version'
   '--help:print this and all variables'
 )
@@ -14,4 +16,6 @@ fi
 case $words[2] in
   replay) _files ;;
   doctor) compadd -- --json ;;
+  status) compadd -- --json ;;
+  health) compadd -- --ready ;;
 esac

@@ -60,6 +60,7 @@ impl Host {
                 let text = problem_text(problem, self.instance_id());
                 let hint = (problem == Problem::KeyRefused).then(|| self.config.api_key.likely_mistake()).flatten();
                 tracing::error!(console_text = self.console_text.take(), hint, "{text}");
+                self.note_error(&text);
             }
             Action::ForgetIdentity => self.remember(Identity { id: None, path: self.identity.path }),
             Action::ReadHostName => self.hostname = host_name(),
@@ -143,6 +144,7 @@ impl Host {
             return tracing::debug!(cause = error, "still failing");
         }
         tracing::warn!("{error}");
+        self.note_error(&error);
         self.last_connect_error = Some(error);
     }
 

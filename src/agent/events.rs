@@ -109,7 +109,7 @@ pub(super) fn problem_text(problem: Problem, instance_id: &str) -> String {
     }
 }
 
-fn cause_name(cause: Disconnect) -> &'static str {
+pub(super) fn cause_name(cause: Disconnect) -> &'static str {
     match cause {
         Disconnect::Closed => "closed",
         Disconnect::Lost => "lost",

@@ -2,6 +2,7 @@
 
 use super::commands::Commands;
 use super::events::{self, Events};
+use super::health::NotedError;
 use super::sampling::Sampling;
 use super::sessions::Sessions;
 use crate::audit::Audit;
@@ -12,7 +13,9 @@ use crate::llm::Listeners;
 use crate::protocol::metrics::Stamped;
 use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp, UsageRecord};
 use crate::sindri::Change;
+use crate::status::textfile::Textfile;
 use async_tungstenite::tungstenite::Utf8Bytes;
+use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
     StateKind, StreamKey,
@@ -94,6 +97,16 @@ pub(super) struct Host {
     pub(super) commands: Commands,
     pub(super) audit: Audit,
     pub(super) kept: super::journal::Kept,
+    /// What all buffers share.
+    pub(super) budget: Rc<Budget>,
+    /// What went wrong last.
+    pub(super) last_error: Option<NotedError>,
+    /// The file for a collector of metrics.
+    pub(super) textfile: Option<Textfile>,
+    /// The metrics of this turn, for that file.
+    pub(super) sample_text: Option<Utf8Bytes>,
+    /// The last audit line was not written.
+    pub(super) is_audit_failing: bool,
     /// Why the audit log could not be written, as it last failed.
     pub(super) audit_problem: String,
     pub(super) notes: BTreeMap<NoteId, Note>,
@@ -216,6 +229,7 @@ impl Host {
             | ErrorEvent::Exhausted(_)
             | ErrorEvent::AuditUnavailable => tracing::warn!(source, %metadata, "{text}"),
         }
+        self.note_error(&format!("{source}: {text}"));
         let instance_id = self.identity.id.as_ref().unwrap_or(&self.config.instance_id);
         Some(self.events.error(source, &text, metadata, instance_id))
     }
@@ -281,7 +295,11 @@ impl Encode for Host {
         if let Message::Restored { number } = *message {
             return self.kept.take_text(number);
         }
-        self.encoded(message).map(Text::from)
+        let text = self.encoded(message).map(Text::from)?;
+        if self.textfile.is_some() && matches!(message, Message::State(StateKind::Metrics)) {
+            self.sample_text = Some(text.text.clone());
+        }
+        Some(text)
     }
 
     fn shorten(&mut self, body: &Text, bytes_max: usize) -> Option<Text> {

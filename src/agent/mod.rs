@@ -8,6 +8,7 @@ mod actions;
 mod clocks;
 mod commands;
 mod events;
+mod health;
 mod host;
 mod journal;
 mod policy;
@@ -30,6 +31,7 @@ use crate::llm;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::sindri;
+use crate::status;
 use crate::writer::ANSWER_TIMEOUT;
 use async_channel::Receiver;
 use clocks::{DeadlineTimer, Epoch};
@@ -57,6 +59,8 @@ pub struct Agent {
     /// What the kernel had taken of the link's bytes when that was last looked at.
     bytes_written: u64,
     deadline_timer: DeadlineTimer,
+    /// The service manager, where one started the agent.
+    service: Option<health::Service>,
 }
 
 /// Why the agent could not start.
@@ -120,7 +124,9 @@ impl Agent {
         if let Some(recording) = recording {
             recording.wait(deadline);
         }
-        if let Some(problem) = audit_opening.wait(deadline) {
+        let audit_problem = audit_opening.wait(deadline);
+        let is_audit_failing = audit_problem.is_some();
+        if let Some(problem) = audit_problem {
             tracing::error!(%problem, "audit log not writable; refusing terminals and commands");
         }
         let opened = opening.map(|opening| match opening {
@@ -135,6 +141,8 @@ impl Agent {
             tracing::warn!(host = config.console_url.host(), "the key travels in clear text: use https");
         }
         let link = Link::new(target, Rc::clone(executor), reporter.clone())?;
+        status::socket::serve(config.status_directories.clone(), executor, reporter.clone());
+        let service = health::Service::new(config.service.as_ref());
         let host = Host {
             epoch,
             listeners: llm::start(&config, &link, executor, reporter)?,
@@ -152,6 +160,11 @@ impl Agent {
             commands: commands::Commands::new(&config, executor, reporter, &budget),
             audit,
             kept,
+            budget,
+            last_error: None,
+            textfile: config.textfile.clone().map(status::textfile::Textfile::new),
+            sample_text: None,
+            is_audit_failing,
             audit_problem: "the audit log was not written in time".to_owned(),
             notes: BTreeMap::new(),
             next_note: 1,
@@ -171,6 +184,7 @@ impl Agent {
             now: epoch.elapsed(),
             bytes_written: 0,
             deadline_timer: DeadlineTimer::new(),
+            service,
         }))
     }
 
@@ -193,6 +207,7 @@ impl Agent {
         }
         loop {
             self.run_once();
+            self.notify_service();
             if self.driver.is_stopped() {
                 tracing::info!("stopped");
                 return;
@@ -216,7 +231,9 @@ impl Agent {
         if !self.pending.is_empty() {
             return None;
         }
-        let due = self.driver.next_deadline().and_then(|deadline| self.host.epoch.instant(deadline));
+        let of_service = self.service.as_ref().and_then(|service| service.notifier.next_deadline());
+        let deadline = self.driver.next_deadline().into_iter().chain(of_service).min();
+        let due = deadline.and_then(|deadline| self.host.epoch.instant(deadline));
         let report = async { self.reports.recv().await.ok() };
         match due {
             Some(due) => {
@@ -243,6 +260,9 @@ impl Agent {
             self.host.perform(output, &mut self.pending);
         }
         self.pending.extend(self.host.kept.end_turn());
+        if let (Some(text), Some(textfile)) = (self.host.sample_text.take(), &self.host.textfile) {
+            textfile.write(&text, &self.driver.health(self.now));
+        }
     }
 
     fn handle(&mut self, input: Input) {

@@ -34,6 +34,7 @@ impl Agent {
             Report::Sample(report) => self.sample_report(report),
             Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
             Report::Llm(report) => self.llm_report(report),
+            Report::Status(report) => self.status_report(&report),
         }
     }
 
@@ -100,6 +101,7 @@ impl Agent {
             }
             LinkReport::Lost { link, loss, error } => {
                 tracing::warn!(link = link.0, ?loss, error, "connection lost");
+                self.host.note_error(&format!("connection lost: {error}"));
                 Input::LinkLost { link, cause: loss }
             }
             LinkReport::Closed { link } => Input::LinkClosed { link },
@@ -279,6 +281,7 @@ impl Agent {
 
     fn audit_report(&mut self, report: AuditReport) {
         let audit = |id: EntryId| AuditId(u32::try_from(id.0).unwrap_or(u32::MAX));
+        self.host.is_audit_failing = matches!(report, AuditReport::Failed { .. });
         match report {
             AuditReport::Written { id } => self.handle(Input::Audited { audit: audit(id) }),
             AuditReport::Failed { id, error } => {

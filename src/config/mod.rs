@@ -91,12 +91,27 @@ pub struct Config {
     pub audit: Option<PathBuf>,
     /// The file of the recording of facts and orders.
     pub record: Option<PathBuf>,
+    /// The file for a collector of metrics.
+    pub textfile: Option<PathBuf>,
+    /// Directories for the status socket, the preferred one first.
+    pub status_directories: Vec<PathBuf>,
+    /// The service manager, if one started the agent.
+    pub service: Option<Service>,
     /// The lowest level that is logged.
     pub log_level: LogLevel,
     /// The length at which the file that standard error is gets renamed, in bytes.
     pub log_max_bytes: Option<u64>,
     /// Warnings about legal settings, logged at the start.
     pub warnings: Vec<String>,
+}
+
+/// The service manager that started the agent (sd_notify(3)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its socket: a path, or a name behind `@`.
+    pub socket: OsString,
+    /// How long it waits for a sign of life, in milliseconds, if it does.
+    pub watchdog_ms: Option<u64>,
 }
 
 /// What the machine's owner lets the console do with terminals.
@@ -202,6 +217,9 @@ impl Config {
         let llm = reader.llm();
         let audit = reader.path("SINDRI_AGENT_AUDIT");
         let record = reader.path("SINDRI_AGENT_RECORD");
+        let textfile = reader.path("SINDRI_AGENT_TEXTFILE");
+        let status_directories = state_dir.iter().cloned().chain(reader.runtime_dir()).collect();
+        let service = reader.service();
         let log_level = reader.log_level();
         let log_max_bytes = reader.log_max_bytes();
         let warnings = reader.finish(api_key.as_ref())?;
@@ -229,11 +247,28 @@ impl Config {
             llm,
             audit,
             record,
+            textfile,
+            status_directories,
+            service,
             log_level,
             log_max_bytes,
             warnings,
         })
     }
+}
+
+/// Where the services of the packages keep their state: a shell that asks them does not have their environment.
+const STATE_DIR_OF_SERVICES: &str = "/var/lib/sindri-agent";
+
+/// Where the status socket of a running agent may be, for a program that has no more of its environment than these
+/// variables.
+pub fn status_directories() -> Vec<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name);
+    let mut reader = Reader::new(&variable);
+    let home = reader.foreign_path("HOME");
+    let of_services = reader.path("SINDRI_AGENT_STATE_DIR").is_none().then(|| STATE_DIR_OF_SERVICES.into());
+    let state_dir = reader.state_dir(home.as_deref());
+    state_dir.into_iter().chain(reader.runtime_dir()).chain(of_services).collect()
 }
 
 /// One warning for each variable of the environment that looks like a variable of the agent and is not one.

@@ -9,7 +9,7 @@ use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
 use super::{
     API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies,
-    TerminalPolicy,
+    Service, TerminalPolicy,
 };
 use crate::protocol::InstanceId;
 use draupnir_fsm::driver::PROVIDERS_KNOWN;
@@ -212,6 +212,21 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         let of_user = self.foreign_path("XDG_STATE_HOME").filter(|path| path.is_absolute());
         let of_user = of_user.or_else(|| home.map(|home| home.join(".local/state")));
         of_user.map(|path| path.join("sindri-agent"))
+    }
+
+    /// A directory of the agent's own within the runtime directory of its user.
+    pub(super) fn runtime_dir(&mut self) -> Option<PathBuf> {
+        let of_user = self.foreign_path("XDG_RUNTIME_DIR").filter(|path| path.is_absolute());
+        of_user.map(|path| path.join("sindri-agent"))
+    }
+
+    /// The service manager, and whether it watches this process.
+    pub(super) fn service(&mut self) -> Option<Service> {
+        let number = |text: Option<OsString>| text?.to_str()?.parse::<u64>().ok();
+        let (watched, interval_us) = (number(self.raw("WATCHDOG_PID")), number(self.raw("WATCHDOG_USEC")));
+        let is_watched = watched.is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog_ms = interval_us.filter(|us| is_watched && *us > 0).map(|us| us / 1_000);
+        Some(Service { socket: self.raw("NOTIFY_SOCKET")?, watchdog_ms })
     }
 
     pub(super) fn proxies(&mut self) -> Proxies {

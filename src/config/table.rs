@@ -159,6 +159,12 @@ const TABLE: &[Variable] = &[
         "file for a recording of facts and orders, to replay later; it holds no secret and no output; the recording of the previous start is kept as `<file>.previous`",
     ),
     optional(
+        "SINDRI_AGENT_TEXTFILE",
+        "",
+        "file for the metrics and the agent's own figures as OpenMetrics, replaced with each sample, for the textfile \
+         collector of node_exporter: its name must end in `.prom`, and its directory must exist",
+    ),
+    optional(
         "SINDRI_AGENT_LOG_MAX",
         "",
         "size in bytes (at least 4096) at which the agent renames its log file, which is standard error, to `<file>.1`; \
@@ -238,6 +244,12 @@ const TABLE: &[Variable] = &[
         "where AI tools look for their providers: read to see whether they are pointed at this machine",
     ),
     optional("MISTRAL_BASE_URL, CO_API_URL, TOGETHER_API_BASE, AZURE_OPENAI_ENDPOINT", "", "likewise"),
+    optional(
+        "XDG_RUNTIME_DIR, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID",
+        "",
+        "set by systemd: where the status socket is if the state directory is not writable; where the service manager \
+         hears that the agent is ready and alive",
+    ),
     optional(
         "SSL_CERT_FILE, SSL_CERT_DIR",
         "the machine's own",

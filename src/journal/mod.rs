@@ -167,6 +167,16 @@ impl Journal {
         Self { key: Key::random(), kept: None }
     }
 
+    /// Whether records are kept, in a few words.
+    pub fn state(&self) -> &'static str {
+        match &self.kept {
+            None => "not available",
+            Some(kept) if kept.writer.is_stalled(ANSWER_TIMEOUT) => "its file does not answer",
+            Some(kept) if lock(&kept.waiting).has_failed => "not writable",
+            Some(_) => "on",
+        }
+    }
+
     /// Begins to read what an earlier process left. Reports reach `reporter` by a task on the executor of the loop.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nC
 pub(crate) struct Listeners {
     /// Where it does not listen yet.
     missing: Vec<SocketAddr>,
+    port: u16,
+    is_listening: bool,
     proxy: Rc<Proxy>,
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
@@ -41,7 +43,12 @@ impl Listeners {
         let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         let missing = loopback.map(|ip| SocketAddr::new(ip, port)).to_vec();
         let (executor, reporter) = (Rc::clone(executor), reporter.clone());
-        Self { missing, proxy, executor, reporter, connections: Rc::default() }
+        Self { missing, port, is_listening: false, proxy, executor, reporter, connections: Rc::default() }
+    }
+
+    /// The port that is listened on, on one of the addresses at least.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.is_listening.then_some(self.port)
     }
 
     /// Listens on each address where it does not yet. Reports [`LlmReport::PortTaken`] where one is taken.
@@ -51,6 +58,7 @@ impl Listeners {
             match Async::<TcpListener>::bind(address) {
                 Ok(listener) => {
                     tracing::info!(%address, "counting the usage of AI tools");
+                    self.is_listening = true;
                     let (proxy, connections) = (Rc::clone(&self.proxy), Rc::clone(&self.connections));
                     let executor = Rc::clone(&self.executor);
                     self.executor

@@ -47,6 +47,8 @@ pub struct Ack {
     pub messages: u32,
     /// How many frames of streams.
     pub frames: u32,
+    /// How long the answer took from when the Ping was handed out, in milliseconds.
+    pub round_trip_ms: u64,
 }
 
 /// What is known of the link that is up.
@@ -173,9 +175,10 @@ impl<M> Delivery<M> {
     pub fn pong(&mut self, now: Time, link: LinkId, payload: &[u8]) -> Option<Ack> {
         self.see(now);
         let current = self.link.as_mut().filter(|current| current.number == link)?;
-        let frames = current.pings.answer(payload)?;
-        let mut ack = Ack { last: current.pings.unanswered() == 0, messages: 0, frames: 0 };
-        while let Some(flight) = self.next_acknowledged(frames) {
+        let answer = current.pings.answer(payload)?;
+        let round_trip_ms = now.ms_since(answer.issued_at);
+        let mut ack = Ack { last: current.pings.unanswered() == 0, messages: 0, frames: 0, round_trip_ms };
+        while let Some(flight) = self.next_acknowledged(answer.frames) {
             match flight {
                 Flight::Message(number) => {
                     ack.messages += 1;

@@ -13,6 +13,7 @@
 //! | 10–15 | how many reliable frames and stream frames of this link went before it, big-endian |
 
 use crate::id::LinkId;
+use crate::time::Time;
 use alloc::collections::VecDeque;
 
 /// How long the payload of a Ping is, in bytes; RFC 6455 allows 125.
@@ -53,6 +54,16 @@ pub(super) struct Pings {
 struct Ping {
     payload: Payload,
     frames: u64,
+    issued_at: Time,
+}
+
+/// What a Pong says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Up to which frame it acknowledges.
+    pub(super) frames: u64,
+    /// When its Ping was issued.
+    pub(super) issued_at: Time,
 }
 
 impl Pings {
@@ -68,23 +79,23 @@ impl Pings {
 
     /// A new Ping, `frames` frames after the link opened. The oldest is forgotten when too many are unanswered: a later
     /// Pong says as much.
-    pub(super) fn issue(&mut self, purpose: Purpose, frames: u64) -> Payload {
+    pub(super) fn issue(&mut self, now: Time, purpose: Purpose, frames: u64) -> Payload {
         self.issued = self.issued.wrapping_add(1);
         let payload = encode(purpose, self.link, self.issued, frames);
         if self.unanswered.len() == PINGS_MAX {
             self.unanswered.pop_front();
         }
-        self.unanswered.push_back(Ping { payload, frames });
+        self.unanswered.push_back(Ping { payload, frames, issued_at: now });
         payload
     }
 
-    /// Up to which frame a Pong acknowledges, if it answers a Ping of ours.
-    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<u64> {
+    /// What a Pong says, if it answers a Ping of ours.
+    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<Answer> {
         // A payload of another length equals none of ours.
         let place = self.unanswered.iter().position(|ping| ping.payload == *payload)?;
-        let frames = self.unanswered.get(place)?.frames;
+        let Ping { frames, issued_at, .. } = *self.unanswered.get(place)?;
         self.unanswered.drain(..=place);
-        Some(frames)
+        Some(Answer { frames, issued_at })
     }
 
     /// How many Pings are unanswered.
@@ -119,10 +130,12 @@ mod tests {
     #[test]
     fn so_many_are_remembered_and_the_oldest_is_forgotten_first() {
         let mut pings = Pings::new(LinkId(1));
-        let payloads: alloc::vec::Vec<_> = (0..50).map(|frames| pings.issue(Purpose::KeepAlive, frames)).collect();
+        let payloads: alloc::vec::Vec<_> =
+            (0..50).map(|frames| pings.issue(Time::from_ms(frames), Purpose::KeepAlive, frames)).collect();
         assert_eq!(pings.unanswered(), 40);
-        assert_eq!((pings.answer(&payloads[9]), pings.answer(&payloads[10])), (None, Some(10)));
-        assert_eq!(pings.answer(&payloads[49]), Some(49));
+        let answer = |number| Some(Answer { frames: number, issued_at: Time::from_ms(number) });
+        assert_eq!((pings.answer(&payloads[9]), pings.answer(&payloads[10])), (None, answer(10)));
+        assert_eq!(pings.answer(&payloads[49]), answer(49));
         assert_eq!(pings.unanswered(), 0);
     }
 
@@ -131,7 +144,7 @@ mod tests {
         let mut pings = Pings::new(LinkId(1));
         for issued in 0..32 {
             assert!(pings.room_for_marker(), "{issued}");
-            pings.issue(Purpose::Marker, 0);
+            pings.issue(Time::START, Purpose::Marker, 0);
         }
         assert!(!pings.room_for_marker());
     }

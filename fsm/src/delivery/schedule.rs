@@ -129,12 +129,12 @@ impl<M> Link<M> {
         self.frames_sent += 1;
     }
 
-    fn ping(&mut self, purpose: Purpose) -> Payload {
+    fn ping(&mut self, now: Time, purpose: Purpose) -> Payload {
         self.frames_marked = self.frames_sent;
         self.unmarked_bytes = 0;
         self.unmarked_since = None;
         self.marker_wanted = false;
-        self.pings.issue(purpose, self.frames_sent)
+        self.pings.issue(now, purpose, self.frames_sent)
     }
 }
 
@@ -174,7 +174,7 @@ impl<M> Delivery<M> {
                 if purpose == Purpose::KeepAlive {
                     link.keep_alive_wanted = false;
                 }
-                Some(OutboundFrame::Ping { payload: link.ping(purpose), purpose })
+                Some(OutboundFrame::Ping { payload: link.ping(now, purpose), purpose })
             }
             Choice::State(kind) => {
                 let body = link.state.get_mut(kind as usize)?.take()?;

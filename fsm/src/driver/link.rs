@@ -90,6 +90,7 @@ impl<B: Body> Driver<B> {
 
     pub(super) fn pong(&mut self, now: Time, link: LinkId, payload: &[u8; PAYLOAD_BYTES]) {
         let Some(ack) = self.ledger.pong(now, link, payload) else { return };
+        self.vitals.round_trip_ms = Some(ack.round_trip_ms);
         if ack.messages > 0 {
             self.forget_closed_sessions();
         }

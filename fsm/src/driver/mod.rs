@@ -20,6 +20,8 @@
 //! | `usage` | when usage records of AI tools are sent, and a taken port is tried again |
 //! | `read_limit` | how fast the console's messages are read |
 //! | `panics` | how often a program that panics is restarted |
+//! | `vitals` | nothing: what operators ask about the connection |
+//! | `service` | when a service manager hears of the agent |
 //! | `record` | nothing: what a recorder sees |
 
 mod audit;
@@ -37,10 +39,12 @@ mod panics;
 mod ports;
 mod read_limit;
 mod record;
+mod service;
 mod sessions;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod vitals;
 
 pub use crate::clock::Clocks;
 pub use crate::command::{
@@ -75,7 +79,9 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
+pub use service::{READY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
 pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
+pub use vitals::LinkPhase;
 
 use crate::clock::Watch;
 use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
@@ -85,6 +91,7 @@ use crate::order::Order;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use audit::Audits;
 use budget::Budget;
 use commands::Commands;
@@ -93,6 +100,7 @@ use journal::{Journal, Waiter};
 use link::LinkState;
 use record::{Answering, Recording};
 use sessions::Sessions;
+use vitals::Vitals;
 
 /// How many inputs are handled before time is allowed to pass: a flood must not keep deadlines from firing.
 pub const INPUTS_PER_TURN_MAX: usize = 64;
@@ -122,6 +130,33 @@ pub struct Snapshot {
     pub commands: usize,
 }
 
+/// What an operator asks about, see [`Driver::health`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What can be seen of the driver.
+    pub snapshot: Snapshot,
+    /// Whether the console can be reached.
+    pub phase: LinkPhase,
+    /// Since when the connection is in its state.
+    pub state_since: Time,
+    /// When the last link that the console accepted came or went; the start, before the first.
+    pub online_changed_at: Time,
+    /// When the last heartbeat was sent.
+    pub heartbeat_at: Option<Time>,
+    /// How long the last answered Ping took, in milliseconds.
+    pub round_trip_ms: Option<u64>,
+    /// Why links ended within the last hour, and how often; each cause once.
+    pub reconnects_last_hour: Vec<(Disconnect, u32)>,
+    /// How many links ended since the start.
+    pub reconnects: u64,
+    /// Reliable messages that were dropped since the start, as far as that is reported to the console.
+    pub dropped: u64,
+    /// Gaps in the output of streams since the start, likewise.
+    pub gaps: u64,
+    /// Usage records of AI tools that wait to be sent.
+    pub usage_records: u32,
+}
+
 /// What was decided and is not done yet, in order.
 enum Todo {
     Order(Order),
@@ -147,6 +182,7 @@ pub struct Driver<B> {
     journal: Journal,
     errors: ErrorRateLimiter,
     usage: usage::Usage,
+    vitals: Vitals,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -176,6 +212,7 @@ impl<B: Body> Driver<B> {
             journal: Journal::default(),
             errors: ErrorRateLimiter::default(),
             usage: usage::Usage::default(),
+            vitals: Vitals::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -250,7 +287,12 @@ impl<B: Body> Driver<B> {
                 self.journal.begin_drain(now);
             }
             // A link that went meanwhile gets nothing: the next one asks for a sample of its own.
-            Input::Sampled { sample } => self.todo.push_back(Todo::Send(Message::State(sample))),
+            Input::Sampled { sample } => {
+                if sample == StateKind::Heartbeat && self.ledger.has_link() {
+                    self.vitals.heartbeat_at = Some(now);
+                }
+                self.todo.push_back(Todo::Send(Message::State(sample)));
+            }
             Input::Session { session, what } => self.session_input(now, session, what),
             Input::Command { command, what } => self.command_input(now, command, what),
             Input::Output { stream, from, end } => self.source_holds(stream, from, end),
@@ -295,6 +337,15 @@ impl<B: Body> Driver<B> {
         self.machine.is_stopped() && self.todo.is_empty() && self.ready.is_empty()
     }
 
+    /// Whether the console can be reached.
+    pub fn link_phase(&self) -> LinkPhase {
+        match (self.machine.is_draining(), self.vitals.is_online) {
+            (true, _) => LinkPhase::Draining,
+            (false, true) => LinkPhase::Online,
+            (false, false) => LinkPhase::Offline,
+        }
+    }
+
     /// What can be seen from outside.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
@@ -304,6 +355,23 @@ impl<B: Body> Driver<B> {
             stream_bytes_in_flight: self.ledger.stream_bytes_in_flight(),
             sessions: self.sessions.live(),
             commands: self.machine.commands(),
+        }
+    }
+
+    /// What an operator asks about, at `now`.
+    pub fn health(&self, now: Time) -> Health {
+        Health {
+            snapshot: self.snapshot(),
+            phase: self.link_phase(),
+            state_since: self.vitals.state_since,
+            online_changed_at: self.vitals.online_changed_at,
+            heartbeat_at: self.vitals.heartbeat_at,
+            round_trip_ms: self.vitals.round_trip_ms,
+            reconnects_last_hour: self.vitals.reconnects_last_hour(now),
+            reconnects: self.vitals.reconnects,
+            dropped: self.vitals.dropped,
+            gaps: self.vitals.gaps,
+            usage_records: self.usage.records(),
         }
     }
 
@@ -353,8 +421,10 @@ impl<B: Body> Driver<B> {
             self.release(stream);
         } else if let Some(gap) = self.ledger.take_gap() {
             // Each is reported: it takes a lost link or a lack of memory to make one.
+            self.vitals.gaps += 1;
             self.todo.push_back(Todo::Error(ErrorEvent::Gap(gap)));
         } else if let Some(drops) = self.take_drops() {
+            self.vitals.dropped += drops.total();
             self.todo.push_back(Todo::Error(ErrorEvent::Drops(drops)));
         } else if let Some(poison) = self.poison.take() {
             self.treat(poison, host);
@@ -409,11 +479,16 @@ impl<B: Body> Driver<B> {
             recording.stepped(now);
         }
         self.follow_link(now, &fact, before, self.machine.link());
+        self.vitals.note_state(now, self.machine.state_name());
         for order in orders {
             match order {
                 // Both take effect before anything else that happens in this turn.
-                Order::OpenGate { gate, .. } => self.ledger.open_gate(now, gate),
+                Order::OpenGate { gate, .. } => {
+                    self.vitals.note_online(now);
+                    self.ledger.open_gate(now, gate);
+                }
                 Order::SendPing { .. } => self.ledger.request_ping(),
+                Order::Emit { event: ConsoleEvent::Disconnect { cause, .. } } => self.vitals.note_offline(now, cause),
                 _ => {}
             }
             self.todo.push_back(Todo::Order(order));

@@ -326,3 +326,61 @@ fn full_batch_and_shutdown_send_usage_at_once() {
     rig.turn(counted);
     assert_eq!(rig.was_encoded(|it| matches!(it, Message::Usage { records: 1 })), 1, "a drain does not wait");
 }
+
+/// The longest silence of a loop without a link: the key is refused, and dials are minutes apart.
+#[test]
+fn hour_without_a_console_restarts_nothing() {
+    const WATCHDOG_MS: u64 = 20_000;
+    const HOUR_MS: u64 = 3_600_000;
+    let mut rig = Rig::new(false);
+    let mut notifier = ServiceNotifier::new(Some(WATCHDOG_MS));
+    let mut outputs = rig.turn(Input::Started { id: IdSource::Remembered });
+    let (mut signed_at, mut dials, mut is_ready) = (Time::START, 0, false);
+    while rig.now.as_ms() < HOUR_MS {
+        if let Some(notice) = notifier.poll(rig.now, rig.driver.link_phase()) {
+            if notice.watchdog {
+                assert!(rig.now.ms_since(signed_at) <= WATCHDOG_MS / 2, "silent until {}", rig.now);
+                signed_at = rig.now;
+            }
+            is_ready |= notice.ready;
+            notifier.sent(rig.now, notice);
+        }
+        for output in core::mem::take(&mut outputs) {
+            if let Output::Do(Action::Dial { link }) = output {
+                dials += 1;
+                let cause = Failure::Unauthorized;
+                outputs.extend(rig.turn(Input::DialFailed { link, cause, retry_after_ms: None }));
+            }
+        }
+        let deadlines = rig.driver.next_deadline().into_iter().chain(notifier.next_deadline());
+        rig.now = deadlines.min().expect("it runs on").max(rig.now);
+        outputs.extend(rig.poll());
+    }
+    assert!(is_ready && dials > 4 && !rig.driver.is_stopped(), "{dials} dials");
+    let health = rig.driver.health(rig.now);
+    assert_eq!((health.phase, health.online_changed_at), (LinkPhase::Offline, Time::START));
+}
+
+#[test]
+fn health_follows_the_link() {
+    let mut rig = Rig::ready(false);
+    let health = rig.driver.health(rig.now);
+    assert_eq!((health.phase, health.online_changed_at), (LinkPhase::Online, Time::START));
+    assert_eq!((health.heartbeat_at, health.reconnects), (None, 0));
+    let sampled_at = rig.now;
+    rig.turn(Input::Sampled { sample: StateKind::Heartbeat });
+    assert_eq!(rig.driver.health(rig.now).heartbeat_at, Some(sampled_at));
+    rig.settle();
+    let round_trip_ms = rig.driver.health(rig.now).round_trip_ms;
+    assert!(round_trip_ms.is_some(), "its Pings are answered");
+    let lost_at = rig.now;
+    rig.turn(Input::LinkLost { link: LinkId(1), cause: Loss::Reset });
+    rig.turn(Input::Sampled { sample: StateKind::Heartbeat });
+    let health = rig.driver.health(rig.now);
+    assert_eq!((health.phase, health.online_changed_at), (LinkPhase::Offline, lost_at));
+    assert_eq!((health.reconnects, health.reconnects_last_hour), (1, [(Disconnect::Lost, 1)].to_vec()));
+    assert_eq!((health.snapshot.connection.state, health.state_since), ("connecting.waiting", lost_at));
+    assert_eq!(health.heartbeat_at, Some(sampled_at), "none is sent without a link");
+    rig.turn(Input::ShutdownRequested);
+    assert_eq!(rig.driver.link_phase(), LinkPhase::Draining);
+}

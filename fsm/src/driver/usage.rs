@@ -29,6 +29,10 @@ impl Usage {
         self.send_at.into_iter().chain(self.listen_at).min()
     }
 
+    pub(super) const fn records(&self) -> u32 {
+        self.records
+    }
+
     /// One record more, to be sent within `within_ms`.
     fn add(&mut self, now: Time, within_ms: u64) {
         self.records += 1;

@@ -268,11 +268,16 @@ impl Machine {
         matches!(self.connection.state(), State::Stopped)
     }
 
+    /// The path of the state, such as `connected.ready`.
+    pub fn state_name(&self) -> &'static str {
+        self.connection.state().name()
+    }
+
     /// What can be seen from outside.
     pub fn snapshot(&self) -> MachineSnapshot {
         let connection = self.connection.inner();
         MachineSnapshot {
-            state: self.connection.state().name(),
+            state: self.state_name(),
             link: self.link(),
             next: self.next_deadline(),
             unhandled: connection.unhandled,

@@ -14,7 +14,7 @@ fn pong_acknowledges_only_what_went_before_its_ping() {
     let payload = bench.ping();
     let after = bench.push(Kind::Event, "after");
     bench.drain();
-    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 1, frames: 0 }));
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 1, frames: 0, round_trip_ms: 0 }));
     assert!(!bench.ledger.is_waiting(before));
     assert!(bench.ledger.is_waiting(after));
 }
@@ -25,13 +25,13 @@ fn pong_counts_acknowledged_frames_and_replays() {
     bench.open(T, 10);
     bench.drain();
     let payload = bench.ping();
-    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 1 }));
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 1, round_trip_ms: 0 }));
     bench.ledger.replay(T, 0);
     let sent = bench.drain();
     assert!(matches!(sent[..], [Sent::Reset(T), Sent::Repeat(T, 0, 10), Sent::Modes(T)]), "{sent:?}");
     let payload = bench.ping();
     // Neighbours of one stream count as one.
-    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 2 }));
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 2, round_trip_ms: 0 }));
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn a_pong_answers_the_pings_before_its_own_too() {
     bench.drain();
     let second = bench.ping();
     let third = bench.ping();
-    assert_eq!(bench.pong(&second), Some(Ack { last: false, messages: 2, frames: 0 }));
+    assert_eq!(bench.pong(&second), Some(Ack { last: false, messages: 2, frames: 0, round_trip_ms: 0 }));
     assert_eq!(bench.pong(&first), None, "answered by the second");
     assert_eq!(bench.pong(&second), None, "a repeat");
-    assert_eq!(bench.pong(&third), Some(Ack { last: true, messages: 0, frames: 0 }));
+    assert_eq!(bench.pong(&third), Some(Ack { last: true, messages: 0, frames: 0, round_trip_ms: 0 }));
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn a_ping_from_before_the_gate_acknowledges_nothing() {
     assert_eq!(bench.next(), None, "the gate is open for state alone");
     bench.ledger.open_gate(bench.now, Gate::All);
     assert_eq!(bench.next(), Some(Sent::Message("one")));
-    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 0 }));
+    assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 0, round_trip_ms: 0 }));
     assert_eq!(bench.ledger.messages(), 1);
 }
 
@@ -216,7 +216,7 @@ fn markers_are_bounded_and_keep_alives_are_not_held_up_by_them() {
     let mut payloads: Vec<_> = (0..100).map(|_| bench.ping()).collect();
     let newest = payloads.pop().expect("a hundred");
     assert_eq!(bench.pong(&payloads[0]), None, "too many: forgotten");
-    assert_eq!(bench.pong(&newest), Some(Ack { last: true, messages: 100, frames: 0 }));
+    assert_eq!(bench.pong(&newest), Some(Ack { last: true, messages: 100, frames: 0, round_trip_ms: 0 }));
 }
 
 #[test]
