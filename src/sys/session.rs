@@ -99,8 +99,8 @@ fn member(pid: Pid, sessions: &[Pid]) -> Option<Member> {
     Some(Member { session })
 }
 
-/// The session of a process; `None` for one of another PID namespace, as a container's programs may have, and for threads
-/// of the kernel.
+/// The session of a process; `None` for one of another PID namespace, as a container's programs may have, and for
+/// threads of the kernel.
 pub fn session_of(pid: Pid) -> std::io::Result<Option<Pid>> {
     // SAFETY: a plain system call. It answers 0 for those sessions, which the safe wrapper does not allow for.
     match unsafe { libc::getsid(pid.as_raw_nonzero().get()) } {
