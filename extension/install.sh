@@ -544,7 +544,8 @@ merged() {
 # No sandboxing: the shells that an operator opens are children of this service, and must be able to do what that user
 # can, `sudo` and the home directory included. Without `User=` the system's manager would set neither HOME nor SHELL.
 # The OOM kill of a child does not end the agent. At a stop the agent drains, and after 10 s systemd kills what is left.
-# After a wrong command line or configuration (64, 78) a restart would not help.
+# After a wrong command line or configuration (64, 78) a restart would not help. systemd ends an agent that hangs 20 s
+# after its last sign of life.
 systemd_unit() {
   quoted() { printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'; }
   cat <<UNIT
@@ -556,7 +557,8 @@ After=network-online.target
 StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+Type=notify
+WatchdogSec=20s
 $user_line
 EnvironmentFile=$(printf '%s' "${environment#"$root"}" | sed 's/%/%%/g')
 ExecStart="$(quoted "${target#"$root"}" | sed 's/\$/$$/g')"

@@ -125,6 +125,15 @@ class Units(unittest.TestCase):
         done = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_MAX}", "--no-pager", loose)
         self.assertNotEqual(done.returncode, 0, done.stdout[-300:])
 
+    def test_hang_is_restarted_within_30_s(self):
+        seconds = lambda lines, name: int(values(lines, name)[0].removesuffix("s"))
+        for name in ("sindri-agent", "sindri-agent-monitor"):
+            lines = unit(name)
+            self.assertEqual(values(lines, "Type"), ["notify"])
+            self.assertLessEqual(seconds(lines, "WatchdogSec") + seconds(lines, "RestartSec"), 30)
+            # The agent sends a sign with each Ping, every 10 s: the time for two.
+            self.assertGreaterEqual(seconds(lines, "WatchdogSec"), 20)
+
     def test_locks_of_the_monitor_unit_are_read_last(self):
         files = values(unit("sindri-agent-monitor"), "EnvironmentFile")
         self.assertEqual(files, ["/etc/sindri-agent.env", "/usr/lib/sindri-agent/monitor.env"])
@@ -142,7 +151,8 @@ class Units(unittest.TestCase):
     def test_operator_unit_does_what_that_of_the_installer_does(self):
         installer = read("extension/install.sh")
         text = installer[installer.index("cat <<UNIT") : installer.index("\nUNIT\n")]
-        for name in ("Type", "WorkingDirectory", "Restart", "RestartPreventExitStatus", "KillMode", "TimeoutStopSec", "OOMPolicy"):
+        names = "Type WatchdogSec WorkingDirectory Restart RestartPreventExitStatus KillMode TimeoutStopSec OOMPolicy"
+        for name in names.split():
             self.assertEqual(values(unit("sindri-agent"), name), re.findall(rf"^{name}=(.*)$", text, re.M), name)
 
 
