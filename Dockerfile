@@ -17,4 +17,6 @@ ENV HOME=/
 # User 65534 of the image: a container that needs root must say so with --user.
 USER 65534:65534
 STOPSIGNAL SIGTERM
+# Whether the agent works, not whether it reaches the console: an outage of the console makes nothing unhealthy.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s CMD ["/sindri-agent", "health"]
 ENTRYPOINT ["/sindri-agent"]

@@ -127,6 +127,18 @@ class Kubernetes(unittest.TestCase):
         self.assertEqual((values["SINDRI_AGENT_TERMINAL"], values["SINDRI_AGENT_COMMANDS"]), ("off", "off"))
         self.assertNotIn("limits", agent["resources"])
 
+    def test_every_agent_has_a_liveness_probe(self):
+        for path, manifest in manifests().items():
+            probe = self.agent(manifest)["livenessProbe"]
+            self.assertEqual(probe["exec"]["command"], ["/sindri-agent", "health"], path)
+            # The command itself gives up after 2 s.
+            self.assertGreater(probe["timeoutSeconds"], 2, path)
+        check = re.search(r"^HEALTHCHECK .*CMD (.*)$", read("Dockerfile"), re.M)
+        self.assertEqual(check[1], '["/sindri-agent", "health"]')
+
+    def test_readiness_of_a_pod_of_others_asks_for_no_console(self):
+        self.assertNotIn("readinessProbe", self.agent(manifests()[f"{FOLDER}/sidecar.yaml"]))
+
     def test_no_probe_depends_on_the_console(self):
         for path, manifest in manifests().items():
             for name in ("livenessProbe", "startupProbe", "readinessProbe"):
