@@ -88,10 +88,11 @@ fn keys_cut_the_link_and_restart_the_console() {
 }
 
 #[test]
-fn key_w_shows_the_address_of_a_page() {
+fn key_w_and_option_web_show_the_address_of_a_page() {
     let packages = packages::stand_ins();
     let arguments = format!("--packages {}", packages.path().display());
     play_with(&arguments, &[("agent started", "w"), ("http://127.0.0.1:", "")]);
+    play_with(&format!("{arguments} --web"), &[("http://127.0.0.1:", "")]);
 }
 
 #[test]

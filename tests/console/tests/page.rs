@@ -312,7 +312,7 @@ fn cut_link_passes_through_connecting_and_keeps_the_terminal() {
 }
 
 #[test]
-fn each_button_does_what_it_says() {
+fn buttons_that_slow_stall_restart_and_replace_do_so() {
     let demo = Demo::start();
     let mut page = demo.connected_page();
     page.press("slow");
@@ -329,20 +329,42 @@ fn each_button_does_what_it_says() {
     page.press("replace");
     page.event("closed", |fields| fields["code"] == 1001);
     page.state("connected.ready");
-    page.press("forget");
-    page.state("registering");
-    page.event("registration", |fields| fields["status"] == 201);
-    page.state("connected.ready");
     page.press("stall");
     page.buttons("stall", true);
     page.press("cut");
     page.buttons("stall", false);
+    page.state("connected.ready");
+}
+
+#[test]
+fn forgotten_instance_registers_and_refused_key_is_closed() {
+    let demo = Demo::start();
+    let mut page = demo.connected_page();
+    page.event("registration", |fields| fields["status"] == 201);
+    page.press("forget");
+    page.state("registering");
+    page.event("registration", |fields| fields["status"] == 201);
     page.state("connected.ready");
     page.press("refuse_key");
     page.buttons("refuse_key", true);
     page.event("closed", |fields| fields["code"] == 1008);
     page.press("refuse_key");
     page.buttons("refuse_key", false);
+}
+
+#[test]
+fn agent_leaves_a_stalled_link_and_the_button_is_up() {
+    let demo = Demo::start();
+    let mut page = demo.connected_page();
+    let terminal = page.open();
+    page.press("stall");
+    page.buttons("stall", true);
+    page.state("connecting.waiting");
+    page.state("connected.ready");
+    page.buttons("stall", false);
+    page.event("event", |fields| fields["message"] == "the console did not answer in time");
+    page.input(&terminal, "echo af''ter\r");
+    page.output(&terminal, "after");
 }
 
 #[test]

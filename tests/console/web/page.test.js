@@ -207,8 +207,21 @@ test("a phone shows it in one column", async () => {
   await page.setViewportSize(DESKTOP);
 });
 
-test("the logs panel is hidden until there are logs", async () => {
-  assert.equal(await page.locator("#logs-panel").isVisible(), false);
+test("logs appear with the first line, and the filter hides the others", async () => {
+  const panel = page.locator("#logs-panel");
+  assert.equal(await panel.isVisible(), false);
+  // As the server passes on a `log:batch`.
+  await page.evaluate(async () => {
+    const { Logs } = await import(new URL("lists.js", location.href).href);
+    const lines = [{ line: "all is well", ts: 0, level: "info", source: "app" },
+      { line: "disk <b>full</b>", ts: 1, level: "error", source: "system" }];
+    new Logs().take({ wall_ms: 0, payload: { path: "a.log", lines } });
+  });
+  assert.equal(await panel.isVisible(), true);
+  await page.fill("#log-filter", "FULL");
+  const shown = panel.locator("li:visible");
+  assert.equal(await shown.count(), 1);
+  assert.match(await shown.innerText(), /error system disk <b>full<\/b>$/);
 });
 
 test("no console error, and no request to another host", () => {

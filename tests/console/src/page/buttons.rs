@@ -86,17 +86,15 @@ impl Buttons {
         self.publish();
     }
 
-    /// Handles one record of the console: a new connection is as slow as the button says, an ended one is not stalled.
+    /// Handles one record of the console: a new connection is as slow as the button says, and is not stalled.
     pub(super) fn take_record(&self, record: &Record) {
-        match &record.what {
-            What::Attached if self.slow.get() => {
-                self.console.current_link().iter().for_each(|link| self.set_speed(link));
-            }
-            What::Ended(_) if self.stalled.get() == Some(record.connection) => {
-                self.stalled.set(None);
-                self.publish();
-            }
-            _ => {}
+        let is_new = matches!(record.what, What::Attached);
+        let is_over = matches!(record.what, What::Ended(_)) && self.stalled.get() == Some(record.connection);
+        if is_new && self.slow.get() {
+            self.console.current_link().iter().for_each(|link| self.set_speed(link));
+        }
+        if (is_new || is_over) && self.stalled.take().is_some() {
+            self.publish();
         }
     }
 

@@ -233,3 +233,44 @@ fn publish(hub: &Hub, record: &Record) {
         What::Other(_) | What::Attached | What::Unheard(..) | What::Binary(_) | What::Ping(_) | What::Pong(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn frames(what: What) -> Vec<Value> {
+        let hub = Hub::new();
+        publish(&hub, &Record { seq: 0, at: Instant::now(), at_ms: 0, connection: 1, what });
+        let (_, frames) = hub.enter();
+        let mut texts: Vec<_> = std::iter::from_fn(|| frames.try_recv().ok()).collect();
+        texts.pop(); // `live`
+        texts.iter().map(|text| serde_json::from_str(text).expect("JSON")).collect()
+    }
+
+    fn text(kind: &str, payload: &Value) -> What {
+        let frame = json!({"protocol_version": "1.0", "type": kind, "payload": payload});
+        What::Text(frame.to_string(), frame)
+    }
+
+    #[test]
+    fn logs_reach_a_page_and_pings_and_output_do_not() {
+        let payload = json!({"path": "a.log", "lines": [{"line": "x", "level": "info", "source": "app"}]});
+        for kind in ["log:batch", "log:line"] {
+            let frames = frames(text(kind, &payload));
+            assert_eq!((frames.len(), &frames[0]["type"], &frames[0]["payload"]), (1, &json!("log"), &payload));
+        }
+        for what in [What::Ping(vec![1]), What::Attached, text("terminal:output", &json!({"data": ""}))] {
+            assert_eq!(frames(what), Vec::<Value>::new());
+        }
+    }
+
+    #[test]
+    fn fields_of_another_type_are_passed_on_or_left_out() {
+        let event = frames(text("event", &json!({"event_type": 7})));
+        assert_eq!(event[0]["fields"], json!({"event_type": 7, "message": null}));
+        let result = frames(text("command:result", &Value::Null));
+        assert_eq!(result[0]["what"], "command:result");
+    }
+}
