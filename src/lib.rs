@@ -10,6 +10,7 @@
 //! | [`metrics`] | measures the machine and the instance | the rest |
 //! | [`llm`] | the proxy that counts the tokens of AI tools | prices, when records are sent |
 //! | [`sindri`] | finds the installed extensions and their changes | the link, the loop |
+//! | `park` | runs the loop's thread, and what it waits for | what it runs |
 //! | [`ring`] | keeps the last bytes of a stream, by offset | what they mean |
 //! | [`audit`] | writes one line for each terminal and command | what may run |
 //! | [`own_file`] | opens and replaces files that only their owner may read | what is written |
@@ -43,6 +44,7 @@ pub mod metrics;
 pub mod nearest;
 pub mod own_file;
 mod own_log;
+mod park;
 pub mod preflight;
 pub mod protocol;
 pub mod replay;

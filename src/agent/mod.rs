@@ -28,6 +28,7 @@ use crate::journal::Journal;
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
 use crate::llm;
+use crate::park;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
 use crate::sindri;
@@ -85,7 +86,8 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
     let executor = Rc::new(LocalExecutor::new());
     let epoch = Epoch::now();
     let spawner = Rc::clone(&executor);
-    futures_lite::future::block_on(executor.run(async move {
+    // A task like the others, or it would have its turn only when none of them can run.
+    let agent = executor.spawn(async move {
         let (reporter, reports) = report::channel();
         let listening = signals::listen(reporter.clone()).map_err(StartError::Signals)?;
         spawner.spawn(listening).detach();
@@ -94,7 +96,8 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
         }
         Agent::new(config, epoch, &spawner, &reporter, reports).await?.run(history).await;
         Ok(())
-    }))
+    });
+    park::block_on(executor.run(agent))
 }
 
 impl Agent {
@@ -228,6 +231,7 @@ impl Agent {
 
     /// The next report, or nothing once the next deadline is there.
     async fn wait(&mut self) -> Option<Report> {
+        park::check();
         if !self.pending.is_empty() {
             return None;
         }

@@ -21,7 +21,7 @@ use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Error as WsError, Message, protocol::CloseFrame};
 use draupnir_fsm::driver::LinkId;
 use draupnir_fsm::driver::Loss;
-use futures_lite::future::{self, poll_fn};
+use futures_lite::future::{self, poll_fn, yield_now};
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_lite::stream::Stream as _;
 use futures_sink::Sink;
@@ -61,6 +61,8 @@ struct Inner {
     closing: bool,
     /// The console violated the protocol; our close frame says so.
     closing_on_error: bool,
+    /// The error of a write that no task has seen yet.
+    write_error: Option<io::Error>,
     /// The error of a write, until the reader reports it.
     broken: Option<io::Error>,
     reset: bool,
@@ -90,6 +92,7 @@ impl WsConnection {
         debug_assert!(!inner.batch, "one batch at a time");
         inner.frames.extend(messages);
         inner.batch = true;
+        inner.write_now();
         wake(&mut inner.write_waker);
     }
 
@@ -171,7 +174,12 @@ impl WsConnection {
                 }
                 Err(error) => return self.inner.borrow_mut().end_of(error),
             };
+            let is_input = matches!(report, LinkReport::Text { .. });
             reporter.report(report).await;
+            if is_input {
+                // The loop acts on it before the socket is asked for more: a key does not wait for that.
+                yield_now().await;
+            }
         }
     }
 
@@ -236,21 +244,29 @@ impl Inner {
         Poll::Ready(message.unwrap_or(Err(WsError::ConnectionClosed)))
     }
 
+    /// Sends what the socket takes at once, before other tasks have their turn. The task reports that, and sends the
+    /// rest.
+    fn write_now(&mut self) {
+        if self.write_error.is_none()
+            && let Some(socket) = &mut self.socket
+            && let Poll::Ready(Err(error)) =
+                send_all(Pin::new(socket), &mut self.frames, &mut Context::from_waker(Waker::noop()))
+        {
+            self.write_error = Some(error);
+        }
+    }
+
     /// Ready when a batch has left for the kernel. Flushes even where nothing waits: a Pong may.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(socket) = &mut self.socket else {
             return Poll::Pending;
         };
+        if let Some(error) = self.write_error.take() {
+            return Poll::Ready(Err(error));
+        }
         let mut socket = Pin::new(socket);
         loop {
-            if !self.frames.is_empty() {
-                ready!(ready_to_send(socket.as_mut(), cx))?;
-                if let Some(frame) = self.frames.pop_front() {
-                    start_send(socket.as_mut(), frame)?;
-                }
-                continue;
-            }
-            ready!(flush(socket.as_mut(), cx))?;
+            ready!(send_all(socket.as_mut(), &mut self.frames, cx))?;
             if self.batch {
                 self.batch = false;
                 return Poll::Ready(Ok(()));
@@ -356,6 +372,17 @@ fn start_send(socket: Socket<'_>, message: Message) -> io::Result<()> {
 
 fn flush(socket: Socket<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     Sink::poll_flush(socket, cx).map_err(io_error)
+}
+
+/// Ready when all frames have left for the kernel.
+fn send_all(mut socket: Socket<'_>, frames: &mut VecDeque<Message>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while !frames.is_empty() {
+        ready!(ready_to_send(socket.as_mut(), cx))?;
+        if let Some(frame) = frames.pop_front() {
+            start_send(socket.as_mut(), frame)?;
+        }
+    }
+    flush(socket, cx)
 }
 
 fn io_error(error: WsError) -> io::Error {

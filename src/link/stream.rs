@@ -5,12 +5,13 @@
 //! Unit: bytes as the kernel took them, so with TLS the encrypted ones.
 
 use super::inflow::ReadPause;
+use crate::park;
 use crate::sys::socket;
 use async_io::Async;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use futures_rustls::client::TlsStream;
 use std::cell::Cell;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -62,7 +63,17 @@ impl AsyncRead for Tcp {
         if let Some(pace) = &mut self.pace {
             ready!(pace.poll_ready(cx));
         }
-        let count = ready!(Pin::new(&mut &*self.socket).poll_read(cx, buffer))?;
+        let count = match (&self.pace, self.socket.get_ref().read(buffer)) {
+            (Some(_), Err(error))
+                if error.kind() == io::ErrorKind::WouldBlock && park::watch(&self.socket, cx.waker()) =>
+            {
+                return Poll::Pending;
+            }
+            (_, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                ready!(Pin::new(&mut &*self.socket).poll_read(cx, buffer))?
+            }
+            (_, read) => read?,
+        };
         if let Some(pace) = &mut self.pace {
             pace.charge_bytes(count);
         }

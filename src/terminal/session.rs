@@ -8,6 +8,7 @@ use super::input::{Input, InputRefused};
 use super::output::{Output, TAIL_MS};
 use super::pty::{Pty, Size};
 use super::sweep::Sweeper;
+use crate::park;
 use crate::report::Reporter;
 use crate::sys::child::Child;
 use crate::sys::spawn::{SpawnError, Start};
@@ -19,11 +20,11 @@ use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most that is read of one session before the next has its turn, in bytes: a frame.
 const TURN_BYTES: usize = 32 << 10;
@@ -34,6 +35,9 @@ const READ_BYTES: usize = 8 << 10;
 /// The most that is read of a terminal before it is closed, in bytes: several times what the kernel holds for one
 /// (about 12 KiB), and a bound if a program goes on printing.
 const REST_BYTES_MAX: usize = 64 << 10;
+
+/// How long after a key the next one is expected, and output is waited for without the reactor: people pause that long.
+const TYPING: Duration = Duration::from_secs(10);
 
 /// How long a program has the wrong size that makes it draw again, in milliseconds. A program reads its size some time
 /// after SIGWINCH; if it gets its old size back too soon, it sees no change.
@@ -67,6 +71,8 @@ pub(super) struct Session {
     nudged: Cell<bool>,
     /// The last read found nothing.
     drained: Cell<bool>,
+    /// When the last input came.
+    typed_at: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     buffer: ReadBuffer,
 }
@@ -101,6 +107,12 @@ struct Waits {
     nudge: Option<Timer>,
 }
 
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pty.io().as_fd()
+    }
+}
+
 impl Session {
     pub(super) fn new(
         key: SessionKey,
@@ -126,6 +138,7 @@ impl Session {
             size: Cell::new(size),
             nudged: Cell::new(false),
             drained: Cell::new(false),
+            typed_at: Cell::new(None),
             waker: RefCell::new(None),
             buffer,
         }
@@ -139,6 +152,7 @@ impl Session {
     /// Writes what was typed, and queues what the terminal does not take at once.
     pub(super) fn input(&self, bytes: &[u8]) -> Result<(), InputRefused> {
         self.restore_size();
+        self.typed_at.set(Some(Instant::now()));
         let is_first = self.input.borrow().is_empty();
         // All of it has room, or none of it is typed.
         self.input.borrow_mut().push(bytes)?;
@@ -296,13 +310,13 @@ impl Session {
 
     /// The next thing to do; `woken` if this is not the first poll since the last turn. Then it asks the terminal
     /// itself: with the reactor on another thread, a readiness may be stale, and a new one may not have been noted yet.
-    fn poll_turn(&self, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
+    fn poll_turn(self: &Rc<Self>, cx: &mut Context<'_>, waits: &mut Waits, woken: bool) -> Poll<Turn> {
         *self.waker.borrow_mut() = Some(cx.waker().clone());
         if !self.input.borrow().is_empty() && (woken || self.pty.io().poll_writable(cx).is_ready()) {
             return Poll::Ready(Turn::Write);
         }
         let has_room = self.output.borrow_mut().room(1) > 0;
-        if has_room && (woken || !self.drained.get() || self.pty.io().poll_readable(cx).is_ready()) {
+        if has_room && (woken || !self.drained.get() || self.poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
         if !self.nudged.get() {
@@ -317,6 +331,14 @@ impl Session {
             Some(timer) => Pin::new(timer).poll(cx).map(|_| Turn::ReleaseTail),
             None => Poll::Pending,
         }
+    }
+
+    /// Waits for output, which is the echo of a key where someone types.
+    fn poll_readable(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.typed_at.get().is_some_and(|at| at.elapsed() < TYPING) && park::watch(self, cx.waker()) {
+            return Poll::Pending;
+        }
+        self.pty.io().poll_readable(cx).map(drop)
     }
 
     /// Reads the available output, within the permission; returns the number of bytes.

@@ -5,9 +5,9 @@
 //! two meet) and the size of each result; the agent holds the results under the keys that are given here, and forgets
 //! one when it is [asked to](Dedupe::take_forgotten).
 //!
-//! Bounds: the results of the last [`RESULTS_MAX`] commands that ended, of these no more than [`RESULTS_BYTES_MAX`]; the
-//! last [`IDS_MAX`] ids whose results were forgotten. A command that runs is never forgotten; their number is bounded by
-//! the caller.
+//! Bounds: the results of the last [`RESULTS_MAX`] commands that ended, of these no more than [`RESULTS_BYTES_MAX`];
+//! the last [`IDS_MAX`] ids whose results were forgotten. A command that runs is never forgotten; their number is
+//! bounded by the caller.
 
 use super::id_ring::{self, IdRing};
 use crate::id::CommandKey;

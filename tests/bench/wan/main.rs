@@ -1,9 +1,9 @@
 //! Measures terminals over wide links: how much of the link they use, how they share it, and how quickly keys act.
 //!
 //! `cargo bench --bench wan [-- --check] [-- 100ms] [-- 10mbit]`, or with another build of the agent in
-//! `DRAUPNIR_AGENT`. The words select cells. A relay in this process delays and limits (`relay`). The use of a link is a
-//! ratio of two measurements in one run: 1.0 is what a plain TCP stream gets through the same relay. With `--check` the
-//! run fails if a limit is exceeded.
+//! `DRAUPNIR_AGENT`. The words select cells. A relay in this process delays and limits (`relay`). The use of a link is
+//! a ratio of two measurements in one run: 1.0 is what a plain TCP stream gets through the same relay. With `--check`
+//! the run fails if a limit is exceeded.
 
 #[path = "../bare/mod.rs"]
 mod bare;
@@ -186,8 +186,8 @@ fn plain_bytes(link: Link) -> f64 {
     rate
 }
 
-/// The share of the link that the agent uses from now on for [`MEASURED`]; `heard` is given the place in [`SHARING`] and
-/// the bytes of each output.
+/// The share of the link that the agent uses from now on for [`MEASURED`]; `heard` is given the place in [`SHARING`]
+/// and the bytes of each output.
 fn share_of_link(console: &mut Console, relay: &Relay, ceiling: f64, heard: impl FnMut(usize, u64)) -> f64 {
     let (before, start) = (relay.delivered(), Instant::now());
     hear_for(console, MEASURED, heard);

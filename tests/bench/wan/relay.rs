@@ -1,9 +1,9 @@
 //! A relay for TCP with the delay, the rate and the bounded queue of a wide link.
 //!
-//! Each direction is one link that all its connections share. A byte leaves the queue when the bytes before it have left
-//! at the link's rate, and arrives half a round trip later. Both moments follow from when the relay read the byte, never
-//! from when it woke, so a late wake-up delays bytes but costs no rate while the queue is not empty. A full queue drops
-//! nothing: the relay stops reading, and the sender's own buffer fills.
+//! Each direction is one link that all its connections share. A byte leaves the queue when the bytes before it have
+//! left at the link's rate, and arrives half a round trip later. Both moments follow from when the relay read the byte,
+//! never from when it woke, so a late wake-up delays bytes but costs no rate while the queue is not empty. A full queue
+//! drops nothing: the relay stops reading, and the sender's own buffer fills.
 //!
 //! One thread serves everything, and waits for sockets and for absolute times alike.
 
