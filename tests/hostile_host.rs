@@ -237,10 +237,12 @@ fn full_disk_under_the_audit_refuses_new_work() {
     assert_eq!(browser.run("echo room")["stdout"], "room\n");
     browser.create("t", 80, 24).input("t", b"exit 3\n");
     assert_eq!(console.closed("t")["exit_code"], 3);
-    let lines = std::fs::read_to_string(within(&agent, "audit.jsonl")).expect("it is there");
+    let audit = std::fs::File::open(within(&agent, "audit.jsonl")).expect("it is there");
+    // Ends do not wait for their lines; the exit writes the last ones, and takes the mount with it.
+    agent.drain();
+    let lines = std::io::read_to_string(audit).expect("readable");
     let whole = |line: &&str| serde_json::from_str::<serde_json::Value>(line).is_ok();
     assert_eq!(lines.lines().filter(whole).count(), 4, "{lines}");
-    agent.drain();
 }
 
 #[test]
