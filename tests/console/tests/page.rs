@@ -374,6 +374,7 @@ fn metrics_heartbeats_and_events_reach_the_page() {
     page.wait("metrics", |frame| frame["payload"]["cpu"].is_object());
     page.wait("heartbeat", |frame| frame["payload"]["uptime_seconds"].is_u64());
     let mut page = demo.socket().expect("upgraded");
+    page.wait("tags", |frame| frame["tags"]["purpose"] == "demo");
     page.wait("registration", |frame| frame["payload"]["hostname"].is_string());
     page.event("event", |fields| fields["event_type"] == "connect");
     page.wait("metrics", |_| true);

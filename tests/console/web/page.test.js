@@ -99,6 +99,13 @@ after(async () => {
   rmSync(temporary, { recursive: true });
 });
 
+test("the instance is shown with its version and tags", async () => {
+  for (const text of [/version\s*\d+\.\d+\.\d+/, /tags\s*purpose=demo/, /uptime\s*\d+ s/, /heartbeat\s*\d+ s ago/]) {
+    await page.locator("#instance", { hasText: text }).waitFor();
+  }
+  await page.locator("#events li", { hasText: "connection 1 is up" }).waitFor();
+});
+
 test("typing reaches the shell, and a paste does", async () => {
   await page.keyboard.type("echo ty''ped\n");
   await shows("typed");
@@ -201,6 +208,10 @@ test("the keyboard alone is enough", async () => {
 
 test("a phone shows it in one column", async () => {
   await page.setViewportSize(PHONE);
+  await page.click("#open");
+  await page.locator("[role=tab]").nth(1).waitFor();
+  await page.click("#close"); // a phone has no key for it
+  await page.locator("[role=tab]").nth(1).waitFor({ state: "detached" });
   const width = await page.evaluate(() => document.documentElement.scrollWidth);
   assert.ok(width <= PHONE.width, `${width} pixels are wider than a phone`);
   await picture("phone");

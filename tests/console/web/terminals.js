@@ -29,6 +29,7 @@ export class Terminals {
     this.all = new Map();
     this.count = 0;
     element("open").addEventListener("click", () => this.open());
+    element("close").addEventListener("click", () => this.close(this.selected));
     this.tabs.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.fit()).observe(this.screens);
   }
@@ -118,7 +119,7 @@ export class Terminals {
     if (!entry) return;
     entry.ended = true;
     entry.screen.classList.add("ended");
-    entry.terminal.write("\r\n[the terminal has ended; Delete on its tab removes it]\r\n");
+    entry.terminal.write("\r\n[the terminal has ended; × closes it]\r\n");
   }
 
   /** Ends the session, or removes the tab of an ended one. @param {string} id */

@@ -66,6 +66,7 @@ impl Agent {
             .env("SINDRI_AGENT_STATE_DIR", directory.path().join("state"))
             .env("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS)
             .env("SINDRI_AGENT_METRICS", METRICS_SECONDS)
+            .env("SINDRI_AGENT_TAGS", "purpose=demo")
             .env("SINDRI_AGENT_RECORD", directory.path().join(RECORDING))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
