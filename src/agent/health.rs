@@ -19,12 +19,12 @@ use std::time::{Duration, SystemTime};
 const ERROR_CHARACTERS_MAX: usize = 300;
 
 /// The service manager, and what it has heard.
-pub(super) struct Service {
+pub(super) struct Notifications {
     manager: Manager,
     pub(super) notifier: ServiceNotifier,
 }
 
-impl Service {
+impl Notifications {
     /// The manager that the configuration names, if there is one.
     pub(super) fn new(config: Option<&crate::config::Service>) -> Option<Self> {
         let config = config?;

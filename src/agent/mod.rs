@@ -61,7 +61,7 @@ pub struct Agent {
     bytes_written: u64,
     deadline_timer: DeadlineTimer,
     /// The service manager, where one started the agent.
-    service: Option<health::Service>,
+    service: Option<health::Notifications>,
 }
 
 /// Why the agent could not start.
@@ -145,7 +145,7 @@ impl Agent {
         }
         let link = Link::new(target, Rc::clone(executor), reporter.clone())?;
         status::socket::serve(config.status_directories.clone(), executor, reporter.clone());
-        let service = health::Service::new(config.service.as_ref());
+        let service = health::Notifications::new(config.service.as_ref());
         let host = Host {
             epoch,
             listeners: llm::start(&config, &link, executor, reporter)?,

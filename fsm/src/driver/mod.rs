@@ -79,7 +79,7 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
-pub use service::{READY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
+pub use service::{READY_MS, RETRY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
 pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 pub use vitals::LinkPhase;
 

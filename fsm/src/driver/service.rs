@@ -11,9 +11,12 @@ use crate::time::Time;
 /// service.
 pub const READY_MS: u64 = 10_000;
 
-/// No sign for the watchdog follows another sooner than this: turns of the loop are frequent, and a Ping every 10 s
-/// brings one.
-pub const SIGN_INTERVAL_MIN_MS: u64 = 5_000;
+/// No sign for the watchdog follows another sooner than this: a terminal in use makes many turns. It is short, so that
+/// a sign just before a Ping does not make the next one due before the next Ping.
+pub const SIGN_INTERVAL_MIN_MS: u64 = 1_000;
+
+/// A manager that did not take a notice gets it again after this.
+pub const RETRY_MS: u64 = 5_000;
 
 /// Decides what the service manager hears of, and when.
 #[derive(Clone, Debug)]
@@ -74,27 +77,29 @@ impl ServiceNotifier {
 
     /// The manager did not take the notice: it is asked for again, later.
     pub const fn failed(&mut self, now: Time) {
-        self.retry_at = now.after_ms(self.sign_interval_min_ms());
+        self.retry_at = now.after_ms(RETRY_MS);
     }
 
     /// When the next turn is due at the latest for a notice of its own.
     pub fn next_deadline(&self) -> Option<Time> {
         let ready_at = (!self.is_ready).then_some(Time::from_ms(READY_MS));
-        let sign_at = self.watchdog_ms.map(|ms| self.signed_at.unwrap_or(Time::START).after_ms(half(ms)));
+        let sign_at = self.watchdog_ms.map(|ms| self.signed_at.unwrap_or(Time::START).after_ms(sign_after_ms(ms)));
         ready_at.into_iter().chain(sign_at).min().map(|due| due.max(self.retry_at))
     }
 
     const fn sign_interval_min_ms(&self) -> u64 {
         match self.watchdog_ms {
-            Some(ms) if half(ms) < SIGN_INTERVAL_MIN_MS => half(ms),
+            Some(ms) if sign_after_ms(ms) < SIGN_INTERVAL_MIN_MS => sign_after_ms(ms),
             Some(_) | None => SIGN_INTERVAL_MIN_MS,
         }
     }
 }
 
-/// Half the time of the watchdog, as sd_watchdog_enabled(3) recommends; never 0, which would be a busy loop.
-const fn half(ms: u64) -> u64 {
-    if ms < 2 { 1 } else { ms / 2 }
+/// When a sign is due that no other turn has brought: after three fifths of the time of the watchdog. With the 20 s of
+/// the units that is 12 s, and each Ping comes before. Never 0, which would be a busy loop.
+const fn sign_after_ms(watchdog_ms: u64) -> u64 {
+    let ms = watchdog_ms / 5 * 3;
+    if ms == 0 { 1 } else { ms }
 }
 
 #[cfg(test)]
@@ -133,15 +138,24 @@ mod tests {
         assert_eq!(notifier.next_deadline(), None);
     }
 
+    /// While connected the watchdog asks for no turn of its own, whatever other turns there are.
     #[test]
     fn turns_of_pings_carry_the_watchdog() {
-        let mut notifier = ServiceNotifier::new(Some(WATCHDOG_MS));
-        turn(&mut notifier, 0, LinkPhase::Online);
-        for ping in 1..100 {
-            // The Ping's own deadline is no later, so that the watchdog asks for no turn of its own.
-            assert!(notifier.next_deadline() >= Some(at(ping * 10_000)));
-            assert!(turn(&mut notifier, ping * 10_000, LinkPhase::Online).expect("a sign").watchdog);
-            assert_eq!(turn(&mut notifier, ping * 10_000 + 50, LinkPhase::Online), None, "the Pong brings none");
+        const PING_MS: u64 = 10_000;
+        for other_ms in (0..PING_MS).step_by(100) {
+            let mut notifier = ServiceNotifier::new(Some(WATCHDOG_MS));
+            turn(&mut notifier, 0, LinkPhase::Online);
+            let mut signed_at = 0;
+            for ping in (1..20).map(|number| 7 + number * PING_MS) {
+                // Its Pong, and a heartbeat or a keystroke at any other time.
+                for at_ms in [ping, ping + 50, ping + 50 + other_ms.min(PING_MS - 100)] {
+                    if turn(&mut notifier, at_ms, LinkPhase::Online).is_some_and(|notice| notice.watchdog) {
+                        assert!(at_ms - signed_at <= WATCHDOG_MS / 2 + SIGN_INTERVAL_MIN_MS);
+                        signed_at = at_ms;
+                    }
+                    assert!(notifier.next_deadline() >= Some(at(ping + PING_MS)), "{other_ms}: {notifier:?}");
+                }
+            }
         }
     }
 
@@ -151,8 +165,8 @@ mod tests {
         turn(&mut notifier, 0, LinkPhase::Offline);
         for _ in 0..100 {
             let due = notifier.next_deadline().expect("a deadline").as_ms();
-            assert!(turn(&mut notifier, due, LinkPhase::Offline).expect("a sign").watchdog);
-            assert!(notifier.next_deadline().expect("a deadline").ms_since(at(due)) <= WATCHDOG_MS / 2);
+            assert!(turn(&mut notifier, due, LinkPhase::Offline).is_some());
+            assert!(notifier.next_deadline().expect("a deadline").ms_since(at(due)) <= WATCHDOG_MS / 5 * 3);
         }
     }
 
@@ -164,8 +178,8 @@ mod tests {
         notifier.failed(at(READY_MS));
         assert_eq!(notifier.poll(at(READY_MS + 1), LinkPhase::Offline), None);
         // A deadline in the past would be a busy loop.
-        assert_eq!(notifier.next_deadline(), Some(at(READY_MS + SIGN_INTERVAL_MIN_MS)));
-        assert_eq!(notifier.poll(at(READY_MS + SIGN_INTERVAL_MIN_MS), LinkPhase::Offline), first);
+        assert_eq!(notifier.next_deadline(), Some(at(READY_MS + RETRY_MS)));
+        assert_eq!(notifier.poll(at(READY_MS + RETRY_MS), LinkPhase::Offline), first);
     }
 
     #[test]
