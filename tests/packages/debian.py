@@ -86,7 +86,7 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         self.assertIn("replay", await self.run_in("man sindri-agent | cat; man --where draupnir"))
 
         # A service without settings ends with 78, and systemd does not try again.
-        await self.run_in(f"systemctl start {OPERATOR}; systemctl --quiet is-failed {OPERATOR} --wait || :")
+        await self.run_in(f"systemctl start {OPERATOR} || :; systemctl --quiet is-failed {OPERATOR} --wait || :")
         await self.configure()
         await self.run_in(f"systemctl reset-failed; systemctl enable --now {OPERATOR}")
         await self.connected(1)
@@ -109,6 +109,10 @@ class Debian(unittest.IsolatedAsyncioTestCase):
 
         await self.run_in(f"systemctl start {OPERATOR}")
         await self.connected(3)
+        self.assertIn("Connected to", await self.run_in(f"systemctl show --value --property StatusText {OPERATOR}"))
+        # A hang: systemd ends the agent and starts another within 30 s, and the rest is for a loaded machine.
+        await self.run_in(f"sindri-agent health && kill -STOP {await self.main_pid(OPERATOR)}")
+        await self.console.wait("agent after the hang", lambda: len(self.console.upgraded_at) >= 4, 45)
         await self.run_in("dpkg --remove sindri-agent")
         await self.run_in("! pidof sindri-agent && ! [ -e /usr/bin/sindri-agent ] && [ -d /var/lib/sindri-agent ]")
         await self.run_in(f"grep -qxF '{MARK}' {SETTINGS}")
@@ -119,7 +123,7 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.install(VERSION)
         self.assertEqual(await self.state(OPERATOR), "inactive\ndisabled")
         await self.run_in(f"systemctl enable --now {OPERATOR}")
-        await self.connected(4)
+        await self.connected(5)
         await self.run_in("dpkg --purge sindri-agent")
         left = await self.run_in("find / -xdev -iname '*sindri*' -not -path '/var/log/*' -not -path '/var/cache/man/*'")
         self.assertEqual(left, "")
