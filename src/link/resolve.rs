@@ -1,7 +1,8 @@
 //! Turns a name into addresses, off the reactor, with never more than one look-up of a kind in flight.
 //!
-//! A look-up that takes long is repeated for IPv4 alone and for IPv6 alone, and the first addresses count: a server
-//! that swallows or refuses questions for one family costs a second, not the resolver's time-outs (RFC 8305, section 3).
+//! A look-up that takes long is repeated for IPv4 alone and for IPv6 alone, and the first addresses count. So a server
+//! that swallows or refuses questions for one family costs a second, not the resolver's time-outs (RFC 8305,
+//! section 3).
 //!
 //! It does not cache and keeps no deadline. The system's resolver cannot be interrupted: a dial that is given up leaves
 //! its look-up running, and the next dial for the same name joins it instead of hanging a second thread. A dial for

