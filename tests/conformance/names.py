@@ -299,7 +299,7 @@ STORIES = {
     "refused AAAA": without("AAAA", "servfail"),
     "REFUSED for AAAA": without("AAAA", "refused"),
     "SERVFAIL": broken_then_well("servfail", ("cannot be resolved", NAME)),
-    "NXDOMAIN": broken_then_well("nxdomain", ("cannot be resolved", NAME, "not known")),
+    "NXDOMAIN": broken_then_well("nxdomain", ("cannot be resolved", NAME)),
     "no address": broken_then_well([], ("cannot be resolved", NAME)),
     "truncated": truncated,
     "twelve addresses": many_addresses,
