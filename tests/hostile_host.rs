@@ -45,7 +45,7 @@ fn assert_beats(console: &Console) {
 #[test]
 fn without_descriptors_open_sessions_go_on() {
     let console = Console::start(Personality::production());
-    let agent = wrapped(&console, &["sh", "-c", "ulimit -n 40; exec \"$0\""]).spawn();
+    let agent = wrapped(&console, &["sh", "-c", "ulimit -n 44; exec \"$0\""]).spawn();
     let browser = console.browser();
     let ids: Vec<String> = (0..12).map(|n| format!("s{n}")).collect();
     for id in &ids {
