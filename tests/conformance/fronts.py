@@ -104,7 +104,7 @@ HITCH = """
 frontend = "[127.0.0.1]:{port}"
 backend = "[127.0.0.1]:{console}"
 pem-file = "{place}/both.pem"
-user = "nobody"
+user = "daemon"
 workers = 1
 """
 

@@ -227,7 +227,7 @@ def as_another(command):
             raise NotInstalled("only root becomes another user without a password")
         terminal.type(f"{command}\r")
         terminal.type("echo I am $(id -un), on $(tty)\r")
-        terminal.until("I am nobody, on /dev/")
+        terminal.until("I am daemon, on /dev/")
         terminal.until(PROMPT)
         terminal.type("exit\r")
         leave(terminal)
@@ -261,6 +261,6 @@ PROGRAMS = {
             "screen -S draupnir-{n} -X quit",
         )
     },
-    "su": {"another user": as_another("su nobody -s /bin/sh")},
-    "sudo": {"another user": as_another("sudo -u nobody /bin/sh")},
+    "su": {"another user": as_another("su daemon -s /bin/sh")},
+    "sudo": {"another user": as_another("sudo -u daemon /bin/sh")},
 }
