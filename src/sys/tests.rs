@@ -3,7 +3,7 @@
 use super::child::{Child, reap_orphans};
 use super::environment::Environment;
 use super::process;
-use super::session::kill_sessions;
+use super::session::{kill_sessions, session_of};
 use super::spawn::{Program, SpawnError};
 use async_io::block_on;
 use rustix::process::{Pid, Signal, getpgid, getsid};
@@ -122,8 +122,8 @@ fn session_of_another_namespace_is_none_of_ours() {
 #[ignore = "run by session_of_another_namespace_is_none_of_ours"]
 fn has_a_session_elsewhere() {
     let own = Pid::from_raw(i32::try_from(std::process::id()).expect("small")).expect("not 0");
-    assert_eq!(super::session::session_of(own).expect("it runs"), None);
-    assert_eq!(super::session::kill_sessions(&[own]), 0);
+    assert_eq!(session_of(own).expect("it runs"), None);
+    assert_eq!(kill_sessions(&[own]), 0);
 }
 
 #[test]
