@@ -15,7 +15,8 @@ use super::inbound::{COLS_DEFAULT, ROWS_DEFAULT};
 use super::payload::LIST_LENGTH_MAX;
 #[cfg(test)]
 use super::schema;
-use data_encoding::BASE64;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 #[cfg(test)]
 use draupnir_fsm::driver::{COMMAND_TIMEOUT_MAX_MS, effective_timeout_ms};
 use serde::Serialize;

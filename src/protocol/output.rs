@@ -11,7 +11,8 @@ use super::id::{CommandId, SessionId};
 use super::number::Count;
 #[cfg(test)]
 use super::schema;
-use data_encoding::BASE64;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -169,7 +170,7 @@ impl Payload for TerminalClosed<'_> {
 /// for windows that count what is on the wire.
 pub fn frame_len_max(id: &str, data_bytes: usize) -> usize {
     // An id holds no control characters, so that escaping at most doubles it; it stands there twice.
-    FRAME_BYTES + 4 * id.len() + BASE64.encode_len(data_bytes)
+    FRAME_BYTES + 4 * id.len() + data_bytes.div_ceil(3) * 4
 }
 
 fn begin(frame: &mut String, kind: &str) {
@@ -182,7 +183,7 @@ fn begin(frame: &mut String, kind: &str) {
 
 fn push_data(frame: &mut String, data: &[u8]) {
     frame.push_str(",\"data\":\"");
-    BASE64.encode_append(data, frame);
+    BASE64.encode_string(data, frame);
     frame.push('"');
 }
 

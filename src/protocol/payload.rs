@@ -6,7 +6,8 @@
 //! unescaping.
 
 use super::fault::Fault;
-use data_encoding::BASE64;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -134,12 +135,9 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Standard base64 with padding at its end. The library reads several padded texts in a row as one, which other readers
-/// refuse or cut off.
+/// Standard base64 with padding at its end.
 pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
-    const PADDING_MAX: usize = 2;
-    let is_one = text.find('=').is_none_or(|padding| text.len() - padding <= PADDING_MAX);
-    if is_one { BASE64.decode(text.as_bytes()).ok() } else { None }
+    BASE64.decode(text).ok()
 }
 
 struct FieldsVisitor {
