@@ -12,8 +12,8 @@ use crate::protocol::{
 use crate::report::Reporter;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{CommandEnd, CommandKey, CommandRefusal, Refusal, StreamKey, effective_timeout_ms};
+use litemap::LiteMap;
 use smol::LocalExecutor;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -24,9 +24,9 @@ const EXIT_REFUSED: i32 = 126;
 pub(super) struct Commands {
     pub(super) runner: command::CommandRunner,
     policy: Policy,
-    entries: BTreeMap<CommandKey, Entry>,
+    entries: LiteMap<CommandKey, Entry>,
     /// What earlier processes left.
-    remains: BTreeMap<CommandKey, Process>,
+    remains: LiteMap<CommandKey, Process>,
     next_key: CommandKey,
 }
 
@@ -60,8 +60,8 @@ impl Commands {
         Self {
             runner: command::CommandRunner::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
             policy: Policy::new(config),
-            entries: BTreeMap::new(),
-            remains: BTreeMap::new(),
+            entries: LiteMap::new(),
+            remains: LiteMap::new(),
             next_key: CommandKey::default().next(),
         }
     }

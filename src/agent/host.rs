@@ -20,7 +20,8 @@ use draupnir_fsm::driver::{
     Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
     StateKind, StreamKey,
 };
-use std::collections::{BTreeMap, VecDeque};
+use litemap::LiteMap;
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -109,7 +110,7 @@ pub(super) struct Host {
     pub(super) is_audit_failing: bool,
     /// Why the audit log could not be written, as it last failed.
     pub(super) audit_problem: String,
-    pub(super) notes: BTreeMap<NoteId, Note>,
+    pub(super) notes: LiteMap<NoteId, Note>,
     pub(super) next_note: u32,
     /// Versions that were warned of on the current link.
     pub(super) versions_warned: Vec<String>,

@@ -40,8 +40,9 @@ use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{Driver, INPUTS_PER_TURN_MAX, IdSource, Input, PanicHistory, Policy, Schedule, Time};
 use futures_lite::FutureExt as _;
 use host::Host;
+use litemap::LiteMap;
 use smol::LocalExecutor;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::RandomState;
 use std::rc::Rc;
 use std::time::Instant;
@@ -169,7 +170,7 @@ impl Agent {
             sample_text: None,
             is_audit_failing,
             audit_problem: "the audit log was not written in time".to_owned(),
-            notes: BTreeMap::new(),
+            notes: LiteMap::new(),
             next_note: 1,
             versions_warned: Vec::new(),
             last_connect_error: None,

@@ -8,7 +8,6 @@
 use crate::config::{CommandPolicy, Config};
 use crate::file_timeout;
 use crate::protocol::Dispatch;
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -21,8 +20,8 @@ const LIST_BYTES_MAX: u64 = 1 << 20;
 pub(super) enum Policy {
     Everything,
     Nothing,
-    /// These programs, dispatched with arguments and nothing else.
-    Listed(BTreeSet<String>),
+    /// These programs, in order, dispatched with arguments and nothing else.
+    Listed(Vec<String>),
     /// Nothing: the list cannot be used.
     Unusable,
 }
@@ -60,37 +59,33 @@ impl Policy {
             {
                 Some("a listed program gets no variables, input or directory (SINDRI_AGENT_COMMANDS=allow)")
             }
-            Self::Listed(programs) => (!programs.contains(&dispatch.command))
+            Self::Listed(programs) => programs
+                .binary_search(&dispatch.command)
+                .is_err()
                 .then_some("this program is not on this instance's list (SINDRI_AGENT_COMMANDS=allow)"),
         }
     }
 }
 
 /// Reads the list within the time limit of a file.
-fn read_in_time(file: &Path) -> io::Result<BTreeSet<String>> {
+fn read_in_time(file: &Path) -> io::Result<Vec<String>> {
     let file = file.to_owned();
     file_timeout::run(move || read(&file))
 }
 
 /// One absolute path a line; blank lines and lines that begin with `#` are passed over.
-fn read(file: &Path) -> io::Result<BTreeSet<String>> {
+fn read(file: &Path) -> io::Result<Vec<String>> {
     let mut text = String::new();
     File::open(file)?.take(LIST_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LIST_BYTES_MAX {
         return Err(io::Error::other(format!("it is longer than {} MiB", LIST_BYTES_MAX >> 20)));
     }
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let (programs, others): (BTreeSet<&str>, Vec<&str>) = lines.fold(Default::default(), |(mut yes, mut no), line| {
-        if line.starts_with('/') {
-            yes.insert(line);
-        } else {
-            no.push(line);
-        }
-        (yes, no)
-    });
+    let (mut programs, others): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with('/'));
     if !others.is_empty() {
         let ignored = others.len();
         tracing::warn!(file = %file.display(), ignored, "lines that are no absolute path were ignored");
     }
+    programs.sort_unstable();
     Ok(programs.into_iter().map(str::to_owned).collect())
 }

@@ -8,9 +8,9 @@ use crate::report::Reporter;
 use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Terminals};
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{Chunk, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
+use litemap::LiteMap;
 use smol::LocalExecutor;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ const EXIT_REFUSED: i32 = 126;
 /// All sessions that the driver may still ask about.
 pub(super) struct Sessions {
     pub(super) terminals: Terminals,
-    entries: BTreeMap<SessionKey, Entry>,
+    entries: LiteMap<SessionKey, Entry>,
     /// What was typed, until the driver says into which session.
     typed: VecDeque<Vec<u8>>,
     next_key: SessionKey,
@@ -48,7 +48,7 @@ impl Sessions {
         let settings = super::settings::terminals(config);
         Self {
             terminals: Terminals::new(settings, Rc::clone(executor), reporter.clone(), Rc::clone(budget)),
-            entries: BTreeMap::new(),
+            entries: LiteMap::new(),
             typed: VecDeque::new(),
             next_key: SessionKey::default().next(),
             default_shell: config.shell.to_string_lossy().into_owned(),

@@ -34,11 +34,11 @@ use capture::Capture;
 use discard::Discarded;
 use draupnir_fsm::driver::CommandKey;
 use draupnir_fsm::driver::budget::Budget;
+use litemap::LiteMap;
 use pipe::Watched;
 use run::{Run, Streams};
 use smol::{LocalExecutor, Task};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -127,9 +127,9 @@ pub struct CommandRunner {
     executor: Rc<LocalExecutor<'static>>,
     reporter: Reporter,
     budget: Rc<Budget>,
-    running: BTreeMap<CommandKey, Running>,
-    failed: BTreeMap<CommandKey, NotStarted>,
-    streams: BTreeMap<(CommandKey, OutputStream), Rc<RefCell<Watched>>>,
+    running: LiteMap<CommandKey, Running>,
+    failed: LiteMap<CommandKey, NotStarted>,
+    streams: LiteMap<(CommandKey, OutputStream), Rc<RefCell<Watched>>>,
     discarded: Discarded,
 }
 
@@ -152,9 +152,9 @@ impl CommandRunner {
             executor,
             reporter,
             budget,
-            running: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            streams: BTreeMap::new(),
+            running: LiteMap::new(),
+            failed: LiteMap::new(),
+            streams: LiteMap::new(),
             discarded: Discarded::default(),
         }
     }

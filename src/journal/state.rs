@@ -5,6 +5,7 @@ use super::key::{Hash, Key};
 use super::place::{self, Process, SessionRemains};
 use super::record::{Body, Entry, What};
 use draupnir_fsm::driver::{COMMAND_IDS_MAX, Kind};
+use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -67,8 +68,8 @@ pub enum Left {
 pub(super) struct State {
     machine: Option<(Hash, Place)>,
     commands: BTreeMap<(Hash, Hash), Command>,
-    sessions: BTreeMap<(Hash, Hash), Place>,
-    positions: BTreeMap<Hash, Place>,
+    sessions: LiteMap<(Hash, Hash), Place>,
+    positions: LiteMap<Hash, Place>,
     messages: BTreeMap<u64, Message>,
     /// Commands that have ended, oldest first, each with the number of that end; some have gone or come again since.
     ended: VecDeque<(u64, Hash, Hash)>,

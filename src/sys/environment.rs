@@ -3,7 +3,7 @@
 //! `config` knows which variables are secret. [`scrub`] exists because removing a variable leaves it in the block of
 //! memory that `/proc/<pid>/environ` shows to every process of the same user.
 
-use std::collections::BTreeMap;
+use litemap::LiteMap;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 
@@ -89,7 +89,7 @@ pub const NOT_INHERITED: &[&str] = &[
 /// The variables of a child, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    variables: BTreeMap<OsString, OsString>,
+    variables: LiteMap<OsString, OsString>,
 }
 
 impl Environment {

@@ -52,6 +52,7 @@ use crate::report::Reporter;
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
 use input::Input;
+use litemap::LiteMap;
 use output::{Output, RESET};
 use pty::{Pty, Size};
 use scrollback::Scrollback;
@@ -59,7 +60,6 @@ use session::{ReadBuffer, Session, read_buffer};
 use shell::Shell;
 use smol::{LocalExecutor, Task};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
@@ -162,7 +162,7 @@ pub struct Terminals {
     reports: Reporter,
     budget: Rc<Budget>,
     sweeper: Sweeper,
-    sessions: BTreeMap<SessionKey, Entry>,
+    sessions: LiteMap<SessionKey, Entry>,
     buffer: ReadBuffer,
     chunk: Vec<u8>,
 }
@@ -181,7 +181,7 @@ struct Live {
 
 impl fmt::Debug for Terminals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terminals").field("sessions", &self.sessions.keys()).finish_non_exhaustive()
+        f.debug_struct("Terminals").field("sessions", &self.sessions.len()).finish_non_exhaustive()
     }
 }
 
@@ -201,7 +201,7 @@ impl Terminals {
             reports,
             budget,
             sweeper,
-            sessions: BTreeMap::new(),
+            sessions: LiteMap::new(),
             buffer: read_buffer(),
             chunk: Vec::new(),
         }

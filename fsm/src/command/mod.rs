@@ -29,9 +29,10 @@ use crate::fact::CommandFact;
 use crate::id::CommandKey;
 use crate::order::{CommandEnd, Order, Refusal};
 use crate::time::Time;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use lifecycle::{Command, Outcome};
+use litemap::LiteMap;
 
 /// Commands at once. More would compete with each other, and with what the machine is for.
 pub const RUNNING_MAX: usize = 16;
@@ -69,7 +70,7 @@ pub const EXIT_KILLED: i32 = 137;
 /// All commands of the agent.
 #[derive(Clone, Debug)]
 pub struct Commands {
-    running: BTreeMap<CommandKey, Command>,
+    running: LiteMap<CommandKey, Command>,
     waiting: VecDeque<Waiting>,
     past: Dedupe,
     room: bool,
@@ -85,7 +86,7 @@ struct Waiting {
 
 impl Default for Commands {
     fn default() -> Self {
-        Self { running: BTreeMap::new(), waiting: VecDeque::new(), past: Dedupe::new(), room: true, draining: false }
+        Self { running: LiteMap::new(), waiting: VecDeque::new(), past: Dedupe::new(), room: true, draining: false }
     }
 }
 
@@ -133,7 +134,7 @@ impl Commands {
 
     /// Moves every deadline `ms` later: time that the process did not live through does not count.
     pub fn shift_ms(&mut self, ms: u64) {
-        for command in self.running.values_mut() {
+        for (_, command) in self.running.iter_mut() {
             command.shift_ms(ms);
         }
     }
@@ -164,7 +165,7 @@ impl Commands {
     /// Kills what is left of every command that was asked to end, or runs.
     pub fn drain_kill(&mut self, now: Time, orders: &mut Vec<Order>) {
         self.drain_terminate(now, orders);
-        for command in self.running.values_mut() {
+        for (_, command) in self.running.iter_mut() {
             command.kill(now, orders);
         }
     }

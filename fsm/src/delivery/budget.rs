@@ -14,8 +14,8 @@
 use super::RELIABLE_BYTES_MAX;
 use crate::id::SessionKey;
 use crate::time::Time;
-use alloc::collections::{BTreeMap, BTreeSet};
 use core::cell::RefCell;
+use litemap::LiteMap;
 
 /// All buffers together, in bytes.
 pub const BUDGET_BYTES: usize = 32 << 20;
@@ -57,10 +57,10 @@ pub struct Budget {
 struct Accounts {
     granted: usize,
     uses: [usize; USES],
-    scrollbacks: BTreeMap<SessionKey, Scrollback>,
+    scrollbacks: LiteMap<SessionKey, Scrollback>,
     /// Detached scrollbacks, by the time at which they were.
-    detached: BTreeSet<(Time, SessionKey)>,
-    to_shrink: BTreeSet<SessionKey>,
+    detached: LiteMap<(Time, SessionKey), ()>,
+    to_shrink: LiteMap<SessionKey, ()>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,7 +123,7 @@ impl Budget {
         let scrollback = books.scrollbacks.entry(session).or_default();
         if scrollback.detached_at.is_none() {
             scrollback.detached_at = Some(now);
-            books.detached.insert((now, session));
+            books.detached.insert((now, session), ());
         }
     }
 
@@ -138,7 +138,8 @@ impl Budget {
     /// Takes one order to shrink a scrollback, which is performed at once.
     pub fn take_shrink(&self) -> Option<Shrink> {
         let mut books = self.books.borrow_mut();
-        let session = books.to_shrink.pop_first()?;
+        let (&session, ()) = books.to_shrink.first()?;
+        books.to_shrink.remove(&session);
         let to_bytes = books.scrollbacks.get(&session)?.granted;
         Some(Shrink { session, to_bytes })
     }
@@ -163,7 +164,7 @@ impl Accounts {
             return true;
         };
         let donors =
-            || self.detached.iter().filter(|(_, session)| Some(*session) != asker).map(|(_, session)| *session);
+            || self.detached.keys().filter(|(_, session)| Some(*session) != asker).map(|(_, session)| *session);
         let spare = |session: SessionKey| {
             self.scrollbacks
                 .get(&session)
@@ -184,7 +185,7 @@ impl Accounts {
         for (session, part) in donations.into_iter().filter(|(_, part)| *part > 0) {
             let left = self.scrollbacks.get(&session).map_or(0, |s| s.granted) - part;
             self.cut_grant(session, left);
-            self.to_shrink.insert(session);
+            self.to_shrink.insert(session, ());
         }
         true
     }

@@ -11,7 +11,8 @@
 
 use super::id_ring::{self, IdRing};
 use crate::id::CommandKey;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
+use litemap::LiteMap;
 
 /// How many ids are known whose results are not remembered.
 pub const IDS_MAX: usize = id_ring::IDS_MAX;
@@ -39,8 +40,8 @@ pub enum Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Dedupe {
     /// The ids of commands that run, and of those whose results are remembered.
-    ids: BTreeMap<u128, Life>,
-    running: BTreeMap<CommandKey, u128>,
+    ids: LiteMap<u128, Life>,
+    running: LiteMap<CommandKey, u128>,
     /// Hash, key and size of the results that are remembered, oldest first.
     results: VecDeque<(u128, CommandKey, usize)>,
     result_bytes: usize,

@@ -8,7 +8,7 @@ use super::output::{Action, AuditEntry, AuditId, ErrorEvent};
 use super::ports::Body;
 use crate::id::{CommandKey, SessionKey};
 use crate::time::Time;
-use alloc::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// How long a terminal or command waits for its audit line.
 pub const AUDIT_TIMEOUT_MS: u64 = 5_000;
@@ -29,12 +29,12 @@ pub(super) struct Audits {
     enabled: bool,
     next: u32,
     /// By number, so that the oldest comes first.
-    waiting: BTreeMap<AuditId, (Subject, Time)>,
+    waiting: LiteMap<AuditId, (Subject, Time)>,
 }
 
 impl Audits {
     pub(super) const fn new(enabled: bool) -> Self {
-        Self { enabled, next: 0, waiting: BTreeMap::new() }
+        Self { enabled, next: 0, waiting: LiteMap::new() }
     }
 
     pub(super) const fn is_enabled(&self) -> bool {
@@ -50,7 +50,7 @@ impl Audits {
     }
 
     pub(super) fn shift_ms(&mut self, ms: u64) {
-        for (_, deadline) in self.waiting.values_mut() {
+        for (_, (_, deadline)) in self.waiting.iter_mut() {
             *deadline = deadline.after_ms(ms);
         }
     }

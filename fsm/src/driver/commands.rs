@@ -15,7 +15,7 @@ use crate::fact::CommandFact;
 use crate::id::CommandKey;
 use crate::order::{CommandEnd, Refusal};
 use crate::time::Time;
-use alloc::collections::BTreeMap;
+use litemap::LiteMap;
 
 /// The most memory that all commands which wait may have of the budget, in bytes. One message makes at most two thirds.
 const WAITING_BYTES_MAX: usize = 4 << 20;
@@ -23,21 +23,21 @@ const WAITING_BYTES_MAX: usize = 4 << 20;
 /// All commands that wait, run, or have a result that may be asked for again.
 #[derive(Debug)]
 pub(super) struct Commands<B> {
-    keys: BTreeMap<ConsoleId, CommandKey>,
-    live: BTreeMap<CommandKey, Live>,
+    keys: LiteMap<ConsoleId, CommandKey>,
+    live: LiteMap<CommandKey, Live>,
     /// Commands that have ended and whose streamed output the console does not have yet; how many of their streams.
-    streaming: BTreeMap<CommandKey, u8>,
-    answered: BTreeMap<CommandKey, Answered<B>>,
+    streaming: LiteMap<CommandKey, u8>,
+    answered: LiteMap<CommandKey, Answered<B>>,
     waiting_bytes: usize,
 }
 
 impl<B> Default for Commands<B> {
     fn default() -> Self {
         Self {
-            keys: BTreeMap::new(),
-            live: BTreeMap::new(),
-            streaming: BTreeMap::new(),
-            answered: BTreeMap::new(),
+            keys: LiteMap::new(),
+            live: LiteMap::new(),
+            streaming: LiteMap::new(),
+            answered: LiteMap::new(),
             waiting_bytes: 0,
         }
     }

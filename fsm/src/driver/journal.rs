@@ -33,7 +33,7 @@ use crate::fact::CommandFact;
 use crate::id::{CommandKey, SessionKey};
 use crate::order::{CommandEnd, SessionEnd};
 use crate::time::Time;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 /// How long a start or a message waits for its record, in milliseconds: as long as for an audit line.
@@ -226,8 +226,8 @@ impl Needs {
 pub(super) struct Journal {
     is_enabled: bool,
     next: AppendId,
-    /// By number, so that the oldest comes first.
-    waiting: BTreeMap<AppendId, (Waiter, Time)>,
+    /// The oldest first.
+    waiting: VecDeque<(AppendId, Waiter, Time)>,
     /// It did not answer in time, and has not answered since.
     is_stalled: bool,
     unsynced_since: Option<Time>,
@@ -245,12 +245,12 @@ impl Journal {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Time> {
-        let oldest = self.waiting.values().map(|(_, deadline)| *deadline).min();
+        let oldest = self.waiting.iter().map(|(_, _, deadline)| *deadline).min();
         oldest.into_iter().chain(self.sync_due(SYNC_WAKE_MS)).min()
     }
 
     pub(super) fn shift_ms(&mut self, ms: u64) {
-        for (_, deadline) in self.waiting.values_mut() {
+        for (_, _, deadline) in &mut self.waiting {
             *deadline = deadline.after_ms(ms);
         }
     }
@@ -258,16 +258,16 @@ impl Journal {
     /// The agent drains: nothing waits for long any more.
     pub(super) fn begin_drain(&mut self, now: Time) {
         let latest = now.after_ms(APPEND_TIMEOUT_DRAINING_MS);
-        for (_, deadline) in self.waiting.values_mut() {
+        for (_, _, deadline) in &mut self.waiting {
             *deadline = (*deadline).min(latest);
         }
     }
 
     /// Takes one of those that wait, once one has waited for too long.
     pub(super) fn take_overdue(&mut self, now: Time) -> Option<Waiter> {
-        self.is_stalled |= self.waiting.values().any(|(_, deadline)| *deadline <= now);
+        self.is_stalled |= self.waiting.iter().any(|(_, _, deadline)| *deadline <= now);
         // All of them, in order: what comes next does not wait, and must not overtake what did.
-        self.is_stalled.then(|| self.waiting.pop_first()).flatten().map(|(_, (waiter, _))| waiter)
+        self.is_stalled.then(|| self.waiting.pop_front()).flatten().map(|(_, waiter, _)| waiter)
     }
 
     /// Whether a turn that happens now should sync.
@@ -290,9 +290,9 @@ impl Journal {
     }
 
     /// What waited for the records up to this one, in order.
-    fn take_reported(&mut self, append: AppendId) -> BTreeMap<AppendId, (Waiter, Time)> {
+    fn take_reported(&mut self, append: AppendId) -> VecDeque<(AppendId, Waiter, Time)> {
         self.is_stalled = false;
-        let later = self.waiting.split_off(&AppendId(append.0.saturating_add(1)));
+        let later = self.waiting.split_off(self.waiting.partition_point(|(number, _, _)| *number <= append));
         core::mem::replace(&mut self.waiting, later)
     }
 
@@ -349,7 +349,7 @@ impl<B: Body> Driver<B> {
         self.journal.unsynced_since.get_or_insert(now);
         let Some(waiter) = waiter.filter(|_| !self.journal.is_stalled) else { return false };
         let timeout_ms = if self.machine.is_draining() { APPEND_TIMEOUT_DRAINING_MS } else { APPEND_TIMEOUT_MS };
-        self.journal.waiting.insert(append, (waiter, now.after_ms(timeout_ms)));
+        self.journal.waiting.push_back((append, waiter, now.after_ms(timeout_ms)));
         true
     }
 
@@ -381,7 +381,7 @@ impl<B: Body> Driver<B> {
 
     /// The records up to this one are written, or will not be: what waited for them goes on in both cases.
     pub(super) fn append_reported(&mut self, now: Time, append: AppendId) {
-        for (waiter, _) in self.journal.take_reported(append).into_values() {
+        for (_, waiter, _) in self.journal.take_reported(append) {
             self.go_on(now, waiter);
         }
     }

@@ -15,14 +15,14 @@ use crate::id::SessionKey;
 use crate::order::SessionEnd;
 use crate::session::SESSIONS_MAX;
 use crate::time::Time;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use litemap::LiteMap;
 
 /// All sessions that the console may still ask for.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    keys: BTreeMap<ConsoleId, SessionKey>,
-    entries: BTreeMap<SessionKey, Session>,
+    keys: LiteMap<ConsoleId, SessionKey>,
+    entries: LiteMap<SessionKey, Session>,
 }
 
 #[derive(Debug)]

@@ -28,9 +28,9 @@ use crate::fact::SessionFact;
 use crate::id::SessionKey;
 use crate::order::{Order, SessionEnd};
 use crate::time::Time;
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use lifecycle::{Outcome, Session};
+use litemap::LiteMap;
 
 /// Sessions at once: more than a fleet's users ever open on one instance, and each costs descriptors.
 pub const SESSIONS_MAX: usize = 256;
@@ -67,7 +67,7 @@ pub const EXIT_HUNG_UP: i32 = 129;
 /// All sessions of the agent.
 #[derive(Clone, Debug, Default)]
 pub struct Sessions {
-    sessions: BTreeMap<SessionKey, Session>,
+    sessions: LiteMap<SessionKey, Session>,
     linked: bool,
     draining: bool,
 }
@@ -116,7 +116,7 @@ impl Sessions {
 
     /// Moves every deadline `ms` later: time that the process did not live through does not count.
     pub fn shift_ms(&mut self, ms: u64) {
-        for session in self.sessions.values_mut() {
+        for (_, session) in self.sessions.iter_mut() {
             session.shift_ms(ms);
         }
     }
@@ -129,7 +129,7 @@ impl Sessions {
     /// The link is gone: from now on no console can see any session.
     pub fn link_down(&mut self, now: Time) {
         self.linked = false;
-        for session in self.sessions.values_mut() {
+        for (_, session) in self.sessions.iter_mut() {
             session.abandoned(now.after_ms(ORPHAN_MS));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::SessionKey;
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 /// One thing that can happen.

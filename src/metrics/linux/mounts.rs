@@ -11,8 +11,8 @@
 //! - A file system that another machine or a program serves is left out, and its mount point is reported. If its server
 //!   is dead, statfs(2) does not return, and not even SIGKILL ends the process.
 
+use litemap::LiteMap;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -64,14 +64,14 @@ pub(crate) struct Found {
 /// Reads a mount table.
 pub(crate) fn file_systems(mount_table: &[u8]) -> Found {
     // A later mount covers an earlier one at the same place.
-    let mut visible: BTreeMap<Vec<u8>, Mount<'_>> = BTreeMap::new();
+    let mut visible: LiteMap<Vec<u8>, Mount<'_>> = LiteMap::new();
     for mount in mounts(mount_table) {
         visible.insert(mount.mount_point.to_vec(), mount);
     }
     let served = visible.values().filter(|mount| !is_root(mount) && is_served(mount)).take(LEFT_OUT_MAX);
     let left_out = served.map(|mount| String::from_utf8_lossy(&mount.mount_point).into_owned()).collect();
     let mut ordered: Vec<(Kind, Mount<'_>)> =
-        visible.into_values().filter_map(|mount| Some((kind(&mount)?, mount))).collect();
+        visible.into_iter().map(|(_, mount)| mount).filter_map(|mount| Some((kind(&mount)?, mount))).collect();
     // A mount of the whole file system comes before one of a part, and a short path before a long one: users look
     // there.
     ordered.sort_by_key(|(_, mount)| (!is_root(mount), *mount.root != *b"/", mount.mount_point.len()));
