@@ -3,8 +3,10 @@
 //! It draws from the jitter generator that it is given and keeps nothing but how far each wait has grown. What counts
 //! as which failure is the machine's decision. All waits are in milliseconds.
 
+use crate::canonical::hash_count;
 use crate::limits::Policy;
 use crate::random::Random;
+use core::hash::{Hash, Hasher};
 
 /// The waits, as far as they have grown.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +76,14 @@ impl Backoff {
     /// The connection has been stable for long: resets the wait after a replacement too.
     pub fn reset_replacement(&mut self) {
         self.replaced = 0;
+    }
+}
+
+/// A hasher that knows the policy takes all failures at the cap for the same.
+impl Hash for Backoff {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { retries, refused, unknown, replaced } = self;
+        (0..).zip([retries, refused, unknown, replaced]).for_each(|(row, failures)| hash_count(row, *failures, state));
     }
 }
 

@@ -12,7 +12,7 @@ pub const REAL_TIME_STEP_MS: u64 = 5_000;
 pub const SUSPEND_MS: u64 = 1_000;
 
 /// One reading of the three clocks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Clocks {
     /// `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
     pub monotonic_ms: u64,
@@ -23,7 +23,7 @@ pub struct Clocks {
 }
 
 /// Compares each reading with the one before.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Watch {
     last: Option<Clocks>,
 }

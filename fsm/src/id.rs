@@ -7,13 +7,15 @@
 //! StreamKey::Terminal(CommandKey(1)); // the output of a terminal belongs to a session
 //! ```
 
+use crate::canonical::{Origin, hash_relative};
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use serde::{Deserialize, Serialize};
 
 macro_rules! number {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident $($hashed:ident)?) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, $($hashed,)? Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub u32);
 
@@ -52,10 +54,22 @@ number! {
 
 number! {
     /// A terminal session. The console's own id stays outside of the machine.
-    SessionKey
+    SessionKey Hash
 }
 
 number! {
     /// A dispatched command. The console's own id stays outside of the machine.
-    CommandKey
+    CommandKey Hash
+}
+
+impl Hash for RegistrationAttempt {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_relative(Origin::Attempt, u32::MAX, self.0.into(), state);
+    }
+}
+
+impl Hash for LinkId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        hash_relative(Origin::Link, u32::MAX, self.0.into(), state);
+    }
 }

@@ -88,6 +88,8 @@ pub mod scenario;
 #[doc(hidden)]
 pub mod backoff;
 #[doc(hidden)]
+pub mod canonical;
+#[doc(hidden)]
 pub mod clock;
 #[doc(hidden)]
 pub mod command;

@@ -158,7 +158,7 @@ pub enum Order {
 }
 
 /// The two paths of registration (CONSOLE.md, "Registration").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegisterPath {
     /// `/api/v1/instances/register`, as designed.
@@ -168,7 +168,7 @@ pub enum RegisterPath {
 }
 
 /// How a registration names the provider.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderName {
     /// As configured or detected.
@@ -178,7 +178,7 @@ pub enum ProviderName {
 }
 
 /// Which messages a link may carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
     /// `registration`, `heartbeat`, `metrics`.
@@ -267,7 +267,7 @@ pub enum Problem {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionEnd {
     /// Its shell exited by itself.
     Exited,
@@ -284,7 +284,7 @@ pub enum SessionEnd {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CommandEnd {
     /// By itself.
     Exited,

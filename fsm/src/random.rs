@@ -6,12 +6,23 @@
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
+    /// What the state grows by for each number.
+    gamma: u64,
 }
+
+/// SplitMix64's own.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
     /// A generator that always gives the same numbers for the same seed.
     pub const fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self { state: seed, gamma: GAMMA }
+    }
+
+    /// A generator whose every number is the one that follows from `state`: 0 for 0. For a model that has to know what
+    /// is drawn.
+    pub const fn constant(state: u64) -> Self {
+        Self { state, gamma: 0 }
     }
 
     /// Mixes in entropy, so that clones of one snapshot go different ways.
@@ -22,7 +33,7 @@ impl Random {
 
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.state = self.state.wrapping_add(self.gamma);
         let mut mixed = self.state;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -70,7 +70,7 @@ pub const ALL: [Timer; TIMERS] = [
 ];
 
 /// The table of deadlines.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Timers {
     deadlines: [Option<Time>; TIMERS],
 }

@@ -10,7 +10,7 @@ use crate::time::Time;
 use alloc::vec::Vec;
 
 /// A command whose start was ordered and which is not answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Command {
     key: CommandKey,
     stage: Stage,
@@ -22,7 +22,7 @@ pub(super) struct Command {
 }
 
 /// How far a command has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Its process is being started; the deadline is its time-out.
     Starting,

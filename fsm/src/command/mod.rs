@@ -68,7 +68,7 @@ pub const EXIT_NOT_STARTED: i32 = 127;
 pub const EXIT_KILLED: i32 = 137;
 
 /// All commands of the agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Commands {
     running: LiteMap<CommandKey, Command>,
     waiting: VecDeque<Waiting>,
@@ -78,7 +78,7 @@ pub struct Commands {
 }
 
 /// A command that has not been started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Waiting {
     command: CommandKey,
     timeout_ms: u64,

@@ -15,6 +15,7 @@ use super::RELIABLE_BYTES_MAX;
 use crate::id::SessionKey;
 use crate::time::Time;
 use core::cell::RefCell;
+use core::hash::{Hash, Hasher};
 use litemap::LiteMap;
 
 /// All buffers together, in bytes.
@@ -48,12 +49,12 @@ pub struct Shrink {
 }
 
 /// The memory that is granted to each buffer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Budget {
     books: RefCell<Accounts>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Accounts {
     granted: usize,
     uses: [usize; USES],
@@ -63,10 +64,16 @@ struct Accounts {
     to_shrink: LiteMap<SessionKey, ()>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 struct Scrollback {
     granted: usize,
     detached_at: Option<Time>,
+}
+
+impl Hash for Budget {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.books.borrow().hash(state);
+    }
 }
 
 impl Budget {

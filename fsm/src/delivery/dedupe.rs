@@ -37,7 +37,7 @@ pub enum Verdict {
 }
 
 /// The ids and results that are known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Dedupe {
     /// The ids of commands that run, and of those whose results are remembered.
     ids: LiteMap<u128, Life>,
@@ -50,7 +50,7 @@ pub struct Dedupe {
     forgotten: VecDeque<CommandKey>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Life {
     Running(CommandKey),
     Ended(CommandKey),

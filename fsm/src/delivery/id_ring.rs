@@ -27,7 +27,7 @@ const FREE: u16 = u16::MAX;
 const _: () = assert!(IDS_MAX <= FREE as usize);
 
 /// The newest ids.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct IdRing {
     ids: Vec<u128>,
     /// Where the oldest is, once the ring is full.

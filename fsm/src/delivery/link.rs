@@ -52,7 +52,7 @@ pub struct Ack {
 }
 
 /// What is known of the link that is up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Link<M> {
     pub(super) number: LinkId,
     pub(super) gate: Option<Gate>,
@@ -82,7 +82,7 @@ pub(super) struct Link<M> {
 }
 
 /// One frame that an acknowledgement will be for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) enum Flight {
     Message(u64),
     Bytes { stream: StreamKey, to: u64, encoded: u64 },

@@ -12,7 +12,7 @@ pub const PROMISED_RESULT_BYTES: usize = 8 << 10;
 pub const PROMISED_CLOSED_BYTES: usize = 1 << 10;
 
 /// What a reliable message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `command:result`
@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 /// What must have been sent before a message: the bytes of its own streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct After {
     streams: [Option<(StreamKey, u64)>; 2],
 }
@@ -85,7 +85,7 @@ pub enum PushError {
 }
 
 /// How many messages were dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Drops {
     /// Results without reserved room, or that the console could not take even when cut.
     pub results: u64,
@@ -111,7 +111,7 @@ impl Drops {
 }
 
 /// What is done about a message that the console seems unable to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Poison {
     /// Cut this result to [`CUT_RESULT_BYTES`](super::CUT_RESULT_BYTES) and [replace](super::Delivery::replace) it; it
     /// is held back until then.

@@ -92,7 +92,7 @@ pub const WRITE_STALL_MS: u64 = 10_000;
 pub const UNLIMITED: usize = usize::MAX;
 
 /// The ledger; `M` is the body of a message, whatever the owner writes to the link.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Delivery<M> {
     now: Time,
     queue: Queue<M>,

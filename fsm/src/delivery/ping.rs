@@ -15,6 +15,7 @@
 use crate::id::LinkId;
 use crate::time::Time;
 use alloc::collections::VecDeque;
+use core::hash::{Hash, Hasher};
 
 /// How long the payload of a Ping is, in bytes; RFC 6455 allows 125.
 pub const PAYLOAD_BYTES: usize = 16;
@@ -106,6 +107,17 @@ impl Pings {
     /// The number of the newest Ping.
     pub(super) const fn issued(&self) -> u32 {
         self.issued
+    }
+}
+
+/// Those that are unanswered have the newest numbers of their link in a row: how many there are says which. The round
+/// trip is only shown.
+impl Hash for Pings {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { link, issued: _, unanswered } = self;
+        link.hash(state);
+        state.write_usize(unanswered.len());
+        unanswered.iter().for_each(|Ping { payload, frames, issued_at: _ }| (payload[1], frames).hash(state));
     }
 }
 

@@ -22,7 +22,7 @@ pub const CUT_RESULT_BYTES: usize = 16 << 10;
 const POISONED_LINKS: u32 = 3;
 
 /// The messages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Queue<M> {
     messages: BTreeMap<u64, Message<M>>,
     ready: BTreeSet<u64>,
@@ -39,7 +39,7 @@ pub(super) struct Queue<M> {
     removed: Option<VecDeque<u64>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Message<M> {
     kind: Kind,
     size: usize,
@@ -50,7 +50,7 @@ struct Message<M> {
 }
 
 /// Where a message is in its life on this link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Ready,
     Blocked(StreamKey, u64),
@@ -60,7 +60,7 @@ enum Place {
 }
 
 /// An amount of messages.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Load {
     bytes: usize,
     messages: usize,

@@ -4,6 +4,7 @@
 //! Units: encoded bytes, as [`encoded_bytes`] counts them.
 
 use crate::time::Time;
+use core::hash::{Hash, Hasher};
 
 /// How long one slot counts, in milliseconds.
 const SLOT_MS: u64 = 100;
@@ -62,6 +63,14 @@ impl Rate {
             }
         }
         self.newest = newest;
+    }
+}
+
+/// The slots by age, and the age of the newest.
+impl Hash for Rate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Time::from_ms(self.newest * SLOT_MS).hash(state);
+        (0..SLOTS as u64).map(|age| self.slots[place(self.newest + age)]).for_each(|slot| slot.hash(state));
     }
 }
 

@@ -32,7 +32,7 @@ const MESSAGES_ALONE_MAX: u32 = 16;
 pub(super) const STATE_KINDS: usize = 3;
 
 /// A message that describes the present, so that only the newest counts; sent in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StateKind {
     /// `registration`
@@ -78,7 +78,7 @@ pub enum OutboundFrame<'a, M> {
 }
 
 /// Whose turn it is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct RoundRobin {
     interactive: Option<StreamKey>,
     bulk: Option<StreamKey>,

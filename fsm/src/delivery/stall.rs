@@ -9,7 +9,7 @@ use crate::time::Time;
 const CHECK_MS: u64 = 1_000;
 
 /// The batch that is under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Write {
     bytes_written: u64,
     progressed_at: Time,

@@ -22,7 +22,7 @@ pub enum StreamKey {
 }
 
 /// How far a stream has come, in bytes since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Where the source's last byte ends.
     pub end: u64,
@@ -48,7 +48,7 @@ pub struct Gap {
 }
 
 /// What the writer is to cut from a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chunk {
     /// Bytes of the source, with their offset.
     Bytes {
@@ -66,7 +66,7 @@ pub enum Chunk {
 }
 
 /// The class of a stream in the queue for the writer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Class {
     /// Little of it is waiting or under way: a user types.
     Interactive,
@@ -75,7 +75,7 @@ pub(super) enum Class {
 }
 
 /// The state of one stream.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Stream {
     pub(super) at: Position,
     /// Encoded bytes that were sent on this link and are not acknowledged, replays included.
@@ -99,7 +99,7 @@ pub(super) struct Stream {
 }
 
 /// A replay for a console that re-attached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Replay {
     from: u64,
     cursor: u64,
@@ -110,7 +110,7 @@ pub(super) struct Replay {
     stage: Stage,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Reset,
     Repeat,

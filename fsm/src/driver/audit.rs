@@ -17,14 +17,14 @@ pub const AUDIT_TIMEOUT_MS: u64 = 5_000;
 pub const AUDITS_WAITING_MAX: usize = 32;
 
 /// What waits for a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Session(SessionKey),
     Command(CommandKey),
 }
 
 /// The lines that are asked for and not reported yet, but for those about what has ended.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Audits {
     enabled: bool,
     next: u32,

@@ -21,7 +21,7 @@ use litemap::LiteMap;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
 /// All commands that wait, run, or have a result that may be asked for again.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Commands<B> {
     keys: LiteMap<ConsoleId, CommandKey>,
     live: LiteMap<CommandKey, Live>,
@@ -43,7 +43,7 @@ impl<B> Default for Commands<B> {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Live {
     id: ConsoleId,
     /// The memory that it takes while it waits.
@@ -56,7 +56,7 @@ struct Live {
     is_accepted: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// It was not ordered to start.
     Waiting,
@@ -71,7 +71,7 @@ enum Stage {
 }
 
 /// A result that may be asked for again.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Answered<B> {
     /// Its number in the ledger.
     number: Option<u64>,

@@ -14,7 +14,7 @@ pub const ERROR_INTERVAL_MS: u64 = 60_000;
 pub const CAUSES_MAX: usize = 64;
 
 /// The causes that were reported within the last minute.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ErrorRateLimiter {
     reported: VecDeque<(u64, Time)>,
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// so that no peer can make two ids collide; by chance two of 16,384 do so once in 2¹⁰⁰ processes.
 ///
 /// In recordings it is a number, or 32 hexadecimal digits where a JSON number would not hold it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConsoleId(pub u128);
 
 /// Number of a text that the adapter keeps until the driver has decided what happens to it.

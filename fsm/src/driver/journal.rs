@@ -52,7 +52,7 @@ const SYNC_RIDE_MS: u64 = 500;
 const SYNC_WAKE_MS: u64 = 900;
 
 /// Number of a record that is written; they rise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct AppendId(pub u64);
 
@@ -201,7 +201,7 @@ pub enum Remains {
 }
 
 /// What waits for a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Waiter {
     Command(CommandKey),
     Session(SessionKey),
@@ -209,7 +209,7 @@ pub(super) enum Waiter {
 }
 
 /// What a start waits for: both records go out in one turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Needs {
     pub(super) audit: bool,
     pub(super) record: bool,
@@ -222,7 +222,7 @@ impl Needs {
 }
 
 /// The records that are written and not reported yet, and when to sync.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Journal {
     is_enabled: bool,
     next: AppendId,

@@ -10,6 +10,7 @@ use crate::fact::Fact;
 use crate::id::LinkId;
 use crate::time::Time;
 use alloc::vec::Vec;
+use core::hash::{Hash, Hasher};
 
 /// How many frames make a batch, however small: the bound of the list.
 const BATCH_FRAMES_MAX: usize = 256;
@@ -17,6 +18,7 @@ const BATCH_FRAMES_MAX: usize = 256;
 /// Pongs that leave others unanswered are passed to the machine no more often than this: each gives the link ten
 /// seconds, and a terminal in use brings several a second.
 const PONG_NOTICE_MS: u64 = 1_000;
+const PONG_NOTICE_HASHED_MS: u32 = 1_000;
 
 /// What is known of the link beside what the machine and the ledger know.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,15 @@ pub(super) struct LinkState {
     bytes_written: u64,
     pings_to_write: usize,
     pong_noted_at: Option<Time>,
+}
+
+/// A Pong that was passed on [`PONG_NOTICE_MS`] ago no longer holds up another.
+impl Hash for LinkState {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { greeted, bytes_written, pings_to_write, pong_noted_at } = self;
+        (greeted, bytes_written, pings_to_write).hash(state);
+        pong_noted_at.unwrap_or(Time::START).hash_within(PONG_NOTICE_HASHED_MS, state);
+    }
 }
 
 impl<B: Body> Driver<B> {

@@ -88,6 +88,7 @@ use crate::delivery::{After, Delivery, Poison, PushError, Reliable};
 use crate::fact::{CommandFact, Fact, SessionFact};
 use crate::machine::{self, Machine};
 use crate::order::Order;
+use crate::random::Random;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -95,6 +96,7 @@ use alloc::vec::Vec;
 use audit::Audits;
 use budget::Budget;
 use commands::Commands;
+use core::hash::{Hash, Hasher};
 use errors::ErrorRateLimiter;
 use journal::{Journal, Waiter};
 use link::LinkState;
@@ -196,7 +198,76 @@ pub struct Driver<B> {
     observer: Option<Observer>,
 }
 
+/// Between two turns, as the future depends on it: see [`canonical`](crate::canonical).
+impl<B: Hash> Hash for Driver<B> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            machine,
+            ledger,
+            budget,
+            clocks,
+            link,
+            sessions,
+            commands,
+            audits,
+            journal,
+            errors,
+            usage,
+            poison,
+            room_for_results,
+            // These are only shown; and between two turns nothing is left to do.
+            vitals: _,
+            ignored: _,
+            todo: _,
+            ready: _,
+            is_performing: _,
+            ticks: _,
+            recording: _,
+            observer: _,
+        } = self;
+        (machine, ledger, budget, clocks, link, sessions, commands).hash(state);
+        (audits, journal, errors, usage, poison, room_for_results).hash(state);
+    }
+}
+
 impl<B: Body> Driver<B> {
+    /// A copy between two turns that goes on by itself, draws from `random` and is neither recorded nor observed: for a
+    /// model that tries every way on.
+    ///
+    /// # Panics
+    ///
+    /// If something is left to [`poll`](Self::poll).
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fork(&self, random: Random) -> Self {
+        assert!(self.todo.is_empty() && self.ready.is_empty(), "a turn is polled to its end");
+        let mut machine = self.machine.clone();
+        machine.set_random(random);
+        Self {
+            machine,
+            ledger: self.ledger.clone(),
+            budget: Rc::new((*self.budget).clone()),
+            clocks: self.clocks.clone(),
+            link: self.link.clone(),
+            sessions: self.sessions.clone(),
+            commands: self.commands.clone(),
+            audits: self.audits.clone(),
+            journal: self.journal.clone(),
+            errors: self.errors.clone(),
+            usage: self.usage,
+            vitals: self.vitals.clone(),
+            poison: self.poison,
+            room_for_results: self.room_for_results,
+            todo: VecDeque::new(),
+            ready: VecDeque::new(),
+            is_performing: false,
+            ticks: 0,
+            ignored: self.ignored,
+            recording: None,
+            observer: None,
+        }
+    }
+
     /// A new life. Its first input is [`Input::Started`]. With `audited`, nothing is opened or started before its audit
     /// line is written.
     pub fn new(policy: Policy, schedule: Schedule, seed: u64, audited: bool, budget: Rc<Budget>) -> Self {

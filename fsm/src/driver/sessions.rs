@@ -19,19 +19,19 @@ use alloc::vec::Vec;
 use litemap::LiteMap;
 
 /// All sessions that the console may still ask for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Sessions {
     keys: LiteMap<ConsoleId, SessionKey>,
     entries: LiteMap<SessionKey, Session>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Session {
     id: ConsoleId,
     state: State,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     /// Its audit line or its record is not written yet.
     Admitted { size: Size, needs: Needs },

@@ -15,7 +15,7 @@ pub const USAGE_RECORDS_MAX: u32 = 100;
 pub const LISTEN_RETRY_MS: u64 = 5_000;
 
 /// The records that wait at the adapter, and the port for which it waits.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Hash)]
 pub(super) struct Usage {
     /// Less than [`USAGE_RECORDS_MAX`].
     records: u32,

@@ -9,6 +9,7 @@ use crate::fact::Fact;
 use crate::id::{LinkId, RegistrationAttempt};
 use crate::order::{Gate, ProviderName, RegisterPath};
 use crate::time::Time;
+use core::hash::{Hash, Hasher};
 use statig::prelude::{Handled, Outcome};
 
 /// What outlives a state.
@@ -34,7 +35,7 @@ pub(crate) struct Connection {
 }
 
 /// How the console is asked for an id, and what it answered.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Registration {
     /// Number of the latest attempt.
     pub(super) attempt: RegistrationAttempt,
@@ -88,7 +89,7 @@ impl OldSocket {
 }
 
 /// What is known of another connection under the same id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Replacements {
     /// When the last one happened.
     pub(super) last: Option<Time>,
@@ -126,7 +127,7 @@ pub(super) struct Drain {
 }
 
 /// The signals of the drain's time table, after the SIGHUP at its beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum DrainStep {
     /// SIGTERM to commands.
     TerminateCommands,
@@ -134,6 +135,35 @@ pub(super) enum DrainStep {
     KillSessions,
     /// SIGKILL to commands.
     KillCommands,
+}
+
+/// How long the end of an old socket can matter to the next dial, in milliseconds: more than any gap between the two.
+const GONE_HASHED_MS: u32 = 1_000;
+
+impl Hash for Connection {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            registration, link, old_socket, backoff, retry_at, replacements, resync, due, settled, drain, ..
+        } = self; // the rest counts ignored facts, for the log
+        (registration, backoff, replacements, settled).hash(state);
+        // How often it dialled, and since when, is only reported.
+        let Link { id, dials: _, offline_since: _, gate, probing } = link;
+        (id, gate, probing).hash(state);
+        core::mem::discriminant(old_socket).hash(state);
+        match old_socket {
+            OldSocket::None => {}
+            OldSocket::Closing(link) | OldSocket::Dropped(link) => link.hash(state),
+            OldSocket::Gone(at) => at.hash_within(GONE_HASHED_MS, state),
+        }
+        // What was due before is due at once, however long before that was.
+        [*retry_at, due.heartbeat_at, due.metrics_at].into_iter().for_each(|at| at.hash_within(0, state));
+        let Resync { due, unclean_at, closing, unanswered, due_since } = resync;
+        (due, closing, unanswered).hash(state);
+        if *due {
+            (unclean_at, due_since).hash(state);
+        }
+        (drain.began, drain.next).hash(state);
+    }
 }
 
 impl Default for Connection {

@@ -9,6 +9,7 @@ use crate::id::{LinkId, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::order::Order;
 use crate::time::Time;
+use core::hash::{Hash, Hasher};
 
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,24 @@ pub struct Observer {
     gate_open: bool,
     draining_since: Option<Time>,
     exited: bool,
+}
+
+/// How long the end of a socket can matter to the next dial, in milliseconds: more than any gap between the two.
+const GONE_HASHED_MS: u32 = 1_000;
+
+/// As what follows depends on it: see [`canonical`](crate::canonical). The policy does not change.
+impl Hash for Observer {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { policy: _, registering, dialling, live, closing, gone_at, gate_open, draining_since, exited } = self;
+        (registering, dialling, live, closing.map(|(link, _)| link), gate_open, draining_since, exited).hash(state);
+        if let Some((_, until)) = closing {
+            until.hash_within(0, state);
+        }
+        gone_at.is_some().hash(state);
+        if let Some(gone_at) = gone_at {
+            gone_at.hash_within(GONE_HASHED_MS, state);
+        }
+    }
 }
 
 impl Observer {

@@ -22,6 +22,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use chart::State;
 use connection::Connection;
+use core::hash::{Hash, Hasher};
 use statig::blocking::{IntoStateMachineExt as _, StateMachine};
 
 mod chart;
@@ -285,6 +286,11 @@ impl Machine {
         }
     }
 
+    /// Draws from `random` from now on.
+    pub fn set_random(&mut self, random: Random) {
+        self.random = random;
+    }
+
     /// Fires what has expired at `now`, each timer at most a bounded number of times.
     fn tick(&mut self, now: Time) {
         for _ in 0..EXPIRIES_PER_TICK_MAX {
@@ -337,6 +343,15 @@ impl Machine {
             orders: &mut self.batch,
         };
         act(&mut self.connection, &mut context);
+    }
+}
+
+/// Between two turns: no order waits, the policy does not change, and the jitter is [set](Machine::set_random).
+impl Hash for Machine {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // What a state carries was needed at its entry alone.
+        (core::mem::discriminant(self.connection.state()), self.connection.inner()).hash(state);
+        (&self.sessions, &self.commands, self.routed_at, &self.timers, self.lived_until).hash(state);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::time::Time;
 use alloc::vec::Vec;
 
 /// A session that is not finished.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Session {
     key: SessionKey,
     stage: Stage,
@@ -25,7 +25,7 @@ pub(super) struct Session {
 }
 
 /// How far a session has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// Its shell is being started; at the deadline the start has failed.
     Starting(Time),

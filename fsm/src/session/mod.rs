@@ -65,7 +65,7 @@ pub const EXIT_KILLED: i32 = 137;
 pub const EXIT_HUNG_UP: i32 = 129;
 
 /// All sessions of the agent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Sessions {
     sessions: LiteMap<SessionKey, Session>,
     linked: bool,
