@@ -138,7 +138,7 @@ impl Planted {
     }
 
     /// The policy of an agent with this fault.
-    pub(crate) fn policy(fault: Option<Self>) -> Policy {
+    pub fn policy(fault: Option<Self>) -> Policy {
         /// Longer than any world lasts, and small enough to be added to.
         const NEVER_MS: u64 = 1 << 40;
         let mut policy = Policy::default();
