@@ -10,7 +10,7 @@ use crate::llm::Listeners;
 use crate::logging::holds_key;
 use crate::protocol::Timestamp;
 use crate::service::{Manager, sentence};
-use crate::status::{LastError, Status, StatusReport, Vital, word};
+use crate::status::{Cause, LastError, Status, StatusReport, Vital, word};
 use draupnir_fsm::driver::budget::BUDGET_BYTES;
 use draupnir_fsm::driver::{LinkPhase, ServiceNotifier, Time};
 use std::time::{Duration, SystemTime};
@@ -78,7 +78,11 @@ impl Agent {
             last_heartbeat_seconds: health.heartbeat_at.map(seconds_since),
             round_trip_ms: health.round_trip_ms,
             reconnects_last_hour: health.reconnects_last_hour.iter().map(|(_, count)| u64::from(*count)).sum(),
-            reconnect_causes: health.reconnects_last_hour.iter().map(|(of, count)| (cause_name(*of), *count)).collect(),
+            reconnect_causes: health
+                .reconnects_last_hour
+                .iter()
+                .map(|(of, count)| Cause { cause: cause_name(*of), count: *count })
+                .collect(),
             last_error: host
                 .last_error
                 .as_ref()

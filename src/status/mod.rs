@@ -22,7 +22,6 @@ use crate::protocol::Timestamp;
 use async_channel::Sender;
 use draupnir_fsm::driver::LinkPhase;
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// A question on the socket.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub(crate) struct Status<'a> {
     pub(crate) last_heartbeat_seconds: Option<u64>,
     pub(crate) round_trip_ms: Option<u64>,
     pub(crate) reconnects_last_hour: u64,
-    pub(crate) reconnect_causes: BTreeMap<&'static str, u32>,
+    pub(crate) reconnect_causes: Vec<Cause>,
     pub(crate) last_error: Option<LastError<'a>>,
     pub(crate) terminals: usize,
     pub(crate) commands: usize,
@@ -73,6 +72,13 @@ pub(crate) struct Status<'a> {
     /// Where the usage of AI tools is counted; `null` where it is not.
     pub(crate) llm_port: Option<u16>,
     pub(crate) llm_records_waiting: u32,
+}
+
+/// Why connections ended, and how many.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cause {
+    pub(crate) cause: &'static str,
+    pub(crate) count: u32,
 }
 
 /// The last thing that went wrong, in words.

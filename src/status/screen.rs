@@ -63,10 +63,9 @@ fn screen(of: &Value, colours: bool) -> String {
     let is_online = text(of, "link") == ONLINE;
     let state = format!("{} for {}", text(of, "state"), ago(of, "state_seconds"));
     let state = paint(state, if is_online { GREEN } else { YELLOW });
-    let causes: Vec<String> = of
-        .get("reconnect_causes")
-        .and_then(Value::as_object)
-        .map_or_else(Vec::new, |causes| causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect());
+    let causes: Vec<String> = of.get("reconnect_causes").and_then(Value::as_array).map_or_else(Vec::new, |causes| {
+        causes.iter().map(|of| format!("{} {}", text(of, "cause"), text(of, "count"))).collect()
+    });
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
     let error = of.get("last_error").filter(|error| !error.is_null());
     let last_error = error.map_or_else(
@@ -106,8 +105,8 @@ fn screen(of: &Value, colours: bool) -> String {
 fn text(of: &Value, field: &str) -> String {
     match of.get(field) {
         Some(Value::String(text)) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
-        Some(Value::Null) | None => "-".to_owned(),
-        Some(other) => other.to_string(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => "-".to_owned(),
     }
 }
 

@@ -10,9 +10,7 @@
 use crate::own_file;
 use crate::writer::Writer;
 use draupnir_fsm::driver::Health;
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use serde_json::{Map, Number, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,16 +59,27 @@ impl Textfile {
     }
 }
 
-/// The samples of each figure under its name: whether it is a counter, where it is from, the lines.
+/// A figure, and its samples.
+struct Family {
+    name: String,
+    is_counter: bool,
+    help: String,
+    lines: String,
+}
+
+/// All figures, in the order in which they were found.
 #[derive(Default)]
-struct Families(BTreeMap<String, (bool, String, String)>);
+struct Families(Vec<Family>);
 
 impl Families {
     fn add(&mut self, name: &str, help: &str, is_counter: bool, labels: &str, value: &str) {
         let total = if is_counter { "_total" } else { "" };
         let name = format!("{name}{total}");
-        let (.., lines) = self.0.entry(name.clone()).or_insert_with(|| (is_counter, help.to_owned(), String::new()));
-        let _ = writeln!(lines, "{name}{labels} {value}");
+        let line = format!("{name}{labels} {value}\n");
+        match self.0.iter_mut().find(|family| family.name == name) {
+            Some(family) => family.lines.push_str(&line),
+            None => self.0.push(Family { name, is_counter, help: help.to_owned(), lines: line }),
+        }
     }
 
     fn walk(&mut self, path: &str, fields: &Map<String, Value>, labels: &str) {
@@ -108,7 +117,8 @@ impl Families {
         let mut value = text.to_owned();
         if is_share {
             name = format!("{}_ratio", name.trim_end_matches("_percent"));
-            value = (number.unwrap_or_default() / 100.0).to_string();
+            value = Number::from_f64(number.unwrap_or_default() / 100.0)
+                .map_or_else(String::new, |share| share.to_string());
         }
         let help = format!("{path} of the metrics message");
         self.add(&name, &help, COUNTERS.contains(&field), labels, &value);
@@ -129,7 +139,7 @@ fn disk_labels(fields: &Map<String, Value>) -> String {
 
 fn render(message: &str, health: &Health) -> String {
     let mut families = Families::default();
-    let message: Value = serde_json::from_str(message).unwrap_or_default();
+    let message: Value = serde_json::from_slice(message.as_bytes()).unwrap_or_default();
     if let Some(Value::Object(payload)) = message.get("payload") {
         families.walk("", payload, "");
     }
@@ -150,11 +160,11 @@ fn render(message: &str, health: &Health) -> String {
         families.add("sindri_agent_round_trip_seconds", "time of the last answered Ping", false, "", &seconds);
     }
     let mut text = String::new();
-    for (name, (is_counter, help, lines)) in &families.0 {
+    for Family { name, is_counter, help, lines } in &families.0 {
         if !is_counter {
-            let _ = writeln!(text, "# TYPE {name} gauge");
+            text.push_str(&format!("# TYPE {name} gauge\n"));
         }
-        let _ = write!(text, "# HELP {name} {help}\n{lines}");
+        text.push_str(&format!("# HELP {name} {help}\n{lines}"));
     }
     text + "# EOF\n"
 }
