@@ -190,4 +190,28 @@ mod tests {
         backoff.reset_replacement();
         assert_eq!(backoff.after_replacement_ms(&policy), 5_000);
     }
+
+    /// Domain: every number of failures up to 40 in a row, and the least and the greatest draw.
+    #[test]
+    fn every_wait_is_within_its_row_after_any_failures() {
+        let policy = Policy::default();
+        let draws = [(0, false), (0xCF9A_04AF_FA6B_ADC0, true)]; // what leads to 0 and to the greatest number
+        for (state, is_greatest) in draws {
+            let mut random = Random::constant(state);
+            let pick = |low: u64, high: u64| if is_greatest { high } else { low };
+            let mut backoff = Backoff::default();
+            for failures in 0..40_u32 {
+                let slow = |base_ms: u64| (u128::from(base_ms) << failures).min(policy.slow_cap_ms.into());
+                let slow = |base_ms| u64::try_from(slow(base_ms)).expect("at most the cap");
+                let retry_ms = policy.retry_cap_ms.min(policy.retry_base_ms << failures.min(20));
+                assert_eq!(backoff.after_failure_ms(&policy, &mut random), pick(0, retry_ms), "{failures}");
+                let refused_ms = slow(policy.refused_base_ms);
+                let expected_ms = pick(refused_ms / 2, refused_ms + refused_ms / 2);
+                assert_eq!(backoff.after_refusal_ms(&policy, &mut random), expected_ms, "{failures}");
+                let unknown_ms = slow(policy.unknown_base_ms);
+                assert_eq!(backoff.after_unknown_ms(&policy, &mut random), pick(0, unknown_ms), "{failures}");
+                assert_eq!(backoff.after_replacement_ms(&policy), slow(policy.replaced_base_ms), "{failures}");
+            }
+        }
+    }
 }

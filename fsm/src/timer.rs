@@ -152,4 +152,29 @@ mod tests {
         timers.shift_ms(10);
         assert_eq!(timers.next(), Some(Time::from_ms(16)));
     }
+
+    /// Domain: every pair of timers with deadlines of 1 to 3 ms, at every moment up to 4 ms.
+    #[test]
+    fn every_pair_of_timers_expires_in_order() {
+        let times = || (1..=3).map(Time::from_ms);
+        for (first, second) in ALL.into_iter().flat_map(|first| ALL.map(|second| (first, second))) {
+            for (at, later) in times().flat_map(|at| times().map(move |later| (at, later))) {
+                for now in (0..=4).map(Time::from_ms) {
+                    let mut timers = Timers::default();
+                    timers.arm(first, at);
+                    timers.arm(second, later);
+                    // A timer that is armed again has its later deadline alone.
+                    let mut due = if first == second {
+                        [Some((later, second)), None]
+                    } else {
+                        [Some((at, first)), Some((later, second))]
+                    };
+                    due.sort_unstable_by_key(|armed| armed.map_or((Time::from_ms(9), Timer::DrainExit), |armed| armed));
+                    let expected = due.into_iter().flatten().filter(|(at, _)| *at <= now).map(|(_, timer)| timer);
+                    let fired = core::iter::from_fn(|| timers.take_expired(now));
+                    assert!(fired.eq(expected), "{first:?} at {at}, {second:?} at {later}, {now}");
+                }
+            }
+        }
+    }
 }

@@ -160,4 +160,20 @@ mod tests {
         }
         assert!(!pings.room_for_marker());
     }
+
+    /// Domain: every value of every byte of a payload.
+    #[test]
+    fn no_payload_with_another_byte_is_an_answer() {
+        let mut pings = Pings::new(LinkId(0x0102_0304));
+        let payload = pings.issue(Time::from_ms(1), Purpose::Marker, 0x0506_0708_090A);
+        for (place, value) in (0..PAYLOAD_BYTES).flat_map(|place| (0..=u8::MAX).map(move |value| (place, value))) {
+            let mut other = payload;
+            other[place] = value;
+            let answer = pings.clone().answer(&other).map(|answer| answer.frames);
+            assert_eq!(answer, (other == payload).then_some(0x0506_0708_090A), "byte {place}: {value}");
+        }
+        for bytes in 0..PAYLOAD_BYTES {
+            assert_eq!(pings.clone().answer(&payload[..bytes]), None, "{bytes} bytes");
+        }
+    }
 }

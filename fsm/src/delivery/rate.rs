@@ -118,4 +118,13 @@ mod tests {
         assert_eq!(raw_bytes(7), 3);
         assert_eq!(raw_bytes(3), 0);
     }
+
+    /// Domain: every length up to the window of a link.
+    #[test]
+    fn every_length_fits_what_it_is_counted_for() {
+        for bytes in 0..=crate::delivery::LINK_WINDOW_BYTES_MAX {
+            assert!(raw_bytes(encoded_bytes(bytes)) >= bytes, "{bytes}");
+            assert!(encoded_bytes(raw_bytes(bytes)) <= bytes + FRAME_OVERHEAD_BYTES, "{bytes}");
+        }
+    }
 }
