@@ -29,22 +29,20 @@ REACHES = {
 
 
 def shipped():
-    """The packages that are linked into the binary or run while it is built."""
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--filter-platform", TRIPLE]
-    metadata = json.loads(subprocess.run(command, cwd=TOP, check=True, capture_output=True, text=True).stdout)
-    packages = {package["id"]: package for package in metadata["packages"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    waiting = [identity for identity, package in packages.items() if package["name"] == "draupnir"]
-    seen = set()
-    while waiting:
-        identity = waiting.pop()
-        if identity not in seen:
-            seen.add(identity)
-            for edge in nodes[identity]["deps"]:
-                if any(kind["kind"] in (None, "build") for kind in edge["dep_kinds"]):
-                    waiting.append(edge["pkg"])
-    found = [packages[identity] for identity in seen if packages[identity]["source"]]
+    """The packages that are linked into the binary or run while it is built, without what tests alone ask for."""
+    tree = ["cargo", "tree", "--package", "draupnir", "--edges", "normal,build", "--target", TRIPLE, "--prefix", "none",
+            "--format", "{p}", "--locked"]
+    words = [line.split() for line in output_of(tree).splitlines() if line]
+    used = {(name, version.removeprefix("v")) for name, version, *_ in words}
+    metadata = json.loads(output_of(["cargo", "metadata", "--format-version", "1", "--locked"]))
+    packages = [package for package in metadata["packages"] if package["source"]]
+    found = [package for package in packages if (package["name"], package["version"]) in used]
     return sorted(found, key=lambda package: (package["name"], package["version"]))
+
+
+def output_of(command):
+    """What a command prints, here."""
+    return subprocess.run(command, cwd=TOP, check=True, capture_output=True, text=True).stdout
 
 
 def row(package):
