@@ -393,9 +393,14 @@ fn its_children_are_killed_before_it_when_memory_runs_out() {
     let console = Console::start(Personality::production());
     let agent = Agent::spawn(&console, &[]);
     let own: i32 = agent.process().read("oom_score_adj").trim().parse().expect("a number");
-    let result = console.browser().run("cat /proc/$$/oom_score_adj");
+    // The agent raises it once the shell runs: before, the two share their memory, and so their score.
+    let result = console.browser().run(&format!(
+        "while read score </proc/$$/oom_score_adj && [ $score -le {own} ]; do :; done; cat /proc/$$/oom_score_adj"
+    ));
     let childs: i32 = result["stdout"].as_str().and_then(|text| text.trim().parse().ok()).expect("a number");
     assert!(childs > own, "{childs} is not more than {own}");
+    let own_now: i32 = agent.process().read("oom_score_adj").trim().parse().expect("a number");
+    assert_eq!(own_now, own);
     agent.drain();
 }
 
