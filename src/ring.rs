@@ -85,6 +85,16 @@ impl Ring {
         self.bytes.shrink_to(self.room());
     }
 
+    /// Lets it hold `bytes_max`, if that is more than before.
+    pub fn raise_bound(&mut self, bytes_max: usize) {
+        self.bytes_max = self.bytes_max.max(bytes_max);
+    }
+
+    /// Lets it hold no more than `bytes_max` from the next [`shrink`](Self::shrink) on.
+    pub fn lower_bound(&mut self, bytes_max: usize) {
+        self.bytes_max = self.bytes_max.min(bytes_max);
+    }
+
     /// Makes room for `wanted` more bytes, as far as the bound and the grants go; the result is the room for all.
     pub fn grow(&mut self, wanted: usize, mut grant: impl FnMut(usize) -> bool) -> usize {
         let wanted = self.bytes.len().saturating_add(wanted).min(self.bytes_max);

@@ -200,8 +200,8 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::driver::SessionKey;
     use draupnir_fsm::driver::budget::Budget;
+    use draupnir_fsm::driver::{RING_BYTES_MAX, SessionKey};
     use std::rc::Rc;
 
     fn output() -> Output {
@@ -303,8 +303,11 @@ mod tests {
         assert_eq!(output.room(100), 10);
         output.held();
         output.grant(usize::MAX, Some(0));
-        output.scrollback.append(&vec![b'a'; (256 << 10) - 60]);
-        assert_eq!(output.room(100), 10, "the console has not seen the beginning");
+        let room = output.room(usize::MAX);
+        assert_eq!(room, RING_BYTES_MAX - 50, "the buffer grows for what the console has not seen");
+        output.scrollback.append(&vec![b'a'; room]);
+        assert_eq!(output.held(), 0..RING_BYTES_MAX as u64);
+        assert_eq!(output.room(100), 0);
         output.grant(usize::MAX, None);
         assert_eq!(output.room(100), 100);
         output.ended = true;

@@ -1,8 +1,8 @@
 //! Keeps the last output of one session, addressed by offsets since the session's start.
 //!
-//! The buffer grows with the output up to [`SCROLLBACK_BYTES_MAX`], as far as the budget grants it. When it is full, it
-//! drops the oldest bytes. It knows the modes of the terminal at both ends, so that a replay can begin at any offset in
-//! the right modes.
+//! The buffer grows with the output up to [`SCROLLBACK_BYTES_MAX`], and up to [`RING_BYTES_MAX`] for what a console has
+//! not acknowledged, as far as the budget grants it. When it is full, it drops the oldest bytes. It knows the modes of
+//! the terminal at both ends, so that a replay can begin at any offset in the right modes.
 //!
 //! Invariant: it holds at most as many bytes as the budget granted, or as need no grant.
 
@@ -10,13 +10,12 @@ use super::modes::{Modes, Scanner};
 use super::replay::Filter;
 use crate::ring::Ring;
 use crate::utf8::{incomplete_tail, is_continuation};
-use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
+use draupnir_fsm::driver::{RING_BYTES_MAX, SessionKey};
 use std::ops::Range;
 use std::rc::Rc;
 
-/// The most output that one session keeps, in bytes: some thousands of lines.
-pub const SCROLLBACK_BYTES_MAX: usize = 256 << 10;
+pub use draupnir_fsm::driver::SCROLLBACK_BYTES_MAX;
 
 /// The bytes that a session may hold even if the budget is used up: a prompt and a few commands. Output passes through
 /// the buffer, so a session without it could show nothing.
@@ -70,6 +69,9 @@ impl Scrollback {
     pub(super) fn room(&mut self, keep: u64, wanted: usize) -> usize {
         let held = self.held();
         let kept = usize::try_from(held.end.saturating_sub(keep.max(held.start))).unwrap_or(usize::MAX);
+        // By doubling, so that bytes are moved a bounded number of times.
+        let bound = kept.saturating_add(wanted).checked_next_power_of_two().unwrap_or(RING_BYTES_MAX);
+        self.ring.raise_bound(bound.min(RING_BYTES_MAX));
         let room = self.ring.grow(wanted, |step| self.budget.grant_scrollback(self.session, step));
         room.saturating_sub(kept).min(wanted)
     }
@@ -149,6 +151,7 @@ impl Scrollback {
 
     /// Keeps only this many bytes, the newest, until the budget grants more again.
     pub(super) fn shrink(&mut self, to_bytes: usize) {
+        self.ring.lower_bound(SCROLLBACK_BYTES_MAX);
         self.ring.shrink(to_bytes, |bytes| self.discarded.feed(bytes));
     }
 }
@@ -203,6 +206,17 @@ mod tests {
         assert_eq!(scrollback.room(0, 5_000), 0, "nothing that is to be kept is pushed out");
         budget.release(Use::Captured, all_of_it);
         assert_eq!(scrollback.room(0, 5_000), 5_000);
+    }
+
+    #[test]
+    fn buffer_that_grew_for_a_window_shrinks_to_the_usual() {
+        let mut scrollback = scrollback();
+        assert_eq!(scrollback.room(0, 1 << 20), 1 << 20);
+        scrollback.append(&vec![b'a'; 1 << 20]);
+        assert_eq!(scrollback.held(), 0..1 << 20);
+        scrollback.shrink(SCROLLBACK_BYTES_MAX);
+        scrollback.append(&vec![b'b'; 1 << 20]);
+        assert_eq!(scrollback.held(), (2 << 20) - SCROLLBACK_BYTES_MAX as u64..2 << 20);
     }
 
     #[test]

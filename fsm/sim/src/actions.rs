@@ -128,7 +128,8 @@ impl World {
                 self.host.unsynced_since_ms = None;
             }
             Action::KillRemains { .. } => self.fail(Violation::ForgottenOrdered("remains")),
-            Action::ReadHostName | Action::ShrinkScrollback { .. } | Action::DropNote { .. } | Action::Listen => {}
+            Action::ShrinkScrollback { session, to_bytes } => self.shrink(session, to_bytes),
+            Action::ReadHostName | Action::DropNote { .. } | Action::Listen => {}
             Action::Exit => self.exit(),
         }
     }
@@ -407,6 +408,14 @@ impl World {
         if source.wants_to_read() {
             source.reading = true;
             self.note_in(1, Event::Read { life, stream });
+        }
+    }
+
+    fn shrink(&mut self, session: SessionKey, to_bytes: usize) {
+        let Some(source) = self.work.sources.get_mut(&StreamKey::Terminal(session)) else { return };
+        source.retained = source.retained.max(source.end.saturating_sub(to_bytes as u64));
+        if source.keep_from.is_some_and(|keep| source.retained > keep) {
+            self.fail(Violation::GaveBackTooMuch(session));
         }
     }
 

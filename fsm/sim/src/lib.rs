@@ -18,6 +18,7 @@
 //! | [`failure`] | the story and the scenario of a seed that fails |
 //! | [`fleet`] | many machines and one console: how all come back |
 //! | [`resync`] | what a resync costs |
+//! | [`wide`] | floods over links of many speeds and lengths |
 //! | [`planted`] | deliberate faults, to test the checks |
 //! | [`tap`] | what the driver asks the host to encode, for an observer |
 
@@ -46,6 +47,7 @@ mod storm;
 pub mod tap;
 pub mod violation;
 mod watcher;
+pub mod wide;
 mod wire;
 mod work;
 mod world;

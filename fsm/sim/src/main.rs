@@ -3,6 +3,7 @@
 //! It holds no rule; see the library. Exit status 0 where nothing failed, 1 where something did, 64 for bad usage.
 
 mod fleet_command;
+mod wide_command;
 
 use draupnir_sim::batch::{Progress, run_all};
 use draupnir_sim::failure;
@@ -19,6 +20,8 @@ usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT
                           [--out FOLDER] [--check]
                                                                 how fleets come back, with plots; are the bounds held
        draupnir-sim resync [--seeds N]                          what a resync costs each way, as a table
+       draupnir-sim wide [--seeds N] [--from S]
+                                                                floods over links of many speeds and lengths
 
   --seeds N   how many seeds (10000)        --jobs J   threads (one for each core)
   --from S    the first of them (0)         --quiet    only the last line, and what fails
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == "fleet") {
         arguments.remove(0);
         return fleet_command::run(&arguments).unwrap_or_else(misused);
+    }
+    if arguments.first().is_some_and(|first| first == "wide") {
+        return wide_command::run(&arguments[1..]).unwrap_or_else(misused);
     }
     if arguments.first().is_some_and(|first| first == "resync") {
         return measure_resync(&arguments).unwrap_or_else(misused);

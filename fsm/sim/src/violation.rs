@@ -3,7 +3,7 @@
 //! It checks nothing; the checks stand where what they look at happens.
 
 use crate::panics::Panic;
-use draupnir_fsm::driver::{LinkId, SessionRefusal, StreamKey};
+use draupnir_fsm::driver::{LinkId, SessionKey, SessionRefusal, StreamKey};
 use draupnir_fsm::machine::invariants;
 use std::fmt;
 use std::mem::discriminant;
@@ -23,6 +23,8 @@ pub enum Violation {
     AcknowledgedUnread(u32),
     /// Bytes of a stream count as delivered that the console does not have.
     BytesAcknowledgedUnread(StreamKey),
+    /// A buffer was given back with bytes that the console may still need.
+    GaveBackTooMuch(SessionKey),
     /// A message is no longer kept though the console does not have it and no loss was reported.
     Forgotten(u32),
     /// A message arrived for the first time after one that was pushed later.

@@ -28,9 +28,13 @@ fn read(path: &Path) -> Scenario {
 #[test]
 fn fault_outside_the_driver_leaves_scenario_that_replays() {
     let fault = Planted::AcceptsPongsOfOldLinks;
-    let seed = first(fault);
-    let failure = failure::report(seed, Some(fault)).expect("it fails again");
-    assert!(failure.outcome.plan.faults.iter().count() < Plan::of(seed).faults.iter().count());
+    // Where every fault of a seed is needed, none can be removed.
+    let is_shorter = |seed: u64, failure: &failure::Failure| {
+        failure.outcome.plan.faults.iter().count() < Plan::of(seed).faults.iter().count()
+    };
+    let failures = (0..1_000).filter_map(|seed| Some((seed, failure::report(seed, Some(fault))?)));
+    let shorter = failures.take(10).find(|(seed, failure)| is_shorter(*seed, failure));
+    let (seed, failure) = shorter.expect("faults that are not needed are removed");
     let story = failure.story();
     assert!(story.contains("BROKEN: "), "{story}");
     let scenario = read(&failure.write(&folder("outside")).expect("it can be written"));

@@ -114,6 +114,11 @@ impl Budget {
         granted
     }
 
+    /// Takes back what the scrollback of a session has beyond `to_bytes`; the loop shrinks it in the same turn.
+    pub fn cut_scrollback(&self, session: SessionKey, to_bytes: usize) {
+        self.books.borrow_mut().cut_grant(session, to_bytes);
+    }
+
     /// The session is over and its scrollback freed.
     pub fn forget_scrollback(&self, session: SessionKey) {
         let mut books = self.books.borrow_mut();

@@ -2,12 +2,12 @@
 //!
 //! It does not choose frames. All its state ends with the link.
 
+use super::path::PathModel;
 use super::ping::Pings;
-use super::rate::Rate;
 use super::schedule::{RoundRobin, STATE_KINDS};
 use super::stall::Write;
 use super::stream::{Chunk, Stream, StreamKey};
-use super::{Delivery, LINK_WINDOW_BYTES_MAX, LINK_WINDOW_BYTES_MIN, Poison, is_sent};
+use super::{Delivery, Poison, is_sent};
 use crate::id::LinkId;
 use crate::order::Gate;
 use crate::time::Time;
@@ -16,7 +16,7 @@ use alloc::collections::VecDeque;
 /// The most that should be handed to the socket at once, in bytes: as much as keeps it busy while the loop turns.
 const BATCH_BYTES_MAX: usize = 64 << 10;
 
-/// A batch is this part of the link's window, that is, of what it took in the last second.
+/// A batch is this part of the link's window.
 const BATCHES_IN_WINDOW: u64 = 8;
 
 /// How a link ended: whether the console may have rejected a message.
@@ -74,7 +74,7 @@ pub(super) struct Link<M> {
     pub(super) marker_wanted: bool,
     /// Encoded bytes of streams under way.
     pub(super) in_flight: u64,
-    pub(super) rate: Rate,
+    pub(super) path: PathModel,
     pub(super) turns: RoundRobin,
     /// The stream frame that was handed out and not yet cut.
     pub(super) uncut: Option<(StreamKey, Chunk)>,
@@ -107,19 +107,20 @@ impl<M> Link<M> {
             unmarked_since: None,
             marker_wanted: false,
             in_flight: 0,
-            rate: Rate::default(),
+            path: PathModel::default(),
             turns: RoundRobin::default(),
             uncut: None,
             write: None,
         }
     }
 
-    pub(super) fn window(&self, now: Time) -> u64 {
-        self.rate.last_second(now).clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
+    /// How much may be under way on it, in encoded bytes.
+    pub(super) fn window(&self) -> u64 {
+        self.path.window()
     }
 
-    pub(super) fn has_room(&self, now: Time) -> bool {
-        self.in_flight < self.window(now)
+    pub(super) fn has_room(&self) -> bool {
+        self.in_flight < self.window()
     }
 }
 
@@ -197,6 +198,9 @@ impl<M> Delivery<M> {
                 }
             }
         }
+        if let Some(link) = &mut self.link {
+            link.path.ponged(now, answer.number, answer.issued_at, link.in_flight);
+        }
         self.feed_starved();
         Some(ack)
     }
@@ -231,7 +235,7 @@ impl<M> Delivery<M> {
     /// How many bytes of frames should go to the socket at once: what comes later cannot overtake them, so that on a
     /// slow link they are few.
     pub fn batch_bytes(&self) -> usize {
-        let window = self.link.as_ref().map_or(0, |link| link.window(self.now));
+        let window = self.link.as_ref().map_or(0, Link::window);
         usize::try_from(window / BATCHES_IN_WINDOW).map_or(BATCH_BYTES_MAX, |bytes| bytes.min(BATCH_BYTES_MAX))
     }
 
@@ -261,6 +265,8 @@ impl<M> Delivery<M> {
     pub fn shift_ms(&mut self, ms: u64) {
         if let Some(link) = &mut self.link {
             link.unmarked_since = link.unmarked_since.map(|since| since.after_ms(ms));
+            link.pings.shift_ms(ms);
+            link.path.shift_ms(ms);
             if let Some(write) = &mut link.write {
                 write.shift_ms(ms);
             }
@@ -284,10 +290,10 @@ impl<M> Delivery<M> {
     fn bytes_acknowledged(&mut self, stream: StreamKey, to: u64, encoded: u64) {
         if let Some(link) = &mut self.link {
             link.in_flight = link.in_flight.saturating_sub(encoded);
-            link.rate.acknowledged(self.now, encoded);
+            link.path.acknowledged(self.now, encoded);
         }
         if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.acknowledged(self.now, to, encoded);
+            entry.acknowledged(to, encoded);
             self.refresh(stream);
             self.unblock(stream);
         }

@@ -25,7 +25,8 @@
 //! |---|---|
 //! | `message`, `queue` | the reliable messages: order, bounds, promises, poison |
 //! | `link` | what a Pong acknowledges, what ends with a link |
-//! | `stream`, `sources`, `rate` | offsets, replays, gaps; windows |
+//! | `stream`, `sources` | offsets, replays, gaps; read credit |
+//! | `path` | how much may be under way on this link |
 //! | [`ping`] | the payload of Pings, and what a Pong answers |
 //! | `schedule` | which frame is next |
 //! | `stall` | when a write counts as stuck |
@@ -37,9 +38,9 @@ pub mod dedupe;
 mod id_ring;
 mod link;
 mod message;
+mod path;
 pub mod ping;
 mod queue;
-mod rate;
 mod schedule;
 mod sources;
 mod stall;
@@ -49,6 +50,7 @@ pub use link::{Ack, LinkEnd};
 pub use message::{
     After, Drops, Kind, PROMISED_CLOSED_BYTES, PROMISED_RESULT_BYTES, Poison, PushError, Pushed, Reliable,
 };
+pub use path::{QUEUE_TARGET_MS, SEARCH_BYTES_MIN};
 pub use queue::{CUT_RESULT_BYTES, RELIABLE_BYTES_MAX, RELIABLE_MESSAGES_MAX};
 pub use schedule::{OutboundFrame, StateKind};
 pub use stream::{Chunk, Gap, Position, StreamKey};
@@ -63,14 +65,15 @@ use stream::{Class, Stream};
 /// The least that a stream may have under way, in encoded bytes: a link that has shown nothing yet still gets some.
 pub const STREAM_WINDOW_BYTES_MIN: u64 = 32 << 10;
 
-/// The most that a stream may have under way: less than a scrollback holds, so that it can all be sent again.
-pub const STREAM_WINDOW_BYTES_MAX: u64 = 256 << 10;
+/// The most that an output of a command may have under way: less than its buffer holds, so that it can all be sent
+/// again. The buffer of a terminal grows.
+pub const COMMAND_WINDOW_BYTES_MAX: u64 = 256 << 10;
 
 /// The least that all streams together may have under way, in encoded bytes.
 pub const LINK_WINDOW_BYTES_MIN: u64 = 64 << 10;
 
-/// The most that all streams together may have under way.
-pub const LINK_WINDOW_BYTES_MAX: u64 = 1 << 20;
+/// The most that all streams together may have under way: 100 Mbit/s over 200 ms, and some queue.
+pub const LINK_WINDOW_BYTES_MAX: u64 = 4 << 20;
 
 /// A stream with no more than this waiting and under way counts as interactive, in encoded bytes: a full screen
 /// redrawn.
@@ -81,6 +84,13 @@ pub const FRAME_BYTES_MAX: usize = 32 << 10;
 
 /// How much may be unacknowledged since the last Ping before a marker follows, in encoded bytes.
 pub const MARKER_BYTES: u64 = 64 << 10;
+
+/// A flood has so many markers in a full window, so that what one Pong lets go is little beside the queue. A window
+/// lasts for a round trip and 50 ms, so these are at most 320 Pings and Pongs a second.
+const MARKERS_IN_WINDOW: u64 = 16;
+
+/// But in a small window a flood has no more than one for so much, in encoded bytes.
+const STREAM_MARKER_BYTES_MIN: u64 = 16 << 10;
 
 /// How long something may be unacknowledged since the last Ping before a marker follows, in milliseconds.
 pub const MARKER_MS: u64 = 200;
@@ -100,6 +110,8 @@ pub struct Delivery<M> {
     /// Streams that have something to send and room in their window, by class.
     runnable: BTreeSet<(Class, StreamKey)>,
     unsettled_streams: usize,
+    /// Streams that share the window of the link.
+    busy_streams: u64,
     /// Streams whose read credit may have changed since the last report; each says itself whether it is among them.
     credit_changes: VecDeque<StreamKey>,
     /// Streams that were asked to read less because the link as a whole was full, likewise.
@@ -127,6 +139,7 @@ impl<M> Delivery<M> {
             streams: BTreeMap::new(),
             runnable: BTreeSet::new(),
             unsettled_streams: 0,
+            busy_streams: 0,
             credit_changes: VecDeque::new(),
             starved: VecDeque::new(),
             gaps: BTreeSet::new(),
@@ -244,6 +257,12 @@ impl<M> Delivery<M> {
 }
 
 impl<M> Delivery<M> {
+    /// The share of the link's window that a stream has, in encoded bytes.
+    fn share(&self) -> u64 {
+        let window = self.link.as_ref().map_or(LINK_WINDOW_BYTES_MIN, Link::window);
+        window / self.busy_streams.max(1)
+    }
+
     fn see(&mut self, now: Time) {
         self.now = self.now.max(now);
     }

@@ -23,8 +23,7 @@ pub const PAYLOAD_BYTES: usize = 16;
 /// The payload of a Ping.
 pub type Payload = [u8; PAYLOAD_BYTES];
 
-/// How many Pings may be unanswered before markers wait: enough for a full window of 1 MiB at one marker for 64 KiB,
-/// twice over.
+/// How many Pings may be unanswered before markers wait: enough for a full window with its sixteen, twice over.
 const MARKERS_MAX: usize = 32;
 
 /// How many Pings are remembered: markers, and the keep-alives that are sent regardless.
@@ -56,6 +55,8 @@ struct Ping {
     payload: Payload,
     frames: u64,
     issued_at: Time,
+    /// Its number on its link.
+    number: u32,
 }
 
 /// What a Pong says.
@@ -65,6 +66,8 @@ pub(super) struct Answer {
     pub(super) frames: u64,
     /// When its Ping was issued.
     pub(super) issued_at: Time,
+    /// The number of its Ping.
+    pub(super) number: u32,
 }
 
 impl Pings {
@@ -86,7 +89,7 @@ impl Pings {
         if self.unanswered.len() == PINGS_MAX {
             self.unanswered.pop_front();
         }
-        self.unanswered.push_back(Ping { payload, frames, issued_at: now });
+        self.unanswered.push_back(Ping { payload, frames, issued_at: now, number: self.issued });
         payload
     }
 
@@ -94,14 +97,21 @@ impl Pings {
     pub(super) fn answer(&mut self, payload: &[u8]) -> Option<Answer> {
         // A payload of another length equals none of ours.
         let place = self.unanswered.iter().position(|ping| ping.payload == *payload)?;
-        let Ping { frames, issued_at, .. } = *self.unanswered.get(place)?;
+        let Ping { frames, issued_at, number, .. } = *self.unanswered.get(place)?;
         self.unanswered.drain(..=place);
-        Some(Answer { frames, issued_at })
+        Some(Answer { frames, issued_at, number })
     }
 
     /// How many Pings are unanswered.
     pub(super) fn unanswered(&self) -> usize {
         self.unanswered.len()
+    }
+
+    /// Time that the process did not live through does not count.
+    pub(super) fn shift_ms(&mut self, ms: u64) {
+        for ping in &mut self.unanswered {
+            ping.issued_at = ping.issued_at.after_ms(ms);
+        }
     }
 
     /// The number of the newest Ping.
@@ -117,7 +127,9 @@ impl Hash for Pings {
         let Self { link, issued: _, unanswered } = self;
         link.hash(state);
         state.write_usize(unanswered.len());
-        unanswered.iter().for_each(|Ping { payload, frames, issued_at: _ }| (payload[1], frames).hash(state));
+        unanswered
+            .iter()
+            .for_each(|Ping { payload, frames, issued_at: _, number: _ }| (payload[1], frames).hash(state));
     }
 }
 
@@ -145,7 +157,10 @@ mod tests {
         let payloads: alloc::vec::Vec<_> =
             (0..50).map(|frames| pings.issue(Time::from_ms(frames), Purpose::KeepAlive, frames)).collect();
         assert_eq!(pings.unanswered(), 40);
-        let answer = |number| Some(Answer { frames: number, issued_at: Time::from_ms(number) });
+        let answer = |frames: u32| {
+            let issued_at = Time::from_ms(frames.into());
+            Some(Answer { frames: frames.into(), issued_at, number: frames + 1 })
+        };
         assert_eq!((pings.answer(&payloads[9]), pings.answer(&payloads[10])), (None, answer(10)));
         assert_eq!(pings.answer(&payloads[49]), answer(49));
         assert_eq!(pings.unanswered(), 0);

@@ -6,9 +6,8 @@
 
 use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
-use super::rate::encoded_bytes;
-use super::stream::{Chunk, Class, StreamKey};
-use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, is_sent};
+use super::stream::{Chunk, Class, StreamKey, encoded_bytes};
+use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, MARKERS_IN_WINDOW, STREAM_MARKER_BYTES_MIN, is_sent};
 use crate::id::{CommandKey, SessionKey};
 use crate::order::Gate;
 use crate::time::Time;
@@ -99,7 +98,7 @@ impl<M> Link<M> {
             return None;
         }
         let since = self.unmarked_since?;
-        if self.marker_wanted || self.unmarked_bytes >= MARKER_BYTES {
+        if self.marker_wanted || self.unmarked_bytes >= MARKER_BYTES.max(self.window() / MARKERS_IN_WINDOW) {
             Some(since)
         } else {
             Some(since.after_ms(MARKER_MS))
@@ -134,7 +133,9 @@ impl<M> Link<M> {
         self.unmarked_bytes = 0;
         self.unmarked_since = None;
         self.marker_wanted = false;
-        self.pings.issue(now, purpose, self.frames_sent)
+        let payload = self.pings.issue(now, purpose, self.frames_sent);
+        self.path.pinged(self.pings.issued(), self.in_flight);
+        payload
     }
 }
 
@@ -198,7 +199,7 @@ impl<M> Delivery<M> {
     /// Says how many bytes were cut for the stream frame that [`next`](Self::next) gave last. With none (all that is
     /// left is the beginning of a character) no frame is sent, and the stream waits until it [grew](Self::grew).
     pub fn cut(&mut self, bytes: usize) {
-        let now = self.now;
+        let (now, share) = (self.now, self.share());
         let Some(link) = &mut self.link else {
             return;
         };
@@ -215,12 +216,16 @@ impl<M> Delivery<M> {
             let encoded = encoded_bytes(bytes);
             entry.in_flight += encoded;
             link.in_flight += encoded;
+            link.path.sent(now, encoded, link.in_flight, entry.waiting() * self.busy_streams.max(1));
             let ping = link.pings.issued();
             let unmarked = if entry.unmarked.0 == ping { entry.unmarked.1 + encoded } else { encoded };
             entry.unmarked = (ping, unmarked);
-            // Half a window without a marker: the other half must not run out before the Pong is back.
-            link.marker_wanted |= unmarked >= entry.window(now) / 2;
-            link.marker_wanted |= link.unmarked_bytes + encoded >= link.window(now) / 2;
+            // Half a window without a marker: the other half must not run out before the Pong is back. And what a Pong
+            // lets go at once should be little beside the queue.
+            link.marker_wanted |= unmarked >= entry.window(share) / 2;
+            let marker_bytes = (link.window() / MARKERS_IN_WINDOW).max(STREAM_MARKER_BYTES_MIN);
+            link.marker_wanted |= link.unmarked_bytes + encoded >= marker_bytes;
+            link.marker_wanted |= link.path.wants_ping(link.in_flight);
             let flight = match cut {
                 Chunk::Modes => Flight::ReplayEnd { stream, encoded },
                 Chunk::Bytes { .. } | Chunk::Reset => Flight::Bytes { stream, to, encoded },
@@ -283,7 +288,7 @@ impl<M> Delivery<M> {
         // Each round either chooses or takes one stream out of those that may run, so this ends.
         loop {
             let link = self.link.as_mut()?;
-            if class == Class::Bulk && !link.has_room(self.now) {
+            if class == Class::Bulk && !link.has_room() {
                 return None;
             }
             let last = match class {
@@ -292,12 +297,13 @@ impl<M> Delivery<M> {
             };
             let stream = self.after(class, last)?;
             let entry = self.streams.get(&stream)?;
-            if entry.class(self.now) != Some(class) {
+            let share = self.share();
+            if entry.class(share) != Some(class) {
                 // Its window has shrunk since it was put there.
                 self.refresh(stream);
                 continue;
             }
-            let max = usize::try_from(entry.window(self.now) / FRAMES_IN_WINDOW)
+            let max = usize::try_from(entry.window(share) / FRAMES_IN_WINDOW)
                 .map_or(FRAME_BYTES_MAX, |max| max.clamp(FRAME_BYTES_MIN, FRAME_BYTES_MAX));
             let cut = entry.next_cut(max)?;
             let link = self.link.as_mut()?;

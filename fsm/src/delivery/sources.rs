@@ -13,7 +13,7 @@ const CREDIT_BYTES_MIN: usize = 1 << 10;
 impl<M> Delivery<M> {
     /// A new stream, whose first byte has the offset 0. A key that is known is left as it is.
     pub fn open_stream(&mut self, stream: StreamKey) {
-        self.streams.entry(stream).or_insert_with(|| Stream::new(0));
+        self.streams.entry(stream).or_insert_with(|| Stream::new(stream, 0));
         self.refresh(stream);
     }
 
@@ -73,13 +73,14 @@ impl<M> Delivery<M> {
         let Some(link) = &self.link else {
             return UNLIMITED;
         };
-        let room = if link.has_room(self.now) { entry.room(self.now) } else { entry.room_as_interactive() };
+        let room = if link.has_room() { entry.room(self.share()) } else { entry.room_as_interactive() };
         usize::try_from(room).ok().filter(|bytes| *bytes >= CREDIT_BYTES_MIN).unwrap_or(0)
     }
 
     /// Takes one stream whose read credit may have changed, and the credit. Asked until `None` after each turn of the
     /// loop, it keeps the sources running without a look at all of them.
     pub fn poll_credit(&mut self) -> Option<(StreamKey, usize)> {
+        let share = self.share();
         // A stream that is gone is passed over; the list is as long as there were changes.
         loop {
             let stream = self.credit_changes.pop_front()?;
@@ -87,8 +88,8 @@ impl<M> Delivery<M> {
                 continue;
             };
             entry.credit_due = false;
-            let link_is_full = self.link.as_ref().is_some_and(|link| !link.has_room(self.now));
-            if link_is_full && !entry.starved && entry.room(self.now) > entry.room_as_interactive() {
+            let link_is_full = self.link.as_ref().is_some_and(|link| !link.has_room());
+            if link_is_full && !entry.starved && entry.room(share) > entry.room_as_interactive() {
                 entry.starved = true;
                 self.starved.push_back(stream);
             }
@@ -113,6 +114,12 @@ impl<M> Delivery<M> {
         self.streams.get(&stream).map(|entry| entry.at)
     }
 
+    /// The most of a stream that was unacknowledged since this was last asked, in bytes; what is lost anyway does not
+    /// count.
+    pub fn take_unacknowledged_peak(&mut self, stream: StreamKey) -> u64 {
+        self.streams.get_mut(&stream).map_or(0, Stream::take_unacknowledged_peak)
+    }
+
     /// Encoded bytes of streams that are under way.
     pub fn stream_bytes_in_flight(&self) -> u64 {
         self.link.as_ref().map_or(0, |link| link.in_flight)
@@ -122,10 +129,15 @@ impl<M> Delivery<M> {
 impl<M> Delivery<M> {
     /// Brings the books about one stream up to date: whether it may run, is settled, is finished, what it may read.
     pub(super) fn refresh(&mut self, stream: StreamKey) {
+        let share = self.share();
         let Some(entry) = self.streams.get_mut(&stream) else {
             return;
         };
-        let class = entry.class(self.now);
+        let busy = entry.is_busy();
+        if busy != core::mem::replace(&mut entry.busy, busy) {
+            self.busy_streams = if busy { self.busy_streams + 1 } else { self.busy_streams - 1 };
+        }
+        let class = entry.class(share);
         if class != entry.queued {
             if let Some(old) = entry.queued {
                 self.runnable.remove(&(old, stream));
@@ -176,6 +188,7 @@ impl<M> Delivery<M> {
             if entry.unsettled {
                 self.unsettled_streams -= 1;
             }
+            self.busy_streams -= u64::from(entry.busy);
         }
         self.gaps.remove(&stream);
     }
@@ -187,7 +200,7 @@ impl<M> Delivery<M> {
 
     /// Streams that could read nothing because the link was full may do so again.
     pub(super) fn feed_starved(&mut self) {
-        if !self.link.as_ref().is_some_and(|link| link.has_room(self.now)) {
+        if !self.link.as_ref().is_some_and(super::link::Link::has_room) {
             return;
         }
         while let Some(stream) = self.starved.pop_front() {

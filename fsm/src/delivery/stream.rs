@@ -3,10 +3,8 @@
 //! It does not hold the bytes. Offsets count bytes since the start of the stream; always
 //! `acked ≤ sent ≤ end` and `retained ≤ end`. `acked` is where sending starts over on the next link.
 
-use super::rate::{Rate, encoded_bytes, raw_bytes};
-use super::{INTERACTIVE_BYTES_MAX, STREAM_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
+use super::{COMMAND_WINDOW_BYTES_MAX, INTERACTIVE_BYTES_MAX, LINK_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
 use crate::id::{CommandKey, SessionKey};
-use crate::time::Time;
 use serde::{Deserialize, Serialize};
 
 /// Which stream.
@@ -19,6 +17,30 @@ pub enum StreamKey {
     Stdout(CommandKey),
     /// The standard error of a streamed command.
     Stderr(CommandKey),
+}
+
+/// What a frame costs beside its bytes: envelope, identifiers, offset, WebSocket header. The agent's frames need
+/// 120–230 bytes; the figure only has to be near enough that a flood of single bytes is not taken for nothing.
+const FRAME_OVERHEAD_BYTES: u64 = 192;
+
+/// What `raw` bytes of a stream cost on the wire: base64 makes four of three, and the frame around them is added.
+pub(super) const fn encoded_bytes(raw: u64) -> u64 {
+    raw.div_ceil(3) * 4 + FRAME_OVERHEAD_BYTES
+}
+
+/// How many raw bytes fit into `encoded` encoded ones, leaving out the frame around them.
+pub(super) const fn raw_bytes(encoded: u64) -> u64 {
+    encoded / 4 * 3
+}
+
+impl StreamKey {
+    /// The most that may be under way, in encoded bytes: as much as its source can hold.
+    const fn window_bytes_max(self) -> u64 {
+        match self {
+            Self::Terminal(_) => LINK_WINDOW_BYTES_MAX,
+            Self::Stdout(_) | Self::Stderr(_) => COMMAND_WINDOW_BYTES_MAX,
+        }
+    }
 }
 
 /// How far a stream has come, in bytes since its start.
@@ -82,7 +104,10 @@ pub(super) struct Stream {
     pub(super) in_flight: u64,
     /// Encoded bytes sent since the Ping with the number beside it.
     pub(super) unmarked: (u32, u64),
-    pub(super) rate: Rate,
+    /// The most of it that may be under way, in encoded bytes.
+    window_max: u64,
+    /// The most that was unacknowledged since this was last asked, in bytes.
+    unacknowledged_peak: u64,
     /// No byte will follow.
     pub(super) ended: bool,
     /// The source holds back the beginning of a character; it will say when that has changed.
@@ -95,6 +120,8 @@ pub(super) struct Stream {
     pub(super) credit_due: bool,
     /// Its credit was reduced because the link as a whole was full.
     pub(super) starved: bool,
+    /// It has more than an interactive one: the window of the link is shared among these.
+    pub(super) busy: bool,
     gap: Option<(u64, u64, u64)>,
 }
 
@@ -120,12 +147,13 @@ enum Stage {
 }
 
 impl Stream {
-    pub(super) fn new(start: u64) -> Self {
+    pub(super) fn new(key: StreamKey, start: u64) -> Self {
         Self {
             at: Position { end: start, retained: start, sent: start, acked: start },
             in_flight: 0,
             unmarked: (0, 0),
-            rate: Rate::default(),
+            window_max: key.window_bytes_max(),
+            unacknowledged_peak: 0,
             ended: false,
             held_back: false,
             replay: None,
@@ -133,13 +161,24 @@ impl Stream {
             unsettled: false,
             credit_due: false,
             starved: false,
+            busy: false,
             gap: None,
         }
     }
 
-    /// What may be under way, in encoded bytes.
-    pub(super) fn window(&self, now: Time) -> u64 {
-        self.rate.last_second(now).clamp(STREAM_WINDOW_BYTES_MIN, STREAM_WINDOW_BYTES_MAX)
+    /// What may be under way, in encoded bytes, where this is its share of the link's window.
+    pub(super) fn window(&self, share: u64) -> u64 {
+        share.clamp(STREAM_WINDOW_BYTES_MIN, self.window_max)
+    }
+
+    /// The most that was unacknowledged, in bytes, since this was last asked. What is lost anyway does not count.
+    pub(super) fn take_unacknowledged_peak(&mut self) -> u64 {
+        let now = self.unacknowledged();
+        core::mem::replace(&mut self.unacknowledged_peak, now)
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        if self.at.acked < self.at.retained { 0 } else { self.at.end - self.at.acked }
     }
 
     /// Encoded bytes that are held and not sent.
@@ -150,8 +189,8 @@ impl Stream {
     }
 
     /// How many bytes the source may read, if its window alone decides.
-    pub(super) fn room(&self, now: Time) -> u64 {
-        raw_bytes(self.window(now).saturating_sub(self.in_flight + self.waiting()))
+    pub(super) fn room(&self, share: u64) -> u64 {
+        raw_bytes(self.window(share).saturating_sub(self.in_flight + self.waiting()))
     }
 
     /// How many bytes the source may read whatever else is under way: as long as it stays interactive.
@@ -160,15 +199,20 @@ impl Stream {
     }
 
     /// Where it should stand in the queue for the writer.
-    pub(super) fn class(&self, now: Time) -> Option<Class> {
+    pub(super) fn class(&self, share: u64) -> Option<Class> {
         self.next_cut(1)?;
-        if self.in_flight >= self.window(now) {
+        if self.in_flight >= self.window(share) {
             None
-        } else if self.in_flight + self.waiting() <= INTERACTIVE_BYTES_MAX {
+        } else if !self.is_busy() {
             Some(Class::Interactive)
         } else {
             Some(Class::Bulk)
         }
+    }
+
+    /// Whether more of it is waiting and under way than of an interactive one.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight + self.waiting() > INTERACTIVE_BYTES_MAX
     }
 
     /// What comes next, at most `max` bytes of it.
@@ -228,6 +272,7 @@ impl Stream {
     /// The source holds more, or lets go of what it held back.
     pub(super) fn grew(&mut self, end: u64) {
         self.at.end = self.at.end.max(end);
+        self.unacknowledged_peak = self.unacknowledged_peak.max(self.unacknowledged());
         self.held_back = false;
     }
 
@@ -255,7 +300,6 @@ impl Stream {
         self.at.sent = self.at.acked;
         self.in_flight = 0;
         self.unmarked = (0, 0);
-        self.rate = Rate::default();
         self.held_back = false;
         self.starved = false;
     }
@@ -270,10 +314,9 @@ impl Stream {
     }
 
     /// An acknowledgement of `encoded` bytes, which reaches up to `to`.
-    pub(super) fn acknowledged(&mut self, now: Time, to: u64, encoded: u64) {
+    pub(super) fn acknowledged(&mut self, to: u64, encoded: u64) {
         self.in_flight = self.in_flight.saturating_sub(encoded);
         self.at.acked = self.at.acked.max(to);
-        self.rate.acknowledged(now, encoded);
         self.skip_what_is_gone();
     }
 
@@ -346,4 +389,27 @@ impl Replay {
 
 fn clamp_to(max: usize, there: u64) -> usize {
     usize::try_from(there).map_or(max, |there| there.min(max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_is_counted_up_and_room_down() {
+        assert_eq!(encoded_bytes(0), FRAME_OVERHEAD_BYTES);
+        assert_eq!(encoded_bytes(1), 4 + FRAME_OVERHEAD_BYTES);
+        assert_eq!(encoded_bytes(3), 4 + FRAME_OVERHEAD_BYTES);
+        assert_eq!(raw_bytes(7), 3);
+        assert_eq!(raw_bytes(3), 0);
+    }
+
+    /// Domain: every length up to the window of a link.
+    #[test]
+    fn every_length_fits_what_it_is_counted_for() {
+        for bytes in 0..=LINK_WINDOW_BYTES_MAX {
+            assert!(raw_bytes(encoded_bytes(bytes)) >= bytes, "{bytes}");
+            assert!(encoded_bytes(raw_bytes(bytes)) <= bytes + FRAME_OVERHEAD_BYTES, "{bytes}");
+        }
+    }
 }

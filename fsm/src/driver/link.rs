@@ -169,12 +169,15 @@ impl<B: Body> Driver<B> {
     }
 
     /// The next source that may read another amount than before.
-    pub(super) fn read_credit(&mut self) -> Option<Output<B>> {
+    pub(super) fn read_credit(&mut self, now: Time) -> Option<Output<B>> {
         let (stream, bytes) = self.ledger.poll_credit()?;
         let bytes = (bytes != UNLIMITED).then_some(bytes);
         // Without a link the oldest makes room; with one, what the console may still need is kept.
         let position = self.ledger.position(stream).filter(|_| bytes.is_some());
         let keep_from = position.map(|position| position.acked);
+        if let (Some(position), Some(bytes)) = (position, bytes) {
+            self.rings.granted(now, stream, position.end - position.acked + bytes as u64);
+        }
         Some(Output::Do(Action::ReadCredit { stream, bytes, keep_from }))
     }
 }

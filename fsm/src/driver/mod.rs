@@ -22,6 +22,7 @@
 //! | `panics` | how often a program that panics is restarted |
 //! | `vitals` | nothing: what operators ask about the connection |
 //! | `service` | when a service manager hears of the agent |
+//! | `rings` | when the buffer of a terminal that has flooded is given back |
 //! | `record` | nothing: what a recorder sees |
 
 mod audit;
@@ -39,6 +40,7 @@ mod panics;
 mod ports;
 mod read_limit;
 mod record;
+mod rings;
 mod service;
 mod sessions;
 #[cfg(test)]
@@ -79,6 +81,7 @@ pub use panics::{PANICS_MAX, PanicHistory};
 pub use ports::{Body, ByteSource, Encode};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
+pub use rings::{RING_BYTES_MAX, RING_CHECK_MS, SCROLLBACK_BYTES_MAX};
 pub use service::{READY_MS, RETRY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
 pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 pub use vitals::LinkPhase;
@@ -101,6 +104,7 @@ use errors::ErrorRateLimiter;
 use journal::{Journal, Waiter};
 use link::LinkState;
 use record::{Answering, Recording};
+use rings::Rings;
 use sessions::Sessions;
 use vitals::Vitals;
 
@@ -185,6 +189,7 @@ pub struct Driver<B> {
     errors: ErrorRateLimiter,
     usage: usage::Usage,
     vitals: Vitals,
+    rings: Rings,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -213,6 +218,7 @@ impl<B: Hash> Hash for Driver<B> {
             journal,
             errors,
             usage,
+            rings,
             poison,
             room_for_results,
             // These are only shown; and between two turns nothing is left to do.
@@ -226,7 +232,7 @@ impl<B: Hash> Hash for Driver<B> {
             observer: _,
         } = self;
         (machine, ledger, budget, clocks, link, sessions, commands).hash(state);
-        (audits, journal, errors, usage, poison, room_for_results).hash(state);
+        (audits, journal, errors, usage, rings, poison, room_for_results).hash(state);
     }
 }
 
@@ -255,6 +261,7 @@ impl<B: Body> Driver<B> {
             journal: self.journal.clone(),
             errors: self.errors.clone(),
             usage: self.usage,
+            rings: self.rings.clone(),
             vitals: self.vitals.clone(),
             poison: self.poison,
             room_for_results: self.room_for_results,
@@ -284,6 +291,7 @@ impl<B: Body> Driver<B> {
             errors: ErrorRateLimiter::default(),
             usage: usage::Usage::default(),
             vitals: Vitals::default(),
+            rings: Rings::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -348,6 +356,7 @@ impl<B: Body> Driver<B> {
                     self.ledger.shift_ms(gap_ms);
                     self.audits.shift_ms(gap_ms);
                     self.journal.shift_ms(gap_ms);
+                    self.rings.shift_ms(gap_ms);
                 }
                 self.step(now, Fact::ClockJumped { cause, gap_ms, entropy });
             }
@@ -399,6 +408,7 @@ impl<B: Body> Driver<B> {
             self.audits.next_deadline(),
             self.journal.next_deadline(),
             self.usage.next_deadline(),
+            self.rings.next_deadline(),
         ];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
@@ -476,7 +486,7 @@ impl<B: Body> Driver<B> {
             }
             self.is_performing = false;
         }
-        let output = self.batch(now, host).or_else(|| self.read_credit());
+        let output = self.batch(now, host).or_else(|| self.read_credit(now));
         if output.is_none() {
             self.ticks = 0;
         }
@@ -514,7 +524,7 @@ impl<B: Body> Driver<B> {
             self.go_on(now, waiter);
         } else if self.journal.take_sync(now) {
             self.out(Action::SyncJournal);
-        } else if self.advance_usage(now) {
+        } else if self.advance_usage(now) || self.check_rings(now, host) {
             // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)

@@ -50,6 +50,11 @@ impl Sessions {
         self.entries.values().filter(|session| !matches!(session.state, State::Closed { .. })).count()
     }
 
+    /// Those that the console may still ask for.
+    pub(super) fn keys(&self) -> impl Iterator<Item = SessionKey> {
+        self.entries.keys().copied()
+    }
+
     fn known(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
         let key = self.keys.get(&id).copied()?;
         self.entries.get(&key).map(|session| (key, session.state))
