@@ -40,13 +40,13 @@ pub(crate) fn hash_count<H: Hasher>(row: u32, count: u32, state: &mut H) {
     state.write_u128(u128::from(row) << ROW_SHIFT | u128::from(count));
 }
 
-/// What a hasher was given by [`hash_count`]: the row, in the order of the fields of `Backoff`, and the count.
+/// What a hasher was given by `hash_count`: the row, in the order of the fields of `Backoff`, and the count.
 pub fn counted(number: u128) -> Option<(usize, u32)> {
     let row = usize::try_from(number >> ROW_SHIFT).ok()?;
     Some((row, u32::try_from(number & u128::from(u64::MAX)).ok()?))
 }
 
-/// What a hasher was given by [`hash_relative`]: the origin, the horizon and the value.
+/// What a hasher was given by `hash_relative`: the origin, the horizon and the value.
 pub fn relative(number: i128) -> Option<(Origin, u32, u64)> {
     let origin = *ORIGINS.get(usize::try_from(number >> ORIGIN_SHIFT).ok()?)?;
     let horizon = u32::try_from(number >> HORIZON_SHIFT & i128::from(u32::MAX)).ok()?;

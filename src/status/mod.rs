@@ -1,7 +1,7 @@
 //! What the running agent says about itself on its Unix socket, and the programs that ask: `status` and `health`.
 //!
 //! The agent reads nothing from a connection: it writes one answer and closes. The answer is two lines of JSON. The
-//! first is [`Vital`], all that `health` reads; the second is [`Status`]. Both are made by the loop itself, so that an
+//! first is `Vital`, all that `health` reads; the second is `Status`. Both are made by the loop itself, so that an
 //! answer proves that the loop turns.
 //!
 //! | file | what it does |

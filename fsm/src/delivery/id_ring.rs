@@ -3,7 +3,7 @@
 //! The hashes are keyed by the agent, so their low bits are as good as random.
 //!
 //! Invariants: a free place always ends a search in the table (linear probing; Knuth, The Art of Computer Programming,
-//! volume 3, section 6.4, algorithms L and R); an id takes [`ID_BYTES_MAX`] once there are many.
+//! volume 3, section 6.4, algorithms L and R); an id takes at most 22 bytes once there are many.
 
 use alloc::vec::Vec;
 
