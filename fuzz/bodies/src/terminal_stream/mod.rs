@@ -22,9 +22,9 @@
 mod vt;
 
 use draupnir::terminal::Replay;
-use draupnir::terminal::SCROLLBACK_BYTES_MAX;
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
+use draupnir_fsm::driver::RING_BYTES_MAX;
 use draupnir_fsm::id::SessionKey;
 use std::rc::Rc;
 use vt::Vt;
@@ -256,7 +256,7 @@ impl Play {
         self.attached = true;
         self.sent = until;
         self.hear();
-        self.send(SCROLLBACK_BYTES_MAX);
+        self.send(RING_BYTES_MAX);
         shown.extend_from_slice(&self.printed[place(until)..place(self.sent)]);
         let early = vt::acts(&shown).into_iter().find(|at| *at < repeated);
         assert_eq!(early, None, "live output makes a replay act: {}", shown.escape_ascii());
@@ -311,7 +311,8 @@ impl Play {
     fn check(&mut self) {
         let from = self.held_from();
         let bytes = self.printed.len() - place(from);
-        let bound = if self.starved { 1 << 10 } else { SCROLLBACK_BYTES_MAX };
+        // What no console has acknowledged may take more than the usual.
+        let bound = if self.starved { 1 << 10 } else { RING_BYTES_MAX };
         assert!(bytes <= bound, "{bytes} bytes are held");
         let granted = self.budget.scrollback_granted(SessionKey(1));
         assert!(bytes <= granted.max(1 << 10), "{bytes} bytes are held, {granted} granted");
@@ -329,7 +330,7 @@ impl Play {
         self.stream.end();
         self.released = self.printed.len() as u64;
         self.hear();
-        self.send(SCROLLBACK_BYTES_MAX);
+        self.send(RING_BYTES_MAX);
         assert_eq!(self.sent, self.printed.len() as u64, "not everything went");
         for cut in std::mem::take(&mut self.cuts) {
             assert!(!self.splits_character(cut), "a frame ended within a character, at {cut}");
