@@ -120,8 +120,9 @@ impl Pings {
     }
 }
 
-/// Those that are unanswered have the newest numbers of their link in a row: how many there are says which. The round
-/// trip is only shown.
+/// Those that are unanswered have the newest numbers of their link in a row: how many there are says which. When each
+/// was issued is left out, though the model of the way measures it: so a search of states is exhaustive only while the
+/// window stays the smallest.
 impl Hash for Pings {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { link, issued: _, unanswered } = self;
