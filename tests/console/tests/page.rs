@@ -356,9 +356,9 @@ fn forgotten_instance_registers_and_refused_key_is_closed() {
 fn agent_leaves_a_stalled_link_and_the_button_is_up() {
     let demo = Demo::start();
     let mut page = demo.connected_page();
-    let terminal = page.open();
     page.press("stall");
     page.buttons("stall", true);
+    let terminal = page.open(); // it is asked for on a stalled connection, and again on the next one
     page.state("connecting.waiting");
     page.state("connected.ready");
     page.buttons("stall", false);

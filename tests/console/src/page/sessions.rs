@@ -42,6 +42,8 @@ struct Terminal {
     cols: u64,
     rows: u64,
     pending: Pending,
+    /// Whether output came since the last `terminal:create`. One without may be lost: it is sent on the next connection.
+    is_answered: bool,
 }
 
 /// What the agent must still get for a terminal.
@@ -89,7 +91,19 @@ impl Sessions {
     pub(super) fn take_record(&self, record: &Record) {
         self.buttons.take_record(record);
         match &record.what {
-            What::Attached => self.catch_up(),
+            What::Attached => {
+                let mut terminals = self.terminals.borrow_mut();
+                let unanswered = terminals.iter_mut().filter(|terminal| !terminal.is_answered);
+                unanswered.for_each(|terminal| terminal.pending = Pending::Create);
+                drop(terminals);
+                self.catch_up();
+            }
+            What::Text(..) if record.kind() == "terminal:output" => {
+                let id = record.payload()["session_id"].as_str().unwrap_or_default();
+                if let Some(terminal) = self.terminals.borrow_mut().iter_mut().find(|terminal| terminal.id == id) {
+                    terminal.is_answered = true;
+                }
+            }
             What::Text(..) if record.kind() == "terminal:closed" => {
                 let id = record.payload()["session_id"].as_str().unwrap_or_default();
                 self.console.untap(id);
@@ -119,7 +133,7 @@ impl Sessions {
         let id = self.next_id("terminal");
         let (hub, tapped) = (self.hub.clone(), id.clone());
         self.console.tap(&id, move |bytes| hub.output(&tapped, None, bytes));
-        self.terminals.borrow_mut().push(Terminal { id, cols, rows, pending: Pending::Create });
+        self.terminals.borrow_mut().push(Terminal { id, cols, rows, pending: Pending::Create, is_answered: false });
         self.publish_terminals();
         self.catch_up();
     }
@@ -144,6 +158,7 @@ impl Sessions {
                 Pending::Create => self.send("terminal:create", &terminal.id, size),
             };
             if sent {
+                terminal.is_answered &= terminal.pending == Pending::Size;
                 terminal.pending = Pending::Nothing;
             }
         }
