@@ -19,6 +19,7 @@
 //! | [`nearest`] | finds the known name closest to a mistyped one | what the names mean |
 //! | [`identity`] | keeps the ids from consoles across restarts | when to register |
 //! | [`journal`] | keeps results and ids of commands across the death of the process | when to record what |
+//! | [`logs`] | follows log files and reads their lines | when they are sent |
 //! | `own_log` | bounds the size of the agent's own log file | what is logged |
 //! | [`logging`], [`cli`] | write log lines; parse the command line | what is logged or run |
 //! | [`doctor`] | finds faults between this machine and the console | how to mend them itself |
@@ -40,6 +41,7 @@ pub mod journal;
 pub mod link;
 pub mod llm;
 pub mod logging;
+pub mod logs;
 pub mod metrics;
 pub mod nearest;
 pub mod own_file;

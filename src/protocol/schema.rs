@@ -60,6 +60,8 @@ pub(super) struct Names;
 pub(super) struct Base64;
 /// Left out where it is not so.
 pub(super) struct True;
+/// What wrote a log.
+pub(super) struct LogSourceName;
 /// Entries of an environment.
 pub(super) struct Environment;
 
@@ -87,6 +89,9 @@ schema_type! {
     Name, "Name", true, name().try_into().expect("an object");
     Names, "Names", true, json_schema!({
         "type": "array", "items": name(), "maxItems": EXTENSIONS_MAX, "uniqueItems": true,
+    });
+    LogSourceName, "LogSourceName", true, json_schema!({
+        "type": "string", "pattern": r"^(agent|build|system|app|extension:[^\u0000]+)$",
     });
     True, "True", true, json_schema!({"type": "boolean", "const": true});
     Environment, "Environment", true, json_schema!({

@@ -12,6 +12,7 @@
 //! | [`disposition`] | which signals the agent ignores, and that none is blocked |
 //! | [`environment`] | the variables that children get, and the erasure of secret ones |
 //! | [`resolve`] | asks the system's resolver for the addresses of one family |
+//! | [`local_time`] | the offset of local time from UTC |
 //! | [`process`] | hardens the agent's own process at its start: no core file, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod disposition;
 pub mod environment;
 mod exec;
 mod flight;
+pub mod local_time;
 pub mod process;
 mod raw;
 pub mod resolve;

@@ -196,7 +196,7 @@ class Dictionaries(unittest.TestCase):
             option = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
             if option:
                 given[target] = option.removeprefix("-dict=fuzz/dictionaries/")
-        expected = {name: f"{name}.dict" for name in ("close_frame", "config", "http_response", "llm_usage")}
+        expected = {name: f"{name}.dict" for name in ("close_frame", "config", "http_response", "llm_usage", "log_lines")}
         expected |= {name: "json.dict" for name in ("envelope_decode", "envelope_differential")}
         self.assertEqual(given, expected)
         self.assertEqual(sorted(os.listdir(os.path.join(TOP, "fuzz", "dictionaries"))), sorted(set(given.values())))

@@ -15,6 +15,7 @@ pub mod heap;
 pub mod http_response;
 pub mod journal_file;
 pub mod llm_usage;
+pub mod log_lines;
 mod planted;
 mod secrecy;
 pub mod terminal_stream;

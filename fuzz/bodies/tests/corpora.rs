@@ -39,6 +39,7 @@ targets! {
     http_response => targets::http_response::run,
     journal_file => targets::journal_file::run,
     llm_usage => targets::llm_usage::run,
+    log_lines => targets::log_lines::run,
     terminal_stream => targets::terminal_stream::run,
     world => targets::world::run,
 }
