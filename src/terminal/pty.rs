@@ -79,9 +79,9 @@ impl Pty {
         let _ = self.master.resize(size.to_pty());
     }
 
-    /// Signals the process group in the foreground, if it is of this session.
+    /// Signals the process group in the foreground, if it is of this session and not that of its leader.
     pub(super) fn signal_foreground(&self, session: Pid, signals: &[Signal]) {
-        let Ok(group) = tcgetpgrp(self.io.as_fd()) else {
+        let Some(group) = tcgetpgrp(self.io.as_fd()).ok().filter(|group| *group != session) else {
             return;
         };
         // It fails if the leader of the group is gone, and is another session if its number was reused.

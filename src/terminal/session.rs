@@ -185,7 +185,7 @@ impl Session {
     }
 
     /// Sends SIGHUP to the process groups in the foreground and of the shell, and SIGCONT, so that stopped ones take
-    /// it.
+    /// it. Each gets it once: a bash that gets it a second time before it handles the first ends without its jobs.
     pub(super) fn hang_up(&self, sweeper: &Sweeper) {
         self.signal(&[Signal::HUP, Signal::CONT], sweeper);
     }
