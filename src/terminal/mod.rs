@@ -35,6 +35,7 @@ mod output;
 mod parser;
 mod pty;
 mod replay;
+pub mod screen;
 mod scrollback;
 mod session;
 mod shell;

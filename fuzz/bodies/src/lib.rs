@@ -18,5 +18,7 @@ pub mod llm_usage;
 pub mod log_lines;
 mod planted;
 mod secrecy;
+pub mod terminal_snapshot;
 pub mod terminal_stream;
+mod vt;
 pub mod world;

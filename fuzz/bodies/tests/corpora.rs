@@ -40,6 +40,7 @@ targets! {
     journal_file => targets::journal_file::run,
     llm_usage => targets::llm_usage::run,
     log_lines => targets::log_lines::run,
+    terminal_snapshot => targets::terminal_snapshot::run,
     terminal_stream => targets::terminal_stream::run,
     world => targets::world::run,
 }

@@ -19,15 +19,13 @@
 //! before what there is, declare the wait over, leave or come back, shrink, replay, or print one of the sequences
 //! (`SEQUENCES`) that matter.
 
-mod vt;
-
+use crate::vt::{self, Vt};
 use draupnir::terminal::Replay;
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
 use draupnir_fsm::driver::RING_BYTES_MAX;
 use draupnir_fsm::id::SessionKey;
 use std::rc::Rc;
-use vt::Vt;
 
 /// The longest character, in bytes.
 const CHARACTER_BYTES_MAX: usize = 4;

@@ -29,7 +29,7 @@ const FOCUS: u16 = 1004;
 
 /// A terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Vt {
+pub(crate) struct Vt {
     on: BTreeSet<u16>,
     keypad: bool,
 }
@@ -43,7 +43,7 @@ impl Default for Vt {
 
 impl Vt {
     /// Reads output from its beginning; false where it ends within a sequence.
-    pub(super) fn read(&mut self, output: &[u8]) -> bool {
+    pub(crate) fn read(&mut self, output: &[u8]) -> bool {
         let output = seven_bit(output);
         let mut at = 0;
         while let Some(escape) = output[at..].iter().position(|byte| *byte == ESC) {
@@ -56,7 +56,7 @@ impl Vt {
     }
 
     /// The same without focus.
-    pub(super) fn unfocused(mut self) -> Self {
+    pub(crate) fn unfocused(mut self) -> Self {
         self.on.remove(&FOCUS);
         self
     }
@@ -101,7 +101,7 @@ impl Vt {
 
 /// Where in an output that begins between sequences something stands that a terminal answers, or acts on beyond its
 /// screen. A command counts that another sequence breaks off, since some terminals take it all the same.
-pub(super) fn acts(output: &[u8]) -> Vec<usize> {
+pub(crate) fn acts(output: &[u8]) -> Vec<usize> {
     let output = seven_bit(output);
     let mut found = Vec::new();
     let mut at = 0;
