@@ -131,7 +131,7 @@ fn stopped_agent_sends_no_sign() {
     let agent = manager.setup(&console).env("WATCHDOG_USEC", WATCHDOG_USEC).spawn();
     manager.wait("READY=1");
     agent.signal(Signal::STOP);
-    while !agent.process().read("stat").contains(") T ") {}
+    while !agent.process().is_stopped() {}
     manager.drain();
     assert_eq!(manager.next(Duration::from_secs(3)), None);
     agent.signal(Signal::CONT);

@@ -164,7 +164,7 @@ fn health_fails_for_stopped_hung_and_dead_agents() {
     let home = agent.home();
     answers(home);
     agent.signal(Signal::STOP);
-    while !agent.process().read("stat").contains(") T ") {}
+    while !agent.process().is_stopped() {}
     for _ in 0..20 {
         // More than may wait: each ends in time even so.
         let begin = Instant::now();

@@ -118,6 +118,13 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).is_ok()
     }
 
+    /// Whether each of its threads is stopped: one that runs stops some time after the first.
+    #[track_caller]
+    pub(crate) fn is_stopped(&self) -> bool {
+        let of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        self.entries("task").into_iter().map(of).all(|stat| stat.contains(") T "))
+    }
+
     /// Voluntary context switches of all its threads.
     #[track_caller]
     pub(crate) fn voluntary_switches(&self) -> u64 {
