@@ -226,16 +226,27 @@ fn a_stall_is_noticed_and_cured_by_one_resync() {
 }
 
 #[test]
-fn killed_console_coming_back_is_reconnected() {
-    let (console, agent) = connected(Personality::production());
+fn killed_console_coming_back_is_reconnected_within_ten_seconds() {
+    let (console, home) = (Console::builder(Personality::production()).own_address().start(), Home::new());
+    let agent = recorded(&console, &home).env(FAST.0, FAST.1).spawn();
+    console.event("connect");
     let registered = registrations(&console);
     console.crash();
-    agent.wait_log(|line| line["level"] == "WARN" && line.to_string().contains("not reached"));
+    let probed = |line: &Value| line["message"] == "probed the port of the console";
+    agent.wait_log(|line| probed(line) && line["found"] == "Refused");
     console.listen();
     let view = console.from_now();
     view.within(RETRIES_MAX).frame("heartbeat");
-    assert_eq!(registrations(&console), registered);
+    assert_eq!((registrations(&console), upgrades(&console)), (registered, 2));
     agent.drain();
+    // What refused the agent last was the port before it listened. On the clock of the machine the next probe, or the
+    // retry, comes within 2 s and the dial within 7 s more.
+    let steps = life(&home);
+    let refused = |step: &&Value| step["inputs"].to_string().contains(r#""refused""#);
+    let last_refusal = steps.iter().rfind(refused).expect("it was refused");
+    let opened = steps.iter().rfind(|step| support::has_input(step, "link_opened")).expect("it came back");
+    let away_ms = at_ms(opened) - at_ms(last_refusal);
+    assert!(away_ms <= 10_000 + 2_000, "{away_ms} ms"); // the two seconds are for a loaded machine
 }
 
 fn thirty_seconds_of_a_good_connection_forget_the_failures_before() {

@@ -16,6 +16,8 @@ pub struct Backoff {
     refused: u32,
     unknown: u32,
     replaced: u32,
+    /// Probes of the port since the last stable connection; at their bound there are no more.
+    port_probes: u32,
 }
 
 impl Backoff {
@@ -68,6 +70,21 @@ impl Backoff {
         wait_ms
     }
 
+    /// Whether a port that was refused may be probed.
+    pub const fn has_port_probes(&self, policy: &Policy) -> bool {
+        self.port_probes < policy.port_probes_max
+    }
+
+    /// The port is probed.
+    pub fn count_port_probe(&mut self) {
+        self.port_probes = self.port_probes.saturating_add(1);
+    }
+
+    /// No more probes until the connection is stable.
+    pub fn end_port_probes(&mut self, policy: &Policy) {
+        self.port_probes = policy.port_probes_max;
+    }
+
     /// The connection is stable: resets every wait but the one after a replacement.
     pub fn reset(&mut self) {
         *self = Self { replaced: self.replaced, ..Self::default() };
@@ -82,8 +99,10 @@ impl Backoff {
 /// A hasher that knows the policy takes all failures at the cap for the same.
 impl Hash for Backoff {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { retries, refused, unknown, replaced } = self;
-        (0..).zip([retries, refused, unknown, replaced]).for_each(|(row, failures)| hash_count(row, *failures, state));
+        let Self { retries, refused, unknown, replaced, port_probes } = self;
+        (0..)
+            .zip([retries, refused, unknown, replaced, port_probes])
+            .for_each(|(row, failures)| hash_count(row, *failures, state));
     }
 }
 
@@ -181,14 +200,31 @@ mod tests {
     fn a_reset_forgets_all_but_replacement() {
         let policy = Policy::default();
         let mut random = Random::new(5);
-        let mut backoff = Backoff { retries: 9, refused: 9, unknown: 9, replaced: 1 };
+        let mut backoff = Backoff { retries: 9, refused: 9, unknown: 9, replaced: 1, port_probes: 400 };
+        assert!(!backoff.has_port_probes(&policy));
         backoff.reset();
         assert!(backoff.after_loss_ms(false, &policy, &mut random) <= 2_000);
         assert!(backoff.after_refusal_ms(&policy, &mut random) <= 90_000);
         assert!(backoff.after_unknown_ms(&policy, &mut random) <= 5_000);
+        assert!(backoff.has_port_probes(&policy));
         assert_eq!(backoff.after_replacement_ms(&policy), 10_000);
         backoff.reset_replacement();
         assert_eq!(backoff.after_replacement_ms(&policy), 5_000);
+    }
+
+    #[test]
+    fn port_probes_are_bounded_until_a_reset() {
+        let policy = Policy::default();
+        let mut backoff = Backoff::default();
+        for _ in 0..policy.port_probes_max {
+            assert!(backoff.has_port_probes(&policy));
+            backoff.count_port_probe();
+        }
+        assert!(!backoff.has_port_probes(&policy));
+        backoff.reset();
+        assert!(backoff.has_port_probes(&policy));
+        backoff.end_port_probes(&policy);
+        assert!(!backoff.has_port_probes(&policy));
     }
 
     /// Domain: every number of failures up to 40 in a row, and the least and the greatest draw.

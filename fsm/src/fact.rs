@@ -4,7 +4,7 @@
 //! counted and ignored. They hold no secret, no terminal byte and no command text: identifiers are numbers given by the
 //! agent.
 
-use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -46,6 +46,13 @@ pub enum Fact {
         cause: Failure,
         /// `Retry-After` in milliseconds, if the console answered with one.
         retry_after_ms: Option<u64>,
+    },
+    /// A probe of the console's port ended.
+    PortProbed {
+        /// The probe that ended.
+        probe: PortProbe,
+        /// What it found.
+        found: PortState,
     },
     /// The first message of a link arrived: the console listens.
     Greeted {
@@ -206,6 +213,8 @@ pub enum Failure {
     Resolve,
     /// No address accepted a connection.
     Connect,
+    /// Every address of the console itself, not of a proxy, refused the connection: nothing listens there yet.
+    Refused,
     /// The proxy refused or failed.
     Proxy,
     /// The TLS handshake failed.
@@ -246,6 +255,18 @@ pub enum CloseReason {
     Replaced,
     /// Anything else.
     Other,
+}
+
+/// What a probe found at the addresses that had refused the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortState {
+    /// One of them accepted a connection, which was closed at once.
+    Open,
+    /// All of them refuse it still.
+    Refused,
+    /// None accepted it, and not all refused it.
+    Unreachable,
 }
 
 /// How a jump of the clock was noticed.

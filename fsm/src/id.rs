@@ -48,6 +48,11 @@ number! {
 }
 
 number! {
+    /// A probe of the console's port: bare TCP connects to its addresses.
+    PortProbe
+}
+
+number! {
     /// A link: one dial, and the WebSocket that comes of it.
     LinkId
 }

@@ -26,6 +26,17 @@ pub struct Policy {
     pub retry_base_ms: u64,
     /// See `retry_base_ms`. A fleet of 10,000 comes back with a peak of three times the mean.
     pub retry_cap_ms: u64,
+    /// While every address of the console refuses the connection, its port is probed after a wait that is uniform in
+    /// this range. A refused connection costs the console nothing, and the machine before it two packets.
+    pub port_probe_every_ms: (u64, u64),
+    /// A probe has this long, then it is given up: a refusal comes within one round trip.
+    pub port_probe_ms: u64,
+    /// So many probes at the most between two resets of the backoff: ten minutes, more than a restart takes. What is
+    /// away for longer is dialled as before, which costs one connection in 15 s.
+    pub port_probes_max: u32,
+    /// Once a probe finds the port open, the agent dials within this. With the wait for the probe a fleet is spread
+    /// over nine seconds, and a lone agent is back within ten.
+    pub port_open_ms: u64,
     /// `Retry-After` below this is not a wait; it is given in whole seconds.
     pub retry_after_min_ms: u64,
     /// `Retry-After` is believed up to this, plus up to as much again at random.
@@ -103,6 +114,10 @@ impl Default for Policy {
             redial_gap_ms: 250,
             retry_base_ms: 10_000,
             retry_cap_ms: 30_000,
+            port_probe_every_ms: (1_000, 2_000),
+            port_probe_ms: 2_000,
+            port_probes_max: 400,
+            port_open_ms: 7_000,
             retry_after_min_ms: 1_000,
             retry_after_max_ms: 600_000,
             stable_ms: 30_000,

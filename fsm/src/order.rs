@@ -3,7 +3,7 @@
 //! The agent performs them at once and in order, and reports their results as facts. An order about one attempt or link
 //! carries its number. Like facts they hold no secret: they are the other half of every recording.
 
-use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// Something to do.
@@ -32,6 +32,16 @@ pub enum Order {
     AbandonDial {
         /// The link to give up.
         link: LinkId,
+    },
+    /// Connect to the addresses that refused the last dial, and close what comes of it without sending anything.
+    ProbePort {
+        /// The number that the result must carry.
+        probe: PortProbe,
+    },
+    /// Give up the probe that is in flight.
+    AbandonPortProbe {
+        /// The probe to give up.
+        probe: PortProbe,
     },
     /// Send a close frame and wait for the console's; then close the socket.
     CloseLink {

@@ -17,6 +17,10 @@ pub enum Timer {
     Retry,
     /// When a dial has not come up for too long.
     DialDeadline,
+    /// When the port that was refused is probed next.
+    PortProbe,
+    /// When a probe of the port has had no result for too long.
+    PortProbeDeadline,
     /// When a close handshake, or the end of a dropped socket, has taken too long.
     CloseDeadline,
     /// When a silent console may get state messages.
@@ -54,6 +58,8 @@ pub const ALL: [Timer; TIMERS] = [
     Timer::RegistrationDeadline,
     Timer::Retry,
     Timer::DialDeadline,
+    Timer::PortProbe,
+    Timer::PortProbeDeadline,
     Timer::CloseDeadline,
     Timer::StateGate,
     Timer::AllGate,

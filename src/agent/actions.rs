@@ -49,6 +49,8 @@ impl Host {
                 }
                 self.link.abandon_dial();
             }
+            Action::ProbePort { probe } => self.link.probe_port(probe),
+            Action::AbandonPortProbe { probe: _ } => self.link.abandon_port_probe(),
             Action::CloseLink { link, code, reason } => self.link.close(link, code, reason.as_str()),
             Action::DropLink { link } => self.link.drop_now(link),
             Action::TakeSample { sample: StateKind::Metrics } => self.sampling.want_metrics(),

@@ -84,6 +84,10 @@ impl Agent {
                 self.host.connect_error(format!("the console was not reached: {error}"));
                 Input::DialFailed { link, cause: error.failure(), retry_after_ms }
             }
+            LinkReport::PortProbed { probe, found } => {
+                tracing::debug!(probe = probe.0, ?found, "probed the port of the console");
+                Input::PortProbed { probe, found }
+            }
             LinkReport::Text { link, text } => Input::Received { link, message: self.message(&text) },
             LinkReport::Binary { link, bytes } => {
                 tracing::debug!(link = link.0, bytes, "ignored a binary message");

@@ -12,6 +12,7 @@ use super::{USER_AGENT, proxy};
 use crate::config::Secret;
 use crate::sys::socket::{self, TcpOptions};
 use async_io::{Async, Timer};
+use draupnir_fsm::driver::PortState;
 use futures_lite::future;
 use futures_rustls::client::TlsStream;
 use rustix::io::Errno;
@@ -19,6 +20,7 @@ use smol::LocalExecutor;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// TCP notices a dead peer later than the machine does (10 s for a Pong, 10 s for a stalled write). It covers the case
 /// of a busy or frozen process.
@@ -150,12 +152,23 @@ async fn connect(
     options: TcpOptions,
 ) -> Result<Async<TcpStream>, Error> {
     let order = race::interleave(addresses);
-    let socket = race::race(&order, Async::<TcpStream>::connect, || Timer::after(race::STAGGER))
-        .await
-        .map_err(|failed| connect_error(peer, hop, failed))?;
+    let socket = first_connection(&order, race::STAGGER).await.map_err(|failed| connect_error(peer, hop, failed))?;
     socket::prepare_tcp(&socket, options)
         .map_err(|source| Error::Machine { doing: "set the options of its socket", source })?;
     Ok(socket)
+}
+
+async fn first_connection(order: &[SocketAddr], stagger: Duration) -> Result<Async<TcpStream>, Vec<Failed>> {
+    race::race(order, Async::<TcpStream>::connect, || Timer::after(stagger)).await
+}
+
+/// What these addresses answer to a connect, all of them at once. A connection that comes about is closed.
+pub(super) async fn probe_port(addresses: &[SocketAddr]) -> PortState {
+    match first_connection(addresses, Duration::ZERO).await {
+        Ok(_) => PortState::Open,
+        Err(failed) if race::are_refused(&failed) => PortState::Refused,
+        Err(_) => PortState::Unreachable,
+    }
 }
 
 /// If every attempt failed because this machine ran out of a resource, the error says so and blames no firewall.
@@ -185,18 +198,49 @@ mod tests {
         let with = |errno: Errno| vec![(address, io::Error::from(errno))];
         assert_eq!(connect_error("console.test:443", Hop::Console, with(Errno::MFILE)).failure(), Failure::Local);
         let refused = connect_error("console.test:443", Hop::Console, with(Errno::CONNREFUSED));
-        assert_eq!(refused.failure(), Failure::Connect);
+        assert_eq!(refused.failure(), Failure::Refused);
         assert_eq!(
             refused.to_string(),
             "the console console.test:443 cannot be connected to (192.0.2.1:443: Connection refused (os error 111)); \
              check that it is up, and the firewall between"
         );
         let refused = connect_error("proxy.test:3128", Hop::Proxy("HTTPS_PROXY"), with(Errno::CONNREFUSED));
+        assert_eq!(refused.failure(), Failure::Connect);
         assert_eq!(
             refused.to_string(),
             "the proxy proxy.test:3128 cannot be connected to (192.0.2.1:443: Connection refused (os error 111)); \
              check that it is up, and the firewall between, or correct HTTPS_PROXY"
         );
+    }
+
+    #[test]
+    fn only_a_refusal_by_each_address_counts_as_refused() {
+        let address = |last| SocketAddr::from(([192, 0, 2, last], 443));
+        let failure = |errnos: &[Errno]| {
+            let failed = (1..).zip(errnos).map(|(last, errno)| (address(last), io::Error::from(*errno))).collect();
+            let error = connect_error("console.test:443", Hop::Console, failed);
+            (error.failure(), error.refused_addresses())
+        };
+        let both = Some(vec![address(1), address(2)]);
+        assert_eq!(failure(&[Errno::CONNREFUSED, Errno::CONNREFUSED]), (Failure::Refused, both));
+        for other in [Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::NETUNREACH, Errno::CONNRESET, Errno::MFILE] {
+            assert_eq!(failure(&[Errno::CONNREFUSED, other]), (Failure::Connect, None), "{other}");
+        }
+    }
+
+    #[test]
+    fn probe_finds_a_port_open_if_one_address_listens() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("loopback");
+        let live = listener.local_addr().expect("address");
+        let dead = SocketAddr::from(([127, 0, 0, 2], live.port()));
+        assert_eq!(future::block_on(probe_port(&[dead, live])), PortState::Open);
+        let (mut accepted, _) = listener.accept().expect("a connection");
+        assert_eq!(io::copy(&mut accepted, &mut io::sink()).expect("closed without a byte"), 0);
+        assert_eq!(future::block_on(probe_port(&[dead])), PortState::Refused);
+        assert_eq!(future::block_on(probe_port(&[])), PortState::Unreachable);
+        // Broadcast: this machine itself forbids it.
+        let forbidden = SocketAddr::from(([255, 255, 255, 255], live.port()));
+        assert_eq!(future::block_on(probe_port(&[dead, forbidden])), PortState::Unreachable);
     }
 
     #[test]

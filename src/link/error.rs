@@ -5,12 +5,13 @@
 
 use super::explain;
 use super::proxy::ProxyFault;
-use super::race::Failed;
+use super::race::{self, Failed};
 use super::roots::RootsFault;
 use super::tls::TlsFault;
 use crate::protocol::InvalidInstanceId;
 use draupnir_fsm::driver::Failure;
 use std::io;
+use std::net::SocketAddr;
 
 /// Why the console was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -215,11 +216,23 @@ impl Error {
         }
     }
 
+    /// The addresses of the console, if each of them refused the connection. A proxy that refuses it says nothing of
+    /// the console.
+    pub(super) fn refused_addresses(&self) -> Option<Vec<SocketAddr>> {
+        match self {
+            Self::Network { hop: Hop::Console, failed, .. } if race::are_refused(failed) => {
+                Some(failed.iter().map(|(address, _)| *address).collect())
+            }
+            _ => None,
+        }
+    }
+
     /// The failure that the machine gets.
     pub fn failure(&self) -> Failure {
         match self {
             Self::Key | Self::InstanceId(_) | Self::Machine { .. } => Failure::Local,
             Self::Name { .. } | Self::NameService { .. } => Failure::Resolve,
+            Self::Network { .. } if self.refused_addresses().is_some() => Failure::Refused,
             Self::Network { .. } => Failure::Connect,
             Self::Proxy { .. } => Failure::Proxy,
             Self::Roots(_) | Self::Tls { .. } => Failure::Tls,

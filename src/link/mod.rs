@@ -4,9 +4,9 @@
 //! one deadline, for the certificate files, and retries nothing. Methods of [`Link`] return at once; a report follows
 //! with the number of the attempt or link.
 //!
-//! Invariants: one registration, one dial or link, and one DNS look-up at most are in flight; what is given up has its
-//! descriptors closed, by the next turn of the executor at the latest; every buffer is bounded; the key is in no error,
-//! report or log.
+//! Invariants: one registration, one dial or link, one probe of the port, and one DNS look-up at most are in flight;
+//! what is given up has its descriptors closed, by the next turn of the executor at the latest; every buffer is
+//! bounded; the key is in no error, report or log.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -27,10 +27,12 @@ use async_tungstenite::tungstenite::Utf8Bytes;
 use dial::Dialer;
 use draupnir_fsm::driver::Loss;
 use draupnir_fsm::driver::RegisterPath;
-use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
+use draupnir_fsm::driver::{LinkId, PortProbe, PortState, RegistrationAttempt};
 use resolve::LookUp;
 use smol::{LocalExecutor, Task};
 use socket::WsConnection;
+use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use stream::Progress;
 
@@ -77,6 +79,9 @@ pub struct Link {
     reporter: Reporter,
     registration: Option<Task<()>>,
     current: Option<Current>,
+    /// The addresses that refused the last dial.
+    refused: Rc<RefCell<Vec<SocketAddr>>>,
+    port_probe: Option<Task<()>>,
 }
 
 /// The link that is dialled or open.
@@ -113,7 +118,8 @@ impl Link {
         look_up: LookUp,
     ) -> Result<Self, Error> {
         let dialer = Rc::new(Dialer::new(target, Rc::clone(&executor), look_up)?);
-        Ok(Self { dialer, executor, reporter, registration: None, current: None })
+        let refused = Rc::default();
+        Ok(Self { dialer, executor, reporter, registration: None, current: None, refused, port_probe: None })
     }
 
     /// " by way of" the proxy, for a log line or error; empty without a proxy.
@@ -160,10 +166,12 @@ impl Link {
         let progress = Progress::default();
         let (dialer, reporter, instance_id) = (Rc::clone(&self.dialer), self.reporter.clone(), instance_id.to_owned());
         let (its_connection, its_progress) = (Rc::clone(&connection), progress.clone());
+        let refused = Rc::clone(&self.refused);
         let task = self.executor.spawn(async move {
             match upgrade::dial(&dialer, &instance_id, its_progress).await {
                 Ok(socket) => its_connection.run(link, socket, &dialer.target.key, &reporter).await,
                 Err(error) => {
+                    refused.replace(error.refused_addresses().unwrap_or_default());
                     let retry_after_ms = error.retry_after_ms();
                     reporter.report(LinkReport::DialFailed { link, error, retry_after_ms }).await;
                 }
@@ -177,6 +185,20 @@ impl Link {
         if let Some(given_up) = self.current.take() {
             given_up.connection.reset();
         }
+    }
+
+    /// Connects to the addresses that refused the last dial. Reports [`LinkReport::PortProbed`], unless abandoned.
+    pub fn probe_port(&mut self, probe: PortProbe) {
+        let (addresses, reporter) = (self.refused.borrow().clone(), self.reporter.clone());
+        self.port_probe = Some(self.executor.spawn(async move {
+            let found = dial::probe_port(&addresses).await;
+            reporter.report(LinkReport::PortProbed { probe, found }).await;
+        }));
+    }
+
+    /// Gives up the probe that is in flight. It reports nothing any more.
+    pub fn abandon_port_probe(&mut self) {
+        self.port_probe = None;
     }
 
     /// Sends a close frame after all frames handed over, and waits for the console's; ends in [`LinkReport::Closed`].
@@ -250,6 +272,13 @@ pub enum LinkReport {
         error: Error,
         /// `Retry-After`, in milliseconds.
         retry_after_ms: Option<u64>,
+    },
+    /// A probe of the console's port ended.
+    PortProbed {
+        /// The probe that ended.
+        probe: PortProbe,
+        /// What it found.
+        found: PortState,
     },
     /// A text message.
     Text {

@@ -23,6 +23,11 @@ pub(super) const ADDRESSES_MAX: usize = 16;
 /// An attempt that failed, and how.
 pub(super) type Failed = (SocketAddr, io::Error);
 
+/// Whether each of these attempts was refused by the peer: nothing listens at any of the addresses.
+pub(super) fn are_refused(failed: &[Failed]) -> bool {
+    !failed.is_empty() && failed.iter().all(|(_, error)| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 /// The addresses with the families taking turns, the first one's first, otherwise in the order given; duplicates go.
 pub(super) fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let mut unique: Vec<SocketAddr> = Vec::new();

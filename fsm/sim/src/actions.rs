@@ -44,6 +44,17 @@ impl World {
                 self.host.dialling = None;
                 self.abandon(link);
             }
+            Action::ProbePort { probe } => {
+                let checked = self.host.rules.probes_port(own_ms);
+                self.check(checked);
+                self.log(|| format!("probes the port ({probe})"));
+                self.host.probing = Some(probe);
+                self.probe_port(probe);
+            }
+            Action::AbandonPortProbe { probe } => {
+                self.log(|| format!("gives up port probe {probe}"));
+                self.host.probing = None;
+            }
             Action::CloseLink { link, code, reason } => {
                 let checked = self.host.rules.closes(own_ms);
                 self.check(checked);

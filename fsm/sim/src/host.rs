@@ -17,8 +17,8 @@ use draupnir_fsm::delivery::{
 };
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, SESSIONS_MAX,
-    SYNC_INTERVAL_MS, Snapshot, Step, Time,
+    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, Policy, PortProbe, RELIABLE_BYTES_MAX,
+    SESSIONS_MAX, SYNC_INTERVAL_MS, Snapshot, Step, Time,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -60,6 +60,8 @@ pub(crate) struct Host {
     /// Reports that were taken in since time last passed.
     pub(crate) stirred: usize,
     pub(crate) dialling: Option<LinkId>,
+    /// The probe of the console's port that is in flight.
+    pub(crate) probing: Option<PortProbe>,
     pub(crate) greeted: bool,
     pub(crate) stop_asked_ms: Option<u64>,
     /// The driver's next deadline, as of the last turn.
@@ -100,6 +102,7 @@ impl Host {
             pending: VecDeque::new(),
             stirred: 0,
             dialling: None,
+            probing: None,
             greeted: false,
             stop_asked_ms: None,
             next: None,

@@ -7,8 +7,8 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal, USAGE_WITHIN_MS};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Kind, LinkId, PING_PAYLOAD_BYTES, Remains,
-    Restored, SESSIONS_MAX, SessionInput, SessionKey, StreamKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Kind, LinkId, PING_PAYLOAD_BYTES, PortState,
+    Remains, Restored, SESSIONS_MAX, SessionInput, SessionKey, StreamKey,
 };
 
 /// What a dispatch takes in memory while it waits, in bytes.
@@ -37,7 +37,18 @@ impl World {
                 if self.host.dialling.take_if(|dialling| *dialling == link).is_some() {
                     self.log(|| format!("dial {link} failed: {cause:?}"));
                     self.host.rules.dial_failed(own_ms, cause, retry_after_ms);
+                    let is_mistaken = self.planted == Some(Planted::ProbesPortOfProxy) && cause == Failure::Connect;
+                    let cause = if is_mistaken { Failure::Refused } else { cause };
                     self.handle(Input::DialFailed { link, cause, retry_after_ms });
+                }
+            }
+            Event::PortProbed { probe, found, .. } => {
+                if self.host.probing.take_if(|probing| *probing == probe).is_some() {
+                    self.log(|| format!("port probe {probe}: {found:?}"));
+                    self.host.rules.port_probed(found);
+                    let is_hidden = self.planted == Some(Planted::ProbesPortAgain) && found == PortState::Open;
+                    let found = if is_hidden { PortState::Unreachable } else { found };
+                    self.handle(Input::PortProbed { probe, found });
                 }
             }
             Event::Arrives { link, .. } => self.arrive(link),

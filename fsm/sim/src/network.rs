@@ -7,7 +7,7 @@ use crate::plan::Fault;
 use crate::planted::Planted;
 use crate::wire::{Down, Up, Wire};
 use crate::world::{Event, World};
-use draupnir_fsm::driver::{Failure, LinkId, Loss};
+use draupnir_fsm::driver::{Failure, LinkId, Loss, PortProbe, PortState};
 
 /// What the network takes once all is calm.
 pub(crate) const CALM_BYTES_PER_MS: u64 = 10_000;
@@ -27,9 +27,10 @@ impl World {
         let unauthorized = self.now_ms < self.console.key_refused_until_ms && self.chance(50);
         let wait_ms = self.between(1, 3_000);
         match self.meets_one_of(&Fault::DIALS) {
-            _ if away => fail(self, way_ms + 1, Failure::Connect, None),
+            _ if away => fail(self, way_ms + 1, self.refusal(), None),
             _ if unauthorized => fail(self, way_ms + 5, Failure::Unauthorized, None),
-            Some(Fault::DialRefused) => fail(self, way_ms + 1, Failure::Connect, None),
+            Some(Fault::DialRefused) => fail(self, way_ms + 1, self.refusal(), None),
+            Some(Fault::DialUnreachable) => fail(self, wait_ms, Failure::Connect, None),
             Some(Fault::DialUnresolved) => fail(self, wait_ms, Failure::Resolve, None),
             Some(Fault::DialProxy) => fail(self, wait_ms, Failure::Proxy, None),
             Some(Fault::DialTls) => fail(self, wait_ms, Failure::Tls, None),
@@ -46,6 +47,26 @@ impl World {
             }
             Some(_) | None => self.note_in(way_ms, Event::Accepts { life, link }),
         }
+    }
+
+    /// How a dial fails that is refused: a refusal by a proxy says nothing of the console.
+    fn refusal(&self) -> Failure {
+        if self.plan.faults.has(Fault::DialProxy) { Failure::Connect } else { Failure::Refused }
+    }
+
+    /// The agent probes the console's port.
+    pub(crate) fn probe_port(&mut self, probe: PortProbe) {
+        let life = self.host.life;
+        let in_ms = self.plan.latency_ms + 1;
+        let away = self.now_ms < self.console.away_until_ms;
+        let found = match self.meets_one_of(&Fault::PORT_PROBES) {
+            _ if away => PortState::Refused,
+            Some(Fault::DialRefused) => PortState::Refused,
+            Some(Fault::DialUnreachable) => PortState::Unreachable,
+            Some(Fault::DialHangs) => return,
+            Some(_) | None => PortState::Open,
+        };
+        self.note_in(in_ms, Event::PortProbed { life, probe, found });
     }
 
     /// The console's side of a connection comes up.
@@ -206,7 +227,7 @@ impl World {
         self.host.frozen = false;
         self.host.asleep_since_ms = None;
         self.host.rules.live = None;
-        self.host.dialling = None;
+        (self.host.dialling, self.host.probing) = (None, None);
         let now_ms = self.now_ms;
         let stalled = self.wires.iter().any(|wire| wire.console_open && wire.stalled_until(now_ms).is_some());
         // The next process cannot know that the console lost its route, so it will not resync.

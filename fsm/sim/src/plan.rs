@@ -132,11 +132,13 @@ pub enum Fault {
     JournalFails,
     /// Nothing is heard of a record.
     JournalHangs,
+    /// Some addresses refuse the dial, and no route leads to another.
+    DialUnreachable,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::DialRefused,
         Self::DialUnresolved,
         Self::DialProxy,
@@ -198,11 +200,13 @@ impl Fault {
         Self::JournalSlow,
         Self::JournalFails,
         Self::JournalHangs,
+        Self::DialUnreachable,
     ];
 
     /// What a dial may meet.
-    pub(crate) const DIALS: [Self; 9] = [
+    pub(crate) const DIALS: [Self; 10] = [
         Self::DialRefused,
+        Self::DialUnreachable,
         Self::DialUnresolved,
         Self::DialProxy,
         Self::DialTls,
@@ -212,6 +216,9 @@ impl Fault {
         Self::DialBusy,
         Self::DialUnauthorized,
     ];
+
+    /// What a probe of the port may meet.
+    pub(crate) const PORT_PROBES: [Self; 3] = [Self::DialRefused, Self::DialUnreachable, Self::DialHangs];
 
     /// What a registration may meet.
     pub(crate) const REGISTRATIONS: [Self; 10] = [

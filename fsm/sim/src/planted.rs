@@ -84,13 +84,19 @@ pub enum Planted {
     InterruptsEndedCommands,
     /// A usage record is kept for a batch that never goes.
     ForgetsUsage,
+    /// The port is probed without a pause.
+    ProbesPortAtOnce,
+    /// A refusal by a proxy is taken for one by the console, and the port is probed.
+    ProbesPortOfProxy,
+    /// A dial that fails at an open port does not end the probes.
+    ProbesPortAgain,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -129,6 +135,9 @@ impl Planted {
         Self::LosesJournaledMessages,
         Self::InterruptsEndedCommands,
         Self::ForgetsUsage,
+        Self::ProbesPortAtOnce,
+        Self::ProbesPortOfProxy,
+        Self::ProbesPortAgain,
         Self::Panics,
     ];
 
@@ -154,6 +163,7 @@ impl Planted {
             Some(Self::NeverResyncs) => policy.resync_ms = NEVER_MS,
             Some(Self::DialWithoutDeadline) => policy.dial_ms = NEVER_MS,
             Some(Self::DoesNotWait) => policy.retry_after_max_ms = 1_000,
+            Some(Self::ProbesPortAtOnce) => policy.port_probe_every_ms = (0, 0),
             Some(Self::RegistersWithoutWait) => policy.retry_cap_ms = 0,
             Some(_) | None => {}
         }

@@ -4,12 +4,16 @@
 //! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
 
 use crate::violation::Violation;
-use draupnir_fsm::driver::{CloseReason, Failure, Gate, LinkId, Policy};
+use draupnir_fsm::driver::{CloseReason, Failure, Gate, LinkId, Policy, PortState};
 use std::collections::VecDeque;
 
 /// More attempts than this in a minute, of either kind, are a flood: by chance alone the waits of the policy, which are
 /// 15 s on average once they have grown, give so many once in 10¹⁰ minutes.
 const ATTEMPTS_PER_MINUTE_MAX: usize = 20;
+
+/// More probes of the port than this in a minute are a flood: one comes a second after the refusal before it at the
+/// soonest.
+const PORT_PROBES_PER_MINUTE_MAX: usize = 60;
 
 /// What is remembered of one process, and of the link that is up.
 #[derive(Clone, Debug)]
@@ -21,6 +25,11 @@ pub(crate) struct Rules {
     replacements: u32,
     dials: VecDeque<u64>,
     registrations: VecDeque<u64>,
+    port_probes: VecDeque<u64>,
+    /// The last dial, or the last probe after it, found that every address of the console refuses the connection.
+    is_refused: bool,
+    /// Probes of the port since a link was ready for long enough to forget failures.
+    port_probes_spent: u32,
     /// The link that is up.
     pub(crate) live: Option<LinkId>,
     opened_ms: u64,
@@ -59,6 +68,9 @@ impl Rules {
             replacements: 0,
             dials: VecDeque::new(),
             registrations: VecDeque::new(),
+            port_probes: VecDeque::new(),
+            is_refused: false,
+            port_probes_spent: 0,
             live: None,
             opened_ms: 0,
             greeted: false,
@@ -99,12 +111,30 @@ impl Rules {
             return Err(Violation::TooSoon(row));
         }
         self.not_before = None;
-        let list = list(self);
-        list.push_back(now_ms);
-        while list.front().is_some_and(|first| now_ms - first > 60_000) {
-            list.pop_front();
+        let attempts = count_in_minute(list(self), now_ms);
+        if attempts > ATTEMPTS_PER_MINUTE_MAX { Err(Violation::TooManyAttempts(what)) } else { Ok(()) }
+    }
+
+    /// The agent probes the console's port.
+    pub(crate) fn probes_port(&mut self, now_ms: u64) -> Result<(), Violation> {
+        let is_refused = std::mem::take(&mut self.is_refused);
+        self.port_probes_spent += 1;
+        let probes = count_in_minute(&mut self.port_probes, now_ms);
+        if !is_refused || self.live.is_some() {
+            Err(Violation::NeedlessPortProbe)
+        } else if probes > PORT_PROBES_PER_MINUTE_MAX || self.port_probes_spent > self.policy.port_probes_max {
+            Err(Violation::TooManyAttempts("probes of the port"))
+        } else {
+            Ok(())
         }
-        if list.len() > ATTEMPTS_PER_MINUTE_MAX { Err(Violation::TooManyAttempts(what)) } else { Ok(()) }
+    }
+
+    /// A probe of the port ended; an open port ends all probing until a link was stable.
+    pub(crate) fn port_probed(&mut self, found: PortState) {
+        self.is_refused = found == PortState::Refused;
+        if found == PortState::Open {
+            self.port_probes_spent = self.policy.port_probes_max;
+        }
     }
 
     pub(crate) fn answered(&mut self, now_ms: u64, status: u16, retry_after_ms: Option<u64>) {
@@ -117,6 +147,7 @@ impl Rules {
     }
 
     pub(crate) fn dial_failed(&mut self, now_ms: u64, cause: Failure, retry_after_ms: Option<u64>) {
+        self.is_refused = cause == Failure::Refused;
         if cause == Failure::Unauthorized {
             self.refused(now_ms);
         } else {
@@ -139,7 +170,7 @@ impl Rules {
 
     pub(crate) fn opened(&mut self, now_ms: u64, link: LinkId) {
         self.live = Some(link);
-        self.resyncing = false;
+        (self.resyncing, self.is_refused) = (false, false);
         self.opened_ms = now_ms;
         self.greeted = false;
         self.gate = None;
@@ -242,7 +273,7 @@ impl Rules {
         // Generous where the machine's own timer stood still for a jump: then its waits are longer, never shorter.
         let ready_ms = self.ready_ms.take().map_or(0, |since_ms| now_ms - since_ms);
         if ready_ms >= self.policy.stable_ms {
-            self.refusals = 0;
+            (self.refusals, self.port_probes_spent) = (0, 0);
         }
         if ready_ms >= self.policy.replaced_reset_ms {
             self.replacements = 0;
@@ -266,6 +297,15 @@ impl Rules {
     pub(crate) fn forgets_identity(&mut self) {
         self.may_register = true;
     }
+}
+
+/// Adds a moment to those of the last minute; how many there are.
+fn count_in_minute(moments: &mut VecDeque<u64>, now_ms: u64) -> usize {
+    moments.push_back(now_ms);
+    while moments.front().is_some_and(|first| now_ms - first > 60_000) {
+        moments.pop_front();
+    }
+    moments.len()
 }
 
 fn doubled(base_ms: u64, times: u32, cap_ms: u64) -> u64 {

@@ -41,6 +41,8 @@ pub enum Violation {
     InnocentMessage,
     /// More dials or registrations in a minute than any policy would make.
     TooManyAttempts(&'static str),
+    /// A probe of the port although the console had not just refused the connection, or beside a link.
+    NeedlessPortProbe,
     /// A registration although the console had given an id and not taken it back.
     NeedlessRegistration,
     /// A registration overwrote the fields of a row that Mimir had made.

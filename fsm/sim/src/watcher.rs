@@ -53,6 +53,12 @@ impl Watcher {
             Fact::Tick if self.jumped_at == Some(now) && !self.drains => {
                 return orders.iter().find_map(|order| match order {
                     Order::AbandonDial { .. } => Some(Violation::DeadlineOnJump("dial")),
+                    // For a dial a probe is given up at any time.
+                    Order::AbandonPortProbe { .. }
+                        if !orders.iter().any(|order| matches!(order, Order::Dial { .. })) =>
+                    {
+                        Some(Violation::DeadlineOnJump("probe of the port"))
+                    }
                     Order::AbandonRegistration { .. } => Some(Violation::DeadlineOnJump("registration")),
                     Order::DropLink { .. } => Some(Violation::DeadlineOnJump("link")),
                     _ => None,

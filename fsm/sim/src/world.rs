@@ -20,8 +20,8 @@ use crate::wire::Wire;
 use crate::work::Subject;
 use crate::work::Work;
 use draupnir_fsm::driver::{
-    AppendId, AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, RegistrationAttempt, SessionKey, StateKind,
-    StreamKey,
+    AppendId, AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, PortProbe, PortState, RegistrationAttempt,
+    SessionKey, StateKind, StreamKey,
 };
 use draupnir_fsm::random::Random;
 
@@ -39,6 +39,7 @@ pub(crate) enum Event {
     RegistrationFailed { life: u32, attempt: RegistrationAttempt, cause: Failure },
     Opened { life: u32, link: LinkId },
     DialFailed { life: u32, link: LinkId, cause: Failure, retry_after_ms: Option<u64> },
+    PortProbed { life: u32, probe: PortProbe, found: PortState },
     Arrives { life: u32, link: LinkId },
     Written { life: u32, link: LinkId },
     Closed { life: u32, link: LinkId },
@@ -216,6 +217,7 @@ impl World {
             | Event::RegistrationFailed { life, .. }
             | Event::Opened { life, .. }
             | Event::DialFailed { life, .. }
+            | Event::PortProbed { life, .. }
             | Event::Arrives { life, .. }
             | Event::Written { life, .. }
             | Event::Closed { life, .. }

@@ -6,8 +6,8 @@
 use crate::delivery::{StateKind, StreamKey};
 use crate::driver::journal::{AppendId, Restored};
 use crate::driver::output::AuditId;
-use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss};
-use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, PortState};
+use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
 
 /// The console's id of a session or command, as a 128-bit hash. The adapter keys the hash with randomness of its own,
@@ -62,6 +62,13 @@ pub enum Input {
         /// `Retry-After` in milliseconds, where the console answered with one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_ms: Option<u64>,
+    },
+    /// A probe of the console's port ended.
+    PortProbed {
+        /// The probe that ended.
+        probe: PortProbe,
+        /// What it found.
+        found: PortState,
     },
     /// A message arrived.
     Received {

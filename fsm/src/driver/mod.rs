@@ -59,8 +59,8 @@ pub use crate::delivery::ping::PAYLOAD_BYTES as PING_PAYLOAD_BYTES;
 pub use crate::delivery::{
     CUT_RESULT_BYTES, Chunk, Drops, FRAME_BYTES_MAX, Gap, Kind, RELIABLE_BYTES_MAX, StateKind, StreamKey,
 };
-pub use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, RegistrationOutcome};
-pub use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+pub use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, PortState, RegistrationOutcome};
+pub use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 pub use crate::limits::{Policy, Schedule};
 pub use crate::order::{
     CloseText, CommandEnd, ConsoleEvent, Disconnect, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
@@ -342,6 +342,7 @@ impl<B: Body> Driver<B> {
             Input::DialFailed { link, cause, retry_after_ms } => {
                 self.step(now, Fact::DialFailed { link, cause, retry_after_ms });
             }
+            Input::PortProbed { probe, found } => self.step(now, Fact::PortProbed { probe, found }),
             Input::Received { link, message } => self.received(now, link, message),
             Input::Pong { link, payload } => self.pong(now, link, &payload),
             Input::WriteProgress { bytes } => self.write_progress(now, bytes),
@@ -583,6 +584,8 @@ impl<B: Body> Driver<B> {
             Order::AbandonRegistration { attempt } => self.out(Action::AbandonRegistration { attempt, late }),
             Order::Dial { link } => self.out(Action::Dial { link }),
             Order::AbandonDial { link } => self.out(Action::AbandonDial { link, late }),
+            Order::ProbePort { probe } => self.out(Action::ProbePort { probe }),
+            Order::AbandonPortProbe { probe } => self.out(Action::AbandonPortProbe { probe }),
             Order::CloseLink { link, code, reason } => self.out(Action::CloseLink { link, code, reason }),
             Order::DropLink { link } => self.out(Action::DropLink { link }),
             Order::OpenGate { link, gate } => self.log(Notice::GateOpened { link, gate }),

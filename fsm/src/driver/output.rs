@@ -5,7 +5,7 @@ use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
 use crate::driver::journal::{AppendId, Record, Remains};
 use crate::driver::{Body, NoteId};
-use crate::id::{CommandKey, LinkId, RegistrationAttempt, SessionKey};
+use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use crate::order::{
     CloseText, CommandEnd, ConsoleEvent, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
 };
@@ -76,6 +76,17 @@ pub enum Action {
         link: LinkId,
         /// The console was not reached in time, as opposed to no longer wanted.
         late: bool,
+    },
+    /// Connect to the addresses that refused the last dial, and close what comes of it without sending anything; then
+    /// report [`PortProbed`](super::Input::PortProbed).
+    ProbePort {
+        /// The number that the result must carry.
+        probe: PortProbe,
+    },
+    /// Give up the probe that is in flight.
+    AbandonPortProbe {
+        /// The probe to give up.
+        probe: PortProbe,
     },
     /// Send a close frame and wait for the console's; then close the socket.
     CloseLink {

@@ -8,6 +8,7 @@
 //! │   └── backing_off           waiting to send the next
 //! ├── connecting
 //! │   ├── waiting               for the retry, and for the old socket to be gone
+//! │   ├── probing               waiting for the retry, and until the port that was refused opens
 //! │   └── dialling              one dial in flight
 //! └── connected
 //!     ├── greeting              up, but the console may not listen yet
@@ -51,6 +52,11 @@ pub(crate) enum State {
     },
     /// Waiting for the retry, and for the old socket to be gone.
     Waiting {
+        /// How long for the retry.
+        wait_ms: u64,
+    },
+    /// Every address of the console refused the connection: waiting for the retry, and until the port opens.
+    Probing {
         /// How long for the retry.
         wait_ms: u64,
     },
@@ -101,7 +107,7 @@ impl blocking::State<Connection> for State {
         match self {
             Self::Unregistered { .. } => Some(Superstate::Running),
             Self::Requesting | Self::BackingOff { .. } => Some(Superstate::Registering),
-            Self::Waiting { .. } | Self::Dialling => Some(Superstate::Connecting),
+            Self::Waiting { .. } | Self::Probing { .. } | Self::Dialling => Some(Superstate::Connecting),
             Self::Greeting | Self::Ready => Some(Superstate::Connected),
             Self::Flushing | Self::Closing | Self::Unlinked => Some(Superstate::Draining),
             Self::Stopped => None,
@@ -114,6 +120,7 @@ impl blocking::State<Connection> for State {
             Self::Requesting => connection.request(context),
             Self::BackingOff { wait_ms } => connection.back_off(*wait_ms, context),
             Self::Waiting { wait_ms } => connection.wait_to_dial(*wait_ms, context),
+            Self::Probing { wait_ms } => connection.wait_and_probe(*wait_ms, context),
             Self::Dialling => connection.dial(context),
             Self::Greeting => connection.arm_gates(context),
             Self::Ready => connection.begin_ready(context),
@@ -123,11 +130,15 @@ impl blocking::State<Connection> for State {
         }
     }
 
-    fn call_exit_action(&mut self, _connection: &mut Connection, context: &mut Context<'_>) {
+    fn call_exit_action(&mut self, connection: &mut Connection, context: &mut Context<'_>) {
         let timers: &[Timer] = match self {
             Self::Unregistered { .. } => &[Timer::Begin],
             Self::Requesting => &[Timer::RegistrationDeadline],
             Self::BackingOff { .. } | Self::Waiting { .. } => &[Timer::Retry],
+            Self::Probing { .. } => {
+                connection.abandon_port_probe(context);
+                &[Timer::Retry, Timer::PortProbe, Timer::PortProbeDeadline]
+            }
             Self::Dialling => &[Timer::DialDeadline],
             Self::Greeting => &[Timer::StateGate, Timer::AllGate],
             Self::Ready => &[Timer::Stable, Timer::StableAfterReplacement, Timer::Resync],
@@ -149,6 +160,7 @@ impl blocking::State<Connection> for State {
             Self::Requesting => connection.requesting(event, context),
             Self::BackingOff { .. } => Connection::backing_off(event),
             Self::Waiting { .. } => connection.waiting(event, context),
+            Self::Probing { .. } => connection.probing(event, context),
             Self::Dialling => connection.dialling(event, context),
             Self::Greeting => connection.greeting(event, context),
             Self::Ready => connection.ready(event, context),
@@ -280,6 +292,21 @@ impl Connection {
                 self.arm_retry(context);
                 Handled
             }
+            _ => Super,
+        }
+    }
+
+    fn probing(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
+        match event {
+            Event::Expired(Timer::Retry) => self.retry_is_due(context),
+            Event::Expired(Timer::PortProbe) => {
+                self.probe_port(context);
+                Handled
+            }
+            Event::Fact(Fact::PortProbed { probe, found }) if *probe == self.port_probe => {
+                self.port_probed(*found, context)
+            }
+            Event::Expired(Timer::PortProbeDeadline) => self.port_probe_overdue(context),
             _ => Super,
         }
     }
@@ -424,6 +451,7 @@ impl State {
             Self::Requesting => "registering.requesting",
             Self::BackingOff { .. } => "registering.backing_off",
             Self::Waiting { .. } => "connecting.waiting",
+            Self::Probing { .. } => "connecting.probing",
             Self::Dialling => "connecting.dialling",
             Self::Greeting => "connected.greeting",
             Self::Ready => "connected.ready",
@@ -442,6 +470,7 @@ impl State {
             | Self::Requesting
             | Self::BackingOff { .. }
             | Self::Waiting { .. }
+            | Self::Probing { .. }
             | Self::Dialling
             | Self::Closing
             | Self::Unlinked

@@ -1,9 +1,12 @@
-//! What a dial leads to, and the wait before it: for the retry, and for the old socket to be gone.
+//! What a dial leads to, and the wait before it: for the retry, for the old socket to be gone, and, while the console
+//! refuses the connection, for its port to open.
+//!
+//! The retry stays armed beside the probes of the port: its dial looks the console's addresses up again.
 
 use super::Context;
 use super::chart::State;
 use super::connection::{Connection, OldSocket};
-use crate::fact::Failure;
+use crate::fact::{Failure, PortState};
 use crate::order::{Order, Problem};
 use crate::timer::Timer;
 use statig::prelude::{Handled, Outcome, Transition};
@@ -56,13 +59,67 @@ impl Connection {
             }
             Failure::Resolve
             | Failure::Connect
+            | Failure::Refused
             | Failure::Proxy
             | Failure::Tls
             | Failure::Protocol
             | Failure::Status
             | Failure::Local => self.retry_wait_ms(retry_after_ms, context),
         };
-        Transition(State::Waiting { wait_ms })
+        if cause == Failure::Refused && self.backoff.has_port_probes(context.policy) {
+            Transition(State::Probing { wait_ms })
+        } else {
+            Transition(State::Waiting { wait_ms })
+        }
+    }
+
+    pub(super) fn wait_and_probe(&mut self, wait_ms: u64, context: &mut Context<'_>) {
+        self.wait_to_dial(wait_ms, context);
+        self.arm_port_probe(context);
+    }
+
+    fn arm_port_probe(&mut self, context: &mut Context<'_>) {
+        let (low_ms, high_ms) = context.policy.port_probe_every_ms;
+        let wait_ms = context.random.between(low_ms, high_ms);
+        context.arm_in(Timer::PortProbe, wait_ms);
+    }
+
+    pub(super) fn probe_port(&mut self, context: &mut Context<'_>) {
+        self.port_probe = self.port_probe.next();
+        self.backoff.count_port_probe();
+        context.order(Order::ProbePort { probe: self.port_probe });
+        context.arm_in(Timer::PortProbeDeadline, context.policy.port_probe_ms);
+    }
+
+    pub(super) fn port_probed(&mut self, found: PortState, context: &mut Context<'_>) -> Outcome<State> {
+        context.timers.disarm(Timer::PortProbeDeadline);
+        match found {
+            PortState::Refused if self.backoff.has_port_probes(context.policy) => {
+                self.arm_port_probe(context);
+                Handled
+            }
+            PortState::Open => {
+                // A dial that fails now has another cause than a console that is not there yet.
+                self.backoff.end_port_probes(context.policy);
+                let wait_ms = context.random.between(0, context.policy.port_open_ms);
+                Transition(State::Waiting { wait_ms })
+            }
+            PortState::Refused | PortState::Unreachable => {
+                Transition(State::Waiting { wait_ms: left_of_retry_ms(context) })
+            }
+        }
+    }
+
+    pub(super) fn port_probe_overdue(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        context.order(Order::AbandonPortProbe { probe: self.port_probe });
+        Transition(State::Waiting { wait_ms: left_of_retry_ms(context) })
+    }
+
+    /// Gives up the probe that is in flight, if one is: then its deadline is armed.
+    pub(super) fn abandon_port_probe(&mut self, context: &mut Context<'_>) {
+        if context.timers.deadline(Timer::PortProbeDeadline).is_some() {
+            context.order(Order::AbandonPortProbe { probe: self.port_probe });
+        }
     }
 
     pub(super) fn dial_overdue(&mut self, context: &mut Context<'_>) -> Outcome<State> {
@@ -117,4 +174,9 @@ impl Connection {
             context.timers.arm(Timer::Retry, self.retry_at);
         }
     }
+}
+
+/// How long it is until the retry is due.
+fn left_of_retry_ms(context: &Context<'_>) -> u64 {
+    context.timers.deadline(Timer::Retry).map_or(0, |at| at.ms_since(context.now))
 }

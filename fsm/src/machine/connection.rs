@@ -6,7 +6,7 @@ use super::Event;
 use super::chart::State;
 use crate::backoff::Backoff;
 use crate::fact::Fact;
-use crate::id::{LinkId, RegistrationAttempt};
+use crate::id::{LinkId, PortProbe, RegistrationAttempt};
 use crate::order::{Gate, ProviderName, RegisterPath};
 use crate::time::Time;
 use core::hash::{Hash, Hasher};
@@ -17,6 +17,8 @@ use statig::prelude::{Handled, Outcome};
 pub(crate) struct Connection {
     pub(super) registration: Registration,
     pub(super) link: Link,
+    /// Number of the latest probe of the console's port.
+    pub(super) port_probe: PortProbe,
     pub(super) old_socket: OldSocket,
     /// The waits as far as they have grown.
     pub(super) backoff: Backoff,
@@ -144,7 +146,7 @@ impl Hash for Connection {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             registration, link, old_socket, backoff, retry_at, replacements, resync, due, settled, drain, ..
-        } = self; // the rest counts ignored facts, for the log
+        } = self; // the rest counts ignored facts, for the log, and probes of the port, of which one is in flight
         (registration, backoff, replacements, settled).hash(state);
         // How often it dialled, and since when, is only reported.
         let Link { id, dials: _, offline_since: _, gate, probing } = link;
@@ -178,6 +180,7 @@ impl Default for Connection {
                 provider: ProviderName::Configured,
             },
             link: Link { id: LinkId(0), dials: 0, offline_since: Time::START, gate: None, probing: false },
+            port_probe: PortProbe(0),
             old_socket: OldSocket::None,
             backoff: Backoff::default(),
             retry_at: Time::START,
@@ -209,6 +212,7 @@ impl Connection {
             Fact::RegistrationAnswered { attempt, .. } | Fact::RegistrationFailed { attempt, .. } => {
                 *attempt <= self.registration.attempt
             }
+            Fact::PortProbed { probe, .. } => *probe <= self.port_probe,
             Fact::LinkOpened { link }
             | Fact::DialFailed { link, .. }
             | Fact::Greeted { link }

@@ -4,8 +4,8 @@
 //! sides. It does not say what the machine should have done, only what it must never do.
 
 use super::MachineSnapshot;
-use crate::fact::Fact;
-use crate::id::{LinkId, RegistrationAttempt};
+use crate::fact::{Fact, Failure, PortState};
+use crate::id::{LinkId, PortProbe, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::order::Order;
 use crate::time::Time;
@@ -20,6 +20,12 @@ pub enum InvariantViolation {
     RedialTooSoon(LinkId),
     /// A registration was ordered while another was in flight.
     SecondRegistration(RegistrationAttempt),
+    /// A probe of the port was ordered that the last dial gave no reason for, or beside another or a dial.
+    NeedlessPortProbe(PortProbe),
+    /// A probe of the port came sooner after the refusal before it than permitted.
+    PortProbeTooSoon(PortProbe),
+    /// More probes of the port than permitted since the last link.
+    TooManyPortProbes(PortProbe),
     /// An order named an attempt or a link that it could not be about.
     StaleOrder(Order),
     /// A message was ordered on a link before its gate was open.
@@ -46,9 +52,37 @@ pub struct Observer {
     /// A socket that is going away, and when it can be waited for no longer.
     closing: Option<(LinkId, Time)>,
     gone_at: Option<Time>,
+    port: Port,
     gate_open: bool,
     draining_since: Option<Time>,
     exited: bool,
+}
+
+/// What is known of the console's port.
+#[derive(Clone, Debug, Default)]
+struct Port {
+    /// When it last refused a connection, where nothing else was heard of it since.
+    refused_at: Option<Time>,
+    /// It was found open, and no link came of that yet.
+    found_open: bool,
+    /// The probe that is in flight.
+    probed: Option<PortProbe>,
+    /// Probes since the last link.
+    probes: u32,
+}
+
+/// How long the refusal of a port can matter to the next probe, in milliseconds: more than any wait between the two.
+const REFUSED_HASHED_MS: u32 = 2_000;
+
+/// As what follows depends on it.
+impl Hash for Port {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { refused_at, found_open, probed, probes } = self;
+        (refused_at.is_some(), found_open, probed.is_some(), probes).hash(state);
+        if let Some(refused_at) = refused_at {
+            refused_at.hash_within(REFUSED_HASHED_MS, state);
+        }
+    }
 }
 
 /// How long the end of a socket can matter to the next dial, in milliseconds: more than any gap between the two.
@@ -57,8 +91,10 @@ const GONE_HASHED_MS: u32 = 1_000;
 /// As what follows depends on it: see [`canonical`](crate::canonical). The policy does not change.
 impl Hash for Observer {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { policy: _, registering, dialling, live, closing, gone_at, gate_open, draining_since, exited } = self;
+        let Self { policy: _, registering, dialling, live, closing, gone_at, port, .. } = self;
+        let Self { gate_open, draining_since, exited, .. } = self;
         (registering, dialling, live, closing.map(|(link, _)| link), gate_open, draining_since, exited).hash(state);
+        port.hash(state);
         if let Some((_, until)) = closing {
             until.hash_within(0, state);
         }
@@ -79,6 +115,7 @@ impl Observer {
             live: None,
             closing: None,
             gone_at: None,
+            port: Port::default(),
             gate_open: false,
             draining_since: None,
             exited: false,
@@ -93,6 +130,11 @@ impl Observer {
     /// The link that is being dialled.
     pub fn dialling(&self) -> Option<LinkId> {
         self.dialling
+    }
+
+    /// The probe of the port that is in flight.
+    pub fn probing(&self) -> Option<PortProbe> {
+        self.port.probed
     }
 
     /// The registration that is in flight.
@@ -129,10 +171,19 @@ impl Observer {
                 if self.dialling.take_if(|current| current == link).is_some() {
                     self.live = Some(*link);
                     self.gate_open = false;
+                    self.port = Port::default();
                 }
             }
-            Fact::DialFailed { link, .. } => {
-                self.dialling.take_if(|current| current == link);
+            Fact::DialFailed { link, cause, .. } => {
+                if self.dialling.take_if(|current| current == link).is_some() {
+                    self.port.refused_at = (*cause == Failure::Refused).then_some(now);
+                }
+            }
+            Fact::PortProbed { probe, found } => {
+                if self.port.probed.take_if(|current| current == probe).is_some() {
+                    self.port.refused_at = (*found == PortState::Refused).then_some(now);
+                    self.port.found_open |= *found == PortState::Open;
+                }
             }
             Fact::CloseReceived { link, .. } | Fact::LinkLost { link, .. } => {
                 if self.live.take_if(|current| current == link).is_some() {
@@ -195,6 +246,12 @@ impl Observer {
                     return Err(InvariantViolation::StaleOrder(order));
                 }
             }
+            Order::ProbePort { probe } => self.check_port_probe(now, probe)?,
+            Order::AbandonPortProbe { probe } => {
+                if self.port.probed.take() != Some(probe) {
+                    return Err(InvariantViolation::StaleOrder(order));
+                }
+            }
             Order::CloseLink { link, .. } => {
                 if self.live.take() != Some(link) {
                     return Err(InvariantViolation::StaleOrder(order));
@@ -247,6 +304,9 @@ impl Observer {
 
     fn check_dial(&mut self, now: Time, link: LinkId) -> Result<(), InvariantViolation> {
         let socket_left = self.closing.is_some_and(|(_, until)| now < until);
+        if let Some(probe) = self.port.probed {
+            return Err(InvariantViolation::NeedlessPortProbe(probe));
+        }
         if self.live.is_some() || socket_left || self.dialling.replace(link).is_some() {
             return Err(InvariantViolation::SecondLink(link));
         }
@@ -254,6 +314,23 @@ impl Observer {
             return Err(InvariantViolation::RedialTooSoon(link));
         }
         self.closing = None;
+        Ok(())
+    }
+
+    fn check_port_probe(&mut self, now: Time, probe: PortProbe) -> Result<(), InvariantViolation> {
+        let Port { refused_at, found_open, probed, probes } = &mut self.port;
+        let is_free = self.live.is_none() && self.dialling.is_none() && probed.replace(probe).is_none();
+        // An unanswered probe says nothing of the port.
+        let Some(refused_at) = refused_at.take().filter(|_| is_free && !*found_open) else {
+            return Err(InvariantViolation::NeedlessPortProbe(probe));
+        };
+        if now < refused_at.after_ms(self.policy.port_probe_every_ms.0) {
+            return Err(InvariantViolation::PortProbeTooSoon(probe));
+        }
+        *probes += 1;
+        if *probes > self.policy.port_probes_max {
+            return Err(InvariantViolation::TooManyPortProbes(probe));
+        }
         Ok(())
     }
 

@@ -1,7 +1,11 @@
 //! Registrations and dials that succeed, are refused, fail or are given up.
 
 use super::*;
-use draupnir_fsm::driver::{LinkId, RegistrationAttempt};
+use crate::config::Proxies;
+use draupnir_fsm::driver::{LinkId, PortProbe, PortState, RegistrationAttempt};
+use rustix::net::{self, AddressFamily, SocketType};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 #[test]
 fn registration_follows_the_wire_and_reports_the_answer() {
@@ -71,9 +75,59 @@ fn connection_refused_fails_the_dial() {
         else {
             panic!("{report:?}")
         };
-        assert_eq!(error.failure(), Failure::Connect);
+        assert_eq!(error.failure(), Failure::Refused);
         assert!(error.to_string().contains("Connection refused"), "{error}");
     }));
+}
+
+/// A socket that is bound and does not listen yet, and its port: no other process gets it, and it refuses connections.
+fn closed_port() -> (OwnedFd, u16) {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+    net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).expect("loopback");
+    let address = net::getsockname(&socket).expect("an address");
+    let port = SocketAddr::try_from(address).expect("of IPv4").port();
+    (socket, port)
+}
+
+#[test]
+fn port_that_refused_a_dial_is_probed_without_a_byte() {
+    let (socket, port) = closed_port();
+    let aim = |target: &mut Target| target.url = url("http", "127.0.0.1", port);
+    run_aimed(aim, async |mut rig| {
+        rig.link.dial(LinkId(1), "inst-1");
+        assert!(matches!(rig.report().await, LinkReport::DialFailed { link: LinkId(1), .. }));
+        rig.link.probe_port(PortProbe(1));
+        let refused = LinkReport::PortProbed { probe: PortProbe(1), found: PortState::Refused };
+        assert_eq!(format!("{:?}", rig.report().await), format!("{refused:?}"));
+        net::listen(&socket, 1).expect("it listens");
+        rig.link.probe_port(PortProbe(2));
+        rig.link.abandon_port_probe();
+        rig.link.probe_port(PortProbe(3));
+        let open = LinkReport::PortProbed { probe: PortProbe(3), found: PortState::Open };
+        assert_eq!(format!("{:?}", rig.report().await), format!("{open:?}"));
+        let (mut accepted, _) = TcpListener::from(socket).accept().expect("a connection");
+        assert_eq!(std::io::copy(&mut accepted, &mut std::io::sink()).expect("closed in good order"), 0);
+    });
+}
+
+#[test]
+fn refusal_by_a_proxy_is_none_by_the_console() {
+    let (_socket, port) = closed_port();
+    let aim = |target: &mut Target| {
+        let address = format!("http://127.0.0.1:{port}");
+        let proxies = Proxies { http: Some(address), ..Proxies::default() };
+        target.proxy = proxy::choose(&proxies, false, "console.test", 8080).expect("a legal variable");
+    };
+    run_aimed(aim, async |mut rig| {
+        rig.link.dial(LinkId(1), "inst-1");
+        let LinkReport::DialFailed { error, .. } = rig.report().await else { panic!() };
+        assert_eq!(error.failure(), Failure::Connect);
+        assert!(error.to_string().contains("Connection refused"), "{error}");
+        // There is no address of the console that refused, so nothing is connected to.
+        rig.link.probe_port(PortProbe(1));
+        let LinkReport::PortProbed { found, .. } = rig.report().await else { panic!() };
+        assert_eq!(found, PortState::Unreachable);
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ const COUNTDOWN_MS = 100;
 const GROUPS = {
   running: [4, 4, 472, 268],
   registering: [20, 82, 190, 74],
-  connecting: [270, 82, 190, 74],
+  connecting: [230, 82, 230, 74],
   connected: [270, 186, 190, 74],
   draining: [4, 290, 360, 74],
 };
@@ -25,8 +25,9 @@ const LEAVES = {
   "unregistered": [20, 28, 190, 32],
   "registering.requesting": [28, 112, 84, 32],
   "registering.backing_off": [118, 112, 86, 32],
-  "connecting.waiting": [278, 112, 84, 32],
-  "connecting.dialling": [368, 112, 84, 32],
+  "connecting.waiting": [237, 112, 68, 32],
+  "connecting.probing": [311, 112, 68, 32],
+  "connecting.dialling": [385, 112, 68, 32],
   "connected.greeting": [278, 216, 84, 32],
   "connected.ready": [368, 216, 84, 32],
   "draining.flushing": [14, 320, 84, 32],
@@ -37,7 +38,7 @@ const LEAVES = {
 const ARROWS = [
   "M 60 60 V 82",
   "M 210 44 H 365 V 82",
-  "M 210 119 H 270",
+  "M 210 119 H 230",
   "M 330 156 V 186",
   "M 400 186 V 156",
   "M 270 223 H 10 V 44 H 20",

@@ -4,7 +4,7 @@ use crate::setting::Part;
 use draupnir_sim::planted::Planted;
 
 /// Those that break a rule of the model, with the part in which they do. The first are found soonest.
-pub(crate) const REJECTED: [(Planted, Part); 12] = [
+pub(crate) const REJECTED: [(Planted, Part); 13] = [
     (Planted::DrainWithoutDeadline, Part::Delivery),
     (Planted::RedialsAtOnce, Part::Connection),
     (Planted::PatientWithDeadLinks, Part::Connection),
@@ -17,6 +17,7 @@ pub(crate) const REJECTED: [(Planted, Part); 12] = [
     (Planted::ReversesBatches, Part::Delivery),
     (Planted::CountsBytesThatWereNotSent, Part::Delivery),
     (Planted::GatesOpenAtOnce, Part::Delivery),
+    (Planted::ProbesPortAtOnce, Part::Connection),
 ];
 
 /// Why a model does not see the others.
@@ -34,10 +35,11 @@ const CLOCKS: &str = "a jump of the clock is an input of the model; the clocks t
 const HEALTHY: &str = "it drops a healthy link, and is back within the bound";
 const GOODBYE: &str = "how a link is closed, no rule of the model says";
 const USAGE: &str = "the model has no usage record";
+const PORT: &str = "what it hears of the port is false; the observer of the model hears the same";
 const PANICS: &str = "a panic ends the checker itself";
 
 /// The others, with the reason.
-pub(crate) const OUT_OF_REACH: [(Planted, &str); 27] = [
+pub(crate) const OUT_OF_REACH: [(Planted, &str); 29] = [
     (Planted::BackoffResetAtOnce, WAITS),
     (Planted::DoesNotWait, WAITS),
     (Planted::RegistersWithoutWait, WAITS),
@@ -64,5 +66,7 @@ pub(crate) const OUT_OF_REACH: [(Planted, &str); 27] = [
     (Planted::KeepsStaleTimers, HEALTHY),
     (Planted::LeavesWithoutGoodbye, GOODBYE),
     (Planted::ForgetsUsage, USAGE),
+    (Planted::ProbesPortOfProxy, PORT),
+    (Planted::ProbesPortAgain, PORT),
     (Planted::Panics, PANICS),
 ];

@@ -13,7 +13,7 @@ pub(crate) struct Present {
     /// Further back than this, in milliseconds, no rule of the policy looks.
     past_ms: u64,
     /// From so many failures on, no wait of the policy grows.
-    failures: [u32; 4],
+    failures: [u32; 5],
 }
 
 /// Further ahead than this, in milliseconds, is never: a year.

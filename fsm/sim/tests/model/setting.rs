@@ -68,7 +68,7 @@ impl Setting {
     }
 
     /// From so many failures on, the wait of each row of [`Backoff`](draupnir_fsm::backoff::Backoff) is at its cap.
-    pub(crate) fn failures_max(&self) -> [u32; 4] {
+    pub(crate) fn failures_max(&self) -> [u32; 5] {
         let Policy { retry_base_ms, retry_cap_ms, slow_cap_ms, .. } = self.policy;
         let Policy { refused_base_ms, unknown_base_ms, replaced_base_ms, .. } = self.policy;
         let doublings = |base_ms: u64, cap_ms: u64| (0..64).find(|times| base_ms << times >= cap_ms).unwrap_or(64);
@@ -78,6 +78,7 @@ impl Setting {
             doublings(refused_base_ms, slow_cap_ms),
             doublings(unknown_base_ms, slow_cap_ms),
             doublings(replaced_base_ms, slow_cap_ms),
+            self.policy.port_probes_max,
         ]
     }
 
@@ -102,11 +103,12 @@ impl Setting {
 fn short(policy: Policy) -> Policy {
     let (shipped, mut short) = (Policy::default(), policy);
     macro_rules! set {
-        ($($row:ident: $ms:expr),* $(,)?) => { $(if short.$row == shipped.$row { short.$row = $ms; })* };
+        ($($row:ident: $value:expr),* $(,)?) => { $(if short.$row == shipped.$row { short.$row = $value; })* };
     }
     set! {
         registration_ms: 2_000, dial_ms: 2_000, first_retry_ms: 2_000, away_retry_ms: 2_000, redial_gap_ms: 1_000,
-        retry_base_ms: 2_000, retry_cap_ms: 2_000, retry_after_max_ms: 2_000, stable_ms: 2_000,
+        retry_base_ms: 2_000, retry_cap_ms: 2_000, port_probe_every_ms: (1_000, 1_000), port_probe_ms: 1_000,
+        port_probes_max: 2, port_open_ms: 1_000, retry_after_max_ms: 2_000, stable_ms: 2_000,
         refused_base_ms: 2_000, slow_cap_ms: 2_000, unknown_base_ms: 2_000, replaced_base_ms: 2_000,
         replaced_reset_ms: 3_000, replaced_window_ms: 2_000, ping_ms: 2_000, pong_ms: 2_000, probe_ms: 1_000,
         all_gate_ms: 2_000, resync_ms: 3_000, resync_wait_max_ms: 2_000, resync_proof_ms: 1_000,

@@ -4,8 +4,8 @@ use crate::setting::{FRAMES_MAX, NOTES_MAX, Part, RETRY_AFTER_MS, SCHEDULE, Sett
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Action as Do, Body, ByteSource, Chunk, ClockJump, CloseReason, ConsoleId, ConsoleMessage, Driver, Encode, Failure,
-    Frame, IdSource, Input, LinkId, Loss, Message, NoteId, Notice, Output, PING_PAYLOAD_BYTES, RegistrationAttempt,
-    SessionInput, SessionKey, StreamKey, Time,
+    Frame, IdSource, Input, LinkId, Loss, Message, NoteId, Notice, Output, PING_PAYLOAD_BYTES, PortProbe, PortState,
+    RegistrationAttempt, SessionInput, SessionKey, StreamKey, Time,
 };
 use draupnir_fsm::machine::invariants::{InvariantViolation, Observer};
 use draupnir_fsm::random::Random;
@@ -61,6 +61,10 @@ pub(crate) enum Move {
     AsksToWait(u16),
     /// The registration or the dial fails.
     Fails,
+    /// Every address of the console refuses the dial.
+    Refuses,
+    /// The probe of the port ends.
+    PortIs(PortState),
     /// The console answers 101.
     Accepts,
     /// It answers the dial with 401.
@@ -185,6 +189,8 @@ pub(crate) struct World {
     pub(crate) newest_attempt: RegistrationAttempt,
     registering: Option<RegistrationAttempt>,
     dialling: Option<LinkId>,
+    /// The probe of the port that is in flight.
+    probing: Option<PortProbe>,
     /// The attempt that is under way will never be answered.
     hung: bool,
     late_registration: Option<RegistrationAttempt>,
@@ -205,7 +211,7 @@ impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.driver.hash(state);
         self.watched.borrow().observer.hash(state);
-        (self.registering.is_some(), self.dialling.is_some(), self.hung).hash(state);
+        (self.registering.is_some(), self.dialling.is_some(), self.probing.is_some(), self.hung).hash(state);
         (self.late_registration.is_some(), self.late_dial.is_some(), self.closing, self.stop_asked).hash(state);
         (&self.console, &self.work, self.broken.is_some()).hash(state);
         state.write_usize(self.old_down.len());
@@ -288,6 +294,7 @@ impl World {
             newest_attempt: RegistrationAttempt(0),
             registering: None,
             dialling: None,
+            probing: None,
             hung: false,
             late_registration: None,
             late_dial: None,
@@ -360,8 +367,11 @@ impl World {
         if self.dialling.is_some() {
             actions.extend([Move::Accepts, Move::Fails]);
             if connection {
-                actions.extend([Move::RefusesKey, Move::RefusesDial]);
+                actions.extend([Move::RefusesKey, Move::RefusesDial, Move::Refuses]);
             }
+        }
+        if self.probing.is_some() {
+            actions.extend([PortState::Open, PortState::Refused, PortState::Unreachable].map(Move::PortIs));
         }
         if self.late_dial.is_some() || self.late_registration.is_some() {
             actions.push(Move::AcceptsLate);
@@ -429,6 +439,12 @@ impl World {
             Move::Answers(status) => self.answer(status, None),
             Move::AsksToWait(status) => self.answer(status, Some(RETRY_AFTER_MS)),
             Move::Fails => self.attempt_fails(Failure::Connect, None),
+            Move::Refuses => self.attempt_fails(Failure::Refused, None),
+            Move::PortIs(found) => {
+                if let Some(probe) = self.probing.take() {
+                    self.turn(Input::PortProbed { probe, found });
+                }
+            }
             Move::RefusesKey => self.attempt_fails(Failure::Unauthorized, None),
             Move::RefusesDial => self.attempt_fails(Failure::Status, Some(RETRY_AFTER_MS)),
             Move::Accepts => self.accept(),
@@ -671,6 +687,8 @@ impl World {
                 self.require(!is_open && self.dialling.is_none(), Broken::SecondLink);
                 (self.dialling, self.newest_link, self.hung) = (Some(link), link, false);
             }
+            Output::Do(Do::ProbePort { probe }) => (self.probing, self.hung) = (Some(probe), false),
+            Output::Do(Do::AbandonPortProbe { .. }) => self.probing = None,
             Output::Do(Do::AbandonDial { link, .. }) => (self.dialling, self.late_dial) = (None, Some(link)),
             Output::Do(Do::CloseLink { link, .. }) => {
                 if let Some(wire) = self.wire.take_if(|wire| wire.link == link) {
@@ -784,6 +802,7 @@ impl World {
         Some(match wire {
             _ if self.registering.is_some() && answers => Move::Answers(201),
             _ if self.dialling.is_some() && answers => Move::Accepts,
+            _ if self.probing.is_some() && answers => Move::PortIs(PortState::Open),
             _ if self.closing.is_some() => Move::SocketGone,
             Some(wire) if !wire.greeted => Move::Greets,
             Some(wire) if !wire.up.is_empty() => Move::Reads,
@@ -802,7 +821,7 @@ impl World {
     pub(crate) fn calm_down(&mut self, is_silent: bool) -> Result<(), Broken> {
         let latest = self.now.after_ms(self.setting.calm_ms());
         if is_silent {
-            self.hung = self.registering.is_some() || self.dialling.is_some();
+            self.hung = self.registering.is_some() || self.dialling.is_some() || self.probing.is_some();
             let is_stuck = self.wire.as_ref().is_some_and(|wire| wire.stuck);
             self.break_unnoticed(is_stuck);
         }

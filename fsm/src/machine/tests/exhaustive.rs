@@ -1,8 +1,8 @@
 //! Every fact in every state, to a bounded depth: the observer must never object, and the way out must stay open.
 
 use super::Driver;
-use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss};
-use crate::id::{LinkId, RegistrationAttempt};
+use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss, PortState};
+use crate::id::{LinkId, PortProbe, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec::Vec;
 
@@ -32,6 +32,10 @@ fn alphabet(driver: &Driver) -> Vec<Step> {
         Fact::LinkOpened { link: link.next() },
         Fact::DialFailed { link, cause: Failure::Connect, retry_after_ms: None },
         Fact::DialFailed { link, cause: Failure::Unauthorized, retry_after_ms: None },
+        Fact::DialFailed { link, cause: Failure::Refused, retry_after_ms: None },
+        Fact::PortProbed { probe: PortProbe(1), found: PortState::Open },
+        Fact::PortProbed { probe: PortProbe(1), found: PortState::Refused },
+        Fact::PortProbed { probe: PortProbe(2), found: PortState::Unreachable },
         Fact::Greeted { link },
         Fact::PingWritten { link },
         Fact::PongReceived { link, last: true },
@@ -113,6 +117,10 @@ fn starting_points() -> Vec<Driver> {
     let dialling = Driver::dialling(13);
     let mut waiting = dialling.clone();
     waiting.fact(Fact::DialFailed { link: LinkId(1), cause: Failure::Resolve, retry_after_ms: None });
+    let mut probing = dialling.clone();
+    probing.fact(Fact::DialFailed { link: LinkId(1), cause: Failure::Refused, retry_after_ms: None });
+    let mut probed = probing.clone();
+    assert!(probed.advance().contains(&Order::ProbePort { probe: PortProbe(1) }));
     let mut greeting = dialling.clone();
     greeting.fact(Fact::LinkOpened { link: LinkId(1) });
     let ready = Driver::ready(14);
@@ -139,6 +147,8 @@ fn starting_points() -> Vec<Driver> {
         backing_off,
         dialling,
         waiting,
+        probing,
+        probed,
         greeting,
         ready,
         losing,
@@ -178,6 +188,7 @@ fn every_state_is_a_starting_point() {
         "connected.greeting",
         "connected.ready",
         "connecting.dialling",
+        "connecting.probing",
         "connecting.waiting",
         "draining.closing",
         "draining.flushing",

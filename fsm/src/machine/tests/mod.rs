@@ -5,6 +5,7 @@ mod exhaustive;
 mod leftovers;
 mod observed;
 mod policy;
+mod port;
 mod properties;
 
 use super::invariants::Observer;
@@ -154,6 +155,7 @@ fn timers_of(state: &str) -> &'static [Timer] {
         "registering.requesting" => &[RegistrationDeadline, CloseDeadline],
         "registering.backing_off" => &[Retry, CloseDeadline],
         "connecting.waiting" => &[Retry, CloseDeadline],
+        "connecting.probing" => &[Retry, PortProbe, PortProbeDeadline],
         "connecting.dialling" => &[DialDeadline],
         "connected.greeting" => &[StateGate, AllGate, Ping, PongDeadline, Heartbeat, Metrics],
         "connected.ready" => &[Ping, PongDeadline, Heartbeat, Metrics, Stable, StableAfterReplacement, Resync],

@@ -1,7 +1,7 @@
 //! The observer itself: each rule is seen when it is broken, and at the very edge of being kept.
 
-use crate::fact::{CloseReason, Fact};
-use crate::id::{LinkId, RegistrationAttempt};
+use crate::fact::{CloseReason, Fact, Failure, PortState};
+use crate::id::{LinkId, PortProbe, RegistrationAttempt};
 use crate::limits::Policy;
 use crate::machine::MachineSnapshot;
 use crate::machine::invariants::{InvariantViolation, Observer};
@@ -102,7 +102,11 @@ fn old_socket_is_waited_for_within_a_bound() {
 impl Watch {
     /// The same for a copy, so that what was broken is not taken in.
     fn clone_orders(&self, at_ms: u64, orders: &[Order]) -> Result<(), InvariantViolation> {
-        Self { observer: self.observer.clone(), ..*self }.orders(at_ms, orders)
+        self.cloned().orders(at_ms, orders)
+    }
+
+    fn cloned(&self) -> Self {
+        Self { observer: self.observer.clone(), ..*self }
     }
 }
 
@@ -125,6 +129,51 @@ fn order_for_unknown_link_or_closed_gate_is_a_violation() {
         watch.clone_orders(0, &[Order::DropLink { link: LinkId(1) }, Order::DropLink { link: LinkId(1) }]),
         Ok(())
     );
+}
+
+#[test]
+fn port_is_probed_only_after_refusals_and_within_bounds() {
+    let Policy { port_probe_every_ms: (least_ms, _), port_probes_max, .. } = Policy::default();
+    let probe = |number| Order::ProbePort { probe: PortProbe(number) };
+    let needless = |number| Err(InvariantViolation::NeedlessPortProbe(PortProbe(number)));
+    let failed = |cause| {
+        let mut watch = Watch::new();
+        assert_eq!(watch.orders(0, &[dial(LinkId(1))]), Ok(()));
+        assert_eq!(watch.clone_orders(9_000, &[probe(1)]), needless(1), "beside a dial");
+        assert_eq!(watch.fact(0, Fact::DialFailed { link: LinkId(1), cause, retry_after_ms: None }), Ok(()));
+        watch
+    };
+    assert_eq!(Watch::new().orders(9_000, &[probe(1)]), needless(1), "before any dial");
+    assert_eq!(failed(Failure::Connect).orders(9_000, &[probe(1)]), needless(1));
+    let mut watch = failed(Failure::Refused);
+    assert_eq!(watch.clone_orders(least_ms - 1, &[probe(1)]), Err(InvariantViolation::PortProbeTooSoon(PortProbe(1))));
+    assert_eq!(watch.orders(least_ms, &[probe(1)]), Ok(()));
+    assert_eq!(watch.observer.probing(), Some(PortProbe(1)));
+    assert_eq!(watch.clone_orders(9_000, &[probe(2)]), needless(2), "beside another");
+    assert_eq!(watch.clone_orders(9_000, &[dial(LinkId(2))]), needless(1), "left in flight");
+    let stale = Order::AbandonPortProbe { probe: PortProbe(2) };
+    assert_eq!(watch.clone_orders(9_000, &[stale]), Err(InvariantViolation::StaleOrder(stale)));
+    assert_eq!(watch.clone_orders(9_000, &[Order::AbandonPortProbe { probe: PortProbe(1) }, probe(2)]), needless(2));
+    let found = |watch: &Watch, found| {
+        let mut watch = watch.cloned();
+        assert_eq!(watch.fact(9_000, Fact::PortProbed { probe: PortProbe(1), found }), Ok(()));
+        watch
+    };
+    assert_eq!(found(&watch, PortState::Refused).orders(9_000 + least_ms, &[probe(2)]), Ok(()));
+    assert_eq!(found(&watch, PortState::Unreachable).orders(90_000, &[probe(2)]), needless(2));
+    let mut open = found(&watch, PortState::Open);
+    assert_eq!(open.orders(9_000, &[dial(LinkId(2))]), Ok(()));
+    let refused = Fact::DialFailed { link: LinkId(2), cause: Failure::Refused, retry_after_ms: None };
+    assert_eq!(open.fact(9_000, refused), Ok(()));
+    assert_eq!(open.orders(90_000, &[probe(2)]), needless(2), "after it was open");
+    for number in 1..port_probes_max {
+        let fact = Fact::PortProbed { probe: PortProbe(number), found: PortState::Refused };
+        assert_eq!(watch.fact(u64::from(number) * least_ms, fact), Ok(()));
+        assert_eq!(watch.orders(u64::from(number + 1) * least_ms, &[probe(number + 1)]), Ok(()));
+    }
+    let last = PortProbe(port_probes_max);
+    assert_eq!(watch.fact(1_000_000, Fact::PortProbed { probe: last, found: PortState::Refused }), Ok(()));
+    assert_eq!(watch.orders(2_000_000, &[probe(last.0 + 1)]), Err(InvariantViolation::TooManyPortProbes(last.next())));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Random facts at random times: the observer never objects, and a console that behaves again is always reached.
 
 use super::Driver;
-use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss};
-use crate::id::{LinkId, RegistrationAttempt};
+use crate::fact::{ClockJump, CloseReason, Fact, Failure, IdSource, Loss, PortState};
+use crate::id::{LinkId, PortProbe, RegistrationAttempt};
 use crate::order::Order;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,7 +17,9 @@ fn facts() -> impl Strategy<Value = Fact> {
         Just(CloseReason::Replaced),
         Just(CloseReason::Other),
     ];
-    let failure = prop_oneof![Just(Failure::Resolve), Just(Failure::Unauthorized), Just(Failure::Status)];
+    let failure =
+        prop::sample::select(vec![Failure::Resolve, Failure::Unauthorized, Failure::Status, Failure::Refused]);
+    let found = prop::sample::select(vec![PortState::Open, PortState::Refused, PortState::Unreachable]);
     let jump = prop_oneof![Just(ClockJump::LateTick), Just(ClockJump::RealTimeStep), Just(ClockJump::Suspend)];
     let asked = proptest::option::of(any::<u64>());
     prop_oneof![
@@ -31,6 +33,7 @@ fn facts() -> impl Strategy<Value = Fact> {
         1 => (near.clone(), failure, asked).prop_map(|(link, cause, retry_after_ms)| {
             Fact::DialFailed { link: LinkId(link), cause, retry_after_ms }
         }),
+        2 => (near.clone(), found).prop_map(|(probe, found)| Fact::PortProbed { probe: PortProbe(probe), found }),
         2 => near.clone().prop_map(|link| Fact::Greeted { link: LinkId(link) }),
         1 => near.clone().prop_map(|link| Fact::PingWritten { link: LinkId(link) }),
         1 => (near.clone(), any::<bool>()).prop_map(|(link, last)| Fact::PongReceived { link: LinkId(link), last }),
@@ -57,6 +60,7 @@ fn heal(driver: &mut Driver, within_ms: u64) {
     let awaited: Option<LinkId> = driver.observer.dialling();
     pending.extend(awaited.map(|link| Fact::LinkOpened { link }));
     pending.extend(driver.observer.live().map(|link| Fact::Greeted { link }));
+    pending.extend(driver.observer.probing().map(|probe| Fact::PortProbed { probe, found: PortState::Open }));
     while driver.state() != "connected.ready" {
         assert!(driver.now <= end, "still {} after {within_ms} ms of a good console", driver.state());
         let orders = if pending.is_empty() { driver.advance() } else { driver.fact(pending.remove(0)) };
@@ -66,6 +70,7 @@ fn heal(driver: &mut Driver, within_ms: u64) {
                     pending.push(Fact::RegistrationAnswered { attempt, status: 201, retry_after_ms: None });
                 }
                 Order::Dial { link } => pending.extend([Fact::LinkOpened { link }, Fact::Greeted { link }]),
+                Order::ProbePort { probe } => pending.push(Fact::PortProbed { probe, found: PortState::Open }),
                 Order::CloseLink { link, .. } | Order::DropLink { link } => pending.push(Fact::LinkClosed { link }),
                 Order::SendPing { link } => {
                     pending.extend([Fact::PingWritten { link }, Fact::PongReceived { link, last: true }]);

@@ -145,6 +145,8 @@ impl Children {
             | Order::AbandonRegistration { .. }
             | Order::Dial { .. }
             | Order::AbandonDial { .. }
+            | Order::ProbePort { .. }
+            | Order::AbandonPortProbe { .. }
             | Order::CloseLink { .. }
             | Order::DropLink { .. }
             | Order::OpenGate { .. }

@@ -7,14 +7,15 @@ use super::children::IDS;
 use super::{INPUTS_MAX, World};
 use draupnir_fsm::driver::{
     AuditId, ClockJump, CloseReason, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId, Loss,
-    NoteId, PING_PAYLOAD_BYTES, RegistrationAttempt, SessionInput, SessionKey, StateKind, StreamKey,
+    NoteId, PING_PAYLOAD_BYTES, PortProbe, PortState, RegistrationAttempt, SessionInput, SessionKey, StateKind,
+    StreamKey,
 };
 
 const STATUSES: [u16; 16] = [200, 201, 204, 409, 401, 403, 404, 405, 400, 422, 429, 408, 503, 302, 410, 100];
 
 const RETRY_AFTER_MS: [Option<u64>; 4] = [None, Some(0), Some(60_000), Some(u64::MAX)];
 
-const FAILURES: [Failure; 8] = [
+const FAILURES: [Failure; 9] = [
     Failure::Resolve,
     Failure::Connect,
     Failure::Proxy,
@@ -23,7 +24,10 @@ const FAILURES: [Failure; 8] = [
     Failure::Unauthorized,
     Failure::Status,
     Failure::Local,
+    Failure::Refused,
 ];
+
+const PORT_STATES: [PortState; 3] = [PortState::Open, PortState::Refused, PortState::Unreachable];
 
 const CLOSES: [(u16, CloseReason); 16] = [
     (1000, CloseReason::Other),
@@ -79,8 +83,12 @@ impl World {
             }
             9 => Input::RegistrationFailed { attempt, cause: of(&FAILURES, says) },
             10 | 11 => Input::LinkOpened { link },
-            12 | 13 => {
+            12 => {
                 Input::DialFailed { link, cause: of(&FAILURES, says), retry_after_ms: of(&RETRY_AFTER_MS, says >> 3) }
+            }
+            13 => {
+                let probe = PortProbe(older(in_use.probing.map_or(self.latest_probe.0, |it| it.0), says));
+                Input::PortProbed { probe, found: of(&PORT_STATES, says) }
             }
             14 => Input::Received { link, message: self.message(says) },
             15 => Input::Written { link },
@@ -124,6 +132,9 @@ impl World {
         let in_use = self.in_use();
         if let Some(attempt) = in_use.registering {
             self.handle(Input::RegistrationAnswered { attempt, status: 201, retry_after_ms: None });
+        }
+        if let Some(probe) = in_use.probing {
+            self.handle(Input::PortProbed { probe, found: PortState::Open });
         }
         if let Some(link) = in_use.closing {
             self.handle(Input::LinkClosed { link });

@@ -19,8 +19,8 @@ use draupnir_fsm::delivery::RELIABLE_MESSAGES_MAX;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId,
-    Output, PING_PAYLOAD_BYTES, Policy, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule, SessionInput,
-    SessionKey, Time,
+    Output, PING_PAYLOAD_BYTES, Policy, PortProbe, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule,
+    SessionInput, SessionKey, Time,
 };
 use draupnir_fsm::machine::invariants::Observer;
 use host::Host;
@@ -67,6 +67,7 @@ struct Watch {
 /// The numbers of the current link and attempt.
 struct InUse {
     registering: Option<RegistrationAttempt>,
+    probing: Option<PortProbe>,
     dialling: Option<LinkId>,
     live: Option<LinkId>,
     closing: Option<LinkId>,
@@ -83,6 +84,7 @@ struct World {
     batch: usize,
     latest_attempt: RegistrationAttempt,
     latest_link: LinkId,
+    latest_probe: PortProbe,
     latest_audit: AuditId,
     newest_ping: Option<[u8; PING_PAYLOAD_BYTES]>,
     next_key: u32,
@@ -121,6 +123,7 @@ impl World {
             batch: 0,
             latest_attempt: RegistrationAttempt(0),
             latest_link: LinkId(0),
+            latest_probe: PortProbe(0),
             latest_audit: AuditId(0),
             newest_ping: None,
             next_key: 0,
@@ -239,6 +242,7 @@ impl World {
             }
             Output::Do(Action::Register { attempt, .. }) => self.latest_attempt = *attempt,
             Output::Do(Action::Dial { link }) => (self.latest_link, self.newest_ping) = (*link, None),
+            Output::Do(Action::ProbePort { probe }) => self.latest_probe = *probe,
             Output::Do(Action::Audit { audit, .. }) => self.latest_audit = *audit,
             Output::Do(Action::Exit) => self.exited = true,
             // It keeps no journal; the worlds of the simulation do.
@@ -250,6 +254,7 @@ impl World {
         let observer = &self.watch.borrow().observer;
         InUse {
             registering: observer.registering(),
+            probing: observer.probing(),
             dialling: observer.dialling(),
             live: observer.live(),
             closing: observer.closing(),
