@@ -1,13 +1,13 @@
 //! Measures the return of a fleet: rates per second, and the times at which a share of the agents was connected again.
 //!
-//! Seconds count from the start of the story. A mean covers the time until 99 % of the agents were back. A minute is
-//! any period of sixty seconds.
+//! Seconds count from the start of the story. A mean covers the time from when the console listens again until 99 % of
+//! the agents were back. A minute is any period of sixty seconds.
 
 use super::console::REGISTRATIONS_PER_MINUTE;
 use std::collections::BTreeMap;
 
 /// The columns of [`Figures::row`].
-pub const HEADINGS: [&str; 14] = [
+pub const HEADINGS: [&str; 15] = [
     "50 % back (s)",
     "99 % (s)",
     "100 % (s)",
@@ -15,6 +15,7 @@ pub const HEADINGS: [&str; 14] = [
     "peak dials/s",
     "peak arrivals/s",
     "peak/mean",
+    "peak probes of an open port/s",
     "peak links/s",
     "peak/mean",
     "most dials of one",
@@ -30,9 +31,13 @@ pub struct Figures {
     agents: usize,
     began_ms: u64,
     trouble_ms: u64,
-    /// In each second: all dials, dials that reached a listening console, new links, and agents that came back.
+    /// How long the console did not listen.
+    away_ms: u64,
+    /// In each second: all dials, dials and probes of the port that reached a listening console, new links, and agents
+    /// that came back.
     pub(super) dials: Vec<u32>,
     pub(super) arrivals: Vec<u32>,
+    pub(super) probes: Vec<u32>,
     pub(super) links: Vec<u32>,
     pub(super) returns: Vec<u32>,
     back_at_ms: Vec<u64>,
@@ -42,13 +47,15 @@ pub struct Figures {
 }
 
 impl Figures {
-    pub(super) fn new(agents: usize, began_ms: u64, trouble_ms: u64) -> Self {
+    pub(super) fn new(agents: usize, began_ms: u64, trouble_ms: u64, away_ms: u64) -> Self {
         Self {
             agents,
             began_ms,
             trouble_ms,
+            away_ms,
             dials: Vec::new(),
             arrivals: Vec::new(),
+            probes: Vec::new(),
             links: Vec::new(),
             returns: Vec::new(),
             back_at_ms: Vec::new(),
@@ -70,6 +77,13 @@ impl Figures {
     pub(super) fn arrived(&mut self, now_ms: u64) {
         if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
             count(&mut self.arrivals, since_ms);
+        }
+    }
+
+    /// Records a probe of the port that reached a listening console.
+    pub(super) fn probed(&mut self, now_ms: u64) {
+        if let Some(since_ms) = now_ms.checked_sub(self.began_ms) {
+            count(&mut self.probes, since_ms);
         }
     }
 
@@ -115,6 +129,11 @@ impl Figures {
         self.back_at_ms.get(place).copied()
     }
 
+    /// The time at which this percentage was back, in milliseconds since the console listens again.
+    pub fn back_after_listening_ms(&self, percent: usize) -> Option<u64> {
+        Some(self.back_ms(percent)?.saturating_sub(self.away_ms))
+    }
+
     /// The most dials in one second, whether or not the console listened.
     pub fn peak_dials(&self) -> u32 {
         self.dials.iter().copied().max().unwrap_or(0)
@@ -130,10 +149,11 @@ impl Figures {
         self.peak(&self.links)
     }
 
-    /// A peak, and its ratio to the mean over the time until 99 % were back.
+    /// A peak, and its ratio to the mean from when the console listens again until 99 % were back.
     fn peak(&self, counts: &[u32]) -> (u32, f64) {
-        let seconds = self.back_ms(99).unwrap_or(0).div_ceil(1_000).max(1);
-        let total: u32 = counts.iter().take(usize::try_from(seconds).unwrap_or(usize::MAX)).sum();
+        let place = |ms: u64| usize::try_from(ms / 1_000).unwrap_or(usize::MAX);
+        let seconds = self.back_after_listening_ms(99).unwrap_or(0).div_ceil(1_000).max(1);
+        let total: u32 = counts.iter().skip(place(self.away_ms)).take(place(seconds * 1_000)).sum();
         let peak = counts.iter().copied().max().unwrap_or(0);
         let seconds = f64::from(u32::try_from(seconds).unwrap_or(u32::MAX));
         (peak, f64::from(peak) * seconds / f64::from(total.max(1)))
@@ -219,6 +239,7 @@ impl Figures {
             self.peak_dials().to_string(),
             arrivals.to_string(),
             format!("{arrivals_to_mean:.1}"),
+            self.probes.iter().max().copied().unwrap_or(0).to_string(),
             links.to_string(),
             format!("{links_to_mean:.1}"),
             self.most_dials().to_string(),
@@ -253,7 +274,7 @@ mod tests {
 
     #[test]
     fn mean_covers_the_time_until_nearly_all_are_back() {
-        let mut figures = Figures::new(4, 10_000, 0);
+        let mut figures = Figures::new(4, 10_000, 0, 0);
         for (at_ms, member) in [(10_100, 0), (10_200, 1), (10_300, 2), (13_000, 3)] {
             figures.dialled(at_ms, member);
             figures.arrived(at_ms);
@@ -268,11 +289,16 @@ mod tests {
         assert_eq!(figures.last_to_median(), Some(3_050.0 / 250.0));
         figures.trouble_ms = 260;
         assert_eq!(figures.last_to_median(), None);
+        // The first two seconds do not count.
+        figures.away_ms = 2_000;
+        assert_eq!(figures.back_after_listening_ms(99), Some(1_050));
+        let (_, to_mean) = figures.arrivals();
+        assert!((to_mean - 6.0).abs() < 1e-9, "{figures:?}");
     }
 
     #[test]
     fn registrations_are_counted_by_address_and_outcome() {
-        let mut figures = Figures::new(4, 10_000, 0);
+        let mut figures = Figures::new(4, 10_000, 0, 0);
         figures.registered(9_000, 1, true);
         for (at_ms, accepted) in [(10_000, true), (11_000, false), (12_000, false), (71_000, true), (72_000, false)] {
             figures.registered(at_ms, 1, accepted);

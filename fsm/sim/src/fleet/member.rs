@@ -5,7 +5,7 @@
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Action, ByteSource, CloseReason, ConsoleMessage, Driver, Encode, Failure, Frame, IdSource, Input, LinkId, Loss,
-    Message, Output, PING_PAYLOAD_BYTES, Policy, RegistrationAttempt, Schedule, Time,
+    Message, Output, PING_PAYLOAD_BYTES, Policy, PortProbe, PortState, RegistrationAttempt, Schedule, Time,
 };
 use draupnir_fsm::random::Random;
 use std::collections::VecDeque;
@@ -19,6 +19,7 @@ const MESSAGE_BYTES: usize = 400;
 pub(super) enum Wish {
     Register { attempt: RegistrationAttempt },
     Dial { link: LinkId },
+    ProbePort { probe: PortProbe },
     Ping { link: LinkId, payload: [u8; PING_PAYLOAD_BYTES] },
     Close { link: LinkId },
     Drop { link: LinkId },
@@ -94,6 +95,10 @@ impl Member {
         if self.dialling.take_if(|dialling| *dialling == link).is_some() {
             self.handle(now_ms, Input::DialFailed { link, cause, retry_after_ms: None });
         }
+    }
+
+    pub(super) fn port_probed(&mut self, now_ms: u64, probe: PortProbe, found: PortState) {
+        self.handle(now_ms, Input::PortProbed { probe, found });
     }
 
     pub(super) fn opened(&mut self, now_ms: u64, link: LinkId) {
@@ -207,6 +212,7 @@ impl Member {
                 self.dialling = None;
                 return None;
             }
+            Output::Do(Action::ProbePort { probe }) => Wish::ProbePort { probe },
             Output::Do(Action::CloseLink { link, .. }) => {
                 self.link = None;
                 Wish::Close { link }

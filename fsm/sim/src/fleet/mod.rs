@@ -13,7 +13,9 @@ pub use plot::svg;
 
 use crate::agenda::Agenda;
 use console::{Admission, Console};
-use draupnir_fsm::driver::{CloseReason, Failure, LinkId, Loss, PING_PAYLOAD_BYTES, Policy, RegistrationAttempt};
+use draupnir_fsm::driver::{
+    CloseReason, Failure, LinkId, Loss, PING_PAYLOAD_BYTES, Policy, PortProbe, PortState, RegistrationAttempt,
+};
 use draupnir_fsm::random::Random;
 use member::{Member, Wish};
 
@@ -32,8 +34,12 @@ const PATIENCE_MS: u64 = 3_600_000;
 pub enum Story {
     /// The console says that it restarts (close 1012) and is away for five seconds.
     Restart,
+    /// The same, and it is away for a minute.
+    LongRestart,
     /// The console vanishes without a word, every link with it, and is away for five seconds.
     Crash,
+    /// The same, and it is away for a minute.
+    LongCrash,
     /// Nothing passes between the agents and the console for two minutes.
     Partition,
     /// Four nodes behind one address restart one after the other, half a minute apart (close 1001).
@@ -48,14 +54,25 @@ pub enum Story {
 
 impl Story {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Restart, Self::Crash, Self::Partition, Self::Rolling, Self::Certificate, Self::Forgets, Self::ColdStart];
+    pub const ALL: [Self; 9] = [
+        Self::Restart,
+        Self::LongRestart,
+        Self::Crash,
+        Self::LongCrash,
+        Self::Partition,
+        Self::Rolling,
+        Self::Certificate,
+        Self::Forgets,
+        Self::ColdStart,
+    ];
 
     /// Its name, as in file names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Restart => "restart",
+            Self::LongRestart => "long_restart",
             Self::Crash => "crash",
+            Self::LongCrash => "long_crash",
             Self::Partition => "partition",
             Self::Rolling => "rolling",
             Self::Certificate => "certificate",
@@ -64,10 +81,19 @@ impl Story {
         }
     }
 
+    /// From the beginning of the story until the console listens again.
+    const fn away_ms(self) -> u64 {
+        match self {
+            Self::Restart | Self::Crash | Self::Forgets => AWAY_MS,
+            Self::LongRestart | Self::LongCrash => LONG_AWAY_MS,
+            Self::Partition | Self::Rolling | Self::Certificate | Self::ColdStart => 0,
+        }
+    }
+
     /// From the beginning of the story until the last agent can be back.
     const fn trouble_ms(self) -> u64 {
         match self {
-            Self::Restart | Self::Crash | Self::Forgets => AWAY_MS,
+            Self::Restart | Self::Crash | Self::Forgets | Self::LongRestart | Self::LongCrash => self.away_ms(),
             Self::Partition => 120_000,
             Self::Rolling => 90_000,
             Self::Certificate => 600_000,
@@ -78,6 +104,9 @@ impl Story {
 
 /// How long a console takes to restart.
 const AWAY_MS: u64 = 5_000;
+
+/// How long one takes that is updated meanwhile.
+const LONG_AWAY_MS: u64 = 60_000;
 
 /// How many nodes a rolling restart goes through, and how far apart.
 const NODES: usize = 4;
@@ -106,6 +135,7 @@ enum Event {
     Dialled { member: usize, link: LinkId },
     Greeted { member: usize, link: LinkId },
     Failed { member: usize, link: LinkId, cause: Failure },
+    PortProbed { member: usize, probe: PortProbe, found: PortState },
     Refused { member: usize, link: LinkId },
     Ponged { member: usize, link: LinkId, payload: [u8; PING_PAYLOAD_BYTES] },
     Gone { member: usize, link: LinkId },
@@ -151,7 +181,7 @@ impl World {
         agenda.note(began_ms, Event::Trouble { node: None });
         Self {
             console: Console::new(&fleet, if cold { Some(began_ms) } else { None }),
-            figures: Figures::new(fleet.agents, began_ms, story.trouble_ms()),
+            figures: Figures::new(fleet.agents, began_ms, story.trouble_ms(), story.away_ms()),
             away: if cold { fleet.agents } else { 0 },
             fleet,
             story,
@@ -193,6 +223,9 @@ impl World {
             }
             Event::Failed { member, link, cause } => {
                 self.update(member, |agent, now| agent.dial_failed(now, link, cause));
+            }
+            Event::PortProbed { member, probe, found } => {
+                self.update(member, |agent, now| agent.port_probed(now, probe, found));
             }
             Event::Refused { member, link } => {
                 self.update(member, |agent, now| agent.closed(now, link, 1008, CloseReason::UnknownInstance));
@@ -241,13 +274,26 @@ impl World {
                     self.figures.arrived(self.now_ms);
                 }
                 let (at_ms, event) = match admission {
-                    Admission::Absent | Admission::Refused => {
-                        (way_ms * 2, Event::Failed { member, link, cause: Failure::Connect })
-                    }
+                    Admission::Absent => (way_ms * 2, Event::Failed { member, link, cause: Failure::Refused }),
+                    Admission::Refused => (way_ms * 2, Event::Failed { member, link, cause: Failure::Connect }),
                     Admission::BadCertificate => (way_ms * 4, Event::Failed { member, link, cause: Failure::Tls }),
                     Admission::After { wait_ms } => (way_ms * 4 + wait_ms, Event::Dialled { member, link }),
                 };
                 self.agenda.note(self.now_ms + at_ms, event);
+            }
+            Wish::ProbePort { probe } => {
+                if cut_off {
+                    return;
+                }
+                let found = match self.console.probe(self.now_ms + way_ms) {
+                    Admission::Absent => PortState::Refused,
+                    Admission::Refused => PortState::Unreachable,
+                    Admission::BadCertificate | Admission::After { .. } => PortState::Open,
+                };
+                if found != PortState::Refused {
+                    self.figures.probed(self.now_ms);
+                }
+                self.agenda.note(self.now_ms + way_ms * 2, Event::PortProbed { member, probe, found });
             }
             Wish::Ping { link, payload } => {
                 if !cut_off {
@@ -308,13 +354,18 @@ impl World {
                 }
                 self.cut_all(|member| member % NODES == node, Some(1001));
             }
-            Story::Restart | Story::Crash | Story::Certificate | Story::Forgets => {
+            Story::Restart
+            | Story::LongRestart
+            | Story::Crash
+            | Story::LongCrash
+            | Story::Certificate
+            | Story::Forgets => {
                 match self.story {
                     Story::Certificate => self.console.bad_certificate_until_ms = until_ms,
                     Story::Forgets => self.console.forget_all(until_ms),
                     _ => self.console.away_until_ms = until_ms,
                 }
-                let code = (self.story != Story::Crash).then_some(1012);
+                let code = (!matches!(self.story, Story::Crash | Story::LongCrash)).then_some(1012);
                 self.cut_all(|_| true, code);
             }
         }
@@ -381,7 +432,7 @@ mod tests {
 
     #[test]
     fn agent_that_remembers_its_id_does_not_register() {
-        for story in [Story::Restart, Story::Crash, Story::Partition, Story::Rolling, Story::Certificate] {
+        for story in [Story::Restart, Story::LongCrash, Story::Partition, Story::Rolling, Story::Certificate] {
             assert_eq!(fleet(100).live(story).registrations_per_minute(), 0, "{story:?}");
         }
     }
