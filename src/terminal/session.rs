@@ -43,6 +43,9 @@ const TYPING: Duration = Duration::from_secs(10);
 /// after SIGWINCH; if it gets its old size back too soon, it sees no change.
 const NUDGE_MS: u64 = 100;
 
+/// How many times as long it has while it prints nothing: on a busy machine it did not run yet.
+const NUDGES_MAX: u32 = 10;
+
 /// The buffer that all sessions read into, one after the other.
 pub(super) type ReadBuffer = Rc<RefCell<Box<[u8]>>>;
 
@@ -67,8 +70,8 @@ pub(super) struct Session {
     output: Rc<RefCell<Output>>,
     input: RefCell<Input>,
     size: Cell<Size>,
-    /// Another size was set to make the program redraw; the right one follows.
-    nudged: Cell<bool>,
+    /// Another size was set to make the program redraw, at this offset of its output; the right one follows.
+    nudged: Cell<Option<u64>>,
     /// The last read found nothing.
     drained: Cell<bool>,
     /// When the last input came.
@@ -103,8 +106,9 @@ enum Turn {
 struct Waits {
     /// An incomplete character is sent as it is.
     tail: Option<Timer>,
-    /// The size goes back to what it was.
+    /// The size goes back to what it was, after so many waits.
     nudge: Option<Timer>,
+    nudges: u32,
 }
 
 impl AsFd for Session {
@@ -136,7 +140,7 @@ impl Session {
             output,
             input: RefCell::new(input),
             size: Cell::new(size),
-            nudged: Cell::new(false),
+            nudged: Cell::new(None),
             drained: Cell::new(false),
             typed_at: Cell::new(None),
             waker: RefCell::new(None),
@@ -167,19 +171,19 @@ impl Session {
 
     /// Sets another size.
     pub(super) fn resize(&self, size: Size) {
-        self.nudged.set(false);
+        self.nudged.set(None);
         self.size.set(size);
         self.pty.resize(size);
     }
 
     /// Makes a program that uses the whole screen draw it again, by a change of the size and back.
     pub(super) fn redraw(&self) {
-        if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get() {
+        if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get().is_some() {
             return;
         }
         let size = self.size.get();
         let rows = if size.rows > 1 { size.rows - 1 } else { 2 };
-        self.nudged.set(true);
+        self.nudged.set(Some(self.output.borrow().scrollback.held().end));
         self.pty.resize(Size { rows, ..size });
         self.wake();
     }
@@ -285,7 +289,14 @@ impl Session {
                     waits.tail = None;
                     self.output.borrow_mut().release();
                 }
-                Turn::RestoreSize => self.restore_size(),
+                Turn::RestoreSize => {
+                    (waits.nudge, waits.nudges) = (None, waits.nudges + 1);
+                    let has_printed =
+                        self.nudged.get().is_some_and(|at| at < self.output.borrow().scrollback.held().end);
+                    if has_printed || waits.nudges == NUDGES_MAX {
+                        self.restore_size();
+                    }
+                }
             }
             self.report_news(&reports).await;
             if self.output.borrow().ended {
@@ -319,8 +330,8 @@ impl Session {
         if has_room && (woken || !self.drained.get() || self.poll_readable(cx).is_ready()) {
             return Poll::Ready(Turn::Read);
         }
-        if !self.nudged.get() {
-            waits.nudge = None;
+        if self.nudged.get().is_none() {
+            (waits.nudge, waits.nudges) = (None, 0);
         } else if Pin::new(waits.nudge.get_or_insert_with(|| Timer::after(Duration::from_millis(NUDGE_MS))))
             .poll(cx)
             .is_ready()
@@ -401,7 +412,7 @@ impl Session {
     }
 
     fn restore_size(&self) {
-        if self.nudged.replace(false) {
+        if self.nudged.take().is_some() {
             self.pty.resize(self.size.get());
         }
     }
