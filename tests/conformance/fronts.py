@@ -5,16 +5,12 @@ Each server is Debian's, with the few lines of configuration that its manual giv
 
 import contextlib
 import os
-import pathlib
-import shutil
 import signal
-import subprocess
-import tempfile
 
 import trustme
 
 import story
-from rig import HERE, PYTHON, Agent, Console, Suite, check, free_port, need, same, version_of, wait_for_port
+from rig import HERE, PYTHON, Agent, Console, Server, Suite, check, need, same, version_of
 
 # Seconds without traffic after which a front ends a connection, where a case sets it.
 IDLE = 2
@@ -202,12 +198,12 @@ def suites(is_full):
             yield name, lambda name=name: judge(name)
 
 
-class Front:
+class Front(Server):
     """A running front."""
 
     def __init__(self, kind, console, scheme, idle=NO_IDLE):
-        self.kind, self.port, self.place = kind, free_port(), pathlib.Path(tempfile.mkdtemp(prefix="draupnir-front-"))
-        self.place.chmod(0o755)  # workers are not root
+        super().__init__(0o755)
+        self.kind = kind
         self.url, self.authority = f"{scheme}://127.0.0.1:{self.port}", self.place / "ca.pem"
         authority = trustme.CA()
         certificate = authority.issue_cert("127.0.0.1")
@@ -216,7 +212,7 @@ class Front:
         certificate.private_key_and_cert_chain_pem.write_to_path(self.place / "both.pem")
         chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
         (self.place / "chain.pem").write_bytes(chain)
-        self.fields = {
+        fields = {
             "place": self.place,
             "port": self.port,
             "console": console.port,
@@ -226,50 +222,10 @@ class Front:
             "user": "user root;" if os.geteuid() == 0 else "",
         }
         part = kind.tls if scheme == "https" else kind.plain
-        self.fields["tls"] = part.format(**self.fields)
-        (self.place / "configuration").write_text(kind.text.format(**self.fields))
+        fields["tls"] = part.format(**fields)
+        (self.place / "configuration").write_text(kind.text.format(**fields))
+        self.command = [need(kind.program)[0], *(word.format(**fields) for word in kind.command)]
         self.start()
-
-    def start(self):
-        """Starts it, in a group of its own, and waits until it listens."""
-        command = [need(self.kind.program)[0], *(word.format(**self.fields) for word in self.kind.command)]
-        self.output = open(self.place / "output", "ab")  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=self.output,
-            start_new_session=True,
-            env={**os.environ, "HOME": str(self.place)},
-        )
-        try:
-            wait_for_port(self.port, self.process)
-        except Exception as error:
-            raise RuntimeError((self.place / "output").read_text() + self.errors()) from error
-
-    def errors(self):
-        """What it wrote to its own log."""
-        log = self.place / "error.log"
-        return log.read_text() if log.exists() else ""
-
-    def kill(self):
-        """Ends it and all its workers at once, as a machine that dies does."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.output.close()
-
-    def restart(self):
-        """Kills it and starts it again."""
-        self.kill()
-        self.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-        shutil.rmtree(self.place, ignore_errors=True)
 
 
 @contextlib.contextmanager

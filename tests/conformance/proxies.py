@@ -1,15 +1,10 @@
 """Proxies on the way to the console: Debian's squid and tinyproxy, with and without credentials."""
 
 import contextlib
-import os
-import pathlib
-import shutil
-import signal
 import subprocess
-import tempfile
 
 import story
-from rig import HERE, PYTHON, Agent, Console, Suite, check, free_port, need, version_of, wait_for_port
+from rig import HERE, PYTHON, Agent, Console, Server, Suite, check, need, version_of
 
 USER, PASSWORD = "agent", "s3cret-of-the-proxy"
 
@@ -55,13 +50,12 @@ def suites(is_full):
         yield "squid", lambda: judge("squid")
 
 
-class Proxy:
+class Proxy(Server):
     """A running proxy."""
 
     def __init__(self, name, is_closed):
-        self.name, self.port = name, free_port()
-        self.place = pathlib.Path(tempfile.mkdtemp(prefix="draupnir-proxy-"))
-        self.place.chmod(0o777)  # squid's own user writes its logs there
+        super().__init__(0o777)  # squid's own user writes its logs there
+        self.name = name
         fields = {"port": self.port, "place": self.place}
         if name == "squid":
             digest = subprocess.run(
@@ -77,39 +71,9 @@ class Proxy:
         self.command = command
         self.start()
 
-    def start(self):
-        """Starts it and waits until it listens."""
-        self.process = subprocess.Popen(  # pylint: disable=consider-using-with
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        wait_for_port(self.port, self.process)
-
-    def kill(self):
-        """Ends it at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        (self.place / "pid").unlink(missing_ok=True)
-
-    def restart(self):
-        """Kills it and starts it again."""
-        self.kill()
-        self.start()
-
     def url(self, credentials=""):
         """Its URL."""
         return f"http://{credentials}127.0.0.1:{self.port}"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.kill()
-        shutil.rmtree(self.place, ignore_errors=True)
 
 
 @contextlib.contextmanager

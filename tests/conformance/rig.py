@@ -101,6 +101,56 @@ def wait_for_port(port, process=None):
     raise Failed(f"nothing listens on port {port}")
 
 
+class Server:
+    """A program between agent and console, with a free port and a folder of its own. A subclass sets its command."""
+
+    command: list[str]
+
+    def __init__(self, mode):
+        self.port, self.place = free_port(), pathlib.Path(tempfile.mkdtemp(prefix="draupnir-server-"))
+        self.place.chmod(mode)  # its workers are not root
+
+    def start(self):
+        """Starts it, in a group of its own, and waits until it listens."""
+        with open(self.place / "output", "ab") as output:
+            self.process = subprocess.Popen(  # pylint: disable=consider-using-with
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, "HOME": str(self.place)},
+            )
+        try:
+            wait_for_port(self.port, self.process)
+        except Exception as error:
+            raise RuntimeError((self.place / "output").read_text() + self.errors()) from error
+
+    def errors(self):
+        """What it wrote to its own log."""
+        log = self.place / "error.log"
+        return log.read_text() if log.exists() else ""
+
+    def kill(self):
+        """Ends it and all its workers at once, as a machine that dies does."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        (self.place / "pid").unlink(missing_ok=True)
+
+    def restart(self):
+        """Kills it and starts it again."""
+        self.kill()
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        shutil.rmtree(self.place, ignore_errors=True)
+
+
 class Lines:
     """The lines that a program prints, each one JSON object; other lines are kept as text."""
 
