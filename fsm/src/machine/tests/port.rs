@@ -169,7 +169,7 @@ fn dial_that_fails_at_an_open_port_ends_the_probes() {
 }
 
 #[test]
-fn port_that_is_unreachable_is_left_alone_until_the_next_refusal() {
+fn unreachable_port_is_left_alone_until_the_next_refusal() {
     let mut driver = about_to_probe(3).next().expect("some wait for so long");
     probed(&mut driver, PortState::Unreachable);
     assert_eq!(driver.state(), "connecting.waiting");

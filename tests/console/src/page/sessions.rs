@@ -42,7 +42,7 @@ struct Terminal {
     cols: u64,
     rows: u64,
     pending: Pending,
-    /// Whether output came since the last `terminal:create`. One without may be lost: it is sent on the next connection.
+    /// Whether output came since the last `terminal:create`. If none did, it is sent again on the next connection.
     is_answered: bool,
 }
 
