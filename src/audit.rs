@@ -97,6 +97,11 @@ pub enum AuditLine<'a> {
         /// How much it printed on standard error.
         stderr_bytes: u64,
     },
+    /// The console asks for logs.
+    LogsSubscribed {
+        /// Which, in its words.
+        paths: &'a [String],
+    },
 }
 
 /// The audit cannot be written, so nothing may begin: the operator must make room, or correct the path.

@@ -10,6 +10,7 @@ use crate::command::CommandReport;
 use crate::journal::JournalReport;
 use crate::link::LinkReport;
 use crate::llm::LlmReport;
+use crate::logs::LogReport;
 use crate::status::StatusReport;
 use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
@@ -38,11 +39,19 @@ pub enum Report {
     Llm(LlmReport),
     /// From the status socket.
     Status(StatusReport),
+    /// From a follower of logs.
+    Logs(LogReport),
 }
 
 impl From<StatusReport> for Report {
     fn from(report: StatusReport) -> Self {
         Self::Status(report)
+    }
+}
+
+impl From<LogReport> for Report {
+    fn from(report: LogReport) -> Self {
+        Self::Logs(report)
     }
 }
 

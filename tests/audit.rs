@@ -33,7 +33,9 @@ fn starts_and_ends_are_audited_without_content() {
     assert_eq!(console.closed("s2")["exit_code"], 5);
     // Ends do not wait for their lines; the exit writes the last ones.
     agent.drain();
-    let entries = lines(&path);
+    let mut entries = lines(&path);
+    // The console asks for logs when it accepts the connection.
+    assert_eq!(entries.remove(0)["what"], "logs_subscribed");
     let what: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
     assert_eq!(
         what,

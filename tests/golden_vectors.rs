@@ -50,8 +50,11 @@ fn check(note: &str, frame: &Value, message: Inbound) {
     let payload = &frame["payload"];
     let session = || payload["session_id"].as_str() == frame["session_id"].as_str();
     match (note.split_whitespace().next().expect("a word"), message) {
-        ("on" | "browser" | "that", Inbound::Ignored(Ignored::LogSubscription)) => {
-            assert!(frame["type"].as_str().expect("a type").starts_with("log:"), "{note}");
+        ("on" | "browser" | "that", Inbound::LogSubscribe { paths }) => {
+            assert_eq!((&frame["type"], &payload["paths"]), (&"log:subscribe".into(), &paths.into()), "{note}");
+        }
+        ("browser" | "that", Inbound::LogUnsubscribe { paths }) => {
+            assert_eq!((&frame["type"], &payload["paths"]), (&"log:unsubscribe".into(), &paths.into()), "{note}");
         }
         ("answer" | "RAW", Inbound::Ignored(Ignored::Native)) => {
             assert!(frame.get("channel").is_some(), "{note}");

@@ -1,12 +1,15 @@
 //! `PROTOCOL.md` is right: the agent writes its outbound examples and reads its inbound ones.
 
+use draupnir::logs::record::Origin;
+use draupnir::logs::splitter::Record;
+use draupnir::logs::time::Zone;
 use draupnir::protocol::metrics::{
     Cpu, Disk, DiskIo, Instance, Live, Memory, Metrics, Network, Pressure, Ratio, Source, Stall, Stamped,
 };
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, Inbound,
     InstanceId, Inventory, MessageId, Metadata, OutputStream, Percent, Registration, SessionId, TerminalClosed,
-    TerminalOutput, Timestamp, UsageRecord, decode, echo,
+    TerminalOutput, Timestamp, UsageRecord, decode, echo, log_batch,
 };
 use draupnir_fsm::order::{ProviderName, RegisterPath};
 use serde_json::Value;
@@ -93,6 +96,8 @@ fn inbound_examples_are_actions() {
         "terminal:close",
         "command:dispatch",
         "command:cancel",
+        "log:subscribe",
+        "log:unsubscribe",
     ];
     assert_eq!(kinds, expected);
 }
@@ -202,6 +207,9 @@ fn outbound() -> Vec<String> {
         trace_id: MessageId { process: 0x9f86_d081_884c_7d65, number: 15 },
         ts: Count::new(1_795_211_222_103),
     };
+    let text = br#"{"ts":1795211222103,"level":"warn","msg":"slow"}"#;
+    let record = Record { start: 4_096, end: 4_147, text: text.to_vec(), dropped_bytes: 0 };
+    let line = Origin::below_logs("node/out.log").line(&record, 1_795_211_222_200, &mut Zone::default());
     vec![
         registration(instance_id, tags, inventory).message(),
         Heartbeat {
@@ -220,6 +228,7 @@ fn outbound() -> Vec<String> {
         result.message(),
         stream.message(),
         UsageRecord::batch(&[used]),
+        log_batch("node/out.log", [line.as_str()].into_iter()),
     ]
 }
 

@@ -157,10 +157,21 @@ pub struct Schedule {
     pub heartbeat_ms: u64,
     /// The longest time between two metrics, in milliseconds.
     pub metrics_ms: u64,
+    /// How many lines of logs are read a second, on average; 0: no limit.
+    #[serde(default = "log_lines_per_s", skip_serializing_if = "is_log_lines_per_s")]
+    pub log_lines_per_s: u32,
+}
+
+const fn log_lines_per_s() -> u32 {
+    crate::driver::LOG_LINES_PER_SECOND
+}
+
+const fn is_log_lines_per_s(lines: &u32) -> bool {
+    *lines == log_lines_per_s()
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { heartbeat_ms: 30_000, metrics_ms: 60_000 }
+        Self { heartbeat_ms: 30_000, metrics_ms: 60_000, log_lines_per_s: log_lines_per_s() }
     }
 }

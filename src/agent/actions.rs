@@ -3,7 +3,7 @@
 //! What becomes of it is a report, and reports become inputs.
 
 use super::host::{Host, Note, problem_text};
-use crate::audit::{Accepted, EntryId};
+use crate::audit::{Accepted, AuditLine, EntryId};
 use crate::config::host_name;
 use crate::identity::Identity;
 use crate::link::WsFrame;
@@ -90,6 +90,15 @@ impl Host {
             Action::ReadCredit { stream: StreamKey::Terminal(session), bytes, keep_from } => {
                 self.sessions.terminals.grant(session, bytes.unwrap_or(usize::MAX), keep_from);
             }
+            // What is held bounds what is read.
+            Action::ReadCredit { stream: StreamKey::Logs, bytes: _, keep_from } => {
+                self.logs.acknowledged(keep_from.unwrap_or_default());
+            }
+            Action::FollowLogs { request } => self.logs.follow(request),
+            Action::UnfollowLogs { request } => self.logs.unfollow(request),
+            Action::ForgetLogRequest { request } => self.logs.forget(request),
+            Action::AllowLogs { up_to_lines } => self.logs.allow(up_to_lines),
+            Action::StopLogs { acked } => self.logs.stop(acked),
             Action::ReadCredit { stream, bytes, keep_from: _ } => {
                 self.commands.give_credit(stream, bytes.unwrap_or(usize::MAX));
             }
@@ -159,6 +168,9 @@ impl Host {
             }
             AuditEntry::CommandStarted { command } => self.commands.started_entry(command),
             AuditEntry::CommandEnded { command } => self.commands.ended_entry(command),
+            AuditEntry::LogsSubscribed { request } => {
+                self.logs.paths(request).map(|paths| AuditLine::LogsSubscribed { paths })
+            }
         };
         // What has no line any more needs none.
         let Some(line) = line else { return Some(Input::Audited { audit }) };

@@ -260,6 +260,6 @@ fn part(stream: StreamKey) -> Option<(CommandKey, OutputStream)> {
     match stream {
         StreamKey::Stdout(command) => Some((command, OutputStream::Stdout)),
         StreamKey::Stderr(command) => Some((command, OutputStream::Stderr)),
-        StreamKey::Terminal(_) => None,
+        StreamKey::Terminal(_) | StreamKey::Logs => None,
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::identity::{Identity, IdentityStore};
 use crate::link::Link;
 use crate::llm::Listeners;
+use crate::logs::Logs;
 use crate::protocol::metrics::Stamped;
 use crate::protocol::{Heartbeat, InstanceId, Inventory, Metadata, Registration, Timestamp, UsageRecord};
 use crate::sindri::Change;
@@ -97,6 +98,7 @@ pub(super) struct Host {
     pub(super) sessions: Sessions,
     pub(super) commands: Commands,
     pub(super) audit: Audit,
+    pub(super) logs: Logs,
     pub(super) kept: super::journal::Kept,
     /// What all buffers share.
     pub(super) budget: Rc<Budget>,
@@ -241,6 +243,7 @@ impl Host {
             StreamKey::Stdout(command) | StreamKey::Stderr(command) => {
                 Some(("command_id", self.commands.id(command)?.as_str().to_owned()))
             }
+            StreamKey::Logs => None,
         }
     }
 
@@ -313,6 +316,7 @@ impl ByteSource for Host {
         match stream {
             StreamKey::Terminal(session) => self.sessions.held(session),
             StreamKey::Stdout(command) | StreamKey::Stderr(command) => self.commands.held(command, stream),
+            StreamKey::Logs => self.logs.offsets(),
         }
     }
 
@@ -322,8 +326,9 @@ impl ByteSource for Host {
             (StreamKey::Stdout(command) | StreamKey::Stderr(command), Chunk::Bytes { from, max, replay: _ }) => {
                 self.commands.cut(command, stream, from, max)
             }
-            // Commands are not replayed.
-            (StreamKey::Stdout(_) | StreamKey::Stderr(_), Chunk::Reset | Chunk::Modes) => (0, None),
+            (StreamKey::Logs, Chunk::Bytes { from, max, replay: _ }) => self.logs.cut(from, max),
+            // Commands and logs are not replayed.
+            (StreamKey::Stdout(_) | StreamKey::Stderr(_) | StreamKey::Logs, Chunk::Reset | Chunk::Modes) => (0, None),
         };
         (bytes, text.map(Text::from))
     }

@@ -6,6 +6,7 @@
 use super::host::{Host, Text};
 use crate::config::Config;
 use crate::journal::{self, Entry, Found, Hash, Journal, Left, Process, What};
+use crate::logs::LogPositions;
 use crate::protocol::{CommandId, InstanceId, SessionId};
 use crate::sindri::Position;
 use draupnir_fsm::driver::{AppendId, ConsoleId, Input, Kind, Record, Remains, Restored};
@@ -71,6 +72,24 @@ impl Kept {
     /// The position that was found at the start.
     pub(super) fn take_position(&mut self) -> Option<Position> {
         self.position.take()
+    }
+
+    /// The positions in logs that were found at the start; those of this instance count more than those of a time when
+    /// it had no name.
+    pub(super) fn take_log_positions(&mut self) -> LogPositions {
+        let mut positions = LogPositions::new();
+        for wanted in [self.owner, self.unnamed] {
+            for (owner, left) in &self.found {
+                if let Left::LogPosition { path, position } = left
+                    && *owner == wanted
+                    && !positions.iter().any(|(known, _)| known == path)
+                {
+                    positions.push((path.clone(), *position));
+                }
+            }
+        }
+        self.found.retain(|(_, left)| !matches!(left, Left::LogPosition { .. }));
+        positions
     }
 
     /// The changes up to here are reported in this turn.
@@ -141,6 +160,8 @@ impl Host {
             }
             // The first look at the status ledger has it.
             Left::Position { .. } => return None,
+            // The followers of logs have it.
+            Left::LogPosition { .. } => return None,
             Left::Message { number, kind, of, body } => {
                 self.kept.texts.insert(number, Text::from(body));
                 match (kind, of.map(ConsoleId)) {
@@ -174,6 +195,13 @@ impl Host {
                 body.map(|body| What::Message { number, kind, of, exit_code, body: body.text })
             }
             Record::Done { number } => Some(What::Done { number }),
+            Record::Logs { up_to } => {
+                for (path, position) in self.logs.take_positions(up_to) {
+                    let what = What::LogPosition { position, path };
+                    self.kept.journal.append(append.0, Entry { owner: self.kept.owner, what }, false);
+                }
+                None
+            }
         };
         // What the adapter no longer knows is over: an entry that says nothing keeps the order of reports.
         let what = what.unwrap_or(What::Done { number: 0 });

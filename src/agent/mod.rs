@@ -28,6 +28,7 @@ use crate::journal::Journal;
 use crate::link::proxy::ProxyError;
 use crate::link::{self, Link, Target};
 use crate::llm;
+use crate::logs::Logs;
 use crate::park;
 use crate::protocol::Metadata;
 use crate::report::{self, Report, Reporter};
@@ -110,7 +111,8 @@ impl Agent {
         reports: Receiver<Report>,
     ) -> Result<Box<Self>, StartError> {
         let config = Rc::new(config);
-        let schedule = Schedule { heartbeat_ms: config.heartbeat_ms, metrics_ms: config.metrics_ms };
+        let Config { heartbeat_ms, metrics_ms, log_lines_per_s, .. } = *config;
+        let schedule = Schedule { heartbeat_ms, metrics_ms, log_lines_per_s };
         let (seed, audited) = (entropy(), config.audit.is_some());
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), schedule, seed, audited, Rc::clone(&budget));
@@ -150,6 +152,7 @@ impl Agent {
         let host = Host {
             epoch,
             listeners: llm::start(&config, &link, executor, reporter)?,
+            logs: Logs::new(settings::log_roots(&config), kept.take_log_positions(), executor, reporter),
             link,
             identity: store.identity().clone(),
             store,

@@ -35,6 +35,11 @@ impl Agent {
             Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
             Report::Llm(report) => self.llm_report(report),
             Report::Status(report) => self.status_report(&report),
+            Report::Logs(report) => {
+                if let Some(input) = self.host.logs.report(report) {
+                    self.handle(input);
+                }
+            }
         }
     }
 
@@ -207,6 +212,16 @@ impl Agent {
             Inbound::InvalidDispatch { command_id: None, faults } | Inbound::InvalidCancel { faults } => {
                 self.invalid(&faults, None)
             }
+            Inbound::LogSubscribe { .. } | Inbound::LogUnsubscribe { .. } if self.host.logs.is_off() => {
+                tracing::debug!("ignored a request for logs: there are none");
+                ConsoleMessage::Other
+            }
+            Inbound::LogSubscribe { paths } => {
+                ConsoleMessage::LogSubscribe { request: self.host.logs.add_request(paths) }
+            }
+            Inbound::LogUnsubscribe { paths } => {
+                ConsoleMessage::LogUnsubscribe { request: self.host.logs.add_request(paths) }
+            }
             Inbound::Ignored(ignored) => {
                 log_ignored(&ignored);
                 ConsoleMessage::Other
@@ -318,7 +333,7 @@ impl Agent {
 fn log_ignored(ignored: &Ignored) {
     match ignored {
         Ignored::Native => tracing::debug!("ignored a frame in the console's native form"),
-        Ignored::LogSubscription => tracing::debug!("there are no logs to subscribe to"),
+        Ignored::LogSubscription => tracing::debug!("ignored a request for logs that cannot be read"),
         Ignored::NonsenseSize => tracing::debug!("ignored invalid terminal size"),
         Ignored::Unknown(kind) => tracing::debug!(kind, "ignored a message of an unknown type"),
     }

@@ -1,7 +1,8 @@
 //! The settings of each module, from the configuration.
 
 use crate::command::CommandSettings;
-use crate::config::Config;
+use crate::config::{Config, LogPolicy};
+use crate::logs::root::Root;
 use crate::sys::environment::Environment;
 use crate::terminal::TerminalSettings;
 use std::path::PathBuf;
@@ -21,5 +22,16 @@ pub(super) fn commands(config: &Config) -> CommandSettings {
     CommandSettings {
         environment: Environment::inherited(SECRETS),
         home: config.home.clone().unwrap_or_else(|| PathBuf::from("/")),
+    }
+}
+
+/// Where logs are, in the order of precedence.
+pub(super) fn log_roots(config: &Config) -> Vec<Root> {
+    match &config.logs {
+        LogPolicy::Off => Vec::new(),
+        LogPolicy::On(paths) => {
+            let of_home = config.home.as_deref().map(Root::of_home);
+            of_home.into_iter().chain(paths.iter().filter_map(|path| Root::configured(path))).collect()
+        }
     }
 }

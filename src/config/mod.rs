@@ -45,6 +45,9 @@ pub const INTERVAL_SECONDS_MIN: f64 = 0.05;
 /// Longest interval that may be set, in seconds: a day.
 pub const INTERVAL_SECONDS_MAX: f64 = 86_400.0;
 
+/// Most lines of logs a second that may be set: more than a console stores.
+pub const LOG_RATE_MAX: u32 = 100_000;
+
 /// Shortest log file that may be set, in bytes: room for the lines of one start.
 pub const LOG_BYTES_MIN: u64 = 4_096;
 
@@ -83,6 +86,10 @@ pub struct Config {
     pub terminal: TerminalPolicy,
     /// Which commands may be run.
     pub commands: CommandPolicy,
+    /// Which logs the console may ask for.
+    pub logs: LogPolicy,
+    /// How many lines of logs are sent a second, on average; 0: no limit.
+    pub log_lines_per_s: u32,
     /// Whether results and ids of commands are kept across the death of the process.
     pub journal: bool,
     /// Where to count the usage of AI tools; nowhere where none is pointed at the agent.
@@ -132,6 +139,15 @@ pub enum CommandPolicy {
     Off,
     /// The programs that this file lists.
     Allow(PathBuf),
+}
+
+/// Which logs the console may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPolicy {
+    /// None.
+    Off,
+    /// Those of Sindri, and these paths and patterns.
+    On(Vec<String>),
 }
 
 /// How much to log.
@@ -213,6 +229,8 @@ impl Config {
         let proxies = reader.proxies();
         let terminal = reader.terminal();
         let commands = reader.commands();
+        let logs = reader.logs();
+        let log_lines_per_s = reader.log_lines_per_s();
         let journal = reader.journal();
         let llm = reader.llm();
         let audit = reader.path("SINDRI_AGENT_AUDIT");
@@ -243,6 +261,8 @@ impl Config {
             proxies,
             terminal,
             commands,
+            logs,
+            log_lines_per_s,
             journal,
             llm,
             audit,

@@ -8,11 +8,13 @@ use super::problem::{Problem, Problems};
 use super::secret::{Secret, wipe};
 use super::url::{ConsoleUrl, without_user_information};
 use super::{
-    API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LogLevel, Proxies,
-    Service, TerminalPolicy,
+    API_KEY_VARIABLE, CommandPolicy, INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, LOG_BYTES_MIN, LOG_RATE_MAX, LogLevel,
+    LogPolicy, Proxies, Service, TerminalPolicy,
 };
+use crate::logs::ROOTS_MAX;
+use crate::logs::root::Root;
 use crate::protocol::InstanceId;
-use draupnir_fsm::driver::PROVIDERS_KNOWN;
+use draupnir_fsm::driver::{LOG_LINES_PER_SECOND, PROVIDERS_KNOWN};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -259,6 +261,43 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
                 self.problem(NAME, other, "on or off");
                 false
             }
+        }
+    }
+
+    pub(super) fn logs(&mut self) -> LogPolicy {
+        const NAME: &str = "SINDRI_AGENT_LOGS";
+        const ALLOWED: &str = "off, or absolute paths and patterns with commas between them, at most 15";
+        let Some(text) = self.text(NAME, ALLOWED) else { return LogPolicy::On(Vec::new()) };
+        if text == "off" {
+            return LogPolicy::Off;
+        }
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let mut paths: Vec<String> = Vec::new();
+        for entry in entries {
+            if Root::configured(entry).is_none() || paths.len() + 1 >= ROOTS_MAX {
+                self.problem(NAME, entry, ALLOWED);
+                return LogPolicy::Off;
+            }
+            if !paths.iter().any(|known| known == entry) {
+                paths.push(entry.to_owned());
+            }
+        }
+        LogPolicy::On(paths)
+    }
+
+    pub(super) fn log_lines_per_s(&mut self) -> u32 {
+        const NAME: &str = "SINDRI_AGENT_LOG_RATE";
+        const ALLOWED: &str = "off, or 1–100000 lines a second";
+        match self.text(NAME, ALLOWED).as_deref() {
+            None => LOG_LINES_PER_SECOND,
+            Some("off") => 0,
+            Some(text) => match text.parse() {
+                Ok(lines) if (1..=LOG_RATE_MAX).contains(&lines) => lines,
+                Ok(_) | Err(_) => {
+                    self.problem(NAME, text, ALLOWED);
+                    LOG_LINES_PER_SECOND
+                }
+            },
         }
     }
 

@@ -154,6 +154,18 @@ const TABLE: &[Variable] = &[
         "file for one JSON line per terminal and command; while it is not writable, the agent refuses both",
     ),
     optional(
+        "SINDRI_AGENT_LOGS",
+        "`~/.sindri/logs/**/*.log`",
+        "further logs that the console may ask for: absolute paths and patterns (`*`, `?`, `**`) with commas between \
+         them, at most 15; no component may be a link; `off`: no logs at all, whatever the console sends",
+    ),
+    optional(
+        "SINDRI_AGENT_LOG_RATE",
+        "`500`",
+        "lines of logs a second that the agent sends on average, 1–100000; ten seconds of it at once; the others wait \
+         in their files; `off`: no limit",
+    ),
+    optional(
         "SINDRI_AGENT_RECORD",
         "",
         "file for a recording of facts and orders, to replay later; it holds no secret and no output; the recording of the previous start is kept as `<file>.previous`",

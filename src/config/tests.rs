@@ -312,3 +312,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn logs_are_paths_or_off() {
+    let logs = |text: &str| read(&[("SINDRI_AGENT_LOGS", text)]).expect("a configuration").logs;
+    assert_eq!(read(&[]).expect("a configuration").logs, LogPolicy::On(Vec::new()));
+    assert_eq!((logs("off"), logs("")), (LogPolicy::Off, LogPolicy::On(Vec::new())));
+    let paths = ["/var/log/syslog", "/srv/**/*.txt"].map(str::to_owned);
+    assert_eq!(logs(" /var/log/syslog, /srv/**/*.txt,/var/log/syslog,"), LogPolicy::On(paths.into()));
+    let many: Vec<String> = (0..20).map(|number| format!("/{number}")).collect();
+    for wrong in ["var/log/syslog", "/a/../b", "/", &many.join(",")] {
+        assert_eq!(problems(&[("SINDRI_AGENT_LOGS", wrong)]).len(), 1, "{wrong}");
+    }
+    let rate = |text: &str| read(&[("SINDRI_AGENT_LOG_RATE", text)]).map(|config| config.log_lines_per_s);
+    assert_eq!(["off", "1", "100000"].map(|text| rate(text).expect("a configuration")), [0, 1, 100_000]);
+    assert!(["0", "100001", "-1", "many"].iter().all(|text| rate(text).is_err()));
+}

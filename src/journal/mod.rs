@@ -23,6 +23,9 @@
 //! **Position**: the place in Sindri's status ledger up to which changes are reported, in one write with the events
 //! about them: a process that dies reports each change once.
 //!
+//! **Positions of logs**: device, inode, offset and beginning of each file up to which the console has its lines, by
+//! the path of the log. A file that has another beginning is another file, whatever its inode.
+//!
 //! **Lock**: `journal.lock` is locked as long as the process lives. A second process runs without a journal and warns.
 //!
 //! **Compaction** writes what still counts into `journal.new`, syncs it and renames it. Acknowledged output is gone

@@ -2,6 +2,7 @@
 
 use super::key::{Hash, Key};
 use super::place::Process;
+use crate::logs::position::{FileId, Head, Position};
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::Kind;
 
@@ -84,6 +85,13 @@ pub enum What {
         /// Its number.
         number: u64,
     },
+    /// The console has the lines of this log up to here.
+    LogPosition {
+        /// Where.
+        position: Position,
+        /// The path by which the console knows the log.
+        path: Box<str>,
+    },
     /// Changes of Sindri's status ledger up to this position are in the journal as events, or older than the agent.
     Position {
         /// The position.
@@ -97,6 +105,7 @@ impl Entry {
         OVERHEAD_BYTES
             + match &self.what {
                 What::Accepted { text, .. } | What::Opened { text, .. } | What::Position { text } => text.len(),
+                What::LogPosition { path, .. } => path.len(),
                 What::Message { body, .. } => body.len(),
                 What::Began { .. }
                 | What::Started { .. }
@@ -142,6 +151,12 @@ impl Entry {
             }
             What::Done { number } => bytes.extend(number.to_le_bytes()),
             What::Position { text } => bytes.extend(text.as_bytes()),
+            What::LogPosition { position: Position { file, head, offset }, path } => {
+                let numbers = [file.device, file.inode, *offset, head.hash];
+                bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
+                bytes.extend(head.bytes.to_le_bytes());
+                bytes.extend(path.as_bytes());
+            }
         }
         bytes
     }
@@ -174,6 +189,12 @@ impl Entry {
             }
             9 => What::Done { number: fields.number()? },
             10 => What::Position { text: fields.text()?.into() },
+            11 => {
+                let file = FileId { device: fields.number()?, inode: fields.number()? };
+                let (offset, hash) = (fields.number()?, fields.number()?);
+                let head = Head { bytes: u16::from_le_bytes(fields.take()?), hash };
+                What::LogPosition { position: Position { file, head, offset }, path: fields.text()?.into() }
+            }
             _ => return None,
         };
         Some(Self { owner, what })
@@ -193,7 +214,8 @@ impl What {
             | Self::Opened { .. }
             | Self::Unopened { .. }
             | Self::Done { .. }
-            | Self::Position { .. } => None,
+            | Self::Position { .. }
+            | Self::LogPosition { .. } => None,
         }
     }
 
@@ -209,6 +231,7 @@ impl What {
             Self::Message { .. } => 8,
             Self::Done { .. } => 9,
             Self::Position { .. } => 10,
+            Self::LogPosition { .. } => 11,
         }
     }
 }

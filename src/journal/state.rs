@@ -4,10 +4,14 @@ use super::frame::Frames;
 use super::key::{Hash, Key};
 use super::place::{self, Process, SessionRemains};
 use super::record::{Body, Entry, What};
+use crate::logs::position::Position;
 use draupnir_fsm::driver::{COMMAND_IDS_MAX, Kind};
 use litemap::LiteMap;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+
+/// The most logs whose positions are kept; a position takes some hundred bytes.
+const LOG_POSITIONS_MAX: usize = 4_096;
 
 /// The bytes of a frame within the file.
 type Place = Range<usize>;
@@ -56,6 +60,13 @@ pub enum Left {
         /// Its text.
         body: Body,
     },
+    /// How far the console has a log.
+    LogPosition {
+        /// The path by which the console knows it.
+        path: Box<str>,
+        /// Where.
+        position: Position,
+    },
     /// How far the status ledger of Sindri was reported.
     Position {
         /// The position.
@@ -70,6 +81,7 @@ pub(super) struct State {
     commands: BTreeMap<(Hash, Hash), Command>,
     sessions: LiteMap<(Hash, Hash), Place>,
     positions: LiteMap<Hash, Place>,
+    log_positions: LiteMap<(Hash, Box<str>), Place>,
     messages: BTreeMap<u64, Message>,
     /// Commands that have ended, oldest first, each with the number of that end; some have gone or come again since.
     ended: VecDeque<(u64, Hash, Hash)>,
@@ -164,6 +176,10 @@ impl State {
             What::Position { .. } => {
                 self.positions.insert(owner, at);
             }
+            What::LogPosition { path, .. } => {
+                self.log_positions.insert((owner, path), at);
+                self.bound_log_positions();
+            }
             What::Done { number } => {
                 self.numbers_up_to = self.numbers_up_to.max(number);
                 let Some(message) = self.messages.remove(&number) else { return };
@@ -171,6 +187,16 @@ impl State {
                     self.end(message.owner, id, message.exit_code);
                 }
             }
+        }
+    }
+
+    /// Lets go of the position that was not written for longest: its log is most likely gone.
+    fn bound_log_positions(&mut self) {
+        if self.log_positions.len() > LOG_POSITIONS_MAX
+            && let Some((oldest, _)) = self.log_positions.iter().min_by_key(|(_, at)| at.start)
+        {
+            let oldest = oldest.clone();
+            self.log_positions.remove(&oldest);
         }
     }
 
@@ -235,6 +261,10 @@ impl State {
             let Some(What::Position { text }) = entry(bytes, at) else { continue };
             left.push((*owner, Left::Position { text }));
         }
+        for ((owner, _), at) in &self.log_positions {
+            let Some(What::LogPosition { path, position }) = entry(bytes, at) else { continue };
+            left.push((*owner, Left::LogPosition { path, position }));
+        }
         Found { numbers_up_to: self.numbers_up_to, left }
     }
 
@@ -269,6 +299,7 @@ impl State {
         }
         parts.extend(self.sessions.iter().map(|((owner, _), at)| (*owner, at.start, copy(at))));
         parts.extend(self.positions.iter().map(|(owner, at)| (*owner, at.start, copy(at))));
+        parts.extend(self.log_positions.iter().map(|((owner, _), at)| (*owner, at.start, copy(at))));
         // A message that was cut may stand behind a later one: numbers say the order, places only the age.
         let mut total: usize = parts.iter().map(|(_, _, frame)| frame.len()).sum();
         let mut foreign: Vec<usize> = (0..parts.len()).filter(|at| !own.contains(&parts[*at].0)).collect();

@@ -81,6 +81,11 @@ impl Splitter {
         self.line.extend(bytes);
     }
 
+    /// Passes over a hole of the file, in which there is nothing to read.
+    pub fn skip(&mut self, bytes: u64) {
+        self.line.end += bytes;
+    }
+
     /// Gives up waiting for more lines of the record.
     pub fn flush(&mut self, emit: impl FnMut(Record)) {
         self.trace = Trace::None;
@@ -117,8 +122,12 @@ impl Splitter {
 }
 
 impl Record {
-    fn extend(&mut self, bytes: &[u8]) {
+    fn extend(&mut self, mut bytes: &[u8]) {
         self.end += bytes.len() as u64;
+        // Of a hole, which a writer leaves who goes on at his old place in a file that was truncated.
+        while let ([0, rest @ ..], true) = (bytes, self.text.is_empty()) {
+            bytes = rest;
+        }
         self.keep(bytes);
     }
 
@@ -180,6 +189,15 @@ mod tests {
         assert_eq!((found.len(), splitter.has_open_record(), splitter.offset()), (1, false, 16));
         splitter.push(b"o\nthree\n", |record| found.push(record.text));
         assert_eq!(found, [b"one".to_vec(), b"two".to_vec()]);
+    }
+
+    #[test]
+    fn nuls_before_a_line_are_no_part_of_it() {
+        let found = records(b"\0\0\0\0one\0\ntwo\n", 3);
+        assert_eq!((found[0].start, found[0].end, found[0].text.as_slice()), (0, 9, &b"one\0"[..]));
+        let mut splitter = Splitter::at(0);
+        splitter.skip(1 << 40);
+        splitter.push(b"\0one\n\n", |record| assert_eq!((record.start, record.text), (0, b"one".to_vec())));
     }
 
     #[test]

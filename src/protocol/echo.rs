@@ -39,6 +39,8 @@ pub fn echo(message: &Inbound) -> Option<String> {
         Inbound::TerminalClose { session_id } => frame(&TerminalClose { session_id: Some(session_id) }),
         Inbound::CommandDispatch(dispatch) => frame(&CommandDispatch::of(dispatch)),
         Inbound::CommandCancel { command_id } => frame(&CommandCancel { command_id }),
+        Inbound::LogSubscribe { paths } => frame(&LogSubscribe { paths }),
+        Inbound::LogUnsubscribe { paths } => frame(&LogUnsubscribe { paths }),
         Inbound::InvalidTerminal { .. }
         | Inbound::InvalidDispatch { .. }
         | Inbound::InvalidCancel { .. }
@@ -181,6 +183,29 @@ pub(super) struct CommandCancel<'a> {
     command_id: &'a CommandId,
 }
 
+/// Asks for logs, from where the console has them, or from their last lines. The agent sends none before.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct LogSubscribe<'a> {
+    /// `*`, paths below `~/.sindri/logs`, or paths and patterns of the operator's configuration; others name nothing.
+    #[cfg_attr(test, schemars(length(max = LIST_LENGTH_MAX), default = "no_paths"))]
+    paths: &'a [String],
+}
+
+/// Asks for logs no longer; the agent keeps their positions.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct LogUnsubscribe<'a> {
+    /// As when they were asked for; none: all.
+    #[cfg_attr(test, schemars(length(max = LIST_LENGTH_MAX), default = "no_paths"))]
+    paths: &'a [String],
+}
+
+#[cfg(test)]
+const fn no_paths() -> &'static [String] {
+    &[]
+}
+
 macro_rules! spoken {
     ($($name:ident $kind:literal)*) => {
         $(impl Spoken for $name<'_> {
@@ -196,6 +221,8 @@ spoken! {
     TerminalClose "terminal:close"
     CommandDispatch "command:dispatch"
     CommandCancel "command:cancel"
+    LogSubscribe "log:subscribe"
+    LogUnsubscribe "log:unsubscribe"
 }
 #[cfg(test)]
 mod tests {

@@ -90,6 +90,16 @@ pub enum Inbound {
         /// What is wrong.
         faults: Faults,
     },
+    /// `log:subscribe`
+    LogSubscribe {
+        /// Which logs: `*`, or paths.
+        paths: Vec<String>,
+    },
+    /// `log:unsubscribe`
+    LogUnsubscribe {
+        /// Which logs; none: all.
+        paths: Vec<String>,
+    },
     /// Not for us.
     Ignored(Ignored),
 }
@@ -112,7 +122,7 @@ pub enum TerminalMessage {
 pub enum Ignored {
     /// In the console's native form, or a forged hybrid: it may come from any browser.
     Native,
-    /// `log:subscribe` or `log:unsubscribe`: there are no logs to send.
+    /// `log:subscribe` or `log:unsubscribe` whose paths cannot be read.
     LogSubscription,
     /// `terminal:resize` with a size that is no number.
     NonsenseSize,
@@ -148,8 +158,18 @@ fn message(frame: &Designed<'_>) -> Inbound {
             Ok(command_id) => Inbound::CommandCancel { command_id },
             Err(faults) => Inbound::InvalidCancel { faults },
         },
-        "log:subscribe" | "log:unsubscribe" => Inbound::Ignored(Ignored::LogSubscription),
+        "log:subscribe" => logs(frame, |paths| Inbound::LogSubscribe { paths }),
+        "log:unsubscribe" => logs(frame, |paths| Inbound::LogUnsubscribe { paths }),
         unknown => Inbound::Ignored(Ignored::Unknown(quoted(unknown))),
+    }
+}
+
+/// Reads the paths of a request for logs. One that cannot be read asks for nothing.
+fn logs(frame: &Designed<'_>, of_paths: fn(Vec<String>) -> Inbound) -> Inbound {
+    let mut fields = Fields::read(frame.payload(), &["paths"]);
+    match (fields.take_faults().is_empty(), fields.texts("paths")) {
+        (true, Ok(paths)) => of_paths(paths),
+        (false, _) | (_, Err(_)) => Inbound::Ignored(Ignored::LogSubscription),
     }
 }
 
@@ -251,6 +271,8 @@ impl fmt::Debug for Inbound {
             Self::CommandCancel { command_id } => {
                 write!(formatter, "CommandCancel({command_id:?})")
             }
+            Self::LogSubscribe { paths } => write!(formatter, "LogSubscribe({paths:?})"),
+            Self::LogUnsubscribe { paths } => write!(formatter, "LogUnsubscribe({paths:?})"),
             Self::InvalidTerminal { message, session_id, faults } => {
                 write!(formatter, "InvalidTerminal({message:?}, {session_id:?}, {faults})")
             }
@@ -374,11 +396,21 @@ mod tests {
     }
 
     #[test]
+    fn requests_for_logs_name_paths() {
+        let paths = vec!["*".to_owned()];
+        let subscribe = r#"{"type":"log:subscribe","payload":{"paths":["*"]}}"#;
+        assert_eq!(read(subscribe), Inbound::LogSubscribe { paths });
+        let unsubscribe = |payload: &str| read(&format!(r#"{{"type":"log:unsubscribe"{payload}}}"#));
+        for all in ["", r#","payload":{}"#, r#","payload":{"paths":[]}"#, r#","payload":{"paths":null}"#] {
+            assert_eq!(unsubscribe(all), Inbound::LogUnsubscribe { paths: Vec::new() }, "{all}");
+        }
+        for unreadable in [r#","payload":{"paths":"*"}"#, r#","payload":{"paths":[1]}"#, r#","payload":[]"#] {
+            assert_eq!(unsubscribe(unreadable), Inbound::Ignored(Ignored::LogSubscription), "{unreadable}");
+        }
+    }
+
+    #[test]
     fn unknown_and_foreign_types_are_ignored() {
-        assert_eq!(
-            read(r#"{"type":"log:subscribe","payload":{"paths":["*"]}}"#),
-            Inbound::Ignored(Ignored::LogSubscription)
-        );
         assert_eq!(read(r#"{"type":"tea:time","payload":[7]}"#), Inbound::Ignored(Ignored::Unknown("tea:time".into())));
         assert_eq!(
             read(r#"{"type":"Terminal:Close","session_id":"e"}"#),

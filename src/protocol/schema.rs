@@ -10,7 +10,7 @@ use super::encode::Payload;
 use super::envelope::KEYS_MAX;
 use super::{
     COUNT_MAX, CommandOutput, EXTENSIONS_MAX, EventType, Heartbeat, MessageId, NAME_CHARACTERS_MAX, TerminalClosed,
-    TerminalOutput, Timestamp, VERSION, event, metrics, registration, result, usage,
+    TerminalOutput, Timestamp, VERSION, event, log, metrics, registration, result, usage,
 };
 use crate::llm::provider::PROVIDERS;
 use schemars::generate::SchemaSettings;
@@ -250,6 +250,7 @@ fn generated() -> Value {
     definitions.encoded::<result::ResultWire<'_>>(Session::Forbidden);
     definitions.sent::<CommandOutput<'_>>(CommandOutput::KIND, Session::Forbidden);
     definitions.encoded::<usage::Batch<'_>>(Session::Forbidden);
+    definitions.sent::<log::LogBatch<'_>>(log::KIND, Session::Forbidden);
     let event_types = event_types(&mut definitions.generator);
     definitions.take();
 
@@ -260,6 +261,8 @@ fn generated() -> Value {
     definitions.spoken::<echo::TerminalClose<'_>>(Session::Somewhere);
     definitions.spoken::<echo::CommandDispatch<'_>>(Session::Forbidden);
     definitions.spoken::<echo::CommandCancel<'_>>(Session::Forbidden);
+    definitions.spoken::<echo::LogSubscribe<'_>>(Session::Forbidden);
+    definitions.spoken::<echo::LogUnsubscribe<'_>>(Session::Forbidden);
     definitions.take();
 
     let Definitions { mut all, of_agent, mut of_console, .. } = definitions;
@@ -304,7 +307,7 @@ fn register(all: &mut Map<String, Value>) {
 }
 
 /// What a console may send and the agent never acts upon.
-fn ignored() -> [(&'static str, Value); 2] {
+fn ignored() -> [(&'static str, Value); 1] {
     let native = json!({
         "description": "A frame in the production console's own form, or a hybrid. The agent never acts upon one.",
         "type": "object",
@@ -314,23 +317,7 @@ fn ignored() -> [(&'static str, Value); 2] {
             {"properties": {"protocolVersion": true}, "required": ["protocolVersion"]},
         ],
     });
-    let logs = json!({
-        "description": "`log:subscribe` and `log:unsubscribe`: ignored, for the agent sends no logs.",
-        "type": "object",
-        "properties": {
-            "protocol_version": {"const": VERSION},
-            "type": {"enum": ["log:subscribe", "log:unsubscribe"]},
-            "payload": {
-                "type": "object",
-                "properties": {"paths": {"type": "array", "items": {"type": "string"}}},
-            },
-            "channel": false,
-            "protocolVersion": false,
-        },
-        "required": ["protocol_version", "type"],
-        "examples": examples("log:subscribe"),
-    });
-    [("LogSubscription", logs), ("NativeFrame", native)]
+    [("NativeFrame", native)]
 }
 
 /// What holds for all of the wire, applied to each schema and to those in it.

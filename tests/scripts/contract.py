@@ -131,6 +131,9 @@ SECTIONS = {
     "`terminal:close`": "TerminalClose",
     "`command:dispatch`": "CommandDispatch",
     "`command:cancel`": "CommandCancel",
+    "`log:batch`": "LogBatch",
+    "`log:subscribe`": "LogSubscribe",
+    "`log:unsubscribe`": "LogUnsubscribe",
 }
 
 

@@ -120,20 +120,19 @@ def vectors(top, schema, is_valid):
     for direction, note, raw in captured(top):
         value = json.loads(raw)
         if direction == "console":
-            is_acted = "channel" not in value and not value["type"].startswith("log:")
+            is_acted = "channel" not in value
             yield {"from": direction, "note": f"captured: {note}", "valid": True, "raw": raw,
                    "effect": "followed" if is_acted else "ignored"}
         else:
             valid = is_valid("AgentMessage", value)
             vector = {"from": direction, "note": f"captured: {note}", "valid": valid, "raw": raw}
             yield vector if valid else {**vector, "why": NOT_OURS}
-    for name, definition in schema["$defs"].items():
+    for definition in schema["$defs"].values():
         for example in definition.get("examples", []):
             direction = "console" if is_valid("ConsoleMessage", example) else "agent"
-            effect = "ignored" if name == "LogSubscription" else "followed"
             vector = {"from": direction, "note": f"PROTOCOL.md's example of {definition['description']}", "valid": True,
                       "raw": json.dumps(example, ensure_ascii=False)}
-            yield {**vector, "effect": effect} if direction == "console" else vector
+            yield {**vector, "effect": "followed"} if direction == "console" else vector
     for note, raw in VALID:
         yield {"from": "console", "note": note, "valid": True, "raw": raw, "effect": "followed"}
     for why, effect, frames in INVALID:

@@ -122,6 +122,13 @@ impl World {
                     self.fail(Violation::ForgottenOrdered("command"));
                 }
             }
+            Action::ReadCredit { stream: StreamKey::Logs, keep_from, .. } => {
+                self.logs_acknowledged(keep_from.unwrap_or_default());
+            }
+            Action::FollowLogs { .. } => self.follow_logs(),
+            Action::UnfollowLogs { .. } | Action::ForgetLogRequest { .. } => {}
+            Action::AllowLogs { up_to_lines } => self.allow_logs(up_to_lines),
+            Action::StopLogs { acked } => self.stop_logs(acked),
             Action::ReadCredit { stream, bytes, keep_from } => self.read_credit(stream, bytes, keep_from),
             Action::Release { stream } => {
                 self.check_delivered(stream, None);
@@ -256,7 +263,7 @@ impl World {
             };
             let needs = match up {
                 Up::State(_) => Some(Gate::State),
-                Up::Message(_) | Up::Stream { .. } => Some(Gate::All),
+                Up::Message(_) | Up::Stream { .. } | Up::Lines { .. } => Some(Gate::All),
                 Up::Ping(_) | Up::Close(_) | Up::Reset => None,
             };
             if gate < needs {
@@ -450,15 +457,19 @@ impl World {
     }
 
     fn append(&mut self, append: AppendId, record: Record, body: Option<Text>) {
-        let place = body.and_then(|body| match body.up {
+        let mut place = body.and_then(|body| match body.up {
             Up::Message(place) => Some(place),
-            Up::State(_) | Up::Stream { .. } | Up::Ping(_) | Up::Close(_) | Up::Reset => None,
+            Up::State(_) | Up::Stream { .. } | Up::Lines { .. } | Up::Ping(_) | Up::Close(_) | Up::Reset => None,
         });
         if !self.plan.journaled {
             return self.fail(Violation::ForgottenOrdered("journal"));
         }
         let own_ms = self.own_now().as_ms();
-        self.host.unsynced_since_ms.get_or_insert(own_ms);
+        if let Record::Logs { up_to } = record {
+            place = Some(self.recorded_line(up_to));
+        } else {
+            self.host.unsynced_since_ms.get_or_insert(own_ms);
+        }
         self.log(|| format!("record {append:?}: {record:?}"));
         let checked = self.journal.append(append, record, place);
         self.check(checked);
@@ -487,7 +498,9 @@ impl World {
         let subject = match entry {
             AuditEntry::TerminalOpened { session } => Some(Subject::Session(session)),
             AuditEntry::CommandStarted { command } => Some(Subject::Command(command)),
-            AuditEntry::TerminalClosed { .. } | AuditEntry::CommandEnded { .. } => None,
+            AuditEntry::TerminalClosed { .. } | AuditEntry::CommandEnded { .. } | AuditEntry::LogsSubscribed { .. } => {
+                None
+            }
         };
         if let Some(subject) = subject {
             self.work.audits_waiting.insert(subject, own_ms);

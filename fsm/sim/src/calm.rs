@@ -177,6 +177,7 @@ impl World {
             || !self.work.jobs.is_empty()
             || !self.work.usage.is_empty()
             || self.work.sources.values().any(delivers)
+            || self.waits_for_lines()
         {
             return false;
         }

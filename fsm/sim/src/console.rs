@@ -199,6 +199,7 @@ impl World {
     pub(crate) fn greet(&mut self, life: u32, link: LinkId) {
         if life == self.host.life && self.wire(link).is_some_and(|wire| wire.console_open) {
             self.send_down(link, Down::Text);
+            self.ask_for_logs(link);
         }
     }
 
@@ -214,6 +215,7 @@ impl World {
             self.console_closes(link, 1008, CloseReason::UnknownInstance);
         } else {
             self.send_down(link, Down::Text);
+            self.ask_for_logs(link);
         }
     }
 
@@ -271,6 +273,11 @@ impl World {
                 }
             }
             Up::Message(place) => self.store(link, place),
+            Up::Lines { life, first, lines } => {
+                if life == self.host.life {
+                    self.store_lines(link, first, lines);
+                }
+            }
             Up::Stream { life, stream, cut, bytes } => {
                 if life == self.host.life {
                     self.store_bytes(link, stream, cut, bytes);

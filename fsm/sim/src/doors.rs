@@ -3,6 +3,7 @@
 //! A body is the frame that it will be on the wire, so that the network carries what the driver hands over.
 
 use crate::agenda::Agenda;
+use crate::logs::{LINE_BYTES, Logs};
 use crate::messages::Messages;
 use crate::planted::Planted;
 use crate::tap::{self, Encoded};
@@ -43,6 +44,7 @@ pub(crate) struct Doors<'a> {
     pub(crate) agenda: &'a mut Agenda<Event>,
     pub(crate) work: &'a mut Work,
     pub(crate) messages: &'a mut Messages,
+    pub(crate) logs: &'a mut Logs,
     pub(crate) violation: &'a mut Option<Violation>,
 }
 
@@ -158,6 +160,16 @@ impl Doors<'_> {
         Some(self.reliable(Kind::Event, 120 + 250 * count, [None; 2], None))
     }
 
+    fn cut_lines(&mut self, from: u64, bytes_max: usize) -> (usize, Option<Text>) {
+        let (first, lines) = self.logs.cut(from, bytes_max);
+        if self.planted == Some(Planted::MovesLogsWhenSent) {
+            self.logs.acked = first + lines;
+        }
+        let size_bytes = usize::try_from(lines * LINE_BYTES).unwrap_or(0);
+        let body = Text { up: Up::Lines { life: self.life, first, lines }, size_bytes: size_bytes + 100 };
+        (size_bytes, Some(body))
+    }
+
     fn error(&mut self, event: ErrorEvent) -> Option<Text> {
         match event {
             ErrorEvent::Gap(gap) => {
@@ -229,6 +241,9 @@ impl ByteSource for Doors<'_> {
 
     /// Sometimes fewer than asked for: characters are not split.
     fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Text>) {
+        if let (StreamKey::Logs, Chunk::Bytes { from, max, .. }) = (stream, cut) {
+            return self.cut_lines(from, max);
+        }
         let few = self.random.between(0, 7);
         let bytes = match (cut, self.work.sources.get_mut(&stream)) {
             (_, None) => return (0, None),

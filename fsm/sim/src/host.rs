@@ -290,6 +290,7 @@ impl World {
                 agenda: &mut self.agenda,
                 work: &mut self.work,
                 messages: &mut self.messages,
+                logs: &mut self.logs,
                 violation: &mut self.violation,
             };
             let Some(output) = self.host.driver.poll(now, &mut doors) else { break };

@@ -96,6 +96,7 @@ impl World {
                     self.handle(Input::UsageCounted { within_ms: USAGE_WITHIN_MS });
                 }
             }
+            Event::LogsRead { .. } => self.logs_read(),
             Event::Stop => {
                 self.host.rules.drains_since_ms.get_or_insert(own_ms);
                 self.handle(Input::ShutdownRequested);
@@ -175,6 +176,7 @@ impl World {
             Down::CloseAnswered => self.socket_ends(link),
             Down::Pong(payload) => self.pong(link, payload),
             Down::Text => self.receive(link, ConsoleMessage::Other),
+            Down::Subscribe => self.subscribed(link),
             Down::Dispatch(dispatch) => self.dispatched(link, dispatch),
             Down::Cancel(dispatch) => self.receive(link, ConsoleMessage::Cancel { id: self.command_id(dispatch) }),
             Down::Create(terminal) => self.create(link, terminal),
@@ -195,7 +197,7 @@ impl World {
         }
     }
 
-    fn receive(&mut self, link: LinkId, message: ConsoleMessage) {
+    pub(crate) fn receive(&mut self, link: LinkId, message: ConsoleMessage) {
         if self.host.rules.live == Some(link) && !std::mem::replace(&mut self.host.greeted, true) {
             self.host.rules.greeted();
         }
@@ -250,6 +252,7 @@ impl World {
         // What was handed over behind the order to leave was written on the way out.
         self.journal.die(self.journal.pending());
         let found = self.journal.found();
+        self.logs.start_over(found.log_line.into());
         self.restored(Restored::Begun { numbers_up_to: found.numbers_up_to });
         let is_planted = |this: &Self, fault| this.planted == Some(fault);
         if !is_planted(self, Planted::ForgetsJournaledIds) {

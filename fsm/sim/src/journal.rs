@@ -24,6 +24,8 @@ pub(crate) struct Found {
     pub(crate) sessions: BTreeSet<ConsoleId>,
     /// By number: kind, id, place.
     pub(crate) messages: BTreeMap<u64, (Kind, Option<ConsoleId>, u32)>,
+    /// The position in the log.
+    pub(crate) log_line: u32,
 }
 
 /// The disk, and what is on its way there.
@@ -148,6 +150,8 @@ impl Journal {
                         found.messages.insert(number, (kind, of, *place));
                     }
                 }
+                // Its place is the line.
+                Record::Logs { .. } => found.log_line = place.unwrap_or(found.log_line),
                 Record::Done { number } => {
                     if let Some((Kind::Result, Some(id), _)) = found.messages.remove(&number) {
                         found.end(id);

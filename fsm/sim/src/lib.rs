@@ -34,6 +34,7 @@ mod host;
 mod identity;
 mod inputs;
 mod journal;
+mod logs;
 mod messages;
 mod network;
 pub mod panics;

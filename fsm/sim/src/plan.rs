@@ -383,6 +383,12 @@ pub struct Plan {
 const CROWDED_SHARE: u64 = 6;
 
 impl Plan {
+    /// Whether the console asks for logs: in a third of the worlds with a journal, without a draw, so that the others
+    /// stay as they were.
+    pub(crate) const fn has_logs(&self) -> bool {
+        self.journaled && self.seed.is_multiple_of(3)
+    }
+
     /// The world of a seed.
     pub fn of(seed: u64) -> Self {
         // Neighbouring seeds must not be neighbouring worlds.

@@ -90,13 +90,17 @@ pub enum Planted {
     ProbesPortOfProxy,
     /// A dial that fails at an open port does not end the probes.
     ProbesPortAgain,
+    /// A line of a log that was read and not sent when the link was lost is not read again.
+    ForgetsUnsentLogs,
+    /// The position in a log moves when a line is sent, not when the console has it.
+    MovesLogsWhenSent,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -138,6 +142,8 @@ impl Planted {
         Self::ProbesPortAtOnce,
         Self::ProbesPortOfProxy,
         Self::ProbesPortAgain,
+        Self::ForgetsUnsentLogs,
+        Self::MovesLogsWhenSent,
         Self::Panics,
     ];
 

@@ -231,6 +231,7 @@ impl World {
             return;
         }
         self.next_work();
+        self.write_logs();
         // AI tools work whether or not the console is there; at times many answers end at once.
         if self.chance(20) {
             let life = self.host.life;

@@ -121,6 +121,12 @@ pub enum Violation {
     WrongBatch(u32),
     /// A usage record waited for longer than its interval.
     UsageOverdue,
+    /// Lines of a log are missing.
+    LogHole,
+    /// Lines of a log went to a console that had not asked on that link.
+    LogsUnasked(LinkId),
+    /// Lines of a log count as delivered that the console does not have.
+    LogsAcknowledgedUnread,
     /// A message that the console cannot take was sent to it again and again.
     PoisonResent(u32),
     /// The driver panicked, or what looks after it.

@@ -138,7 +138,7 @@ impl ByteSource for Host<'_> {
     fn held(&mut self, stream: StreamKey) -> Range<u64> {
         match stream {
             StreamKey::Terminal(session) => self.terminals.get(&session).map_or(0..0, |t| t.retained..t.end),
-            StreamKey::Stdout(CommandKey(_)) | StreamKey::Stderr(CommandKey(_)) => 0..0,
+            StreamKey::Stdout(CommandKey(_)) | StreamKey::Stderr(CommandKey(_)) | StreamKey::Logs => 0..0,
         }
     }
 

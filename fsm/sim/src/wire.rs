@@ -26,6 +26,12 @@ pub(crate) enum Up {
         cut: Chunk,
         bytes: u64,
     },
+    /// Lines of the log.
+    Lines {
+        life: u32,
+        first: u64,
+        lines: u64,
+    },
     Ping(Payload),
     Close(u16),
     /// The socket was reset.
@@ -37,6 +43,8 @@ pub(crate) enum Up {
 pub(crate) enum Down {
     /// Something to read that asks for nothing.
     Text,
+    /// The console asks for logs.
+    Subscribe,
     Dispatch(u32),
     Cancel(u32),
     Create(u32),

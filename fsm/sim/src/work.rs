@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub(crate) const SCROLLBACK_BYTES: u64 = 256 << 10;
 
 /// What the operator chose, in every world.
-pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 30_000, metrics_ms: 60_000 };
+pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 30_000, metrics_ms: 60_000, log_lines_per_s: 500 };
 
 /// How long a usage record may wait for others, in milliseconds: the default of `SINDRI_LLM_REPORT_INTERVAL`.
 pub(crate) const USAGE_WITHIN_MS: u64 = 30_000;

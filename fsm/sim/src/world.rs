@@ -10,6 +10,7 @@ use crate::console::Console;
 use crate::host::Host;
 use crate::identity::Identity;
 use crate::journal::Journal;
+use crate::logs::Logs;
 use crate::messages::Messages;
 use crate::panics::Panic;
 use crate::plan::{Fault, Plan};
@@ -53,6 +54,7 @@ pub(crate) enum Event {
     OutputEnds { life: u32, command: CommandKey },
     SessionEnds { life: u32, session: SessionKey, code: i32 },
     Counted { life: u32 },
+    LogsRead { life: u32 },
     Stop,
     // What happens to the process.
     Thaws { life: u32 },
@@ -125,6 +127,7 @@ pub(crate) struct World {
     pub(crate) work: Work,
     pub(crate) messages: Messages,
     pub(crate) journal: Journal,
+    pub(crate) logs: Logs,
     pub(crate) calm: Calm,
     pub(crate) violation: Option<Violation>,
     pub(crate) stats: Stats,
@@ -152,6 +155,7 @@ impl World {
             work: Work { audited: plan.audited, ..Work::default() },
             messages: Messages::default(),
             journal: Journal::default(),
+            logs: Logs::new(plan.seed),
             violation: None,
             stats: Stats::default(),
             story: with_story.then(Vec::new),
@@ -230,7 +234,8 @@ impl World {
             | Event::CommandEnds { life, .. }
             | Event::OutputEnds { life, .. }
             | Event::SessionEnds { life, .. }
-            | Event::Counted { life } => {
+            | Event::Counted { life }
+            | Event::LogsRead { life } => {
                 if life == self.host.life {
                     self.hand(event);
                 }

@@ -69,6 +69,9 @@ pub const STREAM_WINDOW_BYTES_MIN: u64 = 32 << 10;
 /// again. The buffer of a terminal grows.
 pub const COMMAND_WINDOW_BYTES_MAX: u64 = 256 << 10;
 
+/// The most of the lines of logs that may be under way, in encoded bytes: what the agent holds of them in memory.
+pub const LOG_WINDOW_BYTES_MAX: u64 = 256 << 10;
+
 /// The least that all streams together may have under way, in encoded bytes.
 pub const LINK_WINDOW_BYTES_MIN: u64 = 64 << 10;
 

@@ -1,4 +1,4 @@
-//! Which frame is next: control, then what is reliable, then interactive output, then bulk.
+//! Which frame is next: control, then what is reliable, then interactive output, then logs, then bulk.
 //!
 //! It does not encode, and does not know how long a batch is. Within a class streams take turns; one frame of bulk goes
 //! after [`OTHERS_BEFORE_BULK`] others even when those never end. A `closed` or a final result waits for the bytes of
@@ -8,7 +8,7 @@ use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
 use super::stream::{Chunk, Class, StreamKey, encoded_bytes};
 use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, MARKERS_IN_WINDOW, STREAM_MARKER_BYTES_MIN, is_sent};
-use crate::id::{CommandKey, SessionKey};
+use crate::id::SessionKey;
 use crate::order::Gate;
 use crate::time::Time;
 use core::ops::Bound;
@@ -267,7 +267,9 @@ impl<M> Delivery<M> {
                 return Some(Choice::Reliable(number));
             }
         }
-        self.choose_stream(Class::Interactive).or_else(|| self.choose_stream(Class::Bulk)).or_else(|| {
+        let stream =
+            [Class::Interactive, Class::Logs, Class::Bulk].into_iter().find_map(|class| self.choose_stream(class));
+        stream.or_else(|| {
             let link = self.link.as_ref()?;
             let asked = self.draining && link.unmarked_since.is_some() && link.pings.room_for_marker();
             asked.then_some(Choice::Ping(Purpose::Marker))
@@ -288,11 +290,12 @@ impl<M> Delivery<M> {
         // Each round either chooses or takes one stream out of those that may run, so this ends.
         loop {
             let link = self.link.as_mut()?;
-            if class == Class::Bulk && !link.has_room() {
+            if class != Class::Interactive && !link.has_room() {
                 return None;
             }
             let last = match class {
                 Class::Interactive => link.turns.interactive,
+                Class::Logs => None,
                 Class::Bulk => link.turns.bulk,
             };
             let stream = self.after(class, last)?;
@@ -312,6 +315,7 @@ impl<M> Delivery<M> {
                     link.turns.interactive = Some(stream);
                     link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
                 }
+                Class::Logs => link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1),
                 Class::Bulk => {
                     link.turns.bulk = Some(stream);
                     link.turns.others_since_bulk = 0;
@@ -324,7 +328,7 @@ impl<M> Delivery<M> {
     /// The stream of a class after the one that was served last, round-robin.
     fn after(&self, class: Class, last: Option<StreamKey>) -> Option<StreamKey> {
         let first = Bound::Included((class, StreamKey::Terminal(SessionKey(0))));
-        let end = Bound::Included((class, StreamKey::Stderr(CommandKey(u32::MAX))));
+        let end = Bound::Included((class, StreamKey::Logs));
         let start = last.map_or(first, |last| Bound::Excluded((class, last)));
         self.runnable
             .range((start, end))

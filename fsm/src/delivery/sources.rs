@@ -36,6 +36,14 @@ impl<M> Delivery<M> {
         }
     }
 
+    /// Sends nothing of a stream that was not sent yet; what is under way may still be acknowledged.
+    pub fn truncate(&mut self, stream: StreamKey) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.at.end = entry.at.sent.max(entry.at.retained);
+            self.refresh(stream);
+        }
+    }
+
     /// No byte will follow. The source keeps what it holds until the stream is [finished](Delivery::take_finished).
     pub fn end_stream(&mut self, stream: StreamKey) {
         if let Some(entry) = self.streams.get_mut(&stream) {

@@ -3,7 +3,10 @@
 //! It does not hold the bytes. Offsets count bytes since the start of the stream; always
 //! `acked ≤ sent ≤ end` and `retained ≤ end`. `acked` is where sending starts over on the next link.
 
-use super::{COMMAND_WINDOW_BYTES_MAX, INTERACTIVE_BYTES_MAX, LINK_WINDOW_BYTES_MAX, STREAM_WINDOW_BYTES_MIN};
+use super::{
+    COMMAND_WINDOW_BYTES_MAX, INTERACTIVE_BYTES_MAX, LINK_WINDOW_BYTES_MAX, LOG_WINDOW_BYTES_MAX,
+    STREAM_WINDOW_BYTES_MIN,
+};
 use crate::id::{CommandKey, SessionKey};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,8 @@ pub enum StreamKey {
     Stdout(CommandKey),
     /// The standard error of a streamed command.
     Stderr(CommandKey),
+    /// Encoded lines of logs. It ends with its link, and delays neither the end of a drain nor a resync.
+    Logs,
 }
 
 /// What a frame costs beside its bytes: envelope, identifiers, offset, WebSocket header. The agent's frames need
@@ -39,6 +44,7 @@ impl StreamKey {
         match self {
             Self::Terminal(_) => LINK_WINDOW_BYTES_MAX,
             Self::Stdout(_) | Self::Stderr(_) => COMMAND_WINDOW_BYTES_MAX,
+            Self::Logs => LOG_WINDOW_BYTES_MAX,
         }
     }
 }
@@ -92,6 +98,8 @@ pub enum Chunk {
 pub(super) enum Class {
     /// Little of it is waiting or under way: a user types.
     Interactive,
+    /// Lines of logs.
+    Logs,
     /// Much of it is.
     Bulk,
 }
@@ -108,6 +116,8 @@ pub(super) struct Stream {
     window_max: u64,
     /// The most that was unacknowledged since this was last asked, in bytes.
     unacknowledged_peak: u64,
+    /// It holds lines of logs.
+    is_log: bool,
     /// No byte will follow.
     pub(super) ended: bool,
     /// The source holds back the beginning of a character; it will say when that has changed.
@@ -154,6 +164,7 @@ impl Stream {
             unmarked: (0, 0),
             window_max: key.window_bytes_max(),
             unacknowledged_peak: 0,
+            is_log: key == StreamKey::Logs,
             ended: false,
             held_back: false,
             replay: None,
@@ -203,6 +214,8 @@ impl Stream {
         self.next_cut(1)?;
         if self.in_flight >= self.window(share) {
             None
+        } else if self.is_log {
+            Some(Class::Logs)
         } else if !self.is_busy() {
             Some(Class::Interactive)
         } else {
@@ -329,7 +342,7 @@ impl Stream {
 
     /// Nothing of it waits for the console.
     pub(super) fn is_settled(&self) -> bool {
-        self.at.acked == self.at.end && self.replay.is_none()
+        self.is_log || (self.at.acked == self.at.end && self.replay.is_none())
     }
 
     /// Takes the bytes that were lost and not yet reported: from, to and how many.

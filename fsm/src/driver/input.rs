@@ -22,6 +22,11 @@ pub struct ConsoleId(pub u128);
 #[serde(transparent)]
 pub struct NoteId(pub u32);
 
+/// Number of a `log:subscribe` or `log:unsubscribe`, whose paths the adapter keeps until the driver has decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LogRequest(pub u32);
+
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -195,6 +200,13 @@ pub enum Input {
         /// It is sent within this time, in milliseconds, with what waits besides.
         within_ms: u64,
     },
+    /// The adapter has read lines of logs, as far as it was [allowed](super::Action::AllowLogs).
+    LogsRead {
+        /// Up to where it holds the stream of all lines.
+        end: u64,
+        /// How many lines that is more.
+        lines: u32,
+    },
     /// Another program has the port at which AI tools look for the agent.
     PortTaken {
         /// The text about it.
@@ -271,6 +283,16 @@ pub enum ConsoleMessage {
     Cancel {
         /// The command's id.
         id: ConsoleId,
+    },
+    /// `log:subscribe`
+    LogSubscribe {
+        /// A number that no request had before.
+        request: LogRequest,
+    },
+    /// `log:unsubscribe`
+    LogUnsubscribe {
+        /// A number that no request had before.
+        request: LogRequest,
     },
     /// A message that cannot be read or followed.
     Unusable {

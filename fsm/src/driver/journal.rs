@@ -13,6 +13,7 @@
 //! | [`Record::Withdrawn`] | nothing waits | that an id counts as run that never was |
 //! | [`Record::Opened`] | before the shell starts | that a session ends without its `closed` |
 //! | [`Record::Message`] | before it is first sent | that it is lost, or that a result is reported in two ways |
+//! | [`Record::Logs`] | once the console has the lines; nothing waits | that lines are sent again after every start |
 //! | [`Record::Done`] | once the console has it, or it was dropped | that it is sent after every start |
 //!
 //! Invariants:
@@ -115,6 +116,11 @@ pub enum Record {
         /// Its number.
         number: u64,
     },
+    /// The console has the stream of log lines up to here; the adapter knows which position of which file that is.
+    Logs {
+        /// Up to where.
+        up_to: u64,
+    },
 }
 
 impl Record {
@@ -126,7 +132,8 @@ impl Record {
             | Self::Ended { .. }
             | Self::Withdrawn { .. }
             | Self::Unopened { .. }
-            | Self::Done { .. } => false,
+            | Self::Done { .. }
+            | Self::Logs { .. } => false,
         }
     }
 }
@@ -346,7 +353,10 @@ impl<B: Body> Driver<B> {
         let append = self.journal.number();
         self.ready.push_back(Output::Append { append, record, body });
         let now = self.journal.now;
-        self.journal.unsynced_since.get_or_insert(now);
+        // A position that is lost with the machine costs repeated lines, and a sync for each would cost more.
+        if !matches!(record, Record::Logs { .. }) {
+            self.journal.unsynced_since.get_or_insert(now);
+        }
         let Some(waiter) = waiter.filter(|_| !self.journal.is_stalled) else { return false };
         let timeout_ms = if self.machine.is_draining() { APPEND_TIMEOUT_DRAINING_MS } else { APPEND_TIMEOUT_MS };
         self.journal.waiting.push_back((append, waiter, now.after_ms(timeout_ms)));

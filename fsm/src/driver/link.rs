@@ -59,6 +59,8 @@ impl<B: Body> Driver<B> {
             }
             ConsoleMessage::InvalidDispatch { command } => self.invalid_dispatch(command),
             ConsoleMessage::Cancel { id } => self.cancel(now, id),
+            ConsoleMessage::LogSubscribe { request } => self.subscribe_logs(now, request),
+            ConsoleMessage::LogUnsubscribe { request } => self.unsubscribe_logs(request),
             ConsoleMessage::Unusable { note, cause } => self.note(now, note, Some(cause)),
             ConsoleMessage::Other => {}
         }
@@ -74,6 +76,9 @@ impl<B: Body> Driver<B> {
                 self.out(Action::ForgetCommand { command });
             }
             ConsoleMessage::Keys { .. } => self.out(Action::TakeInput { session: None }),
+            ConsoleMessage::LogSubscribe { request } | ConsoleMessage::LogUnsubscribe { request } => {
+                self.out(Action::ForgetLogRequest { request });
+            }
             ConsoleMessage::Unusable { note, .. } => self.out(Action::DropNote { note }),
             ConsoleMessage::Resize { .. }
             | ConsoleMessage::Close { .. }
@@ -105,6 +110,7 @@ impl<B: Body> Driver<B> {
         if ack.messages > 0 {
             self.forget_closed_sessions();
         }
+        self.logs_acknowledged(now);
         let lately = self.link.pong_noted_at.is_some_and(|at| now.ms_since(at) < PONG_NOTICE_MS);
         // The time for a Pong starts when its Ping is written: a Ping that waits to be written does not count yet.
         let last = self.ledger.unanswered_pings() <= self.link.pings_to_write;
@@ -124,6 +130,8 @@ impl<B: Body> Driver<B> {
                 Fact::CloseReceived { code, .. } => LinkEnd::Closed { code: *code },
                 _ => LinkEnd::Broken,
             };
+            // Before the ledger forgets what was under way.
+            self.stop_logs();
             self.poison = self.ledger.link_closed(now, end).or(self.poison.take());
             self.detach_sessions(now);
         }

@@ -1,6 +1,6 @@
 //! Which logs are sent, how fast, and how far the console has them.
 //!
-//! Lines of all logs are one stream ([`StreamKey::Logs`]) of encoded lines, which begins anew with each link: what a
+//! Lines of all logs are one stream ([`StreamKey::Logs`]) of encoded lines, which starts at 0 with each link: what a
 //! lost link had not acknowledged is read again from its file. The adapter reads files as far as it is
 //! [allowed](Action::AllowLogs), reports what it [holds](super::Input::LogsRead), and knows which bytes of the stream
 //! are which line of which file.
@@ -71,6 +71,8 @@ struct Open {
     /// Up to where the acknowledgement is recorded, and since when.
     recorded: u64,
     recorded_at: Option<Time>,
+    /// The agent drains: only acknowledgements count.
+    is_ending: bool,
 }
 
 impl Bucket {
@@ -136,7 +138,7 @@ impl<B: Body> Driver<B> {
 
     /// The adapter holds the stream up to `end`, which is so many lines more.
     pub(super) fn logs_read(&mut self, now: Time, end: u64, lines: u32) {
-        let Some(open) = &mut self.logs.open else { return };
+        let Some(open) = self.logs.open.as_mut().filter(|open| !open.is_ending) else { return };
         open.end = open.end.max(end);
         open.read_lines += u64::from(lines);
         self.logs.bucket.take(now, lines);
@@ -184,7 +186,15 @@ impl<B: Body> Driver<B> {
         }
     }
 
-    /// The link is gone, or the agent drains: nothing more is sent, and what is not acknowledged is read again later.
+    /// The agent drains: nothing more is sent. What is under way is acknowledged before the last message is.
+    pub(super) fn drain_logs(&mut self) {
+        let Some(open) = &mut self.logs.open else { return };
+        self.ledger.truncate(StreamKey::Logs);
+        let end = self.ledger.position(StreamKey::Logs).map_or(0, |at| at.end);
+        (open.is_ending, open.end, open.shown, open.send_at, open.allow_at) = (true, end, end, None, None);
+    }
+
+    /// The link is gone: what is not acknowledged is read again when it is asked for.
     pub(super) fn stop_logs(&mut self) {
         let Some(open) = self.logs.open.take() else { return };
         let acked = self.ledger.position(StreamKey::Logs).map_or(0, |at| at.acked);

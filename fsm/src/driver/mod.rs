@@ -16,6 +16,7 @@
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `journal` | what is recorded against the death of the process, what waits for it, and what follows from it |
 //! | `errors` | how often an error is reported |
+//! | `logs` | which logs are sent, how fast, and how far the console has them |
 //! | `naming` | how a registration names the instance and its provider |
 //! | `usage` | when usage records of AI tools are sent, and a taken port is tried again |
 //! | `read_limit` | how fast the console's messages are read |
@@ -34,6 +35,9 @@ mod journal;
 #[cfg(test)]
 mod journal_tests;
 mod link;
+mod logs;
+#[cfg(test)]
+mod logs_tests;
 mod naming;
 mod output;
 mod panics;
@@ -69,10 +73,11 @@ pub use crate::session::SESSIONS_MAX;
 pub use crate::time::Time;
 pub use audit::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX};
 pub use errors::{CAUSES_MAX, ERROR_INTERVAL_MS};
-pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, NoteId, SessionInput};
+pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, LogRequest, NoteId, SessionInput};
 pub use journal::{
     APPEND_TIMEOUT_DRAINING_MS, APPEND_TIMEOUT_MS, AppendId, Record, Remains, Restored, SYNC_INTERVAL_MS,
 };
+pub use logs::{LOG_BURST_SECONDS, LOG_DELAY_MS, LOG_LINES_PER_SECOND};
 pub use naming::{PROVIDERS_KNOWN, registered_name, registered_provider};
 pub use output::{
     Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
@@ -188,6 +193,7 @@ pub struct Driver<B> {
     journal: Journal,
     errors: ErrorRateLimiter,
     usage: usage::Usage,
+    logs: logs::Logs,
     vitals: Vitals,
     rings: Rings,
     poison: Option<Poison>,
@@ -218,6 +224,7 @@ impl<B: Hash> Hash for Driver<B> {
             journal,
             errors,
             usage,
+            logs,
             rings,
             poison,
             room_for_results,
@@ -232,7 +239,7 @@ impl<B: Hash> Hash for Driver<B> {
             observer: _,
         } = self;
         (machine, ledger, budget, clocks, link, sessions, commands).hash(state);
-        (audits, journal, errors, usage, rings, poison, room_for_results).hash(state);
+        (audits, journal, errors, usage, logs, rings, poison, room_for_results).hash(state);
     }
 }
 
@@ -261,6 +268,7 @@ impl<B: Body> Driver<B> {
             journal: self.journal.clone(),
             errors: self.errors.clone(),
             usage: self.usage,
+            logs: self.logs.clone(),
             rings: self.rings.clone(),
             vitals: self.vitals.clone(),
             poison: self.poison,
@@ -290,6 +298,7 @@ impl<B: Body> Driver<B> {
             journal: Journal::default(),
             errors: ErrorRateLimiter::default(),
             usage: usage::Usage::default(),
+            logs: logs::Logs::new(schedule.log_lines_per_s),
             vitals: Vitals::default(),
             rings: Rings::default(),
             poison: None,
@@ -364,6 +373,7 @@ impl<B: Body> Driver<B> {
             Input::ShutdownRequested => {
                 self.step(now, Fact::ShutdownRequested);
                 self.drain_usage(now);
+                self.drain_logs();
                 self.ledger.begin_drain();
                 self.journal.begin_drain(now);
             }
@@ -384,6 +394,7 @@ impl<B: Body> Driver<B> {
             Input::Noted { note, cause } => self.note(now, note, cause),
             Input::UsageCounted { within_ms } => self.usage_counted(now, within_ms),
             Input::PortTaken { note } => self.port_taken(now, note),
+            Input::LogsRead { end, lines } => self.logs_read(now, end, lines),
         }
     }
 
@@ -409,6 +420,7 @@ impl<B: Body> Driver<B> {
             self.audits.next_deadline(),
             self.journal.next_deadline(),
             self.usage.next_deadline(),
+            self.logs.next_deadline(),
             self.rings.next_deadline(),
         ];
         Some(others.into_iter().flatten().fold(machine, Time::min))
@@ -525,7 +537,7 @@ impl<B: Body> Driver<B> {
             self.go_on(now, waiter);
         } else if self.journal.take_sync(now) {
             self.out(Action::SyncJournal);
-        } else if self.advance_usage(now) || self.check_rings(now, host) {
+        } else if self.advance_usage(now) || self.advance_logs(now) || self.check_rings(now, host) {
             // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)

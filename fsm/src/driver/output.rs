@@ -4,7 +4,7 @@
 use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
 use crate::driver::journal::{AppendId, Record, Remains};
-use crate::driver::{Body, NoteId};
+use crate::driver::{Body, LogRequest, NoteId};
 use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use crate::order::{
     CloseText, CommandEnd, ConsoleEvent, Gate, Problem, ProviderName, Refusal, RegisterPath, SessionEnd,
@@ -225,6 +225,31 @@ pub enum Action {
         /// The text.
         note: NoteId,
     },
+    /// Follow the logs that this request names, from their acknowledged positions, beside those that are followed.
+    FollowLogs {
+        /// The request, of which nothing will be asked again.
+        request: LogRequest,
+    },
+    /// Follow the logs that this request names no longer; their positions stay.
+    UnfollowLogs {
+        /// The request, of which nothing will be asked again.
+        request: LogRequest,
+    },
+    /// Nothing will be asked of this request again.
+    ForgetLogRequest {
+        /// The request.
+        request: LogRequest,
+    },
+    /// So many lines may have been read since the first request of this link.
+    AllowLogs {
+        /// How many in all.
+        up_to_lines: u64,
+    },
+    /// Follow no log, discard what was read, and read from the acknowledged positions when asked again.
+    StopLogs {
+        /// Up to where the console has the stream.
+        acked: u64,
+    },
     /// Listen for AI tools where that failed before; report [`PortTaken`](super::Input::PortTaken) if it fails again.
     Listen,
     /// Log this.
@@ -389,6 +414,11 @@ pub enum AuditEntry {
     CommandEnded {
         /// The command.
         command: CommandKey,
+    },
+    /// The console asks for logs.
+    LogsSubscribed {
+        /// The request.
+        request: LogRequest,
     },
 }
 

@@ -25,7 +25,15 @@ impl Encode for Host {
     }
 }
 
-impl ByteSource for Host {}
+impl ByteSource for Host {
+    /// Holds lines of logs alone.
+    fn cut(&mut self, stream: StreamKey, chunk: Chunk) -> (usize, Option<usize>) {
+        match (stream, chunk) {
+            (StreamKey::Logs, Chunk::Bytes { max, .. }) => (max, Some(max)),
+            (_, Chunk::Bytes { .. } | Chunk::Reset | Chunk::Modes) => (0, None),
+        }
+    }
+}
 
 pub(super) struct Rig {
     pub(super) driver: Driver<usize>,
@@ -41,7 +49,7 @@ impl Rig {
     }
 
     /// One whose link is ready, with nothing left to do and nothing unacknowledged.
-    fn ready(audited: bool) -> Self {
+    pub(super) fn ready(audited: bool) -> Self {
         let mut rig = Self::new(audited);
         rig.turn(Input::Started { id: IdSource::Remembered });
         rig.turn(Input::LinkOpened { link: LinkId(1) });

@@ -6,11 +6,14 @@
 //! every frame that the types of the wire allow must validate.
 
 use draupnir::llm::provider::PROVIDERS;
+use draupnir::logs::record::Origin;
+use draupnir::logs::splitter::Record;
+use draupnir::logs::time::Zone;
 use draupnir::protocol::metrics::{Cpu, Disk, DiskIo, Live, Metrics, Stamped};
 use draupnir::protocol::{
     Captured, ClosedReason, CommandId, CommandOutput, CommandResult, Count, Event, EventType, Heartbeat, InstanceId,
     Inventory, MessageId, Metadata, OutputStream, Percent, Ratio, Registration, ResultReason, SessionId,
-    TerminalClosed, TerminalOutput, Timestamp, UsageRecord,
+    TerminalClosed, TerminalOutput, Timestamp, UsageRecord, log_batch,
 };
 use draupnir_fsm::delivery::StateKind;
 use draupnir_fsm::driver::{self, Chunk, CommandRefusal, ErrorEvent, Message, SessionRefusal, StreamKey};
@@ -308,6 +311,12 @@ fn command_id(command: u64) -> CommandId {
     CommandId::new(&format!("\"{command}\\")).expect("an id")
 }
 
+/// A line with everything that it may have.
+fn line() -> String {
+    let record = Record { start: 7, end: 9, text: b"{\"level\":\"warn\",\"a\":1}".to_vec(), dropped_bytes: 0 };
+    Origin::below_logs("node/out.log").line(&record, 1_796_040_000_000, &mut Zone::default())
+}
+
 fn chunk(stream: StreamKey, cut: Chunk, bytes: u64) -> String {
     let data: Vec<u8> = (0..bytes.min(CHUNK_BYTES_MAX)).map(|byte| byte.to_le_bytes()[0]).collect();
     let (offset, replay) = match cut {
@@ -324,5 +333,6 @@ fn chunk(stream: StreamKey, cut: Chunk, bytes: u64) -> String {
         }
         StreamKey::Stdout(key) => command(key.0.into(), OutputStream::Stdout),
         StreamKey::Stderr(key) => command(key.0.into(), OutputStream::Stderr),
+        StreamKey::Logs => log_batch("node/out.log", [line().as_str()].into_iter()),
     }
 }

@@ -110,6 +110,8 @@ fn says_little_of_the_frame(decoded: &Decoded) {
         | Inbound::TerminalClose { .. }
         | Inbound::CommandDispatch(_)
         | Inbound::CommandCancel { .. }
+        | Inbound::LogSubscribe { .. }
+        | Inbound::LogUnsubscribe { .. }
         | Inbound::Ignored(Ignored::Native | Ignored::LogSubscription | Ignored::NonsenseSize) => {}
     }
 }

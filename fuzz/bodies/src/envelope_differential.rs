@@ -101,8 +101,10 @@ fn is_same(reading: &Reading, message: &Inbound) -> bool {
             command_id.as_deref() == id.as_ref().map(|id| id.as_str()) && is_same_list(flaws, faults)
         }
         (Reading::InvalidCancel { flaws }, Inbound::InvalidCancel { faults }) => is_same_list(flaws, faults),
+        (Reading::Logs { ends: false, paths: Some(read) }, Inbound::LogSubscribe { paths })
+        | (Reading::Logs { ends: true, paths: Some(read) }, Inbound::LogUnsubscribe { paths }) => read == paths,
         (Reading::Native, Inbound::Ignored(Ignored::Native))
-        | (Reading::Logs, Inbound::Ignored(Ignored::LogSubscription))
+        | (Reading::Logs { paths: None, .. }, Inbound::Ignored(Ignored::LogSubscription))
         | (Reading::NonsenseSize, Inbound::Ignored(Ignored::NonsenseSize)) => true,
         (Reading::Unknown { beginning }, Inbound::Ignored(Ignored::Unknown(kind))) => beginning == kind,
         (
@@ -116,7 +118,7 @@ fn is_same(reading: &Reading, message: &Inbound) -> bool {
             | Reading::InvalidDispatch { .. }
             | Reading::InvalidCancel { .. }
             | Reading::Native
-            | Reading::Logs
+            | Reading::Logs { .. }
             | Reading::NonsenseSize
             | Reading::Unknown { .. },
             _,

@@ -10,6 +10,7 @@
 use crate::heap;
 use arbitrary::{Arbitrary as _, Unstructured};
 use draupnir::journal::{Entry, Left, Process, What, format};
+use draupnir::logs::position::{FileId, Head, Position};
 use draupnir_fsm::driver::Kind;
 use std::collections::BTreeMap;
 
@@ -70,7 +71,8 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             | What::Withdrawn { .. }
             | What::Opened { .. }
             | What::Unopened { .. }
-            | What::Position { .. } => {}
+            | What::Position { .. }
+            | What::LogPosition { .. } => {}
         }
         entries.push(entry);
     }
@@ -88,7 +90,11 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     for (number, text) in &waiting {
         let is_it = |left: &Left| match left {
             Left::Message { number: found, body, .. } => (found, body.as_str()) == (number, text.as_str()),
-            Left::Ended { .. } | Left::Command { .. } | Left::Session { .. } | Left::Position { .. } => false,
+            Left::Ended { .. }
+            | Left::Command { .. }
+            | Left::Session { .. }
+            | Left::Position { .. }
+            | Left::LogPosition { .. } => false,
         };
         assert!(found.left.iter().any(|(_, left)| is_it(left)), "message {number} is lost");
     }
@@ -96,7 +102,7 @@ fn records(decisions: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 }
 
 fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
-    let kind = decisions.int_in_range(0..=9_u8)?;
+    let kind = decisions.int_in_range(0..=10_u8)?;
     let owner = u128::from(decisions.int_in_range(0..=1_u8)?);
     let number = u64::from(decisions.int_in_range(0..=NUMBERS)?);
     let id = u128::from(number % 3);
@@ -124,6 +130,11 @@ fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
             });
         }
         8 => What::Position { text: text(decisions)?.into() },
+        9 => {
+            let file = FileId { device: number, inode: number };
+            let position = Position { file, head: Head { bytes: 1, hash: number }, offset: number };
+            What::LogPosition { position, path: text(decisions)?.into() }
+        }
         _ => What::Done { number },
     };
     Ok(Entry { owner, what })

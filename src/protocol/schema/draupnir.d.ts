@@ -91,6 +91,16 @@ export interface UsageBatchMessage {
   protocolVersion?: never;
 }
 
+/** `log:batch` */
+export interface LogBatchMessage {
+  protocol_version: "1.0";
+  type: "log:batch";
+  session_id?: never;
+  payload: LogBatch;
+  channel?: never;
+  protocolVersion?: never;
+}
+
 /** What the instance says about itself. */
 export interface Registration {
   instance_id: InstanceId;
@@ -480,6 +490,40 @@ export interface UsageRecord {
   captureTier: "proxy";
 }
 
+/** A batch, as the schema knows it. */
+export interface LogBatch {
+  /** The path below `~/.sindri/logs`, or as the operator's configuration has it. */
+  path: string;
+  /** In the order of the file. */
+  lines: LogLine[];
+}
+
+/** One line. */
+export interface LogLine {
+  /** Its text, a stack trace included, without the last line end. */
+  line: string;
+  /** When it was written, in milliseconds since 1970. */
+  ts: Count;
+  /** `debug`, `info`, `warn` or `error`. */
+  level: "debug" | "info" | "warn" | "error";
+  /** What wrote it. */
+  source: string;
+  /** Where it stands. */
+  metadata: LogMetadata;
+}
+
+/** Where a line stands, and what else it says. */
+export interface LogMetadata {
+  /** The path of its file, as in the batch. */
+  path: string;
+  /** Where its first byte stands in the file; none for what stands in no file. */
+  offset?: Count;
+  /** How many bytes of it are missing at its end. */
+  cut_bytes?: Count;
+  /** The other fields of a line that is JSON. */
+  fields?: Record<string, unknown>;
+}
+
 /** `terminal:create` */
 export interface TerminalCreateMessage {
   protocol_version: "1.0";
@@ -536,6 +580,26 @@ export interface CommandCancelMessage {
   type: "command:cancel";
   session_id?: never;
   payload: CommandCancel;
+  channel?: never;
+  protocolVersion?: never;
+}
+
+/** `log:subscribe` */
+export interface LogSubscribeMessage {
+  protocol_version: "1.0";
+  type: "log:subscribe";
+  session_id?: never;
+  payload: LogSubscribe;
+  channel?: never;
+  protocolVersion?: never;
+}
+
+/** `log:unsubscribe` */
+export interface LogUnsubscribeMessage {
+  protocol_version: "1.0";
+  type: "log:unsubscribe";
+  session_id?: never;
+  payload: LogUnsubscribe;
   channel?: never;
   protocolVersion?: never;
 }
@@ -597,6 +661,18 @@ export interface CommandCancel {
   command_id: CommandId;
 }
 
+/** Asks for logs, from where the console has them, or from their last lines. The agent sends none before. */
+export interface LogSubscribe {
+  /** `*`, paths below `~/.sindri/logs`, or paths and patterns of the operator's configuration; others name nothing. */
+  paths?: string[];
+}
+
+/** Asks for logs no longer; the agent keeps their positions. */
+export interface LogUnsubscribe {
+  /** As when they were asked for; none: all. */
+  paths?: string[];
+}
+
 /** The body of `POST /api/v1/instances/register`. */
 export interface RegistrationRequest {
   instance_id: InstanceId;
@@ -623,17 +699,6 @@ export interface RegistrationResponse {
   id?: InstanceId;
 }
 
-/** `log:subscribe` and `log:unsubscribe`: ignored, for the agent sends no logs. */
-export interface LogSubscription {
-  protocol_version: "1.0";
-  type: "log:subscribe" | "log:unsubscribe";
-  payload?: {
-    paths?: string[];
-  };
-  channel?: never;
-  protocolVersion?: never;
-}
-
 /** A frame in the production console's own form, or a hybrid. The agent never acts upon one. */
 export interface NativeFrame {
   channel?: unknown;
@@ -650,7 +715,8 @@ export type AgentMessage =
   | TerminalClosedMessage
   | CommandResultMessage
   | CommandOutputMessage
-  | UsageBatchMessage;
+  | UsageBatchMessage
+  | LogBatchMessage;
 
 /** What a console sends. */
 export type ConsoleMessage =
@@ -660,7 +726,8 @@ export type ConsoleMessage =
   | TerminalCloseMessage
   | CommandDispatchMessage
   | CommandCancelMessage
-  | LogSubscription
+  | LogSubscribeMessage
+  | LogUnsubscribeMessage
   | NativeFrame;
 
 export declare const isRegistrationMessage: (value: unknown) => value is RegistrationMessage;
@@ -672,6 +739,7 @@ export declare const isTerminalClosedMessage: (value: unknown) => value is Termi
 export declare const isCommandResultMessage: (value: unknown) => value is CommandResultMessage;
 export declare const isCommandOutputMessage: (value: unknown) => value is CommandOutputMessage;
 export declare const isUsageBatchMessage: (value: unknown) => value is UsageBatchMessage;
+export declare const isLogBatchMessage: (value: unknown) => value is LogBatchMessage;
 export declare const isRegistration: (value: unknown) => value is Registration;
 export declare const isInstanceId: (value: unknown) => value is InstanceId;
 export declare const isTimestamp: (value: unknown) => value is Timestamp;
@@ -705,21 +773,27 @@ export declare const isCommandOutput: (value: unknown) => value is CommandOutput
 export declare const isOutputStream: (value: unknown) => value is OutputStream;
 export declare const isUsageBatch: (value: unknown) => value is UsageBatch;
 export declare const isUsageRecord: (value: unknown) => value is UsageRecord;
+export declare const isLogBatch: (value: unknown) => value is LogBatch;
+export declare const isLogLine: (value: unknown) => value is LogLine;
+export declare const isLogMetadata: (value: unknown) => value is LogMetadata;
 export declare const isTerminalCreateMessage: (value: unknown) => value is TerminalCreateMessage;
 export declare const isTerminalInputMessage: (value: unknown) => value is TerminalInputMessage;
 export declare const isTerminalResizeMessage: (value: unknown) => value is TerminalResizeMessage;
 export declare const isTerminalCloseMessage: (value: unknown) => value is TerminalCloseMessage;
 export declare const isCommandDispatchMessage: (value: unknown) => value is CommandDispatchMessage;
 export declare const isCommandCancelMessage: (value: unknown) => value is CommandCancelMessage;
+export declare const isLogSubscribeMessage: (value: unknown) => value is LogSubscribeMessage;
+export declare const isLogUnsubscribeMessage: (value: unknown) => value is LogUnsubscribeMessage;
 export declare const isTerminalCreate: (value: unknown) => value is TerminalCreate;
 export declare const isTerminalInput: (value: unknown) => value is TerminalInput;
 export declare const isTerminalResize: (value: unknown) => value is TerminalResize;
 export declare const isTerminalClose: (value: unknown) => value is TerminalClose;
 export declare const isCommandDispatch: (value: unknown) => value is CommandDispatch;
 export declare const isCommandCancel: (value: unknown) => value is CommandCancel;
+export declare const isLogSubscribe: (value: unknown) => value is LogSubscribe;
+export declare const isLogUnsubscribe: (value: unknown) => value is LogUnsubscribe;
 export declare const isRegistrationRequest: (value: unknown) => value is RegistrationRequest;
 export declare const isRegistrationResponse: (value: unknown) => value is RegistrationResponse;
-export declare const isLogSubscription: (value: unknown) => value is LogSubscription;
 export declare const isNativeFrame: (value: unknown) => value is NativeFrame;
 export declare const isAgentMessage: (value: unknown) => value is AgentMessage;
 export declare const isConsoleMessage: (value: unknown) => value is ConsoleMessage;

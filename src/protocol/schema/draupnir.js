@@ -28,6 +28,9 @@ const definitions = {
   UsageBatchMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
     "llm_usage:batch"}, "session_id": false, "payload": {"$ref": "#/$defs/UsageBatch"}, "channel": false,
     "protocolVersion": false}, "required": ["protocol_version", "type", "payload"]},
+  LogBatchMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
+    "log:batch"}, "session_id": false, "payload": {"$ref": "#/$defs/LogBatch"}, "channel": false, "protocolVersion":
+    false}, "required": ["protocol_version", "type", "payload"]},
   Registration: {"type": "object", "properties": {"instance_id": {"$ref": "#/$defs/InstanceId"}, "hostname":
     {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"}, "machine_hostname": {"type": "string",
     "minLength": 1, "pattern": "^[^\\u0000]*$"}, "provider": {"type": "string", "minLength": 1, "pattern":
@@ -156,6 +159,16 @@ const definitions = {
     "minimum": 0}, "traceId": {"$ref": "#/$defs/MessageId"}, "ts": {"$ref": "#/$defs/Count"}, "costUsd": {"const":
     0}, "captureTier": {"const": "proxy"}}, "required": ["provider", "model", "operation", "inputTokens",
     "outputTokens", "traceId", "ts", "costUsd", "captureTier"]},
+  LogBatch: {"type": "object", "properties": {"path": {"type": "string", "pattern": "^[^\\u0000]*$"}, "lines":
+    {"type": "array", "items": {"$ref": "#/$defs/LogLine"}, "minItems": 1, "maxItems": 500}}, "required": ["path",
+    "lines"]},
+  LogLine: {"type": "object", "properties": {"line": {"type": "string", "pattern": "^[^\\u0000]*$"}, "ts": {"$ref":
+    "#/$defs/Count"}, "level": {"type": "string", "enum": ["debug", "info", "warn", "error"]}, "source": {"type":
+    "string", "pattern": "^(agent|build|system|app|extension:[^\\u0000]+)$"}, "metadata": {"$ref":
+    "#/$defs/LogMetadata"}}, "required": ["line", "ts", "level", "source", "metadata"]},
+  LogMetadata: {"type": "object", "properties": {"path": {"type": "string", "pattern": "^[^\\u0000]*$"}, "offset":
+    {"$ref": "#/$defs/Count"}, "cut_bytes": {"$ref": "#/$defs/Count"}, "fields": {"type": "object",
+    "additionalProperties": true}}, "required": ["path"]},
   TerminalCreateMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
     "terminal:create"}, "session_id": {"$ref": "#/$defs/SessionId"}, "payload": {"$ref": "#/$defs/TerminalCreate"},
     "channel": false, "protocolVersion": false}, "required": ["protocol_version", "type", "payload"], "anyOf":
@@ -185,6 +198,12 @@ const definitions = {
   CommandCancelMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
     "command:cancel"}, "session_id": false, "payload": {"$ref": "#/$defs/CommandCancel"}, "channel": false,
     "protocolVersion": false}, "required": ["protocol_version", "type", "payload"], "maxProperties": 256},
+  LogSubscribeMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
+    "log:subscribe"}, "session_id": false, "payload": {"$ref": "#/$defs/LogSubscribe"}, "channel": false,
+    "protocolVersion": false}, "required": ["protocol_version", "type", "payload"], "maxProperties": 256},
+  LogUnsubscribeMessage: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"const":
+    "log:unsubscribe"}, "session_id": false, "payload": {"$ref": "#/$defs/LogUnsubscribe"}, "channel": false,
+    "protocolVersion": false}, "required": ["protocol_version", "type", "payload"], "maxProperties": 256},
   TerminalCreate: {"type": "object", "properties": {"session_id": {"$ref": "#/$defs/SessionId"}, "cols": {"type":
     "integer", "minimum": 1, "maximum": 65535}, "rows": {"type": "integer", "minimum": 1, "maximum": 65535},
     "shell": {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"}}},
@@ -204,6 +223,10 @@ const definitions = {
     {"type": "boolean"}}, "required": ["command_id", "command"]},
   CommandCancel: {"type": "object", "properties": {"command_id": {"$ref": "#/$defs/CommandId"}}, "required":
     ["command_id"]},
+  LogSubscribe: {"type": "object", "properties": {"paths": {"type": "array", "items": {"type": "string", "pattern":
+    "^[^\\u0000]*$"}, "maxItems": 65536}}},
+  LogUnsubscribe: {"type": "object", "properties": {"paths": {"type": "array", "items": {"type": "string",
+    "pattern": "^[^\\u0000]*$"}, "maxItems": 65536}}},
   RegistrationRequest: {"type": "object", "properties": {"instance_id": {"$ref": "#/$defs/InstanceId"}, "hostname":
     {"type": "string", "minLength": 1, "pattern": "^[^\\u0000]*$"}, "machine_hostname": {"type": "string",
     "minLength": 1, "pattern": "^[^\\u0000]*$"}, "provider": {"type": "string", "minLength": 1, "pattern":
@@ -216,21 +239,17 @@ const definitions = {
     "timestamp": {"$ref": "#/$defs/Timestamp"}, "eventType": false}, "required": ["instance_id", "hostname",
     "agent_version", "os", "arch", "tags", "timestamp"]},
   RegistrationResponse: {"type": "object", "properties": {"id": {"$ref": "#/$defs/InstanceId"}}},
-  LogSubscription: {"type": "object", "properties": {"protocol_version": {"const": "1.0"}, "type": {"enum":
-    ["log:subscribe", "log:unsubscribe"]}, "payload": {"type": "object", "properties": {"paths": {"type": "array",
-    "items": {"type": "string"}}}}, "channel": false, "protocolVersion": false}, "required": ["protocol_version",
-    "type"]},
   NativeFrame: {"type": "object", "properties": {"channel": true, "protocolVersion": true}, "anyOf": [{"properties":
     {"channel": true}, "required": ["channel"]}, {"properties": {"protocolVersion": true}, "required":
     ["protocolVersion"]}]},
   AgentMessage: {"oneOf": [{"$ref": "#/$defs/RegistrationMessage"}, {"$ref": "#/$defs/HeartbeatMessage"}, {"$ref":
     "#/$defs/MetricsMessage"}, {"$ref": "#/$defs/EventMessage"}, {"$ref": "#/$defs/TerminalOutputMessage"}, {"$ref":
     "#/$defs/TerminalClosedMessage"}, {"$ref": "#/$defs/CommandResultMessage"}, {"$ref":
-    "#/$defs/CommandOutputMessage"}, {"$ref": "#/$defs/UsageBatchMessage"}]},
+    "#/$defs/CommandOutputMessage"}, {"$ref": "#/$defs/UsageBatchMessage"}, {"$ref": "#/$defs/LogBatchMessage"}]},
   ConsoleMessage: {"oneOf": [{"$ref": "#/$defs/TerminalCreateMessage"}, {"$ref": "#/$defs/TerminalInputMessage"},
     {"$ref": "#/$defs/TerminalResizeMessage"}, {"$ref": "#/$defs/TerminalCloseMessage"}, {"$ref":
     "#/$defs/CommandDispatchMessage"}, {"$ref": "#/$defs/CommandCancelMessage"}, {"$ref":
-    "#/$defs/LogSubscription"}, {"$ref": "#/$defs/NativeFrame"}]},
+    "#/$defs/LogSubscribeMessage"}, {"$ref": "#/$defs/LogUnsubscribeMessage"}, {"$ref": "#/$defs/NativeFrame"}]},
 };
 
 const holds = (schema, value) => {
@@ -285,6 +304,7 @@ export const isTerminalClosedMessage = (value) => holds(definitions.TerminalClos
 export const isCommandResultMessage = (value) => holds(definitions.CommandResultMessage, value);
 export const isCommandOutputMessage = (value) => holds(definitions.CommandOutputMessage, value);
 export const isUsageBatchMessage = (value) => holds(definitions.UsageBatchMessage, value);
+export const isLogBatchMessage = (value) => holds(definitions.LogBatchMessage, value);
 export const isRegistration = (value) => holds(definitions.Registration, value);
 export const isInstanceId = (value) => holds(definitions.InstanceId, value);
 export const isTimestamp = (value) => holds(definitions.Timestamp, value);
@@ -318,21 +338,27 @@ export const isCommandOutput = (value) => holds(definitions.CommandOutput, value
 export const isOutputStream = (value) => holds(definitions.OutputStream, value);
 export const isUsageBatch = (value) => holds(definitions.UsageBatch, value);
 export const isUsageRecord = (value) => holds(definitions.UsageRecord, value);
+export const isLogBatch = (value) => holds(definitions.LogBatch, value);
+export const isLogLine = (value) => holds(definitions.LogLine, value);
+export const isLogMetadata = (value) => holds(definitions.LogMetadata, value);
 export const isTerminalCreateMessage = (value) => holds(definitions.TerminalCreateMessage, value);
 export const isTerminalInputMessage = (value) => holds(definitions.TerminalInputMessage, value);
 export const isTerminalResizeMessage = (value) => holds(definitions.TerminalResizeMessage, value);
 export const isTerminalCloseMessage = (value) => holds(definitions.TerminalCloseMessage, value);
 export const isCommandDispatchMessage = (value) => holds(definitions.CommandDispatchMessage, value);
 export const isCommandCancelMessage = (value) => holds(definitions.CommandCancelMessage, value);
+export const isLogSubscribeMessage = (value) => holds(definitions.LogSubscribeMessage, value);
+export const isLogUnsubscribeMessage = (value) => holds(definitions.LogUnsubscribeMessage, value);
 export const isTerminalCreate = (value) => holds(definitions.TerminalCreate, value);
 export const isTerminalInput = (value) => holds(definitions.TerminalInput, value);
 export const isTerminalResize = (value) => holds(definitions.TerminalResize, value);
 export const isTerminalClose = (value) => holds(definitions.TerminalClose, value);
 export const isCommandDispatch = (value) => holds(definitions.CommandDispatch, value);
 export const isCommandCancel = (value) => holds(definitions.CommandCancel, value);
+export const isLogSubscribe = (value) => holds(definitions.LogSubscribe, value);
+export const isLogUnsubscribe = (value) => holds(definitions.LogUnsubscribe, value);
 export const isRegistrationRequest = (value) => holds(definitions.RegistrationRequest, value);
 export const isRegistrationResponse = (value) => holds(definitions.RegistrationResponse, value);
-export const isLogSubscription = (value) => holds(definitions.LogSubscription, value);
 export const isNativeFrame = (value) => holds(definitions.NativeFrame, value);
 export const isAgentMessage = (value) => holds(definitions.AgentMessage, value);
 export const isConsoleMessage = (value) => holds(definitions.ConsoleMessage, value);

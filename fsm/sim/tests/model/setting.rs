@@ -31,7 +31,7 @@ pub(crate) const NOTES_MAX: u8 = 2;
 pub(crate) const FRAMES_MAX: u64 = 3;
 
 /// What is said of the waits: no heartbeat and no metrics fall due by themselves, which would only multiply the states.
-pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 1 << 40, metrics_ms: 1 << 40 };
+pub(crate) const SCHEDULE: Schedule = Schedule { heartbeat_ms: 1 << 40, metrics_ms: 1 << 40, log_lines_per_s: 500 };
 
 /// What `Retry-After` asks for.
 pub(crate) const RETRY_AFTER_MS: u64 = 2_000;

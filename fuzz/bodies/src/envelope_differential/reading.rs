@@ -42,7 +42,11 @@ impl Version {
 #[derive(Debug)]
 pub(super) enum Reading {
     Native,
-    Logs,
+    /// Whether logs are wanted no longer, and the paths if they can be read.
+    Logs {
+        ends: bool,
+        paths: Option<Vec<String>>,
+    },
     NonsenseSize,
     /// The first 64 characters of an unknown type.
     Unknown {
@@ -180,7 +184,8 @@ pub(super) fn read(tree: &Tree, bytes: usize) -> Result<(Reading, Version), Vec<
         "terminal:close" => terminal("terminal:close", top),
         "command:dispatch" => dispatch(top),
         "command:cancel" => cancel(top),
-        "log:subscribe" | "log:unsubscribe" => Reading::Logs,
+        "log:subscribe" => logs(top, false),
+        "log:unsubscribe" => logs(top, true),
         unknown => Reading::Unknown { beginning: unknown.chars().take(64).collect() },
     };
     Ok((reading, version(top)))
@@ -347,6 +352,12 @@ fn cancel(top: &[(String, Tree)]) -> Reading {
         Some(command_id) if payload.flaws.is_empty() => Reading::Cancel { command_id },
         _ => Reading::InvalidCancel { flaws: payload.flaws },
     }
+}
+
+fn logs(top: &[(String, Tree)], ends: bool) -> Reading {
+    let mut payload = Payload::of(top, &["paths"]);
+    let paths = payload.list("paths").into_iter().map(str::to_owned).collect();
+    Reading::Logs { ends, paths: Some(paths).filter(|_| payload.flaws.is_empty()) }
 }
 
 fn dispatch(top: &[(String, Tree)]) -> Reading {

@@ -6,9 +6,9 @@
 use super::children::IDS;
 use super::{INPUTS_MAX, World};
 use draupnir_fsm::driver::{
-    AuditId, ClockJump, CloseReason, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId, Loss,
-    NoteId, PING_PAYLOAD_BYTES, PortProbe, PortState, RegistrationAttempt, SessionInput, SessionKey, StateKind,
-    StreamKey,
+    AuditId, ClockJump, CloseReason, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, LinkId,
+    LogRequest, Loss, NoteId, PING_PAYLOAD_BYTES, PortProbe, PortState, RegistrationAttempt, SessionInput, SessionKey,
+    StateKind, StreamKey,
 };
 
 const STATUSES: [u16; 16] = [200, 201, 204, 409, 401, 403, 404, 405, 400, 422, 429, 408, 503, 302, 410, 100];
@@ -120,6 +120,7 @@ impl World {
                 Input::Command { command, what: command_input(says) }
             }
             _ if says == CROWD || says == CROWD + 1 => return self.crowd(link, says),
+            _ if says & 15 == 14 => return self.read_logs(says),
             _ if says & 15 == 15 => Input::PortTaken { note: NoteId(u32::from(says)) },
             _ if says & 7 == 7 => Input::UsageCounted { within_ms: u64::from(says) * 100 },
             _ => Input::Noted { note: NoteId(u32::from(says)), cause: (says & 1 == 0).then_some(u64::from(says >> 4)) },
@@ -180,6 +181,8 @@ impl World {
     fn message(&mut self, says: u8) -> ConsoleMessage {
         let id = id(says >> 3);
         match says & 7 {
+            0 if says >> 3 == 31 => ConsoleMessage::LogSubscribe { request: LogRequest(u32::from(says)) },
+            0 if says >> 3 == 30 => ConsoleMessage::LogUnsubscribe { request: LogRequest(u32::from(says)) },
             0 => ConsoleMessage::Other,
             1 => ConsoleMessage::Keys { id },
             2 => ConsoleMessage::Resize { id, cols: 1, rows: 1 },
@@ -196,6 +199,15 @@ impl World {
             Some(payload) if says & 1 == 0 => payload,
             Some(_) | None => [says; PING_PAYLOAD_BYTES],
         }
+    }
+
+    /// The reader of logs has more lines, of a hundred bytes each.
+    fn read_logs(&mut self, says: u8) {
+        let lines = u32::from(says) << 2;
+        let held = self.host.held.entry(StreamKey::Logs).or_default();
+        held.end += u64::from(lines) * 100;
+        let end = held.end;
+        self.handle(Input::LogsRead { end, lines });
     }
 
     /// A source gets more bytes, or drops its oldest ones.

@@ -20,7 +20,7 @@ use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId,
     Output, PING_PAYLOAD_BYTES, Policy, PortProbe, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule,
-    SessionInput, SessionKey, Time,
+    SessionInput, SessionKey, StreamKey, Time,
 };
 use draupnir_fsm::machine::invariants::Observer;
 use host::Host;
@@ -100,8 +100,11 @@ impl World {
     /// configuration allows; bit 2: an audit log is configured.
     fn new(seed: u8, flags: u8) -> Self {
         let policy = Policy::default();
-        let schedule =
-            if flags & 2 == 0 { Schedule::default() } else { Schedule { heartbeat_ms: 5_000, metrics_ms: 5_000 } };
+        let schedule = if flags & 2 == 0 {
+            Schedule::default()
+        } else {
+            Schedule { heartbeat_ms: 5_000, metrics_ms: 5_000, ..Schedule::default() }
+        };
         let watch = Watch { observer: Observer::new(policy.clone()), children: Children::default() };
         let watch = Rc::new(RefCell::new(watch));
         let mut driver = Driver::new(policy, schedule, u64::from(seed), flags & 4 != 0, Rc::new(Budget::new()));
@@ -244,6 +247,9 @@ impl World {
             Output::Do(Action::Dial { link }) => (self.latest_link, self.newest_ping) = (*link, None),
             Output::Do(Action::ProbePort { probe }) => self.latest_probe = *probe,
             Output::Do(Action::Audit { audit, .. }) => self.latest_audit = *audit,
+            Output::Do(Action::StopLogs { .. }) => {
+                self.host.held.remove(&StreamKey::Logs);
+            }
             Output::Do(Action::Exit) => self.exited = true,
             // It keeps no journal; the worlds of the simulation do.
             Output::Append { .. } | Output::Do(_) => {}
