@@ -9,8 +9,9 @@
 # It replaces the program in one step. If the new program cannot print its version, the previous one comes back.
 #
 # It also creates the link `draupnir`, the name by which Sindri starts the program; a program of that name is kept as
-# `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user, and
-# after an upgrade the agent whose PID is in ~/.sindri/draupnir.pid. Releases before 1.3.0 are the agent in Go: it
+# `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user.
+# After an upgrade it lets the agent whose PID is in ~/.sindri/draupnir.pid hand over to the new program, which ends no
+# shell, or stops one that cannot. Releases before 1.3.0 are the agent in Go: it
 # installs those as `draupnir` alone.
 #
 # Environment:
@@ -19,7 +20,8 @@
 #   DRAUPNIR_SERVICE        systemd or launchd: also install a service that runs it   (default: none)
 #                           As root for the machine, else for this user. SINDRI_*, proxy and SSL_CERT_* variables that
 #                           are set now go into its environment file (mode 0600); other lines there stay as they are.
-#                           A service that is installed already gets them too, and is restarted after an upgrade.
+#                           A service that is installed already gets them too, and is restarted for them; for a
+#                           new program alone its agent hands over.
 #   DRAUPNIR_BASE_URL       a mirror that has releases/latest and releases/download/  (default: the project's page)
 #   DRAUPNIR_API_URL        asked for releases/latest if the page does not redirect to a version
 #   DRAUPNIR_TRIES          how often a download is tried, 1 s, 2 s, 4 s … apart      (default: 4)
@@ -238,6 +240,10 @@ stop_former() {
   if [ -n "$changed${1:-}" ] || [ "$name" = "$program" ]; then running="$running $(agents_in_go)"; fi
   for pid in $running; do
     alive "$pid" || continue
+    if [ -z "${1:-}" ] && [ "$name" = "$program" ] && hands_over "$pid"; then
+      ask_to_hand_over "$pid"
+      continue
+    fi
     if runs_under "$pid"; then
       say "not stopped, since it runs this script, and still the version before: process $pid"
       continue
@@ -277,6 +283,25 @@ runs_under() { # PID
     process=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$process/status" 2>/dev/null)
   done
   [ "$process" = "$1" ]
+}
+
+# Whether a process is an agent of this user that hands over at SIGUSR2: it catches the signal (bit 11). The agent in Go
+# and other programs would die of it, or ignore it. An agent hides its executable from all but root.
+hands_over() { # PID
+  file=$(readlink "/proc/$1/exe" 2>/dev/null | sed 's/ (deleted)$//; s|.*/||')
+  case ${file:-$(cat "/proc/$1/comm" 2>/dev/null)} in
+    "$program" | "$program.previous") ;;
+    "$former" | exe) [ -z "$file" ] || return 1 ;;
+    *) return 1 ;;
+  esac
+  grep -q "^Uid:[[:space:]]*$(id -u)[[:space:]]" "/proc/$1/status" 2>/dev/null &&
+    grep -Eq '^SigCgt:[[:space:]]*[0-9a-f]*[89a-f][0-9a-f]{2}$' "/proc/$1/status" 2>/dev/null
+}
+
+ask_to_hand_over() { # PID
+  kill -USR2 "$1" 2>/dev/null || return 1
+  say "asked the agent that runs to hand over to the new program: process $1"
+  next="see that it did: $target status"
 }
 
 # A process that only waits for its parent to notice its end is not alive.
@@ -476,7 +501,17 @@ refresh_services() {
   for service in systemd launchd; do
     service_paths
     [ -e "$unit" ] || continue
+    updated=$changed changed=''
     write_environment
+    # Other settings need another start; a new program alone does not.
+    if [ -z "$changed" ] && [ -n "$updated" ] && [ "$service" = systemd ] && [ -z "$root" ]; then
+      pid=$(systemd show --property=MainPID --value $program.service 2>/dev/null) || pid=''
+      if hands_over "${pid:-0}" && ask_to_hand_over "$pid"; then
+        changed=$updated
+        continue
+      fi
+    fi
+    changed=$changed$updated
     if [ -z "$changed" ] || [ -n "$root" ]; then continue; fi
     next="look at it: $status"
     if case $service in
@@ -562,6 +597,7 @@ WatchdogSec=20s
 $user_line
 EnvironmentFile=$(printf '%s' "${environment#"$root"}" | sed 's/%/%%/g')
 ExecStart="$(quoted "${target#"$root"}" | sed 's/\$/$$/g')"
+ExecReload=/bin/kill -USR2 \$MAINPID
 WorkingDirectory=~
 Restart=always
 RestartSec=$((2000 + random % 8000))ms

@@ -232,6 +232,51 @@ def upgrade_stops_what_sindri_started(bench):
     expect(bench.run(), 0, "installed already")
 
 
+@contextlib.contextmanager
+def handing_over(bench, name):
+    """A process that runs as `name` and notes SIGUSR2 in a file; and that file."""
+    need_proc()
+    os.makedirs(bench.bin, exist_ok=True)
+    program = os.path.join(bench.bin, name)
+    shutil.copy(shutil.which("bash"), program)
+    noted_in = os.path.join(bench.tools, "signals")
+    script = f"trap 'echo caught >>{noted_in}' USR2; echo ready; while :; do sleep 0.05; done"
+    environment = {"HOME": bench.home, "PATH": os.environ["PATH"]}
+    process = subprocess.Popen(
+        [program, "-c", script], env=environment, start_new_session=True, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        note(bench, process.pid)
+        yield process, noted_in
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+        process.stdout.close()
+
+
+def upgrade_lets_an_agent_hand_over_that_can(bench):
+    bench.server.release("1.4.3")
+    with handing_over(bench, "sindri-agent") as (process, noted_in):
+        outcome = bench.run()
+        expect(outcome, 0, f"asked the agent that runs to hand over to the new program: process {process.pid}")
+        while not os.path.exists(noted_in):
+            os.sched_yield()
+        assert process.poll() is None and "stopped" not in outcome.output, outcome.output
+        assert noted(bench)
+    assert bench.installed("sindri-agent.previous") is not None
+
+
+def upgrade_signals_no_program_of_another_name(bench):
+    """The agent in Go catches every signal and knows none but SIGTERM."""
+    bench.server.release("1.4.3")
+    with handing_over(bench, "draupnir") as (process, noted_in):
+        expect(bench.run(), 0, f"stopped the agent that ran: process {process.pid}")
+        assert process.wait(10) == -15
+        assert not os.path.exists(noted_in)
+
+
 def second_run_stops_nothing(bench):
     bench.server.release("1.4.3")
     expect(bench.run(), 0)

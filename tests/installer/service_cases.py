@@ -12,6 +12,7 @@ import subprocess
 from bench import Missing
 from cases import expect
 from environment_file import environment_file
+from former_cases import handing_over
 
 SETTINGS = {"SINDRI_CONSOLE_URL": "https://console.example", "SINDRI_CONSOLE_API_KEY": "key with $(id) and `id`"}
 
@@ -223,6 +224,26 @@ def proxy_and_certificates_reach_the_service(bench):
     assert environment_file(content(f"{bench.home}/{ENVIRONMENT}")) == expected
 
 
+QUESTION = "--user show --property=MainPID --value sindri-agent.service"
+
+
+def upgrade_lets_the_agent_of_a_service_hand_over(bench):
+    with handing_over(bench, "sindri-agent") as (process, noted_in):
+        os.remove(f"{bench.home}/.sindri/draupnir.pid")
+        user = os.getuid()
+        prepare(bench, "systemctl", user)
+        expect(bench.run(DRAUPNIR_SERVICE="systemd", **SETTINGS), 0)
+        bench.server.release("1.4.4")
+        bench.fake("systemctl", f'echo "$*" >>{bench.root}/home/calls; echo {process.pid}')
+        os.remove(f"{bench.home}/calls")
+        expect(bench.run(), 0, "asked the agent that runs to hand over to the new program")
+        while not os.path.exists(noted_in):
+            os.sched_yield()
+        assert all("restart" not in call for call in calls(bench)), calls(bench)
+        # Other settings need another start.
+        expect(bench.run(SINDRI_CONSOLE_API_KEY="rotated"), 0, "service restarted, if it ran")
+
+
 def upgrade_restarts_a_service_that_is_there(bench):
     for tool, service, verb, unit in (
         ("systemctl", "systemd", "--user try-restart sindri-agent.service", UNIT),
@@ -235,9 +256,10 @@ def upgrade_restarts_a_service_that_is_there(bench):
         assert calls(bench) == [], "nothing was new"
         bench.server.release("1.4.4")
         expect(bench.run(), 0, "service restarted, if it ran")
-        assert calls(bench) == [verb]
+        asked = [QUESTION] if service == "systemd" else []
+        assert calls(bench) == [*asked, verb]
         expect(bench.run(SINDRI_CONSOLE_API_KEY="rotated"), 0, "installed already", "service restarted, if it ran")
-        assert calls(bench) == [verb, verb]
+        assert calls(bench) == [*asked, verb, verb]
         assert "rotated" in content(f"{bench.home}/{ENVIRONMENT}")
         expect(bench.run("--uninstall"), 0)
         os.remove(f"{bench.home}/{ENVIRONMENT}")
