@@ -5,6 +5,7 @@
 //! (`tests/manual.rs`).
 
 use crate::config;
+use crate::hand_over::question::ARGUMENT;
 use crate::nearest::nearest;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -38,6 +39,11 @@ pub enum Invocation {
     Status {
         /// Print JSON.
         json: bool,
+    },
+    /// Asked by a running agent whether this program can take over the state on standard input.
+    CanTakeOver {
+        /// The schema of the state.
+        schema: u32,
     },
     /// Ask whether the agent's loop turns.
     Health {
@@ -198,6 +204,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         [Some("health"), Some("--ready"), Some("--max-offline"), Some(seconds), None] => match seconds.parse() {
             Ok(seconds) => Ok(Invocation::Health { ready: Some(seconds) }),
             Err(_) => Err(Misused { unknown: Some(seconds.to_owned()) }),
+        },
+        // No person asks this, so no usage shows it.
+        [Some(ARGUMENT), Some(schema), None, ..] => match schema.parse() {
+            Ok(schema) => Ok(Invocation::CanTakeOver { schema }),
+            Err(_) => Err(Misused { unknown: Some(schema.to_owned()) }),
         },
         // A file whose name begins with a dash can be given as `./-name`.
         [Some("replay"), Some(word), None, ..] if !word.starts_with('-') => {

@@ -25,6 +25,7 @@
 //! | [`doctor`] | finds faults between this machine and the console | how to mend them itself |
 //! | [`status`] | answers on the Unix socket, asks there, and writes the text file of figures | the loop |
 //! | [`service`] | the datagrams to the service manager | when they are due |
+//! | [`hand_over`] | replaces the program by the one at its own path, with all that it has | when |
 //! | [`report`] | the channel through which these modules report to the loop | how the loop reacts |
 //! | [`restart`] | starts the program again after a panic | what panicked |
 //! | [`sys`] | the only `unsafe` code: system calls | policy |
@@ -36,6 +37,7 @@ pub mod command;
 pub mod config;
 pub mod doctor;
 pub mod file_timeout;
+pub mod hand_over;
 pub mod identity;
 pub mod journal;
 pub mod link;

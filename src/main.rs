@@ -2,12 +2,14 @@
 
 use draupnir::cli::{self, EXIT_CONFIG, EXIT_USAGE, Invocation};
 use draupnir::config::{API_KEY_VARIABLE, Config, unknown_variables};
-use draupnir::{agent, doctor, logging, preflight, replay, restart, status, sys, writer};
+use draupnir::hand_over::state::State;
+use draupnir::{agent, doctor, hand_over, logging, preflight, replay, restart, status, sys, writer};
 use draupnir_fsm::driver::PanicHistory;
 use std::io::stdout;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    hand_over::own_program();
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Invocation::Run) => run(),
         Ok(Invocation::Version) => print(&format!("{}\n", cli::version())),
@@ -15,6 +17,7 @@ fn main() -> ExitCode {
         Ok(Invocation::Replay { file }) => replay::run(&file, &mut stdout()),
         Ok(Invocation::Doctor { json }) => examine(json),
         Ok(Invocation::Status { json }) => status::status(json),
+        Ok(Invocation::CanTakeOver { schema }) => hand_over::question::answer(schema),
         Ok(Invocation::Health { ready }) => status::health(ready),
         Err(misused) => {
             eprintln!("{misused}");
@@ -26,16 +29,29 @@ fn main() -> ExitCode {
 fn run() -> ExitCode {
     sys::process::harden();
     let history = restart::take_history();
-    let config = match Config::from_environment() {
+    let state = match hand_over::take().transpose() {
+        Ok(state) => state,
+        Err(error) => {
+            eprintln!("sindri-agent: cannot take over: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let config = match &state {
+        Some(state) => Config::with_key(&state.api_key),
+        None => Config::from_environment(),
+    };
+    let config = match config {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
             unknown_variables().iter().for_each(|line| eprintln!("{line}"));
+            hand_over::fallback::begin();
             return ExitCode::from(EXIT_CONFIG);
         }
     };
     if let Err(error) = logging::start(&config) {
         eprintln!("sindri-agent: logging cannot be started: {error}");
+        hand_over::fallback::begin();
         return ExitCode::FAILURE;
     }
     // Before the first line, which starts a thread.
@@ -46,17 +62,19 @@ fn run() -> ExitCode {
         tracing::warn!("{warning}");
     }
     restart::on_panic(history, config.api_key.clone(), config.service.as_ref());
-    let status = run_agent(config, history);
+    let status = run_agent(config, history, state);
+    // An end before the first turn.
+    hand_over::fallback::begin();
     writer::flush_all(writer::FLUSH_TIMEOUT);
     status
 }
 
-fn run_agent(config: Config, history: PanicHistory) -> ExitCode {
+fn run_agent(config: Config, history: PanicHistory, state: Option<State>) -> ExitCode {
     if let Err(error) = preflight::check(&config) {
         tracing::error!(%error, "the configuration cannot be used");
         return ExitCode::from(EXIT_CONFIG);
     }
-    match agent::run(config, history) {
+    match agent::run(config, history, state) {
         Ok(()) => ExitCode::SUCCESS,
         Err(agent::StartError::Proxy(error)) => {
             tracing::error!(%error, "the configuration cannot be used");

@@ -14,6 +14,7 @@ use crate::logs::LogReport;
 use crate::status::StatusReport;
 use crate::terminal::TerminalReport;
 use async_channel::{Receiver, Sender};
+use draupnir_fsm::driver::HandOverInput;
 
 /// How many reports may wait for the loop. As many as it takes in one turn: more would only add delay.
 pub const REPORTS_MAX: usize = 64;
@@ -41,6 +42,14 @@ pub enum Report {
     Status(StatusReport),
     /// From a follower of logs.
     Logs(LogReport),
+    /// From a step of a hand-over.
+    HandOver(HandOverInput),
+}
+
+impl From<HandOverInput> for Report {
+    fn from(what: HandOverInput) -> Self {
+        Self::HandOver(what)
+    }
 }
 
 impl From<StatusReport> for Report {

@@ -43,6 +43,8 @@ pub fn on_panic(history: PanicHistory, key: Secret, service: Option<&Service>) {
     let manager = service.and_then(|service| Manager::of(service).ok());
     std::panic::set_hook(Box::new(move |panic| {
         log_panic(panic);
+        // A program that took over and has not begun leaves its place to the previous one.
+        crate::hand_over::fallback::begin();
         // The lines that still wait may show what led to the panic.
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -50,7 +52,7 @@ pub fn on_panic(history: PanicHistory, key: Secret, service: Option<&Service>) {
             std::process::abort();
         };
         if let Some(manager) = &manager {
-            manager.reloading();
+            manager.reloading("Starting again after a panic");
         }
         let error = reexec(history, &key);
         crate::logging::write_line(&format!("sindri-agent: cannot be started again: {error}"));

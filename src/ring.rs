@@ -30,6 +30,11 @@ impl Ring {
         Self { bytes: VecDeque::new(), end: 0, bytes_min, bytes_max, granted: 0 }
     }
 
+    /// Lets the stream begin at this offset. It must be empty.
+    pub fn begin_at(&mut self, offset: u64) {
+        self.end = offset;
+    }
+
     /// Appends bytes. `grant` is asked for room, in bytes, and says whether there is any; `dropped` is given the bytes
     /// that are no longer held, in order.
     pub fn push(&mut self, bytes: &[u8], grant: impl FnMut(usize) -> bool, mut dropped: impl FnMut(&[u8])) {

@@ -55,11 +55,10 @@ impl Manager {
     }
 
     /// Reports that the program is about to replace itself: READY follows from the next one. A best effort.
-    pub fn reloading(&self) {
+    pub fn reloading(&self, sentence: &str) {
         let now = clock_gettime(ClockId::Monotonic);
         let microseconds = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1_000);
-        let text =
-            format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nWATCHDOG=1\nSTATUS=Starting again after a panic");
+        let text = format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nWATCHDOG=1\nSTATUS={sentence}");
         let _ = self.send(&text);
     }
 

@@ -33,7 +33,7 @@ fn planted() {
             panic!("planted");
         });
     }
-    agent::run(config, history).expect("it can begin");
+    agent::run(config, history, None).expect("it can begin");
 }
 
 #[test]

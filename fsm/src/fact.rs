@@ -122,6 +122,10 @@ pub enum Fact {
     },
     /// The process was asked to stop.
     ShutdownRequested,
+    /// Another program takes this one's place as soon as the link is closed.
+    HandOverDue,
+    /// This program took another one's place, whose link was closed just now.
+    TakenOver,
     /// Something happened to a terminal session.
     Session {
         /// The session.

@@ -205,6 +205,8 @@ pub enum CloseText {
     Resync,
     /// `agent shutdown`
     Shutdown,
+    /// `agent update`
+    HandOver,
 }
 
 impl CloseText {
@@ -213,6 +215,7 @@ impl CloseText {
         match self {
             Self::Resync => "resync",
             Self::Shutdown => "agent shutdown",
+            Self::HandOver => "agent update",
         }
     }
 }
@@ -258,6 +261,8 @@ pub enum Disconnect {
     Resync,
     /// The agent stops.
     Shutdown,
+    /// Another program takes the agent's place, with all that it has.
+    HandOver,
 }
 
 /// Something that is wrong and who must act.
@@ -277,7 +282,8 @@ pub enum Problem {
 }
 
 /// Why a session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum SessionEnd {
     /// Its shell exited by itself.
     Exited,
@@ -294,7 +300,8 @@ pub enum SessionEnd {
 }
 
 /// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CommandEnd {
     /// By itself.
     Exited,

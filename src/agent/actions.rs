@@ -8,7 +8,7 @@ use crate::config::host_name;
 use crate::identity::Identity;
 use crate::link::WsFrame;
 use draupnir_fsm::driver::{
-    Action, AuditEntry, AuditId, Frame, Input, Notice, Output, Problem, ProviderName, RegisterPath,
+    Action, AuditEntry, AuditId, Frame, HandOverRefusal, Input, Notice, Output, Problem, ProviderName, RegisterPath,
     RegistrationAttempt, Remains, SessionInput, StateKind, StreamKey,
 };
 
@@ -130,6 +130,7 @@ impl Host {
                     listeners.listen();
                 }
             }
+            Action::HandOver { step } => self.hand_over.wanted = Some(step),
             Action::Log { notice } => log(notice),
             Action::Exit => tracing::debug!("nothing is left to do"),
         }
@@ -212,6 +213,21 @@ fn log(notice: Notice) {
             tracing::error!(number, ?message, "dropped a message that the console cannot take");
         }
         Notice::MessageDropped { message } => tracing::debug!(?message, "dropped a message: delivery queue full"),
+        Notice::HandOverRefused { why } => {
+            tracing::warn!(why = hand_over_refusal(why), "hand-over refused; the agent goes on");
+        }
+        Notice::HandOverCutsTools => tracing::warn!("answers to AI tools are cut: they took too long"),
         Notice::FactsIgnored { unhandled, stale } => tracing::debug!(unhandled, stale, "facts ignored"),
+    }
+}
+
+fn hand_over_refusal(why: HandOverRefusal) -> &'static str {
+    match why {
+        HandOverRefusal::Draining => "the agent is stopping",
+        HandOverRefusal::Rejected => "the new program cannot take over",
+        HandOverRefusal::NoAnswer => "the new program does not answer",
+        HandOverRefusal::NotFlushed => "a file is not written",
+        HandOverRefusal::NotSettled => "the start of a shell or command takes too long",
+        HandOverRefusal::Failed => "the program was not replaced",
     }
 }

@@ -5,6 +5,7 @@ use super::policy::Policy;
 use crate::audit::AuditLine;
 use crate::command::{self, Line, Spec};
 use crate::config::Config;
+use crate::hand_over::state::{Command as Saved, Stream as SavedStream};
 use crate::journal::{Process, SessionRemains};
 use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Metadata, OutputStream, ResultReason,
@@ -101,6 +102,37 @@ impl Commands {
             self.remains.insert(key, process);
         }
         key
+    }
+
+    /// The number of the next command, and all of them, for the next program.
+    pub(super) fn save(&self) -> (CommandKey, Vec<Saved>, Vec<SavedStream>) {
+        let saved = self.entries.iter().map(|(key, Entry { id, spec, timeout_ms, .. })| {
+            let (spec, script) = spec.as_ref().map(Spec::save).unzip();
+            let (id, process, script) = (id.as_str().to_owned(), self.runner.save(*key), script.unwrap_or_default());
+            Saved { key: *key, id, timeout_ms: *timeout_ms, process, spec, script }
+        });
+        let streams = self.runner.save_streams().map(|(command, stream, saved)| {
+            let is_stderr = stream == OutputStream::Stderr;
+            SavedStream { command, is_stderr, saved }
+        });
+        (self.next_key, saved.collect(), streams.collect())
+    }
+
+    /// Goes on with the commands of the program before this one.
+    pub(super) fn take_over(&mut self, next: CommandKey, streams: Vec<SavedStream>, saved: Vec<Saved>) {
+        self.next_key = next;
+        for SavedStream { command, is_stderr, saved } in streams {
+            let stream = if is_stderr { OutputStream::Stderr } else { OutputStream::Stdout };
+            self.runner.take_over_stream(command, stream, &saved);
+        }
+        for Saved { key, id, timeout_ms, process, spec, script } in saved {
+            let Some(id) = CommandId::new(&id) else { continue };
+            let spec = spec.and_then(|spec| Spec::restore(spec, script));
+            self.entries.insert(key, Entry { id, spec, timeout_ms, failure: None, ended: Ended::default() });
+            if let Some(process) = process {
+                self.runner.take_over(key, process);
+            }
+        }
     }
 
     /// What an earlier process left of this command.

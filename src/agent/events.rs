@@ -117,6 +117,7 @@ pub(super) fn cause_name(cause: Disconnect) -> &'static str {
         Disconnect::WriteStalled => "write_stalled",
         Disconnect::Resync => "resync",
         Disconnect::Shutdown => "shutdown",
+        Disconnect::HandOver => "hand_over",
     }
 }
 
@@ -128,5 +129,6 @@ fn cause_text(cause: Disconnect) -> &'static str {
         Disconnect::WriteStalled => "the connection took no more data",
         Disconnect::Resync => "reconnecting once to refresh the console's routing",
         Disconnect::Shutdown => "the agent stops",
+        Disconnect::HandOver => "another program takes the agent's place",
     }
 }

@@ -38,6 +38,13 @@ impl Notifications {
     }
 }
 
+impl Notifications {
+    /// Reports that another program takes the place of this one.
+    pub(super) fn replacing(&self) {
+        self.manager.reloading("Another program takes over");
+    }
+}
+
 /// An error in words, and when it happened.
 pub(super) struct NotedError {
     text: String,

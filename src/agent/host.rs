@@ -18,8 +18,8 @@ use crate::status::textfile::Textfile;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Message, NoteId, RegisterPath, SessionKey,
-    StateKind, StreamKey,
+    Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Input, Message, NoteId, RegisterPath,
+    SessionKey, StateKind, StreamKey,
 };
 use litemap::LiteMap;
 use std::collections::VecDeque;
@@ -122,6 +122,10 @@ pub(super) struct Host {
     pub(super) console_text: Option<String>,
     /// The sockets for AI tools; nothing where no tool is pointed at the agent.
     pub(super) listeners: Option<Listeners>,
+    /// What a hand-over needs.
+    pub(super) hand_over: super::hand_over::Steps,
+    /// What the program before this one gave the driver, until its first turn.
+    pub(super) taken_over: Vec<Input>,
     /// Usage records until the driver sends them.
     pub(super) usage: VecDeque<UsageRecord>,
 }

@@ -5,6 +5,7 @@
 
 use super::host::{Host, Text};
 use crate::config::Config;
+use crate::hand_over::state::State;
 use crate::journal::{self, Entry, Found, Hash, Journal, Left, Process, What};
 use crate::logs::LogPositions;
 use crate::protocol::{CommandId, InstanceId, SessionId};
@@ -35,8 +36,9 @@ impl Kept {
         opened: Option<(Journal, Result<Found, journal::Error>)>,
         config: &Config,
         id: Option<&InstanceId>,
+        state: Option<&State>,
     ) -> Self {
-        let (journal, found) = match opened {
+        let (mut journal, found) = match opened {
             Some((journal, Ok(found))) => (journal, Some(found)),
             Some((journal, Err(error))) => {
                 journal::warn(&error);
@@ -44,6 +46,9 @@ impl Kept {
             }
             None => (Journal::absent(), None),
         };
+        if let Some(state) = state {
+            journal.keep_key(&state.hash_key);
+        }
         let (begun, found) = found.map_or((None, Vec::new()), |found| (Some(found.numbers_up_to), found.left));
         let unnamed = owner(&journal, config, None);
         let mut kept =
@@ -55,6 +60,12 @@ impl Kept {
         }
         kept.journal.begin([kept.owner, unnamed]);
         kept.position = kept.find_position();
+        if state.is_some() {
+            // The program before this one had taken it in, and gave it.
+            let own = [kept.owner, unnamed];
+            let is_log = |left: &Left| matches!(left, Left::LogPosition { .. });
+            kept.found.retain(|(owner, left)| !own.contains(owner) || is_log(left));
+        }
         kept
     }
 
@@ -115,6 +126,11 @@ impl Kept {
     /// The number that stands for an id of the console's.
     pub(super) fn console_id(&self, id: &str) -> ConsoleId {
         ConsoleId(self.journal.key().id(id))
+    }
+
+    /// Keeps the text of a message until the driver asks for it.
+    pub(super) fn keep_text(&mut self, number: u64, text: Text) {
+        self.texts.insert(number, text);
     }
 
     /// The text of a message that was found.

@@ -8,6 +8,7 @@ mod actions;
 mod clocks;
 mod commands;
 mod events;
+mod hand_over;
 mod health;
 mod host;
 mod journal;
@@ -23,6 +24,8 @@ pub(crate) use host::Text;
 
 use crate::audit::Audit;
 use crate::config::{Config, host_name};
+use crate::hand_over::fallback;
+use crate::hand_over::state::State;
 use crate::identity::{self, IdentityStore};
 use crate::journal::Journal;
 use crate::link::proxy::ProxyError;
@@ -80,11 +83,12 @@ pub enum StartError {
     Link(#[from] link::Error),
 }
 
-/// Runs the agent until it has received a signal that asks it to stop, and has drained.
+/// Runs the agent until it has received a signal that asks it to stop, and has drained. `state` is what the program
+/// before this one left.
 ///
 /// # Errors
 /// It could not start. Once it runs, nothing ends it but a signal.
-pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
+pub fn run(config: Config, history: PanicHistory, state: Option<State>) -> Result<(), StartError> {
     let executor = Rc::new(LocalExecutor::new());
     let epoch = Epoch::now();
     let spawner = Rc::clone(&executor);
@@ -93,10 +97,10 @@ pub fn run(config: Config, history: PanicHistory) -> Result<(), StartError> {
         let (reporter, reports) = report::channel();
         let listening = signals::listen(reporter.clone()).map_err(StartError::Signals)?;
         spawner.spawn(listening).detach();
-        if let Some(reaping) = signals::reap_orphans(history).map_err(StartError::Signals)? {
+        if let Some(reaping) = signals::reap_orphans(history.is_restart()).map_err(StartError::Signals)? {
             spawner.spawn(reaping).detach();
         }
-        Agent::new(config, epoch, &spawner, &reporter, reports).await?.run(history).await;
+        Agent::new(config, epoch, &spawner, &reporter, reports, state).await?.run(history).await;
         Ok(())
     });
     park::block_on(executor.run(agent))
@@ -109,11 +113,13 @@ impl Agent {
         executor: &Rc<LocalExecutor<'static>>,
         reporter: &Reporter,
         reports: Receiver<Report>,
+        mut state_before: Option<State>,
     ) -> Result<Box<Self>, StartError> {
         let config = Rc::new(config);
         let Config { heartbeat_ms, metrics_ms, log_lines_per_s, .. } = *config;
         let schedule = Schedule { heartbeat_ms, metrics_ms, log_lines_per_s };
-        let (seed, audited) = (entropy(), config.audit.is_some());
+        let seed = state_before.as_ref().map_or_else(entropy, |state| state.seed);
+        let audited = config.audit.is_some();
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), schedule, seed, audited, Rc::clone(&budget));
         // All four are opened at once, so that one that hangs leaves the others their time.
@@ -139,7 +145,10 @@ impl Agent {
             Ok(opening) => opening.wait(deadline),
             Err(error) => (Journal::absent(), Err(error)),
         });
-        let mut kept = journal::Kept::new(opened, &config, store.identity().id.as_ref());
+        // Without a state directory the program before this one alone knows it.
+        let identity = state_before.as_ref().and_then(hand_over::identity);
+        let identity = identity.unwrap_or_else(|| store.identity().clone());
+        let mut kept = journal::Kept::new(opened, &config, identity.id.as_ref(), state_before.as_ref());
         let mut watch = sindri::Watch::new(config.home.as_deref(), kept.take_position());
         let news = watch.look().await.unwrap_or_default();
         let target = Target::of(&config)?;
@@ -149,12 +158,12 @@ impl Agent {
         let link = Link::new(target, Rc::clone(executor), reporter.clone())?;
         status::socket::serve(config.status_directories.clone(), executor, reporter.clone());
         let service = health::Notifications::new(config.service.as_ref());
-        let host = Host {
+        let mut host = Host {
             epoch,
             listeners: llm::start(&config, &link, executor, reporter)?,
             logs: Logs::new(settings::log_roots(&config), kept.take_log_positions(), executor, reporter),
             link,
-            identity: store.identity().clone(),
+            identity,
             store,
             registering_at: None,
             is_named: config.instance_id.as_str() != host_name(),
@@ -178,9 +187,14 @@ impl Agent {
             versions_warned: Vec::new(),
             last_connect_error: None,
             console_text: None,
+            hand_over: hand_over::Steps::new(executor, reporter),
+            taken_over: Vec::new(),
             usage: VecDeque::new(),
             config,
         };
+        if let Some(state) = &mut state_before {
+            host.taken_over = host.take_over(state);
+        }
         // On the heap: each move of a future that holds it would use as much of the stack, which is never given back.
         Ok(Box::new(Self {
             driver,
@@ -207,6 +221,7 @@ impl Agent {
             None => IdSource::of_configured(self.host.config.instance_id.as_str()),
         };
         self.handle(Input::Started { id });
+        let mut has_begun = false;
         if history.is_restart() {
             let text = "the agent panicked and was restarted".to_owned();
             let note = self.host.error_note("agent", text, Metadata::new());
@@ -214,6 +229,9 @@ impl Agent {
         }
         loop {
             self.run_once();
+            if !std::mem::replace(&mut has_begun, true) {
+                fallback::close();
+            }
             self.notify_service();
             if self.driver.is_stopped() {
                 tracing::info!("stopped");
@@ -261,6 +279,9 @@ impl Agent {
         if bytes != std::mem::replace(&mut self.bytes_written, bytes) {
             self.handle(Input::WriteProgress { bytes });
         }
+        for input in std::mem::take(&mut self.host.taken_over) {
+            self.handle(input);
+        }
         for input in self.host.take_restored() {
             self.handle(input);
         }
@@ -268,6 +289,7 @@ impl Agent {
             self.host.perform(output, &mut self.pending);
         }
         self.pending.extend(self.host.kept.end_turn());
+        self.do_hand_over();
         if let (Some(text), Some(textfile)) = (self.host.sample_text.take(), &self.host.textfile) {
             textfile.write(&text, &self.driver.health(self.now));
         }

@@ -14,8 +14,8 @@ use crate::protocol::{self, DecodeError, Ignored, Inbound, InstanceId, Metadata,
 use crate::report::Report;
 use crate::terminal::TerminalReport;
 use draupnir_fsm::driver::{
-    AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, Input, RegistrationAttempt, RegistrationOutcome,
-    SessionInput, SessionKey, StreamKey,
+    AuditId, CommandInput, CommandKey, ConsoleId, ConsoleMessage, HandOverInput, Input, RegistrationAttempt,
+    RegistrationOutcome, SessionInput, SessionKey, StreamKey,
 };
 use std::hash::BuildHasher as _;
 use std::time::UNIX_EPOCH;
@@ -33,6 +33,10 @@ impl Agent {
             Report::Journal(report) => self.handle(super::journal::input(report)),
             Report::Sample(report) => self.sample_report(report),
             Report::Signal(SignalReport::Stop) => self.handle(Input::ShutdownRequested),
+            Report::Signal(SignalReport::HandOver) => {
+                self.handle(Input::HandOver { what: HandOverInput::Requested });
+            }
+            Report::HandOver(what) => self.handle(Input::HandOver { what }),
             Report::Llm(report) => self.llm_report(report),
             Report::Status(report) => self.status_report(&report),
             Report::Logs(report) => {

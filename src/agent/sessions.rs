@@ -3,6 +3,7 @@
 use super::host::ErrorNote;
 use crate::audit::AuditLine;
 use crate::config::Config;
+use crate::hand_over::state::Session as Saved;
 use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
 use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Terminals};
@@ -68,6 +69,27 @@ impl Sessions {
         let key = self.next_key;
         self.next_key = key.next();
         key
+    }
+
+    /// The number of the next session, and all of them, for the next program.
+    pub(super) fn save(&self) -> (SessionKey, Vec<Saved>) {
+        let saved = self.entries.iter().map(|(key, entry)| {
+            let (id, terminal) = (entry.id.as_str().to_owned(), self.terminals.save(*key));
+            Saved { key: *key, id, input_bytes: entry.input_bytes, terminal }
+        });
+        (self.next_key, saved.collect())
+    }
+
+    /// Goes on with the sessions of the program before this one.
+    pub(super) fn take_over(&mut self, next: SessionKey, saved: Vec<Saved>) {
+        self.next_key = next;
+        for Saved { key, id, input_bytes, terminal } in saved {
+            let Some(id) = SessionId::new(&id) else { continue };
+            self.entries.insert(key, Entry { id, shell: None, failure: None, early: None, input_bytes });
+            if let Some(terminal) = terminal {
+                self.terminals.take_over(key, terminal);
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, session: SessionKey) {

@@ -7,7 +7,6 @@
 use crate::report::Reporter;
 use crate::sys;
 use async_signal::{Signal, Signals};
-use draupnir_fsm::driver::PanicHistory;
 use futures_lite::StreamExt as _;
 
 /// The report of a signal to the loop.
@@ -15,6 +14,8 @@ use futures_lite::StreamExt as _;
 pub enum SignalReport {
     /// The process received SIGTERM.
     Stop,
+    /// The process received SIGUSR2.
+    HandOver,
 }
 
 /// What the agent does at a signal.
@@ -24,8 +25,8 @@ enum Action {
     Stop,
     /// Drains, however often it comes.
     Drain,
-    /// Only says that it came.
-    Log,
+    /// Lets the program at the agent's own path take over.
+    HandOver,
 }
 
 /// Every signal that is handled. SIGHUP is not where it was ignored at the start.
@@ -37,7 +38,7 @@ const SIGNALS: &[(Signal, &str, Action)] = &[
     (Signal::Usr1, "SIGUSR1", Action::Drain),
     (Signal::Xcpu, "SIGXCPU", Action::Drain), /* comes every second from the soft limit on, until SIGKILL at the
                                                * hard one */
-    (Signal::Usr2, "SIGUSR2", Action::Log), // reserved
+    (Signal::Usr2, "SIGUSR2", Action::HandOver), // systemctl reload
 ];
 
 /// Waits for signals for as long as the process lives.
@@ -56,8 +57,9 @@ pub fn listen(reporter: Reporter) -> std::io::Result<impl Future<Output = ()>> {
                 continue;
             };
             match action {
-                Action::Log => {
-                    tracing::info!("received {name}; reserved, ignored");
+                Action::HandOver => {
+                    tracing::info!("received SIGUSR2");
+                    reporter.report(SignalReport::HandOver).await;
                     continue;
                 }
                 Action::Stop if stops => {
@@ -84,8 +86,8 @@ const EXIT_BY_SIGNAL: i32 = 128;
 ///
 /// # Errors
 /// The handler could not be installed.
-pub fn reap_orphans(history: PanicHistory) -> std::io::Result<Option<impl Future<Output = ()>>> {
-    if std::process::id() != 1 && !history.is_restart() {
+pub fn reap_orphans(is_restart: bool) -> std::io::Result<Option<impl Future<Output = ()>>> {
+    if std::process::id() != 1 && !is_restart {
         return Ok(None);
     }
     let mut signals = Signals::new([Signal::Child])?;

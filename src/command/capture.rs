@@ -68,13 +68,31 @@ impl Capture {
 
     /// Takes in what was printed.
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        // Once something is not in the head it is closed.
+        let is_whole = self.bytes == self.head.len() as u64;
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        let room = self.grow_head(bytes.len());
+        let room = if is_whole { self.grow_head(bytes.len()) } else { 0 };
         let (head, tail) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(head);
         if !tail.is_empty() {
             self.tail.push(tail, |step| self.grant.grow(step), |_| {});
         }
+    }
+
+    /// How much was printed, and the two ends of it that are kept, for the next program.
+    pub(super) fn save(&self) -> (u64, Vec<u8>, Vec<u8>) {
+        let (older, newer) = self.tail.slices(0, usize::MAX);
+        (self.bytes, self.head.clone(), [older, newer].concat())
+    }
+
+    /// What the program before this one captured, as far as the budget allows.
+    pub(super) fn restore(budget: Rc<Budget>, bytes: u64, head: &[u8], tail: &[u8]) -> Self {
+        let mut capture = Self::new(budget);
+        capture.push(head);
+        // What lies between the two, or was lost, counts as printed and is left out.
+        capture.bytes = bytes.max(capture.bytes).saturating_sub(tail.len() as u64);
+        capture.push(tail);
+        capture
     }
 
     /// Takes out what was captured.
@@ -84,12 +102,8 @@ impl Capture {
         Output { head, tail, bytes, own_bytes: 0, grant }
     }
 
-    /// Makes room in the head for `wanted` more bytes, as far as may be; the result is the room. Once something is in
-    /// the tail the head is closed.
+    /// Makes room in the head for `wanted` more bytes, as far as may be; the result is the room.
     fn grow_head(&mut self, wanted: usize) -> usize {
-        if !self.tail.is_empty() {
-            return 0;
-        }
         let wanted = self.head.len().saturating_add(wanted).min(END_BYTES_MAX);
         while self.head_bytes_max < wanted {
             let step = self.head_bytes_max.min(END_BYTES_MAX - self.head_bytes_max);

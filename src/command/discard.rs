@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use smol::{LocalExecutor, Task};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,20 +27,27 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The outputs that are read and discarded.
 #[derive(Debug, Default)]
 pub(super) struct Discarded {
-    outputs: VecDeque<Task<()>>,
+    outputs: VecDeque<(Rc<Async<OwnedFd>>, Task<()>)>,
 }
 
 impl Discarded {
     /// Starts to read and discard one more output.
     pub(super) fn push(&mut self, executor: &LocalExecutor<'static>, reads: Rc<Async<OwnedFd>>) {
-        self.outputs.retain(|output| !output.is_finished());
+        self.outputs.retain(|(_, output)| !output.is_finished());
         if self.outputs.len() >= OUTPUTS_MAX {
             self.outputs.pop_front();
         }
         let too_long = async {
             Timer::after(DISCARD_MAX).await;
         };
-        self.outputs.push_back(executor.spawn(or(discard(reads), too_long)));
+        let output = executor.spawn(or(discard(Rc::clone(&reads)), too_long));
+        self.outputs.push_back((reads, output));
+    }
+
+    /// The descriptors of those that are read, for the next program.
+    pub(super) fn save(&self) -> Vec<RawFd> {
+        let open = self.outputs.iter().filter(|(_, output)| !output.is_finished());
+        open.map(|(reads, _)| reads.as_raw_fd()).collect()
     }
 }
 

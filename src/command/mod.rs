@@ -17,6 +17,7 @@
 
 mod capture;
 mod discard;
+mod hand_over;
 mod pipe;
 mod run;
 mod spec;
@@ -24,6 +25,7 @@ mod spec;
 mod tests;
 
 pub use capture::{CAPTURE_BYTES_MAX, Output};
+pub use hand_over::{SavedCommand, SavedOutput, SavedSpec, SavedStream};
 pub use spec::{CommandSettings, Line, Spec};
 
 use crate::protocol::OutputStream;
@@ -166,9 +168,9 @@ impl CommandRunner {
         match spec::start(&self.settings, spec) {
             Ok(started) => {
                 let streams = is_streamed.then(|| self.open_streams(command));
-                let (run, start, feed) = Run::new(command, started, &self.budget, streams.as_ref());
+                let (run, start) = Run::new(command, started, &self.budget, streams.as_ref());
                 let run = Rc::new(run);
-                let watch = run::watch(Rc::clone(&run), start, feed, is_streamed, self.reporter.clone());
+                let watch = run::watch(Rc::clone(&run), start, is_streamed, self.reporter.clone());
                 self.running.insert(command, Running { run, watch: self.executor.spawn(watch) });
             }
             Err(error) => {

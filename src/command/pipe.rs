@@ -4,6 +4,7 @@
 //! read no faster than [`Pipe::grant`] permits, so that its command waits as it would for a slow terminal.
 
 use super::capture::{Capture, Grant, Output};
+use super::hand_over::{SavedOutput, SavedStream};
 use crate::ring::{RING_BYTES_MIN, Ring};
 use async_io::Async;
 use draupnir_fsm::driver::budget::Budget;
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -37,6 +38,20 @@ pub(super) struct Watched {
 impl Watched {
     pub(super) fn new(budget: Rc<Budget>) -> Self {
         Self { ring: Ring::new(RING_BYTES_MIN, STREAM_BYTES_MAX), grant: Grant::new(budget), ended: false }
+    }
+
+    /// What is kept of it, for the next program.
+    pub(super) fn save(&self) -> SavedStream {
+        let (older, newer) = self.ring.slices(0, usize::MAX);
+        SavedStream { end: self.ring.held().end, has_ended: self.ended, kept: [older, newer].concat() }
+    }
+
+    /// What the program before this one kept, as far as the budget allows.
+    pub(super) fn restore(budget: Rc<Budget>, saved: &SavedStream) -> Self {
+        let mut watched = Self { ended: saved.has_ended, ..Self::new(budget) };
+        watched.ring.begin_at(saved.end.saturating_sub(saved.kept.len() as u64));
+        watched.push(&saved.kept);
+        watched
     }
 
     pub(super) fn ring(&self) -> &Ring {
@@ -84,6 +99,34 @@ impl Pipe {
         }
     }
 
+    /// An output of a command of the program before this one; `None` if there is no descriptor left to stand for a pipe
+    /// whose end was read.
+    pub(super) fn restore(
+        reads: Option<Async<OwnedFd>>,
+        saved: &SavedOutput,
+        budget: Rc<Budget>,
+        watched: Option<Rc<RefCell<Watched>>>,
+    ) -> Option<Self> {
+        let closed = reads.is_none();
+        let reads = match reads {
+            Some(reads) => reads,
+            // It is at its end at once.
+            None => Async::new(OwnedFd::from(std::io::pipe().ok()?.0)).ok()?,
+        };
+        let pipe = Self::new(reads, Rc::clone(&budget), watched);
+        pipe.capture.replace(Capture::restore(budget, saved.bytes, &saved.head, &saved.tail));
+        pipe.closed.set(closed);
+        Some(pipe)
+    }
+
+    /// Its descriptor and what was captured, for the next program.
+    pub(super) fn save(&self) -> SavedOutput {
+        let pipe = (!self.closed.get()).then(|| self.reads.as_raw_fd());
+        let capture = self.capture.borrow();
+        let (bytes, head, tail) = capture.save();
+        SavedOutput { pipe, bytes, head, tail }
+    }
+
     /// Sets how much of a streamed output may be read from now on, in bytes.
     pub(super) fn grant(&self, bytes: usize) {
         if self.watched.is_none() {
@@ -101,6 +144,9 @@ impl Pipe {
     /// that prints without end does not starve the others.
     pub(super) async fn read(&self) -> bool {
         loop {
+            if self.closed.get() {
+                return false;
+            }
             self.wait_for_credit().await;
             if self.reads.readable().await.is_err() {
                 self.end();

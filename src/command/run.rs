@@ -2,6 +2,7 @@
 //!
 //! The process is not reaped before the run is dropped, so that its group can be signalled after its own exit.
 
+use super::hand_over::SavedCommand;
 use super::pipe::{Pipe, Watched};
 use super::spec::{Feed, Started};
 use super::{CommandReport, NotStarted};
@@ -11,12 +12,13 @@ use crate::sys::session::{kill_sessions, terminate_others};
 use crate::sys::spawn::Start;
 use draupnir_fsm::driver::CommandKey;
 use draupnir_fsm::driver::budget::Budget;
-use futures_lite::future::zip;
+use futures_lite::future::{poll_fn, zip};
 use rustix::process::Signal;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 /// A command that starts, runs, or has just ended.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Run {
     child: Child,
     pub(super) stdout: Pipe,
     pub(super) stderr: Pipe,
+    /// Its script, until all of it is written.
+    feed: RefCell<Option<Feed>>,
     started_at: Instant,
     ended_at: Cell<Option<Instant>>,
     /// The outcome of the start, once it is known.
@@ -47,7 +51,7 @@ impl Run {
         started: Started,
         budget: &Rc<Budget>,
         streams: Option<&Streams>,
-    ) -> (Self, Start, Option<Feed>) {
+    ) -> (Self, Start) {
         let Started { child, start, stdout, stderr, feed } = started;
         let watched = |pick: fn(&Streams) -> &Rc<RefCell<Watched>>| streams.map(|streams| Rc::clone(pick(streams)));
         let run = Self {
@@ -55,13 +59,51 @@ impl Run {
             child,
             stdout: Pipe::new(stdout, Rc::clone(budget), watched(|streams| &streams.stdout)),
             stderr: Pipe::new(stderr, Rc::clone(budget), watched(|streams| &streams.stderr)),
+            feed: RefCell::new(feed),
             started_at: Instant::now(),
             ended_at: Cell::new(None),
             started: OnceCell::new(),
             exit_code: Cell::new(None),
             report_waits: Cell::new(false),
         };
-        (run, start, feed)
+        (run, start)
+    }
+
+    /// Goes on with a process that the program before this one started.
+    pub(super) fn taken_over(
+        command: CommandKey,
+        child: Child,
+        stdout: Pipe,
+        stderr: Pipe,
+        ran_ms: u64,
+        feed: Option<Feed>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            command,
+            child,
+            stdout,
+            stderr,
+            feed: RefCell::new(feed),
+            // Where the clock does not reach back so far, the time counts from here.
+            started_at: now.checked_sub(Duration::from_millis(ran_ms)).unwrap_or(now),
+            ended_at: Cell::new(None),
+            started: OnceCell::from(Ok(())),
+            exit_code: Cell::new(None),
+            report_waits: Cell::new(false),
+        }
+    }
+
+    /// Its process and its pipes, for the next program.
+    pub(super) fn save(&self) -> SavedCommand {
+        let feed = self.feed.borrow();
+        SavedCommand {
+            pid: self.child.id().as_raw_nonzero().get().unsigned_abs(),
+            ran_ms: self.duration_ms(),
+            outputs: [self.stdout.save(), self.stderr.save()],
+            stdin: feed.as_ref().map(|feed| feed.stdin.as_raw_fd()),
+            script: feed.as_ref().map(|feed| feed.script.iter().copied().collect()).unwrap_or_default(),
+        }
     }
 
     /// Its process, which leads its session.
@@ -114,6 +156,36 @@ impl Run {
         self.report_waits.set(false);
     }
 
+    /// Writes the script into standard input and closes it. Stops early if the command closes its end.
+    async fn write_script(&self) {
+        while let Some(progress) = self.write_some() {
+            if progress.is_ready() {
+                continue;
+            }
+            let writable = poll_fn(|cx| match &*self.feed.borrow() {
+                Some(feed) => feed.stdin.poll_writable(cx).map(|ready| ready.is_ok()),
+                None => Poll::Ready(false),
+            });
+            if !writable.await {
+                break;
+            }
+        }
+        self.feed.take();
+    }
+
+    /// Writes a part of the script, if there is room; `None` once there is nothing to write, or no reader.
+    fn write_some(&self) -> Option<Poll<()>> {
+        let mut feed = self.feed.borrow_mut();
+        let Feed { script, stdin } = feed.as_mut().filter(|feed| !feed.script.is_empty())?;
+        match rustix::io::write(stdin.as_fd(), script.as_slices().0) {
+            Ok(written) => drop(script.drain(..written)),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => return Some(Poll::Pending),
+            Err(_) => return None,
+        }
+        Some(Poll::Ready(()))
+    }
+
     /// Reads one output to its end. Reports new output of a streamed command, and its end: an incomplete character may
     /// then be sent.
     async fn read(&self, pipe: &Pipe, streams: bool, reporter: &Reporter) {
@@ -130,7 +202,7 @@ impl Run {
 }
 
 /// Watches a command from its start until its process is gone and both its outputs are at their end.
-pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, streams: bool, reporter: Reporter) {
+pub(super) async fn watch(run: Rc<Run>, start: Start, streams: bool, reporter: Reporter) {
     let started = start.done(&run.child).await.map_err(NotStarted::from);
     let command = run.command;
     if run.started.set(started).is_err() {
@@ -142,6 +214,12 @@ pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, stream
         return reporter.report(CommandReport::StartFailed { command, error: error.clone() }).await;
     }
     reporter.report(CommandReport::Started { command }).await;
+    watch_on(run, streams, reporter).await;
+}
+
+/// Watches a running command until its process is gone and both its outputs are at their end.
+pub(super) async fn watch_on(run: Rc<Run>, streams: bool, reporter: Reporter) {
+    let command = run.command;
     let output = async {
         zip(run.read(&run.stdout, streams, &reporter), run.read(&run.stderr, streams, &reporter)).await;
         reporter.report(CommandReport::EndOfOutput { command }).await;
@@ -152,27 +230,5 @@ pub(super) async fn watch(run: Rc<Run>, start: Start, feed: Option<Feed>, stream
         run.exit_code.set(Some(code));
         reporter.report(CommandReport::Exited { command, code }).await;
     };
-    let input = async {
-        if let Some(feed) = feed {
-            write_script(feed).await;
-        }
-    };
-    zip(zip(exit, output), input).await;
-}
-
-/// Writes a script into standard input and closes it. Stops early if the command closes its end.
-async fn write_script(Feed { script, stdin }: Feed) {
-    let mut rest = script.as_slice();
-    while !rest.is_empty() {
-        match rustix::io::write(stdin.as_fd(), rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::AGAIN) => {
-                if stdin.writable().await.is_err() {
-                    return;
-                }
-            }
-            Err(_) => return,
-        }
-    }
+    zip(zip(exit, output), run.write_script()).await;
 }

@@ -7,6 +7,7 @@ use crate::sys::child::Child;
 use crate::sys::environment::Environment;
 use crate::sys::spawn::{Program, SpawnError, Start, spawn};
 use async_io::Async;
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -90,8 +91,10 @@ pub(super) struct Started {
 }
 
 /// A script to be written into standard input.
+#[derive(Debug)]
 pub(super) struct Feed {
-    pub(super) script: Vec<u8>,
+    /// The part that is not written yet.
+    pub(super) script: VecDeque<u8>,
     pub(super) stdin: Async<OwnedFd>,
 }
 
@@ -145,7 +148,7 @@ fn standard_input(script: Option<Vec<u8>>) -> io::Result<(OwnedFd, Option<Feed>)
     };
     let (reads, writes): (PipeReader, PipeWriter) = io::pipe()?;
     let stdin = Async::new(OwnedFd::from(writes))?;
-    Ok((reads.into(), Some(Feed { script, stdin })))
+    Ok((reads.into(), Some(Feed { script: script.into(), stdin })))
 }
 
 fn output() -> io::Result<(Async<OwnedFd>, PipeWriter)> {

@@ -19,6 +19,7 @@ pub use detect::{Machine, host_name, provider_table};
 pub(crate) use llm::is_loopback;
 pub use llm::{LLM_BASE_URLS, LLM_PORT_DEFAULT, LLM_REPORT_SECONDS_DEFAULT, Llm};
 pub use problem::{Problem, Problems};
+pub(crate) use secret::wipe;
 pub use secret::{REDACTED, Secret};
 pub use table::{Variable, help_table, markdown_table, table};
 pub use url::{ConsoleUrl, InvalidUrl};
@@ -26,8 +27,9 @@ pub use url::{ConsoleUrl, InvalidUrl};
 use crate::protocol::InstanceId;
 use reader::Reader;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 /// The variable that holds the API key.
@@ -205,6 +207,18 @@ impl Config {
     /// All problems; the agent exits with status 78.
     pub fn from_environment() -> Result<Self, Problems> {
         Self::read(|name| std::env::var_os(name), &Machine::this())
+    }
+
+    /// The same with the key that the program before this one left: it is in no environment.
+    ///
+    /// # Errors
+    /// All problems; the agent exits with status 78.
+    pub fn with_key(key: &[u8]) -> Result<Self, Problems> {
+        let key = OsStr::from_bytes(key);
+        let variable = |name: &str| {
+            if name == API_KEY_VARIABLE { Some(key.to_owned()) } else { std::env::var_os(name) }
+        };
+        Self::read(variable, &Machine::this())
     }
 
     /// Reads any environment on any machine.

@@ -83,7 +83,7 @@ impl fmt::Display for Secret {
 }
 
 /// Overwrites bytes in a way that the compiler cannot leave out as pointless.
-pub(super) fn wipe(bytes: &mut [u8]) {
+pub(crate) fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     black_box(bytes);
 }

@@ -35,7 +35,8 @@ impl Key {
         Self { hmac: hmac::Key::new(hmac::HMAC_SHA256, &bytes), bytes }
     }
 
-    pub(super) const fn bytes(&self) -> &[u8; KEY_BYTES] {
+    /// Its bytes, for the file and for the program that takes over.
+    pub const fn bytes(&self) -> &[u8; KEY_BYTES] {
         &self.bytes
     }
 

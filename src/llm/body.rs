@@ -1,5 +1,6 @@
 //! Bodies that pass unchanged, piece by piece, and are counted on the way.
 
+use super::listener::CountGuard;
 use super::upstream::{Sender, Upstream};
 use super::usage::{Counter, ModelFinder, Usage};
 use http_body::{Body, Frame, SizeHint};
@@ -69,6 +70,8 @@ pub(super) struct Passed {
     pub(super) upstream: Rc<Upstream>,
     /// Called once, when the answer ends or is given up, with its usage.
     pub(super) done: Option<Box<dyn FnOnce(Usage)>>,
+    /// It counts as long as it is passed on.
+    pub(super) _in_flight: CountGuard,
 }
 
 impl Body for AnswerBody {

@@ -51,6 +51,11 @@ impl Listeners {
         self.is_listening.then_some(self.port)
     }
 
+    /// How many answers are being passed on.
+    pub(crate) fn in_flight(&self) -> Rc<Cell<usize>> {
+        self.proxy.in_flight()
+    }
+
     /// Listens on each address where it does not yet. Reports [`LlmReport::PortTaken`] where one is taken.
     pub(crate) fn listen(&mut self) {
         let mut taken = None;
@@ -107,7 +112,7 @@ async fn accept(
             let _ = future::poll_once(stream.write_all(FULL)).await;
             continue;
         }
-        let counted = Counted::new(connections);
+        let counted = CountGuard::new(connections);
         let proxy = Rc::clone(proxy);
         let serving = async move {
             serve(stream, proxy).await;
@@ -137,17 +142,17 @@ async fn serve(socket: Async<TcpStream>, proxy: Rc<Proxy>) {
     }
 }
 
-/// One connection, as long as it lives.
-struct Counted(Rc<Cell<usize>>);
+/// One connection or answer, as long as it lives.
+pub(super) struct CountGuard(Rc<Cell<usize>>);
 
-impl Counted {
-    fn new(connections: &Rc<Cell<usize>>) -> Self {
+impl CountGuard {
+    pub(super) fn new(connections: &Rc<Cell<usize>>) -> Self {
         connections.set(connections.get() + 1);
         Self(Rc::clone(connections))
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
     }

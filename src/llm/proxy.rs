@@ -3,6 +3,7 @@
 //! It changes nothing but what belongs to one connection alone (RFC 9110, section 7.6.1) and the `Host`.
 
 use super::body::{AnswerBody, AskedModel, Passed, RequestBody};
+use super::listener::CountGuard;
 use super::provider::{PROVIDERS, Provider, model_of, operation};
 use super::upstream::Upstream;
 use super::usage::{Counter, Uncounted, Usage};
@@ -39,6 +40,8 @@ pub(super) struct Proxy {
     reporter: Reporter,
     /// A log line has said that an answer cannot be counted.
     has_warned_of_uncounted: Cell<bool>,
+    /// How many answers are being passed on.
+    in_flight: Rc<Cell<usize>>,
 }
 
 /// An answer of the agent's own.
@@ -61,7 +64,13 @@ impl Proxy {
             }
         }
         let (executor, reporter) = (Rc::clone(executor), reporter.clone());
-        Ok(Self { upstreams, executor, reporter, has_warned_of_uncounted: Cell::new(false) })
+        let has_warned_of_uncounted = Cell::new(false);
+        Ok(Self { upstreams, executor, reporter, has_warned_of_uncounted, in_flight: Rc::default() })
+    }
+
+    /// How many answers are being passed on.
+    pub(super) fn in_flight(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.in_flight)
     }
 
     /// The provider's answer, or the agent's own.
@@ -83,6 +92,7 @@ impl Proxy {
 
     async fn passed_on(&self, request: Request<Incoming>) -> Result<Response<AnswerBody>, Refusal> {
         refuse(&request)?;
+        let in_flight = CountGuard::new(&self.in_flight);
         let Some((provider, rest)) = Provider::of_path(request.uri().path()) else {
             let known: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name).collect();
             let sentence =
@@ -111,7 +121,7 @@ impl Proxy {
         let counter = self.counter(provider, &parts.headers);
         let done = self.recorder(provider, path, asked_model);
         let upstream = Rc::clone(upstream);
-        let passed = Passed { body, counter, sender: Some(sender), upstream, done: Some(done) };
+        let passed = Passed { body, counter, sender: Some(sender), upstream, done: Some(done), _in_flight: in_flight };
         Ok(Response::from_parts(parts, AnswerBody::Passed(Box::new(passed))))
     }
 

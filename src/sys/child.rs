@@ -53,6 +53,16 @@ impl Child {
         }
     }
 
+    /// Takes over a child that the program before this one started.
+    ///
+    /// # Errors
+    /// It is no child of this process that is not reaped, or it cannot be watched.
+    pub fn take_over(pid: Pid) -> io::Result<Self> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        retry_on_intr(|| waitid(WaitId::Pid(pid), options))?;
+        Self::adopt(pid)
+    }
+
     /// Its number, which is that of its process group and session too.
     pub fn id(&self) -> Pid {
         self.pid
@@ -162,6 +172,19 @@ static CHILDREN: LazyLock<Mutex<Children>> = LazyLock::new(Mutex::default);
 
 fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The children that nothing waits for, for the program that takes over.
+pub fn abandoned() -> Vec<u32> {
+    let mut children = children();
+    children.reap_abandoned();
+    children.abandoned.iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect()
+}
+
+/// Reaps these children of the program before this one when they have ended, at the next occasion.
+pub fn take_over_abandoned(pids: &[u32]) {
+    let pids = pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
+    children().abandoned.extend(pids);
 }
 
 /// Kills every child that has a [`Child`], with its process group. For a program that is about to be replaced and

@@ -10,14 +10,15 @@ use std::sync::OnceLock;
 /// keeps its default: the faults (SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS) end the process, SIGTSTP
 /// stops it when a person wants that.
 const IGNORED: &[c_int] = &[
-    libc::SIGPIPE,   // a write fails instead
-    libc::SIGXFSZ,   // a write beyond `ulimit -f` fails instead, as on a full disk
-    libc::SIGTTIN,   // it reads no terminal
-    libc::SIGTTOU,   // it may log to a terminal in the background (`stty tostop`)
-    libc::SIGALRM,   // timers that its starter left; it has none
+    libc::SIGUSR2, // until it is handled: a second request for a hand-over may come while the new program starts
+    libc::SIGPIPE, // a write fails instead
+    libc::SIGXFSZ, // a write beyond `ulimit -f` fails instead, as on a full disk
+    libc::SIGTTIN, // it reads no terminal
+    libc::SIGTTOU, // it may log to a terminal in the background (`stty tostop`)
+    libc::SIGALRM, // timers that its starter left; it has none
     libc::SIGVTALRM, // as above
-    libc::SIGPROF,   // as above
-    libc::SIGIO,     // for descriptors whose starter asked for it
+    libc::SIGPROF, // as above
+    libc::SIGIO,   // for descriptors whose starter asked for it
     #[cfg(target_os = "linux")]
     libc::SIGSTKFLT, // has no meaning
     #[cfg(target_os = "linux")]
@@ -34,7 +35,8 @@ pub fn is_hang_up_ignored() -> bool {
 /// Sets them, once, at the start of the process.
 pub(super) fn set() {
     HANG_UP_IGNORED.get_or_init(|| is_ignored(libc::SIGHUP));
-    let keeps = |signal: c_int| signal == libc::SIGHUP && is_hang_up_ignored();
+    // SIGUSR2 is ignored all the time, so that it never ends a program that took over.
+    let keeps = |signal: c_int| signal == libc::SIGUSR2 || (signal == libc::SIGHUP && is_hang_up_ignored());
     for signal in (1..=SIGNAL_MAX).filter(|signal| is_ignored(*signal) && !keeps(*signal)) {
         dispose(signal, libc::SIG_DFL);
     }
@@ -51,6 +53,16 @@ pub(super) fn set() {
         libc::sigemptyset(&mut nothing);
         libc::pthread_sigmask(libc::SIG_SETMASK, &nothing, std::ptr::null_mut());
     }
+}
+
+/// Ignores another request for a hand-over, across the exec and until the new program handles it.
+pub fn ignore_hand_over() {
+    dispose(libc::SIGUSR2, libc::SIG_IGN);
+}
+
+/// Ignores SIGPIPE again, which an exec of the standard library that failed has set to its default.
+pub(super) fn ignore_pipe() {
+    dispose(libc::SIGPIPE, libc::SIG_IGN);
 }
 
 /// The highest signal that has a name.

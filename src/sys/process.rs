@@ -47,6 +47,13 @@ pub fn soften() {
     }
 }
 
+/// Hardens this process again after an exec that failed.
+pub fn harden_again() {
+    change(Resource::Core, |limit| Rlimit { current: Some(0), ..limit });
+    change(Resource::Nofile, |limit| Rlimit { current: raised(limit, DESCRIPTORS), ..limit });
+    super::disposition::ignore_pipe();
+}
+
 /// The limits that children get.
 pub(super) fn inherited_limits() -> InheritedLimits {
     INHERITED.get().copied().unwrap_or_default()

@@ -51,6 +51,11 @@ impl Input {
         Ok(())
     }
 
+    /// All of it.
+    pub(super) fn all(&self) -> Vec<u8> {
+        self.bytes.iter().copied().collect()
+    }
+
     /// What comes next, as far as it lies in one piece.
     pub(super) fn front(&self) -> &[u8] {
         self.bytes.as_slices().0

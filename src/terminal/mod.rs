@@ -24,11 +24,13 @@
 //! | `output`, `scrollback` | keep the output, cut it into chunks, replay it |
 //! | `replay` | the filter of a replay: leaves out what a terminal would answer or act on |
 //! | `parser`, `modes` | the grammar of the output, and the modes that it sets |
+//! | `hand_over` | what the next program gets of a session, and goes on with |
 //! | `input` | the queue of typed bytes |
 //! | `sweep` | ends the processes that remain when the shell is gone |
 //! | [`trial`] | a terminal and a shell, for `doctor` and the fuzzer |
 //! | [`stream`] | the output without a terminal, for the fuzzer |
 
+mod hand_over;
 mod input;
 mod modes;
 mod output;
@@ -46,6 +48,7 @@ mod tests;
 pub mod trial;
 
 pub use crate::sys::spawn::SpawnError;
+pub use hand_over::{SavedSession, SavedShell};
 pub use input::{INPUT_BYTES_MAX, InputRefused};
 pub use scrollback::SCROLLBACK_BYTES_MAX;
 

@@ -94,6 +94,17 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// Its state as bytes, for [`restore`](Self::restore).
+    pub(super) fn save(&self) -> Vec<u8> {
+        [&self.modes.0.to_le_bytes()[..], &self.parser.save()].concat()
+    }
+
+    /// A scanner in this state; `None` for bytes that are none.
+    pub(super) fn restore(state: &[u8]) -> Option<Self> {
+        let (modes, parser) = state.split_first_chunk()?;
+        Some(Self { modes: Modes(u16::from_le_bytes(*modes)), parser: Parser::restore(parser)? })
+    }
+
     /// The modes as they are behind the last byte.
     pub(super) const fn modes(&self) -> Modes {
         self.modes
@@ -167,6 +178,22 @@ mod tests {
         assert_eq!(after(b"\x1b[?1000;1006h"), "\x1b[?25h\x1b[?1000h\x1b[?1006h");
         assert_eq!(after(b"\x1b[?1h\x1b="), "\x1b[?1h\x1b[?25h\x1b=");
         assert_eq!(after(b"\x1b[?1h\x1b=\x1b[?1l\x1b>"), RESET);
+    }
+
+    #[test]
+    fn saved_scanner_goes_on_in_the_middle_of_anything() {
+        let output = "\x1b[?1049h\x1b[?1;2004h\x1b]0;title\x1b\\\x1bP1q\x18\u{9b}?25l\x1b[?1000;1006h\x1b(0é\x1b=";
+        for cut in 0..=output.len() {
+            let (before, after) = output.as_bytes().split_at(cut);
+            let mut whole = Scanner::default();
+            whole.feed(before);
+            let mut restored = Scanner::restore(&whole.save()).expect("it was saved");
+            whole.feed(after);
+            restored.feed(after);
+            assert_eq!(restored.save(), whole.save(), "{cut}");
+        }
+        assert!(Scanner::restore(b"").is_none());
+        assert!(Scanner::restore(&[0xff; 64]).is_none());
     }
 
     #[test]

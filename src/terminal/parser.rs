@@ -68,6 +68,18 @@ pub(super) enum Kind {
     Other,
 }
 
+/// All states, in the order of their numbers in a saved one.
+const STATES: [State; 8] = [
+    State::Ground,
+    State::Escape,
+    State::Intermediate,
+    State::Sequence,
+    State::String(Kind::Command),
+    State::String(Kind::Other),
+    State::StringEscape(Kind::Command),
+    State::StringEscape(Kind::Other),
+];
+
 /// What a control or escape sequence holds besides its last byte.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sequence {
@@ -122,6 +134,36 @@ pub(super) struct Parser {
 }
 
 impl Parser {
+    /// Its state as bytes, for [`restore`](Self::restore).
+    pub(super) fn save(&self) -> Vec<u8> {
+        let Sequence { marker, intermediate, malformed, length, numbers, at } = self.sequence;
+        let state = STATES.iter().position(|state| *state == self.state).unwrap_or_default();
+        // No number behind the last that is kept has an effect, so neither has their count.
+        let at = at.min(NUMBERS_MAX);
+        let small = |number: usize| u8::try_from(number).unwrap_or_default();
+        let flags = [small(state), small(at), marker, intermediate, malformed.into(), self.after_lead.into()];
+        flags.into_iter().chain([length].into_iter().chain(numbers).flat_map(u16::to_le_bytes)).collect()
+    }
+
+    /// A parser in this state; `None` for bytes that are none.
+    pub(super) fn restore(saved: &[u8]) -> Option<Self> {
+        let ([state, at, marker, intermediate, malformed, after_lead], words) = saved.split_first_chunk()?;
+        let mut words = words.chunks_exact(2).filter_map(|word| Some(u16::from_le_bytes(word.try_into().ok()?)));
+        let length = words.next()?;
+        let mut numbers = [0; NUMBERS_MAX];
+        for number in &mut numbers {
+            *number = words.next()?;
+        }
+        let at = usize::from(*at);
+        let is_whole = words.next().is_none() && at <= NUMBERS_MAX && *malformed < 2 && *after_lead < 2;
+        let (marker, intermediate, malformed) = (*marker, *intermediate, *malformed == 1);
+        is_whole.then_some(Self {
+            state: *STATES.get(usize::from(*state))?,
+            sequence: Sequence { marker, intermediate, malformed, length, numbers, at },
+            after_lead: *after_lead == 1,
+        })
+    }
+
     pub(super) const fn state(&self) -> State {
         self.state
     }

@@ -1,17 +1,16 @@
 //! One pseudo-terminal: its master end on the reactor, its size, and the process groups behind it.
 //!
-//! The caller gets the slave end and starts the shell. `portable-pty` opens and resizes; reads and writes go through a
-//! non-blocking duplicate of its descriptor.
+//! The caller gets the slave end and starts the shell. `portable-pty` opens; all else goes through a non-blocking
+//! duplicate of its descriptor, which an earlier program may have opened.
 
 use crate::sys::descriptor::duplicate;
 use crate::sys::session::session_of;
 use async_io::Async;
 use portable_pty::{MasterPty, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process_group};
-use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcgetpgrp, tcsetattr};
-use std::fmt;
+use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcgetpgrp, tcsetattr, tcsetwinsize};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Columns and rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,15 +26,9 @@ impl Size {
 }
 
 /// The master end.
+#[derive(Debug)]
 pub(super) struct Pty {
-    master: Box<dyn MasterPty + Send>,
     io: Async<OwnedFd>,
-}
-
-impl fmt::Debug for Pty {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pty").field("descriptor", &self.io.as_raw_fd()).finish_non_exhaustive()
-    }
 }
 
 impl Pty {
@@ -51,7 +44,12 @@ impl Pty {
             attributes.input_modes |= InputModes::IUTF8;
             let _ = tcsetattr(&slave, OptionalActions::Now, &attributes);
         }
-        Ok((Self { master, io: Async::new(io)? }, slave))
+        Ok((Self::over(io)?, slave))
+    }
+
+    /// A terminal that is open already.
+    pub(super) fn over(master: OwnedFd) -> io::Result<Self> {
+        Ok(Self { io: Async::new(master)? })
     }
 
     /// Its descriptor, on the reactor.
@@ -76,7 +74,8 @@ impl Pty {
     /// Sets the size. The kernel sends SIGWINCH if it differs.
     pub(super) fn resize(&self, size: Size) {
         // It fails only for a terminal that is gone.
-        let _ = self.master.resize(size.to_pty());
+        let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+        let _ = tcsetwinsize(&self.io, size);
     }
 
     /// Signals the process group in the foreground, if it is of this session and not that of its leader.
@@ -114,6 +113,6 @@ fn open_slave_by_name(pty: &dyn MasterPty) -> io::Result<OwnedFd> {
 }
 
 /// The library's error as an I/O error.
-fn in_words(error: impl fmt::Display) -> io::Error {
+fn in_words(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }

@@ -54,6 +54,22 @@ impl Scrollback {
         }
     }
 
+    /// Where it ends, what it holds, and the modes before that, for the next program.
+    pub(super) fn save(&self) -> (u64, Vec<u8>, Vec<u8>) {
+        (self.held().end, self.bytes_from(0).collect(), self.discarded.save())
+    }
+
+    /// The scrollback of a session of the program before this one, as much of it as the budget allows.
+    pub(super) fn restore(session: SessionKey, budget: Rc<Budget>, end: u64, kept: &[u8], modes: &[u8]) -> Self {
+        let mut scrollback = Self::new(session, budget);
+        let scanner = Scanner::restore(modes).unwrap_or_default();
+        (scrollback.discarded, scrollback.appended) = (scanner.clone(), scanner);
+        scrollback.ring.begin_at(end.saturating_sub(kept.len() as u64));
+        scrollback.ring.raise_bound(kept.len().min(RING_BYTES_MAX));
+        scrollback.append(kept);
+        scrollback
+    }
+
     /// The offsets of the bytes in the buffer.
     pub(super) fn held(&self) -> Range<u64> {
         self.ring.held()

@@ -4,6 +4,7 @@
 //! blocks, so a session that makes no progress delays no other.
 
 use super::TerminalReport;
+use super::hand_over::SavedShell;
 use super::input::{Input, InputRefused};
 use super::output::{Output, TAIL_MS};
 use super::pty::{Pty, Size};
@@ -20,7 +21,7 @@ use rustix::process::Signal;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -153,6 +154,31 @@ impl Session {
         *self.shell.slave.borrow_mut() = Some(slave);
     }
 
+    /// Goes on with a shell that an earlier program started, and was asked to end or not.
+    pub(super) fn resume(&self, slave: Option<OwnedFd>, is_ending: bool) {
+        self.shell.started.set(true);
+        self.shell.ending.set(is_ending);
+        *self.shell.slave.borrow_mut() = slave;
+    }
+
+    /// Its shell and its terminal, for the next program.
+    pub(super) fn save(&self) -> SavedShell {
+        let Size { cols, rows } = self.size.get();
+        SavedShell {
+            pid: self.shell.child.id().as_raw_nonzero().get().unsigned_abs(),
+            terminal: self.pty.io().as_raw_fd(),
+            slave: self.shell.slave.borrow().as_ref().map(AsRawFd::as_raw_fd),
+            cols,
+            rows,
+            is_ending: self.shell.ending.get(),
+        }
+    }
+
+    /// What was typed and the terminal has not taken.
+    pub(super) fn typed(&self) -> Vec<u8> {
+        self.input.borrow().all()
+    }
+
     /// Writes what was typed, and queues what the terminal does not take at once.
     pub(super) fn input(&self, bytes: &[u8]) -> Result<(), InputRefused> {
         self.restore_size();
@@ -269,7 +295,13 @@ impl Session {
         // The channel has room: this is its only message.
         let _ = opened.try_send(());
         drop(opened);
-        let mut waits = Waits::default();
+        self.carry_on(reports).await;
+    }
+
+    /// Carries bytes until the terminal ends.
+    pub(super) async fn carry_on(self: Rc<Self>, reports: Reporter) {
+        let tail = || Timer::after(Duration::from_millis(TAIL_MS));
+        let mut waits = Waits { tail: self.output.borrow().waits_for_rest().then(tail), ..Waits::default() };
         loop {
             let mut woken = false;
             let turn = poll_fn(|cx| {
@@ -281,7 +313,7 @@ impl Session {
                 Turn::Read => {
                     if self.read() > 0 {
                         let waits_for_rest = self.output.borrow().waits_for_rest();
-                        waits.tail = waits_for_rest.then(|| Timer::after(Duration::from_millis(TAIL_MS)));
+                        waits.tail = waits_for_rest.then(tail);
                     }
                 }
                 Turn::Write => self.write(),

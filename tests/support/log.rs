@@ -65,11 +65,23 @@ impl Log {
     /// At the deadline, or when the log has ended without it.
     #[track_caller]
     pub(crate) fn wait(&self, patience: Duration, matches: impl Fn(&Value) -> bool) -> Value {
+        self.wait_nth(1, patience, matches)
+    }
+
+    /// Waits for the n-th line that matches, from 1.
+    ///
+    /// # Panics
+    /// At the deadline, or when the log has ended without it.
+    #[track_caller]
+    pub(crate) fn wait_nth(&self, nth: usize, patience: Duration, matches: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + patience;
-        let (mut lines, mut next) = (self.lock(), 0);
+        let (mut lines, mut next, mut found) = (self.lock(), 0, 0);
         loop {
-            if let Some(line) = lines.lines.iter().skip(next).find(|line| matches(&line.value)) {
-                return line.value.clone();
+            for line in lines.lines.iter().skip(next).filter(|line| matches(&line.value)) {
+                found += 1;
+                if found == nth {
+                    return line.value.clone();
+                }
             }
             next = lines.lines.len();
             let left = deadline.saturating_duration_since(Instant::now());

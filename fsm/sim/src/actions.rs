@@ -145,6 +145,8 @@ impl World {
                 }
                 self.host.unsynced_since_ms = None;
             }
+            // No event of the world asks for one.
+            Action::HandOver { .. } => self.fail(Violation::ForgottenOrdered("hand-over")),
             Action::KillRemains { .. } => self.fail(Violation::ForgottenOrdered("remains")),
             Action::ShrinkScrollback { session, to_bytes } => self.shrink(session, to_bytes),
             Action::ReadHostName | Action::DropNote { .. } | Action::Listen => {}
@@ -181,6 +183,8 @@ impl World {
             | Notice::DuplicateDispatch { .. }
             | Notice::CommandInterrupted { .. }
             | Notice::SessionInterrupted { .. }
+            | Notice::HandOverRefused { .. }
+            | Notice::HandOverCutsTools
             | Notice::FactsIgnored { .. } => {}
         }
     }

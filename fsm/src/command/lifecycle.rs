@@ -3,7 +3,7 @@
 //! It does not answer: it says when the command is over, and how. Each stage has a deadline, and each deadline leads to
 //! a later stage, so that a command ends whatever its process does.
 
-use super::{EXIT_KILLED, EXIT_TIMED_OUT, KILL_AFTER_MS, KILL_TIMEOUT_MS, OUTPUT_DRAIN_TIMEOUT_MS};
+use super::{EXIT_CANCELLED, EXIT_KILLED, EXIT_TIMED_OUT, KILL_AFTER_MS, KILL_TIMEOUT_MS, OUTPUT_DRAIN_TIMEOUT_MS};
 use crate::id::CommandKey;
 use crate::order::{CommandEnd, Order};
 use crate::time::Time;
@@ -59,6 +59,29 @@ impl Command {
             exit_code: EXIT_KILLED,
             output_ended: false,
         }
+    }
+
+    /// A command that an earlier program started.
+    pub(super) fn taken_over(now: Time, key: CommandKey, timeout_ms: u64, end: Option<CommandEnd>) -> Self {
+        let command = Self { stage: Stage::Running, ..Self::new(now, key, timeout_ms) };
+        let exit_code = match end {
+            None => return command,
+            Some(CommandEnd::TimedOut) => EXIT_TIMED_OUT,
+            Some(CommandEnd::Cancelled) => EXIT_CANCELLED,
+            Some(CommandEnd::Exited | CommandEnd::Drained | CommandEnd::Interrupted) => EXIT_KILLED,
+        };
+        // It got SIGTERM. Whatever its stage was, what is left of it is killed now at the latest.
+        let (stage, end) = (Stage::Terminating, end.unwrap_or(CommandEnd::Exited));
+        Self { stage, end, exit_code, deadline: now.after_ms(KILL_AFTER_MS), ..command }
+    }
+
+    /// Its deadline, and why it was asked to end, if it was.
+    pub(super) fn to_hand_over(&self) -> (Time, Option<CommandEnd>) {
+        (self.deadline, (self.end != CommandEnd::Exited).then_some(self.end))
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.stage == Stage::Starting
     }
 
     /// When its stage has lasted too long.

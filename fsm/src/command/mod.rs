@@ -194,6 +194,54 @@ impl Commands {
         }
     }
 
+    /// Takes over a command that an earlier program started, with the time that it has left. `end` is why it was asked
+    /// to end, if it was. False for one whose id is known.
+    pub fn take_over(
+        &mut self,
+        now: Time,
+        command: CommandKey,
+        id_hash: u128,
+        timeout_ms: u64,
+        end: Option<CommandEnd>,
+    ) -> bool {
+        let is_new = self.past.verdict(id_hash) == Verdict::New && !self.contains(command);
+        if is_new {
+            self.past.accepted(id_hash, command);
+            self.running.insert(command, Command::taken_over(now, command, timeout_ms, end));
+        }
+        is_new
+    }
+
+    /// Takes over a command that an earlier program accepted and did not start. False for one whose id is known.
+    pub fn take_over_waiting(&mut self, command: CommandKey, id_hash: u128, timeout_ms: u64) -> bool {
+        let is_new = self.past.verdict(id_hash) == Verdict::New && !self.contains(command);
+        if is_new {
+            self.past.accepted(id_hash, command);
+            self.waiting.push_back(Waiting { command, timeout_ms: effective_timeout_ms(timeout_ms) });
+        }
+        is_new
+    }
+
+    /// The deadline of a command that runs, and why it was asked to end, if it was.
+    pub fn to_hand_over(&self, command: CommandKey) -> Option<(Time, Option<CommandEnd>)> {
+        self.running.get(&command).map(Command::to_hand_over)
+    }
+
+    /// Those that wait, and their time-outs, in order.
+    pub fn all_waiting(&self) -> impl Iterator<Item = (CommandKey, u64)> {
+        self.waiting.iter().map(|waiting| (waiting.command, waiting.timeout_ms))
+    }
+
+    /// Whether the start of one was ordered and is not reported.
+    pub fn is_starting(&self) -> bool {
+        self.running.values().any(Command::is_starting)
+    }
+
+    /// Which commands ran before.
+    pub const fn past(&self) -> &Dedupe {
+        &self.past
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
         self.running.len()

@@ -119,6 +119,16 @@ impl Dedupe {
         self.forgotten.pop_front()
     }
 
+    /// The ids whose results are no longer remembered, the oldest first.
+    pub fn forgotten(&self) -> impl Iterator<Item = u128> {
+        self.past.iter()
+    }
+
+    /// The ids whose results are remembered, and their commands, the oldest first.
+    pub fn remembered(&self) -> impl Iterator<Item = (u128, CommandKey)> {
+        self.results.iter().map(|(id_hash, command, _)| (*id_hash, *command))
+    }
+
     /// How many ids are known.
     pub fn ids(&self) -> usize {
         self.ids.len() + self.past.len()

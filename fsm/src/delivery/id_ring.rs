@@ -41,6 +41,12 @@ impl IdRing {
         self.ids.len()
     }
 
+    /// All of them, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u128> {
+        let (newer, older) = self.ids.split_at(self.oldest.min(self.ids.len()));
+        older.iter().chain(newer).copied()
+    }
+
     pub(super) fn contains(&self, id: u128) -> bool {
         !self.table.is_empty() && self.places_from(self.home(id)).any(|(_, slot)| self.ids.get(slot) == Some(&id))
     }

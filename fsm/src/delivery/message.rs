@@ -24,7 +24,8 @@ pub enum Kind {
 }
 
 /// What must have been sent before a message: the bytes of its own streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct After {
     streams: [Option<(StreamKey, u64)>; 2],
 }

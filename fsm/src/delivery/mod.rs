@@ -189,7 +189,18 @@ impl<M> Delivery<M> {
 
     /// Takes in a message of an earlier process, under the number that it had; false where there is no room for it.
     pub fn restore(&mut self, number: u64, message: Reliable, body: M) -> bool {
-        self.queue.restore(number, message, body)
+        let streams = &self.streams;
+        self.queue.restore(number, message, body, |stream, end| is_sent(streams, stream, end))
+    }
+
+    /// The last number that was given to a message.
+    pub const fn numbers_up_to(&self) -> u64 {
+        self.queue.numbers_up_to()
+    }
+
+    /// Every message that is kept, by number, with what must be sent before it.
+    pub fn messages_to_hand_over(&self) -> impl Iterator<Item = (u64, Kind, After, &M)> {
+        self.queue.all()
     }
 
     /// Gives no number up to this one to a message from now on: an earlier process used them.

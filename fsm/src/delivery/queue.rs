@@ -145,14 +145,30 @@ impl<M> Queue<M> {
     }
 
     /// Takes in a message of an earlier process, under the number that it had; false where there is no room for it.
-    pub(super) fn restore(&mut self, number: u64, message: Reliable, body: M) -> bool {
+    pub(super) fn restore(
+        &mut self,
+        number: u64,
+        message: Reliable,
+        body: M,
+        is_sent: impl Fn(StreamKey, u64) -> bool,
+    ) -> bool {
         let is_new = number < self.next_number && !self.contains(number);
         if !is_new || self.check_room(&message).is_err() {
             return false;
         }
         self.displace_events(message.size_bytes);
         self.insert(number, message, body);
-        self.send_again(number, |_, _| true)
+        self.send_again(number, is_sent)
+    }
+
+    /// The last number that was given to a message.
+    pub(super) const fn numbers_up_to(&self) -> u64 {
+        self.next_number - 1
+    }
+
+    /// Every message that is kept, by number, with what must be sent before it.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, Kind, After, &M)> {
+        self.messages.iter().map(|(number, message)| (*number, message.kind, message.after, &message.body))
     }
 
     /// Gives no number up to this one to a message from now on.

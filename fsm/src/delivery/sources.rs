@@ -17,6 +17,23 @@ impl<M> Delivery<M> {
         self.refresh(stream);
     }
 
+    /// A stream of an earlier program, of which the console has everything up to `at`.
+    pub fn take_over_stream(&mut self, stream: StreamKey, at: u64) {
+        self.streams.entry(stream).or_insert_with(|| Stream::new(stream, at));
+        self.refresh(stream);
+    }
+
+    /// The outputs of which no byte will follow and that the console does not have yet.
+    pub fn ended_streams(&self) -> impl Iterator<Item = StreamKey> {
+        let is_output = |stream: &StreamKey| *stream != StreamKey::Logs;
+        self.streams.iter().filter(move |(stream, entry)| entry.ended && is_output(stream)).map(|(stream, _)| *stream)
+    }
+
+    /// Whether a console that re-attached to this stream does not have all of its replay.
+    pub fn is_replaying(&self, stream: StreamKey) -> bool {
+        self.streams.get(&stream).is_some_and(|entry| entry.replay.is_some())
+    }
+
     /// The source holds bytes up to `end`. Also called with the same `end` when it lets go of the beginning of a
     /// character that it held back.
     pub fn grew(&mut self, stream: StreamKey, end: u64) {

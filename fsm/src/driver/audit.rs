@@ -45,6 +45,10 @@ impl Audits {
         self.waiting.len() >= AUDITS_WAITING_MAX
     }
 
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Time> {
         self.waiting.values().map(|(_, deadline)| *deadline).min()
     }

@@ -84,6 +84,59 @@ impl<B> Commands<B> {
     pub(super) fn remember(&mut self, command: CommandKey, number: Option<u64>, body: Option<B>) {
         self.answered.insert(command, Answered { number, body });
     }
+
+    /// Whether one was ordered to start and does not run yet.
+    pub(super) fn is_starting(&self) -> bool {
+        self.live.values().any(|live| match live.stage {
+            Stage::Ordered | Stage::Starting | Stage::Unaudited => true,
+            Stage::Waiting | Stage::Running => false,
+        })
+    }
+
+    /// Those whose process runs: the id of each, and its streams where they are sent while it runs.
+    pub(super) fn running(&self) -> impl Iterator<Item = (CommandKey, ConsoleId, Option<[StreamKey; 2]>)> {
+        let running = self.live.iter().filter(|(_, live)| live.stage == Stage::Running);
+        running.map(|(command, live)| (*command, live.id, live.streams.then(|| streams(*command))))
+    }
+
+    /// The id of a command that waits for its start, the memory that it takes, and whether its output is streamed.
+    pub(super) fn waiting(&self, command: CommandKey) -> Option<(ConsoleId, usize, bool)> {
+        let live = self.live.get(&command)?;
+        Some((live.id, live.waiting_bytes, live.streams))
+    }
+
+    /// The command whose result has this number in the ledger.
+    pub(super) fn answered_by(&self, number: u64) -> Option<CommandKey> {
+        self.answered.iter().find(|(_, answered)| answered.number == Some(number)).map(|(command, _)| *command)
+    }
+
+    /// The number of a result in the ledger, and the result, as far as they are kept.
+    pub(super) fn answer(&self, command: CommandKey) -> (Option<u64>, Option<&B>) {
+        self.answered.get(&command).map_or((None, None), |answered| (answered.number, answered.body.as_ref()))
+    }
+
+    /// Adds a command whose process an earlier program started.
+    pub(super) fn take_over(&mut self, command: CommandKey, id: ConsoleId, streams: bool) {
+        self.add_accepted(command, id, 0, streams, Stage::Running);
+    }
+
+    /// Adds a command that an earlier program accepted and did not start.
+    pub(super) fn take_over_waiting(&mut self, command: CommandKey, id: ConsoleId, bytes: usize, streams: bool) {
+        self.waiting_bytes += bytes;
+        self.add_accepted(command, id, bytes, streams, Stage::Waiting);
+    }
+
+    /// Adds one streamed output of a command that has ended.
+    pub(super) fn take_over_ended(&mut self, command: CommandKey) {
+        let left = self.streaming.get(&command).copied().unwrap_or_default();
+        self.streaming.insert(command, left.saturating_add(1));
+    }
+
+    fn add_accepted(&mut self, command: CommandKey, id: ConsoleId, waiting_bytes: usize, streams: bool, stage: Stage) {
+        self.keys.insert(id, command);
+        let live = Live { id, waiting_bytes, streams, stage, needs: Needs::default(), is_accepted: true };
+        self.live.insert(command, live);
+    }
 }
 
 impl<B: Body> Driver<B> {
@@ -331,6 +384,6 @@ impl<B: Body> Driver<B> {
 }
 
 /// The two streams of a command.
-const fn streams(command: CommandKey) -> [StreamKey; 2] {
+pub(super) const fn streams(command: CommandKey) -> [StreamKey; 2] {
     [StreamKey::Stdout(command), StreamKey::Stderr(command)]
 }

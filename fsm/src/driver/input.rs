@@ -4,8 +4,10 @@
 //! text: the console's ids appear as keyed hashes, bodies as lengths.
 
 use crate::delivery::{StateKind, StreamKey};
+use crate::driver::hand_over::HandOverInput;
 use crate::driver::journal::{AppendId, Restored};
 use crate::driver::output::AuditId;
+use crate::driver::take_over::TakenOver;
 use crate::fact::{ClockJump, CloseReason, Failure, IdSource, Loss, PortState};
 use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
 use serde::{Deserialize, Serialize};
@@ -186,6 +188,16 @@ pub enum Input {
     Restored {
         /// What it says.
         what: Restored,
+    },
+    /// Something happened during a hand-over to the program at the agent's own path.
+    HandOver {
+        /// What.
+        what: HandOverInput,
+    },
+    /// The program before this one gave this, in a hand-over. Handed over before the first turn.
+    TakenOver {
+        /// What.
+        what: TakenOver,
     },
     /// Something happened that the console should hear of, as an event.
     Noted {

@@ -303,6 +303,23 @@ impl Journal {
         core::mem::replace(&mut self.waiting, later)
     }
 
+    /// Whether something waits for a record.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// What a message that the ledger keeps reports, as far as that is recorded.
+    pub(super) fn reported_by(&self, number: u64) -> (Option<ConsoleId>, Option<CommandKey>) {
+        self.reports.get(&number).map_or((None, None), |(id, command)| (Some(*id), *command))
+    }
+
+    /// Notes what a message reports that the ledger keeps.
+    pub(super) fn note_report(&mut self, number: u64, id: ConsoleId, command: Option<CommandKey>) {
+        if self.is_enabled {
+            self.reports.insert(number, (id, command));
+        }
+    }
+
     /// The ledger no longer keeps this message.
     pub(super) fn forget_message(&mut self, number: u64) {
         self.reports.remove(&number);
@@ -384,8 +401,7 @@ impl<B: Body> Driver<B> {
     /// Writes the shorter form of a result that the ledger keeps. The record says whose result it is, as the first one
     /// did: that one may have failed, and without the id a new process would send another result of this command.
     pub(super) fn append_cut_result(&mut self, number: u64, body: B) {
-        let (of, command) =
-            self.journal.reports.get(&number).map_or((None, None), |(id, command)| (Some(*id), *command));
+        let (of, command) = self.journal.reported_by(number);
         self.append_message(number, Kind::Result, of, command, body);
     }
 

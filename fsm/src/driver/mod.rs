@@ -15,6 +15,7 @@
 //! | `commands` | which commands run, are refused, or are answered with an earlier result |
 //! | `audit` | what waits for an audit line, and for how long |
 //! | `journal` | what is recorded against the death of the process, what waits for it, and what follows from it |
+//! | `hand_over`, `take_over` | when another program takes this one's place, and with what |
 //! | `errors` | how often an error is reported |
 //! | `logs` | which logs are sent, how fast, and how far the console has them |
 //! | `naming` | how a registration names the instance and its provider |
@@ -29,6 +30,9 @@
 mod audit;
 mod commands;
 mod errors;
+mod hand_over;
+#[cfg(test)]
+mod hand_over_tests;
 pub(crate) mod hex;
 mod input;
 mod journal;
@@ -47,6 +51,7 @@ mod record;
 mod rings;
 mod service;
 mod sessions;
+mod take_over;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -73,6 +78,10 @@ pub use crate::session::SESSIONS_MAX;
 pub use crate::time::Time;
 pub use audit::{AUDIT_TIMEOUT_MS, AUDITS_WAITING_MAX};
 pub use errors::{CAUSES_MAX, ERROR_INTERVAL_MS};
+pub use hand_over::{
+    HAND_OVER_ASK_MS, HAND_OVER_FLUSH_MS, HAND_OVER_SETTLE_MS, HAND_OVER_TOOLS_MS, HandOverInput, HandOverRefusal,
+    HandOverStep,
+};
 pub use input::{CommandInput, ConsoleId, ConsoleMessage, Input, LogRequest, NoteId, SessionInput};
 pub use journal::{
     APPEND_TIMEOUT_DRAINING_MS, APPEND_TIMEOUT_MS, AppendId, Record, Remains, Restored, SYNC_INTERVAL_MS,
@@ -88,6 +97,7 @@ pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
 pub use rings::{RING_BYTES_MAX, RING_CHECK_MS, SCROLLBACK_BYTES_MAX};
 pub use service::{READY_MS, RETRY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
+pub use take_over::TakenOver;
 pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 pub use vitals::LinkPhase;
 
@@ -106,6 +116,7 @@ use budget::Budget;
 use commands::Commands;
 use core::hash::{Hash, Hasher};
 use errors::ErrorRateLimiter;
+use hand_over::HandOver;
 use journal::{Journal, Waiter};
 use link::LinkState;
 use record::{Answering, Recording};
@@ -175,6 +186,7 @@ enum Todo {
     Error(ErrorEvent),
     Replay(SessionKey),
     Restore(Restored),
+    TakeOver(TakenOver),
     Append { record: Record, waiter: Option<Waiter> },
     GoOn(Waiter),
     Do(Action),
@@ -196,6 +208,7 @@ pub struct Driver<B> {
     logs: logs::Logs,
     vitals: Vitals,
     rings: Rings,
+    hand_over: HandOver,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -226,6 +239,7 @@ impl<B: Hash> Hash for Driver<B> {
             usage,
             logs,
             rings,
+            hand_over,
             poison,
             room_for_results,
             // These are only shown; and between two turns nothing is left to do.
@@ -239,7 +253,7 @@ impl<B: Hash> Hash for Driver<B> {
             observer: _,
         } = self;
         (machine, ledger, budget, clocks, link, sessions, commands).hash(state);
-        (audits, journal, errors, usage, logs, rings, poison, room_for_results).hash(state);
+        (audits, journal, errors, usage, logs, rings, hand_over, poison, room_for_results).hash(state);
     }
 }
 
@@ -270,6 +284,7 @@ impl<B: Body> Driver<B> {
             usage: self.usage,
             logs: self.logs.clone(),
             rings: self.rings.clone(),
+            hand_over: self.hand_over.clone(),
             vitals: self.vitals.clone(),
             poison: self.poison,
             room_for_results: self.room_for_results,
@@ -301,6 +316,7 @@ impl<B: Body> Driver<B> {
             logs: logs::Logs::new(schedule.log_lines_per_s),
             vitals: Vitals::default(),
             rings: Rings::default(),
+            hand_over: HandOver::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -360,17 +376,22 @@ impl<B: Body> Driver<B> {
                 self.step(now, Fact::CloseReceived { link, code, reason });
             }
             Input::LinkLost { link, cause } => self.step(now, Fact::LinkLost { link, cause }),
-            Input::LinkClosed { link } => self.step(now, Fact::LinkClosed { link }),
+            Input::LinkClosed { link } => {
+                self.step(now, Fact::LinkClosed { link });
+                self.hand_over.link_closed(link);
+            }
             Input::ClockJumped { cause, gap_ms, entropy } => {
                 if cause == ClockJump::LateTick {
                     self.ledger.shift_ms(gap_ms);
                     self.audits.shift_ms(gap_ms);
                     self.journal.shift_ms(gap_ms);
                     self.rings.shift_ms(gap_ms);
+                    self.hand_over.shift_ms(gap_ms);
                 }
                 self.step(now, Fact::ClockJumped { cause, gap_ms, entropy });
             }
             Input::ShutdownRequested => {
+                self.hand_over.cancel();
                 self.step(now, Fact::ShutdownRequested);
                 self.drain_usage(now);
                 self.drain_logs();
@@ -391,6 +412,8 @@ impl<B: Body> Driver<B> {
             Input::AuditFailed { audit } => self.audit_failed(now, audit),
             Input::Appended { append } | Input::AppendFailed { append } => self.append_reported(now, append),
             Input::Restored { what } => self.restored(what),
+            Input::HandOver { what } => self.hand_over_input(now, what),
+            Input::TakenOver { what } => self.taken_over(now, what),
             Input::Noted { note, cause } => self.note(now, note, cause),
             Input::UsageCounted { within_ms } => self.usage_counted(now, within_ms),
             Input::PortTaken { note } => self.port_taken(now, note),
@@ -422,6 +445,7 @@ impl<B: Body> Driver<B> {
             self.usage.next_deadline(),
             self.logs.next_deadline(),
             self.rings.next_deadline(),
+            self.hand_over.next_deadline(),
         ];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
@@ -494,6 +518,7 @@ impl<B: Body> Driver<B> {
                 Todo::Error(event) => self.send(&Message::Error(event), host),
                 Todo::Replay(session) => self.replay(session, host),
                 Todo::Restore(what) => self.restore(now, what, host),
+                Todo::TakeOver(what) => self.take_over(now, what, host),
                 Todo::Append { record, waiter } => self.append_queued(record, waiter),
                 Todo::GoOn(_) => {}
             }
@@ -546,6 +571,8 @@ impl<B: Body> Driver<B> {
             self.step(now, Fact::Tick);
         } else if let Some(shrink) = self.budget.take_shrink() {
             self.out(Action::ShrinkScrollback { session: shrink.session, to_bytes: shrink.to_bytes });
+        } else if self.advance_hand_over(now) {
+            // It is queued. Last, so that all else of this turn is done when the program is replaced.
         } else {
             return self.log_ignored();
         }
@@ -594,6 +621,7 @@ impl<B: Body> Driver<B> {
         match order {
             Order::Register { attempt, path, provider } => self.out(Action::Register { attempt, path, provider }),
             Order::AbandonRegistration { attempt } => self.out(Action::AbandonRegistration { attempt, late }),
+            Order::Dial { link } if self.hand_over.hold_dial(link) => {}
             Order::Dial { link } => self.out(Action::Dial { link }),
             Order::AbandonDial { link } => self.out(Action::AbandonDial { link, late }),
             Order::ProbePort { probe } => self.out(Action::ProbePort { probe }),

@@ -3,6 +3,7 @@
 
 use crate::delivery::ping::PAYLOAD_BYTES;
 use crate::delivery::{Drops, Gap, Kind, StateKind, StreamKey};
+use crate::driver::hand_over::{HandOverRefusal, HandOverStep};
 use crate::driver::journal::{AppendId, Record, Remains};
 use crate::driver::{Body, LogRequest, NoteId};
 use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
@@ -252,6 +253,11 @@ pub enum Action {
     },
     /// Listen for AI tools where that failed before; report [`PortTaken`](super::Input::PortTaken) if it fails again.
     Listen,
+    /// Do this for a hand-over, then report it.
+    HandOver {
+        /// What.
+        step: HandOverStep,
+    },
     /// Log this.
     Log {
         /// What.
@@ -482,6 +488,13 @@ pub enum Notice {
         /// What it was.
         message: Kind,
     },
+    /// The hand-over did not happen; the agent goes on.
+    HandOverRefused {
+        /// Why.
+        why: HandOverRefusal,
+    },
+    /// Answers to AI tools are still in flight, and are cut.
+    HandOverCutsTools,
     /// Facts that the machine had no use for; both are totals.
     FactsIgnored {
         /// Facts that no state had a use for.

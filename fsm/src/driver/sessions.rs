@@ -55,6 +55,37 @@ impl Sessions {
         self.entries.keys().copied()
     }
 
+    /// Whether one waits for its audit line or its record.
+    pub(super) fn is_admitting(&self) -> bool {
+        self.entries.values().any(|session| matches!(session.state, State::Admitted { .. }))
+    }
+
+    /// Those whose shell was started, and their ids.
+    pub(super) fn open(&self) -> impl Iterator<Item = (SessionKey, ConsoleId)> {
+        let open = self.entries.iter().filter(|(_, session)| matches!(session.state, State::Open));
+        open.map(|(key, session)| (*key, session.id))
+    }
+
+    /// The id of a session.
+    pub(super) fn id(&self, session: SessionKey) -> Option<ConsoleId> {
+        self.entries.get(&session).map(|session| session.id)
+    }
+
+    /// The session whose `closed` has this number in the ledger.
+    pub(super) fn closed_by(&self, number: u64) -> Option<SessionKey> {
+        let is_it = |session: &Session| matches!(session.state, State::Closed { number: of } if of == number);
+        self.entries.iter().find(|(_, session)| is_it(session)).map(|(key, _)| *key)
+    }
+
+    /// Adds a session whose shell an earlier program started; false for one that is known.
+    pub(super) fn take_over(&mut self, session: SessionKey, id: ConsoleId) -> bool {
+        let is_new = !self.keys.contains_key(&id) && !self.entries.contains_key(&session);
+        if is_new {
+            self.add(session, id, State::Open);
+        }
+        is_new
+    }
+
     fn known(&self, id: ConsoleId) -> Option<(SessionKey, State)> {
         let key = self.keys.get(&id).copied()?;
         self.entries.get(&key).map(|session| (key, session.state))

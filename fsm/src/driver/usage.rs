@@ -82,6 +82,11 @@ impl<B: Body> Driver<B> {
     /// Sends what waits now, because the agent stops, and listens no more.
     pub(super) fn drain_usage(&mut self, now: Time) {
         self.usage.listen_at = None;
+        self.send_usage_now(now);
+    }
+
+    /// Sends what waits.
+    pub(super) fn send_usage_now(&mut self, now: Time) {
         if let Some(due) = &mut self.usage.send_at {
             *due = now;
             self.send_due_usage(now);

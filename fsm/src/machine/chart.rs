@@ -27,7 +27,7 @@
 //! The traits of statig are implemented by hand: its macro orders the states again in each compilation, and the same
 //! source would never give the same program twice.
 
-use super::connection::Connection;
+use super::connection::{Connection, OldSocket};
 use super::{Context, Event};
 use crate::fact::Fact;
 use crate::order::{Gate, Order};
@@ -156,7 +156,7 @@ impl blocking::State<Connection> for State {
         context: &mut Context<'_>,
     ) -> Outcome<Self> {
         match self {
-            Self::Unregistered { .. } => connection.unregistered(event),
+            Self::Unregistered { .. } => connection.unregistered(event, context),
             Self::Requesting => connection.requesting(event, context),
             Self::BackingOff { .. } => Connection::backing_off(event),
             Self::Waiting { .. } => connection.waiting(event, context),
@@ -233,6 +233,8 @@ impl Connection {
                 self.close_overdue(context);
                 Handled
             }
+            // Without a link there is nothing to close.
+            Event::Fact(Fact::HandOverDue) => Handled,
             Event::Fact(Fact::DeliverySettled { settled }) => {
                 self.settled = *settled;
                 Handled
@@ -241,10 +243,14 @@ impl Connection {
         }
     }
 
-    fn unregistered(&mut self, event: &Event<'_>) -> Outcome<State> {
+    fn unregistered(&mut self, event: &Event<'_>, context: &Context<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::Started { id }) => {
                 self.registration.done = id.is_dialled_first();
+                Handled
+            }
+            Event::Fact(Fact::TakenOver) => {
+                self.old_socket = OldSocket::Gone(context.now);
                 Handled
             }
             Event::Expired(Timer::Begin) if self.registration.done => Transition(State::Waiting { wait_ms: 0 }),
@@ -329,6 +335,7 @@ impl Connection {
     fn connected(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::ShutdownRequested) => Transition(State::Flushing),
+            Event::Fact(Fact::HandOverDue) => self.hand_over(context),
             Event::Fact(Fact::CloseReceived { link, code, reason }) if *link == self.link.id => {
                 self.close_received(*code, *reason, context)
             }

@@ -12,6 +12,9 @@ use statig::prelude::{Handled, Outcome, Super, Transition};
 /// The console, or what stands before it, goes away: all its agents come back at once.
 const GOES_AWAY: [u16; 3] = [1001, 1012, 1013];
 
+/// The close code of a hand-over: service restart.
+const HAND_OVER_CODE: u16 = 1012;
+
 impl Connection {
     pub(super) fn begin_link(&mut self, context: &mut Context<'_>) {
         self.link.gate = None;
@@ -203,6 +206,14 @@ impl Connection {
         self.resync.due = false;
         self.resync.closing = true;
         context.order(Order::CloseLink { link: self.link.id, code: 1000, reason: CloseText::Resync });
+        Transition(State::Waiting { wait_ms: 0 })
+    }
+
+    /// Closes the link, because another program takes this one's place and dials.
+    pub(super) fn hand_over(&mut self, context: &mut Context<'_>) -> Outcome<State> {
+        self.ended(Disconnect::HandOver, Some(HAND_OVER_CODE), context);
+        let (link, code, reason) = (self.link.id, HAND_OVER_CODE, CloseText::HandOver);
+        context.order(Order::CloseLink { link, code, reason });
         Transition(State::Waiting { wait_ms: 0 })
     }
 

@@ -229,6 +229,8 @@ impl Connection {
             | Fact::TerminalInput
             | Fact::ClockJumped { .. }
             | Fact::ShutdownRequested
+            | Fact::HandOverDue
+            | Fact::TakenOver
             | Fact::Session { .. }
             | Fact::Command { .. } => false,
         }

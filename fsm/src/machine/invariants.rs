@@ -210,6 +210,8 @@ impl Observer {
             | Fact::RoomForResults { .. }
             | Fact::TerminalInput
             | Fact::ClockJumped { .. }
+            | Fact::HandOverDue
+            | Fact::TakenOver
             | Fact::Session { .. }
             | Fact::Command { .. } => {}
         }

@@ -13,7 +13,7 @@ use crate::command::Commands;
 use crate::fact::{ClockJump, CommandFact, Fact, SessionFact};
 use crate::id::{CommandKey, LinkId, SessionKey};
 use crate::limits::{Policy, Schedule};
-use crate::order::Order;
+use crate::order::{CommandEnd, Order, SessionEnd};
 use crate::random::Random;
 use crate::session::Sessions;
 use crate::time::Time;
@@ -221,6 +221,74 @@ impl Machine {
     /// An earlier process ran the command with this hash of its id. With a key its result is remembered for repeats.
     pub fn restore_command(&mut self, id_hash: u128, command: Option<CommandKey>) {
         self.commands.restore(id_hash, command);
+    }
+
+    /// Takes over a session that an earlier program opened.
+    pub fn take_over_session(
+        &mut self,
+        now: Time,
+        session: SessionKey,
+        orphan_in_ms: Option<u64>,
+        end: Option<SessionEnd>,
+    ) {
+        self.sessions.take_over(now, session, orphan_in_ms, end);
+    }
+
+    /// Takes over a command that an earlier program started; false for one whose id is known.
+    pub fn take_over_command(
+        &mut self,
+        now: Time,
+        command: CommandKey,
+        id_hash: u128,
+        timeout_ms: u64,
+        end: Option<CommandEnd>,
+    ) -> bool {
+        self.commands.take_over(now, command, id_hash, timeout_ms, end)
+    }
+
+    /// Takes over a command that an earlier program accepted and did not start; false for one whose id is known.
+    pub fn take_over_waiting(&mut self, command: CommandKey, id_hash: u128, timeout_ms: u64) -> bool {
+        self.commands.take_over_waiting(command, id_hash, timeout_ms)
+    }
+
+    /// When a session is an orphan, where no console uses it, and why it was asked to end, if it was.
+    pub fn session_to_hand_over(&self, session: SessionKey) -> (Option<Time>, Option<SessionEnd>) {
+        self.sessions.to_hand_over(session)
+    }
+
+    /// The deadline of a command that runs, and why it was asked to end, if it was.
+    pub fn command_to_hand_over(&self, command: CommandKey) -> Option<(Time, Option<CommandEnd>)> {
+        self.commands.to_hand_over(command)
+    }
+
+    /// The commands that wait for their start, and their time-outs, in order.
+    pub fn waiting_commands(&self) -> impl Iterator<Item = (CommandKey, u64)> {
+        self.commands.all_waiting()
+    }
+
+    /// The hashes of the ids whose results are no longer remembered, the oldest first.
+    pub fn forgotten_commands(&self) -> impl Iterator<Item = u128> {
+        self.commands.past().forgotten()
+    }
+
+    /// The hashes of the ids whose results are remembered, and their commands, the oldest first.
+    pub fn remembered_commands(&self) -> impl Iterator<Item = (u128, CommandKey)> {
+        self.commands.past().remembered()
+    }
+
+    /// The hash of the id of a command whose result is remembered.
+    pub fn command_id(&self, command: CommandKey) -> Option<u128> {
+        self.remembered_commands().find(|(_, of)| *of == command).map(|(id_hash, _)| id_hash)
+    }
+
+    /// Whether a shell or a command is being started.
+    pub fn is_starting_a_child(&self) -> bool {
+        self.sessions.is_starting() || self.commands.is_starting()
+    }
+
+    /// A number from the jitter.
+    pub fn draw(&mut self) -> u64 {
+        self.random.next_u64()
     }
 
     /// How many commands wait or run.

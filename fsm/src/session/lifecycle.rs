@@ -60,6 +60,33 @@ impl Session {
         Self { key, stage, orphan_at, exit_code: None, output_ended: false }
     }
 
+    /// A session that an earlier program opened.
+    pub(super) const fn taken_over(now: Time, key: SessionKey, orphan_at: Time, end: Option<SessionEnd>) -> Self {
+        let stage = match end {
+            None => Stage::Running,
+            // It got SIGHUP. Whatever its stage was, what is left of it is killed now at the latest.
+            Some(end) => Stage::HungUp(end, now.after_ms(KILL_AFTER_MS)),
+        };
+        Self { key, stage, orphan_at: Some(orphan_at), exit_code: None, output_ended: false }
+    }
+
+    /// When it is an orphan, where no console uses it, and why it was asked to end, if it was.
+    pub(super) const fn to_hand_over(&self) -> (Option<Time>, Option<SessionEnd>) {
+        let end = match self.stage {
+            Stage::Starting(_)
+            | Stage::Running
+            | Stage::OutputClosed(_)
+            | Stage::OutputClosedHungUp(_)
+            | Stage::DrainingOutput(_) => None,
+            Stage::HungUp(end, _) | Stage::Terminating(end, _) => Some(end),
+        };
+        (self.orphan_at, end)
+    }
+
+    pub(super) const fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting(_))
+    }
+
     /// When it wants a tick.
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.stage {

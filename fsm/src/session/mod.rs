@@ -164,6 +164,23 @@ impl Sessions {
         self.sessions.get(&session).is_some_and(Session::is_orphan)
     }
 
+    /// Takes over a session that an earlier program opened. It is an orphan in `orphan_in_ms`, or in [`ORPHAN_MS`];
+    /// `end` is why it was asked to end, if it was.
+    pub fn take_over(&mut self, now: Time, session: SessionKey, orphan_in_ms: Option<u64>, end: Option<SessionEnd>) {
+        let orphan_at = now.after_ms(orphan_in_ms.unwrap_or(ORPHAN_MS).min(ORPHAN_MS));
+        self.sessions.insert(session, Session::taken_over(now, session, orphan_at, end));
+    }
+
+    /// When a session is an orphan, where no console uses it, and why it was asked to end, if it was.
+    pub fn to_hand_over(&self, session: SessionKey) -> (Option<Time>, Option<SessionEnd>) {
+        self.sessions.get(&session).map_or((None, None), Session::to_hand_over)
+    }
+
+    /// Whether the start of a shell is not reported yet.
+    pub fn is_starting(&self) -> bool {
+        self.sessions.values().any(Session::is_starting)
+    }
+
     /// Whether `session` can be attached to: its shell runs or is being started, and it was not closed.
     pub fn is_usable(&self, session: SessionKey) -> bool {
         self.sessions.get(&session).is_some_and(Session::is_usable)

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod envelope_decode;
 pub mod envelope_differential;
 pub mod fsm_transitions;
+pub mod hand_over_state;
 pub mod heap;
 pub mod http_response;
 pub mod journal_file;

@@ -36,6 +36,7 @@ targets! {
     envelope_decode => targets::envelope_decode::run_wholly,
     envelope_differential => targets::envelope_differential::run,
     fsm_transitions => targets::fsm_transitions::run,
+    hand_over_state => targets::hand_over_state::run,
     http_response => targets::http_response::run,
     journal_file => targets::journal_file::run,
     llm_usage => targets::llm_usage::run,
