@@ -94,13 +94,15 @@ pub enum Planted {
     ForgetsUnsentLogs,
     /// The position in a log moves when a line is sent, not when the console has it.
     MovesLogsWhenSent,
+    /// A buffer is given back with bytes that the console may still need.
+    GivesBackTooMuch,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -144,6 +146,7 @@ impl Planted {
         Self::ProbesPortAgain,
         Self::ForgetsUnsentLogs,
         Self::MovesLogsWhenSent,
+        Self::GivesBackTooMuch,
         Self::Panics,
     ];
 

@@ -39,7 +39,7 @@ const PORT: &str = "what it hears of the port is false; the observer of the mode
 const PANICS: &str = "a panic ends the checker itself";
 
 /// The others, with the reason.
-pub(crate) const OUT_OF_REACH: [(Planted, &str); 29] = [
+pub(crate) const OUT_OF_REACH: [(Planted, &str); 30] = [
     (Planted::BackoffResetAtOnce, WAITS),
     (Planted::DoesNotWait, WAITS),
     (Planted::RegistersWithoutWait, WAITS),
@@ -61,6 +61,7 @@ pub(crate) const OUT_OF_REACH: [(Planted, &str); 29] = [
     (Planted::SkipsOnReattach, SESSIONS),
     (Planted::HidesGaps, GAPS),
     (Planted::ReportsOneGap, GAPS),
+    (Planted::GivesBackTooMuch, GAPS),
     (Planted::ResendsPoison, POISON),
     (Planted::DoesNotSeeJumps, CLOCKS),
     (Planted::KeepsStaleTimers, HEALTHY),
