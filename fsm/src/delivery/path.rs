@@ -83,8 +83,9 @@ pub(super) struct PathModel {
     long_since: Option<Time>,
     /// The window became smaller, and more than that is still under way.
     shrinks: bool,
-    /// The first Ping since no more is.
+    /// The first Ping since no more is; 0 once it or a later one is answered.
     fair_from: u32,
+    newest_ping: u32,
 }
 
 /// What is being measured, until a Pong answers this Ping or a later one.
@@ -140,14 +141,35 @@ impl Default for PathModel {
             long_since: None,
             shrinks: false,
             fair_from: 0,
+            newest_ping: 0,
         }
     }
 }
 
-/// What shows of it. What it has measured makes no difference while the window is the smallest, as in a small world.
+/// Of what grows for ever, which is what was delivered and the numbers of Pings, only distances matter.
 impl Hash for PathModel {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.window().hash(state);
+        let Self { round_trip_ms_min, samples, newest, delivered, delivered_at, delivered_sent_at, round, .. } = self;
+        let Self { full, phase, searched_at, long_since, shrinks, fair_from, newest_ping, .. } = self;
+        let behind = |ping: &u32| newest_ping.wrapping_sub(*ping);
+        (round_trip_ms_min, samples, newest, full, shrinks).hash(state);
+        (delivered_at, delivered_sent_at, searched_at, long_since).hash(state);
+        (*fair_from > 0).then(|| behind(fair_from)).hash(state);
+        round.is_some().hash(state);
+        if let Some(Round { ping, since, sent_since, delivered: at_start }) = round {
+            (behind(ping), since, sent_since, delivered - at_start).hash(state);
+        }
+        core::mem::discriminant(phase).hash(state);
+        match phase {
+            Phase::Startup { flat, best } => (flat, best).hash(state),
+            Phase::Cruise { full, long } => (full, long).hash(state),
+            Phase::Dip { ping, shorter } => (ping.as_ref().map(behind), shorter).hash(state),
+            Phase::Search { window, ping, before_ms, slower, drained_at, since: (since, from) } => {
+                (window, ping.as_ref().map(behind), before_ms, slower, drained_at.saturating_sub(*delivered))
+                    .hash(state);
+                (since, delivered - from).hash(state);
+            }
+        }
     }
 }
 
@@ -188,6 +210,7 @@ impl PathModel {
 
     /// A Ping was sent.
     pub(super) fn pinged(&mut self, ping: u32, in_flight: u64) {
+        self.newest_ping = ping;
         if self.shrinks && in_flight <= self.window() / 8 * 9 {
             (self.shrinks, self.fair_from) = (false, ping);
         }
@@ -225,7 +248,11 @@ impl PathModel {
         }
         self.delivered_sent_at = self.delivered_sent_at.max(sent_at);
         // A window that goes out at once waits for itself.
-        let is_long = round_trip_ms > 2 * self.way_ms() + LONG_MS && !self.shrinks && self.fair_from <= ping;
+        let is_fair = self.fair_from <= ping;
+        if is_fair {
+            self.fair_from = 0;
+        }
+        let is_long = round_trip_ms > 2 * self.way_ms() + LONG_MS && !self.shrinks && is_fair;
         self.long_since = is_long.then(|| self.long_since.unwrap_or(now));
         match self.phase {
             Phase::Cruise { .. } | Phase::Dip { .. }

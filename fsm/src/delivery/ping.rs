@@ -120,9 +120,7 @@ impl Pings {
     }
 }
 
-/// Those that are unanswered have the newest numbers of their link in a row: how many there are says which. When each
-/// was issued is left out, though the model of the way measures it: so a search of states is exhaustive only while the
-/// window stays the smallest.
+/// Those that are unanswered have the newest numbers of their link in a row: how many there are says which.
 impl Hash for Pings {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { link, issued: _, unanswered } = self;
@@ -130,7 +128,7 @@ impl Hash for Pings {
         state.write_usize(unanswered.len());
         unanswered
             .iter()
-            .for_each(|Ping { payload, frames, issued_at: _, number: _ }| (payload[1], frames).hash(state));
+            .for_each(|Ping { payload, frames, issued_at, number: _ }| (payload[1], frames, issued_at).hash(state));
     }
 }
 
