@@ -9,7 +9,7 @@
 //! | phase | window | ends |
 //! |---|---|---|
 //! | startup | three times that of cruise | round trips show a queue, or three full rounds bring no growth |
-//! | cruise | bandwidth × (minimum round trip + [`QUEUE_TARGET_MS`]) | each fifth full round; or long round trips |
+//! | cruise | bandwidth × (minimum round trip + [`QUEUE_TARGET_MS`]) | each fifth full round; a long one; growth |
 //! | dip | 0.9 of bandwidth × minimum round trip | one Ping is sent: its round trip is the way's |
 //! | search | a quarter each round trip | that no longer shortens the round trip, which is the way's |
 //!
@@ -83,6 +83,8 @@ pub(super) struct PathModel {
     long_since: Option<Time>,
     /// The window became smaller, and more than that is still under way.
     shrinks: bool,
+    /// The way is empty after a search: a whole window of cruise at once would wait for itself.
+    refills: bool,
     /// The first Ping since no more is; 0 once it or a later one is answered.
     fair_from: u32,
     newest_ping: u32,
@@ -106,6 +108,9 @@ enum Phase {
     Cruise {
         full: u8,
         long: u8,
+        /// One round that gives much more than is known, and no queue, begins a startup. Where what is known may be too
+        /// low, it takes two in a row: the first corrects that, and a startup would only make a queue.
+        trusted: bool,
     },
     Dip {
         ping: Option<u32>,
@@ -140,6 +145,7 @@ impl Default for PathModel {
             searched_at: Time::START,
             long_since: None,
             shrinks: false,
+            refills: false,
             fair_from: 0,
             newest_ping: 0,
         }
@@ -150,9 +156,9 @@ impl Default for PathModel {
 impl Hash for PathModel {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self { round_trip_ms_min, samples, newest, delivered, delivered_at, delivered_sent_at, round, .. } = self;
-        let Self { full, phase, searched_at, long_since, shrinks, fair_from, newest_ping, .. } = self;
+        let Self { full, phase, searched_at, long_since, shrinks, refills, fair_from, newest_ping, .. } = self;
         let behind = |ping: &u32| newest_ping.wrapping_sub(*ping);
-        (round_trip_ms_min, samples, newest, full, shrinks).hash(state);
+        (round_trip_ms_min, samples, newest, full, shrinks, refills).hash(state);
         (delivered_at, delivered_sent_at, searched_at, long_since).hash(state);
         (*fair_from > 0).then(|| behind(fair_from)).hash(state);
         round.is_some().hash(state);
@@ -162,7 +168,7 @@ impl Hash for PathModel {
         core::mem::discriminant(phase).hash(state);
         match phase {
             Phase::Startup { flat, best } => (flat, best).hash(state),
-            Phase::Cruise { full, long } => (full, long).hash(state),
+            Phase::Cruise { full, long, trusted } => (full, long, trusted).hash(state),
             Phase::Dip { ping, shorter } => (ping.as_ref().map(behind), shorter).hash(state),
             Phase::Search { window, ping, before_ms, slower, drained_at, since: (since, from) } => {
                 (window, ping.as_ref().map(behind), before_ms, slower, drained_at.saturating_sub(*delivered))
@@ -173,12 +179,22 @@ impl Hash for PathModel {
     }
 }
 
+impl Phase {
+    /// Cruise at its beginning.
+    const fn cruise(trusted: bool) -> Self {
+        Self::Cruise { full: 0, long: 0, trusted }
+    }
+}
+
 impl PathModel {
     /// How much may be under way.
     pub(super) fn window(&self) -> u64 {
         match self.phase {
             Phase::Startup { .. } => {
                 (STARTUP_GAIN * self.cruise_bytes()).clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
+            }
+            Phase::Cruise { .. } if self.refills => {
+                self.dip_bytes().clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
             }
             Phase::Cruise { .. } | Phase::Dip { ping: Some(_), .. } => {
                 self.cruise_bytes().clamp(LINK_WINDOW_BYTES_MIN, LINK_WINDOW_BYTES_MAX)
@@ -280,10 +296,13 @@ impl PathModel {
 
     fn end_round(&mut self, now: Time, sample: u64, round_trip_ms: u64, in_flight: u64) {
         let full = core::mem::take(&mut self.full);
+        self.refills = false;
         let is_long = round_trip_ms > self.way_ms() + LONG_MS;
         let known = self.bandwidth();
         // The queue allows for so much more in a round: on a long way little.
-        let more = if self.way_ms() < LONG_MS { 4 } else { 8 };
+        let is_long_way = self.way_ms() >= LONG_MS;
+        let more = if is_long_way { 8 } else { 4 };
+        let grows = full && !is_long && sample > known + known / more;
         match &mut self.phase {
             Phase::Startup { flat, best } => {
                 if sample > *best + *best / 4 {
@@ -297,12 +316,13 @@ impl PathModel {
                 }
                 self.keep(sample, full);
             }
-            // More than it gave before, and no queue: there may be more still.
-            Phase::Cruise { .. } if full && !is_long && sample > known + known / more => {
+            Phase::Cruise { trusted: true, .. } if grows => {
                 self.phase = Phase::Startup { flat: 0, best: sample };
                 self.keep(sample, full);
             }
-            Phase::Cruise { full: rounds, long } => {
+            Phase::Cruise { full: rounds, long, trusted } => {
+                // On a short way samples are short, and far from exact; but a window can grow sixfold.
+                *trusted = grows || *trusted && is_long_way;
                 *rounds += u8::from(full);
                 *long = if is_long { *long + 1 } else { 0 };
                 let stays_long = *long >= LONG_ROUNDS_MAX;
@@ -315,7 +335,7 @@ impl PathModel {
                     self.phase = if is_worth_it {
                         Phase::Dip { ping: None, shorter: false }
                     } else {
-                        Phase::Cruise { full: 0, long: 0 }
+                        Phase::cruise(is_long_way)
                     };
                 }
             }
@@ -340,7 +360,7 @@ impl PathModel {
     }
 
     fn cruise(&mut self) {
-        self.phase = Phase::Cruise { full: 0, long: 0 };
+        self.phase = Phase::cruise(self.way_ms() >= LONG_MS);
         self.long_since = None;
     }
 
@@ -367,11 +387,16 @@ impl PathModel {
             let took_ms = now.ms_since(since.0).max(1);
             let mean = (self.delivered - since.1).saturating_mul(1_000) / took_ms;
             self.samples = [best.max(mean); ROUNDS_KEPT];
+            self.cruise();
+            // A mean of what was sent with a small window, too, is too low.
+            self.phase = Phase::cruise(false);
+        } else {
+            self.cruise();
+            self.refills = true;
         }
         self.searched_at = now;
         self.round = None;
         self.full = false;
-        self.cruise();
     }
 
     /// Takes in a sample; one that the application limits counts only if it is the greatest.
