@@ -35,11 +35,12 @@ const CLOCKS: &str = "a jump of the clock is an input of the model; the clocks t
 const HEALTHY: &str = "it drops a healthy link, and is back within the bound";
 const GOODBYE: &str = "how a link is closed, no rule of the model says";
 const USAGE: &str = "the model has no usage record";
+const LOGS: &str = "the model follows no log";
 const PORT: &str = "what it hears of the port is false; the observer of the model hears the same";
 const PANICS: &str = "a panic ends the checker itself";
 
 /// The others, with the reason.
-pub(crate) const OUT_OF_REACH: [(Planted, &str); 30] = [
+pub(crate) const OUT_OF_REACH: [(Planted, &str); 32] = [
     (Planted::BackoffResetAtOnce, WAITS),
     (Planted::DoesNotWait, WAITS),
     (Planted::RegistersWithoutWait, WAITS),
@@ -67,6 +68,8 @@ pub(crate) const OUT_OF_REACH: [(Planted, &str); 30] = [
     (Planted::KeepsStaleTimers, HEALTHY),
     (Planted::LeavesWithoutGoodbye, GOODBYE),
     (Planted::ForgetsUsage, USAGE),
+    (Planted::ForgetsUnsentLogs, LOGS),
+    (Planted::MovesLogsWhenSent, LOGS),
     (Planted::ProbesPortOfProxy, PORT),
     (Planted::ProbesPortAgain, PORT),
     (Planted::Panics, PANICS),
