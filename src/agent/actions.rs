@@ -69,6 +69,7 @@ impl Host {
             Action::OpenSession { session, cols, rows } => self.sessions.open(session, cols, rows),
             Action::ResizeSession { session, cols, rows } => self.sessions.terminals.resize(session, cols, rows),
             Action::RedrawSession { session } => self.sessions.terminals.redraw(session),
+            Action::KeepScreen { session } => self.sessions.terminals.keep_screen(session),
             Action::TakeInput { session } => {
                 if let Err((session, refused)) = self.sessions.take_input(session) {
                     let metadata = self.sessions.metadata(session);

@@ -18,8 +18,8 @@ use crate::status::textfile::Textfile;
 use async_tungstenite::tungstenite::Utf8Bytes;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Input, Message, NoteId, RegisterPath,
-    SessionKey, StateKind, StreamKey,
+    Body, ByteSource, Chunk, ConsoleEvent, Drops, Encode, ErrorEvent, Gap, Input, MadeSnapshot, Message, NoteId,
+    RegisterPath, SessionKey, StateKind, StreamKey,
 };
 use litemap::LiteMap;
 use std::collections::VecDeque;
@@ -327,18 +327,18 @@ impl ByteSource for Host {
     fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<Text>) {
         let (bytes, text) = match (stream, cut) {
             (StreamKey::Terminal(session), cut) => self.sessions.cut(session, cut),
-            (StreamKey::Stdout(command) | StreamKey::Stderr(command), Chunk::Bytes { from, max, replay: _ }) => {
+            (StreamKey::Stdout(command) | StreamKey::Stderr(command), Chunk::Bytes { from, max }) => {
                 self.commands.cut(command, stream, from, max)
             }
-            (StreamKey::Logs, Chunk::Bytes { from, max, replay: _ }) => self.logs.cut(from, max),
-            // Commands and logs are not replayed.
-            (StreamKey::Stdout(_) | StreamKey::Stderr(_) | StreamKey::Logs, Chunk::Reset | Chunk::Modes) => (0, None),
+            (StreamKey::Logs, Chunk::Bytes { from, max }) => self.logs.cut(from, max),
+            // Commands and logs have no screen.
+            (StreamKey::Stdout(_) | StreamKey::Stderr(_) | StreamKey::Logs, Chunk::Snapshot { .. }) => (0, None),
         };
         (bytes, text.map(Text::from))
     }
 
-    fn replay_from(&mut self, session: SessionKey) -> u64 {
-        self.sessions.replay_from(session)
+    fn snapshot(&mut self, session: SessionKey, from: u64, size: Option<(u16, u16)>) -> MadeSnapshot {
+        self.sessions.snapshot(session, from, size)
     }
 }
 

@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::hand_over::state::Session as Saved;
 use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
-use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Terminals};
+use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Snapshot, Terminals};
 use draupnir_fsm::driver::budget::Budget;
-use draupnir_fsm::driver::{Chunk, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
+use draupnir_fsm::driver::{Chunk, MadeSnapshot, SESSIONS_MAX, SessionEnd, SessionKey, SessionRefusal};
 use litemap::LiteMap;
 use smol::LocalExecutor;
 use std::borrow::Cow;
@@ -219,33 +219,28 @@ impl Sessions {
         self.terminals.held(session)
     }
 
-    pub(super) fn replay_from(&self, session: SessionKey) -> u64 {
-        self.terminals.replay(session).from
+    pub(super) fn snapshot(&mut self, session: SessionKey, from: u64, size: Option<(u16, u16)>) -> MadeSnapshot {
+        let Snapshot { at, bytes, exact } = self.terminals.snapshot(session, from, size);
+        MadeSnapshot { at, bytes, exact }
     }
 
     pub(super) fn cut(&mut self, session: SessionKey, cut: Chunk) -> (usize, Option<String>) {
         let Some(Entry { id: session_id, .. }) = self.entries.get(&session) else { return (0, None) };
         match cut {
-            Chunk::Bytes { from, max, replay: false } => {
+            Chunk::Bytes { from, max } => {
                 let chunk = self.terminals.chunk(session, from, max);
                 let (data, offset) = (chunk.bytes, Some(chunk.from));
                 let message =
                     (!data.is_empty()).then(|| TerminalOutput { session_id, data, offset, replay: false }.message());
                 (data.len(), message)
             }
-            Chunk::Bytes { from, max, replay: true } => {
-                let shown = self.terminals.replay_chunk(session, from, max);
-                (shown.settled, own_bytes(session_id, shown.bytes).1.filter(|_| !shown.bytes.is_empty()))
+            Chunk::Snapshot { from, max } => {
+                let data = self.terminals.snapshot_chunk(session, from, max);
+                let output = TerminalOutput { session_id, data, offset: None, replay: true };
+                (data.len(), (!data.is_empty()).then(|| output.message()))
             }
-            Chunk::Reset => own_bytes(session_id, &self.terminals.replay(session).prelude),
-            Chunk::Modes => own_bytes(session_id, &self.terminals.epilogue(session)),
         }
     }
-}
-
-/// Bytes of the agent's own, which stand nowhere in the session's output.
-fn own_bytes(session_id: &SessionId, data: &[u8]) -> (usize, Option<String>) {
-    (data.len(), Some(TerminalOutput { session_id, data, offset: None, replay: true }.message()))
 }
 
 fn refusal_text(refusal: SessionRefusal) -> Cow<'static, str> {

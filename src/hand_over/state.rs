@@ -246,6 +246,7 @@ mod tests {
             end: u64::MAX,
             kept: bytes.to_vec(),
             modes: vec![1],
+            sizes: vec![(0, 80, 24), (9, 1, 65_535)],
             typed: bytes.to_vec(),
         };
         let output = command::SavedOutput { pipe: Some(11), bytes: 1 << 40, head: bytes.to_vec(), tail: vec![2] };

@@ -28,9 +28,12 @@ pub struct SavedSession {
     /// The bytes at the end of its output.
     #[serde(skip)]
     pub kept: Vec<u8>,
-    /// The modes of the terminal before them.
+    /// What was set in the terminal before them.
     #[serde(skip)]
     pub modes: Vec<u8>,
+    /// The sizes that the terminal had: from which offset on, columns and rows.
+    #[serde(default)]
+    pub sizes: Vec<(u64, u16, u16)>,
     /// What was typed and the terminal has not taken.
     #[serde(skip)]
     pub typed: Vec<u8>,
@@ -68,16 +71,23 @@ impl Terminals {
         let (end, kept, modes) = output.scrollback.save();
         let shell = live.as_ref().map(|live| live.session.save());
         let typed = live.as_ref().map(|live| live.session.typed()).unwrap_or_default();
-        Some(SavedSession { shell, end, kept, modes, typed })
+        let sizes = output.screens.sizes().collect();
+        Some(SavedSession { shell, end, kept, modes, sizes, typed })
     }
 
     /// Goes on with a session of the program before this one. What it held is kept as far as the budget allows.
     ///
     /// The key must be new.
     pub fn take_over(&mut self, key: SessionKey, saved: SavedSession) {
-        let SavedSession { shell, end, kept, modes, typed } = saved;
+        let SavedSession { shell, end, kept, modes, sizes, typed } = saved;
         let scrollback = Scrollback::restore(key, self.budget.clone(), end, &kept, &modes);
-        let output = Rc::new(RefCell::new(Output::new(scrollback)));
+        let size =
+            shell.as_ref().map_or(Size { cols: 80, rows: 24 }, |shell| Size { cols: shell.cols, rows: shell.rows });
+        let mut output = Output::new(scrollback, size);
+        for (offset, cols, rows) in sizes {
+            output.screens.resized(offset, Size { cols, rows });
+        }
+        let output = Rc::new(RefCell::new(output));
         let live = shell.and_then(|shell| {
             let adopted = self.adopt(key, &shell, &typed, &output);
             if adopted.is_none() {

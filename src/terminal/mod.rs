@@ -7,7 +7,7 @@
 //! Invariants:
 //! - No call blocks, and no session delays another: sessions are read in turns, and input waits in a queue.
 //! - At most one [`TerminalReport::Output`] of a session waits for the loop; [`Terminals::held`] is the answer to it.
-//! - A replay holds no sequence that a terminal answers or that acts beyond the screen.
+//! - A snapshot holds no sequence that a terminal answers or that acts beyond the screen.
 //! - A chunk never splits a UTF-8 character, unless its rest has not come for 20 ms or cannot come (CONSOLE.md,
 //!   "Terminals").
 //! - A session's shell is not reaped before [`Terminals::end`], so a signal cannot reach another process of its number.
@@ -21,9 +21,10 @@
 //! |---|---|
 //! | `session` | the two tasks of a running session, and its operations |
 //! | `pty`, `shell` | the terminal; the shell in it and its surroundings |
-//! | `output`, `scrollback` | keep the output, cut it into chunks, replay it |
-//! | `replay` | the filter of a replay: leaves out what a terminal would answer or act on |
-//! | `parser`, `modes` | the grammar of the output, and the modes that it sets |
+//! | `output`, `scrollback` | keep the output, cut it into chunks |
+//! | `snapshot` | makes the snapshot for a console that re-attaches, and keeps the screen of a quiet session |
+//! | [`screen`] | the model of a terminal, which a snapshot is made by |
+//! | `parser`, `sticky` | the grammar of the output, and what the output has set that is no longer held |
 //! | `hand_over` | what the next program gets of a session, and goes on with |
 //! | `input` | the queue of typed bytes |
 //! | `sweep` | ends the processes that remain when the shell is gone |
@@ -32,15 +33,15 @@
 
 mod hand_over;
 mod input;
-mod modes;
 mod output;
 mod parser;
 mod pty;
-mod replay;
 pub mod screen;
 mod scrollback;
 mod session;
 mod shell;
+mod snapshot;
+mod sticky;
 pub mod stream;
 mod sweep;
 #[cfg(test)]
@@ -53,11 +54,12 @@ pub use input::{INPUT_BYTES_MAX, InputRefused};
 pub use scrollback::SCROLLBACK_BYTES_MAX;
 
 use crate::report::Reporter;
+use crate::utf8::incomplete_tail;
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
 use input::Input;
 use litemap::LiteMap;
-use output::{Output, RESET};
+use output::Output;
 use pty::{Pty, Size};
 use scrollback::Scrollback;
 use session::{ReadBuffer, Session, read_buffer};
@@ -141,22 +143,15 @@ pub struct Chunk<'a> {
     pub bytes: &'a [u8],
 }
 
-/// The beginning of a replay, which shows the screen to a console that re-attaches.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replay {
-    /// Resets the terminal and sets the modes that hold at `from`; bytes of the agent's own.
-    pub prelude: Vec<u8>,
-    /// Where to begin: at the beginning of a line or sequence, never within a character.
-    pub from: u64,
-}
-
-/// A part of a replay: what may be shown of some output.
+/// A snapshot that was made, which shows the screen to a console that re-attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shown<'a> {
-    /// How many bytes of output it stands for. None: wait until there is more output.
-    pub settled: usize,
-    /// Bytes that neither ask nor act; possibly none. They have no offset.
-    pub bytes: &'a [u8],
+pub struct Snapshot {
+    /// It shows the screen at this offset.
+    pub at: u64,
+    /// Its length.
+    pub bytes: usize,
+    /// Whether it is certain to show what a terminal does that read everything.
+    pub exact: bool,
 }
 
 /// All sessions.
@@ -169,6 +164,8 @@ pub struct Terminals {
     sessions: LiteMap<SessionKey, Entry>,
     buffer: ReadBuffer,
     chunk: Vec<u8>,
+    /// The snapshot that is being sent. The driver has one made at a time.
+    snapshot: Option<(SessionKey, Vec<u8>)>,
 }
 
 struct Entry {
@@ -208,6 +205,7 @@ impl Terminals {
             sessions: LiteMap::new(),
             buffer: read_buffer(),
             chunk: Vec::new(),
+            snapshot: None,
         }
     }
 
@@ -218,7 +216,7 @@ impl Terminals {
     /// The key must be new.
     pub fn open(&mut self, key: SessionKey, open: Open<'_>) {
         let scrollback = Scrollback::new(key, self.budget.clone());
-        let output = Rc::new(RefCell::new(Output::new(scrollback)));
+        let output = Rc::new(RefCell::new(Output::new(scrollback, Size { cols: open.cols, rows: open.rows })));
         let live = match self.start(key, open, &output) {
             Ok(live) => Some(live),
             Err(error) => {
@@ -350,29 +348,37 @@ impl Terminals {
         Chunk { from, bytes: &self.chunk }
     }
 
-    /// Where to begin when a console re-attaches, and with what.
-    pub fn replay(&self, key: SessionKey) -> Replay {
-        match self.sessions.get(&key) {
-            Some(entry) => entry.output.borrow().replay(),
-            None => Replay { prelude: RESET.to_vec(), from: 0 },
-        }
+    /// Makes the snapshot of a session for a console whose terminal has this size, or that of the session. The stream
+    /// was sent up to `from`.
+    pub fn snapshot(&mut self, key: SessionKey, from: u64, size: Option<(u16, u16)>) -> Snapshot {
+        let Some(entry) = self.sessions.get(&key) else { return Snapshot { at: from, bytes: 0, exact: true } };
+        let size = size.map(|(cols, rows)| Size { cols, rows });
+        let made = entry.output.borrow_mut().snapshot(from, size);
+        let snapshot = Snapshot { at: made.at, bytes: made.bytes.len(), exact: made.exact };
+        self.snapshot = Some((key, made.bytes));
+        snapshot
     }
 
-    /// What a replay shows of the output from an offset on, at most `max` bytes of it.
-    pub fn replay_chunk(&mut self, key: SessionKey, from: u64, max: usize) -> Shown<'_> {
+    /// Bytes of the last snapshot from a place on, at most `max`, whole characters; none where it is not of this
+    /// session. With its last byte it is freed.
+    pub fn snapshot_chunk(&mut self, key: SessionKey, from: u64, max: usize) -> &[u8] {
         self.chunk.clear();
-        let settled = match self.sessions.get(&key) {
-            Some(entry) => entry.output.borrow_mut().replay_chunk(from, max, &mut self.chunk),
-            None => 0,
-        };
-        Shown { settled, bytes: &self.chunk }
+        let Some((_, bytes)) = self.snapshot.as_ref().filter(|(of, _)| *of == key) else { return &self.chunk };
+        let rest = usize::try_from(from).ok().and_then(|from| bytes.get(from..)).unwrap_or_default();
+        let part = rest.get(..max).unwrap_or(rest);
+        let whole = part.len() - if part.len() < rest.len() { incomplete_tail(part) } else { 0 };
+        self.chunk.extend_from_slice(part.get(..whole).filter(|whole| !whole.is_empty()).unwrap_or(part));
+        if self.chunk.len() == rest.len() {
+            self.snapshot = None;
+        }
+        &self.chunk
     }
 
-    /// What follows the last chunk of a replay, or of what was printed until the console re-attached: sets the modes
-    /// that
-    /// hold there. Bytes of the agent's own.
-    pub fn epilogue(&mut self, key: SessionKey) -> Vec<u8> {
-        self.sessions.get(&key).map_or_else(Vec::new, |entry| entry.output.borrow_mut().epilogue())
+    /// Keeps the screen of a session as it is, so that a snapshot needs no older output.
+    pub fn keep_screen(&mut self, key: SessionKey) {
+        if let Some(entry) = self.sessions.get(&key) {
+            entry.output.borrow_mut().keep_screen(&self.budget);
+        }
     }
 
     /// Shortens a scrollback to this many bytes, as the budget orders.

@@ -1,25 +1,25 @@
-//! The output of one session: the scrollback, what the loop knows of it, and how much may be read.
+//! The output of one session: the scrollback, what the loop knows of it, how much may be read, and the screen.
 //!
 //! `session` reads the terminal. An incomplete character at the end is held back until its rest comes or [`TAIL_MS`]
 //! have passed.
 
-use super::Replay;
-use super::replay::Filter;
+use super::pty::Size;
 use super::scrollback::Scrollback;
+use super::snapshot::{Made, Screens};
 use crate::utf8::incomplete_tail;
+use draupnir_fsm::driver::budget::Budget;
 use std::ops::Range;
+use std::rc::Rc;
 
 /// How long the beginning of a character waits for its rest, in milliseconds: the next read usually has it, and a user
 /// does not see so short a delay.
 pub(super) const TAIL_MS: u64 = 20;
 
-/// Resets the terminal and clears both screens.
-pub(super) const RESET: &[u8] = b"\x1bc";
-
 /// The output of a session, from its program to the loop.
 #[derive(Debug)]
 pub(super) struct Output {
     pub(super) scrollback: Scrollback,
+    pub(super) screens: Screens,
     /// Where the output ends that the loop knows of.
     known: u64,
     /// Where the part of it ends that could be sent.
@@ -34,16 +34,13 @@ pub(super) struct Output {
     kept_from: Option<u64>,
     /// No more output will follow.
     pub(super) ended: bool,
-    /// The end of the last chunk, of a replay or not.
-    cut: u64,
-    /// During a replay: the state of its filter at an offset.
-    filter: Option<(u64, Filter)>,
 }
 
 impl Output {
-    pub(super) const fn new(scrollback: Scrollback) -> Self {
+    pub(super) fn new(scrollback: Scrollback, size: Size) -> Self {
         Self {
             scrollback,
+            screens: Screens::new(size),
             known: 0,
             known_sendable: 0,
             report_waits: false,
@@ -51,8 +48,6 @@ impl Output {
             allowed: 0,
             kept_from: Some(0),
             ended: false,
-            cut: 0,
-            filter: None,
         }
     }
 
@@ -116,75 +111,22 @@ impl Output {
                 into.truncate(whole);
             }
         }
-        if !into.is_empty() {
-            self.cut = from.saturating_add(into.len() as u64);
-        }
         from
     }
 
-    /// Where a replay begins, and with what.
-    pub(super) fn replay(&self) -> Replay {
-        let start = self.scrollback.safe_start();
-        let mut prelude = [RESET, &start.modes.unanswered().sequences()].concat();
-        if start.offset == self.scrollback.held().end {
-            // There is nothing but the middle of one sequence, the rest of which is not to be shown as text.
-            prelude.extend_from_slice(self.scrollback.filter_at(start.offset, None).harmless_opening());
-        }
-        Replay { prelude, from: start.offset }
+    /// Makes a snapshot, see [`Terminals::snapshot`](super::Terminals::snapshot).
+    pub(super) fn snapshot(&mut self, from: u64, size: Option<Size>) -> Made {
+        self.screens.make(&self.scrollback, from, size)
     }
 
-    /// Writes what a replay may show of the `max` bytes from an offset on; the result is how many of them that settles:
-    /// fewer where a unit would be cut, none while it depends on bytes to come what the last unit is.
-    pub(super) fn replay_chunk(&mut self, from: u64, max: usize, into: &mut Vec<u8>) -> usize {
-        into.clear();
-        let gone = self.scrollback.held().start.saturating_sub(from);
-        if gone > 0 {
-            return usize::try_from(gone).unwrap_or(usize::MAX).min(max);
-        }
-        let mut filter = self.scrollback.filter_at(from, self.filter.take());
-        self.filter = Some((from, filter.clone()));
-        if !filter.is_between_units() {
-            // The last chunk ended with an opening, and this one, unlike the live stream, does not go on with it.
-            into.extend_from_slice(b"\x1b\\");
-        }
-        let (mut read, mut settled, mut shown) = (0, 0, into.len());
-        for byte in self.scrollback.bytes_from(from).take(max) {
-            filter.push(byte, into);
-            read += 1;
-            if filter.is_between_units() {
-                (settled, shown) = (read, into.len());
-            }
-        }
-        into.truncate(shown);
-        if settled == 0 && read > 0 {
-            let Some(opening) = self.opening(&filter, from.saturating_add(read as u64)) else {
-                return 0;
-            };
-            into.extend_from_slice(&opening);
-            settled = read;
-        }
-        self.cut = from.saturating_add(settled as u64);
-        settled
+    /// Keeps the screen as it is.
+    pub(super) fn keep_screen(&mut self, budget: &Rc<Budget>) {
+        self.screens.keep(&self.scrollback, budget);
     }
 
-    /// What follows a replay: what sets the modes that hold behind the last chunk, and the beginning of the unit that
-    /// the next one goes on with.
-    pub(super) fn epilogue(&mut self) -> Vec<u8> {
-        let held = self.scrollback.held();
-        let at = self.cut.clamp(held.start, held.end);
-        let filter = self.scrollback.filter_at(at, self.filter.take());
-        let opening = self.opening(&filter, at).unwrap_or_else(|| filter.opening());
-        [filter.modes().sequences(), opening].concat()
-    }
-
-    /// What brings a terminal to the unit that a filter is in, so that what goes on at an offset is shown as it should;
-    /// `None` while that is not known.
-    fn opening(&self, filter: &Filter, at: u64) -> Option<Vec<u8>> {
-        match filter.outlook_with(self.scrollback.bytes_from(at)) {
-            Some(true) => Some(filter.opening()),
-            Some(false) => Some(filter.harmless_opening().to_vec()),
-            None => self.ended.then(Vec::new),
-        }
+    /// From now on the terminal has another size.
+    pub(super) fn resized(&mut self, size: Size) {
+        self.screens.resized(self.scrollback.held().end, size);
     }
 
     /// Up to where it may be sent now.
@@ -200,12 +142,10 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use draupnir_fsm::driver::budget::Budget;
     use draupnir_fsm::driver::{RING_BYTES_MAX, SessionKey};
-    use std::rc::Rc;
 
     fn output() -> Output {
-        Output::new(Scrollback::new(SessionKey(1), Rc::new(Budget::new())))
+        Output::new(Scrollback::new(SessionKey(1), Rc::new(Budget::new())), Size { cols: 80, rows: 24 })
     }
 
     fn chunk(output: &mut Output, from: u64, max: usize) -> String {
@@ -312,108 +252,5 @@ mod tests {
         assert_eq!(output.room(100), 100);
         output.ended = true;
         assert_eq!(output.room(100), 0);
-    }
-
-    /// What a console is shown that re-attaches when all up to `until` was sent, in chunks of `max` bytes, and how much
-    /// of that came before the epilogue.
-    fn shown(output: &mut Output, until: usize, max: usize) -> Option<(Vec<u8>, usize)> {
-        let Replay { prelude, from } = output.replay();
-        let (mut shown, mut part, mut at) = (prelude, Vec::new(), from.min(until as u64));
-        while at < until as u64 {
-            let settled = output.replay_chunk(at, max.min(until - usize::try_from(at).expect("small")), &mut part);
-            if settled == 0 {
-                return None;
-            }
-            at += settled as u64;
-            shown.extend_from_slice(&part);
-        }
-        let before = shown.len();
-        shown.extend(output.epilogue());
-        Some((shown, before))
-    }
-
-    fn printed(bytes: &[u8]) -> Output {
-        let mut output = output();
-        output.scrollback.append(bytes);
-        output
-    }
-
-    #[test]
-    fn replay_cut_into_chunks_shows_the_same() {
-        let bytes = "a\x1b[c\x1b[?1;1004h\x1b]0;title\x07é€🦀\x1b]52;c;aGk=\x07\x1bPq#0~\x1b\\z\r\n".as_bytes();
-        let whole = shown(&mut printed(bytes), bytes.len(), usize::MAX);
-        for max in 17..bytes.len() {
-            assert_eq!(shown(&mut printed(bytes), bytes.len(), max), whole, "{max}");
-        }
-        // A unit that is longer than a chunk is begun again, and what was begun is closed.
-        let (screen, _) = shown(&mut printed(b"\x1b]52;c;\x07\x1b[31mx"), 14, 5).expect("it is there");
-        assert_eq!(screen, b"\x1bc\x1b[?25h\x1b]9999;\x1b\\\x1b[31mx\x1b[?25h");
-    }
-
-    /// Units of which a part was sent, and what the epilogue sends so that the rest completes them.
-    #[test]
-    fn unit_cut_between_replay_and_live_is_completed_or_ignored() {
-        for (sent, rest, opening) in [
-            (b"\x1b[3".as_slice(), b"1m".as_slice(), b"\x1b[3".as_slice()),
-            (b"\x1b", b"[31m", b"\x1b"),
-            (b"\x1b]8;;https://a", b".example\x07", b"\x1b]8;;https://a"),
-            (b"\x1b]0;t\x1b", b"\\", b"\x1b]0;t\x1b"),
-            (b"\x1b(", b"0", b"\x1b("),
-            (b"\xe2\x82", b"\xac", b"\xe2\x82"),
-            (b"\xc2", b"\xa7", b"\xc2"),
-            (b"\x1b[", b"c", b"\x1b[0?"),
-            (b"\x1b[?6", b"n", b"\x1b[0?"),
-            (b"\x1b[3\x07", b"1m", b"\x1b[3"),
-            (b"\x1b]1", b"1;?\x07", b"\x1b]9999;"),
-            (b"\x1b]52;c;aG", b"k=\x07", b"\x1b]9999;"),
-            (b"\x1b]52;c;aG", b"\x1b[31m", b"\x1b]9999;"),
-            (b"\x1b]52;c;aGk=\x1b", b"[31m", b"\x1b"),
-            (b"\x1b]52;c;aGk=\x1b", b"\\", b"\x1b"),
-            (b"\x1bPq\x1b", b"\\", b"\x1b"),
-            (b"\x1bPq\x1b", b"Z", b""),
-            (b"\x1b]52;c;aG", b"\x1b]0;t\x07", b"\x1b]9999;"),
-            (b"\x1bP$", b"qm\x1b\\", b"\x1bX"),
-            (b"\x1b", b"Z", b""),
-            (b"\xc2", b"\x9bc", b""),
-            (b"\xc2\x9b", b"c", b"\x1b[0?"),
-        ] {
-            let mut output = printed(&[b"a", sent, rest].concat());
-            let (screen, before) = shown(&mut output, 1 + sent.len(), 100).expect("the rest is there");
-            assert_eq!(
-                screen,
-                [b"\x1bc\x1b[?25ha", opening, b"\x1b[?25h", opening].concat(),
-                "{:?}",
-                sent.escape_ascii()
-            );
-            assert!(screen.get(before..).expect("within").ends_with(opening));
-        }
-    }
-
-    #[test]
-    fn replay_waits_while_a_unit_might_ask() {
-        for sent in [b"a\x1b".as_slice(), b"a\x1b[", b"a\x1b[6", b"a\x1b]", b"a\x1b]8;;https://a", b"a\xc2"] {
-            let mut output = printed(sent);
-            assert_eq!(shown(&mut output, sent.len(), 100), None, "{:?}", sent.escape_ascii());
-            output.ended = true;
-            let (screen, _) = shown(&mut output, sent.len(), 100).expect("nothing follows");
-            assert_eq!(screen, b"\x1bc\x1b[?25ha\x1b[?25h", "{:?}", sent.escape_ascii());
-        }
-        for sent in [b"a\xe2".as_slice(), b"a\x1b]52;", b"a\x1b]11;?", b"a\x1bP", b"a\x1b[1?"] {
-            assert!(shown(&mut printed(sent), sent.len(), 100).is_some(), "{:?}", sent.escape_ascii());
-        }
-    }
-
-    #[test]
-    fn replay_of_the_middle_of_a_string_hides_its_rest() {
-        let mut output = printed(&[b"\x1b]52;c;".as_slice(), &[b'A'; 300 << 10]].concat());
-        let end = output.held().end;
-        assert_eq!(output.replay().prelude, b"\x1bc\x1b[?25h\x1b]9999;");
-        output.cut = end;
-        assert_eq!(output.epilogue(), b"\x1b[?25h\x1b]9999;");
-        let mut shown = Vec::new();
-        assert_eq!(output.replay_chunk(end - 10, 10, &mut shown), 10, "the beginning is not known");
-        assert_eq!(shown, b"\x1b\\\x1b]9999;");
-        assert_eq!(output.replay_chunk(0, 10, &mut shown), 10, "that is gone");
-        assert_eq!(shown, b"");
     }
 }

@@ -6,9 +6,6 @@
 
 use memchr::{memchr2, memchr3};
 
-/// How many numbers of one sequence are kept; more are legal and never seen.
-const NUMBERS_MAX: usize = 16;
-
 /// The longest control sequence that has a meaning, in bytes between `ESC [` and its last: some dozen colours.
 const SEQUENCE_BYTES_MAX: u16 = 256;
 
@@ -91,32 +88,15 @@ pub(super) struct Sequence {
     pub(super) malformed: bool,
     /// How many bytes were read.
     length: u16,
-    numbers: [u16; NUMBERS_MAX],
-    /// Index of the number that is being read.
-    at: usize,
 }
 
 impl Sequence {
-    /// The first numbers; a missing one is 0.
-    pub(super) fn numbers(&self) -> &[u16] {
-        self.numbers.get(..=self.at).unwrap_or(&self.numbers)
-    }
-
     fn take(&mut self, byte: u8) {
         let is_first = self.length == 0;
         self.length = self.length.saturating_add(1);
         self.malformed |= self.length > SEQUENCE_BYTES_MAX;
         match byte {
-            b'0'..=b';' => {
-                self.malformed |= self.intermediate != 0;
-                if let Some(digit) = byte.checked_sub(b'0').filter(|digit| *digit < 10) {
-                    if let Some(number) = self.numbers.get_mut(self.at) {
-                        *number = number.saturating_mul(10).saturating_add(u16::from(digit));
-                    }
-                } else {
-                    self.at = self.at.saturating_add(1);
-                }
-            }
+            b'0'..=b';' => self.malformed |= self.intermediate != 0,
             b' '..=b'/' if self.intermediate == 0 => self.intermediate = byte,
             b'<'..=b'?' if is_first => self.marker = byte,
             _ => self.malformed = true,
@@ -136,31 +116,20 @@ pub(super) struct Parser {
 impl Parser {
     /// Its state as bytes, for [`restore`](Self::restore).
     pub(super) fn save(&self) -> Vec<u8> {
-        let Sequence { marker, intermediate, malformed, length, numbers, at } = self.sequence;
-        let state = STATES.iter().position(|state| *state == self.state).unwrap_or_default();
-        // No number behind the last that is kept has an effect, so neither has their count.
-        let at = at.min(NUMBERS_MAX);
-        let small = |number: usize| u8::try_from(number).unwrap_or_default();
-        let flags = [small(state), small(at), marker, intermediate, malformed.into(), self.after_lead.into()];
-        flags.into_iter().chain([length].into_iter().chain(numbers).flat_map(u16::to_le_bytes)).collect()
+        let Sequence { marker, intermediate, malformed, length } = self.sequence;
+        let state = STATES.iter().position(|state| *state == self.state).and_then(|state| u8::try_from(state).ok());
+        let [low, high] = length.to_le_bytes();
+        [state.unwrap_or_default(), marker, intermediate, malformed.into(), self.after_lead.into(), low, high].to_vec()
     }
 
     /// A parser in this state; `None` for bytes that are none.
     pub(super) fn restore(saved: &[u8]) -> Option<Self> {
-        let ([state, at, marker, intermediate, malformed, after_lead], words) = saved.split_first_chunk()?;
-        let mut words = words.chunks_exact(2).filter_map(|word| Some(u16::from_le_bytes(word.try_into().ok()?)));
-        let length = words.next()?;
-        let mut numbers = [0; NUMBERS_MAX];
-        for number in &mut numbers {
-            *number = words.next()?;
-        }
-        let at = usize::from(*at);
-        let is_whole = words.next().is_none() && at <= NUMBERS_MAX && *malformed < 2 && *after_lead < 2;
-        let (marker, intermediate, malformed) = (*marker, *intermediate, *malformed == 1);
-        is_whole.then_some(Self {
-            state: *STATES.get(usize::from(*state))?,
-            sequence: Sequence { marker, intermediate, malformed, length, numbers, at },
-            after_lead: *after_lead == 1,
+        let [state, marker, intermediate, malformed @ 0..2, after_lead @ 0..2, low, high] = *saved else { return None };
+        let length = u16::from_le_bytes([low, high]);
+        Some(Self {
+            state: *STATES.get(usize::from(state))?,
+            sequence: Sequence { marker, intermediate, malformed: malformed == 1, length },
+            after_lead: after_lead == 1,
         })
     }
 
@@ -168,9 +137,14 @@ impl Parser {
         self.state
     }
 
-    /// The sequence that was read last, or is being read.
-    pub(super) const fn sequence(&self) -> &Sequence {
-        &self.sequence
+    /// Whether the next byte begins a character, a control or a sequence.
+    pub(super) fn is_in_text(&self) -> bool {
+        self.state == State::Ground && !self.after_lead
+    }
+
+    /// The marker and the intermediate byte of the last sequence, and whether it has no agreed meaning.
+    pub(super) const fn kind(&self) -> (u8, u8, bool) {
+        (self.sequence.marker, self.sequence.intermediate, self.sequence.malformed)
     }
 
     /// How many of the next bytes are certain to complete nothing.

@@ -3,6 +3,7 @@
 //! The caller gets the slave end and starts the shell. `portable-pty` opens; all else goes through a non-blocking
 //! duplicate of its descriptor, which an earlier program may have opened.
 
+pub(super) use super::screen::Size;
 use crate::sys::descriptor::duplicate;
 use crate::sys::session::session_of;
 use async_io::Async;
@@ -12,17 +13,8 @@ use rustix::termios::{InputModes, OptionalActions, Winsize, tcgetattr, tcgetpgrp
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Columns and rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) cols: u16,
-    pub(super) rows: u16,
-}
-
-impl Size {
-    fn to_pty(self) -> PtySize {
-        PtySize { rows: self.rows, cols: self.cols, pixel_width: 0, pixel_height: 0 }
-    }
+fn to_pty(size: Size) -> PtySize {
+    PtySize { rows: size.rows, cols: size.cols, pixel_width: 0, pixel_height: 0 }
 }
 
 /// The master end.
@@ -34,7 +26,7 @@ pub(super) struct Pty {
 impl Pty {
     /// A new terminal of this size, and its slave end.
     pub(super) fn open(size: Size) -> io::Result<(Self, OwnedFd)> {
-        let pair = native_pty_system().openpty(size.to_pty()).map_err(in_words)?;
+        let pair = native_pty_system().openpty(to_pty(size)).map_err(in_words)?;
         let master = pair.master;
         let descriptor = master.as_raw_fd().ok_or_else(|| io::Error::other("a terminal without a descriptor"))?;
         let io = duplicate(descriptor)?;

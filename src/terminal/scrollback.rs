@@ -1,15 +1,15 @@
 //! Keeps the last output of one session, addressed by offsets since the session's start.
 //!
-//! The buffer grows with the output up to [`SCROLLBACK_BYTES_MAX`], and up to [`RING_BYTES_MAX`] for what a console has
-//! not acknowledged, as far as the budget grants it. When it is full, it drops the oldest bytes. It knows the modes of
-//! the terminal at both ends, so that a replay can begin at any offset in the right modes.
+//! The buffer grows with the output up to [`SCROLLBACK_BYTES_MAX`], and up to [`RING_BYTES_MAX`] for what a console
+//! has not acknowledged, as far as the budget grants it. When it is full, it drops the oldest bytes, and keeps what
+//! they have set in the terminal.
 //!
 //! Invariant: it holds at most as many bytes as the budget granted, or as need no grant.
 
-use super::modes::{Modes, Scanner};
-use super::replay::Filter;
+use super::parser::Parser;
+use super::sticky::Sticky;
 use crate::ring::Ring;
-use crate::utf8::{incomplete_tail, is_continuation};
+use crate::utf8::incomplete_tail;
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{RING_BYTES_MAX, SessionKey};
 use std::ops::Range;
@@ -21,50 +21,34 @@ pub use draupnir_fsm::driver::SCROLLBACK_BYTES_MAX;
 /// the buffer, so a session without it could show nothing.
 const SCROLLBACK_BYTES_MIN: usize = 1 << 10;
 
-/// How many bytes the search for a line start covers, at the start of a replay: a line is rarely longer.
-const LINE_BYTES_MAX: usize = 8 << 10;
-
 /// The kept output of a session.
 #[derive(Debug)]
 pub(super) struct Scrollback {
     session: SessionKey,
     budget: Rc<Budget>,
     ring: Ring,
-    /// The modes at the oldest byte: every discarded byte has gone through this scanner.
-    discarded: Scanner,
-    /// The modes at the end.
-    appended: Scanner,
-}
-
-/// The offset at which a replay begins, and the modes there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SafeStart {
-    pub(super) offset: u64,
-    pub(super) modes: Modes,
+    /// What was set before the oldest byte; nothing while every byte is held.
+    discarded: Option<Box<Sticky>>,
 }
 
 impl Scrollback {
     pub(super) fn new(session: SessionKey, budget: Rc<Budget>) -> Self {
-        Self {
-            session,
-            budget,
-            ring: Ring::new(SCROLLBACK_BYTES_MIN, SCROLLBACK_BYTES_MAX),
-            discarded: Scanner::default(),
-            appended: Scanner::default(),
-        }
+        Self { session, budget, ring: Ring::new(SCROLLBACK_BYTES_MIN, SCROLLBACK_BYTES_MAX), discarded: None }
     }
 
-    /// Where it ends, what it holds, and the modes before that, for the next program.
+    /// Where it ends, what it holds, and what was set before that, for the next program.
     pub(super) fn save(&self) -> (u64, Vec<u8>, Vec<u8>) {
-        (self.held().end, self.bytes_from(0).collect(), self.discarded.save())
+        (self.held().end, self.bytes_from(0).collect(), self.sticky().save())
     }
 
     /// The scrollback of a session of the program before this one, as much of it as the budget allows.
-    pub(super) fn restore(session: SessionKey, budget: Rc<Budget>, end: u64, kept: &[u8], modes: &[u8]) -> Self {
+    pub(super) fn restore(session: SessionKey, budget: Rc<Budget>, end: u64, kept: &[u8], set: &[u8]) -> Self {
         let mut scrollback = Self::new(session, budget);
-        let scanner = Scanner::restore(modes).unwrap_or_default();
-        (scrollback.discarded, scrollback.appended) = (scanner.clone(), scanner);
-        scrollback.ring.begin_at(end.saturating_sub(kept.len() as u64));
+        let start = end.saturating_sub(kept.len() as u64);
+        if start > 0 {
+            scrollback.discarded = Some(Box::new(Sticky::restore(set).unwrap_or_default()));
+        }
+        scrollback.ring.begin_at(start);
         scrollback.ring.raise_bound(kept.len().min(RING_BYTES_MAX));
         scrollback.append(kept);
         scrollback
@@ -73,11 +57,6 @@ impl Scrollback {
     /// The offsets of the bytes in the buffer.
     pub(super) fn held(&self) -> Range<u64> {
         self.ring.held()
-    }
-
-    /// The modes after the last byte.
-    pub(super) fn modes(&self) -> Modes {
-        self.appended.modes()
     }
 
     /// How many more bytes fit, up to `wanted`, if all bytes from the offset `keep` on must stay. The buffer grows for
@@ -94,9 +73,8 @@ impl Scrollback {
 
     /// Appends new output, and drops the oldest bytes if there is no room.
     pub(super) fn append(&mut self, output: &[u8]) {
-        self.appended.feed(output);
         let grant = |step| self.budget.grant_scrollback(self.session, step);
-        self.ring.push(output, grant, |bytes| self.discarded.feed(bytes));
+        self.ring.push(output, grant, |bytes| discard(&mut self.discarded, bytes));
     }
 
     /// Copies at most `max` bytes from an offset on into `into`. Returns the offset of the first copied byte, which is
@@ -110,20 +88,22 @@ impl Scrollback {
         from
     }
 
-    /// The state of the replay filter at an offset: computed from `known`, a filter at an earlier offset, or from the
-    /// oldest byte.
-    pub(super) fn filter_at(&self, offset: u64, known: Option<(u64, Filter)>) -> Filter {
-        let oldest = self.held().start;
-        let (start, mut filter) = known
-            .filter(|(at, _)| (oldest..=offset).contains(at))
-            .unwrap_or_else(|| (oldest, Filter::new(self.discarded.clone())));
-        let mut shown = Vec::new();
-        let skipped = usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX);
-        for byte in self.bytes_from(start).take(skipped) {
-            filter.push(byte, &mut shown);
-            shown.clear();
-        }
-        filter
+    /// What was set before the oldest byte.
+    pub(super) fn sticky(&self) -> Sticky {
+        self.discarded.as_ref().map_or_else(Sticky::default, |sticky| sticky.copy())
+    }
+
+    /// Where the grammar is at the oldest byte.
+    pub(super) fn parser(&self) -> Parser {
+        self.discarded.as_ref().map_or_else(Parser::default, |sticky| sticky.parser().clone())
+    }
+
+    /// Hands out the bytes between two offsets, in up to two pieces.
+    pub(super) fn each_slice(&self, from: u64, to: u64, mut each: impl FnMut(&[u8])) {
+        let bytes = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+        let (front, back) = self.ring.slices(from, bytes);
+        each(front);
+        each(back);
     }
 
     /// The bytes in the buffer from an offset on.
@@ -138,37 +118,16 @@ impl Scrollback {
         if front.is_empty() { incomplete_tail(back) } else { incomplete_tail(&[front, back].concat()) }
     }
 
-    /// Where a replay may begin: at the first byte of the session if the buffer still has it; else at the first line
-    /// start; else, if no line starts soon, at the first sequence; else at the first character.
-    pub(super) fn safe_start(&self) -> SafeStart {
-        let mut scanner = self.discarded.clone();
-        let start = self.held().start;
-        let mut previous_ends_line = start == 0;
-        let mut fallback: Option<(SafeStart, bool)> = None;
-        for (index, byte) in self.bytes_from(start).enumerate() {
-            let here = SafeStart { offset: start.saturating_add(index as u64), modes: scanner.modes() };
-            let between = scanner.is_between_sequences() && !is_continuation(byte);
-            if between && previous_ends_line {
-                return here;
-            }
-            let is_sequence = byte == b'\x1b';
-            let is_better = fallback.is_none_or(|(_, sequence)| is_sequence && !sequence);
-            if between && is_better {
-                fallback = Some((here, is_sequence));
-            }
-            if let Some((found, _)) = fallback.filter(|_| index >= LINE_BYTES_MAX) {
-                return found;
-            }
-            previous_ends_line = byte == b'\n';
-            scanner.step(byte);
-        }
-        fallback.map_or(SafeStart { offset: self.held().end, modes: self.modes() }, |(found, _)| found)
-    }
-
     /// Keeps only this many bytes, the newest, until the budget grants more again.
     pub(super) fn shrink(&mut self, to_bytes: usize) {
         self.ring.lower_bound(SCROLLBACK_BYTES_MAX);
-        self.ring.shrink(to_bytes, |bytes| self.discarded.feed(bytes));
+        self.ring.shrink(to_bytes, |bytes| discard(&mut self.discarded, bytes));
+    }
+}
+
+fn discard(discarded: &mut Option<Box<Sticky>>, bytes: &[u8]) {
+    if !bytes.is_empty() {
+        discarded.get_or_insert_default().feed(bytes);
     }
 }
 
@@ -243,54 +202,6 @@ mod tests {
         scrollback.shrink(16 << 10);
         assert_eq!(scrollback.held(), 40_003 - 16_384..40_003);
         assert!(all(&scrollback).ends_with(b"aend"));
-    }
-
-    #[test]
-    fn a_replay_of_everything_starts_at_the_start() {
-        let mut scrollback = scrollback();
-        scrollback.append("é\x1b[1mx".as_bytes());
-        assert_eq!(scrollback.safe_start(), SafeStart { offset: 0, modes: Modes::default() });
-    }
-
-    /// The start of a replay after the scrollback has dropped its first `lost` bytes.
-    fn start_after(lost: usize, output: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let mut scrollback = scrollback();
-        scrollback.ring = Ring::new(1, SCROLLBACK_BYTES_MAX);
-        scrollback.append(output);
-        scrollback.shrink(output.len() - lost);
-        let start = scrollback.safe_start();
-        let mut bytes = Vec::new();
-        scrollback.copy(start.offset, usize::MAX, &mut bytes);
-        (bytes, start.modes.sequences())
-    }
-
-    #[test]
-    fn a_replay_starts_with_a_line() {
-        assert_eq!(start_after(2, b"first\nsecond\n").0, b"second\n");
-        // A line feed within the title does not start a line.
-        assert_eq!(start_after(2, b"\x1b]0;a\nb\x07c\nd\n").0, b"d\n");
-    }
-
-    #[test]
-    fn replay_without_a_line_starts_at_a_sequence() {
-        assert_eq!(start_after(1, b"abc\x1b[1mdef").0, b"\x1b[1mdef");
-        assert_eq!(start_after(2, b"\x1b[1;31mdef").0, b"def");
-        assert_eq!(start_after(2, "€uro".as_bytes()).0, b"uro");
-        assert_eq!(start_after(4, b"\x1b]0;title").0, b"");
-        let mut long = vec![b'x'; LINE_BYTES_MAX * 2];
-        long.extend_from_slice(b"\nline");
-        assert_eq!(start_after(1, &long).0.len(), long.len() - 1, "a line that begins late is not waited for");
-    }
-
-    #[test]
-    fn the_modes_are_those_of_the_place() {
-        let output = b"\x1b[?1049h\x1b[?25lscreen\nmore\x1b[?1049l\x1b[?25hdone";
-        let (bytes, modes) = start_after(16, output);
-        assert!(bytes.starts_with(b"more"));
-        assert_eq!(modes, b"\x1b[?1049h\x1b[?25l");
-        let mut scrollback = scrollback();
-        scrollback.append(output);
-        assert_eq!(scrollback.modes(), Modes::default());
     }
 
     #[test]

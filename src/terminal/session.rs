@@ -199,12 +199,14 @@ impl Session {
     pub(super) fn resize(&self, size: Size) {
         self.nudged.set(None);
         self.size.set(size);
+        self.output.borrow_mut().resized(size);
         self.pty.resize(size);
     }
 
-    /// Makes a program that uses the whole screen draw it again, by a change of the size and back.
+    /// Makes a program that used the alternate screen in the last snapshot draw it again, by a change of the size and
+    /// back.
     pub(super) fn redraw(&self) {
-        if !self.output.borrow().scrollback.modes().is_full_screen() || self.nudged.get().is_some() {
+        if !self.output.borrow().screens.is_alternate || self.nudged.get().is_some() {
             return;
         }
         let size = self.size.get();

@@ -3,8 +3,9 @@
 //! [`Terminals`](super::Terminals) uses the same parts. It has no clock: the caller ends the wait for the rest of a
 //! character with [`release`](Stream::release).
 
-use super::Replay;
+use super::Snapshot;
 use super::output::Output;
+use super::screen::Size;
 use super::scrollback::Scrollback;
 use draupnir_fsm::driver::SessionKey;
 use draupnir_fsm::driver::budget::Budget;
@@ -15,12 +16,13 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub struct Stream {
     output: Output,
+    budget: Rc<Budget>,
 }
 
 impl Stream {
-    /// Nothing yet.
-    pub fn new(session: SessionKey, budget: Rc<Budget>) -> Self {
-        Self { output: Output::new(Scrollback::new(session, budget)) }
+    /// Nothing yet, in a terminal of this size.
+    pub fn new(session: SessionKey, budget: Rc<Budget>, size: Size) -> Self {
+        Self { output: Output::new(Scrollback::new(session, budget.clone()), size), budget }
     }
 
     /// Takes what was read; the caller reads no more than there is [room](Self::room) for.
@@ -63,19 +65,20 @@ impl Stream {
         self.output.chunk(from, max, into)
     }
 
-    /// See [`Terminals::replay`](super::Terminals::replay).
-    pub fn replay(&self) -> Replay {
-        self.output.replay()
+    /// See [`Terminals::snapshot`](super::Terminals::snapshot); with its bytes.
+    pub fn snapshot(&mut self, from: u64, size: Option<Size>) -> (Snapshot, Vec<u8>) {
+        let made = self.output.snapshot(from, size);
+        (Snapshot { at: made.at, bytes: made.bytes.len(), exact: made.exact }, made.bytes)
     }
 
-    /// See [`Terminals::replay_chunk`](super::Terminals::replay_chunk); the result is how many bytes are settled.
-    pub fn replay_chunk(&mut self, from: u64, max: usize, into: &mut Vec<u8>) -> usize {
-        self.output.replay_chunk(from, max, into)
+    /// See [`Terminals::keep_screen`](super::Terminals::keep_screen).
+    pub fn keep_screen(&mut self) {
+        self.output.keep_screen(&self.budget);
     }
 
-    /// See [`Terminals::epilogue`](super::Terminals::epilogue).
-    pub fn epilogue(&mut self) -> Vec<u8> {
-        self.output.epilogue()
+    /// From now on the terminal has another size.
+    pub fn resize(&mut self, size: Size) {
+        self.output.resized(size);
     }
 
     /// See [`Terminals::shrink`](super::Terminals::shrink).

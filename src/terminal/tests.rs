@@ -408,10 +408,15 @@ fn unwatched_session_keeps_its_last_output() {
         }
         let held = stage.terminals.held(SessionKey(1));
         assert_eq!(held.end - held.start, SCROLLBACK_BYTES_MAX as u64);
-        let replay = stage.terminals.replay(SessionKey(1));
-        assert!(replay.from >= held.start && replay.from < held.start + 20);
-        assert!(stage.terminals.chunk(SessionKey(1), replay.from, 5).bytes.starts_with(b"line "));
-        assert_eq!(replay.prelude, b"\x1bc\x1b[?25h");
+        let made = stage.terminals.snapshot(SessionKey(1), held.end, None);
+        assert_eq!((made.at, made.exact), (held.end, true));
+        let mut shown = Vec::new();
+        while shown.len() < made.bytes {
+            shown.extend_from_slice(stage.terminals.snapshot_chunk(SessionKey(1), shown.len() as u64, 1_000));
+        }
+        let text = String::from_utf8(shown).expect("text");
+        assert!(text.starts_with("\x1bcline ") && text.contains("line 59000\r\n") && text.contains("over"), "{text}");
+        assert!(stage.terminals.snapshot_chunk(SessionKey(1), 0, 1_000).is_empty(), "it is freed");
     });
 }
 
@@ -422,7 +427,8 @@ fn a_full_screen_program_is_made_to_draw_again() {
                        while :; do sleep 0.01; done";
         stage.open(1, &format!("exec sh -c '{}'", program.replace('\'', "'\\''"))).await;
         stage.until_text(1, "ready").await;
-        assert_eq!(stage.terminals.epilogue(SessionKey(1)), b"\x1b[?1049h\x1b[?25h\x1b[?2004h");
+        let end = stage.terminals.held(SessionKey(1)).end;
+        assert!(stage.terminals.snapshot(SessionKey(1), end, None).exact);
         stage.terminals.redraw(SessionKey(1));
         stage.until_text(1, "now 23 80").await;
         stage.until_text(1, "now 24 80").await;
@@ -435,6 +441,7 @@ fn a_shell_at_its_prompt_is_not_disturbed_by_a_redraw() {
     on_stage(|mut stage| async move {
         stage.open(1, "trap 'echo resized' WINCH; echo ready").await;
         stage.until_text(1, "ready").await;
+        stage.terminals.snapshot(SessionKey(1), 0, None);
         stage.terminals.redraw(SessionKey(1));
         stage.type_line(1, "echo do''ne");
         stage.until_text(1, "done").await;

@@ -96,6 +96,7 @@ impl World {
                 self.expect_shell(session);
                 self.echo(session, REDRAW_BYTES);
             }
+            Action::KeepScreen { session } => self.expect_shell(session),
             Action::TakeInput { session } => self.take_input(session),
             Action::HangUpSession { session } => {
                 self.expect_shell(session);

@@ -286,17 +286,17 @@ impl World {
         }
     }
 
-    /// Takes in bytes of a stream: none may be missing that no gap reported, in a replay none that is held.
+    /// Takes in bytes of a stream: none may be missing that no gap reported, and no part of a snapshot.
     fn store_bytes(&mut self, link: LinkId, stream: StreamKey, cut: Chunk, bytes: u64) {
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         match cut {
-            Chunk::Reset => source.replay = Some((link, None)),
-            Chunk::Modes => source.replay = None,
-            Chunk::Bytes { from, replay, .. } => {
-                if !source.replayed(link, from, bytes) {
-                    return self.fail(Violation::ReplaySkips(stream));
+            Chunk::Snapshot { from, .. } => {
+                if !source.shown(link, from, bytes) {
+                    self.fail(Violation::SnapshotSkips(stream));
                 }
-                if !replay && !source.receive(from, bytes) && !source.unsure {
+            }
+            Chunk::Bytes { from, .. } => {
+                if !source.receive(from, bytes) && !source.unsure {
                     let (received, gaps) = (source.received, source.gaps.clone());
                     self.log(|| {
                         format!("{bytes} bytes of {stream:?} from {from} on, up to {received}; reported gaps: {gaps:?}")

@@ -12,8 +12,8 @@ use crate::wire::Up;
 use crate::work::{Stage, Subject, Work};
 use crate::world::Event;
 use draupnir_fsm::driver::{
-    Body, ByteSource, Chunk, CommandKey, Encode, ErrorEvent, Kind, Message, SessionKey, SessionRefusal, StreamKey,
-    USAGE_RECORDS_MAX,
+    Body, ByteSource, Chunk, CommandKey, Encode, ErrorEvent, Kind, MadeSnapshot, Message, SessionKey, SessionRefusal,
+    StreamKey, USAGE_RECORDS_MAX,
 };
 use draupnir_fsm::random::Random;
 use std::ops::Range;
@@ -247,12 +247,12 @@ impl ByteSource for Doors<'_> {
         let few = self.random.between(0, 7);
         let bytes = match (cut, self.work.sources.get_mut(&stream)) {
             (_, None) => return (0, None),
-            (Chunk::Reset | Chunk::Modes, Some(_)) => 0,
-            (Chunk::Bytes { from, max, replay }, Some(source)) => {
+            (Chunk::Snapshot { max, .. }, Some(_)) => (max as u64).saturating_sub(few).max(1),
+            (Chunk::Bytes { from, max }, Some(source)) => {
                 let there = source.end.saturating_sub(from.max(source.retained)).min(max as u64);
                 if there > 8 {
                     there - few.min(3)
-                } else if few == 0 && !replay && !source.holds_back {
+                } else if few == 0 && !source.holds_back {
                     // The beginning of a character: the rest of it, or the end of the wait for that, comes soon.
                     (source.holds_back, source.reading) = (true, true);
                     self.agenda.note(self.now_ms + 20, Event::Read { life: self.life, stream });
@@ -262,8 +262,10 @@ impl ByteSource for Doors<'_> {
                 }
             }
         };
-        let reported = bytes + u64::from(self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3);
-        let is_frame = bytes > 0 || !matches!(cut, Chunk::Bytes { .. });
+        let skips = self.planted == Some(Planted::SkipsOnReattach) && matches!(cut, Chunk::Snapshot { .. });
+        let counts = self.planted == Some(Planted::CountsBytesThatWereNotSent) && bytes > 3;
+        let reported = bytes + u64::from(skips || counts);
+        let is_frame = bytes > 0;
         if is_frame {
             tap::show(Encoded::Chunk { stream, cut, bytes });
         }
@@ -274,9 +276,11 @@ impl ByteSource for Doors<'_> {
         (usize::try_from(reported).unwrap_or(0), is_frame.then_some(body))
     }
 
-    fn replay_from(&mut self, session: SessionKey) -> u64 {
-        let source = self.work.sources.get(&StreamKey::Terminal(session));
-        let skips = self.planted == Some(Planted::SkipsOnReattach);
-        source.map_or(0, |source| if skips { source.end } else { source.retained })
+    fn snapshot(&mut self, session: SessionKey, from: u64, _size: Option<(u16, u16)>) -> MadeSnapshot {
+        let end = self.work.sources.get(&StreamKey::Terminal(session)).map_or(from, |source| source.end);
+        // Sometimes a sequence lies across the place, and its end goes before the snapshot.
+        let at = (from + self.random.between(0, 30).saturating_sub(20)).clamp(from, end.max(from));
+        let bytes = usize::try_from(self.random.between(4, 80_000)).unwrap_or(0);
+        MadeSnapshot { at, bytes, exact: self.random.between(0, 1) > 0 }
     }
 }

@@ -58,7 +58,7 @@ pub enum Planted {
     AdmitsTooMany,
     /// A command runs again when its result is asked for again.
     RunsRepeatsOfResults,
-    /// A replay for a console that re-attached leaves out what it could repeat.
+    /// A snapshot for a console that re-attached leaves out a part.
     SkipsOnReattach,
     /// It reports output that it threw away once, and not the next time.
     ReportsOneGap,

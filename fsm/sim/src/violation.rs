@@ -101,8 +101,8 @@ pub enum Violation {
     CreateUnanswered(u32),
     /// Input was typed into another session than the one it was for, or was not asked for.
     InputMisrouted,
-    /// A replay began behind what is still held, or skipped some of it.
-    ReplaySkips(StreamKey),
+    /// A part of a snapshot is missing.
+    SnapshotSkips(StreamKey),
     /// Something was opened or started before its audit line was written.
     Unaudited,
     /// Something waited for its audit line for longer than it may.

@@ -116,8 +116,8 @@ pub(crate) struct Source {
     pub(crate) finished: bool,
     /// Some of it was sent on the way out to a console that had not greeted.
     pub(crate) unsure: bool,
-    /// A replay on this link, and what of it the console has.
-    pub(crate) replay: Option<(LinkId, Option<u64>)>,
+    /// How much of a snapshot the console has read on this link.
+    pub(crate) snapshot: Option<(LinkId, u64)>,
 }
 
 impl Source {
@@ -135,7 +135,7 @@ impl Source {
             holds_back: false,
             finished: false,
             unsure: false,
-            replay: None,
+            snapshot: None,
         }
     }
 
@@ -166,17 +166,11 @@ impl Source {
         self.received >= offset || self.unsure || self.is_reported(self.received, offset)
     }
 
-    /// Takes in what the console received of a replay, or of new bytes behind one; false where bytes were skipped that
-    /// are still held.
-    pub(crate) fn replayed(&mut self, link: LinkId, from: u64, bytes: u64) -> bool {
-        let Some((on, next)) = &mut self.replay else { return true };
-        if *on != link {
-            self.replay = None;
-            return true;
-        }
-        let whole = from <= next.unwrap_or(0).max(self.retained);
-        *next = Some(from + bytes);
-        whole
+    /// Takes in a part of a snapshot; false where one before it is missing.
+    pub(crate) fn shown(&mut self, link: LinkId, from: u64, bytes: u64) -> bool {
+        let read = self.snapshot.filter(|(on, _)| *on == link).map_or(0, |(_, read)| read);
+        self.snapshot = Some((link, from + bytes));
+        from == read || from == 0
     }
 
     /// Takes in what the console received; false where bytes before it are missing and were not reported as lost.

@@ -35,9 +35,11 @@ pub enum Use {
     Remembered,
     /// Commands that wait for their turn.
     Waiting,
+    /// Screens of quiet sessions.
+    Screen,
 }
 
-const USES: usize = 4;
+const USES: usize = 5;
 
 /// An order to the owner of a scrollback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

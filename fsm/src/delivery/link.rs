@@ -86,7 +86,7 @@ pub(super) struct Link<M> {
 pub(super) enum Flight {
     Message(u64),
     Bytes { stream: StreamKey, to: u64, encoded: u64 },
-    ReplayEnd { stream: StreamKey, encoded: u64 },
+    SnapshotEnd { stream: StreamKey, encoded: u64 },
 }
 
 impl<M> Link<M> {
@@ -157,7 +157,7 @@ impl<M> Delivery<M> {
         // The first that was sent: one that waited for its stream has a lower number and was sent later.
         let first = link.flights.iter().find_map(|flight| match flight {
             Flight::Message(number) if self.queue.contains(*number) => Some(*number),
-            Flight::Message(_) | Flight::Bytes { .. } | Flight::ReplayEnd { .. } => None,
+            Flight::Message(_) | Flight::Bytes { .. } | Flight::SnapshotEnd { .. } => None,
         });
         self.queue.record_rejection(first)
     }
@@ -189,10 +189,10 @@ impl<M> Delivery<M> {
                     ack.frames += 1;
                     self.bytes_acknowledged(stream, to, encoded);
                 }
-                Flight::ReplayEnd { stream, encoded } => {
+                Flight::SnapshotEnd { stream, encoded } => {
                     ack.frames += 1;
                     if let Some(entry) = self.streams.get_mut(&stream) {
-                        entry.replay_acknowledged();
+                        entry.snapshot_acknowledged();
                     }
                     self.bytes_acknowledged(stream, 0, encoded);
                 }

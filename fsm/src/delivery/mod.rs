@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `message`, `queue` | the reliable messages: order, bounds, promises, poison |
 //! | `link` | what a Pong acknowledges, what ends with a link |
-//! | `stream`, `sources` | offsets, replays, gaps; read credit |
+//! | `stream`, `sources` | offsets, snapshots, gaps; read credit |
 //! | `path` | how much may be under way on this link |
 //! | [`ping`] | the payload of Pings, and what a Pong answers |
 //! | `schedule` | which frame is next |
@@ -120,6 +120,10 @@ pub struct Delivery<M> {
     /// Streams that were asked to read less because the link as a whole was full, likewise.
     starved: VecDeque<StreamKey>,
     gaps: BTreeSet<StreamKey>,
+    /// Streams whose snapshot is to be made.
+    snapshots_wanted: BTreeSet<StreamKey>,
+    /// The stream whose snapshot is made and not sent as a whole.
+    snapshot_under_way: Option<StreamKey>,
     finished: VecDeque<StreamKey>,
     /// The agent stops: what is unacknowledged is asked for as soon as nothing is left to send.
     draining: bool,
@@ -146,6 +150,8 @@ impl<M> Delivery<M> {
             credit_changes: VecDeque::new(),
             starved: VecDeque::new(),
             gaps: BTreeSet::new(),
+            snapshots_wanted: BTreeSet::new(),
+            snapshot_under_way: None,
             finished: VecDeque::new(),
             draining: false,
             link: None,
@@ -282,7 +288,8 @@ impl<M> Delivery<M> {
     }
 }
 
-/// Have the bytes of `stream` before `end` been sent on this link, or acknowledged, or will they never be?
+/// Have the bytes of `stream` before `end` been sent on this link, or acknowledged, or will they never be? A snapshot
+/// that waits goes before what follows them.
 fn is_sent(streams: &BTreeMap<StreamKey, Stream>, stream: StreamKey, end: u64) -> bool {
-    streams.get(&stream).is_none_or(|entry| entry.at.sent >= end)
+    streams.get(&stream).is_none_or(|entry| entry.at.sent >= end && !entry.has_snapshot_to_send())
 }

@@ -6,7 +6,7 @@
 
 use super::link::{Flight, Link};
 use super::ping::{Payload, Purpose};
-use super::stream::{Chunk, Class, StreamKey, encoded_bytes};
+use super::stream::{Chunk, Class, Snapshot, StreamKey, encoded_bytes};
 use super::{Delivery, FRAME_BYTES_MAX, MARKER_BYTES, MARKER_MS, MARKERS_IN_WINDOW, STREAM_MARKER_BYTES_MIN, is_sent};
 use crate::id::SessionKey;
 use crate::order::Gate;
@@ -211,7 +211,8 @@ impl<M> Delivery<M> {
         };
         let bytes = bytes as u64;
         let to = entry.cut(cut, bytes);
-        let frame = bytes > 0 || cut == Chunk::Modes;
+        let ends_snapshot = matches!(cut, Chunk::Snapshot { .. }) && entry.snapshot == Some(Snapshot::Unconfirmed);
+        let frame = bytes > 0 || ends_snapshot;
         if frame {
             let encoded = encoded_bytes(bytes);
             entry.in_flight += encoded;
@@ -226,9 +227,10 @@ impl<M> Delivery<M> {
             let marker_bytes = (link.window() / MARKERS_IN_WINDOW).max(STREAM_MARKER_BYTES_MIN);
             link.marker_wanted |= link.unmarked_bytes + encoded >= marker_bytes;
             link.marker_wanted |= link.path.wants_ping(link.in_flight);
-            let flight = match cut {
-                Chunk::Modes => Flight::ReplayEnd { stream, encoded },
-                Chunk::Bytes { .. } | Chunk::Reset => Flight::Bytes { stream, to, encoded },
+            let flight = if ends_snapshot {
+                Flight::SnapshotEnd { stream, encoded }
+            } else {
+                Flight::Bytes { stream, to, encoded }
             };
             link.sent(now, flight, encoded);
         }

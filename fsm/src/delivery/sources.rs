@@ -2,8 +2,9 @@
 //!
 //! It does not hold bytes. The rules of one stream are in `stream`; here are the books about all of them.
 
-use super::stream::{Gap, Position, Stream, StreamKey};
+use super::stream::{Gap, Position, Snapshot, Stream, StreamKey};
 use super::{Delivery, UNLIMITED, is_sent};
+use crate::order::Gate;
 use core::ops::Bound;
 
 /// A credit below this counts as none, in bytes: a read of a few bytes costs as much as a long one.
@@ -29,9 +30,9 @@ impl<M> Delivery<M> {
         self.streams.iter().filter(move |(stream, entry)| entry.ended && is_output(stream)).map(|(stream, _)| *stream)
     }
 
-    /// Whether a console that re-attached to this stream does not have all of its replay.
-    pub fn is_replaying(&self, stream: StreamKey) -> bool {
-        self.streams.get(&stream).is_some_and(|entry| entry.replay.is_some())
+    /// Whether a console that re-attached to this stream does not have all of its snapshot.
+    pub fn owes_snapshot(&self, stream: StreamKey) -> bool {
+        self.streams.get(&stream).is_some_and(|entry| entry.snapshot.is_some())
     }
 
     /// The source holds bytes up to `end`. Also called with the same `end` when it lets go of the beginning of a
@@ -69,12 +70,29 @@ impl<M> Delivery<M> {
         }
     }
 
-    /// A console re-attached that has seen nothing: repeats what the source holds from `from` on, between a reset and
-    /// the modes, then goes on. A replay that a link cut off starts over on the next one.
-    pub fn replay(&mut self, stream: StreamKey, from: u64) {
+    /// A console re-attached that has seen nothing: it gets a snapshot, and then what was not sent. One that a link cut
+    /// off is made again on the next.
+    pub fn want_snapshot(&mut self, stream: StreamKey) {
         if let Some(entry) = self.streams.get_mut(&stream) {
-            entry.begin_replay(from);
+            entry.want_snapshot();
             self.refresh(stream);
+        }
+    }
+
+    /// The stream whose snapshot is to be made next, and from where on no console has shown it. None while the rest
+    /// of another one waits, so that one at a time takes memory.
+    pub fn snapshot_due(&self) -> Option<(StreamKey, u64)> {
+        let is_possible = self.snapshot_under_way.is_none() && self.is_open(Gate::All);
+        let stream = self.snapshots_wanted.first().filter(|_| is_possible)?;
+        self.streams.get(stream).map(|entry| (*stream, entry.unseen_from()))
+    }
+
+    /// The snapshot is made: `bytes` of it, which show the screen at the offset `at`.
+    pub fn snapshot_made(&mut self, stream: StreamKey, at: u64, bytes: usize) {
+        if let Some(entry) = self.streams.get_mut(&stream) {
+            entry.snapshot_made(at, bytes as u64);
+            self.refresh(stream);
+            self.unblock(stream);
         }
     }
 
@@ -181,6 +199,18 @@ impl<M> Delivery<M> {
             }
             entry.unsettled = unsettled;
         }
+        let (wanted, under_way) =
+            (entry.snapshot == Some(Snapshot::Wanted), matches!(entry.snapshot, Some(Snapshot::Made { .. })));
+        if wanted {
+            self.snapshots_wanted.insert(stream);
+        } else {
+            self.snapshots_wanted.remove(&stream);
+        }
+        if under_way {
+            self.snapshot_under_way = Some(stream);
+        } else if self.snapshot_under_way == Some(stream) {
+            self.snapshot_under_way = None;
+        }
         if entry.has_gap() {
             self.gaps.insert(stream);
         }
@@ -216,6 +246,8 @@ impl<M> Delivery<M> {
             self.busy_streams -= u64::from(entry.busy);
         }
         self.gaps.remove(&stream);
+        self.snapshots_wanted.remove(&stream);
+        self.snapshot_under_way.take_if(|under_way| *under_way == stream);
     }
 
     pub(super) fn unblock(&mut self, stream: StreamKey) {

@@ -84,13 +84,14 @@ pub enum Chunk {
         from: u64,
         /// How many at most; fewer where a character would be split.
         max: usize,
-        /// They were sent before, and are repeated for a console that re-attached.
-        replay: bool,
     },
-    /// The reset before a replay: bytes of the agent's own, without an offset.
-    Reset,
-    /// The modes after a replay: bytes of the agent's own, without an offset.
-    Modes,
+    /// A part of the snapshot for a console that re-attached: bytes of the agent's own, without an offset.
+    Snapshot {
+        /// Where the first byte stands in the snapshot.
+        from: u64,
+        /// How many at most; fewer where a character would be split.
+        max: usize,
+    },
 }
 
 /// The class of a stream in the queue for the writer.
@@ -108,7 +109,9 @@ pub(super) enum Class {
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Stream {
     pub(super) at: Position,
-    /// Encoded bytes that were sent on this link and are not acknowledged, replays included.
+    /// Up to where it was sent on any link: a console may have shown that.
+    reached: u64,
+    /// Encoded bytes that were sent on this link and are not acknowledged, snapshots included.
     pub(super) in_flight: u64,
     /// Encoded bytes sent since the Ping with the number beside it.
     pub(super) unmarked: (u32, u64),
@@ -122,7 +125,7 @@ pub(super) struct Stream {
     pub(super) ended: bool,
     /// The source holds back the beginning of a character; it will say when that has changed.
     pub(super) held_back: bool,
-    pub(super) replay: Option<Replay>,
+    pub(super) snapshot: Option<Snapshot>,
     /// Where it stands in the queue for the writer.
     pub(super) queued: Option<Class>,
     pub(super) unsettled: bool,
@@ -135,24 +138,21 @@ pub(super) struct Stream {
     gap: Option<(u64, u64, u64)>,
 }
 
-/// A replay for a console that re-attached.
-#[derive(Clone, Copy, Debug, Hash)]
-pub(super) struct Replay {
-    from: u64,
-    cursor: u64,
-    /// Where the repeated bytes end and new ones begin.
-    until: u64,
-    /// Where the stream ended when it was re-attached: the modes are those of this place.
-    modes_at: u64,
-    stage: Stage,
-}
-
+/// A snapshot for a console that re-attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
-    Reset,
-    Repeat,
-    CatchUp,
-    Modes,
+pub(super) enum Snapshot {
+    /// It is to be made; until then nothing of the stream is sent.
+    Wanted,
+    /// It is sent as soon as the stream was sent up to an offset: it shows the screen as it is there.
+    Made {
+        /// This offset.
+        at: u64,
+        /// Its length.
+        bytes: u64,
+        /// How much of it was sent.
+        sent: u64,
+    },
+    /// All of it is under way.
     Unconfirmed,
 }
 
@@ -160,6 +160,7 @@ impl Stream {
     pub(super) fn new(key: StreamKey, start: u64) -> Self {
         Self {
             at: Position { end: start, retained: start, sent: start, acked: start },
+            reached: start,
             in_flight: 0,
             unmarked: (0, 0),
             window_max: key.window_bytes_max(),
@@ -167,7 +168,7 @@ impl Stream {
             is_log: key == StreamKey::Logs,
             ended: false,
             held_back: false,
-            replay: None,
+            snapshot: None,
             queued: None,
             unsettled: false,
             credit_due: false,
@@ -194,9 +195,12 @@ impl Stream {
 
     /// Encoded bytes that are held and not sent.
     pub(super) fn waiting(&self) -> u64 {
-        let repeat = self.replay.map_or(0, |replay| replay.to_repeat());
+        let own = match self.snapshot {
+            Some(Snapshot::Made { bytes, sent, .. }) => bytes - sent,
+            Some(Snapshot::Wanted | Snapshot::Unconfirmed) | None => 0,
+        };
         let new = self.at.end - self.at.sent.max(self.at.retained);
-        if repeat + new == 0 { 0 } else { encoded_bytes(repeat + new) }
+        if own + new == 0 { 0 } else { encoded_bytes(own + new) }
     }
 
     /// How many bytes the source may read, if its window alone decides.
@@ -230,56 +234,47 @@ impl Stream {
 
     /// What comes next, at most `max` bytes of it.
     pub(super) fn next_cut(&self, max: usize) -> Option<Chunk> {
-        if let Some(replay) = self.replay {
-            match replay.stage {
-                Stage::Reset => return Some(Chunk::Reset),
-                Stage::Modes => return Some(Chunk::Modes),
-                Stage::Repeat if self.held_back => return None,
-                Stage::Repeat => {
-                    return Some(Chunk::Bytes {
-                        from: replay.cursor,
-                        max: clamp_to(max, replay.to_repeat()),
-                        replay: true,
-                    });
-                }
-                Stage::CatchUp | Stage::Unconfirmed => {}
+        let goal = match self.snapshot {
+            Some(Snapshot::Wanted) => return None,
+            Some(Snapshot::Made { at, bytes, sent }) if self.at.sent >= at => {
+                return Some(Chunk::Snapshot { from: sent, max: clamp_to(max, bytes - sent) });
             }
-        }
-        let goal = match self.replay {
-            Some(replay) if replay.stage == Stage::CatchUp => replay.modes_at,
-            Some(_) | None => self.at.end,
+            Some(Snapshot::Made { at, .. }) => at,
+            Some(Snapshot::Unconfirmed) | None => self.at.end,
         };
         // What is gone is skipped as soon as nothing is under way.
         let is_gone = self.at.sent < self.at.retained;
-        (self.at.sent < goal && !self.held_back && !is_gone).then(|| Chunk::Bytes {
-            from: self.at.sent,
-            max: clamp_to(max, goal - self.at.sent),
-            replay: false,
-        })
+        (self.at.sent < goal && !self.held_back && !is_gone)
+            .then(|| Chunk::Bytes { from: self.at.sent, max: clamp_to(max, goal - self.at.sent) })
     }
 
     /// Notes that `bytes` were cut as `cut` said; returns up to where an acknowledgement of them reaches.
     pub(super) fn cut(&mut self, cut: Chunk, bytes: u64) -> u64 {
-        match (cut, &mut self.replay) {
-            (Chunk::Reset, Some(replay)) => replay.stage = Stage::Repeat,
-            (Chunk::Modes, Some(replay)) => replay.stage = Stage::Unconfirmed,
-            (Chunk::Bytes { replay: true, .. }, Some(replay)) => replay.cursor += bytes,
-            (Chunk::Bytes { replay: true, .. } | Chunk::Reset | Chunk::Modes, None) => {}
-            (Chunk::Bytes { replay: false, .. }, _) => {
+        match cut {
+            Chunk::Snapshot { .. } => {
+                if let Some(Snapshot::Made { bytes: all, sent, .. }) = &mut self.snapshot {
+                    *sent = (*sent + bytes).min(*all);
+                    // A source that has no more of it has lost it.
+                    if *sent == *all || bytes == 0 {
+                        self.snapshot = Some(Snapshot::Unconfirmed);
+                    }
+                }
+                0
+            }
+            Chunk::Bytes { .. } => {
                 self.at.sent = (self.at.sent + bytes).min(self.at.end);
+                self.reached = self.reached.max(self.at.sent);
+                self.held_back = bytes == 0;
+                if self.held_back
+                    && let Some(Snapshot::Made { at, .. }) = &mut self.snapshot
+                {
+                    // What is left before it is a part of a character, which may never become whole.
+                    *at = self.at.sent;
+                    self.held_back = false;
+                }
+                self.at.sent
             }
         }
-        self.held_back = matches!(cut, Chunk::Bytes { .. }) && bytes == 0;
-        if self.held_back
-            && let Some(replay) = &mut self.replay
-            && replay.stage == Stage::CatchUp
-        {
-            // The stream was re-attached in the middle of a character: the modes go before that.
-            replay.modes_at = self.at.sent;
-            self.held_back = false;
-        }
-        self.advance_replay();
-        if matches!(cut, Chunk::Bytes { replay: false, .. }) { self.at.sent } else { 0 }
     }
 
     /// The source holds more, or lets go of what it held back.
@@ -303,9 +298,6 @@ impl Stream {
     pub(super) fn reconnected(&mut self) {
         self.forget_link();
         self.skip_what_is_gone();
-        if let Some(replay) = self.replay {
-            self.begin_replay(replay.from);
-        }
     }
 
     /// The link is gone, and with it what was under way.
@@ -315,15 +307,22 @@ impl Stream {
         self.unmarked = (0, 0);
         self.held_back = false;
         self.starved = false;
+        // What the console has not read as a whole is made again, for the screen as it will be then.
+        self.snapshot = self.snapshot.map(|_| Snapshot::Wanted);
     }
 
-    /// Repeats what is held from `from` on for a console that re-attached, and goes on from there.
-    pub(super) fn begin_replay(&mut self, from: u64) {
-        self.skip_what_is_gone();
-        let from = from.max(self.at.retained).min(self.at.sent);
-        self.replay =
-            Some(Replay { from, cursor: from, until: self.at.sent, modes_at: self.at.end, stage: Stage::Reset });
+    /// A console re-attached, and wants to see the screen.
+    pub(super) fn want_snapshot(&mut self) {
+        self.snapshot = Some(Snapshot::Wanted);
         self.held_back = false;
+    }
+
+    /// The snapshot is made: `bytes` of it, which show the screen at the offset `at`.
+    pub(super) fn snapshot_made(&mut self, at: u64, bytes: u64) {
+        if self.snapshot == Some(Snapshot::Wanted) {
+            let at = at.clamp(self.at.sent, self.at.end.max(self.at.sent));
+            self.snapshot = (bytes > 0).then_some(Snapshot::Made { at, bytes, sent: 0 });
+        }
     }
 
     /// An acknowledgement of `encoded` bytes, which reaches up to `to`.
@@ -333,16 +332,26 @@ impl Stream {
         self.skip_what_is_gone();
     }
 
-    /// The console has read the end of a replay.
-    pub(super) fn replay_acknowledged(&mut self) {
-        if self.replay.is_some_and(|replay| replay.stage == Stage::Unconfirmed) {
-            self.replay = None;
+    /// From where on no console has shown the stream: the place of a snapshot, so that none shows a byte twice behind
+    /// it.
+    pub(super) fn unseen_from(&self) -> u64 {
+        self.reached.max(self.at.sent).max(self.at.retained)
+    }
+
+    pub(super) const fn has_snapshot_to_send(&self) -> bool {
+        matches!(self.snapshot, Some(Snapshot::Wanted | Snapshot::Made { .. }))
+    }
+
+    /// The console has read the end of a snapshot.
+    pub(super) fn snapshot_acknowledged(&mut self) {
+        if self.snapshot == Some(Snapshot::Unconfirmed) {
+            self.snapshot = None;
         }
     }
 
     /// Nothing of it waits for the console.
     pub(super) fn is_settled(&self) -> bool {
-        self.is_log || (self.at.acked == self.at.end && self.replay.is_none())
+        self.is_log || (self.at.acked == self.at.end && self.snapshot.is_none())
     }
 
     /// Takes the bytes that were lost and not yet reported: from, to and how many.
@@ -358,16 +367,16 @@ impl Stream {
     /// Goes on after bytes that are gone, as soon as nothing is under way: until then an acknowledgement may still come
     /// for what stands before them, and only then is it known how much was lost.
     fn skip_what_is_gone(&mut self) {
-        if let Some(replay) = &mut self.replay {
-            replay.cursor = replay.cursor.max(self.at.retained.min(replay.until));
-        }
         if self.in_flight == 0 && self.at.sent < self.at.retained {
             let (from, to) = (self.at.sent, self.at.retained);
             self.count_gap(from, to);
             self.at.sent = to;
             self.at.acked = to;
+            if matches!(self.snapshot, Some(Snapshot::Made { at, sent: 0, .. }) if at < to) {
+                // It shows a place that the stream has left.
+                self.snapshot = Some(Snapshot::Wanted);
+            }
         }
-        self.advance_replay();
     }
 
     fn count_gap(&mut self, from: u64, to: u64) {
@@ -376,27 +385,6 @@ impl Stream {
             Some((first, last, bytes)) => (first.min(from), last.max(to), bytes + lost),
             None => (from, to, lost),
         });
-    }
-
-    fn advance_replay(&mut self) {
-        let Some(replay) = &mut self.replay else {
-            return;
-        };
-        if replay.stage == Stage::Repeat && replay.cursor >= replay.until {
-            replay.stage = Stage::CatchUp;
-        }
-        if replay.stage == Stage::CatchUp && self.at.sent >= replay.modes_at {
-            replay.stage = Stage::Modes;
-        }
-    }
-}
-
-impl Replay {
-    const fn to_repeat(self) -> u64 {
-        match self.stage {
-            Stage::Reset | Stage::Repeat => self.until.saturating_sub(self.cursor),
-            Stage::CatchUp | Stage::Modes | Stage::Unconfirmed => 0,
-        }
     }
 }
 

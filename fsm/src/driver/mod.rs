@@ -24,6 +24,7 @@
 //! | `panics` | how often a program that panics is restarted |
 //! | `vitals` | nothing: what operators ask about the connection |
 //! | `service` | when a service manager hears of the agent |
+//! | `snapshots` | when a snapshot is made, and the state of a screen kept |
 //! | `rings` | when the buffer of a terminal that has flooded is given back |
 //! | `record` | nothing: what a recorder sees |
 
@@ -51,6 +52,7 @@ mod record;
 mod rings;
 mod service;
 mod sessions;
+mod snapshots;
 mod take_over;
 #[cfg(test)]
 mod tests;
@@ -92,11 +94,12 @@ pub use output::{
     Action, AuditEntry, AuditId, CommandRefusal, ErrorEvent, Frame, Message, Notice, Output, SessionRefusal,
 };
 pub use panics::{PANICS_MAX, PanicHistory};
-pub use ports::{Body, ByteSource, Encode};
+pub use ports::{Body, ByteSource, Encode, MadeSnapshot};
 pub use read_limit::ReadLimiter;
 pub use record::{Answer, RecordedOutput, Recorder, Step};
 pub use rings::{RING_BYTES_MAX, RING_CHECK_MS, SCROLLBACK_BYTES_MAX};
 pub use service::{READY_MS, RETRY_MS, SIGN_INTERVAL_MIN_MS, ServiceNotice, ServiceNotifier};
+pub use snapshots::{KEEP_SCREEN_BYTES, QUIET_MS};
 pub use take_over::TakenOver;
 pub use usage::{LISTEN_RETRY_MS, USAGE_RECORDS_MAX};
 pub use vitals::LinkPhase;
@@ -122,6 +125,7 @@ use link::LinkState;
 use record::{Answering, Recording};
 use rings::Rings;
 use sessions::Sessions;
+use snapshots::Snapshots;
 use vitals::Vitals;
 
 /// How many inputs are handled before time is allowed to pass: a flood must not keep deadlines from firing.
@@ -184,7 +188,6 @@ enum Todo {
     Order(Order),
     Send(Message),
     Error(ErrorEvent),
-    Replay(SessionKey),
     Restore(Restored),
     TakeOver(TakenOver),
     Append { record: Record, waiter: Option<Waiter> },
@@ -209,6 +212,7 @@ pub struct Driver<B> {
     vitals: Vitals,
     rings: Rings,
     hand_over: HandOver,
+    snapshots: Snapshots,
     poison: Option<Poison>,
     room_for_results: bool,
     todo: VecDeque<Todo>,
@@ -240,6 +244,7 @@ impl<B: Hash> Hash for Driver<B> {
             logs,
             rings,
             hand_over,
+            snapshots,
             poison,
             room_for_results,
             // These are only shown; and between two turns nothing is left to do.
@@ -253,7 +258,7 @@ impl<B: Hash> Hash for Driver<B> {
             observer: _,
         } = self;
         (machine, ledger, budget, clocks, link, sessions, commands).hash(state);
-        (audits, journal, errors, usage, logs, rings, hand_over, poison, room_for_results).hash(state);
+        (audits, journal, errors, usage, logs, rings, hand_over, snapshots, poison, room_for_results).hash(state);
     }
 }
 
@@ -285,6 +290,7 @@ impl<B: Body> Driver<B> {
             logs: self.logs.clone(),
             rings: self.rings.clone(),
             hand_over: self.hand_over.clone(),
+            snapshots: self.snapshots.clone(),
             vitals: self.vitals.clone(),
             poison: self.poison,
             room_for_results: self.room_for_results,
@@ -317,6 +323,7 @@ impl<B: Body> Driver<B> {
             vitals: Vitals::default(),
             rings: Rings::default(),
             hand_over: HandOver::default(),
+            snapshots: Snapshots::default(),
             poison: None,
             room_for_results: true,
             todo: VecDeque::new(),
@@ -387,6 +394,7 @@ impl<B: Body> Driver<B> {
                     self.journal.shift_ms(gap_ms);
                     self.rings.shift_ms(gap_ms);
                     self.hand_over.shift_ms(gap_ms);
+                    self.snapshots.shift_ms(gap_ms);
                 }
                 self.step(now, Fact::ClockJumped { cause, gap_ms, entropy });
             }
@@ -407,7 +415,7 @@ impl<B: Body> Driver<B> {
             }
             Input::Session { session, what } => self.session_input(now, session, what),
             Input::Command { command, what } => self.command_input(now, command, what),
-            Input::Output { stream, from, end } => self.source_holds(stream, from, end),
+            Input::Output { stream, from, end } => self.source_grew(now, stream, from, end),
             Input::Audited { audit } => self.audited(now, audit),
             Input::AuditFailed { audit } => self.audit_failed(now, audit),
             Input::Appended { append } | Input::AppendFailed { append } => self.append_reported(now, append),
@@ -446,6 +454,7 @@ impl<B: Body> Driver<B> {
             self.logs.next_deadline(),
             self.rings.next_deadline(),
             self.hand_over.next_deadline(),
+            self.snapshots.next_deadline(),
         ];
         Some(others.into_iter().flatten().fold(machine, Time::min))
     }
@@ -516,7 +525,6 @@ impl<B: Body> Driver<B> {
                 Todo::Order(order) => self.perform(now, order, host),
                 Todo::Send(message) => self.send(&message, host),
                 Todo::Error(event) => self.send(&Message::Error(event), host),
-                Todo::Replay(session) => self.replay(session, host),
                 Todo::Restore(what) => self.restore(now, what, host),
                 Todo::TakeOver(what) => self.take_over(now, what, host),
                 Todo::Append { record, waiter } => self.append_queued(record, waiter),
@@ -527,6 +535,7 @@ impl<B: Body> Driver<B> {
         let output = self.batch(now, host).or_else(|| self.read_credit(now));
         if output.is_none() {
             self.ticks = 0;
+            self.end_snapshot_turn(now);
         }
         output
     }
@@ -562,7 +571,11 @@ impl<B: Body> Driver<B> {
             self.go_on(now, waiter);
         } else if self.journal.take_sync(now) {
             self.out(Action::SyncJournal);
-        } else if self.advance_usage(now) || self.advance_logs(now) || self.check_rings(now, host) {
+        } else if self.advance_usage(now)
+            || self.advance_logs(now)
+            || self.check_rings(now, host)
+            || self.advance_snapshots(now, host)
+        {
             // It is queued.
         } else if self.ticks < TICKS_PER_TURN_MAX
             && self.machine.next_deadline().is_some_and(|deadline| deadline <= now)

@@ -141,6 +141,11 @@ pub enum Action {
         /// The session.
         session: SessionKey,
     },
+    /// Keep the state of a session's screen, so that a snapshot needs no older output.
+    KeepScreen {
+        /// The session.
+        session: SessionKey,
+    },
     /// Type the oldest input that waits into this session, or discard it.
     TakeInput {
         /// The session; `None` where the id belongs to no open session.

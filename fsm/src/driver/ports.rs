@@ -7,6 +7,7 @@ use super::output::Message;
 use crate::delivery::{Chunk, StreamKey};
 use crate::id::SessionKey;
 use core::ops::Range;
+use serde::{Deserialize, Serialize};
 
 /// The body of a message. Clones are cheap: the ledger keeps one until the console has it.
 pub trait Body: Clone {
@@ -48,8 +49,21 @@ pub trait ByteSource: Encode {
         (0, None)
     }
 
-    /// From which offset on a session is replayed to a console that has seen nothing.
-    fn replay_from(&mut self, _session: SessionKey) -> u64 {
-        0
+    /// Makes the snapshot of a session for a console that has seen nothing, and keeps it until it is cut. No console
+    /// has shown the stream from `from` on; the console's terminal has this size, or that of the session.
+    fn snapshot(&mut self, _session: SessionKey, from: u64, _size: Option<(u16, u16)>) -> MadeSnapshot {
+        MadeSnapshot { at: from, bytes: 0, exact: true }
     }
+}
+
+/// A snapshot that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MadeSnapshot {
+    /// It shows the screen at this offset of the stream, `from` or a later one.
+    pub at: u64,
+    /// Its length in bytes.
+    pub bytes: usize,
+    /// Whether it is certain to show what a terminal does that read everything.
+    pub exact: bool,
 }

@@ -4,7 +4,7 @@
 
 use super::input::Input;
 use super::output::{Message, Output};
-use super::ports::{Body, ByteSource, Encode};
+use super::ports::{Body, ByteSource, Encode, MadeSnapshot};
 use crate::delivery::{Chunk, StreamKey};
 use crate::id::SessionKey;
 use crate::machine::MachineSnapshot;
@@ -78,7 +78,9 @@ pub enum Answer {
     Body(Option<usize>),
     /// How many bytes [`ByteSource::cut`] took, and the length of the body.
     Cut(usize, Option<usize>),
-    /// [`ByteSource::held`]; for [`ByteSource::replay_from`] the start alone counts.
+    /// [`ByteSource::snapshot`].
+    Snapshot(MadeSnapshot),
+    /// [`ByteSource::held`].
     Held {
         /// The offset of the oldest byte.
         from: u64,
@@ -125,7 +127,8 @@ impl Recording {
     }
 
     pub(super) fn end_turn(&mut self, now: Time, seen: &MachineSnapshot) {
-        if core::mem::take(&mut self.worth_it) {
+        // What the host answered is part of this turn, even where nothing followed from it yet.
+        if core::mem::take(&mut self.worth_it) || !self.answers.is_empty() {
             let mut step = core::mem::take(&mut self.step);
             step.at_ms = now;
             step.answers = self.take_answers();
@@ -179,9 +182,9 @@ impl<B: Body> ByteSource for Answering<'_, B> {
         (bytes, body)
     }
 
-    fn replay_from(&mut self, session: SessionKey) -> u64 {
-        let from = self.host.replay_from(session);
-        self.note(|| Answer::Held { from, end: from });
-        from
+    fn snapshot(&mut self, session: SessionKey, from: u64, size: Option<(u16, u16)>) -> MadeSnapshot {
+        let made = self.host.snapshot(session, from, size);
+        self.note(|| Answer::Snapshot(made));
+        made
     }
 }

@@ -246,15 +246,9 @@ impl<B: Body> Driver<B> {
         self.log(Notice::Reattached { session });
         self.tell_session(now, session, SessionFact::Attached);
         self.budget.attached(session);
-        self.out(Action::ResizeSession { session, cols, rows });
-        self.todo.push_back(Todo::Replay(session));
-    }
-
-    /// Sends again what the source holds of a session.
-    pub(super) fn replay(&mut self, session: SessionKey, host: &mut dyn ByteSource<Body = B>) {
-        let from = host.replay_from(session);
-        self.ledger.replay(StreamKey::Terminal(session), from);
-        self.out(Action::RedrawSession { session });
+        // The snapshot is for this size, and is made before the terminal gets it.
+        self.snapshots.set_size(session, (cols, rows));
+        self.ledger.want_snapshot(StreamKey::Terminal(session));
     }
 
     pub(super) fn keys(&mut self, now: Time, id: ConsoleId) {
@@ -274,7 +268,9 @@ impl<B: Body> Driver<B> {
             return self.sessions.set(session, State::Admitted { size, needs });
         }
         self.note_use(now, session);
-        self.out(Action::ResizeSession { session, cols: size.0, rows: size.1 });
+        if !self.snapshots.replace_size(session, size) {
+            self.out(Action::ResizeSession { session, cols: size.0, rows: size.1 });
+        }
     }
 
     pub(super) fn close(&mut self, now: Time, id: ConsoleId) {
@@ -341,6 +337,16 @@ impl<B: Body> Driver<B> {
         self.ledger.grew(stream, end);
     }
 
+    /// The same, as reported at `now`.
+    pub(super) fn source_grew(&mut self, now: Time, stream: StreamKey, from: u64, end: u64) {
+        self.source_holds(stream, from, end);
+        if let StreamKey::Terminal(session) = stream
+            && self.sessions.entries.contains_key(&session)
+        {
+            self.snapshots.grew(now, session, end);
+        }
+    }
+
     /// Ends a session and reports its end to the console, after its last byte.
     pub(super) fn finish_session(
         &mut self,
@@ -381,6 +387,7 @@ impl<B: Body> Driver<B> {
 
     fn forget_session(&mut self, session: SessionKey) {
         self.sessions.remove(session);
+        self.snapshots.forget(session);
         self.out(Action::ForgetSession { session });
     }
 }

@@ -52,7 +52,7 @@ pub enum TakenOver {
         /// Why it was asked to end, if it was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         end: Option<SessionEnd>,
-        /// A replay for a console that re-attached was under way.
+        /// A snapshot for a console that re-attached was not sent, or not acknowledged.
         #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         replay: bool,
     },
@@ -139,7 +139,7 @@ impl<B: Body> Driver<B> {
                 at: self.acknowledged(stream),
                 orphan_in_ms: orphan_at.map(|at| at.ms_since(now)),
                 end,
-                replay: self.ledger.is_replaying(stream),
+                replay: self.ledger.owes_snapshot(stream),
             });
         }
         for (command, id, streams) in self.commands.running() {
@@ -204,7 +204,7 @@ impl<B: Body> Driver<B> {
                 self.budget.detached(session, now);
                 self.take_over_stream(StreamKey::Terminal(session), at, host);
                 if replay {
-                    self.todo.push_back(Todo::Replay(session));
+                    self.ledger.want_snapshot(StreamKey::Terminal(session));
                 }
             }
             TakenOver::Command { command, id, timeout_in_ms, streams, end } => {

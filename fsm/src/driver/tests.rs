@@ -30,7 +30,7 @@ impl ByteSource for Host {
     fn cut(&mut self, stream: StreamKey, chunk: Chunk) -> (usize, Option<usize>) {
         match (stream, chunk) {
             (StreamKey::Logs, Chunk::Bytes { max, .. }) => (max, Some(max)),
-            (_, Chunk::Bytes { .. } | Chunk::Reset | Chunk::Modes) => (0, None),
+            (_, Chunk::Bytes { .. } | Chunk::Snapshot { .. }) => (0, None),
         }
     }
 }
@@ -188,8 +188,50 @@ fn create_for_a_live_id_attaches_again() {
     rig.turn(Input::Session { session: SessionKey(1), what: SessionInput::Opened });
     let outputs = rig.create(2, 5);
     assert!(has(&outputs, Action::ResizeSession { session: SessionKey(1), cols: 80, rows: 24 }));
-    assert!(has(&outputs, Action::RedrawSession { session: SessionKey(1) }));
+    assert!(!has(&outputs, Action::RedrawSession { session: SessionKey(1) }), "the snapshot is exact");
     assert!(has(&outputs, Action::ForgetSession { session: SessionKey(2) }));
+}
+
+#[test]
+fn attaches_make_one_snapshot_a_turn() {
+    let mut rig = Rig::ready(false);
+    for session in 1..=3 {
+        rig.create(session, u64::from(session));
+        rig.turn(Input::Session { session: SessionKey(session), what: SessionInput::Opened });
+    }
+    rig.turn(Input::Output { stream: StreamKey::Terminal(SessionKey(2)), from: 0, end: 100 });
+    for number in 1..=3 {
+        let (session, id) = (SessionKey(10 + number), ConsoleId(number.into()));
+        let message = ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true };
+        rig.driver.handle(rig.now, Input::Received { link: LinkId(1), message });
+    }
+    let resized = |outputs: &[Output<usize>]| {
+        outputs.iter().filter(|output| matches!(output, Output::Do(Action::ResizeSession { .. }))).count()
+    };
+    for _ in 0..3 {
+        let outputs = rig.poll();
+        assert_eq!(resized(&outputs), 1, "{outputs:?}");
+    }
+    assert_eq!(resized(&rig.poll()), 0);
+}
+
+#[test]
+fn quiet_session_keeps_its_screen_once() {
+    let mut rig = Rig::ready(false);
+    rig.create(1, 5);
+    let session = SessionKey(1);
+    rig.turn(Input::Session { session, what: SessionInput::Opened });
+    let kept = |outputs: &[Output<usize>]| has(outputs, Action::KeepScreen { session });
+    let at = rig.now;
+    rig.turn(Input::Output { stream: StreamKey::Terminal(session), from: 0, end: KEEP_SCREEN_BYTES - 1 });
+    assert!(!kept(&rig.at(at.as_ms() + QUIET_MS)), "less than half a ring");
+    rig.turn(Input::Output { stream: StreamKey::Terminal(session), from: 0, end: KEEP_SCREEN_BYTES });
+    let at = rig.now.as_ms();
+    assert!(!kept(&rig.at(at + QUIET_MS - 1)));
+    rig.turn(Input::Output { stream: StreamKey::Terminal(session), from: 0, end: KEEP_SCREEN_BYTES + 1 });
+    assert!(!kept(&rig.at(at + QUIET_MS)), "it printed meanwhile");
+    assert!(kept(&rig.at(at + 2 * QUIET_MS - 1)));
+    assert!(!kept(&rig.at(at + 9 * QUIET_MS)));
 }
 
 #[test]

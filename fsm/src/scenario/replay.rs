@@ -3,7 +3,7 @@
 use super::{Scenario, Step};
 use crate::delivery::budget::Budget;
 use crate::delivery::{Chunk, StreamKey};
-use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, Message, RecordedOutput};
+use crate::driver::{Answer, Body, ByteSource, Driver, Encode, Input, MadeSnapshot, Message, RecordedOutput};
 use crate::id::SessionKey;
 use crate::limits::Policy;
 use crate::machine::MachineSnapshot;
@@ -208,7 +208,7 @@ impl<B: Body + From<usize>> ReplayHost<B> {
     fn next_body(&mut self, otherwise: usize) -> Option<B> {
         let written = self.next(|answer| match answer {
             Answer::Body(body) => Some(body),
-            Answer::Cut(..) | Answer::Held { .. } => None,
+            Answer::Cut(..) | Answer::Held { .. } | Answer::Snapshot(_) => None,
         });
         written.unwrap_or(Some(otherwise)).map(B::from)
     }
@@ -216,7 +216,7 @@ impl<B: Body + From<usize>> ReplayHost<B> {
     fn next_held(&mut self, stream: StreamKey) -> Range<u64> {
         let written = self.next(|answer| match answer {
             Answer::Held { from, end } => Some(from..end),
-            Answer::Body(_) | Answer::Cut(..) => None,
+            Answer::Body(_) | Answer::Cut(..) | Answer::Snapshot(_) => None,
         });
         written.unwrap_or_else(|| self.held.get(&stream).cloned().unwrap_or_default())
     }
@@ -242,11 +242,11 @@ impl<B: Body + From<usize>> ByteSource for ReplayHost<B> {
     fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<B>) {
         let written = self.next(|answer| match answer {
             Answer::Cut(bytes, body) => Some((bytes, body)),
-            Answer::Body(_) | Answer::Held { .. } => None,
+            Answer::Body(_) | Answer::Held { .. } | Answer::Snapshot(_) => None,
         });
         let (bytes, body) = written.unwrap_or_else(|| match cut {
-            Chunk::Reset | Chunk::Modes => (0, Some(BODY_BYTES)),
-            Chunk::Bytes { from, max, replay: _ } => {
+            Chunk::Snapshot { max, .. } => (max, Some(max + BODY_BYTES)),
+            Chunk::Bytes { from, max } => {
                 let end = self.held.get(&stream).map_or(0, |held| held.end);
                 let bytes = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
                 (bytes, (bytes > 0).then_some(bytes + BODY_BYTES))
@@ -255,8 +255,12 @@ impl<B: Body + From<usize>> ByteSource for ReplayHost<B> {
         (bytes, body.map(B::from))
     }
 
-    fn replay_from(&mut self, session: SessionKey) -> u64 {
-        self.next_held(StreamKey::Terminal(session)).start
+    fn snapshot(&mut self, _session: SessionKey, from: u64, _size: Option<(u16, u16)>) -> MadeSnapshot {
+        let written = self.next(|answer| match answer {
+            Answer::Snapshot(made) => Some(made),
+            Answer::Body(_) | Answer::Cut(..) | Answer::Held { .. } => None,
+        });
+        written.unwrap_or(MadeSnapshot { at: from, bytes: BODY_BYTES, exact: true })
     }
 }
 

@@ -24,9 +24,7 @@ enum Sent {
     State(StateKind, &'static str),
     Message(&'static str),
     Bytes(StreamKey, u64, u64),
-    Repeat(StreamKey, u64, u64),
-    Reset(StreamKey),
-    Modes(StreamKey),
+    Snapshot(StreamKey, u64, u64),
 }
 
 /// A ledger on a link whose writer takes everything.
@@ -93,19 +91,16 @@ impl Bench {
             OutboundFrame::Stream { stream, cut } => (stream, cut),
         };
         Some(match cut {
-            Chunk::Reset => {
-                self.ledger.cut(4);
-                Sent::Reset(stream)
+            Chunk::Snapshot { from, max } => {
+                let bytes = max.min(at_most);
+                self.ledger.cut(bytes);
+                Sent::Snapshot(stream, from, from + bytes as u64)
             }
-            Chunk::Modes => {
-                self.ledger.cut(4);
-                Sent::Modes(stream)
-            }
-            Chunk::Bytes { from, max, replay } => {
+            Chunk::Bytes { from, max } => {
                 let bytes = max.min(at_most);
                 self.ledger.cut(bytes);
                 let to = from + bytes as u64;
-                if replay { Sent::Repeat(stream, from, to) } else { Sent::Bytes(stream, from, to) }
+                Sent::Bytes(stream, from, to)
             }
         })
     }

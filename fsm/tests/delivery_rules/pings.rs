@@ -20,15 +20,17 @@ fn pong_acknowledges_only_what_went_before_its_ping() {
 }
 
 #[test]
-fn pong_counts_acknowledged_frames_and_replays() {
+fn pong_counts_acknowledged_frames_and_snapshots() {
     let mut bench = Bench::online();
     bench.open(T, 10);
     bench.drain();
     let payload = bench.ping();
     assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 1, round_trip_ms: 0 }));
-    bench.ledger.replay(T, 0);
-    let sent = bench.drain();
-    assert!(matches!(sent[..], [Sent::Reset(T), Sent::Repeat(T, 0, 10), Sent::Modes(T)]), "{sent:?}");
+    bench.ledger.want_snapshot(T);
+    bench.ledger.snapshot_made(T, 10, 20);
+    let sent = [bench.next_cutting(15), bench.next(), bench.next()];
+    let expected = [Some(Sent::Snapshot(T, 0, 15)), Some(Sent::Snapshot(T, 15, 20)), None];
+    assert_eq!(sent, expected);
     let payload = bench.ping();
     // Neighbours of one stream count as one.
     assert_eq!(bench.pong(&payload), Some(Ack { last: true, messages: 0, frames: 2, round_trip_ms: 0 }));

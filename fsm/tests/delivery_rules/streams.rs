@@ -1,6 +1,6 @@
-//! Offsets, gaps, replays: what is sent again and what is lost.
+//! Offsets, gaps, snapshots: what is sent again and what is lost.
 
-use super::{Bench, Sent, T};
+use super::{Bench, Sent, T, U};
 use draupnir_fsm::delivery::{After, Kind};
 
 #[test]
@@ -60,50 +60,111 @@ fn incomplete_character_sends_no_frame() {
 }
 
 #[test]
-fn replay_repeats_held_bytes_and_changes_nothing_else() {
+fn snapshot_goes_before_what_was_not_sent() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
     bench.drain();
     bench.acknowledge_all();
+    bench.ledger.want_snapshot(T);
     bench.ledger.grew(T, 4_000);
-    bench.ledger.discarded(T, 500);
-    bench.ledger.replay(T, 0);
     assert!(!bench.ledger.is_settled());
-    let expected = [Sent::Reset(T), Sent::Repeat(T, 500, 3_000), Sent::Bytes(T, 3_000, 4_000), Sent::Modes(T)];
+    assert_eq!(bench.drain(), [], "nothing is sent before it is made");
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 3_000)));
+    bench.ledger.snapshot_made(T, 3_500, 2_000);
+    let expected = [Sent::Bytes(T, 3_000, 3_500), Sent::Snapshot(T, 0, 2_000), Sent::Bytes(T, 3_500, 4_000)];
     assert_eq!(bench.drain(), expected);
-    assert_eq!(bench.ledger.position(T).map(|at| at.acked), Some(3_000));
-    bench.ledger.grew(T, 5_000);
-    assert_eq!(bench.drain(), [Sent::Bytes(T, 4_000, 5_000)]);
     bench.acknowledge_all();
     assert!(bench.ledger.is_settled());
 }
 
 #[test]
-fn replay_cut_off_by_a_link_starts_over() {
+fn snapshot_cut_off_by_a_link_is_made_again() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
     bench.drain();
     bench.acknowledge_all();
-    bench.ledger.replay(T, 1_000);
-    let expected = [Sent::Reset(T), Sent::Repeat(T, 1_000, 3_000), Sent::Modes(T)];
-    assert_eq!(bench.drain(), expected);
+    bench.ledger.want_snapshot(T);
+    bench.ledger.snapshot_made(T, 3_000, 2_000);
+    assert_eq!(bench.drain(), [Sent::Snapshot(T, 0, 2_000)]);
     bench.cut();
+    assert_eq!(bench.ledger.snapshot_due(), None, "there is no link");
     bench.connect();
-    assert_eq!(bench.drain(), expected);
+    assert_eq!(bench.drain(), []);
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 3_000)));
+    bench.ledger.snapshot_made(T, 3_000, 1_000);
+    assert_eq!(bench.drain(), [Sent::Snapshot(T, 0, 1_000)]);
     bench.acknowledge_all();
     bench.cut();
     bench.connect();
-    assert_eq!(bench.drain(), []);
+    assert_eq!((bench.drain(), bench.ledger.snapshot_due()), (vec![], None));
 }
 
 #[test]
-fn replay_within_a_character_does_not_wait() {
+fn snapshot_comes_behind_what_a_console_may_have_shown() {
+    let mut bench = Bench::online();
+    bench.open(T, 3_000);
+    bench.drain();
+    bench.cut();
+    bench.ledger.grew(T, 4_000);
+    bench.connect();
+    bench.ledger.want_snapshot(T);
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 3_000)));
+    bench.ledger.snapshot_made(T, 3_000, 100);
+    let expected = [Sent::Bytes(T, 0, 3_000), Sent::Snapshot(T, 0, 100), Sent::Bytes(T, 3_000, 4_000)];
+    assert_eq!(bench.drain(), expected, "behind the snapshot no byte is repeated");
+}
+
+#[test]
+fn one_snapshot_is_made_at_a_time() {
+    let mut bench = Bench::online();
+    let streams = [T, U];
+    for stream in streams {
+        bench.open(stream, 10);
+    }
+    bench.drain();
+    streams.iter().for_each(|stream| bench.ledger.want_snapshot(*stream));
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 10)));
+    bench.ledger.snapshot_made(T, 10, 100_000);
+    assert_eq!(bench.ledger.snapshot_due(), None, "the other one is not sent yet");
+    bench.ledger.forget_stream(T);
+    assert_eq!(bench.ledger.snapshot_due(), Some((streams[1], 10)));
+}
+
+#[test]
+fn snapshot_of_a_place_that_is_gone_is_made_again() {
+    let mut bench = Bench::online();
+    bench.open(T, 3_000);
+    bench.drain();
+    bench.acknowledge_all();
+    bench.ledger.grew(T, 9_000);
+    bench.ledger.want_snapshot(T);
+    bench.ledger.snapshot_made(T, 4_000, 100);
+    bench.ledger.discarded(T, 5_000);
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 5_000)));
+    bench.ledger.snapshot_made(T, 5_000, 100);
+    assert_eq!(bench.drain(), [Sent::Snapshot(T, 0, 100), Sent::Bytes(T, 5_000, 9_000)]);
+}
+
+#[test]
+fn closed_waits_for_the_snapshot_of_its_stream() {
+    let mut bench = Bench::online();
+    bench.open(T, 10);
+    bench.drain();
+    bench.ledger.want_snapshot(T);
+    bench.push_after(Kind::Closed, "closed", After::stream(T, 10));
+    assert_eq!(bench.drain(), []);
+    bench.ledger.snapshot_made(T, 10, 50);
+    assert_eq!(bench.drain(), [Sent::Snapshot(T, 0, 50), Sent::Message("closed")]);
+}
+
+#[test]
+fn snapshot_within_a_character_does_not_wait() {
     let mut bench = Bench::online();
     bench.open(T, 2);
-    bench.ledger.replay(T, 0);
-    assert_eq!(bench.next(), Some(Sent::Reset(T)));
+    bench.ledger.want_snapshot(T);
+    bench.ledger.snapshot_made(T, 2, 5);
     assert_eq!(bench.next_cutting(0), Some(Sent::Bytes(T, 0, 0)));
-    assert_eq!(bench.next(), Some(Sent::Modes(T)));
+    assert_eq!(bench.next(), Some(Sent::Snapshot(T, 0, 5)));
     bench.ledger.grew(T, 3);
     assert_eq!(bench.next(), Some(Sent::Bytes(T, 0, 3)));
 }

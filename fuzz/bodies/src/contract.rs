@@ -320,8 +320,8 @@ fn line() -> String {
 fn chunk(stream: StreamKey, cut: Chunk, bytes: u64) -> String {
     let data: Vec<u8> = (0..bytes.min(CHUNK_BYTES_MAX)).map(|byte| byte.to_le_bytes()[0]).collect();
     let (offset, replay) = match cut {
-        Chunk::Bytes { from, replay: false, .. } => (Some(from), false),
-        Chunk::Bytes { .. } | Chunk::Reset | Chunk::Modes => (None, true),
+        Chunk::Bytes { from, .. } => (Some(from), false),
+        Chunk::Snapshot { .. } => (None, true),
     };
     let command = |command: u64, part| {
         let command_id = &command_id(command);

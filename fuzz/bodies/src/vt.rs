@@ -1,5 +1,5 @@
 //! A terminal as far as its modes go, and what it would answer or do, written from the control sequences' grammar: what
-//! a replay is held to.
+//! a snapshot is held to.
 //!
 //! It reads output as a whole, where the agent's parser reads it byte by byte, and it shares nothing with that. It
 //! knows the modes that the agent remembers, and no screen.
@@ -23,9 +23,6 @@ const NUMBERS_MAX: usize = 16;
 
 /// The longest control sequence that the agent gives a meaning, in bytes without its ends.
 const SEQUENCE_BYTES_MAX: usize = 256;
-
-/// The mode that a terminal answers at once, which a replay sets last.
-const FOCUS: u16 = 1004;
 
 /// A terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +50,6 @@ impl Vt {
             at += length;
         }
         true
-    }
-
-    /// The same without focus.
-    pub(crate) fn unfocused(mut self) -> Self {
-        self.on.remove(&FOCUS);
-        self
     }
 
     fn apply(&mut self, piece: &Piece<'_>) {

@@ -37,6 +37,7 @@ pub(super) struct Grid {
     pub(super) top: usize,
     pub(super) bottom: usize,
     pub(super) saved: Saved,
+    pub(super) saved_is_known: bool,
     /// Rows that were scrolled out, the oldest first; `None` in the alternate buffer.
     pub(super) history: Option<VecDeque<Row>>,
     history_cells: usize,
@@ -52,6 +53,7 @@ impl Grid {
             top: 0,
             bottom: size.rows() - 1,
             saved: Saved::default(),
+            saved_is_known: true,
             history: has_history.then(VecDeque::new),
             history_cells: 0,
             is_known: true,

@@ -6,6 +6,7 @@ use super::modes;
 use super::state::State;
 use super::style::Style;
 use std::iter::repeat_n;
+use std::mem::replace;
 use unicode_width::UnicodeWidthChar;
 use vte::{Params, Perform};
 
@@ -261,7 +262,12 @@ impl State {
             }
             'g' if first == 3 => self.tabs.fill(false),
             'h' | 'l' => params.iter().flatten().for_each(|number| self.set_mode(*number, action == 'h')),
-            'm' => self.pen.apply(params.iter()),
+            'm' => {
+                if first == 0 {
+                    self.pen_is_known();
+                }
+                self.pen.apply(params.iter());
+            }
             'r' => self.set_region(first, second),
             's' => self.save_cursor(),
             'u' => self.restore_cursor(),
@@ -363,7 +369,11 @@ impl Perform for State {
                 }
             }
             ([], b'M') => self.reverse_line_feed(),
-            ([], b'c') => *self = Self::new(self.size),
+            ([], b'c') => {
+                // What stands in older cells is in these tables.
+                let old = replace(self, Self::new(self.size));
+                (self.links, self.clusters) = (old.links, old.clusters);
+            }
             ([], b'n') => self.charsets.in_use = 2,
             ([], b'o') => self.charsets.in_use = 3,
             ([slot @ b'('..=b'+'], set) => {

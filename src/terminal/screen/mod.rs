@@ -27,6 +27,7 @@ pub use write::{HISTORY_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::utf8::incomplete_tail;
 use memchr::memchr_iter;
 use state::State;
+use std::collections::VecDeque;
 use std::fmt;
 
 /// The widest screen that is modelled, in columns: a window over two displays in a small font.
@@ -112,10 +113,30 @@ impl Screen {
         self.state.resize(size);
     }
 
-    /// From here on, nothing but the modes is known of what a terminal shows that has read everything: where the cursor
-    /// is, and what the cells hold. It is taken to be at the bottom, as in most shells.
+    /// Erases everything that is shown, since it is not known what a terminal shows that has read everything. The
+    /// cursor is taken to be at the bottom, as in most shells.
     pub fn forget(&mut self) {
         self.state.forget();
+    }
+
+    /// The tab stops are not known, so that nothing is certain.
+    pub fn forget_tabs(&mut self) {
+        self.state.forget_tabs();
+    }
+
+    /// Brings it into the state of a screen of this size that wrote these sequences; its own size and history stay.
+    pub fn restore(&mut self, sequences: &[u8], size: Size) {
+        let own_size = self.size();
+        let history = self.state.main.history.replace(VecDeque::new());
+        self.resize(size);
+        self.feed(sequences);
+        self.state.main.history = history;
+        self.resize(own_size);
+    }
+
+    /// Its size.
+    pub fn size(&self) -> Size {
+        self.state.size
     }
 
     /// Whether all cells and the cursor are what a terminal shows that has read everything.
@@ -131,6 +152,11 @@ impl Screen {
     /// Writes what brings any terminal of this size to this state, with the newest part of the history before it.
     pub fn snapshot(&self, with_history: bool) -> Vec<u8> {
         write::snapshot(&self.state, with_history)
+    }
+
+    /// Writes what sets everything but cells, cursor and scroll region.
+    pub fn settings(&self) -> Vec<u8> {
+        write::settings(&self.state)
     }
 
     /// The first thing in which the two differ, for tests; the older part of the longer history does not count.

@@ -21,11 +21,14 @@ const TAB_COLUMNS: usize = 8;
 struct Known {
     column: bool,
     row: bool,
+    /// Also the character sets; a cursor that was restored brings others.
+    pen: bool,
+    tabs: bool,
     /// Line feeds since the row was last set in another way.
     line_feeds: usize,
 }
 
-const ALL_KNOWN: Known = Known { column: true, row: true, line_feeds: 0 };
+const ALL_KNOWN: Known = Known { column: true, row: true, pen: true, tabs: true, line_feeds: 0 };
 
 /// Where a cell leads: the parameters and the address of an `OSC 8`.
 pub(super) type Link = (Box<str>, Box<str>);
@@ -132,7 +135,7 @@ impl State {
         let (top, bottom) = (self.grid().top, self.grid().bottom);
         self.column = column.min(self.columns() - 1);
         self.row = if is_relative { (top + row).min(bottom) } else { row.min(self.rows() - 1) };
-        self.known = ALL_KNOWN;
+        (self.known.column, self.known.row, self.known.line_feeds) = (true, true, 0);
     }
 
     pub(super) fn go_to_column(&mut self, column: usize) {
@@ -141,9 +144,9 @@ impl State {
     }
 
     pub(super) fn go_to_row(&mut self, row: usize) {
-        let known = self.known;
+        let is_column_known = self.known.column;
         self.go_to(self.column, row);
-        self.known.column = known.column;
+        self.known.column = is_column_known;
     }
 
     pub(super) fn carriage_return(&mut self) {
@@ -215,7 +218,9 @@ impl State {
             charsets: self.charsets,
             origin: self.modes.has(modes::ORIGIN),
         };
-        self.grid().saved = saved;
+        let is_known = self.known.column && self.known.row && self.known.pen;
+        let grid = self.grid();
+        (grid.saved, grid.saved_is_known) = (saved, is_known);
     }
 
     pub(super) fn restore_cursor(&mut self) {
@@ -227,25 +232,45 @@ impl State {
         if saved.origin {
             self.row = self.row.clamp(self.grid().top, self.grid().bottom);
         }
+        if !self.grid().saved_is_known {
+            (self.known.column, self.known.row, self.known.pen) = (false, false, false);
+        }
     }
 }
 
 /// What is known.
 impl State {
     pub(super) fn forget(&mut self) {
-        self.row = self.grid().bottom;
-        self.known = Known { column: false, row: false, line_feeds: 0 };
-        (self.main.is_known, self.alternate.is_known) = (false, false);
+        let rows = self.rows();
+        for grid in [&mut self.main, &mut self.alternate] {
+            grid.erase_rows(0, rows, Style::default());
+            grid.forget_history();
+        }
+        (self.column, self.row) = (0, self.grid().bottom);
+        self.known = Known { column: false, row: false, ..ALL_KNOWN };
+        for grid in [&mut self.main, &mut self.alternate] {
+            (grid.is_known, grid.saved_is_known) = (false, false);
+        }
     }
 
     pub(super) fn is_known(&self) -> bool {
         let cells = self.main.is_known && (self.alternate.is_known || !self.is_alternate);
-        cells && self.known.column && self.known.row
+        cells && self.known.column && self.known.row && self.known.pen && self.known.tabs
+    }
+
+    /// The tab stops are not known.
+    pub(super) fn forget_tabs(&mut self) {
+        self.known.tabs = false;
+    }
+
+    /// The pen was reset.
+    pub(super) fn pen_is_known(&mut self) {
+        self.known.pen = true;
     }
 
     /// Something is changed where the cursor is.
     pub(super) fn touch(&mut self) {
-        if !(self.known.column && self.known.row) {
+        if !(self.known.column && self.known.row && self.known.pen) {
             self.grid().is_known = false;
         }
     }

@@ -242,7 +242,7 @@ proptest! {
     ) {
         let mut screen = Screen::new(Size { cols: size.0, rows: size.1 });
         parts.iter().for_each(|part| screen.feed(part));
-        prop_assert_eq!(restored(&screen).difference(&screen), None, "{:?}", screen.snapshot(true).escape_ascii().to_string());
+        prop_assert_eq!(restored(&screen).difference(&screen), None, "{}", screen.snapshot(true).escape_ascii());
         screen.resize(Size { cols: to.0, rows: to.1 });
         prop_assert_eq!(restored(&screen).difference(&screen), None, "after a change of the size");
         parts.iter().for_each(|part| screen.feed(part));

@@ -60,6 +60,20 @@ pub(super) fn snapshot(state: &State, with_history: bool) -> Vec<u8> {
     writer.out
 }
 
+/// What sets everything but cells, cursor and scroll region.
+pub(super) fn settings(state: &State) -> Vec<u8> {
+    let mut writer = Writer { state, out: Vec::new(), pen: Style::default() };
+    writer.style(state.pen);
+    writer.charsets(state.charsets);
+    writer.keyboard(&state.keyboards[usize::from(state.is_alternate)]);
+    writer.modes();
+    writer.titles();
+    if state.modes.has(modes::ORIGIN) {
+        writer.put(format_args!("\x1b[?6h"));
+    }
+    writer.out
+}
+
 impl Writer<'_> {
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
         self.out.write_fmt(text).expect("a vector takes everything");

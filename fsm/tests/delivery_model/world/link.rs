@@ -1,6 +1,6 @@
 //! The link of the world and its console: frames, Pongs that may be missing, cuts.
 
-use super::reference::Frame;
+use super::reference::{Frame, RefSnapshot};
 use super::{Travelling, World};
 use draupnir_fsm::delivery::ping::Purpose;
 use draupnir_fsm::delivery::{Chunk, FRAME_BYTES_MAX, LinkEnd, MARKER_MS, OutboundFrame, StateKind, StreamKey};
@@ -31,6 +31,7 @@ impl World {
     }
 
     fn write_one(&mut self) -> bool {
+        self.make_snapshot();
         let travelling = match self.ledger.next(self.now) {
             None => return false,
             Some(OutboundFrame::Ping { payload, purpose }) => {
@@ -62,41 +63,67 @@ impl World {
         true
     }
 
+    /// The source makes a snapshot, if one is due, or takes its time.
+    fn make_snapshot(&mut self) {
+        let Some((stream, from)) = self.ledger.snapshot_due() else { return };
+        let entry = self.reference.streams.get_mut(&stream).expect("known");
+        assert_eq!(entry.snapshot, Some(RefSnapshot::Wanted));
+        assert_eq!(from, entry.reached.max(entry.sent).max(entry.retained), "the snapshot is for another place");
+        let (at, bytes) = (self.choices.between(from, entry.end.max(from)), self.choices.between(1, 100_000));
+        if self.choices.between(0, 3) > 0 {
+            entry.snapshot = Some(RefSnapshot::Made(at, bytes, bytes));
+            self.ledger.snapshot_made(stream, at, usize::try_from(bytes).expect("small"));
+        }
+    }
+
     fn write_bytes(&mut self, stream: StreamKey, cut: Chunk) -> bool {
         let entry = self.reference.streams.get_mut(&stream).expect("known");
         let (bytes, to, travelling) = match cut {
-            Chunk::Reset | Chunk::Modes => {
-                self.tally.replays += u64::from(cut == Chunk::Modes);
-                (self.choices.between(0, 20), 0, Travelling::Extra)
+            Chunk::Snapshot { max, .. } => {
+                assert!(max > 0 && max <= FRAME_BYTES_MAX);
+                self.tally.snapshots += 1;
+                let bytes = self.choices.between(1, max as u64);
+                let Some(RefSnapshot::Made(at, left, all)) = entry.snapshot else { panic!("no snapshot is made") };
+                assert!(entry.sent >= at, "bytes before it are missing");
+                entry.snapshot = Some(match left - bytes {
+                    0 => RefSnapshot::Sent,
+                    left => RefSnapshot::Made(at, left, all),
+                });
+                (bytes, 0, Travelling::Snapshot)
             }
-            Chunk::Bytes { from, max, replay } => {
+            Chunk::Bytes { from, max } => {
                 assert!(max > 0 && max <= FRAME_BYTES_MAX);
                 assert!(from >= entry.retained, "the source no longer holds it");
                 // Sometimes a character would be split.
                 let bytes = self.choices.between(0, 1).max(max.saturating_sub(3) as u64);
                 let to = from + bytes;
                 assert!(to <= entry.end);
-                if replay {
-                    assert!(to <= entry.sent, "only what was sent is a replay");
-                } else {
-                    assert_eq!(from, entry.sent, "bytes in their order");
-                    entry.sent = to;
+                assert_eq!(from, entry.sent, "bytes in their order");
+                entry.sent = to;
+                entry.reached = entry.reached.max(to);
+                match &mut entry.snapshot {
+                    Some(RefSnapshot::Wanted) => panic!("bytes before a snapshot that is not made"),
+                    Some(RefSnapshot::Made(at, ..)) if bytes == 0 => *at = to,
+                    _ => {}
                 }
-                let acked = if replay { 0 } else { to };
-                (bytes, acked, Travelling::Bytes { stream, from, to, replay })
+                (bytes, to, Travelling::Bytes { stream, from, to })
             }
         };
         self.ledger.cut(usize::try_from(bytes).expect("small"));
-        if bytes == 0 && cut != Chunk::Modes {
+        if bytes == 0 {
             // The rest of the character arrives a moment later.
             let end = self.reference.streams[&stream].end;
-            if cut != Chunk::Reset {
-                self.ledger.grew(stream, end);
-            }
+            self.ledger.grew(stream, end);
             return true;
         }
         let encoded = bytes.div_ceil(3) * 4 + FRAME_OVERHEAD_BYTES;
-        self.reference.unacked.push(Frame::Bytes(stream, to, encoded));
+        let ends_snapshot = matches!(cut, Chunk::Snapshot { .. })
+            && self.reference.streams[&stream].snapshot == Some(RefSnapshot::Sent);
+        self.reference.unacked.push(if ends_snapshot {
+            Frame::SnapshotEnd(stream, encoded)
+        } else {
+            Frame::Bytes(stream, to, encoded)
+        });
         self.unmarked_since.get_or_insert(self.now);
         self.wire.push_back(travelling);
         true
@@ -110,17 +137,16 @@ impl World {
             match travelling {
                 Travelling::Ping(payload) => self.pongs.push_back(payload),
                 Travelling::State(link) => assert_eq!(link, self.link),
-                Travelling::Extra => {}
+                Travelling::Snapshot => {}
                 Travelling::Message(number, body) => {
                     assert_eq!(self.pushed.get(&number), Some(&body), "the body that was pushed");
                     if self.console.messages.insert(number, body).is_some() {
                         self.tally.duplicates += 1;
                     }
                 }
-                Travelling::Bytes { stream, from, to, replay } => {
+                Travelling::Bytes { stream, from, to } => {
                     let (seen, unseen) = self.console.seen.entry(stream).or_default();
                     *unseen += from.saturating_sub(*seen);
-                    assert!(!replay || to <= *seen + *unseen || from <= *seen);
                     *seen = (*seen).max(to);
                 }
             }

@@ -10,7 +10,7 @@ use choices::Choices;
 use draupnir_fsm::delivery::{After, Delivery, Kind, PushError, Reliable, StreamKey, UNLIMITED};
 use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::time::Time;
-use reference::Reference;
+use reference::{RefSnapshot, Reference};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How much a source holds.
@@ -29,10 +29,9 @@ enum Travelling {
         stream: StreamKey,
         from: u64,
         to: u64,
-        replay: bool,
     },
-    /// The agent's own bytes around a replay.
-    Extra,
+    /// A part of a snapshot.
+    Snapshot,
 }
 
 /// What the console has seen.
@@ -54,7 +53,7 @@ pub(crate) struct Stats {
     pub(crate) dropped: u64,
     pub(crate) gaps: u64,
     pub(crate) finished: u64,
-    pub(crate) replays: u64,
+    pub(crate) snapshots: u64,
     pub(crate) most_messages: u64,
     pub(crate) duplicates: u64,
 }
@@ -68,7 +67,7 @@ impl Stats {
         self.dropped += other.dropped;
         self.gaps += other.gaps;
         self.finished += other.finished;
-        self.replays += other.replays;
+        self.snapshots += other.snapshots;
         self.most_messages = self.most_messages.max(other.most_messages);
         self.duplicates += other.duplicates;
     }
@@ -327,10 +326,8 @@ impl World {
     /// A console that has seen nothing attaches to a session.
     fn look(&mut self) {
         let Some(stream) = self.pick_stream() else { return };
-        let end = self.reference.streams.get(&stream).expect("picked").end;
-        if self.reference.online {
-            self.ledger.replay(stream, self.choices.between(0, end));
-        }
+        self.reference.streams.get_mut(&stream).expect("picked").snapshot = Some(RefSnapshot::Wanted);
+        self.ledger.want_snapshot(stream);
     }
 
     fn pass_time(&mut self) {

@@ -28,8 +28,20 @@ pub(crate) struct RefStream {
     pub(crate) end: u64,
     pub(crate) retained: u64,
     pub(crate) sent: u64,
+    /// Up to where it was sent on any link.
+    pub(crate) reached: u64,
     pub(crate) acked: u64,
     pub(crate) lost_bytes: u64,
+    pub(crate) snapshot: Option<RefSnapshot>,
+}
+
+/// A snapshot that the console must read as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RefSnapshot {
+    Wanted,
+    /// It shows the screen at an offset; so many bytes are left, of so many.
+    Made(u64, u64, u64),
+    Sent,
 }
 
 /// A frame that was sent on this link.
@@ -38,6 +50,8 @@ pub(crate) enum Frame {
     Message(u64),
     /// The offset of its end, and its bytes on the wire.
     Bytes(StreamKey, u64, u64),
+    /// Likewise.
+    SnapshotEnd(StreamKey, u64),
 }
 
 /// The expected state.
@@ -54,6 +68,13 @@ pub(crate) struct Reference {
     newest_mark: usize,
     /// The unanswered Pings of this link, and how many frames went before each.
     pings: Vec<(Vec<u8>, usize)>,
+}
+
+impl RefStream {
+    /// Must a message wait for the bytes up to `end`?
+    fn blocks(&self, end: u64) -> bool {
+        self.sent < end || matches!(self.snapshot, Some(RefSnapshot::Wanted | RefSnapshot::Made(..)))
+    }
 }
 
 impl Reference {
@@ -119,7 +140,7 @@ impl Reference {
     /// The bytes of streams in flight, as on the wire.
     pub(crate) fn stream_bytes_in_flight(&self) -> u64 {
         let bytes = |frame: &Frame| match frame {
-            Frame::Bytes(_, _, encoded) => *encoded,
+            Frame::Bytes(_, _, encoded) | Frame::SnapshotEnd(_, encoded) => *encoded,
             Frame::Message(_) => 0,
         };
         self.unacked.iter().map(bytes).sum()
@@ -141,7 +162,7 @@ impl Reference {
     }
 
     pub(crate) fn is_blocked(&self, kept: &Kept) -> bool {
-        kept.after.iter().any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.sent < *end))
+        kept.after.iter().any(|(stream, end)| self.streams.get(stream).is_some_and(|stream| stream.blocks(*end)))
     }
 
     pub(crate) fn pinged(&mut self, payload: &[u8]) {
@@ -176,6 +197,11 @@ impl Reference {
                         stream.acked = stream.acked.max(to);
                     }
                 }
+                Frame::SnapshotEnd(stream, _) => {
+                    if let Some(stream) = self.streams.get_mut(&stream) {
+                        stream.snapshot.take_if(|snapshot| *snapshot == RefSnapshot::Sent);
+                    }
+                }
             }
         }
         self.acked_frames += acked;
@@ -191,11 +217,16 @@ impl Reference {
             if stream.sent >= stream.retained {
                 continue;
             }
-            let is_under_way = |frame: &Frame| matches!(frame, Frame::Bytes(of, ..) if of == key);
+            let is_under_way =
+                |frame: &Frame| matches!(frame, Frame::Bytes(of, ..) | Frame::SnapshotEnd(of, _) if of == key);
             if !self.unacked.iter().any(is_under_way) {
                 stream.lost_bytes += stream.retained - stream.sent;
                 stream.sent = stream.retained;
                 stream.acked = stream.retained;
+                if matches!(stream.snapshot, Some(RefSnapshot::Made(at, left, all)) if at < stream.sent && left == all)
+                {
+                    stream.snapshot = Some(RefSnapshot::Wanted);
+                }
             }
         }
     }
@@ -212,6 +243,7 @@ impl Reference {
         }
         for stream in self.streams.values_mut() {
             stream.sent = stream.acked;
+            stream.snapshot = stream.snapshot.map(|_| RefSnapshot::Wanted);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A host whose answers to the driver come from the input, within the contract of the two traits.
 
 use crate::contract;
-use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, Message, SessionKey, StreamKey};
+use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, MadeSnapshot, Message, SessionKey, StreamKey};
 use draupnir_fsm::random::Random;
 use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
@@ -55,14 +55,19 @@ impl ByteSource for Host {
     }
 
     fn cut(&mut self, stream: StreamKey, cut: Chunk) -> (usize, Option<usize>) {
-        let Chunk::Bytes { from, max, .. } = cut else { return (0, Some(60)) };
+        let (from, max) = match cut {
+            Chunk::Bytes { from, max } => (from, max),
+            Chunk::Snapshot { max, .. } => return (max, Some(max + 100)),
+        };
         let end = self.held(stream).end;
         let there = usize::try_from(end.saturating_sub(from)).unwrap_or(usize::MAX).min(max);
         let bytes = if self.calm || self.one_of(4) > 0 { there } else { there / 2 };
         (bytes, (bytes > 0).then_some(bytes + 100))
     }
 
-    fn replay_from(&mut self, session: SessionKey) -> u64 {
-        self.held(StreamKey::Terminal(session)).start
+    fn snapshot(&mut self, session: SessionKey, from: u64, _size: Option<(u16, u16)>) -> MadeSnapshot {
+        let end = self.held(StreamKey::Terminal(session)).end;
+        let at = if self.calm || self.one_of(4) > 0 { from } else { end.max(from) };
+        MadeSnapshot { at, bytes: 100 << self.one_of(8), exact: self.one_of(2) > 0 }
     }
 }

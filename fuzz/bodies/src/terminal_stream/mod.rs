@@ -7,20 +7,19 @@
 //! - no frame ends within a character that was printed whole, unless the wait for its rest was declared over, or the
 //!   frame may not be as long as one character;
 //! - what can be sent and is not known of is announced, and whatever is printed can be sent in the end;
-//! - a replay starts outside every sequence and character, or has nothing to show, and leaves a terminal (`vt`) in the
-//!   modes in which the whole output would have left it;
-//! - nothing in a replay is what a terminal answers or acts on, nor does what goes on live complete such a thing; a
-//!   replay waits only behind the beginning of a sequence that is not there as a whole;
+//! - a snapshot with the live output behind it leaves a model in the state that the whole output leaves it in, where
+//!   the snapshot says that it is exact;
+//! - nothing in a snapshot is what a terminal answers or acts on;
 //! - the scrollback holds no more than its bound, and no more than the least where the budget is used up.
 //!
 //! How an input is read: a byte whose bit 0 says that the budget is used up (the scrollback is tiny then and forgets
 //! soon), then for each step one byte, the lower three bits of which say what, the others how much: print the bytes
 //! that follow (a second byte is their number), print the last ones again and again, send, with or without a question
-//! before what there is, declare the wait over, leave or come back, shrink, replay, or print one of the sequences
-//! (`SEQUENCES`) that matter.
+//! before what there is, declare the wait over, leave or come back, shrink, make a snapshot or keep the screen, or
+//! print one of the sequences (`SEQUENCES`) that matter.
 
-use crate::vt::{self, Vt};
-use draupnir::terminal::Replay;
+use crate::vt;
+use draupnir::terminal::screen::{SNAPSHOT_BYTES_MAX, Screen, Size};
 use draupnir::terminal::stream::Stream;
 use draupnir_fsm::delivery::budget::{BUDGET_BYTES, Budget, Use};
 use draupnir_fsm::driver::RING_BYTES_MAX;
@@ -36,13 +35,13 @@ const PRINTED_BYTES_MAX: usize = 600 << 10;
 /// How many frames the bytes that were ever printed make: single bytes of a full scrollback would take seconds.
 const FRAMES_MAX: usize = 4_096;
 
-/// How many chunks a replay is cut into at most: each reads on in the string that it is cut in, by up to 4 KiB.
-const REPLAY_CHUNKS_MAX: usize = 512;
+/// How often a snapshot is looked at: each reads everything that was ever printed.
+const SNAPSHOTS_MAX: u32 = 4;
 
-/// How often a replay is looked at: each reads everything that was ever printed.
-const REPLAYS_MAX: u32 = 4;
+/// The size of the terminal.
+const SIZE: Size = Size { cols: 20, rows: 5 };
 
-/// Sequences that bear on a replay, whole and in parts.
+/// Sequences that bear on a snapshot, whole and in parts.
 const SEQUENCES: [&[u8]; 32] = [
     b"\x1b[?1049h",
     b"\x1b[?1049l",
@@ -108,7 +107,7 @@ struct Play {
     /// A console is attached, so that nothing unsent may be forgotten.
     attached: bool,
     starved: bool,
-    replays: u32,
+    snapshots: u32,
     frame: Vec<u8>,
 }
 
@@ -119,7 +118,7 @@ impl Play {
             let left = BUDGET_BYTES - budget.granted();
             assert!(budget.grant(Use::Captured, left));
         }
-        let mut stream = Stream::new(SessionKey(1), budget.clone());
+        let mut stream = Stream::new(SessionKey(1), budget.clone(), SIZE);
         stream.grant(usize::MAX, Some(0));
         Self {
             stream,
@@ -132,7 +131,7 @@ impl Play {
             released: 0,
             attached: true,
             starved,
-            replays: 0,
+            snapshots: 0,
             frame: Vec::new(),
         }
     }
@@ -166,7 +165,8 @@ impl Play {
                 self.sent = self.sent.max(self.held_from());
                 self.allow();
             }
-            6 => self.replay(how),
+            6 if how & 1 == 0 => self.stream.keep_screen(),
+            6 => self.snapshot(),
             _ => {
                 self.print(SEQUENCES[how & 31]);
                 self.last = SEQUENCES[how & 31].to_vec();
@@ -231,78 +231,29 @@ impl Play {
 
     /// A console re-attaches: what it is shown must leave its terminal as if it had seen the beginning, and make it
     /// answer nothing but what is asked live.
-    fn replay(&mut self, how: usize) {
-        self.replays += 1;
-        if self.replays > REPLAYS_MAX {
+    fn snapshot(&mut self) {
+        self.snapshots += 1;
+        if self.snapshots > SNAPSHOTS_MAX {
             return;
         }
-        let replay = self.stream.replay();
         let (held_from, end) = (self.held_from(), self.printed.len() as u64);
-        assert!((held_from..=end).contains(&replay.from));
-        if replay.from < end {
-            assert!(!self.splits_character(replay.from), "a replay starts within a character");
-            let before = &self.printed[..place(replay.from)];
-            assert!(Vt::default().read(before), "a replay starts within a sequence");
-            assert!(Vt::default().read(&replay.prelude), "the prelude ends within a sequence");
-        }
-        self.check_nothing_to_show(replay.from);
-        let until = self.sent.clamp(held_from, end);
-        let Some(mut shown) = self.repeat(replay, until, 1 << (how & 15)) else { return };
-        assert!(vt::acts(&shown).is_empty(), "a replay acts: {}", shown.escape_ascii());
-        let repeated = shown.len();
-        // What was not sent comes live.
-        self.attached = true;
-        self.sent = until;
-        self.hear();
-        self.send(RING_BYTES_MAX);
-        shown.extend_from_slice(&self.printed[place(until)..place(self.sent)]);
-        let early = vt::acts(&shown).into_iter().find(|at| *at < repeated);
-        assert_eq!(early, None, "live output makes a replay act: {}", shown.escape_ascii());
-        let (mut whole, mut seen) = (Vt::default(), Vt::default());
-        whole.read(&self.printed[..place(self.sent)]);
-        seen.read(&shown);
-        // Where it begins within a sequence, that is gone, and with it what it sets.
-        if repeated > 0 || Vt::default().read(&self.printed[..place(until)]) {
-            assert_eq!(seen.clone().unfocused(), whole.clone().unfocused(), "the modes behind what was shown");
-        }
-        let epilogue = self.stream.epilogue();
-        let mut after = Vt::default();
-        after.read(&epilogue);
-        assert!(!epilogue.is_empty());
-        assert_eq!(after, whole, "the modes that the epilogue sets");
-    }
-
-    /// The bytes of a replay up to what was sent, in parts of `max` output bytes; `None` where it waits.
-    fn repeat(&mut self, replay: Replay, until: u64, max: usize) -> Option<Vec<u8>> {
-        let Replay { prelude: mut shown, from } = replay;
-        let max = max.max(self.printed.len() / REPLAY_CHUNKS_MAX);
-        let mut at = from.min(until);
-        while at < until {
-            let asked = place(until - at).min(max);
-            let settled = self.stream.replay_chunk(at, asked, &mut self.frame);
-            assert!(settled <= asked);
-            if settled == 0 {
-                let is_open = !Vt::default().read(&self.printed) || self.printed.ends_with(b"\xc2");
-                assert!(is_open, "it waits: {}", self.printed[place(at)..].escape_ascii());
-                return None;
-            }
-            shown.extend_from_slice(&self.frame);
-            at += settled as u64;
-        }
-        Some(shown)
-    }
-
-    /// A replay that shows nothing had no line to begin with.
-    fn check_nothing_to_show(&mut self, from: u64) {
-        let first = place(self.held_from());
-        let held = &self.printed[first..];
-        if place(from) < self.printed.len() || held.len() < 2 {
-            return;
-        }
-        let lines = held[..held.len() - 1].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        for (line, _) in lines.take(4) {
-            let before = &self.printed[..=first + line];
-            assert!(!Vt::default().read(before), "a replay of nothing, with a line to begin with");
+        let sent = self.sent.clamp(held_from, end);
+        let (made, bytes) = self.stream.snapshot(sent, None);
+        assert!((sent..=end).contains(&made.at) && made.bytes == bytes.len());
+        assert!(bytes.len() <= SNAPSHOT_BYTES_MAX);
+        let acts = vt::acts(&bytes).into_iter().find(|at| !bytes[*at..].starts_with(b"\x1b[?1004h"));
+        assert_eq!(acts, None, "a snapshot acts: {}", bytes.escape_ascii());
+        let (mut whole, mut seen) = (Screen::new(SIZE), Screen::new(SIZE));
+        whole.feed(&self.printed);
+        seen.feed(&bytes);
+        seen.feed(&self.printed[place(made.at)..]);
+        // What was saved, and the rest of a title that is too long, may be gone with the output before.
+        let restores = |part: &[u8]| part.starts_with(b"\x1b8") || part.ends_with(b"u") || part.ends_with(b"l");
+        if made.exact && (held_from == 0 || !self.printed.windows(2).any(restores)) {
+            let may_differ = ["saved cursor", "saved cursor of the alternate screen", "history", "pen"];
+            let difference = seen.difference(&whole).filter(|what| held_from == 0 || !may_differ.contains(what));
+            let difference = difference.filter(|what| *what != "titles");
+            assert_eq!(difference, None, "{}", bytes.escape_ascii());
         }
     }
 
@@ -324,7 +275,7 @@ impl Play {
 
     /// Nothing follows: whatever was held back goes, and no frame ended where it should not have.
     fn finish(&mut self) {
-        self.replay(15);
+        self.snapshot();
         self.stream.end();
         self.released = self.printed.len() as u64;
         self.hear();
