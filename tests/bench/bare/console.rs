@@ -205,10 +205,14 @@ impl Console {
 }
 
 fn is_wanted(message: &[u8]) -> bool {
-    [&b"\"terminal:"[..], b"\"command:"].iter().any(|kind| find(message, kind).is_some())
+    is_log(message) || [&b"\"terminal:"[..], b"\"command:"].iter().any(|kind| find(message, kind).is_some())
 }
 
-/// A message of a terminal or a command.
+fn is_log(message: &[u8]) -> bool {
+    find(&message[..80.min(message.len())], b"\"log:batch\"").is_some()
+}
+
+/// A message of a terminal or a command, or lines of logs.
 pub(crate) struct Heard<'a>(&'a [u8]);
 
 impl Heard<'_> {
@@ -226,6 +230,20 @@ impl Heard<'_> {
     /// Whether it reports an end.
     pub(crate) fn is_end(&self) -> bool {
         find(&self.0[..80.min(self.0.len())], b"terminal:closed").is_some()
+    }
+
+    /// How many lines of logs it carries.
+    pub(crate) fn log_lines(&self) -> u64 {
+        const BEGIN: &[u8] = b"{\"line\":";
+        if !is_log(self.0) {
+            return 0;
+        }
+        let (mut rest, mut lines) = (self.0, 0);
+        while let Some(at) = find(rest, BEGIN) {
+            rest = &rest[at + BEGIN.len()..];
+            lines += 1;
+        }
+        lines
     }
 
     /// How many bytes of output it carries.
