@@ -5,6 +5,10 @@
 
 mod support;
 
+#[cfg(target_os = "linux")]
+#[path = "support/hung.rs"]
+mod hung;
+
 use draupnir_console::{Console, Personality, View};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -282,7 +286,7 @@ fn cut_links_and_killed_agents_lose_no_line() {
     run_through_cuts(&stage, ROUNDS, LINES, 6, 4);
 }
 
-/// 10⁶ lines over 50 cuts and 20 kills, with a rotation every 50,000 lines.
+/// 10⁶ lines over 70 cuts and 20 kills, with a rotation every 14,286 lines.
 #[test]
 #[ignore = "takes minutes; tests/run --full runs it"]
 fn million_lines_survive_cuts_kills_and_rotations() {
@@ -414,6 +418,71 @@ fn configured_paths_are_followed_and_subscriptions_audited() {
     let text = fs::read_to_string(&audit).expect("it is there");
     let line: Value = serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
     assert_eq!((&line["what"], &line["paths"]), (&json!("logs_subscribed"), &json!(["*"])));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hung_file_system_delays_no_other_log() {
+    let stage = Stage::new();
+    let hung = match hung::Hung::mount() {
+        Ok(hung) => hung,
+        Err(why) => return support::skip("hung_file_system_delays_no_other_log", &why),
+    };
+    stage.append("app.log", "one\n");
+    let pattern = hung.place().join("**/*.log").to_str().expect("UTF-8").to_owned();
+    let setup = stage.setup().env("SINDRI_AGENT_LOGS", pattern).env("SINDRI_AGENT_HEARTBEAT", "0.1");
+    let agent = hung.within(setup).spawn();
+    hung.wait_kept(1);
+    wait_line(&stage.console, "app.log", "one");
+    agent.wait_log(|line| line["message"] == "logs not readable: their file system does not answer");
+    stage.append("app.log", "two\n");
+    wait_line(&stage.console, "app.log", "two");
+    stage.console.from_now().nth_frame(5, "heartbeat");
+    // No process ends whose thread waits for such a file system.
+    hung.answer();
+    agent.drain();
+}
+
+/// Prints the entries behind a cursor, which is a number here, and stays.
+const JOURNALCTL: &str = r#"#!/bin/sh
+echo "$@" >> "$HOME/asked"
+next=1
+for argument; do
+  case $argument in --after-cursor=*) next=$((${argument#--after-cursor=} + 1)) ;; esac
+done
+while [ "$next" -le "$(cat "$HOME/entries")" ]; do
+  printf '{"__CURSOR":"%s","__REALTIME_TIMESTAMP":"1767323045678000","MESSAGE":"entry %s","PRIORITY":"4"}\n' $next $next
+  next=$((next + 1))
+done
+exec sleep 1000
+"#;
+
+#[test]
+fn journal_of_the_system_goes_on_behind_its_cursor() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new();
+    let programs = stage.home.path().join("bin");
+    fs::create_dir(&programs).expect("a directory");
+    fs::write(programs.join("journalctl"), JOURNALCTL).expect("written");
+    fs::set_permissions(programs.join("journalctl"), fs::Permissions::from_mode(0o755)).expect("ours");
+    let setup = || {
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
+        stage.setup().env("SINDRI_AGENT_LOGS", "journald").env("PATH", path)
+    };
+    fs::write(stage.home.path().join("entries"), "3").expect("written");
+    let agent = setup().spawn();
+    wait_line(&stage.console, "journald", "entry 3");
+    let line = &lines(&stage.console, "journald")[0];
+    let expected = (&json!("system"), &json!("warn"), &json!(1_767_323_045_678_u64));
+    assert_eq!((&line["source"], &line["level"], &line["ts"]), expected, "{line}");
+    agent.drain();
+    fs::write(stage.home.path().join("entries"), "5").expect("written");
+    let _agent = setup().spawn();
+    wait_line(&stage.console, "journald", "entry 5");
+    let all: Vec<String> = (1..=5).map(|number| format!("entry {number}")).collect();
+    assert_eq!(texts(&stage.console, "journald"), all);
+    let asked = fs::read_to_string(stage.home.path().join("asked")).expect("it was started");
+    assert!(asked.lines().last().is_some_and(|line| line.ends_with("--after-cursor=3")), "{asked}");
 }
 
 /// The agent's own log is one of the logs: a line about a batch would be the next batch.

@@ -100,6 +100,7 @@ fn status_shows_what_the_agent_does() {
         ("terminals_lock", json!("open")),
         ("commands_lock", json!("open")),
         ("audit", json!("off")),
+        ("logs", json!("on")),
         ("llm_port", Value::Null),
     ] {
         assert_eq!(status[field], value, "{field}: {status}");

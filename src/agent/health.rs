@@ -117,6 +117,8 @@ impl Agent {
                 (Some(_), false) => "on",
                 (Some(_), true) => "not writable",
             },
+            logs: host.logs.state(),
+            log_files: host.logs.files(),
             llm_port: host.listeners.as_ref().and_then(Listeners::port),
             llm_records_waiting: health.usage_records,
         };

@@ -7,7 +7,7 @@ use super::host::{Host, Text};
 use crate::config::Config;
 use crate::hand_over::state::State;
 use crate::journal::{self, Entry, Found, Hash, Journal, Left, Process, What};
-use crate::logs::LogPositions;
+use crate::logs::{LogPosition, LogPositions};
 use crate::protocol::{CommandId, InstanceId, SessionId};
 use crate::sindri::Position;
 use draupnir_fsm::driver::{AppendId, ConsoleId, Input, Kind, Record, Remains, Restored};
@@ -91,11 +91,12 @@ impl Kept {
         let mut positions = LogPositions::new();
         for wanted in [self.owner, self.unnamed] {
             for (owner, left) in &self.found {
-                if let Left::LogPosition { path, position } = left
+                if let Left::LogPosition { path, position, cursor } = left
                     && *owner == wanted
-                    && !positions.iter().any(|(known, _)| known == path)
+                    && !positions.iter().any(|known| known.path == *path)
                 {
-                    positions.push((path.clone(), *position));
+                    let (path, position, cursor) = (path.clone(), *position, cursor.clone());
+                    positions.push(LogPosition { path, position, cursor });
                 }
             }
         }
@@ -212,8 +213,8 @@ impl Host {
             }
             Record::Done { number } => Some(What::Done { number }),
             Record::Logs { up_to } => {
-                for (path, position) in self.logs.take_positions(up_to) {
-                    let what = What::LogPosition { position, path };
+                for LogPosition { path, position, cursor } in self.logs.take_positions(up_to) {
+                    let what = What::LogPosition { position, path, cursor };
                     self.kept.journal.append(append.0, Entry { owner: self.kept.owner, what }, false);
                 }
                 None

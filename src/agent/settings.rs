@@ -2,6 +2,8 @@
 
 use crate::command::CommandSettings;
 use crate::config::{Config, LogPolicy};
+use crate::logs::LogRoot;
+use crate::logs::journald::JOURNALD;
 use crate::logs::root::Root;
 use crate::sys::environment::Environment;
 use crate::terminal::TerminalSettings;
@@ -26,12 +28,16 @@ pub(super) fn commands(config: &Config) -> CommandSettings {
 }
 
 /// Where logs are, in the order of precedence.
-pub(super) fn log_roots(config: &Config) -> Vec<Root> {
+pub(super) fn log_roots(config: &Config) -> Vec<LogRoot> {
     match &config.logs {
         LogPolicy::Off => Vec::new(),
         LogPolicy::On(paths) => {
             let of_home = config.home.as_deref().map(Root::of_home);
-            of_home.into_iter().chain(paths.iter().filter_map(|path| Root::configured(path))).collect()
+            let named = paths.iter().filter_map(|path| match path.as_str() {
+                JOURNALD => Some(LogRoot::Journald(Environment::inherited(SECRETS))),
+                path => Root::configured(path).map(LogRoot::Files),
+            });
+            of_home.map(LogRoot::Files).into_iter().chain(named).collect()
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     LogPolicy, Proxies, Service, TerminalPolicy,
 };
 use crate::logs::ROOTS_MAX;
+use crate::logs::journald::JOURNALD;
 use crate::logs::root::Root;
 use crate::protocol::InstanceId;
 use draupnir_fsm::driver::{LOG_LINES_PER_SECOND, PROVIDERS_KNOWN};
@@ -266,7 +267,7 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
 
     pub(super) fn logs(&mut self) -> LogPolicy {
         const NAME: &str = "SINDRI_AGENT_LOGS";
-        const ALLOWED: &str = "off, or absolute paths and patterns with commas between them, at most 15";
+        const ALLOWED: &str = "off, or absolute paths, patterns and journald with commas between them, at most 15";
         let Some(text) = self.text(NAME, ALLOWED) else { return LogPolicy::On(Vec::new()) };
         if text == "off" {
             return LogPolicy::Off;
@@ -274,7 +275,8 @@ impl<'a, F: Fn(&str) -> Option<OsString>> Reader<'a, F> {
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let mut paths: Vec<String> = Vec::new();
         for entry in entries {
-            if Root::configured(entry).is_none() || paths.len() + 1 >= ROOTS_MAX {
+            let is_legal = entry == JOURNALD || Root::configured(entry).is_some();
+            if !is_legal || paths.len() + 1 >= ROOTS_MAX {
                 self.problem(NAME, entry, ALLOWED);
                 return LogPolicy::Off;
             }

@@ -157,7 +157,8 @@ const TABLE: &[Variable] = &[
         "SINDRI_AGENT_LOGS",
         "`~/.sindri/logs/**/*.log`",
         "further logs that the console may ask for: absolute paths and patterns (`*`, `?`, `**`) with commas between \
-         them, at most 15; no component may be a link; `off`: no logs at all, whatever the console sends",
+         them, at most 15, and `journald` for the system's journal; no component of a path may be a link; `off`: no \
+         logs at all, whatever the console sends",
     ),
     optional(
         "SINDRI_AGENT_LOG_RATE",

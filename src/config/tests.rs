@@ -318,6 +318,7 @@ fn logs_are_paths_or_off() {
     let logs = |text: &str| read(&[("SINDRI_AGENT_LOGS", text)]).expect("a configuration").logs;
     assert_eq!(read(&[]).expect("a configuration").logs, LogPolicy::On(Vec::new()));
     assert_eq!((logs("off"), logs("")), (LogPolicy::Off, LogPolicy::On(Vec::new())));
+    assert_eq!(logs("journald"), LogPolicy::On(vec!["journald".to_owned()]));
     let paths = ["/var/log/syslog", "/srv/**/*.txt"].map(str::to_owned);
     assert_eq!(logs(" /var/log/syslog, /srv/**/*.txt,/var/log/syslog,"), LogPolicy::On(paths.into()));
     let many: Vec<String> = (0..20).map(|number| format!("/{number}")).collect();

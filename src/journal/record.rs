@@ -91,6 +91,8 @@ pub enum What {
         position: Position,
         /// The path by which the console knows the log.
         path: Box<str>,
+        /// Where in the system's journal.
+        cursor: Option<Box<str>>,
     },
     /// Changes of Sindri's status ledger up to this position are in the journal as events, or older than the agent.
     Position {
@@ -105,7 +107,7 @@ impl Entry {
         OVERHEAD_BYTES
             + match &self.what {
                 What::Accepted { text, .. } | What::Opened { text, .. } | What::Position { text } => text.len(),
-                What::LogPosition { path, .. } => path.len(),
+                What::LogPosition { path, cursor, .. } => path.len() + cursor.as_ref().map_or(0, |text| text.len()),
                 What::Message { body, .. } => body.len(),
                 What::Began { .. }
                 | What::Started { .. }
@@ -151,11 +153,16 @@ impl Entry {
             }
             What::Done { number } => bytes.extend(number.to_le_bytes()),
             What::Position { text } => bytes.extend(text.as_bytes()),
-            What::LogPosition { position: Position { file, head, offset }, path } => {
+            What::LogPosition { position: Position { file, head, offset }, path, cursor } => {
                 let numbers = [file.device, file.inode, *offset, head.hash];
                 bytes.extend(numbers.into_iter().flat_map(u64::to_le_bytes));
                 bytes.extend(head.bytes.to_le_bytes());
                 bytes.extend(path.as_bytes());
+                // No path holds a NUL.
+                if let Some(cursor) = cursor {
+                    bytes.push(0);
+                    bytes.extend(cursor.as_bytes());
+                }
             }
         }
         bytes
@@ -193,7 +200,10 @@ impl Entry {
                 let file = FileId { device: fields.number()?, inode: fields.number()? };
                 let (offset, hash) = (fields.number()?, fields.number()?);
                 let head = Head { bytes: u16::from_le_bytes(fields.take()?), hash };
-                What::LogPosition { position: Position { file, head, offset }, path: fields.text()?.into() }
+                let text = fields.text()?;
+                let (path, cursor) = text.split_once('\0').map_or((text, None), |(path, text)| (path, Some(text)));
+                let position = Position { file, head, offset };
+                What::LogPosition { position, path: path.into(), cursor: cursor.map(Box::from) }
             }
             _ => return None,
         };

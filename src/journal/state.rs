@@ -66,6 +66,8 @@ pub enum Left {
         path: Box<str>,
         /// Where.
         position: Position,
+        /// Where in the system's journal.
+        cursor: Option<Box<str>>,
     },
     /// How far the status ledger of Sindri was reported.
     Position {
@@ -262,8 +264,8 @@ impl State {
             left.push((*owner, Left::Position { text }));
         }
         for ((owner, _), at) in &self.log_positions {
-            let Some(What::LogPosition { path, position }) = entry(bytes, at) else { continue };
-            left.push((*owner, Left::LogPosition { path, position }));
+            let Some(What::LogPosition { path, position, cursor }) = entry(bytes, at) else { continue };
+            left.push((*owner, Left::LogPosition { path, position, cursor }));
         }
         Found { numbers_up_to: self.numbers_up_to, left }
     }

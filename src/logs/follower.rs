@@ -40,6 +40,8 @@ pub struct Mark {
     pub position: Position,
     /// Which file of the log, as long as it is followed.
     pub segment: u32,
+    /// The same in the system's journal, which has no files.
+    pub cursor: Option<Box<str>>,
 }
 
 /// A line for the console.
@@ -304,7 +306,8 @@ impl Follower {
         if is_new {
             log.segments.clear();
             log.push(id, file, position.offset);
-            let mark = Mark { position, segment: log.segments.back().map_or(0, |segment| segment.number) };
+            let mark =
+                Mark { position, segment: log.segments.back().map_or(0, |segment| segment.number), cursor: None };
             return Ok(Some((Arc::clone(&log.origin), mark)));
         }
         if let Some(place) = log.segments.iter().position(|segment| segment.is_at(&position)) {

@@ -5,6 +5,7 @@
 
 use super::follower::{Line, Mark, Positions};
 use super::record::Origin;
+use super::{LogPosition, LogPositions};
 use crate::protocol::{LOG_LINES_MAX, log_batch};
 use litemap::LiteMap;
 use std::collections::VecDeque;
@@ -49,9 +50,9 @@ struct Known {
 
 impl Held {
     /// Goes on from these positions.
-    pub(super) fn new(positions: Vec<(Box<str>, super::position::Position)>) -> Self {
-        let known = positions.into_iter().map(|(path, position)| {
-            (path, Known { mark: Mark { position, segment: 0 }, root: usize::MAX, is_new: false })
+    pub(super) fn new(positions: LogPositions) -> Self {
+        let known = positions.into_iter().map(|LogPosition { path, position, cursor }| {
+            (path, Known { mark: Mark { position, segment: 0, cursor }, root: usize::MAX, is_new: false })
         });
         Self { lines: VecDeque::new(), offsets: 0..0, marks: known.collect() }
     }
@@ -136,10 +137,11 @@ impl Held {
     }
 
     /// The positions that the journal does not have.
-    pub(super) fn take_new(&mut self) -> Vec<(Box<str>, super::position::Position)> {
+    pub(super) fn take_new(&mut self) -> LogPositions {
         let new = self.marks.iter_mut().filter(|(_, known)| known.is_new).map(|(path, known)| {
             known.is_new = false;
-            (path.clone(), known.mark.position)
+            let Mark { position, segment: _, cursor } = known.mark.clone();
+            LogPosition { path: path.clone(), position, cursor }
         });
         new.collect()
     }
@@ -147,6 +149,11 @@ impl Held {
     /// Discards what was read and not acknowledged; offsets start at 0 again.
     pub(super) fn clear(&mut self) {
         (self.lines, self.offsets) = (VecDeque::new(), 0..0);
+    }
+
+    /// The cursor in the system's journal.
+    pub(super) fn cursor(&self, path: &str) -> Option<Box<str>> {
+        self.marks.get(path)?.mark.cursor.clone()
     }
 
     /// All positions that may be of this root.
@@ -165,7 +172,7 @@ mod tests {
     fn line(path: &str, number: u64) -> Line {
         let origin = Arc::new(Origin::below_logs(path));
         let position = Position { offset: number, ..Position::default() };
-        Line { text: format!("{number:>10}"), origin, mark: Mark { position, segment: 0 } }
+        Line { text: format!("{number:>10}"), origin, mark: Mark { position, segment: 0, cursor: None } }
     }
 
     fn lines(batch: &(usize, Option<String>)) -> Vec<u64> {
@@ -201,7 +208,7 @@ mod tests {
             held.acknowledged(20).into_iter().map(|(root, path, mark)| (root, path, mark.position.offset)).collect();
         assert_eq!(marks, [(1, "a.log".into(), 1), (1, "b.log".into(), 2)]);
         assert_eq!(held.offsets(), 20..30);
-        let new: Vec<_> = held.take_new().into_iter().map(|(path, position)| (path, position.offset)).collect();
+        let new: Vec<_> = held.take_new().into_iter().map(|new| (new.path, new.position.offset)).collect();
         assert_eq!(new, [("a.log".into(), 1), ("b.log".into(), 2)]);
         assert!(held.take_new().is_empty());
         held.clear();

@@ -149,7 +149,7 @@ impl Log {
         for place in 0..self.segments.len() {
             let Some(segment) = self.segments.get_mut(place) else { break };
             if let Some(text) = segment.lost.take() {
-                let mark = Mark { position: segment.position(segment.acked), segment: segment.number };
+                let mark = Mark { position: segment.position(segment.acked), segment: segment.number, cursor: None };
                 let text = self.origin.remark(&text, now_ms);
                 reading.push(&self.origin, text, mark);
             }
@@ -170,7 +170,7 @@ impl Log {
                     }
                 }
                 for record in records {
-                    let mark = Mark { position: segment.position(record.end), segment: segment.number };
+                    let mark = Mark { position: segment.position(record.end), segment: segment.number, cursor: None };
                     let text = self.origin.line(&record, now_ms, reading.zone);
                     reading.push(&self.origin, text, mark);
                 }

@@ -6,6 +6,7 @@
 //! | [`watch`] | says which files have changed |
 //! | [`follower`], `log`, `segment`, `rotation` | read what is new, across rotations and restarts |
 //! | `task` | runs a follower beside the loop |
+//! | [`journald`] | follows the system's journal |
 //! | `held` | the lines that the console does not have yet |
 //! | [`position`] | a place in a file that outlives the process |
 //! | [`selection`] | which logs the console asked for |
@@ -17,6 +18,7 @@
 
 pub mod follower;
 mod held;
+pub mod journald;
 pub mod level;
 mod log;
 pub mod position;
@@ -33,25 +35,46 @@ pub mod watch;
 pub use task::LogReport;
 
 use crate::report::Reporter;
+use crate::sys::environment::Environment;
 use async_channel::{Receiver, Sender};
 use draupnir_fsm::driver::{Input, LogRequest};
 use follower::{Follower, OPEN_FILES_MAX, Positions};
 use held::{HELD_BYTES_MAX, Held};
+use journald::JOURNALD;
 use litemap::LiteMap;
 use position::Position;
 use root::Root;
 use selection::Selection;
 use smol::LocalExecutor;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::rc::Rc;
 use task::{Desk, Shared};
 
 /// The most entries of `SINDRI_AGENT_LOGS`.
 pub const ROOTS_MAX: usize = 16;
 
-/// Positions in logs, by the path of the log.
-pub type LogPositions = Vec<(Box<str>, Position)>;
+/// How far the console has a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The path by which the console knows it.
+    pub path: Box<str>,
+    /// Where in its file.
+    pub position: Position,
+    /// Where in the system's journal, which has no files.
+    pub cursor: Option<Box<str>>,
+}
+
+/// How far the console has each log.
+pub type LogPositions = Vec<LogPosition>;
+
+/// What can be followed.
+#[derive(Debug)]
+pub enum LogRoot {
+    /// Files.
+    Files(Root),
+    /// The system's journal, by a program with this environment.
+    Journald(Environment),
+}
 
 /// The logs as the loop knows them.
 #[derive(Debug)]
@@ -72,26 +95,16 @@ pub struct Logs {
 /// One root.
 #[derive(Debug)]
 struct Source {
-    root: Root,
+    /// Nothing for the system's journal.
+    root: Option<Root>,
     desk: Rc<Desk>,
     calls: Sender<()>,
-}
-
-/// A root as an operator may see it.
-#[derive(Debug)]
-pub struct SourceState {
-    /// Its directory.
-    pub directory: PathBuf,
-    /// How many files are followed.
-    pub files: usize,
-    /// Whether its file system answers.
-    pub is_answering: bool,
 }
 
 impl Logs {
     /// Follows nothing until it is asked to, then goes on from these positions.
     pub fn new(
-        roots: Vec<Root>,
+        roots: Vec<LogRoot>,
         positions: LogPositions,
         executor: &LocalExecutor<'static>,
         reporter: &Reporter,
@@ -103,11 +116,20 @@ impl Logs {
             let desk = Rc::<Desk>::default();
             desk.has_answered.set(true);
             let (calls, called): (Sender<()>, Receiver<()>) = async_channel::bounded(1);
-            let earlier = sources.iter().map(|source| source.root.clone()).collect();
-            let follower = Box::new(Follower::new(root.clone(), earlier, open_max));
             let number = sources.len();
-            let (shared, of_task) = (Rc::clone(&shared), Rc::clone(&desk));
-            executor.spawn(task::run(number, follower, shared, of_task, called, reporter.clone())).detach();
+            let (shared, of_task, reporter) = (Rc::clone(&shared), Rc::clone(&desk), reporter.clone());
+            let root = match root {
+                LogRoot::Files(root) => {
+                    let earlier = sources.iter().filter_map(|source| source.root.clone()).collect();
+                    let follower = Box::new(Follower::new(root.clone(), earlier, open_max));
+                    executor.spawn(task::run(number, follower, shared, of_task, called, reporter)).detach();
+                    Some(root)
+                }
+                LogRoot::Journald(environment) => {
+                    executor.spawn(journald::run(number, environment, shared, of_task, called, reporter)).detach();
+                    None
+                }
+            };
             sources.push(Source { root, desk, calls });
         }
         Self {
@@ -127,14 +149,20 @@ impl Logs {
         self.sources.is_empty()
     }
 
-    /// What is followed.
-    pub fn state(&self) -> Vec<SourceState> {
-        let state = |source: &Source| SourceState {
-            directory: source.root.directory(),
-            files: source.desk.files.get(),
-            is_answering: source.desk.has_answered.get(),
-        };
-        self.sources.iter().map(state).collect()
+    /// Whether logs can be followed, in a few words.
+    pub fn state(&self) -> &'static str {
+        if self.is_off() {
+            "off"
+        } else if self.sources.iter().all(|source| source.desk.has_answered.get()) {
+            "on"
+        } else {
+            "a file system does not answer"
+        }
+    }
+
+    /// How many files are followed.
+    pub fn files(&self) -> usize {
+        self.sources.iter().map(|source| source.desk.files.get()).sum()
     }
 
     /// Keeps the paths of a request until the driver has decided about it.
@@ -171,8 +199,9 @@ impl Logs {
         let paths = self.requests.remove(&request.0).unwrap_or_default();
         if self.selection.remove(&paths) {
             let (selection, sources) = (&self.selection, &self.sources);
-            let wants = |root: &Root, path: &str| selection.wants(path, root);
-            self.held.unwant(|root, origin| sources.get(root).is_some_and(|source| wants(&source.root, &origin.path)));
+            self.held.unwant(|root, origin| {
+                sources.get(root).is_some_and(|source| source.is_wanted(selection, &origin.path))
+            });
             self.select();
         }
     }
@@ -238,10 +267,10 @@ impl Logs {
         for (origin, mark) in outcome.begun {
             self.held.begin(root, &origin, mark);
         }
-        let (selection, of_root) = (&self.selection, &source.root);
+        let selection = &self.selection;
         let lines = u32::try_from(outcome.lines.len()).unwrap_or(u32::MAX);
         let before = self.held.bytes();
-        self.held.push(root, outcome.lines, |origin| selection.wants(&origin.path, of_root));
+        self.held.push(root, outcome.lines, |origin| source.is_wanted(selection, &origin.path));
         let bytes = self.held.bytes() - before;
         let unused = follower::Credit {
             lines: given.lines.saturating_sub(lines as usize),
@@ -271,9 +300,13 @@ impl Logs {
     /// Tells each root what the console wants of it.
     fn select(&mut self) {
         for (number, source) in self.sources.iter().enumerate() {
-            let is_wanted = self.selection.may_want(&source.root);
+            let is_wanted = match &source.root {
+                Some(root) => self.selection.may_want(root),
+                None => self.selection.names(JOURNALD),
+            };
             let selection = if is_wanted { self.selection.clone() } else { Selection::default() };
             let positions = if is_wanted { self.held.positions(number) } else { Positions::new() };
+            source.desk.cursor.replace(self.held.cursor(JOURNALD));
             source.desk.orders.borrow_mut().select(selection, positions);
             source.call();
         }
@@ -285,6 +318,10 @@ impl Logs {
 }
 
 impl Source {
+    fn is_wanted(&self, selection: &Selection, path: &str) -> bool {
+        self.root.as_ref().map_or_else(|| selection.names(path), |root| selection.wants(path, root))
+    }
+
     fn call(&self) {
         // Full: it is called already.
         let _ = self.calls.try_send(());

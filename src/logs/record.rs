@@ -69,6 +69,12 @@ impl Origin {
         self.encode(&text, ts.unwrap_or(now_ms), level.unwrap_or(Level::Info), offset, cut_bytes, fields)
     }
 
+    /// A line that another program has read for the agent.
+    pub(super) fn entry(&self, text: &str, ts: i64, now_ms: i64, level: Level, fields: Map<String, Value>) -> String {
+        let (text, cut_bytes) = cut(text, 0);
+        self.encode(&text, time::clamped(ts, now_ms), level, None, cut_bytes, bounded(fields))
+    }
+
     /// A line of the agent about this log.
     pub fn remark(&self, text: &str, now_ms: i64) -> String {
         let of_agent = Self { path: self.path.clone(), source: LogSource::Agent };

@@ -54,7 +54,7 @@ impl Selection {
 
     /// Whether this log is wanted: by its path, or by the entry of the configuration that it is from.
     pub fn wants(&self, path: &str, root: &Root) -> bool {
-        self.has_all || self.names(path) || root.text().is_some_and(|text| self.names(text))
+        self.names(path) || root.text().is_some_and(|text| self.has(text))
     }
 
     /// Whether something of this root may be wanted.
@@ -66,7 +66,12 @@ impl Selection {
         self.has_all || self.paths.iter().any(|path| is_of_root(path))
     }
 
-    fn names(&self, path: &str) -> bool {
+    /// Whether this is wanted, which is no file.
+    pub fn names(&self, name: &str) -> bool {
+        self.has_all || self.has(name)
+    }
+
+    fn has(&self, path: &str) -> bool {
         self.paths.binary_search_by(|known| (**known).cmp(path)).is_ok()
     }
 

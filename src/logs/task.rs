@@ -48,6 +48,8 @@ pub(super) struct Desk {
     /// How many files are followed.
     pub(super) files: Cell<usize>,
     pub(super) has_answered: Cell<bool>,
+    /// Where the system's journal goes on.
+    pub(super) cursor: RefCell<Option<Box<str>>>,
 }
 
 /// What a task reports.
@@ -63,7 +65,7 @@ pub struct LogReport {
 
 impl Shared {
     /// Takes as much credit as one work may use.
-    fn take(&self) -> Credit {
+    pub(super) fn take(&self) -> Credit {
         let lines = self.lines.get().min(LOG_LINES_MAX as u64);
         let bytes = self.bytes.get().min(WORK_BYTES_MAX);
         if lines == 0 || bytes == 0 {

@@ -82,7 +82,8 @@ pub fn of_json(value: &serde_json::Value, now_ms: i64, zone: &mut Zone) -> Optio
     }
 }
 
-fn clamped(ms: i64, now_ms: i64) -> i64 {
+/// A time within what the console is sent.
+pub(super) fn clamped(ms: i64, now_ms: i64) -> i64 {
     ms.min(now_ms.saturating_add(AHEAD_MS_MAX)).max(TIME_MS_MIN)
 }
 

@@ -69,6 +69,10 @@ pub(crate) struct Status<'a> {
     pub(crate) terminals_lock: &'static str,
     pub(crate) commands_lock: &'static str,
     pub(crate) audit: &'static str,
+    /// Whether logs may be asked for, and all file systems of those that were answer.
+    pub(crate) logs: &'static str,
+    /// How many log files are followed.
+    pub(crate) log_files: usize,
     /// Where the usage of AI tools is counted; `null` where it is not.
     pub(crate) llm_port: Option<u16>,
     pub(crate) llm_records_waiting: u32,

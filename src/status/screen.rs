@@ -96,6 +96,7 @@ fn screen(of: &Value, colours: bool) -> String {
         ("buffers", format!("{used} of {limit}")),
         ("journal", t("journal")),
         ("locks", format!("terminals {}, commands {}, audit {}", t("terminals_lock"), t("commands_lock"), t("audit"))),
+        ("logs", format!("{}, {} files followed", t("logs"), t("log_files"))),
         ("AI usage", llm),
     ];
     rows.map(|(name, text)| format!("{name:<11} {text}\n")).concat()

@@ -133,7 +133,8 @@ fn entry(decisions: &mut Unstructured<'_>) -> arbitrary::Result<Entry> {
         9 => {
             let file = FileId { device: number, inode: number };
             let position = Position { file, head: Head { bytes: 1, hash: number }, offset: number };
-            What::LogPosition { position, path: text(decisions)?.into() }
+            let cursor = bool::arbitrary(decisions)?.then(|| "s=1;i=2".into());
+            What::LogPosition { position, path: text(decisions)?.replace('\0', "").into(), cursor }
         }
         _ => What::Done { number },
     };
