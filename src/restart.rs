@@ -1,12 +1,15 @@
 //! Logs a panic and starts the same program again in the same process.
 //!
 //! Release builds abort on a panic: to unwind instead would cost 366 KB of the binary, more than a tenth of it. So the
-//! panic hook replaces the program by itself with exec, and a supervisor sees the same process id. It kills the shells
-//! and commands of the old program, which the new one does not know. After repeated panics the process exits, and the
-//! supervisor decides when to start it again. A signal from the kernel, such as SIGSEGV, is no panic and is not caught.
+//! panic hook replaces the program by itself with exec, and a supervisor sees the same process id. The new program
+//! takes over the shells and commands (`hand_over::table`); scrollbacks and captured output are lost. After repeated
+//! panics the process exits, and the supervisor decides when to start it again. A signal from the kernel, such as
+//! SIGSEGV, is no panic and is not caught.
 
 use crate::config::{Secret, Service};
+use crate::hand_over::{self, fallback, table};
 use crate::service::Manager;
+use crate::sys::disposition;
 use draupnir_fsm::driver::PanicHistory;
 use std::ffi::OsString;
 use std::panic::PanicHookInfo;
@@ -18,6 +21,9 @@ const VARIABLE: &str = "SINDRI_AGENT_PANICS";
 
 /// The variable that the agent has erased and the next program needs.
 const KEY_VARIABLE: &str = crate::config::API_KEY_VARIABLE;
+
+/// How long a restart may take, in seconds: it waits 1 s for files at most twice.
+const RESTART_SECONDS_MAX: u32 = 5;
 
 /// The longest message of a panic that is logged, in characters.
 const MESSAGE_CHARACTERS_MAX: usize = 1_024;
@@ -42,9 +48,11 @@ fn read_history(text: &str) -> Option<PanicHistory> {
 pub fn on_panic(history: PanicHistory, key: Secret, service: Option<&Service>) {
     let manager = service.and_then(|service| Manager::of(service).ok());
     std::panic::set_hook(Box::new(move |panic| {
+        // Where a thread hangs and holds what is needed here, the supervisor starts the agent again.
+        disposition::end_after(RESTART_SECONDS_MAX);
         log_panic(panic);
         // A program that took over and has not begun leaves its place to the previous one.
-        crate::hand_over::fallback::begin();
+        fallback::begin();
         // The lines that still wait may show what led to the panic.
         crate::writer::flush_all(crate::writer::FLUSH_TIMEOUT);
         let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -73,14 +81,25 @@ fn reexec(history: PanicHistory, key: &Secret) -> std::io::Error {
     use std::os::unix::process::CommandExt as _;
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_else(|| OsString::from("sindri-agent"));
-    crate::sys::child::kill_all();
+    let mut state = table::state(key.expose());
+    let mut command = Command::new(own_program(&name));
+    command.arg0(&name).args(arguments);
+    command.env(VARIABLE, format!("{}@{}", history.panics, history.first_unix_s));
+    let kept = match hand_over::set_out(&mut state) {
+        Ok((variable, descriptor)) => {
+            command.env(variable, descriptor);
+            state.processes()
+        }
+        // Without memory or descriptors the shells are lost, and the agent is not.
+        Err(_) => {
+            command.env(KEY_VARIABLE, key.expose());
+            Vec::new()
+        }
+    };
+    crate::sys::child::kill_all_but(&kept);
     crate::sys::process::soften();
-    Command::new(own_program(&name))
-        .arg0(&name)
-        .args(arguments)
-        .env(KEY_VARIABLE, key.expose())
-        .env(VARIABLE, format!("{}@{}", history.panics, history.first_unix_s))
-        .exec()
+    disposition::ignore_hand_over();
+    command.exec()
 }
 
 /// On Linux the file that runs, even if another has replaced it at its path.

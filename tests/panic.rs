@@ -1,4 +1,4 @@
-//! A panic is logged, and the agent starts again in the same process and sends heartbeats.
+//! A panic is logged, and the agent starts again in the same process, sends heartbeats, and keeps its shells.
 //!
 //! The agent here is this test program, which panics at the end of its standard input. The shipped agent has no such
 //! code.
@@ -6,8 +6,9 @@
 mod support;
 
 use draupnir::config::Config;
-use draupnir::{agent, logging, restart};
+use draupnir::{agent, hand_over, logging, restart};
 use draupnir_console::{Console, Personality};
+use serde_json::json;
 use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -23,7 +24,10 @@ fn planted() {
     assert!(std::env::var_os(PLAY).is_some(), "only to be run by the other test");
     let history = restart::take_history();
     draupnir::sys::process::harden();
-    let config = Config::from_environment().expect("the test configures it");
+    let state = hand_over::take().map(|state| state.expect("the program before this one wrote it"));
+    assert_eq!(state.is_some(), history.is_restart(), "a panic hands its state over");
+    let config = state.as_ref().map_or_else(Config::from_environment, |state| Config::with_key(&state.api_key));
+    let config = config.expect("the test configures it");
     logging::start(&config).expect("the first in this process");
     restart::on_panic(history, config.api_key.clone(), config.service.as_ref());
     if !history.is_restart() {
@@ -33,11 +37,19 @@ fn planted() {
             panic!("planted");
         });
     }
-    agent::run(config, history, None).expect("it can begin");
+    agent::run(config, history, state).expect("it can begin");
+}
+
+/// When a process was started, which tells it from another of its number; `None` for one that is gone.
+fn start_of(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let is_gone = fields.starts_with('Z');
+    fields.split(' ').nth(19).filter(|_| !is_gone).map(str::to_owned)
 }
 
 #[test]
-fn the_agent_beats_again_after_a_panic() {
+fn agent_shells_and_commands_go_on_after_a_panic() {
     let console = Console::start(Personality::production());
     let home = support::Home::new();
     let notified = UnixDatagram::bind(home.path().join("notify")).expect("bound");
@@ -59,18 +71,34 @@ fn the_agent_beats_again_after_a_panic() {
     let pid = child.id();
     console.on(1).frame("heartbeat");
     let limits = console.browser().run("ulimit -n; ulimit -c")["stdout"].clone();
-    console.browser().dispatch("left", "echo $$ > ~/left; exec sleep 600");
-    let process = || std::fs::read_to_string(home.path().join("left")).unwrap_or_default().trim().parse::<u32>().ok();
-    support::settles(&console, "the command runs", || process().is_some());
+    let line = "echo first; echo $$ > ~/left; while [ ! -e ~/go ]; do sleep 0.1; done; echo last; exit 7";
+    console.browser().dispatch_with("left", &json!({"command": line, "timeout_ms": 600_000}));
+    let number = |name: &str| std::fs::read_to_string(home.path().join(name)).unwrap_or_default();
+    let process = |name| number(name).trim().parse::<u32>().ok();
+    console.browser().create_with("s1", &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
+    console.browser().input("s1", b"stty -echo; echo $$ > ~/shell; echo rea''dy\r");
+    console.wait_text("s1", "ready\r\n");
+    support::settles(&console, "the command runs", || process("left").is_some());
+    let before = ["left", "shell"].map(|name| start_of(process(name).expect("it wrote its number")));
     let began = Instant::now();
     drop(child.stdin.take());
     console.on(2).frame("heartbeat");
     // It takes tens of milliseconds. The bound is for a very busy machine.
     assert!(began.elapsed() < support::DRAIN_MAX, "it sends heartbeats again after {:?}", began.elapsed());
     println!("it sent a heartbeat again after {:?}", began.elapsed());
-    // The restarted program does not know the command and would not stop it.
-    let process = process().expect("it wrote its number");
-    support::settles(&console, "the command is gone", || !Path::new("/proc").join(process.to_string()).exists());
+    let after = ["left", "shell"].map(|name| start_of(process(name).expect("it wrote its number")));
+    assert_eq!(after, before, "the shell and the command go on");
+    assert!(before.iter().all(|start| start.is_some()));
+    console.browser().input("s1", b"echo $((6 * 7))\r");
+    console.wait_text("s1", "42\r\n");
+    console.browser().resize("s1", 100, 30).input("s1", b"stty size; exit 3\r");
+    console.wait_text("s1", "30 100\r\n");
+    assert_eq!(console.closed("s1")["exit_code"], 3);
+    assert!(console.stream("s1").gaps.is_empty(), "the console had everything");
+    std::fs::write(home.path().join("go"), "").expect("written");
+    let result = console.result("left");
+    assert_eq!((&result["exit_code"], &result["stdout"]), (&json!(7), &json!("last\n")), "{result}");
+    assert!(result["stderr"].as_str().is_some_and(|text| text.contains("what it printed before is lost")), "{result}");
     assert_eq!(console.browser().run("ulimit -n; ulimit -c")["stdout"], limits, "the limits of children");
     let event = console.on(2).event("error");
     assert_eq!(event.payload()["message"], "the agent panicked and was restarted");

@@ -67,7 +67,12 @@ impl Host {
             Action::ForgetIdentity => self.remember(Identity { id: None, path: self.identity.path }),
             Action::ReadHostName => self.hostname = host_name(),
             Action::OpenSession { session, cols, rows } => self.sessions.open(session, cols, rows),
-            Action::ResizeSession { session, cols, rows } => self.sessions.terminals.resize(session, cols, rows),
+            Action::ResizeSession { session, cols, rows } => {
+                self.sessions.terminals.resize(session, cols, rows);
+                if let Some(kept) = self.sessions.kept(session) {
+                    kept.set_size(cols, rows);
+                }
+            }
             Action::RedrawSession { session } => self.sessions.terminals.redraw(session),
             Action::KeepScreen { session } => self.sessions.terminals.keep_screen(session),
             Action::TakeInput { session } => {
@@ -90,6 +95,9 @@ impl Host {
             Action::ForgetCommand { command } => self.commands.forget(command),
             Action::ReadCredit { stream: StreamKey::Terminal(session), bytes, keep_from } => {
                 self.sessions.terminals.grant(session, bytes.unwrap_or(usize::MAX), keep_from);
+                if let (Some(kept), Some(at)) = (self.sessions.kept(session), keep_from) {
+                    kept.set_acknowledged(0, at);
+                }
             }
             // What is held bounds what is read.
             Action::ReadCredit { stream: StreamKey::Logs, bytes: _, keep_from } => {
@@ -100,7 +108,10 @@ impl Host {
             Action::ForgetLogRequest { request } => self.logs.forget(request),
             Action::AllowLogs { up_to_lines } => self.logs.allow(up_to_lines),
             Action::StopLogs { acked } => self.logs.stop(acked),
-            Action::ReadCredit { stream, bytes, keep_from: _ } => {
+            Action::ReadCredit { stream, bytes, keep_from } => {
+                if let (Some((kept, output)), Some(at)) = (self.commands.kept(stream), keep_from) {
+                    kept.set_acknowledged(output, at);
+                }
                 self.commands.give_credit(stream, bytes.unwrap_or(usize::MAX));
             }
             Action::Release { stream: StreamKey::Terminal(session) } => self.sessions.terminals.finish(session),

@@ -6,6 +6,7 @@ use crate::audit::AuditLine;
 use crate::command::{self, Line, Spec};
 use crate::config::Config;
 use crate::hand_over::state::{Command as Saved, Stream as SavedStream};
+use crate::hand_over::table;
 use crate::journal::{Process, SessionRemains};
 use crate::protocol::{
     Captured, CommandId, CommandOutput, CommandResult, Dispatch, Metadata, OutputStream, ResultReason,
@@ -41,6 +42,8 @@ struct Entry {
     failure: Option<String>,
     /// What its last audit line says of it, once it has ended.
     ended: Ended,
+    /// What a panic hands over of it, as long as it runs.
+    kept: Option<table::Kept>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -84,7 +87,7 @@ impl Commands {
 
     fn insert(&mut self, id: CommandId, spec: Option<Spec>, timeout_ms: u64, failure: Option<String>) -> CommandKey {
         let key = self.next_key();
-        self.entries.insert(key, Entry { id, spec, timeout_ms, failure, ended: Ended::default() });
+        self.entries.insert(key, Entry { id, spec, timeout_ms, failure, ended: Ended::default(), kept: None });
         key
     }
 
@@ -118,6 +121,27 @@ impl Commands {
         (self.next_key, saved.collect(), streams.collect())
     }
 
+    /// Whether a command of this id is there.
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        self.entries.values().any(|entry| entry.id.as_str() == id)
+    }
+
+    /// Lets a panic hand over a command that runs.
+    pub(super) fn keep(&mut self, command: CommandKey) {
+        let (saved, is_streamed) = (self.runner.save_process(command), self.runner.is_streamed(command));
+        if let (Some(entry), Some(saved)) = (self.entries.get_mut(&command), saved) {
+            let Entry { id, timeout_ms, kept, .. } = entry;
+            *kept = table::Kept::command(command, id.as_str(), &saved, *timeout_ms, is_streamed);
+        }
+    }
+
+    /// What a panic would hand over of an output of a command, and its number there.
+    pub(super) fn kept(&self, stream: StreamKey) -> Option<(&table::Kept, usize)> {
+        let (command, part) = part(stream)?;
+        let output = usize::from(part == OutputStream::Stderr);
+        Some((self.entries.get(&command)?.kept.as_ref()?, output))
+    }
+
     /// Goes on with the commands of the program before this one.
     pub(super) fn take_over(&mut self, next: CommandKey, streams: Vec<SavedStream>, saved: Vec<Saved>) {
         self.next_key = next;
@@ -128,9 +152,11 @@ impl Commands {
         for Saved { key, id, timeout_ms, process, spec, script } in saved {
             let Some(id) = CommandId::new(&id) else { continue };
             let spec = spec.and_then(|spec| Spec::restore(spec, script));
-            self.entries.insert(key, Entry { id, spec, timeout_ms, failure: None, ended: Ended::default() });
+            self.entries
+                .insert(key, Entry { id, spec, timeout_ms, failure: None, ended: Ended::default(), kept: None });
             if let Some(process) = process {
                 self.runner.take_over(key, process);
+                self.keep(key);
             }
         }
     }
@@ -199,6 +225,9 @@ impl Commands {
 
     /// The result of a command that was started, with what it printed so far; frees the process.
     pub(super) fn result(&mut self, command: CommandKey, end: CommandEnd, exit_code: i32) -> Option<String> {
+        if let Some(entry) = self.entries.get_mut(&command) {
+            entry.kept = None;
+        }
         let mut captured = self.runner.finish(command);
         let entry = self.entries.get_mut(&command)?;
         let exit_code = captured.exit_code(exit_code);
@@ -275,7 +304,11 @@ impl Commands {
     }
 
     pub(super) fn held(&self, command: CommandKey, stream: StreamKey) -> Range<u64> {
-        part(stream).map_or(0..0, |(_, part)| self.runner.held(command, part))
+        let held = part(stream).map_or(0..0, |(_, part)| self.runner.held(command, part));
+        if let Some((kept, output)) = self.kept(stream) {
+            kept.set_end(output, held.end);
+        }
+        held
     }
 
     /// Cuts bytes from a streamed output: how many, and the message that carries them.

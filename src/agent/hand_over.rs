@@ -114,6 +114,7 @@ impl Agent {
         let (next_command, commands, streams) = host.commands.save();
         let Identity { id, path } = &host.identity;
         State {
+            is_partial: false,
             previous: host.hand_over.previous.borrow().clone(),
             seed,
             identity: (id.as_ref().map(|id| id.as_str().to_owned()), *path),

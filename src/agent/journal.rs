@@ -46,7 +46,7 @@ impl Kept {
             }
             None => (Journal::absent(), None),
         };
-        if let Some(state) = state {
+        if let Some(state) = state.filter(|state| !state.is_partial) {
             journal.keep_key(&state.hash_key);
         }
         let (begun, found) = found.map_or((None, Vec::new()), |found| (Some(found.numbers_up_to), found.left));
@@ -60,7 +60,7 @@ impl Kept {
         }
         kept.journal.begin([kept.owner, unnamed]);
         kept.position = kept.find_position();
-        if state.is_some() {
+        if state.is_some_and(|state| !state.is_partial) {
             // The program before this one had taken it in, and gave it.
             let own = [kept.owner, unnamed];
             let is_log = |left: &Left| matches!(left, Left::LogPosition { .. });
@@ -162,6 +162,9 @@ impl Host {
     fn restored(&mut self, left: Left) -> Option<Restored> {
         Some(match left {
             Left::Ended { id } => Restored::Ended { id: ConsoleId(id) },
+            // Taken over from a program that panicked.
+            Left::Command { text, .. } if self.commands.is_known(&text) => return None,
+            Left::Session { text, .. } if self.sessions.is_known(&text) => return None,
             Left::Command { id, text, remains } => {
                 let command = self.commands.add_interrupted(CommandId::new(&text)?, remains);
                 let remains = match remains {

@@ -118,7 +118,7 @@ impl Agent {
         let config = Rc::new(config);
         let Config { heartbeat_ms, metrics_ms, log_lines_per_s, .. } = *config;
         let schedule = Schedule { heartbeat_ms, metrics_ms, log_lines_per_s };
-        let seed = state_before.as_ref().map_or_else(entropy, |state| state.seed);
+        let seed = state_before.as_ref().filter(|state| !state.is_partial).map_or_else(entropy, |state| state.seed);
         let audited = config.audit.is_some();
         let budget = Rc::new(Budget::new());
         let mut driver = Driver::new(Policy::default(), schedule, seed, audited, Rc::clone(&budget));

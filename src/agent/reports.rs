@@ -266,6 +266,7 @@ impl Agent {
         match report {
             TerminalReport::Opened { session } => {
                 tracing::info!(session = session.0, "terminal opened");
+                self.host.sessions.keep(session);
                 self.session(session, SessionInput::Opened);
             }
             TerminalReport::OpenFailed { session, error } => {
@@ -286,6 +287,7 @@ impl Agent {
         match report {
             CommandReport::Started { command } => {
                 tracing::info!(command = command.0, "command started");
+                self.host.commands.keep(command);
                 self.command(command, CommandInput::Started);
             }
             CommandReport::StartFailed { command, error } => {

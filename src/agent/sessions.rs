@@ -4,6 +4,7 @@ use super::host::ErrorNote;
 use crate::audit::AuditLine;
 use crate::config::Config;
 use crate::hand_over::state::Session as Saved;
+use crate::hand_over::table;
 use crate::protocol::{ClosedReason, MessageId, Metadata, SessionId, TerminalClosed, TerminalOutput};
 use crate::report::Reporter;
 use crate::terminal::{INPUT_BYTES_MAX, InputRefused, Open, Snapshot, Terminals};
@@ -37,6 +38,8 @@ struct Entry {
     /// What was typed before the terminal was asked for; `None` from then on.
     early: Option<Vec<u8>>,
     input_bytes: u64,
+    /// What a panic hands over of it, as long as its shell runs.
+    kept: Option<table::Kept>,
 }
 
 impl Sessions {
@@ -60,7 +63,7 @@ impl Sessions {
     pub(super) fn add(&mut self, id: SessionId, shell: Option<String>, failure: Option<String>) -> SessionKey {
         let key = self.next_key();
         let shell = shell.filter(|shell| !shell.is_empty());
-        self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0 });
+        self.entries.insert(key, Entry { id, shell, failure, early: Some(Vec::new()), input_bytes: 0, kept: None });
         key
     }
 
@@ -80,14 +83,34 @@ impl Sessions {
         (self.next_key, saved.collect())
     }
 
+    /// Whether a session of this id is there.
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        self.entries.values().any(|entry| entry.id.as_str() == id)
+    }
+
+    /// Lets a panic hand over a session whose shell runs.
+    pub(super) fn keep(&mut self, session: SessionKey) {
+        let shell = self.terminals.save_shell(session);
+        if let (Some(entry), Some(shell)) = (self.entries.get_mut(&session), shell) {
+            entry.kept = table::Kept::session(session, entry.id.as_str(), &shell);
+        }
+        self.held(session);
+    }
+
+    /// What a panic would hand over of a session.
+    pub(super) fn kept(&self, session: SessionKey) -> Option<&table::Kept> {
+        self.entries.get(&session)?.kept.as_ref()
+    }
+
     /// Goes on with the sessions of the program before this one.
     pub(super) fn take_over(&mut self, next: SessionKey, saved: Vec<Saved>) {
         self.next_key = next;
         for Saved { key, id, input_bytes, terminal } in saved {
             let Some(id) = SessionId::new(&id) else { continue };
-            self.entries.insert(key, Entry { id, shell: None, failure: None, early: None, input_bytes });
+            self.entries.insert(key, Entry { id, shell: None, failure: None, early: None, input_bytes, kept: None });
             if let Some(terminal) = terminal {
                 self.terminals.take_over(key, terminal);
+                self.keep(key);
             }
         }
     }
@@ -160,8 +183,9 @@ impl Sessions {
         exit_code: i32,
         id: MessageId,
     ) -> Option<String> {
+        let entry = self.entries.get_mut(&session)?;
+        entry.kept = None;
         self.terminals.end(session);
-        let entry = self.entries.get(&session)?;
         let reason = match end {
             SessionEnd::Exited => ClosedReason::Exited,
             SessionEnd::Closed => ClosedReason::Closed,
@@ -216,7 +240,11 @@ impl Sessions {
     }
 
     pub(super) fn held(&mut self, session: SessionKey) -> Range<u64> {
-        self.terminals.held(session)
+        let held = self.terminals.held(session);
+        if let Some(kept) = self.kept(session) {
+            kept.set_end(0, held.end);
+        }
+        held
     }
 
     pub(super) fn snapshot(&mut self, session: SessionKey, from: u64, size: Option<(u16, u16)>) -> MadeSnapshot {

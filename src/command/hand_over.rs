@@ -12,6 +12,7 @@ use crate::sys::child::{Child, EXIT_CODE_UNKNOWN};
 use crate::sys::descriptor::inherited;
 use async_io::Async;
 use draupnir_fsm::driver::CommandKey;
+use rustix::fs::{FileType, fstat};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -113,6 +114,16 @@ impl CommandRunner {
         Some(self.running.get(&command)?.run.save())
     }
 
+    /// The process of a command, without what it printed, for a panic.
+    pub fn save_process(&self, command: CommandKey) -> Option<SavedCommand> {
+        Some(self.running.get(&command)?.run.save_process())
+    }
+
+    /// Whether the output of a command is sent while it runs.
+    pub fn is_streamed(&self, command: CommandKey) -> bool {
+        self.streams.contains_key(&(command, OutputStream::Stdout))
+    }
+
     /// Every streamed output that is kept, of commands that have ended too.
     pub fn save_streams(&self) -> impl Iterator<Item = (CommandKey, OutputStream, SavedStream)> {
         self.streams.iter().map(|((command, stream), watched)| (*command, *stream, watched.borrow().save()))
@@ -158,7 +169,12 @@ impl CommandRunner {
     fn adopt(&self, command: CommandKey, saved: SavedCommand) -> Option<Running> {
         let SavedCommand { pid, ran_ms, outputs: [stdout, stderr], stdin, script } = saved;
         let child = Child::take_over(Pid::from_raw(i32::try_from(pid).ok()?)?).ok()?;
-        let open = |descriptor: RawFd| Async::new(inherited(descriptor).ok()?).ok();
+        let open = |descriptor: RawFd| {
+            let pipe = inherited(descriptor).ok()?;
+            // After a panic the number may stand for another file.
+            let is_pipe = FileType::from_raw_mode(fstat(&pipe).ok()?.st_mode) == FileType::Fifo;
+            is_pipe.then(|| Async::new(pipe).ok()).flatten()
+        };
         let watched = |stream| self.streams.get(&(command, stream)).map(Rc::clone);
         let pipe = |saved: SavedOutput, stream| {
             let reads = saved.pipe.and_then(open);

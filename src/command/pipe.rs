@@ -121,10 +121,14 @@ impl Pipe {
 
     /// Its descriptor and what was captured, for the next program.
     pub(super) fn save(&self) -> SavedOutput {
+        let (bytes, head, tail) = self.capture.borrow().save();
+        SavedOutput { bytes, head, tail, ..self.save_pipe() }
+    }
+
+    /// Its descriptor alone.
+    pub(super) fn save_pipe(&self) -> SavedOutput {
         let pipe = (!self.closed.get()).then(|| self.reads.as_raw_fd());
-        let capture = self.capture.borrow();
-        let (bytes, head, tail) = capture.save();
-        SavedOutput { pipe, bytes, head, tail }
+        SavedOutput { pipe, ..SavedOutput::default() }
     }
 
     /// Sets how much of a streamed output may be read from now on, in bytes.

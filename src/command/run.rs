@@ -96,13 +96,20 @@ impl Run {
 
     /// Its process and its pipes, for the next program.
     pub(super) fn save(&self) -> SavedCommand {
+        let outputs = [self.stdout.save(), self.stderr.save()];
+        let script = self.feed.borrow().as_ref().map(|feed| feed.script.iter().copied().collect()).unwrap_or_default();
+        SavedCommand { outputs, script, ..self.save_process() }
+    }
+
+    /// The same without what it printed and what it is to read.
+    pub(super) fn save_process(&self) -> SavedCommand {
         let feed = self.feed.borrow();
         SavedCommand {
             pid: self.child.id().as_raw_nonzero().get().unsigned_abs(),
             ran_ms: self.duration_ms(),
-            outputs: [self.stdout.save(), self.stderr.save()],
+            outputs: [self.stdout.save_pipe(), self.stderr.save_pipe()],
             stdin: feed.as_ref().map(|feed| feed.stdin.as_raw_fd()),
-            script: feed.as_ref().map(|feed| feed.script.iter().copied().collect()).unwrap_or_default(),
+            script: Vec::new(),
         }
     }
 

@@ -14,11 +14,13 @@
 //! |---|---|
 //! | [`state`] | the state, and its form |
 //! | `question` | asks a program whether it can read a state |
+//! | [`table`] | what a panic hands over |
 //! | [`fallback`] | gives the place to the previous program, if this one cannot begin |
 
 pub mod fallback;
 pub mod question;
 pub mod state;
+pub mod table;
 
 use crate::sys::descriptor::{inherited, leave_open};
 use crate::sys::{disposition, environment, process};
@@ -123,6 +125,23 @@ pub fn replace(state: &mut State) -> Error {
         let _ = leave_open(descriptor, false);
     }
     error.into()
+}
+
+/// Sets a state out for the program that replaces this one after a panic: the variable that names it, and its value.
+/// The descriptors stay open from now on.
+///
+/// # Errors
+/// The machine is out of memory or descriptors.
+pub fn set_out(state: &mut State) -> io::Result<(&'static str, String)> {
+    let file = write(state)?;
+    for descriptor in state.descriptors().into_iter().chain([file.as_raw_fd()]) {
+        // One that was closed meanwhile is found out by the new program.
+        let _ = leave_open(descriptor, true);
+    }
+    let number = file.as_raw_fd().to_string();
+    // It is closed by the program that reads it.
+    std::mem::forget(file);
+    Ok((VARIABLE, number))
 }
 
 /// Writes a state into a file that has no name, and that nothing can change.

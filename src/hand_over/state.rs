@@ -48,6 +48,9 @@ pub enum Format {
 /// Everything that the next program goes on with.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// A panic hands it over: it holds sessions and commands alone, and the rest is in the journal.
+    #[serde(default)]
+    pub is_partial: bool,
     /// The program that takes over if the new one cannot begin.
     #[serde(default)]
     pub previous: Option<String>,
@@ -139,6 +142,12 @@ impl State {
         let of_shells = shells.flat_map(terminal::SavedShell::descriptors);
         let of_processes = processes.flat_map(command::SavedCommand::descriptors);
         of_shells.chain(of_processes).chain(self.discarded.iter().copied()).collect()
+    }
+
+    /// The processes that it names.
+    pub fn processes(&self) -> Vec<u32> {
+        let shells = self.sessions.iter().filter_map(|session| Some(session.terminal.as_ref()?.shell.as_ref()?.pid));
+        shells.chain(self.commands.iter().filter_map(|command| Some(command.process.as_ref()?.pid))).collect()
     }
 
     /// The texts and bytes that are not in the head, always in the same order for the same head.
@@ -279,6 +288,7 @@ mod tests {
         };
         let keys = || (0..count).map(number);
         State {
+            is_partial: true,
             previous: Some("/bin/sindri-agent.previous".into()),
             seed: 1,
             identity: (Some("id".into()), Some(RegisterPath::Observed)),

@@ -6,7 +6,7 @@
 //! What it does not hold is lost: the scrollback, which is reported as a gap, and what commands have printed. A command
 //! whose script is not written to its end is not in it: half a script must not run.
 
-use super::state::{Command, Given, Session, State};
+use super::state::{Command, Given, Session, State, Stream};
 use crate::command::{SavedCommand, SavedOutput, SavedStream};
 use crate::protocol::ID_BYTES_MAX;
 use crate::terminal::{SavedSession, SavedShell};
@@ -79,9 +79,9 @@ static TABLE: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 
 /// The place of a session or command in the table, until it is dropped.
 #[derive(Debug)]
-pub struct Entry(usize);
+pub struct Kept(usize);
 
-impl Entry {
+impl Kept {
     /// A session whose shell runs; `None` if the table is full.
     pub fn session(key: SessionKey, id: &str, shell: &SavedShell) -> Option<Self> {
         Self::take(kind::SESSION, |slot| {
@@ -157,7 +157,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(slot) = self.slot() {
             slot.kind.store(kind::FREE, Ordering::Release);
@@ -167,7 +167,8 @@ impl Drop for Entry {
 
 /// The state that a panic hands over. It is partial: what the journal has is to be read there.
 pub fn state(api_key: &str) -> State {
-    let mut state = State { is_partial: true, api_key: api_key.as_bytes().to_vec(), ..State::default() };
+    let mut state = State::default();
+    (state.is_partial, state.api_key) = (true, api_key.as_bytes().to_vec());
     let begun = TakenOver::Begun { numbers_up_to: 0 };
     state.given.push(Given { what: begun, text: Vec::new() });
     for slot in &TABLE {
@@ -222,7 +223,7 @@ fn add_command(state: &mut State, slot: &Slot, id: String, kind: u8) {
     if is_streamed {
         for (end, is_stderr) in slot.ends.iter().zip([false, true]) {
             let kept = SavedStream { end: number(end), ..SavedStream::default() };
-            state.streams.push(super::state::Stream { command: key, is_stderr, saved: kept });
+            state.streams.push(Stream { command: key, is_stderr, saved: kept });
         }
     }
     let at = [0, 1].map(|at: usize| {
@@ -259,14 +260,14 @@ mod tests {
     #[test]
     fn table_gives_what_is_in_it_until_it_is_dropped() {
         let shell = SavedShell { pid: 7, terminal: 8, slave: Some(9), cols: 80, rows: 24, is_ending: false };
-        let session = Entry::session(SessionKey(41), "sé", &shell).expect("there is room");
+        let session = Kept::session(SessionKey(41), "sé", &shell).expect("there is room");
         session.set_end(0, 100);
         session.set_acknowledged(0, 60);
         session.set_size(100, 30);
         let saved = SavedCommand { pid: 10, ran_ms: 5, ..SavedCommand::default() };
-        let command = Entry::command(CommandKey(42), "c", &saved, 60_000, true).expect("there is room");
+        let command = Kept::command(CommandKey(42), "c", &saved, 60_000, true).expect("there is room");
         let feeding = SavedCommand { stdin: Some(12), ..saved };
-        assert!(Entry::command(CommandKey(43), "d", &feeding, 60_000, false).is_none(), "half a script must not run");
+        assert!(Kept::command(CommandKey(43), "d", &feeding, 60_000, false).is_none(), "half a script must not run");
         let state = state("key");
         // Other tests of this process may have entries of their own.
         let found = state.sessions.iter().find(|session| session.key == SessionKey(41)).expect("it is there");

@@ -10,6 +10,9 @@ use std::fmt;
 /// Longest id of a session or command, in characters. The console's are UUIDs of 36.
 pub const ID_CHARACTERS_MAX: usize = 128;
 
+/// The same in bytes: a character has at most four.
+pub const ID_BYTES_MAX: usize = 4 * ID_CHARACTERS_MAX;
+
 /// Longest id of an instance, in characters: a longer `X-Instance-ID` takes the production console down.
 pub const INSTANCE_ID_CHARACTERS_MAX: usize = 100;
 
@@ -105,9 +108,8 @@ console_id!(
 );
 
 fn is_legal(text: &str) -> bool {
-    // A character has at most four bytes: what is longer need not be counted.
     !text.is_empty()
-        && text.len() <= 4 * ID_CHARACTERS_MAX
+        && text.len() <= ID_BYTES_MAX
         && text.chars().count() <= ID_CHARACTERS_MAX
         && !text.chars().any(char::is_control)
 }

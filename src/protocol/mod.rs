@@ -44,7 +44,7 @@ pub use event::{Event, EventType, Figure, MessageId, Metadata};
 pub use fault::{Fault, Faults};
 pub use heartbeat::Heartbeat;
 pub use id::{CommandId, InstanceId, InvalidInstanceId, SessionId};
-pub use id::{ID_CHARACTERS_MAX, INSTANCE_ID_CHARACTERS_MAX};
+pub use id::{ID_BYTES_MAX, ID_CHARACTERS_MAX, INSTANCE_ID_CHARACTERS_MAX};
 pub use inbound::{COLS_DEFAULT, Decoded, Ignored, Inbound, ROWS_DEFAULT, TerminalMessage, decode};
 pub use inventory::{EXTENSIONS_MAX, Inventory, NAME_CHARACTERS_MAX};
 pub use log::{LOG_LINES_MAX, LogLine, LogMetadata, LogSource, log_batch};

@@ -187,16 +187,17 @@ pub fn take_over_abandoned(pids: &[u32]) {
     children().abandoned.extend(pids);
 }
 
-/// Kills every child that has a [`Child`], with its process group. For a program that is about to be replaced and
-/// whose memory may be in any state. It waits for nothing.
-pub fn kill_all() {
+/// Kills every child that has a [`Child`] and is not among these, with its process group. For a program that is about
+/// to be replaced and whose memory may be in any state. It waits for nothing.
+pub fn kill_all_but(kept: &[u32]) {
     let children = match CHILDREN.try_lock() {
         Ok(children) => children,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         // The thread that holds the lock will never release it.
         Err(TryLockError::WouldBlock) => return,
     };
-    for pid in &children.own {
+    let is_kept = |pid: &&Pid| kept.contains(&pid.as_raw_nonzero().get().unsigned_abs());
+    for pid in children.own.iter().filter(|pid| !is_kept(pid)) {
         signal_group(*pid, Signal::KILL);
     }
 }

@@ -47,11 +47,26 @@ pub(super) fn set() {
     for signal in IGNORED.iter().copied().chain(real_time) {
         dispose(signal, libc::SIG_IGN);
     }
-    // SAFETY: sigset_t is plain data, and lives through the calls.
+    // SAFETY: sigset_t is plain data, and lives through the calls; an alarm changes no memory.
     unsafe {
+        // That of a program that panicked.
+        libc::alarm(0);
         let mut nothing: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut nothing);
         libc::pthread_sigmask(libc::SIG_SETMASK, &nothing, std::ptr::null_mut());
+    }
+}
+
+/// Lets SIGALRM end this process, or the program that replaces it and does not get to its start, after so many seconds.
+pub fn end_after(seconds: u32) {
+    dispose(libc::SIGALRM, libc::SIG_DFL);
+    // SAFETY: sigset_t is plain data, and lives through the calls; an alarm changes no memory.
+    unsafe {
+        let mut alarm: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut alarm);
+        libc::sigaddset(&mut alarm, libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &alarm, std::ptr::null_mut());
+        libc::alarm(seconds);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::sys::child::{Child, EXIT_CODE_UNKNOWN};
 use crate::sys::descriptor::inherited;
 use draupnir_fsm::driver::SessionKey;
 use rustix::process::Pid;
+use rustix::termios::isatty;
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::os::fd::RawFd;
@@ -75,6 +76,11 @@ impl Terminals {
         Some(SavedSession { shell, end, kept, modes, sizes, typed })
     }
 
+    /// The shell of a session, if it runs, for a panic.
+    pub fn save_shell(&self, key: SessionKey) -> Option<SavedShell> {
+        Some(self.sessions.get(&key)?.live.as_ref()?.session.save())
+    }
+
     /// Goes on with a session of the program before this one. What it held is kept as far as the budget allows.
     ///
     /// The key must be new.
@@ -110,7 +116,10 @@ impl Terminals {
     fn adopt(&self, key: SessionKey, shell: &SavedShell, typed: &[u8], output: &Rc<RefCell<Output>>) -> Option<Live> {
         let size = Size { cols: shell.cols, rows: shell.rows };
         let pid = Pid::from_raw(i32::try_from(shell.pid).ok()?)?;
-        let pty = Pty::over(inherited(shell.terminal).ok()?).ok()?;
+        let terminal = inherited(shell.terminal).ok()?;
+        // After a panic the number may stand for another file.
+        isatty(&terminal).then_some(())?;
+        let pty = Pty::over(terminal).ok()?;
         // The program before this one may have given it another size for a moment.
         pty.resize(size);
         let slave = shell.slave.and_then(|slave| inherited(slave).ok());
