@@ -331,6 +331,23 @@ fn run_through_cuts(stage: &Stage, rounds: u32, lines_a_round: u32, kill_every: 
     drop(agent);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn hand_over_loses_no_line() {
+    let stage = Stage::new();
+    stage.append("app.log", &numbered(0..10));
+    let agent = stage.spawn();
+    wait_line(&stage.console, "app.log", "line 9");
+    for number in 1..=3 {
+        stage.append("app.log", &numbered(number * 200 - 190..number * 200));
+        agent.signal(support::Signal::USR2);
+        stage.append("app.log", &numbered(number * 200..number * 200 + 10));
+        stage.console.on(number + 1).frame("heartbeat");
+        wait_line(&stage.console, "app.log", &format!("line {}", number * 200 + 9));
+    }
+    assert_complete(&texts(&stage.console, "app.log"), 610);
+}
+
 #[test]
 fn many_files_are_followed_at_once() {
     const FILES: u32 = 2_000;
@@ -353,6 +370,22 @@ fn many_files_are_followed_at_once() {
         append(&stage.logs().join(format!("d{}/{number}.log", number % 10)), "two\n");
     }
     all("two");
+}
+
+#[test]
+fn quiet_files_keep_no_thread_and_no_line_waits() {
+    let stage = Stage::new();
+    for number in 0..20 {
+        stage.append(&format!("{number}.log"), "one\n");
+    }
+    let agent = stage.setup().env("SINDRI_AGENT_HEARTBEAT", "0.1").spawn();
+    for number in 0..20 {
+        wait_line(&stage.console, &format!("{number}.log"), "one");
+    }
+    // The loop's and the reactor's: those of the pool have ended.
+    support::settles(&stage.console, "two threads", || agent.process().threads() <= 2);
+    stage.append("7.log", "two\n");
+    wait_line(&stage.console, "7.log", "two");
 }
 
 #[test]

@@ -13,6 +13,9 @@ use std::fmt::Write as _;
 /// The most that the fields of a JSON line may take in the metadata, in bytes: the line holds all of them.
 pub const FIELDS_BYTES_MAX: usize = 4 << 10;
 
+/// The name of this agent's own log, as Sindri starts it.
+const OWN_LOG: &str = "draupnir.log";
+
 /// What stands at the end of a text that was cut.
 const CUT_MARK: char = '…';
 
@@ -36,7 +39,7 @@ impl Origin {
     pub fn below_logs(path: &str) -> Self {
         let source = match path.split_once('/') {
             Some((name, _)) => LogSource::Extension(name.into()),
-            None if path == "draupnir.log" => LogSource::Agent,
+            None if path == OWN_LOG => LogSource::Agent,
             None if path == "install.log" => LogSource::Build,
             None => LogSource::App,
         };
@@ -48,7 +51,11 @@ impl Origin {
         /// Files of the system's loggers.
         const OF_SYSTEM: [&str; 6] = ["syslog", "messages", "auth.log", "kern.log", "daemon.log", "secure"];
         let name = path.rsplit('/').next().unwrap_or(path);
-        let source = if OF_SYSTEM.contains(&name) { LogSource::System } else { LogSource::App };
+        let source = match name {
+            OWN_LOG => LogSource::Agent,
+            name if OF_SYSTEM.contains(&name) => LogSource::System,
+            _ => LogSource::App,
+        };
         Self { path: path.into(), source }
     }
 
@@ -234,7 +241,7 @@ mod tests {
         let below = ["draupnir.log", "install.log", "node/out.log", "node/a/b.log", "my.log"];
         let sources = ["agent", "build", "extension:node", "extension:node", "app"];
         assert_eq!(below.map(|path| source(Origin::below_logs(path))), sources);
-        let configured = ["/var/log/syslog", "/var/log/nginx/error.log"];
-        assert_eq!(configured.map(|path| source(Origin::configured(path))), ["system", "app"]);
+        let configured = ["/var/log/syslog", "/var/log/nginx/error.log", "/srv/draupnir.log"];
+        assert_eq!(configured.map(|path| source(Origin::configured(path))), ["system", "app", "agent"]);
     }
 }

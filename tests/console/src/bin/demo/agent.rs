@@ -18,6 +18,9 @@ const METRICS_SECONDS: &str = "1";
 /// The name of its recording, which the page follows.
 const RECORDING: &str = "recording.jsonl";
 
+/// The name of its log, by which the agent knows it as its own.
+const LOG: &str = "draupnir.log";
+
 /// How many lines of its log the demo shows if the agent fails.
 const LOG_LINES: usize = 20;
 
@@ -55,7 +58,7 @@ impl Agent {
     /// Ctrl-C.
     pub(crate) fn start(program: &Path, console: &Console) -> io::Result<Agent> {
         let directory = tempfile::Builder::new().prefix("draupnir-demo-").tempdir()?;
-        let log = std::fs::File::create(directory.path().join("log"))?;
+        let log = std::fs::File::create(directory.path().join(LOG))?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SINDRI_")) {
             command.env_remove(name);
@@ -67,6 +70,8 @@ impl Agent {
             .env("SINDRI_AGENT_HEARTBEAT", HEARTBEAT_SECONDS)
             .env("SINDRI_AGENT_METRICS", METRICS_SECONDS)
             .env("SINDRI_AGENT_TAGS", "purpose=demo")
+            // The page shows what the agent logs.
+            .env("SINDRI_AGENT_LOGS", directory.path().canonicalize()?.join(LOG))
             .env("SINDRI_AGENT_RECORD", directory.path().join(RECORDING))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -110,7 +115,7 @@ impl Agent {
 
     /// The end of its log.
     pub(crate) fn last_words(&self) -> String {
-        let log = std::fs::read(self.directory.path().join("log")).unwrap_or_default();
+        let log = std::fs::read(self.directory.path().join(LOG)).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
         let lines: Vec<&str> = log.lines().collect();
         lines.get(lines.len().saturating_sub(LOG_LINES)..).unwrap_or_default().join("\n")
