@@ -16,7 +16,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: draupnir-sim [--seeds N] [--from S] [--jobs J] [--quiet] [--planted FAULT]
        draupnir-sim --seed S [--planted FAULT]                  prints the story of one seed, as it is
-       draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider]
+       draupnir-sim fleet [--agents N] [--accepts N] [--seed S] [--policy ours|exponential|wider|unprobed]
                           [--out FOLDER] [--check]
                                                                 how fleets come back, with plots; are the bounds held
        draupnir-sim resync [--seeds N]                          what a resync costs each way, as a table
