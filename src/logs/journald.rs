@@ -4,7 +4,7 @@
 //! has, or with the last entries; and ends when no console wants it. What it prints is read as far as there is credit:
 //! it waits meanwhile, and the journal keeps its entries. One task on the loop's executor; nothing in it blocks.
 //!
-//! Bounds: an entry of more than [`ENTRY_BYTES_MAX`] is left out.
+//! Bounds: an entry of more than `ENTRY_BYTES_MAX` is left out.
 
 use super::follower::{Credit, Line, Mark, Outcome};
 use super::level::Level;
