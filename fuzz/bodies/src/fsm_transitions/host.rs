@@ -1,7 +1,7 @@
 //! A host whose answers to the driver come from the input, within the contract of the two traits.
 
 use crate::contract;
-use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, MadeSnapshot, Message, SessionKey, StreamKey};
+use draupnir_fsm::driver::{Body, ByteSource, Chunk, Encode, MadeSnapshot, Message, SessionKey, StreamKey, TakenOver};
 use draupnir_fsm::random::Random;
 use draupnir_sim::tap::Encoded;
 use std::collections::BTreeMap;
@@ -69,5 +69,48 @@ impl ByteSource for Host {
         let end = self.held(StreamKey::Terminal(session)).end;
         let at = if self.calm || self.one_of(4) > 0 { from } else { end.max(from) };
         MadeSnapshot { at, bytes: 100 << self.one_of(8), exact: self.one_of(2) > 0 }
+    }
+}
+
+/// The host of the driver that takes over: it has what was given, and nothing else.
+pub(super) struct NextHost {
+    held: BTreeMap<StreamKey, Range<u64>>,
+    /// By the numbers of their messages.
+    bodies: BTreeMap<u64, usize>,
+}
+
+impl NextHost {
+    pub(super) const fn new(held: BTreeMap<StreamKey, Range<u64>>) -> Self {
+        Self { held, bodies: BTreeMap::new() }
+    }
+
+    /// Keeps the body of a message that was given.
+    pub(super) fn keep(&mut self, what: &TakenOver, body: Option<usize>) {
+        if let (TakenOver::Message { number, .. } | TakenOver::Result { number: Some(number), .. }, Some(body)) =
+            (what, body)
+        {
+            self.bodies.insert(*number, body);
+        }
+    }
+}
+
+impl Encode for NextHost {
+    type Body = usize;
+
+    fn encode(&mut self, message: &Message) -> Option<usize> {
+        match message {
+            Message::Restored { number } => self.bodies.remove(number),
+            _ => Some(300),
+        }
+    }
+
+    fn shorten(&mut self, body: &usize, bytes_max: usize) -> Option<usize> {
+        Some((*body).min(bytes_max))
+    }
+}
+
+impl ByteSource for NextHost {
+    fn held(&mut self, stream: StreamKey) -> Range<u64> {
+        self.held.get(&stream).cloned().unwrap_or_default()
     }
 }

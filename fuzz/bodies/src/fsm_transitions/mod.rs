@@ -20,10 +20,10 @@ use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
     Action, AuditId, Clocks, CommandInput, CommandKey, Driver, Frame, INPUTS_PER_TURN_MAX, IdSource, Input, LinkId,
     Output, PING_PAYLOAD_BYTES, Policy, PortProbe, RELIABLE_BYTES_MAX, RegistrationAttempt, SESSIONS_MAX, Schedule,
-    SessionInput, SessionKey, StreamKey, Time,
+    SessionInput, SessionKey, StreamKey, TakenOver, Time,
 };
 use draupnir_fsm::machine::invariants::Observer;
-use host::Host;
+use host::{Host, NextHost};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -55,7 +55,21 @@ pub fn run(input: &[u8]) {
         let Some(step) = bytes.next() else { break };
         world.step(step, &mut bytes);
     }
+    world.hand_over();
     world.become_calm();
+}
+
+/// What is given but for what the clock and the lack of a link change.
+fn without_clock(what: TakenOver) -> TakenOver {
+    match what {
+        TakenOver::Session { session, id, at, end, replay, orphan_in_ms: _ } => {
+            TakenOver::Session { session, id, at, end, replay, orphan_in_ms: None }
+        }
+        TakenOver::Command { command, id, streams, end, timeout_in_ms: _ } => {
+            TakenOver::Command { command, id, streams, end, timeout_in_ms: 0 }
+        }
+        what => what,
+    }
 }
 
 /// Checks every step of the machine inside the driver.
@@ -265,6 +279,28 @@ impl World {
             live: observer.live(),
             closing: observer.closing(),
         }
+    }
+
+    /// Gives everything to a new driver, which must give on what it was given. This one goes on.
+    fn hand_over(&mut self) {
+        self.turn();
+        let given = |driver: &Driver<usize>, now| {
+            let all = driver.inheritance(now).into_iter().map(|(what, _)| what);
+            // An output that has ended and has no byte left is finished at once.
+            all.filter(|what| !matches!(what, TakenOver::Begun { .. } | TakenOver::Stream { .. }))
+                .map(without_clock)
+                .collect::<Vec<_>>()
+        };
+        let budget = Rc::new(Budget::new());
+        let mut next = Driver::new(Policy::default(), Schedule::default(), 0, false, budget);
+        let mut host = NextHost::new(self.host.held.clone());
+        next.handle(Time::START, Input::Started { id: IdSource::Remembered });
+        for (what, body) in self.driver.inheritance(self.now) {
+            host.keep(&what, body);
+            next.handle(Time::START, Input::TakenOver { what });
+        }
+        while next.poll(Time::START, &mut host).is_some() {}
+        assert_eq!(given(&next, Time::START), given(&self.driver, self.now));
     }
 
     /// From now on nothing fails: the link comes up in time, every child ends, everything is delivered, and the agent
