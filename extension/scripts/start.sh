@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts the agent in the background after an installation, as Sindri's service framework does at every boot: the PID in
-# ~/.sindri/draupnir.pid, the log in ~/.sindri/logs/draupnir.log. The installer has stopped an older agent by then.
+# ~/.sindri/draupnir.pid, the log in ~/.sindri/logs/draupnir.log. By then an older agent has handed over to the new
+# program, or the installer has stopped it.
 # Exit status: 0 the agent runs, or no console is configured; 1 the agent ended at once.
 set -euo pipefail
 

@@ -359,15 +359,17 @@ class Life(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([body["instance_id"] for body in self.console.registrations], ["web-1"])
         self.assertTrue(await self.do(self.instance.stop))
 
-    async def test_upgrade_stops_a_running_agent_for_the_hook(self):
+    async def test_upgrade_lets_a_running_agent_hand_over(self):
         await self.install()
         pid = await self.do(self.instance.run_hook)
         await self.connected()
         os.remove(self.instance.path(".local/bin/sindri-agent"))
-        self.assertIn(f"stopped the agent that ran: process {pid}", await self.install())
-        await self.gone(pid)
-        await self.do(self.instance.run_hook)
+        asked = f"asked the agent that runs to hand over to the new program: process {pid}"
+        self.assertIn(asked, await self.install())
         await self.connected(2)
+        # The hook starts one only where none runs.
+        status, output = await self.do(self.instance.shell, "bash scripts/start.sh", os.path.join(TOP, "extension"))
+        self.assertEqual((status, output.strip()), (0, f"the agent is running already: process {pid}"))
         self.assertTrue(await self.do(self.instance.stop))
 
 
