@@ -11,8 +11,9 @@
 # It also creates the link `draupnir`, the name by which Sindri starts the program; a program of that name is kept as
 # `draupnir.previous`. Two agents of one instance displace each other, so it stops an agent in Go of the same user.
 # After an upgrade it lets the agent whose PID is in ~/.sindri/draupnir.pid hand over to the new program, which ends no
-# shell, or stops one that cannot. Releases before 1.3.0 are the agent in Go: it
-# installs those as `draupnir` alone.
+# shell. It stops one that cannot, and any with DRAUPNIR_VERSION set, as Sindri's registry sets it: the hook of the
+# registry then starts an agent whether or not one runs. Releases before 1.3.0 are the agent in Go: it installs those as
+# `draupnir` alone.
 #
 # Environment:
 #   DRAUPNIR_VERSION        the version, such as 1.3.0 or v1.3.0                      (default: the latest release)
@@ -231,8 +232,8 @@ uninstall() {
 
 # --- agents that run
 
-# stop_former [all]: stops an agent in Go unless it is what was installed. After an upgrade it also stops the agent that
-# Sindri started, because Sindri's hook starts one only where none runs. It never stops the processes it runs under.
+# stop_former [all]: stops an agent in Go unless it is what was installed. After an upgrade the agent that Sindri
+# started hands over or is stopped: see the head of this file. It never stops the processes it runs under.
 stop_former() {
   [ -z "$root" ] || return 0
   running=''
@@ -240,7 +241,7 @@ stop_former() {
   if [ -n "$changed${1:-}" ] || [ "$name" = "$program" ]; then running="$running $(agents_in_go)"; fi
   for pid in $running; do
     alive "$pid" || continue
-    if [ -z "${1:-}" ] && [ "$name" = "$program" ] && hands_over "$pid"; then
+    if [ -z "${1:-}${DRAUPNIR_VERSION:-}" ] && [ "$name" = "$program" ] && hands_over "$pid"; then
       ask_to_hand_over "$pid"
       continue
     fi

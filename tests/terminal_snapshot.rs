@@ -1,5 +1,5 @@
 //! A snapshot brings a terminal that we did not write (pyte) to the state of one that never left: vim, less, top, a
-//! shell with a long history and random sequences, at moments that nobody chose.
+//! shell with a long history and random sequences, at random moments.
 
 mod support;
 
@@ -33,8 +33,8 @@ fn python() -> Option<PathBuf> {
     has_pyte.then_some(python)
 }
 
-/// Random legal sequences that terminals agree on. What pyte does in its own way is left out: rows and cells that come in
-/// with a background, wide characters cut in half, and moves from outside into the scroll region.
+/// Random legal sequences that terminals agree on. What pyte does in its own way is left out: rows and cells that come
+/// in with a background, wide characters cut in half, and moves from outside into the scroll region.
 fn random_output(seed: u32) -> String {
     let mut state = seed;
     let mut next = |bound: u32| {

@@ -32,7 +32,7 @@ struct Slot {
     kind: AtomicU8,
     key: AtomicU32,
     pid: AtomicU32,
-    /// The terminal, or both pipes of a command.
+    /// The terminal, or both pipes of a command; 0 where there is none, so that the free table is not in the program.
     descriptors: [AtomicI32; 2],
     cols: AtomicU32,
     rows: AtomicU32,
@@ -52,7 +52,7 @@ impl Slot {
             kind: AtomicU8::new(kind::FREE),
             key: AtomicU32::new(0),
             pid: AtomicU32::new(0),
-            descriptors: [const { AtomicI32::new(-1) }; 2],
+            descriptors: [const { AtomicI32::new(0) }; 2],
             cols: AtomicU32::new(0),
             rows: AtomicU32::new(0),
             ends: [const { AtomicU64::new(0) }; 2],
@@ -111,7 +111,7 @@ impl Kept {
             slot.set_id(id);
             slot.pid.store(saved.pid, Ordering::Relaxed);
             for (place, output) in slot.descriptors.iter().zip(&saved.outputs) {
-                place.store(output.pipe.unwrap_or(-1), Ordering::Relaxed);
+                place.store(output.pipe.unwrap_or_default(), Ordering::Relaxed);
             }
             slot.began_ms.store(now_ms().saturating_sub(saved.ran_ms), Ordering::Relaxed);
             slot.timeout_ms.store(timeout_ms, Ordering::Relaxed);

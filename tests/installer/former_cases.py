@@ -268,6 +268,16 @@ def upgrade_lets_an_agent_hand_over_that_can(bench):
     assert bench.installed("sindri-agent.previous") is not None
 
 
+def upgrade_by_the_registry_stops_an_agent_that_can_hand_over(bench):
+    """Its hook starts an agent whether or not one runs."""
+    bench.server.release("1.4.3")
+    with handing_over(bench, "sindri-agent") as (process, noted_in):
+        outcome = bench.run(DRAUPNIR_VERSION="1.4.3")
+        expect(outcome, 0, f"stopped the agent that ran: process {process.pid}")
+        assert process.wait(10) == -15
+        assert not os.path.exists(noted_in)
+
+
 def upgrade_signals_no_program_of_another_name(bench):
     """The agent in Go catches every signal and knows none but SIGTERM."""
     bench.server.release("1.4.3")

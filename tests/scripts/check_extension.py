@@ -359,16 +359,34 @@ class Life(unittest.IsolatedAsyncioTestCase):
         self.assertEqual([body["instance_id"] for body in self.console.registrations], ["web-1"])
         self.assertTrue(await self.do(self.instance.stop))
 
-    async def test_upgrade_lets_a_running_agent_hand_over(self):
+    async def test_upgrade_stops_a_running_agent_for_the_registry(self):
+        """Its hook starts an agent whether or not one runs, and two of them would displace each other."""
         await self.install()
         pid = await self.do(self.instance.run_hook)
         await self.connected()
         os.remove(self.instance.path(".local/bin/sindri-agent"))
-        asked = f"asked the agent that runs to hand over to the new program: process {pid}"
-        self.assertIn(asked, await self.install())
+        self.assertIn(f"stopped the agent that ran: process {pid}", await self.install())
+        await self.gone(pid)
+        await self.do(self.instance.run_hook)
         await self.connected(2)
-        # The hook starts one only where none runs.
-        status, output = await self.do(self.instance.shell, "bash scripts/start.sh", os.path.join(TOP, "extension"))
+        self.assertTrue(await self.do(self.instance.stop))
+
+    async def test_upgrade_lets_a_running_agent_hand_over(self):
+        folder = os.path.join(TOP, "extension")
+        await self.install()
+        status, output = await self.do(self.instance.shell, "bash scripts/start.sh", folder)
+        self.assertEqual(status, 0, output)
+        pid = self.instance.noted_pid()
+        await self.connected()
+        shell = await self.open_shell()
+        os.remove(self.instance.path(".local/bin/sindri-agent"))
+        status, output = await self.do(self.instance.shell, f"bash install.sh {cargo_version()}", folder)
+        self.assertEqual(status, 0, output)
+        self.assertIn(f"asked the agent that runs to hand over to the new program: process {pid}", output)
+        await self.connected(2)
+        self.assertTrue(alive(shell))
+        # The hook of our own extension starts one only where none runs.
+        status, output = await self.do(self.instance.shell, "bash scripts/start.sh", folder)
         self.assertEqual((status, output.strip()), (0, f"the agent is running already: process {pid}"))
         self.assertTrue(await self.do(self.instance.stop))
 
