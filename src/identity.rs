@@ -5,6 +5,7 @@
 //! file is small and read once. It is replaced whole, so a crash leaves the old file or the new one. All access to it
 //! is off the loop's thread (`writer`).
 
+use crate::json;
 use crate::protocol::InstanceId;
 use crate::writer::{Answer, Writer};
 use draupnir_fsm::driver::RegisterPath;
@@ -248,7 +249,7 @@ fn read(file: &Path) -> Result<Vec<Entry>, Error> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(damaged());
     }
-    let content: Content = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+    let content: Content = json::read(&bytes).ok_or_else(damaged)?;
     let is_legal = content.version == VERSION
         && content.identities.len() <= IDENTITIES_MAX
         && content.identities.iter().all(Entry::is_legal);

@@ -40,6 +40,7 @@ pub mod file_timeout;
 pub mod hand_over;
 pub mod identity;
 pub mod journal;
+mod json;
 pub mod link;
 pub mod llm;
 pub mod logging;

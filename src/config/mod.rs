@@ -206,7 +206,7 @@ impl Config {
     /// # Errors
     /// All problems; the agent exits with status 78.
     pub fn from_environment() -> Result<Self, Problems> {
-        Self::read(|name| std::env::var_os(name), &Machine::this())
+        Self::of_process(None)
     }
 
     /// The same with the key that the program before this one left: it is in no environment.
@@ -214,9 +214,13 @@ impl Config {
     /// # Errors
     /// All problems; the agent exits with status 78.
     pub fn with_key(key: &[u8]) -> Result<Self, Problems> {
-        let key = OsStr::from_bytes(key);
-        let variable = |name: &str| {
-            if name == API_KEY_VARIABLE { Some(key.to_owned()) } else { std::env::var_os(name) }
+        Self::of_process(Some(OsStr::from_bytes(key)))
+    }
+
+    fn of_process(key: Option<&OsStr>) -> Result<Self, Problems> {
+        let variable = |name: &str| match key {
+            Some(key) if name == API_KEY_VARIABLE => Some(key.to_owned()),
+            Some(_) | None => std::env::var_os(name),
         };
         Self::read(variable, &Machine::this())
     }

@@ -13,6 +13,7 @@
 //!
 //! Bounds: [`BYTES_MAX`] for all of it. The reader asks for no more memory than the state is long.
 
+use crate::json;
 use crate::{command, terminal};
 use draupnir_fsm::driver::{CommandKey, RegisterPath, SessionKey, TakenOver};
 use serde::{Deserialize, Serialize};
@@ -193,7 +194,7 @@ impl State {
         let (head_bytes, count) = (take_number(&mut rest)?, take_number(&mut rest)?);
         let lengths = take_part(&mut rest, count.checked_mul(WORD).ok_or(Format::Damaged)?)?;
         let head = take_part(&mut rest, head_bytes)?;
-        let mut state: Self = serde_json::from_slice(head).map_err(|_| Format::Damaged)?;
+        let mut state: Self = json::read(head).ok_or(Format::Damaged)?;
         let blobs = state.blobs();
         if blobs.len() != count {
             return Err(Format::Damaged);

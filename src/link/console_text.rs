@@ -4,6 +4,7 @@
 
 use super::http::Head;
 use crate::config::{REDACTED, Secret};
+use crate::json;
 use crate::protocol::InstanceId;
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,10 +17,10 @@ const EXPLANATIONS: [&str; 4] = ["error", "message", "detail", "details"];
 
 /// A body as one line: the explaining fields of a JSON object, or else the whole body.
 fn of_body(body: &[u8], key: &Secret) -> String {
-    let text = match serde_json::from_slice::<Value>(body) {
+    let text = match json::read::<Value>(body) {
         // Written again, JSON spells the key in one way only.
-        Ok(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
-        Err(_) => String::from_utf8_lossy(body).into_owned(),
+        Some(value) => explanation(&value).unwrap_or_else(|| value.to_string()),
+        None => String::from_utf8_lossy(body).into_owned(),
     };
     sanitize(&text, key)
 }
@@ -48,9 +49,9 @@ pub(super) fn id_of_body(body: &[u8]) -> Result<Option<String>, AmbiguousId> {
     struct Given {
         id: Option<Value>,
     }
-    let Ok(Value::Object(_)) = serde_json::from_slice::<Value>(body) else { return Ok(None) };
+    let Some(Value::Object(_)) = json::read::<Value>(body) else { return Ok(None) };
     // An object with one id of any kind, or none, is read; only a second one is not.
-    let given: Given = serde_json::from_slice(body).map_err(|_| AmbiguousId)?;
+    let given: Given = json::read(body).ok_or(AmbiguousId)?;
     let id = given.id.as_ref().and_then(Value::as_str).filter(|id| InstanceId::new(id).is_ok());
     Ok(id.map(str::to_owned))
 }

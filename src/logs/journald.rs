@@ -12,6 +12,7 @@ use super::position::Position;
 use super::record::Origin;
 use super::segment::FIRST_LINES;
 use super::task::{Desk, LogReport, Shared};
+use crate::json;
 use crate::protocol::LogSource;
 use crate::report::Reporter;
 use crate::sys::child::Child;
@@ -215,7 +216,7 @@ impl Drop for Running {
 
 /// The line of an entry; nothing where it is none.
 fn line(origin: &Arc<Origin>, entry: &[u8]) -> Option<Line> {
-    let Entry { cursor, realtime_us, message, priority, identifier, pid, unit } = serde_json::from_slice(entry).ok()?;
+    let Entry { cursor, realtime_us, message, priority, identifier, pid, unit } = json::read(entry)?;
     let number = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse().ok());
     let message = match &message {
         // What is no UTF-8 comes as numbers.

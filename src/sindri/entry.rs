@@ -3,6 +3,7 @@
 //! Invariant: any bytes are accepted; a line that is not an entry is `None`. A type that is not known changes what is
 //! installed, and causes no event.
 
+use crate::json;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ pub enum ChangeKind {
 impl Entry {
     /// Reads one line.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
-        let line: Value = serde_json::from_slice(line).ok()?;
+        let line: Value = json::read(line)?;
         let text = |value: &Value, field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
         let at = moment(line.get("timestamp")?.as_str()?)?;
         let event_id = text(&line, "event_id").filter(|id| (1..=EVENT_ID_BYTES_MAX).contains(&id.len()))?;

@@ -4,6 +4,7 @@
 //! ledger by a shorter one. Without a journal the position is unknown at the start, and no earlier entry is reported.
 
 use super::entry::{Entry, moment};
+use crate::json;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,7 +43,7 @@ impl Position {
 
     /// Reads a text; `None` if it is no position.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let Content { version, timestamp, event_ids } = serde_json::from_slice(bytes).ok()?;
+        let Content { version, timestamp, event_ids } = json::read(bytes)?;
         (version == VERSION && event_ids.len() <= IDS_MAX)
             .then(|| Some(Self { newest: moment(&timestamp)?, event_ids }))
             .flatten()

@@ -4,6 +4,7 @@
 
 use super::{DRAINING, ONLINE, socket};
 use crate::config;
+use crate::json;
 use serde_json::Value;
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::process::ExitCode;
@@ -18,9 +19,9 @@ pub fn status(json: bool) -> ExitCode {
     let text = if json {
         String::from_utf8_lossy(document).into_owned()
     } else {
-        match serde_json::from_slice(document) {
-            Ok(document) => screen(&document, stdout().is_terminal()),
-            Err(_) => return fail("status", "the answer is not one of this version's agent"),
+        match json::read(document) {
+            Some(document) => screen(&document, stdout().is_terminal()),
+            None => return fail("status", "the answer is not one of this version's agent"),
         }
     };
     // It is no failure if the reader has closed the pipe.
@@ -36,7 +37,7 @@ pub fn health(ready: Option<u64>) -> ExitCode {
         Err(error) => return fail("health", &error),
     };
     let Some(offline_max) = ready else { return ExitCode::SUCCESS };
-    let vital: Value = serde_json::from_slice(&answer).unwrap_or_default();
+    let vital: Value = json::read(&answer).unwrap_or_default();
     let (link, offline) = (text(&vital, "link"), number(&vital, "offline_seconds"));
     match (link.as_str(), offline) {
         (ONLINE, _) => ExitCode::SUCCESS,
