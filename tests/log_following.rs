@@ -3,19 +3,15 @@
 //!
 //! Wire: PROTOCOL.md, "log:batch".
 
-mod support;
-
-#[cfg(target_os = "linux")]
-#[path = "support/hung.rs"]
-mod hung;
-
-use draupnir_console::{Console, Personality, View};
+use crate::support;
+use crate::support::hung;
+use crate::support::{Agent, Home, Setup};
+use draupnir_console::{Console, Greeting, Personality, View};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use support::{Agent, Home, Setup};
 
 /// A home with logs, and the console that asks for them.
 struct Stage {
@@ -140,7 +136,7 @@ fn first_subscription_starts_with_the_last_200_lines() {
 #[test]
 fn console_that_does_not_ask_gets_no_log() {
     let stage = Stage::new();
-    stage.console.set_personality(|personality| personality.greeting = draupnir_console::Greeting::Never);
+    stage.console.set_personality(|personality| personality.greeting = Greeting::Never);
     stage.append("app.log", "one\n");
     stage.append("other.log", "one\n");
     let _agent = stage.setup().env("SINDRI_AGENT_HEARTBEAT", "0.1").spawn();
@@ -212,8 +208,38 @@ fn truncated_file_is_read_from_its_start() {
     append(&path, &numbered(0..100));
     wait_line(&stage.console, "app.log", "line 99");
     let found = texts(&stage.console, "app.log");
+    // The first time there was a copy, which shows that nothing is missing.
     assert_eq!(found[..3], ["one", "two", "three"]);
-    assert_complete(&found[3..], 100);
+    assert!(found[3].starts_with("may have lost lines: "), "{}", found[3]);
+    assert_complete(&found[4..], 100);
+}
+
+#[test]
+fn truncation_while_no_agent_runs_is_reported() {
+    let stage = Stage::new();
+    let path = stage.logs().join("app.log");
+    stage.append("app.log", "one\n");
+    let agent = stage.spawn();
+    wait_line(&stage.console, "app.log", "one");
+    agent.drain();
+    // What was written to a file that was copied first is read from the copy.
+    stage.append("app.log", "two\n");
+    fs::copy(&path, stage.logs().join("app.log.1")).expect("copied");
+    fs::write(&path, "three\n").expect("written");
+    let agent = stage.spawn();
+    wait_line(&stage.console, "app.log", "three");
+    assert_eq!(texts(&stage.console, "app.log"), ["one", "two", "three"]);
+    agent.drain();
+    stage.append("app.log", "four\n");
+    fs::write(&path, "five\n").expect("written");
+    let before = stage.console.from_now();
+    let _agent = stage.spawn();
+    wait_line(&before, "app.log", "five");
+    let found = lines(&before, "app.log");
+    let remark = &found[0];
+    assert_eq!((&remark["source"], &remark["level"]), (&json!("agent"), &json!("warn")));
+    let text = remark["line"].as_str().expect("a text");
+    assert!(found.len() == 2 && text.starts_with("may have lost lines: "), "{found:?}");
 }
 
 #[test]
@@ -491,19 +517,39 @@ done
 exec sleep 1000
 "#;
 
-#[test]
-fn journal_of_the_system_goes_on_behind_its_cursor() {
+/// An agent whose system has a journal of three entries.
+fn journal(stage: &Stage) -> impl Fn() -> Setup {
     use std::os::unix::fs::PermissionsExt as _;
-    let stage = Stage::new();
     let programs = stage.home.path().join("bin");
     fs::create_dir(&programs).expect("a directory");
     fs::write(programs.join("journalctl"), JOURNALCTL).expect("written");
     fs::set_permissions(programs.join("journalctl"), fs::Permissions::from_mode(0o755)).expect("ours");
-    let setup = || {
+    fs::write(stage.home.path().join("entries"), "3").expect("written");
+    move || {
         let path = format!("{}:/usr/local/bin:/usr/bin:/bin", programs.display());
         stage.setup().env("SINDRI_AGENT_LOGS", "journald").env("PATH", path)
-    };
-    fs::write(stage.home.path().join("entries"), "3").expect("written");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hand_over_leaves_no_journalctl_and_no_zombie() {
+    let stage = Stage::new();
+    let agent = journal(&stage)().env("SINDRI_AGENT_HEARTBEAT", "0.2").spawn();
+    wait_line(&stage.console, "journald", "entry 3");
+    assert_eq!(agent.process().children().len(), 1);
+    // A console that asks for no logs: nothing is started that would reap it by the way.
+    stage.console.set_personality(|personality| personality.greeting = Greeting::Never);
+    agent.signal(support::Signal::USR2);
+    stage.console.on(2).frame("heartbeat");
+    support::settles(&stage.console, "it is reaped", || agent.process().children().is_empty());
+    agent.drain();
+}
+
+#[test]
+fn journal_of_the_system_goes_on_behind_its_cursor() {
+    let stage = Stage::new();
+    let setup = journal(&stage);
     let agent = setup().spawn();
     wait_line(&stage.console, "journald", "entry 3");
     let line = &lines(&stage.console, "journald")[0];
@@ -521,21 +567,23 @@ fn journal_of_the_system_goes_on_behind_its_cursor() {
 
 /// The agent's own log is one of the logs: a line about a batch would be the next batch.
 #[test]
-fn own_log_comes_to_rest() {
+fn own_log_is_at_rest_for_a_minute() {
+    /// So many heartbeats take a minute at least: one comes after 80 to 95 % of the interval of 0.5 s.
+    const HEARTBEATS: usize = 150;
     let stage = Stage::new();
     // Its answers would be a debug line each.
     stage.console.set_personality(|personality| personality.answers_heartbeats = false);
-    let setup = stage.setup().env("SINDRI_AGENT_HEARTBEAT", "0.1").env("SINDRI_LOG_LEVEL", "debug");
+    let setup = stage.setup().env("SINDRI_AGENT_HEARTBEAT", "0.5").env("SINDRI_LOG_LEVEL", "debug");
     let agent_path = setup.program_path().to_owned();
     let script = "exec \"$0\" 2>> \"$HOME/.sindri/logs/draupnir.log\"";
     let _agent = setup.program("sh").args_before(["-c".into(), script.into(), agent_path.into()]).spawn();
     wait_line_like(&stage.console, "draupnir.log", "connected");
-    stage.console.nth_frame(20, "heartbeat");
-    // What it logged at the start has arrived; from then on heartbeats come and no batch does.
-    let quiet = stage.console.from_now();
-    quiet.nth_frame(60, "heartbeat");
-    let later = quiet.frames("log:batch").len();
-    assert!(later <= 2, "{later} batches while nothing happened");
+    // What it logged at the start arrives; from then on heartbeats come and no batch does.
+    stage.console.nth_frame(8, "heartbeat");
+    let quiet = stage.console.from_now().within(std::time::Duration::from_secs(120));
+    quiet.nth_frame(HEARTBEATS, "heartbeat");
+    let later = quiet.frames("log:batch");
+    assert!(later.is_empty(), "batches while nothing happened: {later:?}");
     let line = &lines(&stage.console, "draupnir.log")[0];
     assert_eq!(
         (&line["source"], &line["metadata"]["fields"]["message"]),

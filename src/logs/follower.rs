@@ -8,8 +8,10 @@
 //! | what happened | what is seen | what follows |
 //! |---|---|---|
 //! | rotation by rename | a file under the name that is another, and not empty | old, between, new |
-//! | copy and truncate | shorter than what was read, or another beginning | read from the start; a loss is reported |
-//! | removed | nothing under the name | the open file is read to its end |
+//! | more rotations than are kept | the old file is removed, and others came between | the same; a loss is reported |
+//! | copy and truncate | shorter than what was seen, or another beginning | the copy, between, from the start |
+//! | truncate without a copy | the same | read from the start; a loss is reported |
+//! | removed | nothing under the name | the open file is read to its end; of a closed one a loss is reported |
 //! | new file | a scan finds it | read from the start; at the first scan, its last lines |
 //! | inode used again | another beginning than that of the position | as a new file |
 
@@ -191,10 +193,21 @@ impl Follower {
             log.is_dirty |= log.segments.back().is_some_and(|last| last.has_waited(now));
         }
         self.read(credit, now, &mut outcome);
+        self.watch_files(&mut outcome);
         outcome.has_open_record = self.logs.values().any(|log| log.segments.back().is_some_and(Segment::waits));
         outcome.files = self.logs.values().filter(|log| log.is_wanted).count();
         outcome.must_poll = !self.watch.is_on();
         outcome
+    }
+
+    /// Lets the files be watched that are open now. What was written to one before its watch began is read again.
+    fn watch_files(&mut self, outcome: &mut Outcome) {
+        let wanted = self.logs.values().filter(|log| log.is_wanted);
+        let new = self.watch.watch_files(wanted.map(|log| (log.below.as_path(), log.current_file())));
+        for (_, log) in self.logs.iter_mut() {
+            log.is_dirty |= new.contains(&log.below);
+        }
+        outcome.has_more |= !new.is_empty();
     }
 
     fn select(&mut self, selection: Selection, positions: Positions) {
@@ -274,10 +287,16 @@ impl Follower {
         }
         self.is_first_scan = false;
         let is_there = |log: &Log| scan.files.binary_search(&log.below).is_ok();
-        for (_, log) in self.logs.iter_mut() {
-            log.is_dirty |= log.is_wanted && !is_there(log);
+        let over = self.logs.iter_mut().filter(|(_, log)| !is_there(log)).filter_map(|(path, log)| {
+            log.is_dirty |= log.is_wanted;
+            log.is_over().then(|| path.clone())
+        });
+        for path in over.collect::<Vec<_>>() {
+            // What comes in its place is read from its start, and nothing of this one is missing.
+            self.positions.remove(&path);
+            let mark = Mark { position: Position::default(), segment: 0, cursor: None };
+            outcome.begun.extend(self.logs.remove(&path).map(|log| (log.origin, mark)));
         }
-        self.logs.retain(|_, log| is_there(log) || !log.segments.iter().all(Segment::is_settled));
     }
 
     /// Begins to follow a log, or goes on with it; where it begins, if that was not known.
@@ -316,8 +335,11 @@ impl Follower {
             for (place, segment) in log.segments.iter_mut().enumerate() {
                 segment.rewind(if place == 0 { position.offset } else { 0 });
             }
+            // A console that has lines of a file has the report before them.
+            if let Some(first) = log.segments.front_mut().filter(|first| first.acked > 0) {
+                first.gap.lost_bytes = None;
+            }
         } else {
-            log.segments.clear();
             log.resume(&directory, name, (id, file), &position)?;
         }
         log.skip_backlog()?;

@@ -7,7 +7,7 @@ use super::follower::{Credit, Line, Mark};
 use super::position::{FileId, Position};
 use super::record::Origin;
 use super::root::{Root, id_of, length_of, open_file, stat};
-use super::rotation;
+use super::rotation::{self, Rotated};
 use super::segment::{BACKLOG_BYTES_MAX, READ_BYTES, Segment, Stage, next_line};
 use super::splitter::Record;
 use super::time::Zone;
@@ -72,6 +72,21 @@ impl Log {
         self.segments.iter().filter(|segment| segment.file.is_some()).count()
     }
 
+    /// The file that stands under its name, if that is open.
+    pub(super) fn current_file(&self) -> Option<&File> {
+        self.segments.back()?.file.as_ref().filter(|_| !self.is_moved)
+    }
+
+    /// Whether all of it was read and acknowledged, where nothing stands under its name any more.
+    pub(super) fn is_over(&mut self) -> bool {
+        let is_wanted = self.is_wanted;
+        self.segments.iter_mut().all(|segment| {
+            // Lines may have been written since, at the last before it was removed.
+            let _ = segment.look();
+            segment.is_settled() && !(is_wanted && segment.may_be_gone())
+        })
+    }
+
     /// Closes its file, if nothing that was seen is left to read of it.
     pub(super) fn close(&mut self) -> bool {
         let last = self.segments.back_mut().filter(|last| last.offset() >= last.seen_bytes);
@@ -97,20 +112,29 @@ impl Log {
         (id, file): (FileId, File),
         position: &Position,
     ) -> io::Result<()> {
-        let length = length_of(&file)?;
-        if id == position.file && position.head.is_of(&file)? && position.offset <= length {
+        // A copy of a file goes by the file's own id.
+        let known = std::mem::take(&mut self.segments).into_iter().find(|segment| segment.id == position.file);
+        let seen_bytes = known.as_ref().map_or(0, |segment| segment.seen_bytes).max(position.offset);
+        if id == position.file && position.head.is_of(&file)? && length_of(&file)? >= seen_bytes {
             self.push(id, file, position.offset);
             return Ok(());
         }
         // It was renamed, or is gone, or was truncated.
-        if let Some(rotated) = rotation::find(directory, position).filter(|rotated| rotated.id != id) {
-            let between = rotation::between(directory, name, (rotated.id, Some(&rotated.file)), id);
-            self.push(rotated.id, rotated.file, position.offset);
-            for next in between {
-                self.push(next.id, next.file, 0);
-            }
+        let renamed = rotation::find(directory, position).filter(|rotated| rotated.id != id);
+        let earlier = renamed.or_else(|| rotation::copy_of(directory, name, position));
+        let lost = (earlier.is_none() && position.file != FileId::default()).then(|| seen_bytes - position.offset);
+        if let Some(earlier) = earlier {
+            let between = rotation::between(directory, name, (earlier.id, Some(&earlier.file)), id);
+            self.push(position.file, earlier.file, position.offset);
+            self.push_all(between);
+        }
+        if let Some(mut known) = known.filter(|_| lost.is_some()) {
+            // It knows how much is lost until the console does.
+            known.discard();
+            self.segments.push_back(known);
         }
         self.push(id, file, 0);
+        self.set_lost(self.segments.len() - 1, lost);
         Ok(())
     }
 
@@ -136,8 +160,8 @@ impl Log {
             skipped += to - segment.offset();
             segment.rewind(to);
         }
-        if let Some(first) = self.segments.front_mut().filter(|_| skipped > 0) {
-            first.lost = Some(format!("skipped {skipped} bytes that were written while no console followed this log"));
+        if let Some(first) = self.segments.front_mut() {
+            first.gap.skipped_bytes = skipped;
         }
         Ok(())
     }
@@ -148,11 +172,12 @@ impl Log {
         let now_ms = unix_ms();
         for place in 0..self.segments.len() {
             let Some(segment) = self.segments.get_mut(place) else { break };
-            if let Some(text) = segment.lost.take() {
-                let mark = Mark { position: segment.position(segment.acked), segment: segment.number, cursor: None };
+            if let Some(text) = segment.gap.take_report() {
                 let text = self.origin.remark(&text, now_ms);
+                let mark = Mark { position: segment.position(segment.acked), segment: segment.number, cursor: None };
                 reading.push(&self.origin, text, mark);
             }
+            let mut lost = None;
             while segment.stage != Stage::Read {
                 if reading.left.lines == 0 || reading.left.bytes == 0 {
                     return Ok(false);
@@ -162,7 +187,11 @@ impl Log {
                 let read = segment.read(reading.now, bytes, lines, |record| records.push(record))?;
                 if read == 0 {
                     match segment.stage {
-                        Stage::Replaced => segment.finish(|record| records.push(record)),
+                        Stage::Replaced => {
+                            // It was emptied when it stood under its name no more.
+                            lost = segment.file.as_ref().map(|_| segment.unread()).filter(|bytes| *bytes > 0);
+                            segment.finish(|record| records.push(record));
+                        }
                         Stage::Current if segment.has_waited(reading.now) => {
                             segment.flush(|record| records.push(record));
                         }
@@ -178,6 +207,9 @@ impl Log {
                     break;
                 }
             }
+            if lost.is_some() {
+                self.set_lost(place + 1, lost);
+            }
         }
         Ok(true)
     }
@@ -185,61 +217,89 @@ impl Log {
     /// Looks what stands under its name now.
     fn look(&mut self, root: &Root) -> io::Result<()> {
         let directory = root.open_directory(self.below.parent().unwrap_or(Path::new("")));
-        let Some(name) = self.below.file_name() else { return Ok(()) };
-        let found = directory.as_ref().ok().and_then(|directory| stat(directory, name).ok());
+        let Some(name) = self.below.file_name().map(OsStr::to_owned) else { return Ok(()) };
+        let found = match &directory {
+            Ok(directory) => stat(directory, &name),
+            Err(error) => Err(error.kind().into()),
+        };
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
-        self.is_moved = found.as_ref().is_none_or(|found| id_of(found) != last.id);
-        let (Ok(directory), Some(found)) = (directory, found) else {
-            last.look()?;
-            return Ok(());
+        self.is_moved = found.as_ref().map_or(true, |found| id_of(found) != last.id);
+        if self.is_moved
+            && last.may_be_gone()
+            && let Ok(directory) = &directory
+        {
+            last.file = rotation::find(directory, &last.position(last.offset())).map(|rotated| rotated.file);
+        }
+        let (directory, found) = match (directory, found) {
+            (Ok(directory), Ok(found)) => (directory, found),
+            (_, Err(error)) if error.kind() == io::ErrorKind::NotFound && last.may_be_gone() => {
+                last.bury();
+                return Ok(());
+            }
+            _ => return last.look().map(drop),
         };
         if !self.is_moved {
             if last.file.is_none() {
-                let (file, found) = open_file(&directory, name)?;
+                let (file, found) = open_file(&directory, &name)?;
                 if id_of(&found) == last.id {
                     last.file = Some(file);
                 }
             }
-            let unread = last.seen_bytes.saturating_sub(last.offset());
-            last.look()?;
-            if last.is_truncated(last.seen_bytes)? {
-                let Some(file) = last.file.take() else { return Ok(()) };
-                let id = last.id;
-                // What was in it can be read no more: without a file, this one has only what was read of it.
-                self.push(id, file, 0);
-                self.report_loss(unread);
-            }
-            return Ok(());
-        }
-        if last.file.is_none()
-            && let Some(rotated) = rotation::find(&directory, &last.position(last.offset()))
-        {
-            last.file = Some(rotated.file);
+            return if last.is_truncated()? {
+                self.replace_truncated(&directory, &name)
+            } else {
+                last.look().map(drop)
+            };
         }
         last.look()?;
         // The program has not begun with the new one yet, and may go on with the old one.
         if found.st_size == 0 {
             return Ok(());
         }
-        let (file, found) = open_file(&directory, name)?;
+        let (file, found) = open_file(&directory, &name)?;
         let (old, new) = (last.id, id_of(&found));
-        let is_lost = last.file.is_none();
-        let unread = last.seen_bytes.saturating_sub(last.offset());
-        for next in rotation::between(&directory, name, (old, last.file.as_ref()), new) {
-            self.push(next.id, next.file, 0);
-        }
+        let between = rotation::between(&directory, &name, (old, last.file.as_ref()), new);
+        // Files are removed in the order in which they were written: behind this one, others may have been.
+        let is_removed =
+            last.file.as_ref().is_some_and(|file| rustix::fs::fstat(file).is_ok_and(|at| at.st_nlink == 0));
+        let lost =
+            if last.may_be_gone() { Some(last.unread()) } else { (is_removed && !between.is_empty()).then_some(0) };
+        let next = self.segments.len();
+        self.push_all(between);
         self.push(new, file, 0);
         self.is_moved = false;
-        if is_lost {
-            self.report_loss(unread);
-        }
+        self.set_lost(next, lost);
         Ok(())
     }
 
-    fn report_loss(&mut self, bytes: u64) {
-        if let Some(last) = self.segments.back_mut().filter(|_| bytes > 0) {
-            last.lost =
-                Some(format!("lost at least {bytes} bytes: the file was truncated or removed before they were read"));
+    /// Its file was truncated: what was in it is read from a copy, if there is one.
+    fn replace_truncated(&mut self, directory: &OwnedFd, name: &OsStr) -> io::Result<()> {
+        let Some(last) = self.segments.back_mut() else { return Ok(()) };
+        let Some(file) = last.file.take() else { return Ok(()) };
+        let (id, unread) = (last.id, last.unread());
+        let copy = rotation::copy_of(directory, name, &last.position(last.offset()));
+        let lost = copy.is_none().then_some(unread);
+        if let Some(copy) = copy {
+            let between = rotation::between(directory, name, (copy.id, Some(&copy.file)), id);
+            last.file = Some(copy.file);
+            last.look()?;
+            self.push_all(between);
+        }
+        self.push(id, file, 0);
+        self.set_lost(self.segments.len() - 1, lost);
+        Ok(())
+    }
+
+    fn push_all(&mut self, files: Vec<Rotated>) {
+        for Rotated { id, file } in files {
+            self.push(id, file, 0);
+        }
+    }
+
+    /// At least so many bytes before this segment are lost.
+    fn set_lost(&mut self, place: usize, bytes: Option<u64>) {
+        if let Some(segment) = self.segments.get_mut(place) {
+            segment.gap.lost_bytes = bytes;
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The other files of a log: where a file that was renamed lies now, and what was written between it and the file that
-//! stands in its place.
+//! The other files of a log: where a file that was renamed or copied lies now, and what was written between it and the
+//! file that stands in its place.
 
 use super::position::{FileId, Position};
-use super::root::{entries, id_of, is_compressed, open_file, stat};
-use rustix::fs::FileType;
+use super::root::{entries, id_of, is_compressed, length_of, open_file, stat};
+use rustix::fs::{FileType, Stat};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -33,6 +33,20 @@ pub(super) fn find(directory: &OwnedFd, position: &Position) -> Option<Rotated> 
     })
 }
 
+/// The file of this position as it was before it was truncated: the newest copy of it under the name of a rotation.
+pub(super) fn copy_of(directory: &OwnedFd, name: &OsStr, position: &Position) -> Option<Rotated> {
+    if position.head.bytes == 0 {
+        return None;
+    }
+    rotations(directory, name).into_iter().rev().filter_map(|other| other.open(directory)).find(
+        |Rotated { id, file }| {
+            *id != position.file
+                && length_of(file).is_ok_and(|length| length >= position.offset)
+                && position.head.is_of(file).unwrap_or(false)
+        },
+    )
+}
+
 /// The files of the log `name` that were written after `after` and before `before`, the oldest first. Where `after` has
 /// been removed, the time of its last change tells, if the file is open.
 pub(super) fn between(
@@ -41,29 +55,51 @@ pub(super) fn between(
     (after, open): (FileId, Option<&File>),
     before: FileId,
 ) -> Vec<Rotated> {
+    let rotations = rotations(directory, name);
+    let changed = || rustix::fs::fstat(open?).ok().map(|found| changed_at(&found));
+    let first = rotations.iter().position(|other| other.id == after).map(|place| place + 1).or_else(|| {
+        let changed = changed()?;
+        Some(rotations.partition_point(|other| other.changed < changed))
+    });
+    let Some(first) = first else { return Vec::new() };
+    let later = rotations.into_iter().skip(first).filter(|other| other.id != before && other.id != after);
+    later.filter_map(|other| other.open(directory)).collect()
+}
+
+/// A name of a rotation, and what stands under it.
+struct Entry {
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
+    id: FileId,
+    name: OsString,
+}
+
+impl Entry {
+    fn open(self, directory: &OwnedFd) -> Option<Rotated> {
+        let (file, found) = open_file(directory, &self.name).ok()?;
+        (id_of(&found) == self.id).then_some(Rotated { id: self.id, file })
+    }
+}
+
+// Types differ between kernels.
+#[allow(clippy::useless_conversion, clippy::unnecessary_cast, clippy::cast_possible_wrap)]
+fn changed_at(found: &Stat) -> (i64, i64) {
+    (found.st_mtime as i64, found.st_mtime_nsec as i64)
+}
+
+/// All rotations of the log `name`, the oldest first.
+fn rotations(directory: &OwnedFd, name: &OsStr) -> Vec<Entry> {
     let mut rotations: Vec<_> = regular(directory)
         .filter(|other| is_rotation(other.as_bytes(), name.as_bytes()))
         .filter_map(|other| {
             let found = stat(directory, &other).ok()?;
-            Some((found.st_mtime, found.st_mtime_nsec, id_of(&found), other))
+            Some(Entry { changed: changed_at(&found), id: id_of(&found), name: other })
         })
         .take(ROTATIONS_MAX)
         .collect();
     // Of two with one time, the one with the higher number is the older: `.2` before `.1`.
-    rotations.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)).then_with(|| other.3.cmp(&one.3)));
-    let is_it = |(_, _, id, _): &(_, _, FileId, _)| *id == after;
-    let changed = || rustix::fs::fstat(open?).ok().map(|found| (found.st_mtime, found.st_mtime_nsec));
-    let first = rotations.iter().position(is_it).map(|place| place + 1).or_else(|| {
-        let changed = changed()?;
-        Some(rotations.partition_point(|(seconds, nanos, _, _)| (*seconds, *nanos) < changed))
-    });
-    let Some(first) = first else { return Vec::new() };
-    let later = rotations.into_iter().skip(first).filter(|(_, _, id, _)| *id != before && *id != after);
-    let opened = later.filter_map(|(_, _, id, other)| {
-        let (file, found) = open_file(directory, &other).ok()?;
-        (id_of(&found) == id).then_some(Rotated { id, file })
-    });
-    opened.collect()
+    rotations.sort_by(|one, other| one.changed.cmp(&other.changed).then_with(|| other.name.cmp(&one.name)));
+    rotations
 }
 
 fn regular(directory: &OwnedFd) -> impl Iterator<Item = OsString> {

@@ -38,8 +38,18 @@ pub(super) struct Segment {
     /// How long it was when it was last looked at, in bytes.
     pub(super) seen_bytes: u64,
     pub(super) stage: Stage,
-    /// What is to be said before its next line: what was lost.
-    pub(super) lost: Option<String>,
+    /// What is missing before the next line.
+    pub(super) gap: Gap,
+}
+
+/// What a console does not get of a log, before a line.
+#[derive(Debug, Default)]
+pub(super) struct Gap {
+    /// At least so many bytes before the first line of a file could not be read; 0: how many is not known.
+    pub(super) lost_bytes: Option<u64>,
+    /// So many are too far back.
+    pub(super) skipped_bytes: u64,
+    pub(super) is_reported: bool,
 }
 
 /// Whether more may be written to a file.
@@ -65,7 +75,7 @@ impl Segment {
             acked: offset,
             seen_bytes: offset,
             stage: Stage::Current,
-            lost: None,
+            gap: Gap::default(),
         }
     }
 
@@ -81,6 +91,7 @@ impl Segment {
 
     /// Reads from this offset on, and forgets what was read.
     pub(super) fn rewind(&mut self, offset: u64) {
+        self.gap = Gap { lost_bytes: self.gap.lost_bytes, ..Gap::default() };
         (self.splitter, self.waits_since, self.acked) = (Splitter::at(offset), None, offset);
         if self.stage == Stage::Read {
             self.stage = Stage::Replaced;
@@ -89,7 +100,31 @@ impl Segment {
 
     /// Everything that is there was read, and the console has it.
     pub(super) fn is_settled(&self) -> bool {
-        self.acked >= self.offset() && self.offset() >= self.seen_bytes
+        !self.gap.is_open() && self.acked >= self.offset() && self.offset() >= self.seen_bytes
+    }
+
+    /// How many bytes were seen and not read.
+    pub(super) fn unread(&self) -> u64 {
+        self.seen_bytes.saturating_sub(self.offset())
+    }
+
+    /// Whether its file was removed while it was closed, unless that was reported.
+    pub(super) fn may_be_gone(&self) -> bool {
+        self.file.is_none() && self.stage == Stage::Current
+    }
+
+    /// What is left of it can be read no more.
+    pub(super) fn discard(&mut self) {
+        (self.file, self.stage, self.splitter) = (None, Stage::Read, Splitter::at(self.acked));
+    }
+
+    /// Its file is gone, and what was written to it since it was closed.
+    pub(super) fn bury(&mut self) {
+        let gap = Gap { lost_bytes: Some(self.unread()), ..Gap::default() };
+        // Where another file comes in its place, nothing more is lost.
+        (self.id, self.head, self.splitter, self.stage) =
+            (FileId::default(), Head::default(), Splitter::at(0), Stage::Read);
+        (self.acked, self.seen_bytes, self.gap) = (0, 0, gap);
     }
 
     pub(super) fn has_waited(&self, now: Instant) -> bool {
@@ -104,20 +139,20 @@ impl Segment {
     pub(super) fn look(&mut self) -> io::Result<u64> {
         let Some(file) = &self.file else { return Ok(0) };
         self.seen_bytes = length_of(file)?;
-        Ok(self.seen_bytes.saturating_sub(self.offset()))
+        Ok(self.unread())
     }
 
-    /// Whether it has become shorter than what was read, or begins otherwise.
-    pub(super) fn is_truncated(&self, length: u64) -> io::Result<bool> {
+    /// Whether it has become shorter than it was, or begins otherwise.
+    pub(super) fn is_truncated(&self) -> io::Result<bool> {
         let Some(file) = &self.file else { return Ok(false) };
-        Ok(length < self.offset() || !self.head.is_of(file)?)
+        Ok(length_of(file)? < self.seen_bytes.max(self.offset()) || !self.head.is_of(file)?)
     }
 
     /// Whether this is the file of a position.
     pub(super) fn is_at(&self, position: &Position) -> bool {
-        self.id == position.file
-            && self.file.as_ref().is_none_or(|file| position.head.is_of(file).unwrap_or(false))
-            && self.file.as_ref().is_none_or(|file| length_of(file).is_ok_and(|length| position.offset <= length))
+        let is_whole = |file: &File| length_of(file).is_ok_and(|length| length >= self.seen_bytes.max(position.offset));
+        let is_it = |file: &File| is_whole(file) && position.head.is_of(file).unwrap_or(false);
+        self.id == position.file && self.file.as_ref().is_none_or(is_it)
     }
 
     /// Reads at most `bytes_max` bytes and `lines_max` lines; how many bytes that was. Records go to `emit`.
@@ -171,6 +206,31 @@ impl Segment {
     pub(super) fn finish(&mut self, emit: impl FnMut(Record)) {
         (self.stage, self.waits_since) = (Stage::Read, None);
         self.splitter.finish(emit);
+    }
+}
+
+impl Gap {
+    /// There is something that the console is to know.
+    fn is_open(&self) -> bool {
+        !self.is_reported && (self.lost_bytes.is_some() || self.skipped_bytes > 0)
+    }
+
+    /// What the console is to know, once.
+    pub(super) fn take_report(&mut self) -> Option<String> {
+        if !self.is_open() {
+            return None;
+        }
+        self.is_reported = true;
+        let lost = self.lost_bytes.map(|bytes| match bytes {
+            0 => "may have lost lines: the file was truncated or removed, and how much was written to it since the \
+                  agent last looked is not known"
+                .to_owned(),
+            _ => format!("lost at least {bytes} bytes: the file was truncated or removed before they were read"),
+        });
+        let skipped = Some(self.skipped_bytes).filter(|bytes| *bytes > 0);
+        let skipped =
+            skipped.map(|bytes| format!("skipped {bytes} bytes that were written while no console followed this log"));
+        Some(lost.into_iter().chain(skipped).collect::<Vec<_>>().join("; "))
     }
 }
 

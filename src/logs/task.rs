@@ -147,7 +147,7 @@ pub(super) async fn run(
         let (back, mut outcome, descriptor) = answered(working, &desk, &mut logged).await;
         follower = back;
         if let Some(descriptor) = descriptor {
-            watched = descriptor.and_then(|descriptor| Async::new(descriptor).ok());
+            watched = descriptor.and_then(|descriptor| Async::new_nonblocking(descriptor).ok());
         }
         (has_more, has_open_record) = (outcome.has_more && is_on, outcome.has_open_record && is_on);
         poll = (is_on && outcome.must_poll).then(|| match poll {

@@ -13,6 +13,7 @@
 //! | [`environment`] | the variables that children get, and the erasure of secret ones |
 //! | [`resolve`] | asks the system's resolver for the addresses of one family |
 //! | [`local_time`] | the offset of local time from UTC |
+//! | `vnode` | says which of many open files and directories change, on macOS |
 //! | [`process`] | hardens the agent's own process at its start: no core file, no tracing, enough descriptors |
 #![allow(unsafe_code)]
 
@@ -32,6 +33,8 @@ pub mod socket;
 pub mod spawn;
 #[cfg(target_os = "linux")]
 mod stack;
+#[cfg(target_os = "macos")]
+pub mod vnode;
 
 #[cfg(test)]
 mod tests;
