@@ -55,6 +55,63 @@ mod tests {
         }
     }
 
+    /// Characters of one to four bytes, and what is none: continuations, beginnings, bytes that begin nothing, a
+    /// surrogate, an overlong form, and one beyond the last character.
+    const PIECES: [&[u8]; 16] = [
+        b"a",
+        "é".as_bytes(),
+        "€".as_bytes(),
+        "🦀".as_bytes(),
+        b"\x80",
+        b"\xbf\xbf",
+        b"\xc3",
+        b"\xe2",
+        b"\xe2\x82",
+        b"\xf0\x9f",
+        b"\xf0\x9f\xa6",
+        b"\xff",
+        b"\xc0\x80",
+        b"\xe0\x80",
+        b"\xed\xa0",
+        b"\xf4\x90",
+    ];
+
+    /// How many bytes at the end a decoder that reads from the beginning waits with.
+    fn undecided(mut bytes: &[u8]) -> usize {
+        while let Err(error) = std::str::from_utf8(bytes) {
+            bytes = bytes.get(error.valid_up_to()..).expect("within");
+            match error.error_len() {
+                Some(length) => bytes = bytes.get(length..).expect("within"),
+                None => return bytes.len(),
+            }
+        }
+        0
+    }
+
+    /// Domain: every cut of every sequence of up to four pieces.
+    #[test]
+    fn every_cut_reads_as_the_whole_does() {
+        let mut cuts = 0;
+        let mut texts = vec![Vec::new()];
+        for _ in 0..4 {
+            let longer = texts.iter().flat_map(|text| PIECES.map(|piece| [text.as_slice(), piece].concat()));
+            texts = longer.collect();
+            for text in &texts {
+                let whole = String::from_utf8_lossy(text);
+                for cut in 0..=text.len() {
+                    let (before, _) = text.split_at(cut);
+                    let tail = incomplete_tail(before);
+                    assert_eq!(tail, undecided(before), "{before:?}");
+                    let (sent, kept) = text.split_at(cut - tail);
+                    let parts = [String::from_utf8_lossy(sent), String::from_utf8_lossy(kept)].concat();
+                    assert_eq!(parts, whole, "{text:?} cut at {cut}");
+                    cuts += 1;
+                }
+            }
+        }
+        assert!(cuts > 400_000, "{cuts}");
+    }
+
     #[test]
     fn invalid_bytes_pass_unchanged() {
         for garbage in [

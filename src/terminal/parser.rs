@@ -197,7 +197,8 @@ impl Parser {
                 self.sequence.take(byte);
                 Token::Nothing
             }
-            (0x80.., State::Escape | State::StringEscape(_) | State::Intermediate) => self.end(Token::Nothing),
+            // As the model of a terminal reads it.
+            (0x80.., State::Escape | State::StringEscape(_) | State::Intermediate) => Token::Nothing,
             (_, State::Escape | State::StringEscape(_) | State::Intermediate) => self.end(Token::Escape(byte)),
             (0x40..=0x7e, State::Sequence) => self.end(Token::Sequence(byte)),
             (_, State::Sequence) => {

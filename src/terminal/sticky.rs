@@ -1,7 +1,7 @@
 //! What the output that a session no longer holds has set: modes, pen, character sets, title, scroll region.
 //!
 //! It reads every byte that is dropped, so it goes over text at once and looks at sequences alone. It keeps no cell and
-//! no cursor. Of tab stops it knows that they were changed.
+//! no cursor. Of tab stops it knows that they were changed, of the saved cursor that there is one.
 
 use super::parser::{C1_LEAD, Parser, Token};
 use super::screen::{Screen, Size};
@@ -27,6 +27,8 @@ pub(super) struct Sticky {
     region: Vec<u8>,
     /// A tab stop was set or cleared.
     sets_tabs: bool,
+    /// A cursor was saved.
+    saves_cursor: bool,
     /// The current sequence or string, without its introducer.
     unit: Vec<u8>,
 }
@@ -39,6 +41,7 @@ impl Default for Sticky {
             pen: Vec::new(),
             region: Vec::new(),
             sets_tabs: false,
+            saves_cursor: false,
             unit: Vec::new(),
         }
     }
@@ -59,8 +62,9 @@ impl Sticky {
     pub(super) fn save(&self) -> Vec<u8> {
         let alternate: &[u8] = if self.screen.is_alternate() { b"\x1b[?1049h" } else { b"" };
         let set = [alternate, &self.screen.settings()].concat();
-        let tabs: &[u8] = if self.sets_tabs { b"t" } else { b"" };
-        let parts: [&[u8]; 6] = [&self.parser.save(), &set, &self.pen, &self.region, tabs, &self.unit];
+        let flags = [self.sets_tabs.then_some(b't'), self.saves_cursor.then_some(b's')];
+        let flags: Vec<u8> = flags.into_iter().flatten().collect();
+        let parts: [&[u8]; 6] = [&self.parser.save(), &set, &self.pen, &self.region, &flags, &self.unit];
         let length = |part: &[u8]| u32::try_from(part.len()).unwrap_or_default().to_le_bytes();
         parts.iter().flat_map(|part| [&length(part), *part].concat()).collect()
     }
@@ -77,8 +81,9 @@ impl Sticky {
         let parser = Parser::restore(next()?)?;
         let mut screen = Screen::new(SIZE);
         screen.feed(next()?);
-        let (pen, region) = (next()?.to_vec(), next()?.to_vec());
-        Some(Self { parser, screen, pen, region, sets_tabs: !next()?.is_empty(), unit: next()?.to_vec() })
+        let (pen, region, flags) = (next()?.to_vec(), next()?.to_vec(), next()?);
+        let (sets_tabs, saves_cursor) = (flags.contains(&b't'), flags.contains(&b's'));
+        Some(Self { parser, screen, pen, region, sets_tabs, saves_cursor, unit: next()?.to_vec() })
     }
 
     /// Brings a screen into this state. Its cells and its cursor are unknown then.
@@ -93,6 +98,9 @@ impl Sticky {
         screen.forget();
         if self.sets_tabs {
             screen.forget_tabs();
+        }
+        if self.saves_cursor {
+            screen.forget_saved();
         }
     }
 
@@ -151,6 +159,7 @@ impl Sticky {
             (0, b'c') => *self = Self { parser: self.parser.clone(), ..Self::default() },
             (0, b'7' | b'8' | b'=' | b'>' | b'n' | b'o') => {
                 self.settle_pen();
+                self.saves_cursor |= last == b'7';
                 self.screen.feed(&[0x1b, last]);
             }
             (0, b'H') => self.sets_tabs = true,
@@ -181,6 +190,11 @@ impl Sticky {
                 if last == b'p' {
                     self.region.clear();
                 }
+                let mut modes = self.unit.split(|byte| matches!(byte, b'?' | b';'));
+                self.saves_cursor |= match (marker, last) {
+                    (b'?', b'h') => modes.any(|mode| matches!(mode, b"1048" | b"1049")),
+                    _ => last == b's',
+                };
                 self.pass(b"\x1b[", &[last]);
             }
             (0, b' ', b'q') | (b'>', 0, b'm' | b'n' | b'u') | (b'<' | b'=', 0, b'u') => self.pass(b"\x1b[", &[last]),

@@ -89,8 +89,8 @@ impl Row {
         if from >= to {
             return;
         }
-        self.split_wide(from, pen);
-        self.split_wide(to, pen);
+        self.split_wide(from, fill);
+        self.split_wide(to, fill);
         if to == columns {
             self.reach(from);
             self.cells.truncate(from);
@@ -108,13 +108,13 @@ impl Row {
         if count == 0 {
             return;
         }
-        self.split_wide(column, pen);
-        self.split_wide(columns - count, pen);
         let erased = Cell { glyph: Glyph::EMPTY, style: pen.erased() };
+        self.split_wide(column, erased.style);
+        self.split_wide(columns - count, erased.style);
         self.reach(column);
         self.cells.splice(column..column, std::iter::repeat_n(erased, count));
         self.cells.truncate(columns);
-        self.split_wide(columns, pen);
+        self.split_wide(columns, erased.style);
     }
 
     /// Deletes `count` cells from a column on; erased ones follow at the end.
@@ -123,15 +123,16 @@ impl Row {
         if count == 0 {
             return;
         }
-        self.split_wide(column, pen);
-        self.split_wide(column + count, pen);
-        if self.fill == pen.erased() {
+        let fill = pen.erased();
+        self.split_wide(column, fill);
+        self.split_wide(column + count, fill);
+        if self.fill == fill {
             self.reach(column);
             self.cells.drain(column..self.cells.len().min(column + count));
         } else {
             self.reach(columns);
             self.cells.drain(column..column + count);
-            self.fill = pen.erased();
+            self.fill = fill;
         }
     }
 
@@ -156,12 +157,14 @@ impl Row {
         }
     }
 
-    /// Erases both halves of a wide character that lies across the left edge of a column.
-    fn split_wide(&mut self, column: usize, pen: Style) {
+    /// Erases both halves of a wide character that lies across the left edge of a column. As in xterm.js, they get all
+    /// of the style; an erased cell can have a background alone, so with more it is a blank.
+    fn split_wide(&mut self, column: usize, style: Style) {
         if self.cells.get(column).is_none_or(|cell| cell.glyph != Glyph::TAIL) {
             return;
         }
-        let erased = Cell { glyph: Glyph::EMPTY, style: pen.erased() };
+        let glyph = if style == style.erased() { Glyph::EMPTY } else { Glyph::of(' ', false) };
+        let erased = Cell { glyph, style };
         self.cells.get_mut(column - 1..=column).unwrap_or_default().fill(erased);
     }
 }

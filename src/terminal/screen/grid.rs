@@ -86,6 +86,13 @@ impl Grid {
         }
     }
 
+    /// What stands in this row no longer goes on with what stands above it.
+    pub(super) fn begin_line(&mut self, row: usize) {
+        if let Some(row) = self.rows.get_mut(row) {
+            row.continues = false;
+        }
+    }
+
     /// Erases whole rows.
     pub(super) fn erase_rows(&mut self, from: usize, to: usize, pen: Style) {
         for row in self.rows.range_mut(from.min(to)..to.min(self.rows.len())) {

@@ -80,6 +80,9 @@ impl State {
         match what {
             0 => {
                 grid.erase(row, column, columns, pen);
+                if column == 0 {
+                    grid.begin_line(row);
+                }
                 grid.erase_rows(row + 1, rows, pen);
                 if is_certain && (row, column) == (0, 0) {
                     self.is_redrawn();
@@ -88,6 +91,10 @@ impl State {
             1 => {
                 grid.erase_rows(0, row, pen);
                 grid.erase(row, 0, column + 1, pen);
+                grid.begin_line(row);
+                if column + 1 >= columns {
+                    grid.begin_line(row + 1);
+                }
             }
             2 => {
                 grid.erase_rows(0, rows, pen);
@@ -101,11 +108,15 @@ impl State {
     fn erase_line(&mut self, what: usize) {
         self.touch();
         let (columns, row, column, pen) = (self.columns(), self.row, self.column, self.pen);
+        let grid = self.grid();
         match what {
-            0 => self.grid().erase(row, column, columns, pen),
-            1 => self.grid().erase(row, 0, column + 1, pen),
-            2 => self.grid().erase(row, 0, columns, pen),
+            0 => grid.erase(row, column, columns, pen),
+            1 => grid.erase(row, 0, column + 1, pen),
+            2 => grid.erase(row, 0, columns, pen),
             _ => {}
+        }
+        if what == 2 || what == 0 && column == 0 {
+            grid.begin_line(row);
         }
     }
 
@@ -157,7 +168,9 @@ impl State {
         self.is_alternate = on;
         if on {
             let (size, pen, rows) = (self.size, self.pen, self.rows());
-            self.alternate = Grid::new(size, false);
+            let old = replace(&mut self.alternate, Grid::new(size, false));
+            // What was saved there stays, as in xterm.js.
+            (self.alternate.saved, self.alternate.saved_is_known) = (old.saved, old.saved_is_known);
             self.alternate.erase_rows(0, rows, pen);
             self.keyboards[1] = modes::Keyboard::default();
         }
@@ -204,9 +217,12 @@ impl State {
         self.modes.set(modes::WRAP | modes::VISIBLE, true);
         self.pen = Style { link: self.pen.link, ..Style::default() };
         self.charsets = Charsets::default();
+        // Behind the last column it could have been brought by the saved one alone, which is gone.
+        self.end_pending_wrap();
         let bottom = self.rows() - 1;
         let grid = self.grid();
-        (grid.top, grid.bottom, grid.saved) = (0, bottom, super::grid::Saved::default());
+        (grid.top, grid.bottom) = (0, bottom);
+        (grid.saved, grid.saved_is_known) = (super::grid::Saved::default(), true);
     }
 
     /// A control sequence without a marker and an intermediate.
@@ -244,7 +260,10 @@ impl State {
             'M' => self.edit_rows(count, Grid::delete_rows),
             'P' => self.edit(|row, column, columns, pen| row.delete(column, count, columns, pen)),
             'S' => self.scroll(count, Grid::delete_rows),
-            'T' if params.len() == 1 => self.scroll(count, Grid::insert_rows),
+            // As in xterm.js, these rows come in without the background of the pen.
+            'T' if params.len() == 1 => {
+                self.scroll(count, |grid, row, count, _| grid.insert_rows(row, count, Style::default()));
+            }
             'X' => self.edit(|row, column, columns, pen| row.erase(column, column + count, columns, pen)),
             'Z' => self.tab(count, true),
             'b' => {
@@ -297,9 +316,14 @@ impl Perform for State {
             0x08 => self.column = self.column.min(self.columns() - 1).saturating_sub(1),
             b'\t' => self.tab(1, false),
             b'\n' | 0x0b | 0x0c => {
+                let above = self.row;
                 self.line_feed();
                 // As in xterm.js, a line feed behind the last column goes to the next row and leaves the column.
                 self.end_pending_wrap();
+                let row = self.row;
+                if row != above {
+                    self.grid().begin_line(row);
+                }
                 if self.modes.has(modes::NEW_LINE) {
                     self.carriage_return();
                 }

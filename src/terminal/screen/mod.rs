@@ -64,6 +64,9 @@ impl Size {
     }
 }
 
+/// How much the parser is given at once, in bytes: a line or two, so that binary output costs little more than text.
+const PIECE_BYTES: usize = 512;
+
 /// A terminal that shows nothing to anyone.
 pub struct Screen {
     parser: vte::Parser,
@@ -100,12 +103,37 @@ impl Screen {
         let mut read = 0;
         for lead in memchr_iter(C1_LEAD, output) {
             if let Some(control @ 0x80..=0x9F) = output.get(lead + 1) {
-                self.parser.advance(&mut *self.state, output.get(read..lead).unwrap_or_default());
+                self.parse(output.get(read..lead).unwrap_or_default());
                 self.parser.advance(&mut *self.state, &[0x1b, control - 0x40]);
                 read = lead + 2;
             }
         }
-        self.parser.advance(&mut *self.state, output.get(read..).unwrap_or_default());
+        self.parse(output.get(read..).unwrap_or_default());
+    }
+
+    /// A character of which only the beginning was read is not completed by what follows.
+    pub fn end_character(&mut self) {
+        let tail = std::mem::take(&mut self.tail);
+        if !tail.is_empty() {
+            self.parse(&tail);
+            self.parse(b"\0"); // it does nothing else
+        }
+    }
+
+    /// For each byte that is no text, the parser looks through all that it was given: so it gets pieces, of whole
+    /// characters.
+    fn parse(&mut self, mut output: &[u8]) {
+        while let Some((piece, _)) = output.split_at_checked(PIECE_BYTES) {
+            let (piece, rest) = output.split_at(PIECE_BYTES - incomplete_tail(piece));
+            self.parser.advance(&mut *self.state, piece);
+            output = rest;
+        }
+        self.parser.advance(&mut *self.state, output);
+    }
+
+    /// The cursor that was saved last is not known, so that nothing is certain until another one is saved.
+    pub fn forget_saved(&mut self) {
+        self.state.forget_saved();
     }
 
     /// Sets another size: columns are cut, rows above move to the history, nothing is wrapped again.
@@ -139,7 +167,7 @@ impl Screen {
         self.state.size
     }
 
-    /// Whether all cells and the cursor are what a terminal shows that has read everything.
+    /// Whether all cells, the cursor and the saved one are what a terminal shows that has read everything.
     pub fn is_known(&self) -> bool {
         self.state.is_known()
     }

@@ -212,7 +212,7 @@ impl State {
 
     pub(super) fn save_cursor(&mut self) {
         let saved = Saved {
-            column: self.column.min(self.columns() - 1),
+            column: self.column,
             row: self.row,
             pen: self.pen,
             charsets: self.charsets,
@@ -228,6 +228,7 @@ impl State {
         (self.pen, self.charsets) = (saved.pen, saved.charsets);
         self.modes.set(modes::ORIGIN, false);
         self.go_to(saved.column, saved.row);
+        self.column = saved.column.min(self.columns());
         self.modes.set(modes::ORIGIN, saved.origin);
         if saved.origin {
             self.row = self.row.clamp(self.grid().top, self.grid().bottom);
@@ -245,22 +246,26 @@ impl State {
         for grid in [&mut self.main, &mut self.alternate] {
             grid.erase_rows(0, rows, Style::default());
             grid.forget_history();
+            grid.is_known = false;
         }
         (self.column, self.row) = (0, self.grid().bottom);
         self.known = Known { column: false, row: false, ..ALL_KNOWN };
-        for grid in [&mut self.main, &mut self.alternate] {
-            (grid.is_known, grid.saved_is_known) = (false, false);
-        }
     }
 
     pub(super) fn is_known(&self) -> bool {
-        let cells = self.main.is_known && (self.alternate.is_known || !self.is_alternate);
-        cells && self.known.column && self.known.row && self.known.pen && self.known.tabs
+        let is_known = |grid: &Grid| grid.is_known && grid.saved_is_known;
+        let grids = is_known(&self.main) && (is_known(&self.alternate) || !self.is_alternate);
+        grids && self.known.column && self.known.row && self.known.pen && self.known.tabs
     }
 
     /// The tab stops are not known.
     pub(super) fn forget_tabs(&mut self) {
         self.known.tabs = false;
+    }
+
+    /// The cursor that was saved last is not known.
+    pub(super) fn forget_saved(&mut self) {
+        (self.main.saved_is_known, self.alternate.saved_is_known) = (false, false);
     }
 
     /// The pen was reset.
@@ -332,7 +337,8 @@ impl State {
         let grids = |name: [&'static str; 2], one: &Grid, two: &Grid| {
             let rows = one.rows.iter().zip(&two.rows);
             let differ = one.rows.len() != two.rows.len()
-                || rows.clone().any(|(a, b)| !self.rows_are_equal((a, other, b), one.columns));
+                || rows.clone().any(|(a, b)| !self.rows_are_equal((a, other, b), one.columns))
+                || rows.clone().skip(1).any(|(a, b)| a.continues != b.continues);
             let history = |grid: &'_ Grid| grid.history.iter().flatten().rev().cloned().collect::<Vec<_>>();
             let (old, older) = (history(one), history(two));
             let history_differs = old.iter().zip(&older).any(|(a, b)| !self.rows_are_equal((a, other, b), one.columns));
@@ -346,7 +352,9 @@ impl State {
                 || one.origin != two.origin
                 || !self.styles_are_equal(one.pen, other, two.pen)
         };
+        let alternate_saved = saved(self.alternate.saved, other.alternate.saved);
         let mut all = vec![
+            (alternate_saved, "saved cursor of the alternate screen"),
             (self.is_alternate != other.is_alternate, "buffer"),
             ((self.column, self.row) != (other.column, other.row), "cursor"),
             (!self.styles_are_equal(self.pen, other, other.pen), "pen"),
@@ -363,7 +371,6 @@ impl State {
         all.extend(grids(["cells", "region"], &self.main, &other.main));
         if self.is_alternate {
             all.extend(grids(["cells of the alternate screen", "its region"], &self.alternate, &other.alternate));
-            all.push((saved(self.alternate.saved, other.alternate.saved), "saved cursor of the alternate screen"));
             all.push((self.keyboards[1] != other.keyboards[1], "keyboard of the alternate screen"));
         }
         all.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)

@@ -26,14 +26,20 @@ const ATTRIBUTES: [(u16, u16, u16); 8] = [
     (OVERLINED, 53, 55),
 ];
 
-/// A colour: the default, one of 256, or 24 bits.
+/// A colour: the default, one of the 16 with a number of their own, one of 256, or 24 bits. Some terminals show the
+/// first 16 of the 256 otherwise than those 16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Colour(u32);
 
 const INDEXED: u32 = 1 << 24;
 const DIRECT: u32 = 2 << 24;
+const NAMED: u32 = 3 << 24;
 
 impl Colour {
+    fn named(number: u16) -> Self {
+        Self(NAMED | u32::from(number))
+    }
+
     fn indexed(index: u16) -> Self {
         Self(INDEXED | u32::from(index & 0xff))
     }
@@ -46,8 +52,8 @@ impl Colour {
     fn write(self, base: u16, separator: &mut Separator, out: &mut Vec<u8>) {
         let value = self.0 & 0xff_ffff;
         match (self.0 & !0xff_ffff, value) {
-            (INDEXED, 0..8) => separator.number(u32::from(base) + value, out),
-            (INDEXED, 8..16) => separator.number(u32::from(base) + 60 + value - 8, out),
+            (NAMED, 0..8) => separator.number(u32::from(base) + value, out),
+            (NAMED, _) => separator.number(u32::from(base) + 60 + value - 8, out),
             (INDEXED, _) => [u32::from(base) + 8, 5, value].iter().for_each(|n| separator.number(*n, out)),
             (DIRECT, _) => {
                 let [_, red, green, blue] = value.to_be_bytes().map(u32::from);
@@ -85,11 +91,11 @@ impl Style {
                 21 => self.set_underline(2),
                 24 => self.set_underline(0),
                 6 => self.attributes |= BLINK,
-                30..=37 => self.text = Colour::indexed(number - 30),
-                90..=97 => self.text = Colour::indexed(number - 90 + 8),
+                30..=37 => self.text = Colour::named(number - 30),
+                90..=97 => self.text = Colour::named(number - 90 + 8),
                 39 => self.text = Colour::default(),
-                40..=47 => self.background = Colour::indexed(number - 40),
-                100..=107 => self.background = Colour::indexed(number - 100 + 8),
+                40..=47 => self.background = Colour::named(number - 40),
+                100..=107 => self.background = Colour::named(number - 100 + 8),
                 49 => self.background = Colour::default(),
                 59 => self.underline = Colour::default(),
                 38 | 48 | 58 => {
@@ -228,7 +234,8 @@ mod tests {
         for (groups, text) in [
             (&[[1_u16].as_slice(), &[31]] as &[&[u16]], "[1;31m"),
             (&[&[38], &[5], &[200]], "[38;5;200m"),
-            (&[&[38, 5, 9]], "[91m"),
+            (&[&[38, 5, 9]], "[38;5;9m"),
+            (&[&[1], &[34], &[103]], "[1;34;103m"),
             (&[&[48], &[2], &[1], &[2], &[3]], "[48;2;1;2;3m"),
             (&[&[38, 2, 0, 1, 2, 3]], "[38;2;1;2;3m"),
             (&[&[38, 2, 1, 2, 3]], "[38;2;1;2;3m"),

@@ -48,11 +48,28 @@ fn history_comes_before_the_screen() {
 }
 
 #[test]
+fn rows_scroll_in_as_in_xterm_js() {
+    assert_eq!(shown(b"\x1b[44m\x1b[S"), "||||^[44m^[K^[m^[1;1H^[44m");
+    assert_eq!(shown(b"\x1b[44m\x1b[T"), "||||^[1;1H^[44m", "without the background");
+}
+
+#[test]
 fn wrapped_line_stays_one_line() {
     assert_eq!(shown(b"12345678901234567890abc\r\nd"), "12345678901234567890abc|d||^[3;2H");
+    // Its first character is erased, or the last one of the row above.
+    assert_eq!(shown(b"12345678901234567890ab\r\x1b[X"), "12345678901234567890 \r^[X^[Cb|||^[2;1H");
+    assert_eq!(
+        shown(b"12345678901234567890ab\x1b[A\x1b[20G\x1b[X"),
+        "1234567890123456789^[20G  \r^[X^[A^[20G^[X^[B\rab|||^[1;20H"
+    );
+    // It begins again after a line feed or an erased beginning.
+    for ends in ["\x1b[A\n", "\r\x1b[K", "\x1b[2K", "\r\x1b[J", "\x1b[A\x1b[20G\x1b[1J"] {
+        let screen = screen(format!("12345678901234567890ab{ends}").as_bytes());
+        assert!(!screen.state.main.rows[1].continues, "{ends:?}");
+    }
     // The next character is wrapped: the last one is printed again.
     assert_eq!(shown(b"12345678901234567890"), "12345678901234567890||||^[1;20H0");
-    assert_eq!(shown(b"12345678901234567890\x1b[2K"), "||||^[1;20H ^[2K");
+    assert_eq!(shown(b"12345678901234567890\x1b[2K"), "||||^[1;20H ^[1K");
 }
 
 #[test]
@@ -66,6 +83,16 @@ fn both_screens_and_their_cursors_are_restored() {
     let mut left = restored(&screen(vim));
     left.feed(b"\x1b[?1049l");
     assert_eq!((left.state.column, left.state.row), (5, 0));
+}
+
+#[test]
+fn cursor_is_saved_behind_the_last_column() {
+    let line = "12345678901234567890";
+    assert_eq!(shown(format!("{line}\x1b7\r").as_bytes()), "12345678901234567890||||^[1;20H0^7^[1;1H");
+    let erased = format!("{line}\x1b7\x1b[X\x1b8");
+    assert_eq!(shown(erased.as_bytes()), "1234567890123456789||||^[1;20H ^7^[1;20H^[X^8^[1;20H^8");
+    // That of the other screen stays while that is not used.
+    assert_eq!(shown(b"\x1b[?1047h\x1b[3;3H\x1b7\x1b[?1047l\r"), "||||^[?1047h^[3;3H^7^[?1047l^[3;1H");
 }
 
 #[test]
@@ -231,6 +258,22 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(number, on)| format!("\x1b[?{number}{}", if on { 'h' } else { 'l' }).into_bytes());
     let text = "[a-z ]{1,30}".prop_map(String::into_bytes);
     prop_oneof![4 => plain, 4 => sequence, 1 => mode, 2 => text]
+}
+
+/// The least of some measurements: for how long this output is read.
+fn reading(output: &[u8]) -> std::time::Duration {
+    let measured = (0..5).map(|_| {
+        let began = std::time::Instant::now();
+        screen(output);
+        began.elapsed()
+    });
+    measured.min().expect("some")
+}
+
+#[test]
+fn binary_output_costs_little_more_than_text() {
+    let (text, binary) = (reading(&[b'x'; 1 << 18]), reading(&[0xff; 1 << 18]));
+    assert!(binary < text * 10, "{binary:?}, and text takes {text:?}");
 }
 
 proptest! {

@@ -34,7 +34,7 @@ pub(super) fn snapshot(state: &State, with_history: bool) -> Vec<u8> {
     let active = if state.is_alternate { &state.alternate } else { &state.main };
     if state.is_alternate {
         writer.keyboard(&state.keyboards[0]);
-        writer.saved(state.main.saved);
+        writer.saved(&state.main);
         if writer.region(&state.main) {
             // The cursor went home, and must not be saved again.
             writer.put(format_args!("\x1b[?1047h"));
@@ -44,10 +44,15 @@ pub(super) fn snapshot(state: &State, with_history: bool) -> Vec<u8> {
         writer.forget_saved(state.main.saved);
         writer.put(format_args!("\x1b[H\x1b[2J"));
         writer.rows(&state.alternate);
+    } else if state.alternate.saved != Saved::default() {
+        writer.put(format_args!("\x1b[?1047h"));
+        writer.saved(&state.alternate);
+        writer.forget_saved(state.alternate.saved);
+        writer.put(format_args!("\x1b[?1047l"));
     }
     writer.tabs();
     if active.saved != Saved::default() {
-        writer.saved(active.saved);
+        writer.saved(active);
         writer.forget_saved(active.saved);
     }
     writer.region(active);
@@ -112,21 +117,31 @@ impl Writer<'_> {
         self.style(Style::default());
     }
 
-    /// Goes to the row below: by the wrap of its first character where the text goes on, so that a terminal that wraps
-    /// lines again knows.
+    /// Goes to the row below: by a wrap where that goes on with this one, for a terminal that wraps lines again.
     fn next_row(&mut self, row: &Row, below: &Row) {
         let columns = self.state.columns();
-        let first = below.cell(0);
-        let is_full = row.used() == columns && row.cell(columns - 1).glyph != Glyph::EMPTY;
+        let (last, first) = (row.cell(columns - 1), below.cell(0));
+        let is_full = last.glyph != Glyph::EMPTY;
         let is_plain = first.style.background == Style::default().background;
         if below.continues && is_full && first.glyph != Glyph::EMPTY && is_plain {
-            return;
+            return; // its first character is wrapped
         }
         // A row that comes in has the background of the pen.
         if self.pen.background != Style::default().background {
             self.style(Style::default());
         }
-        self.out.extend_from_slice(b"\r\n");
+        if !below.continues || !is_full && self.state.rows() == 1 {
+            return self.out.extend_from_slice(b"\r\n");
+        }
+        // A character that is erased again is wrapped, if need be behind another one.
+        if is_full {
+            self.out.extend_from_slice(b" \r\x1b[X");
+        } else {
+            self.put(format_args!("\x1b[{columns}G  \r\x1b[X\x1b[A\x1b[{columns}G"));
+            self.style(last.style);
+            self.out.extend_from_slice(b"\x1b[X\x1b[B\r");
+            self.style(Style::default());
+        }
     }
 
     fn row(&mut self, row: &Row) {
@@ -153,7 +168,11 @@ impl Writer<'_> {
         if row.fill != Style::default() && used < columns {
             self.forward(skipped);
             self.style(row.fill);
-            self.out.extend_from_slice(b"\x1b[K");
+            if row.continues && used == 0 {
+                self.put(format_args!("\x1b[{columns}X")); // the other one ends what the row goes on with
+            } else {
+                self.out.extend_from_slice(b"\x1b[K");
+            }
         }
     }
 
@@ -180,16 +199,41 @@ impl Writer<'_> {
         self.pen = to;
     }
 
-    /// Saves a cursor, and leaves everything as it is saved.
-    fn saved(&mut self, saved: Saved) {
+    /// Saves the cursor of a grid, and leaves everything as it is saved.
+    fn saved(&mut self, grid: &Grid) {
+        let (saved, last) = (grid.saved, self.state.columns() - 1);
         if saved.origin {
             // Rows count from the top of the region, which is still the whole screen.
             self.put(format_args!("\x1b[?6h"));
         }
-        self.place(saved.column, saved.row);
+        let row = grid.rows.get(saved.row).filter(|_| saved.column > last);
+        let is_blank = row.is_some_and(|row| !self.behind(row, saved.row));
+        match row {
+            None => self.place(saved.column, saved.row),
+            Some(_) if is_blank => self.out.push(b' '),
+            Some(_) => {}
+        }
         self.style(saved.pen);
         self.charsets(saved.charsets);
         self.put(format_args!("\x1b7"));
+        if let Some(row) = row.filter(|_| is_blank) {
+            self.place(last, saved.row);
+            self.style(row.cell(last).style);
+            self.put(format_args!("\x1b[X\x1b8"));
+            self.pen = saved.pen;
+        }
+    }
+
+    /// Goes to the last column of a row, and behind it if there is a character to be printed again.
+    fn behind(&mut self, cells: &Row, row: usize) -> bool {
+        let last = self.state.columns() - 1;
+        let column = last - usize::from(cells.cell(last).glyph == Glyph::TAIL);
+        self.place(column, row);
+        let cell = cells.cell(column);
+        if cell.glyph != Glyph::EMPTY {
+            self.glyph(cell);
+        }
+        cell.glyph != Glyph::EMPTY
     }
 
     /// Resets what was set for a saved cursor.
@@ -198,6 +242,10 @@ impl Writer<'_> {
             self.put(format_args!("\x1b[?6l"));
         }
         self.style(Style::default());
+        self.forget_charsets(saved);
+    }
+
+    fn forget_charsets(&mut self, saved: Saved) {
         for (slot, set) in b"()*+".iter().zip(saved.charsets.sets) {
             if set != b'B' {
                 self.out.extend_from_slice(&[0x1b, *slot, b'B']);
@@ -245,17 +293,19 @@ impl Writer<'_> {
         if self.state.column < columns {
             return self.place(self.state.column, row);
         }
-        // Behind the last column: the character there is printed again.
         let Some(cells) = grid.rows.get(self.state.row) else { return };
-        let is_tail = cells.cell(columns - 1).glyph == Glyph::TAIL;
-        let column = columns - 1 - usize::from(is_tail);
-        self.place(column, row);
+        if self.behind(cells, row) {
+            return;
+        }
+        let saved = grid.saved;
         if cells.used() == 0 {
             self.out.push(b' ');
             self.style(cells.fill);
-            self.put(format_args!("\x1b[2K"));
-        } else if cells.cell(column).glyph != Glyph::EMPTY {
-            self.glyph(cells.cell(column));
+            self.put(format_args!("\x1b[1K"));
+        } else if (saved.column, saved.row) == (self.state.column, self.state.row) {
+            self.put(format_args!("\x1b8"));
+            self.pen = saved.pen;
+            self.forget_charsets(saved);
         }
     }
 

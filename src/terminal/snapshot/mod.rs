@@ -1,7 +1,8 @@
 //! Makes the snapshot of a session from the output that it holds.
 //!
 //! It is exact where the output reaches back to the session's start, to a [kept](Screens::keep) screen or to something
-//! that drew every cell. Otherwise modes, colours and title are right, and cells or the cursor may not be.
+//! that drew every cell, and if a cursor was saved before that, to the next one that was. Otherwise modes, colours and
+//! title are right, and cells or cursors may not be.
 //!
 //! A *unit* is a character, a sequence or a string. A snapshot shows the screen between two units. Where the stream was
 //! sent up to the middle of one, either its rest is sent before the snapshot, or the snapshot ends with its beginning.
@@ -117,7 +118,7 @@ impl Screens {
         Made { at, bytes, exact }
     }
 
-    /// The screen at an offset; or, where it is not known there but is at a later one, at that.
+    /// The screen at the beginning of a unit; or, where it is not known there but is at a later one, at that.
     fn screen(&self, scrollback: &Scrollback, offset: u64) -> (Screen, u64) {
         let held = scrollback.held();
         let (mut screen, mut at) = self.beginning(scrollback, offset);
@@ -128,6 +129,7 @@ impl Screens {
             at = kept.offset;
         }
         self.read(&mut screen, scrollback, at, offset);
+        screen.end_character();
         match kept.filter(|kept| kept.offset > offset && !screen.is_known()) {
             Some(kept) => {
                 self.read(&mut screen, scrollback, offset, kept.offset);
@@ -205,6 +207,10 @@ impl Place {
         let (mut at, mut open) = (held.start, held.start);
         scrollback.each_slice(held.start, offset, |mut bytes| {
             while let Some(first) = bytes.first() {
+                // What comes before it may be the beginning of a character, and is not completed.
+                if parser.state() == State::Ground && !is_continuation(*first) {
+                    open = at;
+                }
                 let skip = parser.skippable(bytes);
                 if skip == 0 {
                     parser.step(*first);
@@ -252,17 +258,21 @@ fn unit_end(mut parser: Parser, scrollback: &Scrollback, open: u64, offset: u64)
     None
 }
 
+/// The controls that a terminal obeys at once in the middle of a sequence, but for the bell and the question for an
+/// answer: backspace, tab, line feeds, carriage return, shifts, and the start of another sequence.
+const OBEYED_WITHIN: &[u8] = b"\x08\t\n\x0b\x0c\r\x0e\x0f\x1b";
+
 /// What brings a terminal into the middle of a unit, so that its rest is not shown as text. The rest of a command that
 /// acts, or is too long, is ignored by every terminal.
 fn beginning_of(parser: &Parser, unit: &[u8], is_whole: bool) -> Vec<u8> {
     let is_short = is_whole && unit.len() <= STRING_BYTES_MAX;
-    let without_controls = || unit.iter().copied().filter(|byte| *byte == 0x1b || *byte >= 0x20).collect();
+    let with = |controls: &[u8]| unit.iter().copied().filter(|byte| *byte >= 0x20 || controls.contains(byte)).collect();
     match parser.state() {
-        State::Ground | State::Escape | State::Intermediate | State::Sequence if is_short => without_controls(),
+        State::Ground | State::Escape | State::Intermediate | State::Sequence if is_short => with(OBEYED_WITHIN),
         State::Ground | State::Escape | State::Intermediate => Vec::new(),
         State::Sequence => b"\x1b[0?".to_vec(),
         State::String(Kind::Command) | State::StringEscape(Kind::Command) if is_short && shows_text(unit) => {
-            without_controls()
+            with(b"\x1b")
         }
         State::String(Kind::Command) => b"\x1b]9999;".to_vec(),
         State::String(Kind::Other) => b"\x1bX".to_vec(),

@@ -69,6 +69,9 @@ fn snapshot_ends_with_the_beginning_of_a_unit_without_an_end() {
         (b"\x1b", b"\x1b"),
         (b"\x1b(", b"\x1b("),
         (b"\x1b[3\x07\x05", b"\x1b[3"),
+        (b"\x1b[3\r\n\x07\t;", b"\x1b[3\r\n\t;"),
+        (b"\x1b\r\n\r\n", b"\x1b\r\n\r\n"),
+        (b"\x1b]2;t\r\n", b"\x1b]2;t"),
         (b"\xe2\x82", b"\xe2\x82"),
         (b"\xc2", b"\xc2"),
         (b"\x1b]2;tit", b"\x1b]2;tit"),
@@ -80,11 +83,17 @@ fn snapshot_ends_with_the_beginning_of_a_unit_without_an_end() {
         (b"\x1bP$q", b"\x1bX"),
         (&long, b"\x1b]9999;"),
         (b"\xff", b""),
+        (b"\xd3\xd3", b"\xd3"),
+        (b"\xd3\xd3\xd3\xd3", b"\xd3"),
+        (b"\xc2\xc2\xc2\x1b]1", b"\x1b]9999;"),
     ] {
         let mut stage = stage(&[b"a", sent].concat());
         let made = stage.make(1 + sent.len() as u64);
         assert_eq!(made.at, 1 + sent.len() as u64);
-        let before = if tail.is_empty() { screen(b"a\xff") } else { screen(b"a") };
+        // Bytes that are no character, and beginnings that are never completed.
+        let is_invalid = |byte: &&u8| matches!(byte, 0xff | 0xd3) || sent.starts_with(b"\xc2\xc2") && **byte == 0xc2;
+        let shown = sent.iter().filter(is_invalid).count() - tail.iter().filter(is_invalid).count();
+        let before = screen(format!("a{}", "\u{fffd}".repeat(shown)).as_bytes());
         assert_eq!(made.bytes, [before.snapshot(true), tail.to_vec()].concat(), "{:?}", sent.escape_ascii());
     }
 }
@@ -126,13 +135,13 @@ fn kept_screen_stands_for_output_that_is_gone() {
 
 #[test]
 fn stream_goes_on_to_the_kept_screen_where_that_is_known_alone() {
-    let mut stage = stage(b"\x1b[?1049hdrawn once");
+    let mut stage = stage(b"\x1b[?1047hdrawn once");
     stage.keep();
     stage.scrollback.append(&b"\x1b[2;1Hmore".repeat(40_000));
     let sent = stage.scrollback.held().end;
     stage.scrollback.append(b"\x1b[H\x1b[2Jdrawn again");
     stage.screens.kept = None;
-    stage.scrollback.append(b"\x1b[?1049l\x1b[m\x1b[H\x1b[2J$ ");
+    stage.scrollback.append(b"\x1b[?1047l\x1b[m\x1b[H\x1b[2J$ ");
     stage.keep();
     let kept_at = stage.scrollback.held().end;
     stage.scrollback.append(b"ls");
@@ -167,6 +176,17 @@ fn without_its_beginning_a_screen_is_shown_from_a_line_on() {
     assert_eq!(shown.difference(&screen(&whole)), None);
     stage.scrollback.append(&b"\x1b[3;3Hx\x08y".repeat(40_000));
     assert!(!stage.make(stage.scrollback.held().end).exact);
+}
+
+#[test]
+fn saved_cursor_of_output_that_is_gone_is_unknown() {
+    for saves in ["\x1b7", "\x1b[s", "\x1b[?25;1048h", "\x1b[?1049h\x1b[?1049l"] {
+        let mut stage = stage(saves.as_bytes());
+        stage.scrollback.append(&b"line\r\n".repeat(50_000));
+        assert!(!stage.make(stage.scrollback.held().end).exact, "{saves:?}");
+        stage.scrollback.append(b"\x1b[H\x1b[s\r\n");
+        assert!(stage.make(stage.scrollback.held().end).exact, "{saves:?}");
+    }
 }
 
 #[test]
