@@ -7,9 +7,11 @@ use crate::canonical::hash_count;
 use crate::limits::Policy;
 use crate::random::Random;
 use core::hash::{Hash, Hasher};
+use serde::{Deserialize, Serialize};
 
 /// The waits, as far as they have grown.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Backoff {
     /// Ordinary waits since the last stable connection: 0 for none, 1 after the first retry after a loss.
     retries: u32,
@@ -249,5 +251,45 @@ mod tests {
                 assert_eq!(backoff.after_replacement_ms(&policy), slow(policy.replaced_base_ms), "{failures}");
             }
         }
+    }
+    /// Domain: every number of failures up to 40, the greatest that is counted, and the least and the greatest draw; of
+    /// what `Retry-After` asks for, every second up to twelve minutes, its bounds, and the greatest number.
+    #[test]
+    fn first_and_requested_waits_are_within_their_rows() {
+        let policy = Policy::default();
+        let bounds = [policy.retry_after_min_ms, policy.retry_after_max_ms].map(|ms| [ms - 1, ms, ms + 1]);
+        let asked = (0..720).map(|second| second * 1_000).chain(bounds.into_iter().flatten()).chain([u64::MAX]);
+        for (state, is_greatest) in [(0, false), (0xCF9A_04AF_FA6B_ADC0, true)] {
+            let mut random = Random::constant(state);
+            for retries in (0..40).chain([u32::MAX]) {
+                let later_ms = policy.retry_cap_ms.min(policy.retry_base_ms << retries.saturating_sub(1).min(20));
+                for (goes_away, first_ms) in [(false, policy.first_retry_ms), (true, policy.away_retry_ms)] {
+                    let mut backoff = Backoff { retries, ..Backoff::default() };
+                    let most_ms = if retries == 0 { first_ms } else { later_ms };
+                    let expected_ms = if is_greatest { most_ms } else { 0 };
+                    assert_eq!(backoff.after_loss_ms(goes_away, &policy, &mut random), expected_ms, "{retries}");
+                    assert!(backoff.retries > retries || retries == u32::MAX, "it never goes back");
+                }
+            }
+            for asked_ms in asked.clone() {
+                let believed_ms = asked_ms.min(policy.retry_after_max_ms);
+                let expected_ms = match (asked_ms < policy.retry_after_min_ms, is_greatest) {
+                    (true, false) => 0,
+                    (true, true) => policy.retry_base_ms,
+                    (false, false) => believed_ms,
+                    (false, true) => 2 * believed_ms,
+                };
+                let waited_ms = Backoff::default().after_request_ms(asked_ms, &policy, &mut random);
+                assert_eq!(waited_ms, expected_ms, "{asked_ms}");
+            }
+        }
+        let mut worn = Backoff { retries: 9, refused: u32::MAX, unknown: u32::MAX, replaced: u32::MAX, port_probes: 9 };
+        let mut random = Random::constant(0);
+        let waits = [
+            worn.after_refusal_ms(&policy, &mut random),
+            worn.after_unknown_ms(&policy, &mut random),
+            worn.after_replacement_ms(&policy),
+        ];
+        assert_eq!(waits, [policy.slow_cap_ms / 2, 0, policy.slow_cap_ms]);
     }
 }

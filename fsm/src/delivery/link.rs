@@ -12,6 +12,7 @@ use crate::id::LinkId;
 use crate::order::Gate;
 use crate::time::Time;
 use alloc::collections::VecDeque;
+use core::hash::{Hash, Hasher};
 
 /// The most that should be handed to the socket at once, in bytes: as much as keeps it busy while the loop turns.
 const BATCH_BYTES_MAX: usize = 64 << 10;
@@ -52,7 +53,7 @@ pub struct Ack {
 }
 
 /// What is known of the link that is up.
-#[derive(Clone, Debug, Hash)]
+#[derive(Clone, Debug)]
 pub(super) struct Link<M> {
     pub(super) number: LinkId,
     pub(super) gate: Option<Gate>,
@@ -87,6 +88,18 @@ pub(super) enum Flight {
     Message(u64),
     Bytes { stream: StreamKey, to: u64, encoded: u64 },
     SnapshotEnd { stream: StreamKey, encoded: u64 },
+}
+
+impl<M: Hash> Hash for Link<M> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { number, gate, pings, state: messages, keep_alive_wanted, flights, messages_in_flight, .. } = self;
+        let Self { messages_sent, frames_sent, frames_acked, frames_marked, unmarked_bytes, unmarked_since, .. } = self;
+        let Self { marker_wanted, in_flight, path, turns, uncut, write, .. } = self;
+        (number, gate, pings, messages, keep_alive_wanted, flights, messages_in_flight).hash(state);
+        (messages_sent, frames_sent, frames_acked, frames_marked, unmarked_bytes, unmarked_since).hash(state);
+        (marker_wanted, in_flight, path, turns, uncut, write).hash(state);
+        path.hash_times(*in_flight, state);
+    }
 }
 
 impl<M> Link<M> {

@@ -86,7 +86,8 @@ pub enum PushError {
 }
 
 /// How many messages were dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Drops {
     /// Results without reserved room, or that the console could not take even when cut.
     pub results: u64,
@@ -97,6 +98,11 @@ pub struct Drops {
 }
 
 impl Drops {
+    /// Whether nothing was dropped.
+    pub const fn is_empty(&self) -> bool {
+        self.total() == 0
+    }
+
     /// All of them together.
     pub const fn total(&self) -> u64 {
         self.results + self.closed + self.events

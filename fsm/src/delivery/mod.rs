@@ -265,6 +265,16 @@ impl<M> Delivery<M> {
         self.is_open(Gate::All).then(|| self.queue.take_drops()).flatten()
     }
 
+    /// What was dropped and is not reported yet.
+    pub const fn unreported_drops(&self) -> Drops {
+        self.queue.unreported_drops()
+    }
+
+    /// An earlier program dropped these and did not report it.
+    pub fn take_over_drops(&mut self, drops: Drops) {
+        self.queue.take_over_drops(drops);
+    }
+
     /// Could a short event be pushed that displaces no other?
     pub fn has_room_for_event(&self) -> bool {
         self.queue.has_room_for_event()

@@ -152,14 +152,16 @@ impl Default for PathModel {
     }
 }
 
-/// Of what grows for ever, which is what was delivered and the numbers of Pings, only distances matter.
+/// Of what grows for ever, which is what was delivered and the numbers of Pings, only distances matter. The times of
+/// acknowledgements are [hashed](PathModel::hash_times) apart.
 impl Hash for PathModel {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { round_trip_ms_min, samples, newest, delivered, delivered_at, delivered_sent_at, round, .. } = self;
+        let Self { round_trip_ms_min, samples, newest, delivered, round, .. } = self;
         let Self { full, phase, searched_at, long_since, shrinks, refills, fair_from, newest_ping, .. } = self;
         let behind = |ping: &u32| newest_ping.wrapping_sub(*ping);
-        (round_trip_ms_min, samples, newest, full, shrinks, refills).hash(state);
-        (delivered_at, delivered_sent_at, searched_at, long_since).hash(state);
+        (round_trip_ms_min, samples, newest, full, shrinks, refills, searched_at).hash(state);
+        // Long round trips count from the end of the startup on.
+        (!matches!(phase, Phase::Startup { .. })).then_some(long_since).hash(state);
         (*fair_from > 0).then(|| behind(fair_from)).hash(state);
         round.is_some().hash(state);
         if let Some(Round { ping, since, sent_since, delivered: at_start }) = round {
@@ -187,6 +189,11 @@ impl Phase {
 }
 
 impl PathModel {
+    /// Hashes when bytes were acknowledged: where none are under way, the first that are sent start both times again.
+    pub(super) fn hash_times<H: Hasher>(&self, in_flight: u64, state: &mut H) {
+        (in_flight > 0).then_some((self.delivered_at, self.delivered_sent_at)).hash(state);
+    }
+
     /// How much may be under way.
     pub(super) fn window(&self) -> u64 {
         match self.phase {
@@ -424,3 +431,6 @@ impl PathModel {
         self.bandwidth().saturating_mul(self.way_ms()) / 10 * 9 / 1_000
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -190,4 +190,47 @@ mod tests {
             assert_eq!(pings.clone().answer(&payload[..bytes]), None, "{bytes} bytes");
         }
     }
+    /// Domain: each purpose; links, numbers and frames whose bits are the lowest so many, one, or all but one.
+    #[test]
+    fn every_field_stands_at_its_place() {
+        let values = |bits: u32| {
+            let all = u64::MAX >> (64 - bits);
+            let ones = (0..bits).flat_map(move |bit| [1 << bit, (1 << bit) - 1, all ^ 1 << bit]);
+            ones.chain([all])
+        };
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+        for (purpose, sign) in [(Purpose::KeepAlive, 0x11), (Purpose::Marker, 0x12)] {
+            for link in values(32) {
+                let id = LinkId(u32::try_from(link).expect("32 bits"));
+                for (issued, frames) in values(32).zip(values(48).cycle()).chain(values(48).map(|frames| (1, frames))) {
+                    let payload = encode(purpose, id, u32::try_from(issued).expect("32 bits"), frames);
+                    assert_eq!(payload[..2], [0xD7, sign]);
+                    let read = [&payload[2..6], &payload[6..10], &payload[10..]].map(number);
+                    assert_eq!(read, [link, issued, frames]);
+                }
+            }
+        }
+        let beyond = encode(Purpose::Marker, LinkId(1), 1, u64::MAX);
+        assert_eq!(beyond[10..], [0xFF; 6], "what has no room is the most that has");
+    }
+
+    /// Domain: every number of Pings up to two more than are remembered, each of them answered, and then each other.
+    #[test]
+    fn every_pong_answers_its_ping_and_those_before() {
+        for count in 0..=PINGS_MAX + 2 {
+            let mut pings = Pings::new(LinkId(1));
+            let frames = |place: usize| 1_000 + place as u64;
+            let issue = |place| pings.issue(Time::from_ms(place as u64), Purpose::Marker, frames(place));
+            let payloads: alloc::vec::Vec<_> = (0..count).map(issue).collect();
+            let oldest = count.saturating_sub(PINGS_MAX);
+            for (first, second) in (0..count).flat_map(|first| (0..count).map(move |second| (first, second))) {
+                let mut left = pings.clone();
+                let answered = left.answer(&payloads[first]).map(|answer| answer.frames);
+                assert_eq!(answered, (first >= oldest).then(|| frames(first)), "{first} of {count}");
+                let answered = left.answer(&payloads[second]).map(|answer| answer.frames);
+                let is_left = second >= oldest && (first < oldest || second > first);
+                assert_eq!(answered, is_left.then(|| frames(second)), "{first}, then {second} of {count}");
+            }
+        }
+    }
 }

@@ -427,6 +427,14 @@ impl<M> Queue<M> {
         self.held.bytes
     }
 
+    pub(super) const fn unreported_drops(&self) -> Drops {
+        self.drops
+    }
+
+    pub(super) fn take_over_drops(&mut self, drops: Drops) {
+        self.drops = drops;
+    }
+
     pub(super) fn take_drops(&mut self) -> Option<Drops> {
         let drops = core::mem::take(&mut self.drops);
         (drops != Drops::default()).then_some(drops)

@@ -211,7 +211,8 @@ impl<M> Delivery<M> {
         };
         let bytes = bytes as u64;
         let to = entry.cut(cut, bytes);
-        let ends_snapshot = matches!(cut, Chunk::Snapshot { .. }) && entry.snapshot == Some(Snapshot::Unconfirmed);
+        let ends_snapshot =
+            matches!(cut, Chunk::Snapshot { .. }) && matches!(entry.snapshot, Some(Snapshot::Unconfirmed { .. }));
         let frame = bytes > 0 || ends_snapshot;
         if frame {
             let encoded = encoded_bytes(bytes);
@@ -227,6 +228,8 @@ impl<M> Delivery<M> {
             let marker_bytes = (link.window() / MARKERS_IN_WINDOW).max(STREAM_MARKER_BYTES_MIN);
             link.marker_wanted |= link.unmarked_bytes + encoded >= marker_bytes;
             link.marker_wanted |= link.path.wants_ping(link.in_flight);
+            // Another console may wait for its own.
+            link.marker_wanted |= ends_snapshot;
             let flight = if ends_snapshot {
                 Flight::SnapshotEnd { stream, encoded }
             } else {

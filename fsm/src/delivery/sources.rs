@@ -71,7 +71,7 @@ impl<M> Delivery<M> {
     }
 
     /// A console re-attached that has seen nothing: it gets a snapshot, and then what was not sent. One that a link cut
-    /// off is made again on the next.
+    /// off is made again on the next; one that was made for an earlier console is acknowledged first.
     pub fn want_snapshot(&mut self, stream: StreamKey) {
         if let Some(entry) = self.streams.get_mut(&stream) {
             entry.want_snapshot();

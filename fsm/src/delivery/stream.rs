@@ -138,7 +138,8 @@ pub(super) struct Stream {
     gap: Option<(u64, u64, u64)>,
 }
 
-/// A snapshot for a console that re-attached.
+/// A snapshot for a console that re-attached. A console that attaches after it was made needs another one, which is
+/// wanted once this one is acknowledged: attaches make at most one a round trip, however many they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Snapshot {
     /// It is to be made; until then nothing of the stream is sent.
@@ -151,9 +152,14 @@ pub(super) enum Snapshot {
         bytes: u64,
         /// How much of it was sent.
         sent: u64,
+        /// Another one is to follow.
+        again: bool,
     },
     /// All of it is under way.
-    Unconfirmed,
+    Unconfirmed {
+        /// Another one is to follow.
+        again: bool,
+    },
 }
 
 impl Stream {
@@ -197,7 +203,7 @@ impl Stream {
     pub(super) fn waiting(&self) -> u64 {
         let own = match self.snapshot {
             Some(Snapshot::Made { bytes, sent, .. }) => bytes - sent,
-            Some(Snapshot::Wanted | Snapshot::Unconfirmed) | None => 0,
+            Some(Snapshot::Wanted | Snapshot::Unconfirmed { .. }) | None => 0,
         };
         let new = self.at.end - self.at.sent.max(self.at.retained);
         if own + new == 0 { 0 } else { encoded_bytes(own + new) }
@@ -236,11 +242,11 @@ impl Stream {
     pub(super) fn next_cut(&self, max: usize) -> Option<Chunk> {
         let goal = match self.snapshot {
             Some(Snapshot::Wanted) => return None,
-            Some(Snapshot::Made { at, bytes, sent }) if self.at.sent >= at => {
+            Some(Snapshot::Made { at, bytes, sent, .. }) if self.at.sent >= at => {
                 return Some(Chunk::Snapshot { from: sent, max: clamp_to(max, bytes - sent) });
             }
             Some(Snapshot::Made { at, .. }) => at,
-            Some(Snapshot::Unconfirmed) | None => self.at.end,
+            Some(Snapshot::Unconfirmed { .. }) | None => self.at.end,
         };
         // What is gone is skipped as soon as nothing is under way.
         let is_gone = self.at.sent < self.at.retained;
@@ -252,11 +258,11 @@ impl Stream {
     pub(super) fn cut(&mut self, cut: Chunk, bytes: u64) -> u64 {
         match cut {
             Chunk::Snapshot { .. } => {
-                if let Some(Snapshot::Made { bytes: all, sent, .. }) = &mut self.snapshot {
+                if let Some(Snapshot::Made { bytes: all, sent, again, .. }) = &mut self.snapshot {
                     *sent = (*sent + bytes).min(*all);
                     // A source that has no more of it has lost it.
                     if *sent == *all || bytes == 0 {
-                        self.snapshot = Some(Snapshot::Unconfirmed);
+                        self.snapshot = Some(Snapshot::Unconfirmed { again: *again });
                     }
                 }
                 0
@@ -313,15 +319,19 @@ impl Stream {
 
     /// A console re-attached, and wants to see the screen.
     pub(super) fn want_snapshot(&mut self) {
-        self.snapshot = Some(Snapshot::Wanted);
-        self.held_back = false;
+        if let Some(Snapshot::Made { again, .. } | Snapshot::Unconfirmed { again }) = &mut self.snapshot {
+            *again = true;
+        } else {
+            self.snapshot = Some(Snapshot::Wanted);
+        }
     }
 
     /// The snapshot is made: `bytes` of it, which show the screen at the offset `at`.
     pub(super) fn snapshot_made(&mut self, at: u64, bytes: u64) {
         if self.snapshot == Some(Snapshot::Wanted) {
             let at = at.clamp(self.at.sent, self.at.end.max(self.at.sent));
-            self.snapshot = (bytes > 0).then_some(Snapshot::Made { at, bytes, sent: 0 });
+            self.snapshot = (bytes > 0).then_some(Snapshot::Made { at, bytes, sent: 0, again: false });
+            self.held_back = false;
         }
     }
 
@@ -339,13 +349,13 @@ impl Stream {
     }
 
     pub(super) const fn has_snapshot_to_send(&self) -> bool {
-        matches!(self.snapshot, Some(Snapshot::Wanted | Snapshot::Made { .. }))
+        matches!(self.snapshot, Some(Snapshot::Wanted | Snapshot::Made { .. } | Snapshot::Unconfirmed { again: true }))
     }
 
     /// The console has read the end of a snapshot.
     pub(super) fn snapshot_acknowledged(&mut self) {
-        if self.snapshot == Some(Snapshot::Unconfirmed) {
-            self.snapshot = None;
+        if let Some(Snapshot::Unconfirmed { again }) = self.snapshot {
+            self.snapshot = again.then_some(Snapshot::Wanted);
         }
     }
 

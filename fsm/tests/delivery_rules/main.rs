@@ -1,5 +1,6 @@
 //! Tests each rule of the ledger by its public interface.
 
+mod exhaustive;
 mod pings;
 mod reliable;
 mod schedule;

@@ -131,6 +131,47 @@ fn one_snapshot_is_made_at_a_time() {
 }
 
 #[test]
+fn storm_of_attaches_makes_one_snapshot_a_round_trip() {
+    let mut bench = Bench::online();
+    bench.open(T, 1_000);
+    bench.drain();
+    bench.acknowledge_all();
+    let (mut made, mut shown) = (0, 0);
+    for attaches in 1..=2_000 {
+        bench.ledger.want_snapshot(T);
+        if let Some((_, from)) = bench.ledger.snapshot_due() {
+            made += 1;
+            bench.ledger.snapshot_made(T, from, 2_000);
+        }
+        shown += bench.drain().len();
+        if attaches % 500 == 0 {
+            bench.acknowledge_all();
+        }
+    }
+    assert_eq!((made, shown), (4, 4));
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 1_000)), "the last console has seen nothing");
+}
+
+#[test]
+fn attach_behind_a_snapshot_delays_the_closed() {
+    let mut bench = Bench::online();
+    bench.open(T, 10);
+    bench.drain();
+    bench.ledger.want_snapshot(T);
+    bench.ledger.snapshot_made(T, 10, 50);
+    assert_eq!(bench.drain(), [Sent::Snapshot(T, 0, 50)]);
+    bench.ledger.want_snapshot(T);
+    bench.push_after(Kind::Closed, "closed", After::stream(T, 10));
+    assert_eq!((bench.drain(), bench.ledger.snapshot_due()), (vec![], None), "the first has not arrived");
+    bench.cut();
+    bench.connect();
+    assert_eq!(bench.ledger.snapshot_due(), Some((T, 10)));
+    bench.ledger.snapshot_made(T, 10, 60);
+    let expected = [Sent::Bytes(T, 0, 10), Sent::Snapshot(T, 0, 60), Sent::Message("closed")];
+    assert_eq!(bench.drain(), expected, "one is enough for both");
+}
+
+#[test]
 fn snapshot_of_a_place_that_is_gone_is_made_again() {
     let mut bench = Bench::online();
     bench.open(T, 3_000);
@@ -165,6 +206,7 @@ fn snapshot_within_a_character_does_not_wait() {
     bench.ledger.snapshot_made(T, 2, 5);
     assert_eq!(bench.next_cutting(0), Some(Sent::Bytes(T, 0, 0)));
     assert_eq!(bench.next(), Some(Sent::Snapshot(T, 0, 5)));
+    assert!(matches!(bench.next(), Some(Sent::Ping(..))));
     bench.ledger.grew(T, 3);
     assert_eq!(bench.next(), Some(Sent::Bytes(T, 0, 3)));
 }

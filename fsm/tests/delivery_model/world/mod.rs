@@ -10,7 +10,7 @@ use choices::Choices;
 use draupnir_fsm::delivery::{After, Delivery, Kind, PushError, Reliable, StreamKey, UNLIMITED};
 use draupnir_fsm::id::{CommandKey, SessionKey};
 use draupnir_fsm::time::Time;
-use reference::{RefSnapshot, Reference};
+use reference::Reference;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How much a source holds.
@@ -326,7 +326,7 @@ impl World {
     /// A console that has seen nothing attaches to a session.
     fn look(&mut self) {
         let Some(stream) = self.pick_stream() else { return };
-        self.reference.streams.get_mut(&stream).expect("picked").snapshot = Some(RefSnapshot::Wanted);
+        self.reference.streams.get_mut(&stream).expect("picked").attach();
         self.ledger.want_snapshot(stream);
     }
 

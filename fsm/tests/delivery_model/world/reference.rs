@@ -33,6 +33,8 @@ pub(crate) struct RefStream {
     pub(crate) acked: u64,
     pub(crate) lost_bytes: u64,
     pub(crate) snapshot: Option<RefSnapshot>,
+    /// A console attached since the snapshot was made.
+    pub(crate) again: bool,
 }
 
 /// A snapshot that the console must read as a whole.
@@ -73,7 +75,18 @@ pub(crate) struct Reference {
 impl RefStream {
     /// Must a message wait for the bytes up to `end`?
     fn blocks(&self, end: u64) -> bool {
-        self.sent < end || matches!(self.snapshot, Some(RefSnapshot::Wanted | RefSnapshot::Made(..)))
+        self.sent < end || self.again || matches!(self.snapshot, Some(RefSnapshot::Wanted | RefSnapshot::Made(..)))
+    }
+
+    /// A console attaches: one that comes after a snapshot was made waits until that has arrived.
+    pub(crate) fn attach(&mut self) {
+        self.again = matches!(self.snapshot, Some(RefSnapshot::Made(..) | RefSnapshot::Sent));
+        self.snapshot.get_or_insert(RefSnapshot::Wanted);
+    }
+
+    /// A snapshot is to be made instead of what there is of one.
+    fn want_snapshot(&mut self) {
+        (self.snapshot, self.again) = (Some(RefSnapshot::Wanted), false);
     }
 }
 
@@ -199,7 +212,11 @@ impl Reference {
                 }
                 Frame::SnapshotEnd(stream, _) => {
                     if let Some(stream) = self.streams.get_mut(&stream) {
-                        stream.snapshot.take_if(|snapshot| *snapshot == RefSnapshot::Sent);
+                        assert_eq!(stream.snapshot, Some(RefSnapshot::Sent), "one at a time is under way");
+                        stream.snapshot = None;
+                        if stream.again {
+                            stream.want_snapshot();
+                        }
                     }
                 }
             }
@@ -225,7 +242,7 @@ impl Reference {
                 stream.acked = stream.retained;
                 if matches!(stream.snapshot, Some(RefSnapshot::Made(at, left, all)) if at < stream.sent && left == all)
                 {
-                    stream.snapshot = Some(RefSnapshot::Wanted);
+                    stream.want_snapshot();
                 }
             }
         }
@@ -243,7 +260,9 @@ impl Reference {
         }
         for stream in self.streams.values_mut() {
             stream.sent = stream.acked;
-            stream.snapshot = stream.snapshot.map(|_| RefSnapshot::Wanted);
+            if stream.snapshot.is_some() {
+                stream.want_snapshot();
+            }
         }
     }
 }
