@@ -5,6 +5,7 @@
 //! agent.
 
 use crate::id::{CommandKey, LinkId, PortProbe, RegistrationAttempt, SessionKey};
+use crate::machine::SavedConnection;
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -125,7 +126,10 @@ pub enum Fact {
     /// Another program takes this one's place as soon as the link is closed.
     HandOverDue,
     /// This program took another one's place, whose link was closed just now.
-    TakenOver,
+    TakenOver {
+        /// What it gave of the connection.
+        connection: SavedConnection,
+    },
     /// Something happened to a terminal session.
     Session {
         /// The session.

@@ -123,9 +123,14 @@ impl HandOver {
         }
     }
 
+    /// Whether the link is given up, and the program about to be replaced.
+    pub(super) const fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Settling(..) | Stage::Replacing)
+    }
+
     /// Keeps back a dial for which the new program will stand; false where none is expected.
     pub(super) fn hold_dial(&mut self, link: LinkId) -> bool {
-        let holds = matches!(self.stage, Stage::Settling(..) | Stage::Replacing);
+        let holds = self.is_closing();
         if holds {
             self.held_dial = Some(link);
         }
@@ -179,6 +184,8 @@ impl<B: Body> Driver<B> {
     pub(super) fn advance_hand_over(&mut self, now: Time) -> bool {
         let is_due = self.hand_over.next_deadline().is_some_and(|deadline| deadline <= now);
         match self.hand_over.stage {
+            // A dial was under way.
+            Stage::Settling(None, until) if self.machine.has_link() => self.close_link(now, until),
             Stage::Settling(None, _) if self.is_settled_for_hand_over() => {
                 self.hand_over.stage = Stage::Replacing;
                 self.order_step(HandOverStep::Replace);
@@ -208,14 +215,18 @@ impl<B: Body> Driver<B> {
     fn begin_settle(&mut self, now: Time) {
         // Usage records become a message, which travels like the others.
         self.send_usage_now(now);
-        let link = self.machine.link();
-        self.hand_over.stage = Stage::Settling(link, now.after_ms(HAND_OVER_SETTLE_MS));
+        self.close_link(now, now.after_ms(HAND_OVER_SETTLE_MS));
+    }
+
+    fn close_link(&mut self, now: Time, until: Time) {
+        self.hand_over.stage = Stage::Settling(self.machine.link(), until);
         self.step(now, Fact::HandOverDue);
     }
 
     /// Whether nothing is between two states that the new program can take over.
     fn is_settled_for_hand_over(&self) -> bool {
         !self.machine.is_starting_a_child()
+            && !self.machine.has_old_socket()
             && !self.sessions.is_admitting()
             && !self.commands.is_starting()
             && !self.journal.is_awaited()

@@ -257,3 +257,161 @@ fn time_out_goes_on_across_a_hand_over() {
     next.now = deadline;
     assert!(has(&next.poll(), Action::TerminateCommand { command: CommandKey(1) }));
 }
+
+/// Lets time pass until the next dial; how long that is, in milliseconds.
+fn ms_until_dial(rig: &mut Rig) -> u64 {
+    let began = rig.now;
+    loop {
+        rig.now = rig.driver.next_deadline().expect("it goes on");
+        if dials(&rig.poll()) {
+            return rig.now.ms_since(began);
+        }
+    }
+}
+
+fn refuse_key(rig: &mut Rig, link: u32) {
+    let (link, cause) = (LinkId(link), Failure::Unauthorized);
+    rig.turn(Input::DialFailed { link, cause, retry_after_ms: None });
+}
+
+#[test]
+fn wait_goes_on_after_a_hand_over() {
+    let mut rig = Rig::new(false);
+    rig.turn(Input::Started { id: IdSource::Remembered });
+    for link in 1..=3 {
+        refuse_key(&mut rig, link);
+        if link < 3 {
+            ms_until_dial(&mut rig);
+        }
+    }
+    // The third wait is 120 to 360 s.
+    wait(&mut rig, 1_000);
+    let mut next = next(&rig);
+    let waited_ms = ms_until_dial(&mut next);
+    assert_eq!(waited_ms, ms_until_dial(&mut rig));
+    assert!((119_000..=359_000).contains(&waited_ms), "{waited_ms}");
+    // The fourth is 240 to 720 s.
+    refuse_key(&mut next, 1);
+    let waited_ms = ms_until_dial(&mut next);
+    assert!((240_000..=720_000).contains(&waited_ms), "{waited_ms}");
+}
+
+#[test]
+fn console_is_cured_of_a_loss_before_the_hand_over() {
+    let mut rig = Rig::ready(false);
+    rig.turn(Input::LinkLost { link: LINK, cause: Loss::Reset });
+    rig.turn(Input::LinkClosed { link: LINK });
+    assert_resyncs(next(&rig));
+}
+
+/// Checks that a program that has begun cures the console.
+fn assert_resyncs(mut rig: Rig) {
+    ms_until_dial(&mut rig);
+    rig.turn(Input::LinkOpened { link: LINK });
+    rig.receive(ConsoleMessage::Other);
+    rig.settle();
+    let resync = Action::CloseLink { link: LINK, code: 1000, reason: CloseText::Resync };
+    let outputs = wait(&mut rig, Policy::default().resync_ms);
+    assert!(has(&outputs, resync), "{outputs:?}");
+}
+
+#[test]
+fn link_that_opens_before_the_replacement_is_closed_too() {
+    let mut rig = Rig::ready(false);
+    rig.dispatch(1, 77);
+    rig.turn(Input::LinkLost { link: LINK, cause: Loss::Reset });
+    rig.turn(Input::LinkClosed { link: LINK });
+    ms_until_dial(&mut rig);
+    close(&mut rig);
+    let second = LinkId(2);
+    let opened = rig.turn(Input::LinkOpened { link: second });
+    let close = Action::CloseLink { link: second, code: 1012, reason: CloseText::HandOver };
+    assert!(has(&opened, close), "{opened:?}");
+    let started = rig.turn(Input::Command { command: CommandKey(1), what: CommandInput::Started });
+    assert!(!has(&started, step(HandOverStep::Replace)), "{started:?}");
+    assert!(has(&rig.turn(Input::LinkClosed { link: second }), step(HandOverStep::Replace)));
+}
+
+#[test]
+fn console_is_cured_of_a_close_that_it_did_not_answer() {
+    let mut rig = Rig::ready(false);
+    close(&mut rig);
+    assert!(has(&wait(&mut rig, Policy::default().close_ms), Action::DropLink { link: LINK }));
+    assert!(has(&rig.turn(Input::LinkClosed { link: LINK }), step(HandOverStep::Replace)));
+    assert_resyncs(next(&rig));
+}
+
+#[test]
+fn usage_counted_before_the_replacement_is_handed_over() {
+    let mut rig = Rig::ready(false);
+    close(&mut rig);
+    rig.turn(Input::UsageCounted { within_ms: 30_000 });
+    assert!(has(&rig.turn(Input::LinkClosed { link: LINK }), step(HandOverStep::Replace)));
+    assert_eq!(rig.was_encoded(|message| *message == Message::Usage { records: 1 }), 1);
+}
+
+#[test]
+fn records_before_the_hand_over_are_synced_in_time() {
+    let begun = |numbers_up_to| Input::Restored { what: Restored::Begun { numbers_up_to } };
+    let mut next = Rig::new(false);
+    next.driver.handle(next.now, Input::Started { id: IdSource::Remembered });
+    let what = TakenOver::Begun { numbers_up_to: 1, connection: SavedConnection::default(), drops: Drops::default() };
+    next.driver.handle(next.now, Input::TakenOver { what });
+    next.turn(begun(1));
+    assert!(has(&wait(&mut next, SYNC_INTERVAL_MS), Action::SyncJournal));
+}
+
+#[test]
+fn drops_without_a_link_are_reported_by_the_next_program() {
+    let mut rig = Rig::ready(false);
+    rig.dispatch(1, 77);
+    rig.turn(Input::LinkLost { link: LINK, cause: Loss::Reset });
+    rig.turn(Input::LinkClosed { link: LINK });
+    rig.turn(Input::Command { command: CommandKey(1), what: CommandInput::StartFailed { exhausted: false } });
+    let is_result = |what: &TakenOver| matches!(what, TakenOver::Message { kind: Kind::Result, .. });
+    let given = given(&rig);
+    let Some(TakenOver::Message { number, .. }) = given.iter().find(|what| is_result(what)) else {
+        panic!("{given:?}");
+    };
+    rig.driver.ledger.give_up(*number);
+    let mut next = next(&rig);
+    ms_until_dial(&mut next);
+    next.turn(Input::LinkOpened { link: LINK });
+    next.receive(ConsoleMessage::Other);
+    let is_report =
+        |message: &Message| matches!(message, Message::Error(ErrorEvent::Drops(drops)) if drops.results == 1);
+    assert_eq!(next.was_encoded(is_report), 1);
+}
+
+#[test]
+fn closed_of_an_earlier_session_hides_none_that_a_panic_left() {
+    let mut rig = Rig::new(false);
+    let (session, id, of) = (SessionKey(1), ConsoleId(5), SessionKey(2));
+    rig.driver.handle(rig.now, Input::Started { id: IdSource::Remembered });
+    let begun = TakenOver::Begun { numbers_up_to: 0, connection: SavedConnection::default(), drops: Drops::default() };
+    let left = TakenOver::Session { session, id, at: 0, orphan_in_ms: None, end: None, replay: false };
+    for what in [begun, left] {
+        rig.driver.handle(rig.now, Input::TakenOver { what });
+    }
+    for what in [Restored::Begun { numbers_up_to: 4 }, Restored::Closed { number: 4, session: of, id }] {
+        rig.driver.handle(rig.now, Input::Restored { what });
+    }
+    assert!(has(&rig.poll(), Action::ForgetSession { session: of }));
+    ms_until_dial(&mut rig);
+    rig.turn(Input::LinkOpened { link: LINK });
+    assert!(has(&rig.create(3, 5), Action::Log { notice: Notice::Reattached { session } }));
+}
+
+#[test]
+fn forgotten_instance_is_registered_by_the_next_program() {
+    let mut rig = Rig::ready(false);
+    rig.turn(Input::CloseReceived { link: LINK, code: 1008, reason: CloseReason::UnknownInstance });
+    rig.turn(Input::LinkClosed { link: LINK });
+    let mut next = next(&rig);
+    let began = next.now;
+    let registers = |output: &Output<usize>| matches!(output, Output::Do(Action::Register { .. }));
+    while !next.poll().iter().any(registers) {
+        next.now = next.driver.next_deadline().expect("it goes on");
+        assert!(next.now.ms_since(began) <= Policy::default().unknown_base_ms);
+    }
+}

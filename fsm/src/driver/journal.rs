@@ -270,6 +270,11 @@ impl Journal {
         }
     }
 
+    /// The program before this one may have left records that are not synced.
+    pub(super) fn take_over(&mut self, now: Time) {
+        self.unsynced_since = Some(now);
+    }
+
     /// Takes one of those that wait, once one has waited for too long.
     pub(super) fn take_overdue(&mut self, now: Time) -> Option<Waiter> {
         self.is_stalled |= self.waiting.iter().any(|(_, _, deadline)| *deadline <= now);
@@ -292,7 +297,7 @@ impl Journal {
     }
 
     fn sync_due(&self, after_ms: u64) -> Option<Time> {
-        let due = self.unsynced_since?.after_ms(after_ms);
+        let due = self.unsynced_since.filter(|_| self.is_enabled)?.after_ms(after_ms);
         Some(self.synced_at.map_or(due, |synced_at| due.max(synced_at.after_ms(SYNC_INTERVAL_MS))))
     }
 
@@ -439,7 +444,9 @@ impl<B: Body> Driver<B> {
                 self.out(Action::ForgetCommand { command });
             }
             Restored::Closed { number, session, id } => {
-                if self.restore_message(number, Kind::Closed, host).is_some() {
+                let is_kept = self.restore_message(number, Kind::Closed, host).is_some();
+                // After a panic a session of this id may live on that was opened later.
+                if is_kept && self.sessions.is_new(id) {
                     self.sessions.restore(session, id, number);
                 } else {
                     self.out(Action::ForgetSession { session });

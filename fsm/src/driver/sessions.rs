@@ -79,11 +79,16 @@ impl Sessions {
 
     /// Adds a session whose shell an earlier program started; false for one that is known.
     pub(super) fn take_over(&mut self, session: SessionKey, id: ConsoleId) -> bool {
-        let is_new = !self.keys.contains_key(&id) && !self.entries.contains_key(&session);
+        let is_new = self.is_new(id) && !self.entries.contains_key(&session);
         if is_new {
             self.add(session, id, State::Open);
         }
         is_new
+    }
+
+    /// Whether no session of this id is known.
+    pub(super) fn is_new(&self, id: ConsoleId) -> bool {
+        !self.keys.contains_key(&id)
     }
 
     fn known(&self, id: ConsoleId) -> Option<(SessionKey, State)> {

@@ -16,9 +16,10 @@ use super::output::{Action, Message, Notice};
 use super::ports::{Body, ByteSource};
 use super::{Driver, Todo};
 use crate::delivery::budget::Use;
-use crate::delivery::{After, Kind, Reliable, StreamKey};
+use crate::delivery::{After, Drops, Kind, Reliable, StreamKey};
 use crate::fact::Fact;
 use crate::id::{CommandKey, SessionKey};
+use crate::machine::SavedConnection;
 use crate::order::{CommandEnd, SessionEnd};
 use crate::time::Time;
 use alloc::vec::Vec;
@@ -32,6 +33,12 @@ pub enum TakenOver {
     Begun {
         /// The numbers of messages up to this one are used.
         numbers_up_to: u64,
+        /// Its connection.
+        #[serde(default, skip_serializing_if = "SavedConnection::is_default")]
+        connection: SavedConnection,
+        /// What it dropped and did not report.
+        #[serde(default, skip_serializing_if = "Drops::is_empty")]
+        drops: Drops,
     },
     /// A command ran, and its result is no longer remembered.
     Ended {
@@ -128,7 +135,9 @@ impl<B: Body> Driver<B> {
     pub fn inheritance(&self, now: Time) -> Vec<(TakenOver, Option<B>)> {
         let mut all = Vec::new();
         let mut add = |what| all.push((what, None));
-        add(TakenOver::Begun { numbers_up_to: self.ledger.numbers_up_to() });
+        let connection = self.machine.connection_to_hand_over(now);
+        let drops = self.ledger.unreported_drops();
+        add(TakenOver::Begun { numbers_up_to: self.ledger.numbers_up_to(), connection, drops });
         self.machine.forgotten_commands().for_each(|id| add(TakenOver::Ended { id: ConsoleId(id) }));
         for (session, id) in self.sessions.open() {
             let stream = StreamKey::Terminal(session);
@@ -182,9 +191,11 @@ impl<B: Body> Driver<B> {
 
     /// The program before this one gave this. What needs the host waits for the turn.
     pub(super) fn taken_over(&mut self, now: Time, what: TakenOver) {
-        if let TakenOver::Begun { numbers_up_to } = what {
+        if let TakenOver::Begun { numbers_up_to, connection, drops } = what {
             self.ledger.skip_numbers(numbers_up_to);
-            self.step(now, Fact::TakenOver);
+            self.ledger.take_over_drops(drops);
+            self.journal.take_over(now);
+            self.step(now, Fact::TakenOver { connection });
         } else {
             self.todo.push_back(Todo::TakeOver(what));
         }

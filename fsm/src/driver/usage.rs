@@ -49,8 +49,9 @@ impl Usage {
 
 impl<B: Body> Driver<B> {
     pub(super) fn usage_counted(&mut self, now: Time, within_ms: u64) {
-        // A drain has no time to wait for more.
-        self.usage.add(now, if self.machine.is_draining() { 0 } else { within_ms });
+        // A drain has no time to wait for more, nor has a hand-over.
+        let is_late = self.machine.is_draining() || self.hand_over.is_closing();
+        self.usage.add(now, if is_late { 0 } else { within_ms });
         self.send_due_usage(now);
     }
 

@@ -2,6 +2,9 @@
 //!
 //! It decides nothing. Memory is bounded: the last hour is kept as counts for each minute and cause.
 
+use super::Driver;
+use super::ports::Body;
+use crate::machine::MachineSnapshot;
 use crate::order::Disconnect;
 use crate::time::Time;
 use alloc::collections::VecDeque;
@@ -21,6 +24,50 @@ pub enum LinkPhase {
     Online,
     /// The agent stops.
     Draining,
+}
+
+/// What can be seen of the driver from outside: for logs, tests and replays. It is never restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The connection.
+    pub connection: MachineSnapshot,
+    /// Reliable messages that the console is not known to have.
+    pub messages: usize,
+    /// Their encoded bytes.
+    pub message_bytes: usize,
+    /// Encoded bytes of streams that are under way.
+    pub stream_bytes_in_flight: u64,
+    /// Sessions that are opening, open or ending.
+    pub sessions: usize,
+    /// Commands that run or wait.
+    pub commands: usize,
+}
+
+/// What an operator asks about, see [`Driver::health`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What can be seen of the driver.
+    pub snapshot: Snapshot,
+    /// Whether the console can be reached.
+    pub phase: LinkPhase,
+    /// Since when the connection is in its state.
+    pub state_since: Time,
+    /// When the last link that the console accepted came or went; the start, before the first.
+    pub online_changed_at: Time,
+    /// When the last heartbeat was sent.
+    pub heartbeat_at: Option<Time>,
+    /// How long the last answered Ping took, in milliseconds.
+    pub round_trip_ms: Option<u64>,
+    /// Why links ended within the last hour, and how often; each cause once.
+    pub reconnects_last_hour: Vec<(Disconnect, u32)>,
+    /// How many links ended since the start.
+    pub reconnects: u64,
+    /// Reliable messages that were dropped since the start, as far as that is reported to the console.
+    pub dropped: u64,
+    /// Gaps in the output of streams since the start, likewise.
+    pub gaps: u64,
+    /// Usage records of AI tools that wait to be sent.
+    pub usage_records: u32,
 }
 
 /// What was seen of the connection.
@@ -81,6 +128,46 @@ impl Vitals {
             }
         }
         causes
+    }
+}
+
+impl<B: Body> Driver<B> {
+    /// Whether the console can be reached.
+    pub fn link_phase(&self) -> LinkPhase {
+        match (self.machine.is_draining(), self.vitals.is_online) {
+            (true, _) => LinkPhase::Draining,
+            (false, true) => LinkPhase::Online,
+            (false, false) => LinkPhase::Offline,
+        }
+    }
+
+    /// What can be seen from outside.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            connection: self.machine.snapshot(),
+            messages: self.ledger.messages(),
+            message_bytes: self.ledger.message_bytes(),
+            stream_bytes_in_flight: self.ledger.stream_bytes_in_flight(),
+            sessions: self.sessions.live(),
+            commands: self.machine.commands(),
+        }
+    }
+
+    /// What an operator asks about, at `now`.
+    pub fn health(&self, now: Time) -> Health {
+        Health {
+            snapshot: self.snapshot(),
+            phase: self.link_phase(),
+            state_since: self.vitals.state_since,
+            online_changed_at: self.vitals.online_changed_at,
+            heartbeat_at: self.vitals.heartbeat_at,
+            round_trip_ms: self.vitals.round_trip_ms,
+            reconnects_last_hour: self.vitals.reconnects_last_hour(now),
+            reconnects: self.vitals.reconnects,
+            dropped: self.vitals.dropped,
+            gaps: self.vitals.gaps,
+            usage_records: self.usage.records(),
+        }
     }
 }
 

@@ -243,14 +243,15 @@ impl Connection {
         }
     }
 
-    fn unregistered(&mut self, event: &Event<'_>, context: &Context<'_>) -> Outcome<State> {
+    fn unregistered(&mut self, event: &Event<'_>, context: &mut Context<'_>) -> Outcome<State> {
         match event {
             Event::Fact(Fact::Started { id }) => {
                 self.registration.done = id.is_dialled_first();
                 Handled
             }
-            Event::Fact(Fact::TakenOver) => {
+            Event::Fact(Fact::TakenOver { connection }) => {
                 self.old_socket = OldSocket::Gone(context.now);
+                self.take_over(*connection, context);
                 Handled
             }
             Event::Expired(Timer::Begin) if self.registration.done => Transition(State::Waiting { wait_ms: 0 }),

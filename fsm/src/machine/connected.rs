@@ -212,6 +212,8 @@ impl Connection {
     /// Closes the link, because another program takes this one's place and dials.
     pub(super) fn hand_over(&mut self, context: &mut Context<'_>) -> Outcome<State> {
         self.ended(Disconnect::HandOver, Some(HAND_OVER_CODE), context);
+        // Like a resync: what is not answered is unclean.
+        self.resync.closing = true;
         let (link, code, reason) = (self.link.id, HAND_OVER_CODE, CloseText::HandOver);
         context.order(Order::CloseLink { link, code, reason });
         Transition(State::Waiting { wait_ms: 0 })

@@ -106,7 +106,7 @@ pub(super) struct Resync {
     pub(super) due: bool,
     /// When the last unclean loss was.
     pub(super) unclean_at: Time,
-    /// The old socket was closed for a resync.
+    /// The old socket was closed for a resync or a hand-over.
     pub(super) closing: bool,
     /// Resyncs in a row whose close was not answered.
     pub(super) unanswered: u8,
@@ -230,7 +230,7 @@ impl Connection {
             | Fact::ClockJumped { .. }
             | Fact::ShutdownRequested
             | Fact::HandOverDue
-            | Fact::TakenOver
+            | Fact::TakenOver { .. }
             | Fact::Session { .. }
             | Fact::Command { .. } => false,
         }

@@ -211,7 +211,7 @@ impl Observer {
             | Fact::TerminalInput
             | Fact::ClockJumped { .. }
             | Fact::HandOverDue
-            | Fact::TakenOver
+            | Fact::TakenOver { .. }
             | Fact::Session { .. }
             | Fact::Command { .. } => {}
         }

@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use chart::State;
 use connection::Connection;
 use core::hash::{Hash, Hasher};
+pub use saved::SavedConnection;
 use statig::blocking::{IntoStateMachineExt as _, StateMachine};
 
 mod chart;
@@ -32,6 +33,7 @@ mod connection;
 mod draining;
 pub mod invariants;
 mod registering;
+mod saved;
 
 #[cfg(test)]
 mod tests;
@@ -279,6 +281,16 @@ impl Machine {
     /// The hash of the id of a command whose result is remembered.
     pub fn command_id(&self, command: CommandKey) -> Option<u128> {
         self.remembered_commands().find(|(_, of)| *of == command).map(|(id_hash, _)| id_hash)
+    }
+
+    /// What the next program needs of the connection.
+    pub fn connection_to_hand_over(&self, now: Time) -> SavedConnection {
+        self.connection.inner().to_hand_over(now, &self.timers)
+    }
+
+    /// Whether the socket of an earlier link may still be open.
+    pub fn has_old_socket(&self) -> bool {
+        self.connection.inner().old_socket.is_left()
     }
 
     /// Whether a shell or a command is being started.

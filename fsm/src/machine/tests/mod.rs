@@ -66,6 +66,10 @@ impl Driver {
             let is_armed = self.machine.timers.deadline(timer).is_some();
             assert!(!is_armed || own.contains(&timer), "{timer:?} is armed in {} after {fact:?}", seen.state);
         }
+        for needed in deadlines_of(seen.state) {
+            let is_armed = needed.iter().any(|timer| self.machine.timers.deadline(*timer).is_some());
+            assert!(is_armed, "none of {needed:?} is armed in {} after {fact:?}", seen.state);
+        }
         orders
     }
 
@@ -162,6 +166,27 @@ fn timers_of(state: &str) -> &'static [Timer] {
         "draining.flushing" => &[StateGate, DrainStep, DrainClose, DrainExit],
         "draining.closing" => &[CloseDeadline, DrainStep, DrainExit],
         "draining.unlinked" => &[DrainStep, DrainExit],
+        "stopped" => &[],
+        other => panic!("no state is called {other}"),
+    }
+}
+
+/// The deadlines of a state: of each list one timer is armed as long as the state lasts.
+fn deadlines_of(state: &str) -> &'static [&'static [Timer]] {
+    use Timer::*;
+    match state {
+        "unregistered" => &[&[Begin]],
+        "registering.requesting" => &[&[RegistrationDeadline]],
+        "registering.backing_off" => &[&[Retry]],
+        // The retry is armed once the old socket is gone.
+        "connecting.waiting" => &[&[Retry, CloseDeadline]],
+        "connecting.probing" => &[&[Retry]],
+        "connecting.dialling" => &[&[DialDeadline]],
+        "connected.greeting" => &[&[AllGate], &[Ping, PongDeadline]],
+        "connected.ready" => &[&[Ping, PongDeadline], &[Heartbeat], &[Metrics]],
+        "draining.flushing" => &[&[DrainClose], &[DrainExit]],
+        "draining.closing" => &[&[CloseDeadline], &[DrainExit]],
+        "draining.unlinked" => &[&[DrainExit]],
         "stopped" => &[],
         other => panic!("no state is called {other}"),
     }
