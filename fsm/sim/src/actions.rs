@@ -8,8 +8,8 @@ use crate::wire::Up;
 use crate::work::{Source, Stage, Subject};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    Action, AppendId, AuditEntry, AuditId, CloseText, CommandKey, Frame, Gate, Input, LinkId, Loss, Notice, Output,
-    Policy, Problem, Record, SYNC_INTERVAL_MS, SessionKey, StateKind, StreamKey,
+    Action, AppendId, AuditEntry, AuditId, CloseText, CommandKey, Frame, Gate, HandOverStep, Input, LinkId, Loss,
+    Notice, Output, Policy, Problem, Record, SYNC_INTERVAL_MS, SessionKey, StateKind, StreamKey,
 };
 
 /// The length of a Ping on the wire, in bytes.
@@ -21,7 +21,10 @@ const REDRAW_BYTES: u64 = 200;
 impl World {
     pub(crate) fn perform(&mut self, output: Output<Text>) {
         match output {
-            Output::Write { link, frames } => self.write(link, &frames),
+            Output::Write { link, frames } => {
+                let link = self.host.link_of_world(link);
+                self.write(link, &frames);
+            }
             Output::Append { append, record, body } => self.append(append, record, body),
             Output::Do(action) => self.act(action),
         }
@@ -29,7 +32,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         let own_ms = self.own_now().as_ms();
-        let life = self.host.life;
+        let program = self.host.program;
         match action {
             Action::Register { attempt, path, provider } => {
                 let checked = self.host.rules.registers(own_ms);
@@ -38,8 +41,12 @@ impl World {
                 self.register(attempt, path, provider);
             }
             Action::AbandonRegistration { attempt, .. } => self.log(|| format!("gives up registration {attempt}")),
-            Action::Dial { link } => self.dial_ordered(link),
+            Action::Dial { link } => {
+                let link = self.host.link_of_world(link);
+                self.dial_ordered(link);
+            }
             Action::AbandonDial { link, .. } => {
+                let link = self.host.link_of_world(link);
                 self.log(|| format!("gives up dial {link}"));
                 self.host.dialling = None;
                 self.abandon(link);
@@ -56,7 +63,11 @@ impl World {
                 self.host.probing = None;
             }
             Action::CloseLink { link, code, reason } => {
-                let checked = self.host.rules.closes(own_ms);
+                let link = self.host.link_of_world(link);
+                if reason == CloseText::HandOver && self.host.hand_over != Some(HandOverStep::Flush) {
+                    self.fail(Violation::ForgottenOrdered("hand-over"));
+                }
+                let checked = self.host.rules.closes(own_ms, reason);
                 self.check(checked);
                 self.console.refused = None;
                 self.log(|| format!("closes link {link} with {code} ({reason:?})"));
@@ -71,7 +82,10 @@ impl World {
                     self.transmit(link, &[(Up::Close(code), 20)], 0);
                 }
             }
-            Action::DropLink { link } => self.drop_ordered(link),
+            Action::DropLink { link } => {
+                let link = self.host.link_of_world(link);
+                self.drop_ordered(link);
+            }
             Action::TakeSample { sample } => {
                 if sample == StateKind::Heartbeat {
                     if self.planted == Some(Planted::SkipsHeartbeats) && !own_ms.is_multiple_of(2) {
@@ -79,7 +93,7 @@ impl World {
                     }
                     self.host.rules.beat_ms = Some(own_ms);
                 }
-                self.note_in(1, Event::Sampled { life, sample });
+                self.note_in(1, Event::Sampled { program, sample });
             }
             Action::Report { problem } => {
                 self.log(|| format!("reports {problem:?}"));
@@ -146,8 +160,7 @@ impl World {
                 }
                 self.host.unsynced_since_ms = None;
             }
-            // No event of the world asks for one.
-            Action::HandOver { .. } => self.fail(Violation::ForgottenOrdered("hand-over")),
+            Action::HandOver { step } => self.hand_over_ordered(step),
             Action::KillRemains { .. } => self.fail(Violation::ForgottenOrdered("remains")),
             Action::ShrinkScrollback { session, to_bytes } => self.shrink(session, to_bytes),
             Action::ReadHostName | Action::DropNote { .. } | Action::Listen => {}
@@ -158,6 +171,7 @@ impl World {
     fn noticed(&mut self, notice: Notice) {
         match notice {
             Notice::GateOpened { link, gate } => {
+                let link = self.host.link_of_world(link);
                 let own_ms = self.own_now().as_ms();
                 let checked = self.host.rules.gate_opens(own_ms, link, gate);
                 self.check(checked);
@@ -179,12 +193,15 @@ impl World {
                 self.record_rejection();
             }
             Notice::MessageDropped { .. } => self.messages.lose(),
+            Notice::HandOverRefused { why } => {
+                self.log(|| format!("hand-over refused: {why:?}"));
+                self.hand_over_refused();
+            }
             Notice::Reattached { session } => self.log(|| format!("session {session} is attached to again")),
             Notice::Closing { .. }
             | Notice::DuplicateDispatch { .. }
             | Notice::CommandInterrupted { .. }
             | Notice::SessionInterrupted { .. }
-            | Notice::HandOverRefused { .. }
             | Notice::HandOverCutsTools
             | Notice::FactsIgnored { .. } => {}
         }
@@ -231,7 +248,8 @@ impl World {
         let (Some(link), Some((of, until_ms))) = (self.host.rules.live, self.host.awaits_pong) else { return };
         if self.planted == Some(Planted::KeepsStaleTimers) && of != link && until_ms <= own_ms {
             self.host.awaits_pong = None;
-            self.handle(Input::LinkLost { link, cause: Loss::Eof });
+            let of_program = self.host.link_of_program(link);
+            self.handle(Input::LinkLost { link: of_program, cause: Loss::Eof });
             self.drop_ordered(link);
         }
     }
@@ -302,7 +320,7 @@ impl World {
     }
 
     fn open_ordered(&mut self, session: SessionKey) {
-        let life = self.host.life;
+        let program = self.host.program;
         let unaudited = self.work.audited && !self.work.settle_audit(Subject::Session(session));
         let prints_bytes = self.output_bytes();
         let Some(shell) = self.work.shells.get_mut(&session) else {
@@ -316,7 +334,7 @@ impl World {
         let prints_bytes = if shell.crowded { 40 } else { prints_bytes };
         self.work.sources.insert(StreamKey::Terminal(session), Source::new(prints_bytes));
         let in_ms = if self.meets(Fault::StartsSlowly) { self.between(100, 6_000) } else { self.between(1, 5) };
-        self.note_in(in_ms, Event::ShellStarts { life, session });
+        self.note_in(in_ms, Event::ShellStarts { program, session });
         if unaudited {
             self.fail(Violation::Unaudited);
         }
@@ -372,7 +390,7 @@ impl World {
     }
 
     fn start_ordered(&mut self, command: CommandKey) {
-        let life = self.host.life;
+        let program = self.host.program;
         let unaudited = self.work.audited && !self.work.settle_audit(Subject::Command(command));
         let dispatch = match (self.work.jobs.get_mut(&command), self.work.results.get(&command)) {
             (Some(job), _) => {
@@ -396,7 +414,7 @@ impl World {
             self.check(checked);
         }
         let in_ms = if self.meets(Fault::StartsSlowly) { self.between(100, 6_000) } else { self.between(1, 3) };
-        self.note_in(in_ms, Event::CommandStarts { life, command });
+        self.note_in(in_ms, Event::CommandStarts { program, command });
     }
 
     /// Ends a command after this time, as soon as it runs.
@@ -421,16 +439,17 @@ impl World {
 
     /// Sets how much a source may read from now on.
     fn read_credit(&mut self, stream: StreamKey, bytes: Option<usize>, keep_from: Option<u64>) {
-        let life = self.host.life;
+        let program = self.host.program;
         if let Some(acked) = keep_from {
             self.check_delivered(stream, Some(acked));
         }
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         source.credit = bytes.map_or(u64::MAX, |bytes| bytes as u64);
         source.keep_from = keep_from;
+        source.acked = keep_from.map_or(source.acked, |acked| source.acked.max(acked));
         if source.wants_to_read() {
             source.reading = true;
-            self.note_in(1, Event::Read { life, stream });
+            self.note_in(1, Event::Read { program, stream });
         }
     }
 
@@ -482,21 +501,21 @@ impl World {
         if !record.is_awaited() {
             return;
         }
-        let life = self.host.life;
+        let program = self.host.program;
         if self.planted == Some(Planted::ReportsUnwritten) {
             // The report comes at once, and the record only with the next one.
             self.journal.report(AppendId(append.0 - 1), true);
-            return self.note_in(0, Event::Appended { life, append: AppendId(append.0), written: true });
+            return self.note_in(0, Event::Appended { program, append: AppendId(append.0), written: true });
         }
         let in_ms = if self.meets(Fault::JournalSlow) { self.between(500, 9_000) } else { self.between(0, 5) };
         let written = !self.meets(Fault::JournalFails);
         if !self.meets(Fault::JournalHangs) {
-            self.note_in(in_ms, Event::Appended { life, append, written });
+            self.note_in(in_ms, Event::Appended { program, append, written });
         }
     }
 
     fn audit_ordered(&mut self, audit: AuditId, entry: AuditEntry) {
-        let life = self.host.life;
+        let program = self.host.program;
         if !self.work.audited {
             return self.fail(Violation::Unaudited);
         }
@@ -514,7 +533,7 @@ impl World {
         let in_ms = if self.meets(Fault::AuditSlow) { self.between(500, 9_000) } else { self.between(0, 20) };
         let written = !self.meets(Fault::AuditFails);
         if !self.meets(Fault::AuditHangs) {
-            self.note_in(in_ms, Event::Audited { life, audit, subject, written });
+            self.note_in(in_ms, Event::Audited { program, audit, subject, written });
         }
     }
 }

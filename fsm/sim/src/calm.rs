@@ -147,7 +147,7 @@ impl World {
         if ready {
             self.calm.ready_ms.get_or_insert(self.now_ms);
         }
-        let delivered = ready && self.is_delivered();
+        let delivered = ready && self.host.hand_over.is_none() && self.is_delivered();
         match self.calm.ready_ms {
             None if self.now_ms > since_ms + within_ms => self.fail(Violation::NotReady),
             None => {}

@@ -84,16 +84,16 @@ impl World {
 
     /// A registration over HTTP.
     pub(crate) fn register(&mut self, attempt: RegistrationAttempt, path: RegisterPath, provider: ProviderName) {
-        let life = self.host.life;
+        let program = self.host.program;
         let in_ms = 2 * self.plan.latency_ms + self.between(1, 300);
         let mut row = None;
         let (status, retry_after_ms) = match self.meets_one_of(&Fault::REGISTRATIONS) {
             Some(Fault::RegisterHangs) => return,
             _ if self.now_ms < self.console.away_until_ms => {
-                return self.note_in(in_ms, Event::RegistrationFailed { life, attempt, cause: Failure::Connect });
+                return self.note_in(in_ms, Event::RegistrationFailed { program, attempt, cause: Failure::Connect });
             }
             Some(Fault::RegisterReset) => {
-                return self.note_in(in_ms, Event::RegistrationFailed { life, attempt, cause: Failure::Protocol });
+                return self.note_in(in_ms, Event::RegistrationFailed { program, attempt, cause: Failure::Protocol });
             }
             _ if self.now_ms < self.console.key_refused_until_ms => (401, None),
             Some(Fault::RegisterRefused) => (self.one_of(&[401, 403]), None),
@@ -108,13 +108,13 @@ impl World {
                 row = match self.register_row(path, provider) {
                     Ok(row) => row,
                     Err((status, retry_after_ms)) => {
-                        return self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms, row });
+                        return self.note_in(in_ms, Event::Answered { program, attempt, status, retry_after_ms, row });
                     }
                 };
                 (if known == Some(Fault::RegisterKnown) { 409 } else { self.one_of(&[200, 201]) }, None)
             }
         };
-        self.note_in(in_ms, Event::Answered { life, attempt, status, retry_after_ms, row });
+        self.note_in(in_ms, Event::Answered { program, attempt, status, retry_after_ms, row });
     }
 
     /// Takes a registration in; the row that it is answered with, on a console that has rows, or the refusal.

@@ -9,12 +9,13 @@ use crate::planted::Planted;
 use crate::tap::{self, Encoded};
 use crate::violation::Violation;
 use crate::wire::Up;
-use crate::work::{Stage, Subject, Work};
+use crate::work::{Made, Stage, Subject, Work};
 use crate::world::Event;
 use draupnir_fsm::driver::{
     Body, ByteSource, Chunk, CommandKey, Encode, ErrorEvent, Kind, MadeSnapshot, Message, SessionKey, SessionRefusal,
     StreamKey, USAGE_RECORDS_MAX,
 };
+use draupnir_fsm::id::LinkId;
 use draupnir_fsm::random::Random;
 use std::ops::Range;
 
@@ -37,7 +38,9 @@ impl Body for Text {
 /// The parts of the world that the answers come from.
 pub(crate) struct Doors<'a> {
     pub(crate) life: u32,
+    pub(crate) program: u32,
     pub(crate) now_ms: u64,
+    pub(crate) link: Option<LinkId>,
     pub(crate) draining: bool,
     pub(crate) planted: Option<Planted>,
     pub(crate) random: &'a mut Random,
@@ -247,7 +250,14 @@ impl ByteSource for Doors<'_> {
         let few = self.random.between(0, 7);
         let bytes = match (cut, self.work.sources.get_mut(&stream)) {
             (_, None) => return (0, None),
-            (Chunk::Snapshot { max, .. }, Some(_)) => (max as u64).saturating_sub(few).max(1),
+            (Chunk::Bytes { from, .. }, Some(source)) if from < source.acked => {
+                self.fail(Violation::SentAgain(stream));
+                return (0, None);
+            }
+            (Chunk::Snapshot { max, .. }, Some(source)) => {
+                source.made.iter_mut().for_each(|made| made.is_begun = true);
+                (max as u64).saturating_sub(few).max(1)
+            }
             (Chunk::Bytes { from, max }, Some(source)) => {
                 let there = source.end.saturating_sub(from.max(source.retained)).min(max as u64);
                 if there > 8 {
@@ -255,7 +265,7 @@ impl ByteSource for Doors<'_> {
                 } else if few == 0 && !source.holds_back {
                     // The beginning of a character: the rest of it, or the end of the wait for that, comes soon.
                     (source.holds_back, source.reading) = (true, true);
-                    self.agenda.note(self.now_ms + 20, Event::Read { life: self.life, stream });
+                    self.agenda.note(self.now_ms + 20, Event::Read { program: self.program, stream });
                     0
                 } else {
                     there
@@ -277,10 +287,17 @@ impl ByteSource for Doors<'_> {
     }
 
     fn snapshot(&mut self, session: SessionKey, from: u64, _size: Option<(u16, u16)>) -> MadeSnapshot {
-        let end = self.work.sources.get(&StreamKey::Terminal(session)).map_or(from, |source| source.end);
+        let stream = StreamKey::Terminal(session);
+        let end = self.work.sources.get(&stream).map_or(from, |source| source.end);
         // Sometimes a sequence lies across the place, and its end goes before the snapshot.
         let at = (from + self.random.between(0, 30).saturating_sub(20)).clamp(from, end.max(from));
-        let bytes = usize::try_from(self.random.between(4, 80_000)).unwrap_or(0);
+        let bytes = self.random.between(4, 80_000);
+        if let Some((source, link)) = self.work.sources.get_mut(&stream).zip(self.link)
+            && !source.snapshot_made(Made { link, bytes, is_begun: false })
+        {
+            self.fail(Violation::SnapshotTooSoon(stream));
+        }
+        let bytes = usize::try_from(bytes).unwrap_or(0);
         MadeSnapshot { at, bytes, exact: self.random.between(0, 1) > 0 }
     }
 }

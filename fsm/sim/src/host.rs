@@ -17,8 +17,8 @@ use draupnir_fsm::delivery::{
 };
 use draupnir_fsm::driver::budget::Budget;
 use draupnir_fsm::driver::{
-    Clocks, Driver, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, Policy, PortProbe, RELIABLE_BYTES_MAX,
-    SESSIONS_MAX, SYNC_INTERVAL_MS, Snapshot, Step, Time,
+    Clocks, Driver, HandOverStep, INPUTS_PER_TURN_MAX, Input, LinkId, PING_PAYLOAD_BYTES, PanicHistory, Policy,
+    PortProbe, RELIABLE_BYTES_MAX, SESSIONS_MAX, SYNC_INTERVAL_MS, Snapshot, Step, Time,
 };
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -40,17 +40,33 @@ const DIES_ONE_IN: u64 = 400;
 /// More outputs in one turn than this are a loop that does not end.
 const OUTPUTS_MAX: u32 = 100_000;
 
-/// The process. A restart replaces all of it.
+/// The process, and the program in it. A restart replaces all of it; what another program keeps is in `programs`.
 pub(crate) struct Host {
     pub(crate) driver: Driver<Text>,
     watcher: Rc<RefCell<Watcher>>,
     pub(crate) rules: Rules,
+    /// The number of the process.
     pub(crate) life: u32,
+    /// The number of the program, in all processes.
+    pub(crate) program: u32,
     pub(crate) running: bool,
     pub(crate) seed: u64,
     /// When this life began, and how long it has slept since: what its monotonic clock lacks.
-    started_ms: u64,
+    pub(crate) started_ms: u64,
     pub(crate) slept_ms: u64,
+    /// When the program began, in the process's own time.
+    pub(crate) epoch_ms: u64,
+    /// How many links earlier programs dialled, and the number of the program's own last one: the program counts from
+    /// one, and the world goes on.
+    links_before: u32,
+    links: u32,
+    /// The latest step of the hand-over that is under way, and whether this turn ends with it.
+    pub(crate) hand_over: Option<HandOverStep>,
+    pub(crate) replaces: bool,
+    /// The driver gives up its link in this turn, for a hand-over.
+    pub(crate) gives_up_link: bool,
+    /// The panics of the process.
+    pub(crate) panics: PanicHistory,
     /// By how much its real-time clock was set.
     pub(crate) real_step_ms: u64,
     /// Stopped, or asleep with the whole machine, since this moment.
@@ -81,7 +97,7 @@ pub(crate) struct Host {
     pub(crate) unsynced_since_ms: Option<u64>,
     /// The Ping of this link that no Pong has answered, and until when one may, for a fault that keeps the deadline.
     pub(crate) awaits_pong: Option<(LinkId, u64)>,
-    keeps_steps: bool,
+    pub(crate) keeps_steps: bool,
 }
 
 impl Host {
@@ -92,10 +108,18 @@ impl Host {
             watcher: Rc::default(),
             rules: Rules::new(true),
             life: 0,
+            program: 0,
             running: false,
             seed,
             started_ms: 0,
             slept_ms: 0,
+            epoch_ms: 0,
+            links_before: 0,
+            links: 0,
+            hand_over: None,
+            replaces: false,
+            gives_up_link: false,
+            panics: PanicHistory::default(),
             real_step_ms: 0,
             frozen: false,
             asleep_since_ms: None,
@@ -131,7 +155,18 @@ impl Host {
             return None;
         }
         let own_ms = self.next?.as_ms();
-        Some(own_ms.saturating_add(self.started_ms + self.slept_ms))
+        Some(own_ms.saturating_add(self.epoch_ms + self.started_ms + self.slept_ms))
+    }
+
+    /// The number that the world gives a link of this program.
+    pub(crate) fn link_of_world(&mut self, link: LinkId) -> LinkId {
+        self.links = self.links.max(link.0);
+        LinkId(self.links_before + link.0)
+    }
+
+    /// The number that the program gave a link of its own.
+    pub(crate) const fn link_of_program(&self, link: LinkId) -> LinkId {
+        LinkId(link.0.saturating_sub(self.links_before))
     }
 
     pub(crate) fn count_wake(&mut self, now_ms: u64) {
@@ -162,15 +197,31 @@ fn driver(planted: Option<Planted>, seed: u64, plan: &Plan) -> Driver<Text> {
 impl World {
     /// A process starts.
     pub(crate) fn begin_life(&mut self) {
-        self.stats.facts += self.host.facts();
         let remembered = self.identity.is_remembered();
-        let host = &mut self.host;
+        let host = &self.host;
         let life = host.life + 1;
         let mut next = Host::absent(host.seed.wrapping_add(u64::from(life) << 32), host.keeps_steps);
         next.life = life;
-        next.running = true;
         next.started_ms = self.now_ms;
         next.rules = Rules::new(remembered);
+        self.messages.start_over();
+        self.work.start_over();
+        self.rows.process_starts();
+        // What the old process had open was closed with it.
+        self.forget_connections();
+        self.log(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
+        self.start_program(next);
+        if self.plan.journaled {
+            self.restore();
+        }
+    }
+
+    /// A program starts, and hears that.
+    pub(crate) fn start_program(&mut self, mut next: Host) {
+        self.stats.facts += self.host.facts();
+        next.program = self.host.program + 1;
+        next.links_before = self.host.links_before + self.host.links;
+        next.running = true;
         next.driver = driver(self.planted, next.seed, &self.plan);
         let watcher = Rc::clone(&next.watcher);
         next.driver.observe_machine(Box::new(move |now, fact, orders, seen| {
@@ -181,22 +232,18 @@ impl World {
             next.driver.record(Box::new(move |step| steps.borrow_mut().push(step)));
         }
         self.host = next;
-        self.messages.start_over();
-        self.work.start_over();
-        self.rows.process_starts();
-        // Numbers of links begin again; what the old process had open was closed with it.
-        self.forget_connections();
-        self.log(|| format!("a process starts, {}", if remembered { "with its id" } else { "unknown" }));
         self.wake();
         let id = self.id_source();
         self.handle(Input::Started { id });
-        if self.plan.journaled {
-            self.restore();
-        }
     }
 
     pub(crate) fn own_now(&self) -> Time {
         self.host.own(self.now_ms)
+    }
+
+    /// The same since the program began: the time of its driver.
+    pub(crate) fn program_now(&self) -> Time {
+        Time::from_ms(self.own_now().as_ms() - self.host.epoch_ms)
     }
 
     /// Gives the process something to hear, when it can.
@@ -221,7 +268,7 @@ impl World {
         if self.planted == Some(Planted::DoesNotSeeJumps) {
             return;
         }
-        let now = self.own_now();
+        let (now, own_ms) = (self.program_now(), self.own_now().as_ms());
         let boot_time_ms = self.now_ms;
         let clocks = Clocks {
             monotonic_ms: self.now_ms - self.host.slept_ms,
@@ -234,7 +281,7 @@ impl World {
         let entropy = host.entropy;
         host.driver.observe(now, clocks, || entropy);
         if host.watcher.borrow().jumps != before {
-            host.rules.jumped_ms = now.as_ms();
+            host.rules.jumped_ms = own_ms;
             self.log(|| "the clocks jumped".to_owned());
         }
     }
@@ -255,7 +302,7 @@ impl World {
             if place > 0 && place.is_multiple_of(INPUTS_PER_TURN_MAX) {
                 self.turn();
             }
-            self.hand(event);
+            self.happen(event);
         }
     }
 
@@ -267,7 +314,7 @@ impl World {
         if self.planted == Some(Planted::Panics) && matches!(input, Input::LinkOpened { link } if link > LinkId(2)) {
             panic!("two links are enough for this agent");
         }
-        let now = self.own_now();
+        let now = self.program_now();
         self.host.driver.handle(now, input);
     }
 
@@ -279,11 +326,13 @@ impl World {
         }
         self.fire_stale_timer();
         self.note_progress();
-        let now = self.own_now();
+        let now = self.program_now();
         for outputs in 0.. {
             let mut doors = Doors {
                 life: self.host.life,
+                program: self.host.program,
                 now_ms: self.now_ms,
+                link: self.host.rules.live,
                 draining: self.host.rules.drains_since_ms.is_some(),
                 planted: self.planted,
                 random: &mut self.random,
@@ -301,11 +350,17 @@ impl World {
             if self.dies_now() {
                 return self.crash();
             }
+            if self.panics_now() {
+                return self.panic_restart();
+            }
             self.perform(output);
         }
         self.host.heard.clear();
-        self.host.stirred = 0;
+        (self.host.stirred, self.host.gives_up_link) = (0, false);
         self.check_turn();
+        if self.host.replaces {
+            self.replace_program();
+        }
     }
 
     /// Whether the process dies in the middle of this turn.
@@ -335,7 +390,7 @@ impl World {
         let seen = host.driver.snapshot();
         let next = host.driver.next_deadline();
         let mut violation = host.watcher.borrow_mut().violation.take().or_else(|| over_its_bound(&seen));
-        if host.running && next.is_some_and(|next| next <= now) {
+        if host.running && next.is_some_and(|next| next <= self.program_now()) {
             violation = violation.or(Some(Violation::Spins));
         }
         let unsynced_ms = host.unsynced_since_ms.map(|since_ms| since_ms.max(host.rules.jumped_ms));
@@ -351,6 +406,9 @@ impl World {
         });
         if late && host.rules.live.is_some() {
             violation = violation.or(Some(Violation::HeartbeatLate));
+        }
+        if host.running && host.rules.is_dial_overdue(now.as_ms()) {
+            violation = violation.or(Some(Violation::HandOverLost("time")));
         }
         self.host.next = next;
         if let Some(violation) = violation {

@@ -7,8 +7,8 @@ use crate::wire::Down;
 use crate::work::{Job, Shell, Source, Stage, Terminal, USAGE_WITHIN_MS};
 use crate::world::{Event, World};
 use draupnir_fsm::driver::{
-    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, Input, Kind, LinkId, PING_PAYLOAD_BYTES, PortState,
-    Remains, Restored, SESSIONS_MAX, SessionInput, SessionKey, StreamKey,
+    CommandInput, CommandKey, ConsoleId, ConsoleMessage, Failure, HandOverInput, Input, Kind, LinkId,
+    PING_PAYLOAD_BYTES, PortState, Remains, Restored, SESSIONS_MAX, SessionInput, SessionKey, StreamKey,
 };
 
 /// What a dispatch takes in memory while it waits, in bytes.
@@ -39,6 +39,7 @@ impl World {
                     self.host.rules.dial_failed(own_ms, cause, retry_after_ms);
                     let is_mistaken = self.planted == Some(Planted::ProbesPortOfProxy) && cause == Failure::Connect;
                     let cause = if is_mistaken { Failure::Refused } else { cause };
+                    let link = self.host.link_of_program(link);
                     self.handle(Input::DialFailed { link, cause, retry_after_ms });
                 }
             }
@@ -58,6 +59,7 @@ impl World {
                     wire.agent_open = false;
                 }
                 self.host.rules.gone(own_ms, link);
+                let link = self.host.link_of_program(link);
                 self.handle(Input::LinkClosed { link });
             }
             Event::Sampled { sample, .. } => self.handle(Input::Sampled { sample }),
@@ -79,6 +81,7 @@ impl World {
             Event::ShellStarts { session, .. } => self.shell_starts(session),
             Event::SessionEnds { session, code, .. } => {
                 let stream = StreamKey::Terminal(session);
+                self.session_ended(session, code);
                 if let Some(source) = self.work.sources.get_mut(&stream) {
                     source.read_all();
                 }
@@ -88,8 +91,18 @@ impl World {
                 self.session(session, SessionInput::Reaped);
             }
             Event::CommandStarts { command, .. } => self.command_starts(command),
-            Event::CommandEnds { command, code, .. } => self.command(command, CommandInput::Exited { code }),
-            Event::OutputEnds { command, .. } => self.command(command, CommandInput::EndOfOutput),
+            Event::CommandEnds { command, code, .. } => {
+                self.command_ended(command, Some(code));
+                self.command(command, CommandInput::Exited { code });
+            }
+            Event::OutputEnds { command, .. } => {
+                self.command_ended(command, None);
+                self.command(command, CommandInput::EndOfOutput);
+            }
+            Event::HandOver { what, .. } => {
+                self.host.gives_up_link |= what == HandOverInput::Flushed;
+                self.handle(Input::HandOver { what });
+            }
             Event::Counted { .. } => {
                 self.work.usage.push_back(own_ms + USAGE_WITHIN_MS);
                 if self.planted != Some(Planted::ForgetsUsage) {
@@ -126,6 +139,7 @@ impl World {
         self.stats.links += 1;
         self.host.rules.opened(own_ms, link);
         self.host.old_ping = self.host.newest_ping.take();
+        let link = self.host.link_of_program(link);
         self.handle(Input::LinkOpened { link });
     }
 
@@ -135,6 +149,7 @@ impl World {
         let done = wire.batch.is_some_and(|batch| batch.until_ms <= now_ms) && wire.agent_open;
         if done && (wire.stalled_until(now_ms).is_none() || wire.fits_the_buffer()) {
             wire.end_batch();
+            let link = self.host.link_of_program(link);
             self.handle(Input::Written { link });
         }
     }
@@ -160,7 +175,8 @@ impl World {
                 self.console.refused.take_if(|refused| refused.link != link);
                 let rejects = matches!(code, 1003 | 1007 | 1009);
                 let code = if rejects && self.planted == Some(Planted::ResendsPoison) { 1011 } else { code };
-                self.handle(Input::CloseReceived { link, code, reason });
+                let of_program = self.host.link_of_program(link);
+                self.handle(Input::CloseReceived { link: of_program, code, reason });
                 self.socket_ends(link);
             }
             Down::Lost(cause) => {
@@ -170,7 +186,8 @@ impl World {
                 self.host.rules.broke(own_ms, link);
                 self.stats.unclean_losses += u64::from(live && self.storm);
                 self.console.refused = None;
-                self.handle(Input::LinkLost { link, cause });
+                let of_program = self.host.link_of_program(link);
+                self.handle(Input::LinkLost { link: of_program, cause });
                 self.socket_ends(link);
             }
             Down::CloseAnswered => self.socket_ends(link),
@@ -201,6 +218,7 @@ impl World {
         if self.host.rules.live == Some(link) && !std::mem::replace(&mut self.host.greeted, true) {
             self.host.rules.greeted();
         }
+        let link = self.host.link_of_program(link);
         self.handle(Input::Received { link, message });
     }
 
@@ -213,6 +231,7 @@ impl World {
             Some(_) | None => payload,
         };
         self.host.awaits_pong.take_if(|(of, _)| *of == link);
+        let link = self.host.link_of_program(link);
         self.handle(Input::Pong { link, payload });
     }
 
@@ -224,7 +243,8 @@ impl World {
 
     fn dispatched(&mut self, link: LinkId, dispatch: u32) {
         let life = self.host.life;
-        let live = self.host.rules.live == Some(link);
+        let live = self.host.rules.live == Some(link) && !self.host.gives_up_link;
+        self.log(|| format!("link {link}: dispatch {dispatch}"));
         let id = self.command_id(dispatch);
         let is_known = self.journal.remembers(id);
         let command = CommandKey(self.work.next_key());
@@ -237,9 +257,7 @@ impl World {
             }
         }
         let (timeout_ms, streams) = (asked.timeout_ms, asked.streams);
-        self.work
-            .jobs
-            .insert(command, Job { dispatch, stage: Stage::Requested, ends_with: None, is_interrupted: false });
+        self.work.jobs.insert(command, Job::new(dispatch));
         let message =
             ConsoleMessage::Dispatch { command, id, timeout_ms, bytes: DISPATCH_BYTES, streams, allowed: true };
         self.receive(link, message);
@@ -282,9 +300,13 @@ impl World {
             self.restored(what);
         }
         if !is_planted(self, Planted::ForgetsJournaledIds) {
-            found.commands.into_iter().for_each(|id| self.interrupted(id));
+            let commands = found.commands.into_iter().filter(|id| !self.is_kept(Some(*id), None));
+            commands.collect::<Vec<_>>().into_iter().for_each(|id| self.interrupted(id));
         }
         for id in found.sessions {
+            if self.is_kept(None, Some(id)) {
+                continue;
+            }
             let session = self.add_over_session(id);
             self.restored(Restored::Session { session, id });
         }
@@ -293,7 +315,7 @@ impl World {
     fn interrupted(&mut self, id: ConsoleId) {
         let command = CommandKey(self.work.next_key());
         let dispatch = u32::try_from(id.0).unwrap_or(u32::MAX);
-        self.work.jobs.insert(command, Job { dispatch, stage: Stage::Over, ends_with: None, is_interrupted: true });
+        self.work.jobs.insert(command, Job { stage: Stage::Over, is_interrupted: true, ..Job::new(dispatch) });
         self.restored(Restored::Command { command, id, remains: Remains::None });
     }
 
@@ -302,9 +324,10 @@ impl World {
         let session = SessionKey(self.work.next_key());
         let terminal = u32::try_from(id.0).unwrap_or(u32::MAX);
         let crowded = self.work.terminals.get(terminal as usize).is_some_and(|terminal| terminal.crowded);
-        let (stage, had_room, closing, ends_with) = (Stage::Over, true, false, None);
+        let (stage, had_room, closing, ends_with, exit_code) = (Stage::Over, true, false, None, None);
         let link = LinkId(0);
-        self.work.shells.insert(session, Shell { terminal, crowded, stage, had_room, link, closing, ends_with });
+        let shell = Shell { terminal, crowded, stage, had_room, link, closing, ends_with, exit_code };
+        self.work.shells.insert(session, shell);
         session
     }
 
@@ -317,8 +340,9 @@ impl World {
         let Some(Terminal { crowded, .. }) = self.work.terminals.get(terminal as usize).copied() else { return };
         let session = SessionKey(self.work.next_key());
         let had_room = self.work.shells.len() < SESSIONS_MAX || self.work.live_shells() < SESSIONS_MAX;
-        let (stage, closing, ends_with) = (Stage::Requested, false, None);
-        self.work.shells.insert(session, Shell { terminal, crowded, stage, had_room, link, closing, ends_with });
+        let (stage, closing, ends_with, exit_code) = (Stage::Requested, false, None, None);
+        let shell = Shell { terminal, crowded, stage, had_room, link, closing, ends_with, exit_code };
+        self.work.shells.insert(session, shell);
         let id = terminal_id(terminal);
         self.receive(link, ConsoleMessage::Create { session, id, cols: 80, rows: 24, allowed: true });
     }
@@ -353,7 +377,7 @@ impl World {
 
     /// A command runs now, or could not be started.
     fn command_starts(&mut self, command: CommandKey) {
-        let life = self.host.life;
+        let (life, own_ms) = (self.host.life, self.own_now().as_ms());
         let exhausted = self.chance(20);
         let asked = self.work.asked(command);
         let (Some(job), Some(asked)) = (self.work.jobs.get_mut(&command), asked) else {
@@ -364,7 +388,7 @@ impl World {
         }
         let ends_with = job.ends_with;
         if job.stage == Stage::Opening {
-            job.stage = Stage::Open;
+            (job.stage, job.began_ms) = (Stage::Open, own_ms);
             if asked.streams {
                 for (stream, bytes) in
                     [(StreamKey::Stdout(command), asked.prints_bytes), (StreamKey::Stderr(command), 40)]

@@ -64,6 +64,11 @@ impl Journal {
         }
     }
 
+    /// All that was handed over is written.
+    pub(crate) fn flush(&mut self) {
+        self.written.extend(self.pending.drain(..));
+    }
+
     /// The process has gone, and these many records more had been written.
     pub(crate) fn die(&mut self, written: usize) {
         self.written.extend(self.pending.drain(..).take(written));

@@ -12,6 +12,7 @@
 //! | `network`, `wire`, `console`, `rows`, `identity` | what is on the other side |
 //! | `work`, `storm`, `calm` | what is asked, what goes wrong, what must hold after it |
 //! | [`violation`], `rules`, `watcher`, `messages` | the checks |
+//! | `programs` | another program in the same process: a hand-over, and the restart after a panic |
 //! | `journal` | what outlives the process |
 //! | [`run`], [`batch`] | one seed, and many |
 //! | [`panics`] | a panic, as a violation like any other |
@@ -40,6 +41,7 @@ mod network;
 pub mod panics;
 pub mod plan;
 pub mod planted;
+mod programs;
 pub mod resync;
 mod rows;
 mod rules;

@@ -69,7 +69,7 @@ impl Logs {
 
     /// A process begins and finds this position.
     pub(crate) fn start_over(&mut self, position: u64) {
-        (self.asked_on, self.is_followed, self.is_reading) = (BTreeSet::new(), false, false);
+        (self.is_followed, self.is_reading) = (false, false);
         (self.acked, self.read_in_life) = (position, 0);
     }
 
@@ -163,8 +163,8 @@ impl World {
         let may_read = logs.allowed > logs.next - logs.base && logs.next - logs.acked.max(logs.base) < HELD_LINES_MAX;
         if logs.is_followed && !logs.is_reading && logs.next < logs.written && may_read {
             logs.is_reading = true;
-            let (in_ms, life) = (logs.random.between(1, 30), self.host.life);
-            self.note_in(in_ms, Event::LogsRead { life });
+            let (in_ms, program) = (logs.random.between(1, 30), self.host.program);
+            self.note_in(in_ms, Event::LogsRead { program });
         }
     }
 

@@ -82,7 +82,12 @@ impl Messages {
 
     /// A message of an earlier life is this one's to deliver.
     pub(crate) fn restore(&mut self, place: u32) -> usize {
+        let is_current = self.is_current(place);
         let Some(message) = self.all.get_mut(place as usize) else { return 0 };
+        if is_current {
+            // It was handed over.
+            return message.size_bytes;
+        }
         (message.sent_on, message.unsure, message.after) = (None, false, [None; 2]);
         if self.restored.insert(place) && !message.stored {
             self.unstored += 1;

@@ -18,10 +18,10 @@ const GIVES_UP_MS: u64 = 30_000;
 impl World {
     /// The agent dials: what the network and the console make of it.
     pub(crate) fn dial(&mut self, link: LinkId) {
-        let life = self.host.life;
+        let (life, program) = (self.host.life, self.host.program);
         let way_ms = self.plan.latency_ms;
         let fail = |world: &mut Self, in_ms: u64, cause: Failure, retry_after_ms: Option<u64>| {
-            world.note_in(in_ms, Event::DialFailed { life, link, cause, retry_after_ms });
+            world.note_in(in_ms, Event::DialFailed { program, link, cause, retry_after_ms });
         };
         let away = self.now_ms < self.console.away_until_ms;
         let unauthorized = self.now_ms < self.console.key_refused_until_ms && self.chance(50);
@@ -56,7 +56,7 @@ impl World {
 
     /// The agent probes the console's port.
     pub(crate) fn probe_port(&mut self, probe: PortProbe) {
-        let life = self.host.life;
+        let program = self.host.program;
         let in_ms = self.plan.latency_ms + 1;
         let away = self.now_ms < self.console.away_until_ms;
         let found = match self.meets_one_of(&Fault::PORT_PROBES) {
@@ -66,7 +66,7 @@ impl World {
             Some(Fault::DialHangs) => return,
             Some(_) | None => PortState::Open,
         };
-        self.note_in(in_ms, Event::PortProbed { life, probe, found });
+        self.note_in(in_ms, Event::PortProbed { program, probe, found });
     }
 
     /// The console's side of a connection comes up.
@@ -85,7 +85,8 @@ impl World {
         self.greeting_of(&mut wire);
         let (greets_ms, listens_ms) = (wire.greets_ms, wire.listens_ms);
         self.wires.push(wire);
-        self.note_in(latency_ms, Event::Opened { life, link });
+        let program = self.host.program;
+        self.note_in(latency_ms, Event::Opened { program, link });
         self.console_accepts(link);
         let refused = self.now_ms < self.console.key_refused_until_ms || !self.is_known(row);
         if refused {
@@ -197,14 +198,14 @@ impl World {
 
     /// The agent's socket has nothing more to do: when it is gone, and whether that is said.
     pub(crate) fn socket_ends(&mut self, link: LinkId) {
-        let life = self.host.life;
+        let program = self.host.program;
         let in_ms = if self.meets(Fault::ClosesLate) { self.between(500, 4_000) } else { self.between(0, 3) };
-        self.note_in(in_ms, Event::Closed { life, link });
+        self.note_in(in_ms, Event::Closed { program, link });
     }
 
     /// The agent resets its socket.
     pub(crate) fn drop_socket(&mut self, link: LinkId) {
-        let (now_ms, life) = (self.now_ms, self.host.life);
+        let (now_ms, life, program) = (self.now_ms, self.host.life, self.host.program);
         let silent = self.meets(Fault::ClosesLate);
         let in_ms = self.between(0, 2);
         let Some(wire) = self.wire(link) else { return };
@@ -217,7 +218,7 @@ impl World {
             self.note_at(at_ms, Event::Reaches { life, link });
         }
         if !silent {
-            self.note_in(in_ms, Event::Closed { life, link });
+            self.note_in(in_ms, Event::Closed { program, link });
         }
     }
 

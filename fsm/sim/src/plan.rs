@@ -134,11 +134,15 @@ pub enum Fault {
     JournalHangs,
     /// Some addresses refuse the dial, and no route leads to another.
     DialUnreachable,
+    /// An operator asks for a hand-over.
+    HandOver,
+    /// The program panics, and starts again in the same process.
+    PanicRestart,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 62] = [
+    pub const ALL: [Self; 64] = [
         Self::DialRefused,
         Self::DialUnresolved,
         Self::DialProxy,
@@ -201,6 +205,8 @@ impl Fault {
         Self::JournalFails,
         Self::JournalHangs,
         Self::DialUnreachable,
+        Self::HandOver,
+        Self::PanicRestart,
     ];
 
     /// What a dial may meet.
@@ -235,7 +241,7 @@ impl Fault {
     ];
 
     /// What strikes by itself, at a moment of the storm.
-    pub(crate) const INJECTED: [Self; 21] = [
+    pub(crate) const INJECTED: [Self; 23] = [
         Self::Reset,
         Self::Eof,
         Self::Garbage,
@@ -257,6 +263,8 @@ impl Fault {
         Self::Crash,
         Self::Recreated,
         Self::Twin,
+        Self::HandOver,
+        Self::PanicRestart,
     ];
 }
 
@@ -267,7 +275,7 @@ pub struct Faults(u64);
 impl Faults {
     /// The faults whose places in [`Fault::ALL`] are those of the bits that are set; the others mean nothing.
     pub const fn from_bits(bits: u64) -> Self {
-        Self(bits & ((1 << Fault::ALL.len()) - 1))
+        Self(bits & (u64::MAX >> (u64::BITS as usize - Fault::ALL.len())))
     }
 
     /// Is this one of them?
@@ -379,6 +387,9 @@ pub struct Plan {
     pub script: Vec<u8>,
 }
 
+/// Drawn last, so that worlds without them stay as they were.
+const DRAWN_LAST: [Fault; 2] = [Fault::HandOver, Fault::PanicRestart];
+
 /// A crowd is so much rarer than other faults: hundreds of sessions or commands make a world slow.
 const CROWDED_SHARE: u64 = 6;
 
@@ -395,13 +406,13 @@ impl Plan {
         let mut random = Random::new(seed.wrapping_mul(0x2545_F491_4F6C_DD1D) ^ 0x5EED);
         let mut faults = Faults::default();
         let share = [8, 25, 50, 75][pick(&mut random, 4)];
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.into_iter().filter(|fault| !DRAWN_LAST.contains(fault)) {
             let share = if fault == Fault::Crowd { share / CROWDED_SHARE } else { share };
             if random.between(1, 100) <= share {
                 faults.add(fault);
             }
         }
-        Self {
+        let mut plan = Self {
             seed,
             faults,
             storm_ms: random.between(300_000, 780_000),
@@ -420,7 +431,13 @@ impl Plan {
             resync_wait_max_ms: Policy::default().resync_wait_max_ms,
             journaled: random.between(0, 3) != 0,
             script: Vec::new(),
+        };
+        for fault in DRAWN_LAST {
+            if random.between(1, 100) <= share {
+                plan.faults.add(fault);
+            }
         }
+        plan
     }
 }
 

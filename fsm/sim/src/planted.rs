@@ -96,13 +96,27 @@ pub enum Planted {
     MovesLogsWhenSent,
     /// A buffer is given back with bytes that the console may still need.
     GivesBackTooMuch,
+    /// A hand-over gives no session.
+    ForgetsSessions,
+    /// A hand-over gives sessions from their first byte on, as if the console had nothing.
+    RepeatsBytes,
+    /// A hand-over gives no message that waits for the console.
+    ForgetsLedger,
+    /// A hand-over does not give which commands ran.
+    ForgetsCommandIds,
+    /// A hand-over gives a command that runs as one that waits.
+    RunsAgain,
+    /// A hand-over does not give how long to wait.
+    ForgetsWaits,
+    /// A panic counts the scrollback that it lost as delivered.
+    HidesLostScrollback,
     /// Something that was held to be impossible is not: it panics.
     Panics,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 52] = [
         Self::BackoffResetAtOnce,
         Self::GatesOpenAtOnce,
         Self::DrainWithoutDeadline,
@@ -147,6 +161,13 @@ impl Planted {
         Self::ForgetsUnsentLogs,
         Self::MovesLogsWhenSent,
         Self::GivesBackTooMuch,
+        Self::ForgetsSessions,
+        Self::RepeatsBytes,
+        Self::ForgetsLedger,
+        Self::ForgetsCommandIds,
+        Self::RunsAgain,
+        Self::ForgetsWaits,
+        Self::HidesLostScrollback,
         Self::Panics,
     ];
 

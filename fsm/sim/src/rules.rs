@@ -4,7 +4,7 @@
 //! its time, an attempt too many, a registration without a cause. All times are the agent's own, in milliseconds.
 
 use crate::violation::Violation;
-use draupnir_fsm::driver::{CloseReason, Failure, Gate, LinkId, Policy, PortState};
+use draupnir_fsm::driver::{CloseReason, CloseText, Failure, Gate, LinkId, Policy, PortState};
 use std::collections::VecDeque;
 
 /// More attempts than this in a minute, of either kind, are a flood: by chance alone the waits of the policy, which are
@@ -56,6 +56,10 @@ pub(crate) struct Rules {
     is_shared: bool,
     /// It was reported.
     pub(crate) reported_shared: bool,
+    /// A link was closed for a hand-over, and no program has dialled since.
+    handed_over: bool,
+    /// By when the next dial must come.
+    dial_due_ms: Option<u64>,
 }
 
 impl Rules {
@@ -87,6 +91,8 @@ impl Rules {
             replaced_ms: None,
             is_shared: false,
             reported_shared: false,
+            handed_over: false,
+            dial_due_ms: None,
         }
     }
 
@@ -98,6 +104,7 @@ impl Rules {
     }
 
     pub(crate) fn dials(&mut self, now_ms: u64) -> Result<(), Violation> {
+        (self.handed_over, self.dial_due_ms) = (false, None);
         self.attempt(now_ms, "dials", |rules| &mut rules.dials)
     }
 
@@ -253,16 +260,45 @@ impl Rules {
         self.broke(now_ms, link);
     }
 
+    /// Another program goes on. It waits as this one would have; ages count from now.
+    pub(crate) fn taken_over(&mut self, now_ms: u64) {
+        (self.resyncing, self.is_refused, self.rejecting_links) = (false, false, 0);
+        self.unclean_ms = self.unclean_ms.map(|_| now_ms);
+        self.replaced_ms = self.replaced_ms.map(|_| now_ms);
+        self.expect_dial(now_ms, 0);
+    }
+
+    /// The hand-over did not happen. The socket that was closed for it may take its time.
+    pub(crate) fn hand_over_refused(&mut self, now_ms: u64) {
+        self.expect_dial(now_ms, 2 * self.policy.close_ms);
+    }
+
+    fn expect_dial(&mut self, now_ms: u64, in_ms: u64) {
+        if self.handed_over {
+            self.dial_due_ms = Some(now_ms + in_ms + self.policy.redial_gap_ms);
+        }
+    }
+
+    /// A link that was closed for a hand-over is not dialled again in time. Less than a jump of the clock is not seen.
+    pub(crate) fn is_dial_overdue(&self, now_ms: u64) -> bool {
+        let has_jumped = |due_ms: u64| self.jumped_ms + self.policy.late_tick_ms >= due_ms;
+        self.drains_since_ms.is_none()
+            && self.dial_due_ms.is_some_and(|due_ms| now_ms > due_ms + self.policy.late_tick_ms && !has_jumped(due_ms))
+    }
+
     /// A resync is due.
     pub(crate) fn wants_resync(&self) -> bool {
         self.unclean_ms.is_some()
     }
 
     /// The agent closes a link that is up, to cure the console or to leave.
-    pub(crate) fn closes(&mut self, now_ms: u64) -> Result<(), Violation> {
-        let needless = self.drains_since_ms.is_none() && self.unclean_ms.is_none();
+    pub(crate) fn closes(&mut self, now_ms: u64, reason: CloseText) -> Result<(), Violation> {
+        self.handed_over = reason == CloseText::HandOver;
+        let needless = !self.handed_over && self.drains_since_ms.is_none() && self.unclean_ms.is_none();
         self.ended(now_ms);
-        self.unclean_ms = None;
+        if !self.handed_over {
+            self.unclean_ms = None;
+        }
         self.resyncing = true;
         self.rejecting_links = 0;
         if needless { Err(Violation::NeedlessResync) } else { Ok(()) }

@@ -72,6 +72,8 @@ impl World {
                 }
             }
             Fault::Twin => self.twin_comes(),
+            Fault::HandOver => self.ask_to_hand_over(),
+            Fault::PanicRestart => self.panic_restart(),
             Fault::KeyRefused => {
                 self.console.key_refused_until_ms = self.now_ms + self.between(1_000, 120_000);
                 self.log(|| "the key is refused for a while".to_owned());
@@ -234,9 +236,9 @@ impl World {
         self.write_logs();
         // AI tools work whether or not the console is there; at times many answers end at once.
         if self.chance(20) {
-            let life = self.host.life;
+            let program = self.host.program;
             let answers = if self.chance(5) { USAGE_RECORDS_MAX + 20 } else { 1 };
-            (0..answers).for_each(|_| self.note_in(0, Event::Counted { life }));
+            (0..answers).for_each(|_| self.note_in(0, Event::Counted { program }));
         }
         let Some(link) = self.routed() else {
             self.stats.requests_lost += u64::from(self.host.rules.live.is_some() && self.console.table.is_none());
@@ -360,14 +362,14 @@ impl World {
     /// A program prints some of what it has to say, and waits while it is not read.
     pub(crate) fn print(&mut self, stream: StreamKey) {
         let some = self.random.between(200, 24_000);
-        let life = self.host.life;
+        let program = self.host.program;
         let Some(source) = self.work.sources.get_mut(&stream) else { return };
         let bytes = source.to_print.min(some);
         source.to_print -= bytes;
         source.unread += bytes;
         if source.wants_to_read() {
             source.reading = true;
-            self.note_in(1, Event::Read { life, stream });
+            self.note_in(1, Event::Read { program, stream });
         }
     }
 }

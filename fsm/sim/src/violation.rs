@@ -103,6 +103,8 @@ pub enum Violation {
     InputMisrouted,
     /// A part of a snapshot is missing.
     SnapshotSkips(StreamKey),
+    /// A snapshot was made while the one before was on its way.
+    SnapshotTooSoon(StreamKey),
     /// Something was opened or started before its audit line was written.
     Unaudited,
     /// Something waited for its audit line for longer than it may.
@@ -129,6 +131,10 @@ pub enum Violation {
     LogsAcknowledgedUnread,
     /// A message that the console cannot take was sent to it again and again.
     PoisonResent(u32),
+    /// A hand-over cost something: a session, a command, a link, or the time until the next one.
+    HandOverLost(&'static str),
+    /// Bytes of a stream were sent again that count as delivered.
+    SentAgain(StreamKey),
     /// The driver panicked, or what looks after it.
     Panicked(Panic),
 }

@@ -91,6 +91,8 @@ pub(crate) struct Shell {
     pub(crate) closing: bool,
     /// It ends with this code as soon as it runs.
     pub(crate) ends_with: Option<i32>,
+    /// Its exit code, once it has one.
+    pub(crate) exit_code: Option<i32>,
 }
 
 /// Where the bytes of a stream come from.
@@ -105,6 +107,8 @@ pub(crate) struct Source {
     pub(crate) credit: u64,
     /// The console may still need the bytes from there on.
     pub(crate) keep_from: Option<u64>,
+    /// The console has it up to here, said the driver.
+    pub(crate) acked: u64,
     /// A read is on its way.
     pub(crate) reading: bool,
     /// Where the console has it up to.
@@ -118,6 +122,25 @@ pub(crate) struct Source {
     pub(crate) unsure: bool,
     /// How much of a snapshot the console has read on this link.
     pub(crate) snapshot: Option<(LinkId, u64)>,
+    /// The last snapshot that was made.
+    pub(crate) made: Option<Made>,
+}
+
+/// A snapshot that was made for a link.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    pub(crate) link: LinkId,
+    pub(crate) bytes: u64,
+    /// Some of it was sent.
+    pub(crate) is_begun: bool,
+}
+
+impl Job {
+    /// One that a console asked for.
+    pub(crate) const fn new(dispatch: u32) -> Self {
+        let (stage, ends_with, is_interrupted) = (Stage::Requested, None, false);
+        Self { dispatch, stage, ends_with, is_interrupted, began_ms: 0, exit_code: None, output_ended: false }
+    }
 }
 
 impl Source {
@@ -129,6 +152,7 @@ impl Source {
             retained: 0,
             credit: 0,
             keep_from: None,
+            acked: 0,
             reading: false,
             received: 0,
             gaps: Vec::new(),
@@ -136,6 +160,7 @@ impl Source {
             finished: false,
             unsure: false,
             snapshot: None,
+            made: None,
         }
     }
 
@@ -173,6 +198,12 @@ impl Source {
         from == read || from == 0
     }
 
+    /// Another snapshot is made; false where the console has not read all of the last one, of which it got some.
+    pub(crate) fn snapshot_made(&mut self, made: Made) -> bool {
+        let last = self.made.replace(made).filter(|last| last.link == made.link && last.is_begun);
+        last.is_none_or(|last| self.snapshot == Some((last.link, last.bytes)))
+    }
+
     /// Takes in what the console received; false where bytes before it are missing and were not reported as lost.
     pub(crate) fn receive(&mut self, from: u64, bytes: u64) -> bool {
         let whole = from <= self.received || self.is_reported(self.received, from);
@@ -203,6 +234,11 @@ pub(crate) struct Job {
     pub(crate) ends_with: Option<i32>,
     /// The process that had it died.
     pub(crate) is_interrupted: bool,
+    /// When it started, in the process's own time.
+    pub(crate) began_ms: u64,
+    /// Its exit code, once it has one, and whether all that it printed was read.
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) output_ended: bool,
 }
 
 /// All of it, of one life of the agent but for what the console keeps.
@@ -245,6 +281,16 @@ impl Work {
             next_key: 1,
             ..Self::default()
         };
+    }
+
+    /// The program is gone, and what only it knew of what it is used for.
+    pub(crate) fn forget_program(&mut self) {
+        self.typed.clear();
+        self.results.clear();
+        self.audits_waiting.clear();
+        self.audits_written.clear();
+        self.restored.clear();
+        self.usage.clear();
     }
 
     /// A number that no session or command of this life had.

@@ -21,8 +21,8 @@ use crate::wire::Wire;
 use crate::work::Subject;
 use crate::work::Work;
 use draupnir_fsm::driver::{
-    AppendId, AuditId, CommandKey, Failure, INPUTS_PER_TURN_MAX, LinkId, PortProbe, PortState, RegistrationAttempt,
-    SessionKey, StateKind, StreamKey,
+    AppendId, AuditId, CommandKey, Failure, HandOverInput, INPUTS_PER_TURN_MAX, LinkId, PortProbe, PortState,
+    RegistrationAttempt, SessionKey, StateKind, StreamKey,
 };
 use draupnir_fsm::random::Random;
 
@@ -35,38 +35,132 @@ const WORLD_MS_MAX: u64 = 172_800_000;
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    // What the process hears.
-    Answered { life: u32, attempt: RegistrationAttempt, status: u16, retry_after_ms: Option<u64>, row: Option<RowId> },
-    RegistrationFailed { life: u32, attempt: RegistrationAttempt, cause: Failure },
-    Opened { life: u32, link: LinkId },
-    DialFailed { life: u32, link: LinkId, cause: Failure, retry_after_ms: Option<u64> },
-    PortProbed { life: u32, probe: PortProbe, found: PortState },
-    Arrives { life: u32, link: LinkId },
-    Written { life: u32, link: LinkId },
-    Closed { life: u32, link: LinkId },
-    Read { life: u32, stream: StreamKey },
-    Sampled { life: u32, sample: StateKind },
-    Audited { life: u32, audit: AuditId, subject: Option<Subject>, written: bool },
-    Appended { life: u32, append: AppendId, written: bool },
-    ShellStarts { life: u32, session: SessionKey },
-    CommandStarts { life: u32, command: CommandKey },
-    CommandEnds { life: u32, command: CommandKey, code: i32 },
-    OutputEnds { life: u32, command: CommandKey },
-    SessionEnds { life: u32, session: SessionKey, code: i32 },
-    Counted { life: u32 },
-    LogsRead { life: u32 },
+    // What the process hears: reports to one of its programs, and what outlives that.
+    Answered {
+        program: u32,
+        attempt: RegistrationAttempt,
+        status: u16,
+        retry_after_ms: Option<u64>,
+        row: Option<RowId>,
+    },
+    RegistrationFailed {
+        program: u32,
+        attempt: RegistrationAttempt,
+        cause: Failure,
+    },
+    Opened {
+        program: u32,
+        link: LinkId,
+    },
+    DialFailed {
+        program: u32,
+        link: LinkId,
+        cause: Failure,
+        retry_after_ms: Option<u64>,
+    },
+    PortProbed {
+        program: u32,
+        probe: PortProbe,
+        found: PortState,
+    },
+    Arrives {
+        life: u32,
+        link: LinkId,
+    },
+    Written {
+        life: u32,
+        link: LinkId,
+    },
+    Closed {
+        program: u32,
+        link: LinkId,
+    },
+    Read {
+        program: u32,
+        stream: StreamKey,
+    },
+    Sampled {
+        program: u32,
+        sample: StateKind,
+    },
+    Audited {
+        program: u32,
+        audit: AuditId,
+        subject: Option<Subject>,
+        written: bool,
+    },
+    Appended {
+        program: u32,
+        append: AppendId,
+        written: bool,
+    },
+    ShellStarts {
+        program: u32,
+        session: SessionKey,
+    },
+    CommandStarts {
+        program: u32,
+        command: CommandKey,
+    },
+    CommandEnds {
+        life: u32,
+        command: CommandKey,
+        code: i32,
+    },
+    OutputEnds {
+        life: u32,
+        command: CommandKey,
+    },
+    SessionEnds {
+        life: u32,
+        session: SessionKey,
+        code: i32,
+    },
+    Counted {
+        program: u32,
+    },
+    LogsRead {
+        program: u32,
+    },
+    HandOver {
+        program: u32,
+        what: HandOverInput,
+    },
     Stop,
     // What happens to the process.
-    Thaws { life: u32 },
+    Thaws {
+        life: u32,
+    },
     Begins,
     // What happens elsewhere.
-    Prints { life: u32, stream: StreamKey },
-    Accepts { life: u32, link: LinkId },
-    Reaches { life: u32, link: LinkId },
-    Greets { life: u32, link: LinkId },
-    Heals { life: u32, link: LinkId },
-    GivesUp { life: u32, link: LinkId },
-    RefusesLink { life: u32, link: LinkId },
+    Prints {
+        life: u32,
+        stream: StreamKey,
+    },
+    Accepts {
+        life: u32,
+        link: LinkId,
+    },
+    Reaches {
+        life: u32,
+        link: LinkId,
+    },
+    Greets {
+        life: u32,
+        link: LinkId,
+    },
+    Heals {
+        life: u32,
+        link: LinkId,
+    },
+    GivesUp {
+        life: u32,
+        link: LinkId,
+    },
+    RefusesLink {
+        life: u32,
+        link: LinkId,
+    },
     Works,
     InjectFault,
     TwinComes,
@@ -215,27 +309,32 @@ impl World {
         self.check_calm();
     }
 
-    fn happen(&mut self, event: Event) {
+    pub(crate) fn happen(&mut self, event: Event) {
         match event {
-            Event::Answered { life, .. }
-            | Event::RegistrationFailed { life, .. }
-            | Event::Opened { life, .. }
-            | Event::DialFailed { life, .. }
-            | Event::PortProbed { life, .. }
-            | Event::Arrives { life, .. }
+            Event::Answered { program, .. }
+            | Event::RegistrationFailed { program, .. }
+            | Event::Opened { program, .. }
+            | Event::DialFailed { program, .. }
+            | Event::PortProbed { program, .. }
+            | Event::Closed { program, .. }
+            | Event::Read { program, .. }
+            | Event::Sampled { program, .. }
+            | Event::Audited { program, .. }
+            | Event::Appended { program, .. }
+            | Event::ShellStarts { program, .. }
+            | Event::CommandStarts { program, .. }
+            | Event::Counted { program }
+            | Event::LogsRead { program }
+            | Event::HandOver { program, .. } => {
+                if program == self.host.program {
+                    self.hand(event);
+                }
+            }
+            Event::Arrives { life, .. }
             | Event::Written { life, .. }
-            | Event::Closed { life, .. }
-            | Event::Read { life, .. }
-            | Event::Sampled { life, .. }
-            | Event::Audited { life, .. }
-            | Event::Appended { life, .. }
-            | Event::ShellStarts { life, .. }
-            | Event::CommandStarts { life, .. }
             | Event::CommandEnds { life, .. }
             | Event::OutputEnds { life, .. }
-            | Event::SessionEnds { life, .. }
-            | Event::Counted { life }
-            | Event::LogsRead { life } => {
+            | Event::SessionEnds { life, .. } => {
                 if life == self.host.life {
                     self.hand(event);
                 }
@@ -342,7 +441,7 @@ impl World {
         !self.plan.script.is_empty() && self.script.len() == 0
     }
 
-    /// The connection of a link of this life.
+    /// The connection of a link.
     pub(crate) fn wire(&mut self, link: LinkId) -> Option<&mut Wire> {
         self.wires.iter_mut().find(|wire| wire.link == link)
     }

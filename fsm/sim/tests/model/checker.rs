@@ -5,7 +5,7 @@
 
 use crate::hashing::fingerprint;
 use crate::setting::Setting;
-use crate::world::{Broken, Draws, Move, World};
+use crate::world::{Broken, CalmTimes, Draws, Move, World};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
@@ -44,9 +44,16 @@ pub(crate) struct Exploration {
     rejected: OnceLock<Box<[Step]>>,
 }
 
-thread_local! {
+/// What a thread keeps of the model that it explores.
+struct Kept {
+    setting: Arc<Setting>,
     /// The worlds on the way to the current state, the start first, with the step that led to each.
-    static TRAIL: RefCell<Vec<(Step, World)>> = const { RefCell::new(Vec::new()) };
+    trail: Vec<(Step, World)>,
+    calm_times: CalmTimes,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
 }
 
 fn start(setting: &Arc<Setting>) -> World {
@@ -70,18 +77,23 @@ fn after(world: &World, step: Step) -> World {
 }
 
 /// Calls `what` with the world at the end of `way`.
-fn at<T>(setting: &Arc<Setting>, way: &[Step], what: impl FnOnce(&World) -> T) -> T {
-    TRAIL.with_borrow_mut(|trail| {
-        if trail.first().is_none_or(|(_, world)| !Arc::ptr_eq(&world.setting, setting)) {
-            *trail = vec![(0, start(setting))];
-        }
+fn at<T>(setting: &Arc<Setting>, way: &[Step], what: impl FnOnce(&World, &mut CalmTimes) -> T) -> T {
+    KEPT.with_borrow_mut(|kept| {
+        let kept = match kept {
+            Some(kept) if Arc::ptr_eq(&kept.setting, setting) => kept,
+            other => {
+                let (trail, calm_times) = (vec![(0, start(setting))], CalmTimes::new());
+                other.insert(Kept { setting: Arc::clone(setting), trail, calm_times })
+            }
+        };
+        let trail = &mut kept.trail;
         let shared = trail[1..].iter().zip(way).take_while(|((step, _), wanted)| step == *wanted).count();
         trail.truncate(1 + shared);
         for step in &way[shared..] {
             let next = after(&trail[trail.len() - 1].1, *step);
             trail.push((*step, next));
         }
-        what(&trail[trail.len() - 1].1)
+        what(&trail[trail.len() - 1].1, &mut kept.calm_times)
     })
 }
 
@@ -95,7 +107,7 @@ impl Model for Exploration {
     }
 
     fn actions(&self, state: &Reached, steps: &mut Vec<Step>) {
-        let count = at(&self.setting, &state.way, |world| world.actions().len());
+        let count = at(&self.setting, &state.way, |world, _| world.actions().len());
         let draws = if self.setting.draws_both { 2 } else { 1 };
         steps.extend(
             (0..count).flat_map(|place| (0..draws).map(move |draw| u8::try_from(place * 2 + draw).expect("few"))),
@@ -103,7 +115,7 @@ impl Model for Exploration {
     }
 
     fn next_state(&self, state: &Reached, step: Step) -> Option<Reached> {
-        let next = at(&self.setting, &state.way, |world| after(world, step));
+        let next = at(&self.setting, &state.way, |world, _| after(world, step));
         let way = state.way.iter().copied().chain([step]).collect();
         let fingerprint = fingerprint(&next);
         Some(Reached { way, fingerprint, broken: next.broken })
@@ -117,7 +129,8 @@ impl Model for Exploration {
             Property::always(ORDER, |model: &Self, state: &Reached| model.keeps(state, ORDER)),
             Property::always(MACHINE, |model: &Self, state: &Reached| model.keeps(state, MACHINE)),
             Property::always(CALM, |model: &Self, state: &Reached| {
-                let is_calm = state.broken.is_some() || at(&model.setting, &state.way, |world| uncalm(world).is_none());
+                let is_calm = state.broken.is_some()
+                    || at(&model.setting, &state.way, |world, known| uncalm(world, known).is_none());
                 model.note(state, is_calm)
             }),
             Property::sometimes(ENOUGH, |model: &Self, _: &Reached| {
@@ -150,8 +163,8 @@ const CALM: &str = "once faults end, connected or stopped within the bound";
 const ENOUGH: &str = "as many states as were asked for";
 
 /// What breaks from here on although nothing more goes wrong, and whether what is there is silent then.
-fn uncalm(world: &World) -> Option<(Broken, bool)> {
-    [false, true].into_iter().find_map(|is_silent| Some((world.calms_down(is_silent).err()?, is_silent)))
+fn uncalm(world: &World, known: &mut CalmTimes) -> Option<(Broken, bool)> {
+    [false, true].into_iter().find_map(|is_silent| Some((world.calms_down(is_silent, known).err()?, is_silent)))
 }
 
 const fn rule(broken: &Broken) -> &'static str {
@@ -208,9 +221,11 @@ pub(crate) fn explore(setting: Setting, states_max: usize, threads: usize) -> Fo
 
 /// What is broken at the end of a way, or in the calm after it.
 fn rejection(setting: &Arc<Setting>, way: &[Step]) -> Rejection {
-    let (broken, in_calm) = at(setting, way, |world| match &world.broken {
+    let (broken, in_calm) = at(setting, way, |world, known| match &world.broken {
         Some(broken) => (broken.clone(), None),
-        None => uncalm(world).map(|(broken, is_silent)| (broken, Some(is_silent))).expect("a rule is broken here"),
+        None => {
+            uncalm(world, known).map(|(broken, is_silent)| (broken, Some(is_silent))).expect("a rule is broken here")
+        }
     });
     Rejection { rule: rule(&broken), way: actions(setting, way), in_calm }
 }

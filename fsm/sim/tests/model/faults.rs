@@ -40,7 +40,7 @@ const PORT: &str = "what it hears of the port is false; the observer of the mode
 const PANICS: &str = "a panic ends the checker itself";
 
 /// The others, with the reason.
-pub(crate) const OUT_OF_REACH: [(Planted, &str); 32] = [
+pub(crate) const OUT_OF_REACH: [(Planted, &str); 39] = [
     (Planted::BackoffResetAtOnce, WAITS),
     (Planted::DoesNotWait, WAITS),
     (Planted::RegistersWithoutWait, WAITS),
@@ -52,6 +52,13 @@ pub(crate) const OUT_OF_REACH: [(Planted, &str); 32] = [
     (Planted::ForgetsJournaledIds, LIVES),
     (Planted::LosesJournaledMessages, LIVES),
     (Planted::InterruptsEndedCommands, LIVES),
+    (Planted::ForgetsSessions, LIVES),
+    (Planted::RepeatsBytes, LIVES),
+    (Planted::ForgetsLedger, LIVES),
+    (Planted::ForgetsCommandIds, LIVES),
+    (Planted::RunsAgain, LIVES),
+    (Planted::ForgetsWaits, LIVES),
+    (Planted::HidesLostScrollback, LIVES),
     (Planted::RegistersDeployedIds, ROWS),
     (Planted::RegistersHostNames, ROWS),
     (Planted::HidesSharedId, ROWS),
