@@ -1,12 +1,8 @@
 //! The Unix socket of the running agent, and the programs that ask it: `sindri-agent status` and `sindri-agent health`.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-#[path = "support/delayed.rs"]
-mod delayed;
-
-use delayed::Delayed;
+use crate::support;
+use crate::support::delayed::Delayed;
+use crate::support::{Agent, Home, Setup, Signal, WAIT_MAX, skip};
 use draupnir_console::{Answer, Console, Personality};
 use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
@@ -16,7 +12,6 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
-use support::{Agent, Home, Setup, Signal, WAIT_MAX, skip};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.2");
 
@@ -56,16 +51,17 @@ fn document(home: &Home) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-/// Asks until the status is as wanted.
+/// Asks until the status is as wanted; before that there may be no answer.
 #[track_caller]
 fn shows(home: &Home, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + WAIT_MAX;
     loop {
-        let document = document(home);
-        if is_so(&document) {
+        let output = ask(home, &["status", "--json"]);
+        let document = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        if output.status.success() && is_so(&document) {
             return document;
         }
-        assert!(Instant::now() < deadline, "never so: {what}: {document}");
+        assert!(Instant::now() < deadline, "never so: {what}: {output:?}");
     }
 }
 
@@ -191,6 +187,24 @@ fn health_fails_for_stopped_hung_and_dead_agents() {
 }
 
 #[test]
+fn no_other_agent_answers_for_one_that_hangs() {
+    let console = Console::start(Personality::production());
+    let nowhere = tempfile::NamedTempFile::new().expect("a file is no directory");
+    // It has the abstract name, unless the agent of another test has it.
+    let other = Setup::new(&console).env("SINDRI_AGENT_STATE_DIR", nowhere.path().join("state")).spawn();
+    console.frame("heartbeat");
+    let agent = Agent::spawn(&console, &[]);
+    answers(agent.home());
+    agent.signal(Signal::STOP);
+    while !agent.process().is_stopped() {}
+    assert!(!is_healthy(agent.home(), &[]));
+    agent.signal(Signal::CONT);
+    answers(agent.home());
+    other.drain();
+    agent.drain();
+}
+
+#[test]
 fn only_ready_asks_for_the_console() {
     let console = Console::builder(Personality::production()).own_address().start();
     console.stop_listening();
@@ -247,10 +261,8 @@ fn socket_is_for_its_user_alone() {
     agent.drain();
 
     // The abstract socket has no mode: the agent looks at who connects.
-    let nowhere = tempfile::NamedTempFile::new().expect("a file is no directory");
-    let agent = Setup::new(&console).env("SINDRI_AGENT_STATE_DIR", nowhere.path().join("state")).spawn();
-    let uid = rustix::process::geteuid().as_raw();
-    let name = format!("sindri-agent/{uid}");
+    let agent = without_directory(&console);
+    let name = format!("sindri-agent/{}{}", rustix::process::geteuid().as_raw(), agent.home().state_dir().display());
     let address = SocketAddr::from_abstract_name(&name).expect("an address");
     let deadline = Instant::now() + WAIT_MAX;
     let answer = loop {
@@ -262,7 +274,7 @@ fn socket_is_for_its_user_alone() {
     let status = answer.lines().nth(1).expect("two lines");
     let status: Value = serde_json::from_str(status).expect("JSON");
     assert_eq!(status["pid"], agent.process().pid());
-    if uid != 0 {
+    if !rustix::process::geteuid().is_root() {
         return skip(TEST, "only root can be another user");
     }
     let script = "use Socket; socket(S, AF_UNIX, SOCK_STREAM, 0); \
@@ -275,6 +287,27 @@ fn socket_is_for_its_user_alone() {
     assert!(reads(&["env"]).contains("\"link\""), "{}", reads(&["env"]));
     assert_eq!(reads(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]), "connected: ");
     agent.drain();
+}
+
+/// An agent whose state directory cannot be made: there is a file in its place.
+fn without_directory(console: &Console) -> Agent {
+    let home = Home::new();
+    std::fs::write(home.state_dir(), "").expect("it is writable");
+    Setup::new(console).home(&home).spawn()
+}
+
+#[test]
+fn two_agents_without_a_directory_answer_for_themselves() {
+    let console = Console::start(Personality::production());
+    let agents = [without_directory(&console), without_directory(&console)];
+    for agent in &agents {
+        let status = shows(agent.home(), "its own agent", |_| true);
+        assert_eq!(status["pid"], agent.process().pid());
+    }
+    let [first, second] = agents;
+    first.kill();
+    assert!(!is_healthy(first.home(), &[]), "another agent does not answer for it");
+    second.drain();
 }
 
 fn read_all(mut stream: UnixStream) -> String {
@@ -325,8 +358,7 @@ fn socket_of_a_killed_agent_is_replaced() {
     first.kill();
     assert!(socket(&home).exists(), "it stays behind");
     let second = Setup::new(&console).home(&home).spawn();
-    answers(&home);
-    assert_eq!(document(&home)["pid"], second.process().pid());
+    shows(&home, "the second agent", |document| document["pid"] == second.process().pid());
     second.drain();
 }
 

@@ -1,9 +1,9 @@
 //! The Unix socket: where it is, how the agent serves it, how `status` and `health` ask.
 //!
 //! The agent takes the first place that it can: the state directory, the runtime directory of its user, on Linux an
-//! abstract name with its user's number. In a directory the socket has mode 0600 and is locked by a lock on the
-//! directory: a second agent with the same directory warns and is not asked. On Linux only processes of the same user
-//! and of root are answered. The socket stays behind when the agent ends; the next one removes it.
+//! abstract name with its user's number and the state directory. In a directory the socket has mode 0600 and is locked
+//! by a lock on the directory: a second agent with the same directory warns and is not asked. On Linux only processes
+//! of the same user and of root are answered. The socket stays behind when the agent ends; the next one removes it.
 //!
 //! Invariants: one connection at a time, and nothing is read from it; what does not fit into the socket's buffer is
 //! dropped, so that a client that does not read costs nothing; everything that touches a file system is off the loop.
@@ -18,6 +18,8 @@ use smol::LocalExecutor;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -25,6 +27,11 @@ use std::time::{Duration, Instant};
 
 /// The name of the socket in its directory.
 pub(crate) const FILE_NAME: &str = "status.sock";
+
+/// How much of a directory's path the abstract name holds, from its end, in bytes: with the rest of the name it fits
+/// into the 107 that an address has.
+#[cfg(target_os = "linux")]
+const PATH_BYTES_MAX: usize = 80;
 
 /// How many connections may wait to be accepted. Each is answered in a turn of the loop; more clients than these are
 /// refused by the kernel.
@@ -95,7 +102,8 @@ fn bind_first(directories: &[PathBuf]) -> Option<(UnixListener, Option<OwnedFd>)
             Err(error) => tracing::debug!(directory = %directory.display(), %error, "no status socket here"),
         }
     }
-    match abstract_address().and_then(|address| listener_at(&address)) {
+    let instead_of = directories.first().map_or(Path::new(""), PathBuf::as_path);
+    match abstract_address(instead_of).and_then(|address| listener_at(&address)) {
         Ok(listener) => Some((listener, None)),
         Err(error) => {
             tracing::warn!(%error, "no place for the status socket; this agent cannot be asked for its status");
@@ -131,14 +139,17 @@ fn address_in(path: &Path, directory: &OwnedFd) -> io::Result<SocketAddrUnix> {
     }
 }
 
+/// The abstract name for an agent that could not use this directory: another agent of the user has another one.
 #[cfg(target_os = "linux")]
-fn abstract_address() -> io::Result<SocketAddrUnix> {
-    let name = format!("sindri-agent/{}", rustix::process::geteuid().as_raw());
-    Ok(SocketAddrUnix::new_abstract_name(name.as_bytes())?)
+fn abstract_address(instead_of: &Path) -> io::Result<SocketAddrUnix> {
+    let path = instead_of.as_os_str().as_bytes();
+    let end = &path[path.len().saturating_sub(PATH_BYTES_MAX)..];
+    let name = [format!("sindri-agent/{}", rustix::process::geteuid().as_raw()).as_bytes(), end].concat();
+    Ok(SocketAddrUnix::new_abstract_name(&name)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn abstract_address() -> io::Result<SocketAddrUnix> {
+fn abstract_address(_instead_of: &Path) -> io::Result<SocketAddrUnix> {
     Err(ErrorKind::Unsupported.into())
 }
 
@@ -166,23 +177,34 @@ fn socket() -> io::Result<OwnedFd> {
 
 /// Asks the agent that serves the first of these places. With `line`, reads the first line alone.
 ///
+/// An agent that serves a place and does not answer there is the one that is asked: no other answers for it.
+///
 /// # Errors
 /// No agent answers; the text says where it was looked for.
 pub(super) fn ask(directories: &[PathBuf], line: bool) -> Result<Vec<u8>, String> {
     let mut tried = Vec::new();
-    for directory in directories {
-        match connect_in(directory).and_then(|stream| read(stream, line)) {
+    let in_directories =
+        directories.iter().map(|directory| (directory.join(FILE_NAME).display().to_string(), connect_in(directory)));
+    let by_name = directories.iter().map(PathBuf::as_path).chain([Path::new("")]).filter_map(|directory| {
+        let stream = connected(&abstract_address(directory).ok()?).and_then(verified);
+        Some((format!("the abstract socket of this user for '{}'", directory.display()), stream))
+    });
+    for (place, stream) in in_directories.chain(by_name) {
+        let is_served = stream.as_ref().err().is_none_or(is_full);
+        match stream.and_then(|stream| read(stream, line)) {
             Ok(answer) => return Ok(answer),
-            Err(error) => tried.push(format!("{}: {error}", directory.join(FILE_NAME).display())),
+            Err(error) => tried.push(format!("{place}: {error}")),
         }
-    }
-    if let Ok(address) = abstract_address() {
-        match connected(&address).and_then(verified).and_then(|stream| read(stream, line)) {
-            Ok(answer) => return Ok(answer),
-            Err(error) => tried.push(format!("the abstract socket of this user: {error}")),
+        if is_served {
+            break;
         }
     }
     Err(format!("no agent answers; SINDRI_AGENT_STATE_DIR must be that of the agent\n  {}", tried.join("\n  ")))
+}
+
+/// More connections wait there already than may.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
 /// Only the agent of this user may have the name; any user can take a free one.
