@@ -159,7 +159,7 @@ impl Watch {
     }
 }
 
-/// All children of this process that are not reaped, so that orphans can be info from them.
+/// All children of this process that are not reaped, so that orphans can be distinguished from them.
 #[derive(Debug, Default)]
 struct Children {
     /// Those with a [`Child`].
@@ -174,17 +174,23 @@ fn children() -> MutexGuard<'static, Children> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The children that nothing waits for, for the program that takes over.
-pub fn abandoned() -> Vec<u32> {
+/// The children that nothing will wait for in the program that takes over: all but those that it is given.
+pub fn abandoned(given: &[u32]) -> Vec<u32> {
     let mut children = children();
     children.reap_abandoned();
-    children.abandoned.iter().map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).collect()
+    let all = children.abandoned.iter().chain(&children.own);
+    all.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).filter(|pid| !given.contains(pid)).collect()
 }
 
-/// Reaps these children of the program before this one when they have ended, at the next occasion.
+/// Kills these children of the program before this one, and reaps them at the next occasion. A program that failed to
+/// take over may have reaped one already, and its number may be another process's: that is left alone.
 pub fn take_over_abandoned(pids: &[u32]) {
+    let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let pids = pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
-    children().abandoned.extend(pids);
+    for pid in pids.filter(|pid| waitid(WaitId::Pid(*pid), ended).is_ok()) {
+        signal_group(pid, Signal::KILL);
+        children().abandon(pid);
+    }
 }
 
 /// Kills every child that has a [`Child`] and is not among these, with its process group. For a program that is about
@@ -320,12 +326,14 @@ mod tests {
         let pid = sleeper();
         let child = Child { pid, watch: Watch::new(pid).expect("watched") };
         drop(child);
-        assert!(children().abandoned.contains(&pid));
+        // Without the lock the next child that another test drops would reap this one first.
+        let mut children = children();
+        assert!(children.abandoned.contains(&pid));
         kill_process(pid, Signal::KILL).expect("it runs");
         let gone = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         assert!(gone.is_ok());
-        children().reap_abandoned();
-        assert!(!children().abandoned.contains(&pid));
+        children.reap_abandoned();
+        assert!(!children.abandoned.contains(&pid));
         assert_eq!(kill_process(pid, Signal::KILL), Err(Errno::SRCH));
     }
 }
