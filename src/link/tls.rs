@@ -20,15 +20,16 @@ use async_channel::Receiver;
 use futures_rustls::TlsConnector;
 use futures_rustls::client::TlsStream;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, KeyProvider, ring};
 use rustls::pki_types::{PrivateKeyDer, ServerName, UnixTime};
-use rustls::sign::SigningKey;
-use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InvalidMessage};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InvalidMessage, SignatureScheme};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 /// How many sessions are remembered for resumption. There is one console.
@@ -140,6 +141,7 @@ pub(super) struct Tls {
 pub(super) struct Trusted {
     pub(super) roots: Roots,
     verifier: Arc<Verifier>,
+    certificate: Arc<NoCertificate>,
     config: Arc<ClientConfig>,
 }
 
@@ -191,9 +193,11 @@ impl Tls {
     /// Performs the handshake on a fresh connection to this host.
     pub(super) async fn handshake(&self, trusted: &Trusted, host: &str, tcp: Tcp) -> Result<TlsStream<Tcp>, TlsFault> {
         let name = server_name(host)?;
+        trusted.certificate.is_requested.store(false, Ordering::Relaxed);
         let outcome = TlsConnector::from(Arc::clone(&trusted.config)).connect(name, tcp).await;
         outcome.map_err(|error| {
-            let fault = TlsFault::from(error);
+            let is_requested = trusted.certificate.is_requested.load(Ordering::Relaxed);
+            let fault = if is_requested { without_certificate(error) } else { TlsFault::from(error) };
             if matches!(fault, TlsFault::UnknownIssuer | TlsFault::BadSignature | TlsFault::Certificate(_)) {
                 self.reload_roots();
             }
@@ -207,8 +211,9 @@ impl Trusted {
         let webpki = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots.store), provider()).build();
         let webpki = webpki.expect("invariant: there is a root, and no revocation list to be wrong");
         let verifier = Arc::new(Verifier::new(webpki, roots.private.clone()));
-        let config = client_config(Arc::clone(&verifier));
-        Self { roots, verifier, config }
+        let certificate = Arc::new(NoCertificate::default());
+        let config = client_config(Arc::clone(&verifier), Arc::clone(&certificate));
+        Self { roots, verifier, certificate, config }
     }
 
     /// Checks whether the console's chain would be accepted at another time, too.
@@ -242,13 +247,13 @@ fn server_name(host: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::NoServerName(host.to_owned()))
 }
 
-fn client_config(verifier: Arc<Verifier>) -> Arc<ClientConfig> {
+fn client_config(verifier: Arc<Verifier>, certificate: Arc<NoCertificate>) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3")
         .dangerous() // rustls' word for any verifier that is not its own
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_client_cert_resolver(certificate);
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
     Arc::new(config)
@@ -259,7 +264,36 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { key_provider: &NoKeys, ..ring::default_provider() })
 }
 
-/// The agent has no client certificate: its API key identifies it.
+/// The agent has no client certificate: its API key identifies it. Notes whether the server requested one in the
+/// handshake under way.
+#[derive(Debug, Default)]
+struct NoCertificate {
+    is_requested: AtomicBool,
+}
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.is_requested.store(true, Ordering::Relaxed);
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+/// The fault of a server that requested a certificate. In TLS 1.2 the alert that follows is the choice of its library:
+/// OpenSSL sends `handshake_failure`, GnuTLS `decode_error`. Versions and ciphers were agreed on before the request.
+fn without_certificate(error: io::Error) -> TlsFault {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) {
+        Some(RustlsError::AlertReceived(_)) => {
+            TlsFault::Handshake(explain::tls(&RustlsError::AlertReceived(AlertDescription::CertificateRequired)))
+        }
+        _ => TlsFault::from(error),
+    }
+}
+
+/// A key provider without keys.
 #[derive(Debug)]
 struct NoKeys;
 
