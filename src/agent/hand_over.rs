@@ -113,7 +113,7 @@ impl Agent {
         let (next_session, sessions) = host.sessions.save();
         let (next_command, commands, streams) = host.commands.save();
         let Identity { id, path } = &host.identity;
-        State {
+        let mut state = State {
             is_partial: false,
             previous: host.hand_over.previous.borrow().clone(),
             seed,
@@ -125,10 +125,12 @@ impl Agent {
             commands,
             streams,
             discarded: host.commands.runner.save_discarded(),
-            abandoned: sys::child::abandoned(),
+            abandoned: Vec::new(),
             api_key: host.config.api_key.expose().as_bytes().to_vec(),
             hash_key: host.kept.journal.key().bytes().to_vec(),
-        }
+        };
+        state.abandoned = sys::child::abandoned(&state.processes());
+        state
     }
 }
 

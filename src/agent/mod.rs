@@ -97,10 +97,14 @@ pub fn run(config: Config, history: PanicHistory, state: Option<State>) -> Resul
         let (reporter, reports) = report::channel();
         let listening = signals::listen(reporter.clone()).map_err(StartError::Signals)?;
         spawner.spawn(listening).detach();
-        if let Some(reaping) = signals::reap_orphans(history.is_restart()).map_err(StartError::Signals)? {
+        let left = history.is_restart() || state.as_ref().is_some_and(|state| !state.abandoned.is_empty());
+        let reaping = signals::reap_orphans(left).map_err(StartError::Signals)?;
+        let agent = Agent::new(config, epoch, &spawner, &reporter, reports, state).await?;
+        // Not before: a shell or command that has ended by now is no orphan, and its exit code is not lost.
+        if let Some(reaping) = reaping {
             spawner.spawn(reaping).detach();
         }
-        Agent::new(config, epoch, &spawner, &reporter, reports, state).await?.run(history).await;
+        agent.run(history).await;
         Ok(())
     });
     park::block_on(executor.run(agent))

@@ -249,6 +249,7 @@ impl Sessions {
 
     pub(super) fn snapshot(&mut self, session: SessionKey, from: u64, size: Option<(u16, u16)>) -> MadeSnapshot {
         let Snapshot { at, bytes, exact } = self.terminals.snapshot(session, from, size);
+        tracing::debug!(session = session.0, at, bytes, exact, "snapshot of a screen");
         MadeSnapshot { at, bytes, exact }
     }
 

@@ -81,13 +81,13 @@ pub fn listen(reporter: Reporter) -> std::io::Result<impl Future<Output = ()>> {
 /// The exit status of a process that a signal ended: this and its number.
 const EXIT_BY_SIGNAL: i32 = 128;
 
-/// Reaps what others leave behind, for as long as the process lives: as PID 1, and after a restart, when there may be
-/// children of an earlier life. Nothing to do for any other.
+/// Reaps what others leave behind, for as long as the process lives: as PID 1, and where an earlier program of the
+/// process `left` children. Nothing to do for any other. To be polled once all that was taken over is known.
 ///
 /// # Errors
 /// The handler could not be installed.
-pub fn reap_orphans(is_restart: bool) -> std::io::Result<Option<impl Future<Output = ()>>> {
-    if std::process::id() != 1 && !is_restart {
+pub fn reap_orphans(left: bool) -> std::io::Result<Option<impl Future<Output = ()>>> {
+    if std::process::id() != 1 && !left {
         return Ok(None);
     }
     let mut signals = Signals::new([Signal::Child])?;

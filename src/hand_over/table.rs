@@ -10,7 +10,9 @@ use super::state::{Command, Given, Session, State, Stream};
 use crate::command::{SavedCommand, SavedOutput, SavedStream};
 use crate::protocol::ID_BYTES_MAX;
 use crate::terminal::{SavedSession, SavedShell};
-use draupnir_fsm::driver::{COMMANDS_RUNNING_MAX, CommandKey, ConsoleId, SESSIONS_MAX, SessionKey, TakenOver};
+use draupnir_fsm::driver::{
+    COMMANDS_RUNNING_MAX, CommandKey, ConsoleId, Drops, SESSIONS_MAX, SavedConnection, SessionKey, TakenOver,
+};
 use rustix::time::{ClockId, clock_gettime};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -169,7 +171,7 @@ impl Drop for Kept {
 pub fn state(api_key: &str) -> State {
     let mut state = State::default();
     (state.is_partial, state.api_key) = (true, api_key.as_bytes().to_vec());
-    let begun = TakenOver::Begun { numbers_up_to: 0 };
+    let begun = TakenOver::Begun { numbers_up_to: 0, connection: SavedConnection::default(), drops: Drops::default() };
     state.given.push(Given { what: begun, text: Vec::new() });
     for slot in &TABLE {
         let kind = slot.kind.load(Ordering::Acquire);

@@ -1,6 +1,6 @@
 //! Real children: what they find in themselves, how they are waited for, and that nothing of them stays.
 
-use super::child::{Child, reap_orphans};
+use super::child::{Child, reap_orphans, take_over_abandoned};
 use super::environment::Environment;
 use super::process;
 use super::session::{kill_sessions, session_of};
@@ -9,7 +9,7 @@ use async_io::block_on;
 use rustix::process::{Pid, Signal, getpgid, getsid};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -394,6 +394,21 @@ fn reaps_orphans() {
     assert_eq!(reap_orphans(), 2);
     assert_eq!(second.exit_code(), Some(4));
     assert_eq!(reap_orphans(), 0);
+}
+
+/// A number may be another process's by the time that a former program takes its place again.
+#[test]
+fn process_of_others_is_not_taken_over() {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-mc", "sleep 60 & echo $!; wait $!; echo $?"]).stdout(std::process::Stdio::piped());
+    let mut shell = shell.spawn().expect("a shell");
+    let mut lines = io::BufReader::new(shell.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    let grandchild: i32 = line().parse().expect("a number");
+    take_over_abandoned(&[grandchild.unsigned_abs()]);
+    rustix::process::kill_process(Pid::from_raw(grandchild).expect("not 0"), Signal::TERM).expect("it runs");
+    assert_eq!(line(), (128 + 15).to_string(), "SIGTERM was the first signal");
+    shell.wait().expect("ours");
 }
 
 #[test]
