@@ -262,6 +262,48 @@ mod tests {
         }
     }
 
+    /// Domain: every text of up to eight characters, of which up to four are any of 14 and the first four are whole.
+    #[test]
+    fn every_short_text_is_base64_or_refused() {
+        const SIGNS: &[u8; 14] = b"AQgwBEZz09+/=-";
+        let mut accepted = 0;
+        for (front, length) in [("", 0), ("", 1), ("", 2), ("", 3), ("", 4), ("YWJj", 3), ("YWJj", 4)] {
+            for number in 0..SIGNS.len().pow(length) {
+                let digits = (0..length).map(|place| number / SIGNS.len().pow(place) % SIGNS.len());
+                let text = front.to_owned() + &digits.map(|sign| char::from(SIGNS[sign])).collect::<String>();
+                let (data, padding) = text.split_at(text.trim_end_matches('=').len());
+                let is_alphabet = data.bytes().all(|sign| sign.is_ascii_alphanumeric() || b"+/".contains(&sign));
+                // The bits that the last character does not need are zero.
+                let is_last_exact = match (data.len() % 4, data.as_bytes().last()) {
+                    (0, _) => true,
+                    (2, Some(last)) => b"AQgw".contains(last),
+                    (3, Some(last)) => b"AEIMQUYcgkosw048".contains(last),
+                    _ => false,
+                };
+                let is_padded = padding.len() == (4 - data.len() % 4) % 4;
+                let expected = (is_alphabet && is_last_exact && is_padded).then(|| data.len() * 3 / 4);
+                assert_eq!(base64(&text).map(|bytes| bytes.len()), expected, "{text}");
+                accepted += u32::from(expected.is_some());
+            }
+        }
+        assert!(accepted > 20_000, "{accepted}");
+    }
+
+    /// Domain: every number of bytes up to 64, and every cut of their text.
+    #[test]
+    fn base64_that_was_cut_is_refused_or_a_beginning() {
+        let bytes: Vec<u8> = (0..64).map(|number: u8| number.wrapping_mul(37).wrapping_add(11)).collect();
+        for length in 0..=bytes.len() {
+            let (data, _) = bytes.split_at(length);
+            let text = BASE64.encode(data);
+            for cut in 0..=text.len() {
+                let (part, _) = text.split_at(cut);
+                let beginning = (cut % 4 == 0).then(|| data.split_at(length.min(cut / 4 * 3)).0);
+                assert_eq!(base64(part).as_deref(), beginning, "{length} bytes cut at {cut}");
+            }
+        }
+    }
+
     #[test]
     fn a_list_is_bounded() {
         let payload = |count| format!("{{\"a\":[{}]}}", vec!["\"\""; count].join(","));
