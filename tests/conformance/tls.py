@@ -187,13 +187,16 @@ def accepted(serve, trusted):
 # ---- OpenSSL: certificates
 
 
-def openssl(place, port=None, limit=None):
+def openssl(place, port=None, limit=None, wants_certificate=False):
     """Serves one connection by OpenSSL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
     context.load_cert_chain(place.chain, place.key)
     if limit:
         context.minimum_version = context.maximum_version = limit
+    if wants_certificate:
+        context.load_verify_locations(place.trusted)
+        context.verify_mode = ssl.CERT_REQUIRED
 
     def serve(connection, port=port):
         with context.wrap_socket(connection, server_side=True) as secure:
@@ -213,6 +216,9 @@ def judge_openssl(is_full):
                 with accepted(openssl(place, limit=version), place.trusted) as (console, agent):
                     story.basic(console)
                     agent.drain()
+        name, words = f"{version.name}, client certificate", "requires a client certificate, and the agent has none"
+        with Place([Certificate(root)], root) as place:
+            refused(suite, name, openssl(place, 1, version, True), place.trusted, words)
     middle = Certificate(root, names=(), is_authority=True, common_name="an intermediate authority")
     with suite.case("with an intermediate authority"), Place([Certificate(middle), middle], root) as place:
         with accepted(openssl(place), place.trusted) as (console, agent):
@@ -316,7 +322,6 @@ def judge_gnutls():
         with suite.case(f"key {kind}"), Place([Certificate(root, kind)], root) as place, gnutls(place, "NORMAL") as url:
             answered(url, place)
     bad = [
-        # GnuTLS says handshake_failure here, and of the empty list of certificates below, decode_error.
         (
             "TLS 1.1 at most",
             "NORMAL:-VERS-ALL:+VERS-TLS1.1",
@@ -345,7 +350,7 @@ def judge_gnutls():
             "client certificate in TLS 1.2",
             "NORMAL:-VERS-ALL:+VERS-TLS1.2",
             ["--require-client-cert"],
-            "the server ended TLS with an alert (decode error)",
+            "requires a client certificate, and the agent has none",
         ),
         (
             "another protocol inside",

@@ -29,11 +29,15 @@ def suites(_is_full):
 
 
 def program():
-    """The unit tests of the agent, built."""
-    command = ["cargo", "test", "--package", "draupnir", "--lib", "--no-run", "--locked", "--message-format=json"]
+    """The unit tests of the agent, built. The whole workspace, since that is built already in a run of all tests."""
+    command = ["cargo", "test", "--workspace", "--lib", "--no-run", "--locked", "--message-format=json"]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     messages = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
-    return [message["executable"] for message in messages if message.get("executable")][-1]
+    return next(
+        message["executable"]
+        for message in messages
+        if message.get("executable") and message["target"]["name"] == "draupnir"
+    )
 
 
 async def run(client):
