@@ -14,6 +14,7 @@ from server import Server
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "extension", "install.sh")
 DEADLINE_SECONDS = 60
+ORDINARY = 65534
 
 # All that the installer may use besides its shell, a downloader and a program for checksums.
 TOOLS = """awk cat chmod cp dirname env grep head id ln ls mkdir mktemp mv od readlink rm sed sleep tail timeout tr
@@ -111,6 +112,16 @@ class Bench:
             output, _ = process.communicate()
             return Outcome("timeout", output)
         return Outcome(process.returncode, output)
+
+    def ordinary_user(self):
+        """A user who is not root and may write into the home, None for this one; and what a run as that user needs."""
+        if os.getuid() != 0:
+            return None, {}
+        for folder in ("home", "home/.sindri", "home/.local", "home/.local/bin"):
+            path = os.path.join(self.root, folder)
+            os.makedirs(path, exist_ok=True)
+            os.chown(path, ORDINARY, ORDINARY)
+        return ORDINARY, {"user": ORDINARY, "TMPDIR": self.home}
 
     def wait_for_request(self, path):
         """Returns when the server has been asked for this path."""

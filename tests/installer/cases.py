@@ -50,12 +50,9 @@ def good_release_is_installed_from_a_pipe(bench):
 
 
 def no_root_is_needed(bench):
-    if os.getuid() == 0:
-        os.chown(bench.home, 65534, 65534)
-        os.makedirs(bench.root + "/root", exist_ok=True)
-        os.chown(bench.root + "/root", 65534, 65534)
+    _, settings = bench.ordinary_user()
     bench.server.release("1.4.3")
-    expect(bench.run(user=65534 if os.getuid() == 0 else None, TMPDIR=bench.home), 0)
+    expect(bench.run(**settings), 0)
     assert bench.installed() == agent("1.4.3")
 
 

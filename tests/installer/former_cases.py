@@ -233,17 +233,17 @@ def upgrade_stops_what_sindri_started(bench):
 
 
 @contextlib.contextmanager
-def handing_over(bench, name):
-    """A process that runs as `name` and notes SIGUSR2 in a file; and that file."""
+def handing_over(bench, name, user=None):
+    """A process of this user that runs as `name` and notes SIGUSR2 in a file; and that file."""
     need_proc()
     os.makedirs(bench.bin, exist_ok=True)
     program = os.path.join(bench.bin, name)
     shutil.copy(shutil.which("bash"), program)
-    noted_in = os.path.join(bench.tools, "signals")
+    noted_in = os.path.join(bench.home, "signals")
     script = f"trap 'echo caught >>{noted_in}' USR2; echo ready; while :; do sleep 0.05; done"
     environment = {"HOME": bench.home, "PATH": os.environ["PATH"]}
     process = subprocess.Popen(
-        [program, "-c", script], env=environment, start_new_session=True, stdout=subprocess.PIPE
+        [program, "-c", script], env=environment, start_new_session=True, stdout=subprocess.PIPE, user=user
     )
     try:
         assert process.stdout.readline() == b"ready\n"

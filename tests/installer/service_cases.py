@@ -228,20 +228,21 @@ QUESTION = "--user show --property=MainPID --value sindri-agent.service"
 
 
 def upgrade_lets_the_agent_of_a_service_hand_over(bench):
-    with handing_over(bench, "sindri-agent") as (process, noted_in):
+    # Root's service would be that of this machine.
+    user, settings = bench.ordinary_user()
+    with handing_over(bench, "sindri-agent", user) as (process, noted_in):
         os.remove(f"{bench.home}/.sindri/draupnir.pid")
-        user = os.getuid()
-        prepare(bench, "systemctl", user)
-        expect(bench.run(DRAUPNIR_SERVICE="systemd", **SETTINGS), 0)
+        prepare(bench, "systemctl", os.getuid() if user is None else user)
+        expect(bench.run(DRAUPNIR_SERVICE="systemd", **settings, **SETTINGS), 0)
         bench.server.release("1.4.4")
         bench.fake("systemctl", f'echo "$*" >>{bench.root}/home/calls; echo {process.pid}')
         os.remove(f"{bench.home}/calls")
-        expect(bench.run(), 0, "asked the agent that runs to hand over to the new program")
+        expect(bench.run(**settings), 0, "asked the agent that runs to hand over to the new program")
         while not os.path.exists(noted_in):
             os.sched_yield()
         assert all("restart" not in call for call in calls(bench)), calls(bench)
         # Other settings need another start.
-        expect(bench.run(SINDRI_CONSOLE_API_KEY="rotated"), 0, "service restarted, if it ran")
+        expect(bench.run(SINDRI_CONSOLE_API_KEY="rotated", **settings), 0, "service restarted, if it ran")
 
 
 def upgrade_restarts_a_service_that_is_there(bench):

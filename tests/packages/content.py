@@ -106,6 +106,46 @@ class Deb(unittest.TestCase):
         self.assertEqual(run(checker, "--shell=sh", os.path.join(TOP, FOLDER, "sindri-agent.initd")).stdout, "")
 
 
+class Renewal(unittest.TestCase):
+    """What the scripts of an upgrade do to the service, with tools in place of those of systemd."""
+
+    def renew(self, catches, can_reload="yes"):
+        """The calls that renew a unit whose agent is a process that catches SIGUSR2, or does not."""
+        folder = self.enterContext(tempfile.TemporaryDirectory(prefix="packages-"))
+        action = "lambda *_: None" if catches else "signal.SIG_IGN"
+        code = f"import signal; signal.signal(signal.SIGUSR2, {action}); print(flush=True); signal.pause()"
+        agent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        self.addCleanup(lambda: (agent.kill(), agent.wait(), agent.stdout.close()))
+        agent.stdout.readline()
+        tool = f"""#!/bin/sh
+case $* in
+*is-active*monitor*) exit 3 ;;
+*CanReload*) echo {can_reload} ;;
+*MainPID*) echo {agent.pid} ;;
+reload* | restart*) echo "$*" >>{folder}/calls ;;
+esac
+"""
+        for name in ("systemctl", "deb-systemd-invoke"):
+            with open(f"{folder}/{name}", "w", opener=lambda path, flags: os.open(path, flags, 0o755)) as file:
+                file.write(tool)
+        script = read(f"{FOLDER}/scripts/common.sh").replace("/run/systemd/system", folder)
+        script += read(f"{FOLDER}/scripts/deb-postinst")
+        path = f"{folder}:{os.environ['PATH']}"
+        done = subprocess.run(["sh", "-c", script, "sh", "configure", "1.3.0"], env={"PATH": path}, check=False)
+        self.assertEqual(done.returncode, 0)
+        with open(f"{folder}/calls", encoding="ascii") as calls:
+            return calls.read().splitlines()
+
+    def test_upgrade_lets_an_agent_hand_over_that_can(self):
+        self.assertEqual(self.renew(catches=True), ["reload sindri-agent.service"])
+
+    def test_upgrade_restarts_an_agent_that_cannot_hand_over(self):
+        self.assertEqual(self.renew(catches=False), ["restart sindri-agent.service"])
+
+    def test_upgrade_restarts_a_unit_that_cannot_reload(self):
+        self.assertEqual(self.renew(catches=True, can_reload="no"), ["restart sindri-agent.service"])
+
+
 def unit(name):
     """A unit as a list of (name, value): names may come twice."""
     return re.findall(r"^(\w+)=(.*)$", read(f"{FOLDER}/{name}.service"), re.M)
@@ -150,8 +190,8 @@ class Units(unittest.TestCase):
 
     def test_operator_unit_does_what_that_of_the_installer_does(self):
         installer = read("extension/install.sh")
-        text = installer[installer.index("cat <<UNIT") : installer.index("\nUNIT\n")]
-        names = "Type WatchdogSec WorkingDirectory Restart RestartPreventExitStatus KillMode TimeoutStopSec OOMPolicy"
+        text = installer[installer.index("cat <<UNIT") : installer.index("\nUNIT\n")].replace("\\$", "$")
+        names = "Type WatchdogSec ExecReload WorkingDirectory Restart RestartPreventExitStatus KillMode TimeoutStopSec OOMPolicy"
         for name in names.split():
             self.assertEqual(values(unit("sindri-agent"), name), re.findall(rf"^{name}=(.*)$", text, re.M), name)
 

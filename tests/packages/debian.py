@@ -93,11 +93,13 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         former = await self.main_pid(OPERATOR)
         self.assertEqual(await self.run_in("stat --format '%a %U' /var/lib/sindri-agent"), "700 root")
 
+        # The new program takes over in the same process.
         await self.install(NEWER)
         await self.connected(2)
         self.assertEqual(await self.state(OPERATOR), "active\nenabled")
         self.assertEqual(await self.run_in("pidof sindri-agent"), await self.main_pid(OPERATOR))
-        self.assertNotEqual(await self.main_pid(OPERATOR), former)
+        self.assertEqual(await self.main_pid(OPERATOR), former)
+        self.assertEqual(await self.run_in(f"readlink /proc/{former}/exe"), "/usr/bin/sindri-agent")
         await self.run_in(f"grep -qxF '{MARK}' {SETTINGS} && [ $(stat --format %a {SETTINGS}) = 600 ]")
         self.assertEqual(await self.run_in(f"ls {SETTINGS}.* 2>/dev/null || :"), "")
         self.assertEqual(len({body["instance_id"] for body in self.console.registrations}), 1)
@@ -178,8 +180,9 @@ class Debian(unittest.IsolatedAsyncioTestCase):
         await self.console.send("command:dispatch", command_id="c-1", command=line, timeout_ms=60000)
         result = await self.console.frame("command:result", command_id="c-1")
         self.assertEqual(result["exit_code"], 0, result)
-        self.assertIn("run later: systemctl restart sindri-agent.service", result["stdout"])
+        await self.connected(2)
         self.assertEqual(await self.main_pid(OPERATOR), former)
+        self.assertEqual(await self.run_in(f"readlink /proc/{former}/exe"), "/usr/bin/sindri-agent")
         # A removal would end itself half-way, so dpkg refuses it and the agent goes on.
         line = "dpkg --remove sindri-agent 2>&1"
         await self.console.send("command:dispatch", command_id="c-2", command=line, timeout_ms=60000)

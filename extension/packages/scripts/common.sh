@@ -25,13 +25,24 @@ refuse_under_agent() {
   fi
 }
 
-# restart_active COMMAND…: restarts the units that run. The agent drains within 4 s; its sessions end.
-restart_active() {
+# Whether the agent of a unit goes on in the new program: the unit says how to ask, and the agent catches SIGUSR2 (bit
+# 11). One up to version 1.2 would die of it.
+hands_over() { # UNIT
+  [ "$(systemctl show --property=CanReload --value "$1" 2>/dev/null)" = yes ] || return 1
+  pid=$(systemctl show --property=MainPID --value "$1" 2>/dev/null)
+  grep -Eq '^SigCgt:[[:space:]]*[0-9a-f]*[89a-f][0-9a-f]{2}$' "/proc/${pid:-0}/status" 2>/dev/null
+}
+
+# renew_active COMMAND…: the units that run go on with the new program. No session ends where the agent hands over;
+# else it is restarted: it drains within 4 s, and its sessions end.
+renew_active() {
   systemd_runs || return 0
   systemctl daemon-reload || :
   for unit in $units; do
     systemctl --quiet is-active "$unit" || continue
-    if runs_under_agent; then
+    if hands_over "$unit"; then
+      "$@" reload "$unit" || echo "sindri-agent: $unit runs the former program: systemctl status $unit" >&2
+    elif runs_under_agent; then
       echo "sindri-agent: not restarted, because a terminal or command of the agent runs this upgrade;" \
         "run later: systemctl restart $unit"
     else
