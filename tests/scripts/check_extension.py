@@ -53,7 +53,7 @@ def render(*arguments):
 def agent():
     """The program to try; cargo builds it where it is missing or older than its sources."""
     if not os.environ.get("DRAUPNIR_AGENT"):
-        command = ["cargo", "build", "--quiet", "--locked", "--package", "draupnir", "--bin", "sindri-agent"]
+        command = ["cargo", "build", "--quiet", "--locked", "--workspace", "--bin", "sindri-agent"]
         subprocess.run(command, cwd=TOP, check=True)
     return os.environ.get("DRAUPNIR_AGENT") or os.path.join(TOP, "target", "debug", "sindri-agent")
 

@@ -1,11 +1,13 @@
 """The record of what the agent is made of: one row for each crate in the Linux binary, with what it can do.
 
     dependencies.py check    fails where Cargo.lock and tests/dependencies.tsv differ
-    dependencies.py write    counts all rows again; the remark of a reader stays as long as the version does
+    dependencies.py write    counts all rows again; a review stays as long as the version does
 
 The figures are counted, so an update of a crate shows as a change of its row: a build script, a macro that runs while
 the agent is compiled, lines with `unsafe`, and whether the source names sockets, processes, files or variables. The
-last column is for the person who has read the change: a name of what was read, or `-`.
+last column is the review: `DATE: WHAT WAS READ`, or `-`; who read it stands in the history of the line. It belongs to
+the version: an update begins again at `-`.
+What runs on the machine that builds is read before it does: a build script without a review fails the check.
 """
 
 import json
@@ -18,6 +20,9 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 RECORD = TOP / "tests/dependencies.tsv"
 TRIPLE = "x86_64-unknown-linux-musl"
 COLUMNS = ["crate", "version", "build script", "macro", "unsafe", "reaches", "read"]
+
+# A review.
+REVIEW = re.compile(r"\d{4}-\d\d-\d\d: .+")
 
 # What a source names where it reaches outside of its own memory.
 REACHES = {
@@ -93,11 +98,17 @@ def main(arguments):
         old, new = known.get((package["name"], package["version"])), row(package)
         if old and old[:-1] != new[:-1]:
             problems.append(f"{' '.join(new[:-1])} is recorded as {' '.join(old[:-1])}")
+    for cells in known.values():
+        if cells[2] == "yes" and cells[-1] == "-":
+            problems.append(f"the build script of {cells[0]} {cells[1]} has no review")
+        if cells[-1] != "-" and not REVIEW.fullmatch(cells[-1]):
+            problems.append(f"{cells[0]} {cells[1]}: a review is `DATE: WHAT WAS READ`, not {cells[-1]!r}")
     for problem in problems:
         print(problem)
     if problems:
         print("read what changed, then run: tests/scripts/dependencies.py write")
-    print(f"{len(packages)} crates in the binary, {sum(cells[-1] != '-' for cells in known.values())} with a remark")
+    reviewed = sum(cells[-1] != "-" for cells in known.values())
+    print(f"{len(packages)} crates in the binary, {reviewed} reviewed")
     return 1 if problems else 0
 
 
