@@ -1,12 +1,11 @@
 //! The audit log: one line for each start and end of a terminal or command. While it is not writable, the agent starts
 //! none.
 
-mod support;
-
+use crate::support;
+use crate::support::Agent;
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt as _;
-use support::Agent;
 
 fn lines(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).expect("the audit is there");

@@ -1,12 +1,11 @@
 //! How a command ends: by its time-out, by a cancel, by the end of the agent; and which processes remain.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, DRAIN_MAX, Setup, Signal};
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
-use support::{Agent, DRAIN_MAX, Setup, Signal};
 
 fn start() -> (Console, Agent) {
     let console = Console::start(Personality::designed());

@@ -1,12 +1,10 @@
 //! How a dispatched command runs: as a shell line or a program, with input, variables and directory; and which exit
 //! code each end gives.
 
-mod support;
-
+use crate::support::{Agent, Setup};
 use data_encoding::BASE64;
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
-use support::{Agent, Setup};
 
 fn start() -> (Console, Agent) {
     let console = Console::start(Personality::production());

@@ -1,12 +1,11 @@
 //! Each dispatched id runs once and gets an answer, whatever happens to the link; and at most 16 commands run at once.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, Setup};
 use draupnir_console::{Console, Personality, Record};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use support::{Agent, Setup};
 
 fn start() -> (Console, Agent) {
     let console = Console::builder(Personality::designed()).own_address().start();

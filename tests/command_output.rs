@@ -1,11 +1,9 @@
 //! The output of a command: bounded text in its result, with the end kept; and streamed while it runs.
 
-mod support;
-
+use crate::support::Agent;
 use draupnir_console::{Console, Personality, Record};
 use serde_json::{Value, json};
 use std::time::Duration;
-use support::Agent;
 
 /// The longest encoded result.
 const RESULT_BYTES_MAX: usize = 768 << 10;

@@ -1,11 +1,9 @@
 //! The agent's command line and environment: help, version, and all mistakes reported at once.
 
-mod support;
-
 use std::process::Output;
 
+use crate::support::{Agent, Setup};
 use draupnir_console::{Console, Personality};
-use support::{Agent, Setup};
 
 const KEY: &str = "drp_test_key_that_nobody_may_see";
 

@@ -1,15 +1,13 @@
 //! The agent treats messages of the console as the contract says. It follows a message that the schema allows; any
 //! other message has the effect that PROTOCOL.md gives its class ("Messages that are not valid").
 
-mod support;
-
+use crate::support::Agent;
 use draupnir::protocol::{Ignored, Inbound, decode, echo};
 use draupnir_console::{Console, Personality};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
-use support::Agent;
 
 static SCHEMA: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("../src/protocol/schema/draupnir.schema.json")).expect("JSON"));

@@ -3,8 +3,8 @@
 //!
 //! The machine waits up to half a minute between links, so several agents run their cuts at the same time.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, skip};
 use draupnir_console::{Connection, Console, End, Greeting, Keep, Personality, Record, View, What};
 use draupnir_fsm::random::Random;
 use serde_json::{Value, json};
@@ -13,7 +13,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{Agent, skip};
 
 /// The longest wait for the next link: twice the longest of the policy's.
 const NEXT_LINK: Duration = Duration::from_secs(60);
@@ -248,7 +247,7 @@ fn was_acknowledged(records: &[std::sync::Arc<Record>], name: &str, link: u32, l
 }
 
 const BLOCK_BYTES: u64 = 128 << 10;
-const CUTS: usize = 20;
+const CUTS_OF_STREAM: usize = 5;
 
 /// Sixteen digits, one character of up to four bytes, and a line feed.
 const LINE_BYTES_MAX: usize = 21;
@@ -290,14 +289,22 @@ fn sha256(file: &Path) -> String {
 
 #[test]
 fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
-    const NAME: &str = "sixty_four_mebibytes_arrive_whole_over_twenty_cuts";
-    const BLOCKS: u64 = 512;
     if std::env::var_os("DRAUPNIR_QUICK").is_some() {
-        return skip(NAME, "quick: reconnects take their time");
+        return skip("sixty_four_mebibytes_arrive_whole_over_twenty_cuts", "quick: reconnects take their time");
     }
+    // Four agents wait for their links at the same time.
+    let lives: Vec<_> =
+        (7..11).map(|seed| std::thread::spawn(move || sixteen_mebibytes_over_five_cuts(seed))).collect();
+    for life in lives {
+        life.join().expect("a life without a fault");
+    }
+}
+
+fn sixteen_mebibytes_over_five_cuts(seed: u64) {
+    const BLOCKS: u64 = 128;
     let (console, agent) = start();
     console.keep(Keep::Bytes);
-    let data = text(BLOCKS, 7);
+    let data = text(BLOCKS, seed);
     std::fs::write(agent.home().path().join("data"), &data).expect("the home is writable");
     // The program writes a block when the test types its number. So never more output waits for a link than a
     // scrollback holds. The program ignores a number that comes twice.
@@ -309,7 +316,7 @@ fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
     let start = console.stream("s1").end;
     let before = console.stream("s1").data;
     console.keep(Keep::Counts);
-    let mut random = Random::new(11);
+    let mut random = Random::new(seed + 4);
     let mut links = 1;
     let mut link = nth_link(&console, links);
     link.cut_after(random.between(300_000, 5 << 20));
@@ -323,7 +330,7 @@ fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
             }
             links += 1;
             link = nth_link(&console, links);
-            if links <= CUTS {
+            if links <= CUTS_OF_STREAM {
                 link.cut_after(random.between(300_000, 5 << 20));
             }
             send_terminal(&link, "terminal:create", json!({"cols": 80, "rows": 24}));
@@ -338,7 +345,7 @@ fn sixty_four_mebibytes_arrive_whole_over_twenty_cuts() {
     let home = agent.home().path();
     std::fs::write(home.join("all"), [&before, data.as_bytes()].concat()).expect("the home is writable");
     assert_eq!(stream.sha256(), sha256(&home.join("all")), "every byte, in its place");
-    assert!(links > CUTS, "only {links} links");
+    assert!(links > CUTS_OF_STREAM, "only {links} links");
     agent.drain();
 }
 

@@ -1,12 +1,11 @@
 //! A console that reads slowly or not at all slows down only the flood: the agent's memory does not grow, Ctrl-C works,
 //! and heartbeats and other sessions go on when the console reads again.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, skip};
 use draupnir_console::{Console, Greeting, Keep, Personality, Record, Upgrade, View, What};
 use serde_json::json;
 use std::time::{Duration, Instant};
-use support::{Agent, skip};
 
 /// How much the agent's memory may grow while the console does not read.
 const GROWTH_BYTES_MAX: u64 = 4 << 20;

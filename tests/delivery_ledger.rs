@@ -2,12 +2,11 @@
 //! acknowledgements. Without one it sends everything again, and a message after which the console drops the connection
 //! three times at most.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, Home, Setup};
 use draupnir_console::{Answer, Console, Greeting, Personality, Pongs, Record, Upgrade, What};
 use serde_json::json;
 use std::time::Duration;
-use support::{Agent, Home, Setup};
 
 /// The longest wait for the next link: more than the longest of the policy's.
 const NEXT_LINK: Duration = Duration::from_secs(60);

@@ -1,21 +1,15 @@
 //! `sindri-agent doctor`: each fault has one diagnosis, and no two faults have the same.
 
-#[path = "support/diagnoses.rs"]
-mod diagnoses;
-#[path = "support/front.rs"]
-mod front;
-mod support;
-#[path = "support/tinyproxy.rs"]
-mod tinyproxy;
-#[path = "support/tls.rs"]
-mod tls;
-
+use crate::support;
+use crate::support::authority::{Authority, pem_file, self_signed_authority};
+use crate::support::diagnoses;
+use crate::support::front;
+use crate::support::tinyproxy::Tinyproxy;
+use crate::support::tls;
+use crate::support::{Home, Setup, skip};
 use draupnir_console::{Console, Personality, Upgrade};
 use serde_json::Value;
 use std::path::Path;
-use support::{Home, Setup, skip};
-use tinyproxy::Tinyproxy;
-use tls::authority::{Authority, pem_file, self_signed_authority};
 
 /// Verdict, check and text.
 type Finding = (String, String, String);

@@ -1,22 +1,13 @@
 //! `sindri-agent doctor` on machines with faults: each test makes the files or the network of such a machine.
-#![cfg(target_os = "linux")]
 
-#[path = "support/diagnoses.rs"]
-mod diagnoses;
-#[path = "support/group.rs"]
-mod group;
-#[path = "support/namespace.rs"]
-mod namespace;
-#[path = "support/stranger.rs"]
-mod stranger;
-mod support;
-
+use crate::support::diagnoses;
+use crate::support::group::Group;
+use crate::support::namespace::{is_possible, mounted, run_apart};
+use crate::support::stranger;
+use crate::support::{Home, Setup, skip};
 use draupnir_console::{Builder, Console, Personality, Upgrade};
-use group::Group;
-use namespace::{is_possible, mounted, run_apart};
 use serde_json::Value;
 use std::path::Path;
-use support::{Home, Setup, skip};
 
 const NAME: &str = "console.test";
 
@@ -259,7 +250,7 @@ fn network_dropping_all_packets_fails_in_time() {
         "ip link set void up",
         "ip neigh add 10.99.0.9 lladdr 02:00:00:00:00:01 dev black nud permanent",
     ];
-    if has_time(TEST) && !run_apart("with_a_network_dropping_all_packets", &network) {
+    if has_time(TEST) && !run_apart("doctor_machine::with_a_network_dropping_all_packets", &network) {
         skip(TEST, "no network namespace can be had here");
     }
 }

@@ -1,12 +1,11 @@
 //! SIGTERM: at the first the agent drains and exits with status 0, at the second it exits at once, whatever hangs.
 
-mod support;
-
+use crate::support;
 use std::time::Duration;
 
+use crate::support::{Agent, DRAIN_MAX, Home, Setup, Signal, WAIT_MAX};
 use draupnir_console::{Answer, Console, Greeting, Personality, Record, Upgrade, What};
 use serde_json::Value;
-use support::{Agent, DRAIN_MAX, Home, Setup, Signal, WAIT_MAX};
 
 /// Between "at once" and the drain's last step at 3.5 s.
 const AT_ONCE_MS: u64 = 3_000;

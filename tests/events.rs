@@ -1,13 +1,11 @@
 //! Which events the agent sends, and when; and that the console stores each with its type (CONSOLE.md, "Events").
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::support::{Agent, Home, Setup};
 use draupnir_console::{Console, Personality, Record, What};
 use serde_json::json;
-use support::{Agent, Home, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.2");
 

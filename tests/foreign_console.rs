@@ -1,14 +1,13 @@
 //! The basic story against a console that shares no code with the agent: Python's aiohttp.
 
-mod support;
-
+use crate::support;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use crate::support::{Log, Setup, WAIT_MAX, skip};
 use serde_json::{Value, json};
-use support::{Log, Setup, WAIT_MAX, skip};
 
 const KEY: &str = "drp_test_foreign_6d1f0b7e";
 

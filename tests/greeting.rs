@@ -1,11 +1,9 @@
 //! When the agent sends its first message on a new link, so that a console that does not listen yet loses nothing.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Agent, Home, Setup};
 use draupnir_console::{Console, Greeting, Personality, Record, What};
-use support::{Agent, Home, Setup};
 
 /// The console records times in whole milliseconds.
 const ROUNDING_MS: u64 = 2;

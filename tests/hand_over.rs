@@ -1,16 +1,14 @@
 //! The program at the agent's own path takes over at SIGUSR2: shells, commands and what waits for the console go on.
 //!
 //! The gate runs ten hand-overs; `DRAUPNIR_HAND_OVERS=100` runs so many, with 50 sessions and 10 commands.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-use draupnir_console::{Console, Greeting, Keep, Personality};
+use crate::support;
+use crate::support::{Agent, Setup, Signal, settles};
+use draupnir_console::{Console, Greeting, Keep, Personality, What};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use support::{Agent, Setup, Signal, settles};
+use std::time::{Duration, Instant};
 
 /// The longest wait for the next link, on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -60,7 +58,9 @@ fn identity(pid: u32) -> (u32, u64) {
 fn open_printer(console: &Console, session: &str) -> u32 {
     console.browser().create_with(session, &json!({"cols": 80, "rows": 24, "shell": "/bin/sh"}));
     console.within(SOON).wait_stream(session, "a prompt", |stream| stream.end > 0);
-    let script = "stty -echo -onlcr; echo pid=$$=; i=0; while :; do i=$((i+1)); echo n$i; sleep 0.01; done\r";
+    // A shell would start a process for each pause: those of 50 sessions leave the agent no processor.
+    let script = "stty -echo -onlcr; echo pid=$$=; \
+                  perl -e '$| = 1; while (1) { print qq(n), ++$i, qq(\\n); select undef, undef, undef, 0.01 }'\r";
     console.browser().input(session, script.as_bytes());
     let stream = console.within(SOON).wait_stream(session, "numbers", |stream| stream.text().contains("\nn1\n"));
     let text = stream.text().into_owned();
@@ -79,6 +79,28 @@ fn printed(console: &Console, session: &str) -> usize {
         assert_eq!(*line, format!("n{}\n", number + 1), "{session}");
     }
     lines.len()
+}
+
+/// How long a session may be silent at a hand-over beside the reconnect itself (99 of a hundred).
+const SILENCE_MAX: Duration = Duration::from_millis(200);
+
+/// How long an output was silent around each of these hand-overs, without the time from the close of the link until the
+/// console greeted on the next one.
+fn silences(console: &Console, session: &str, reconnects: &[(Instant, Instant)]) -> Vec<Duration> {
+    let pauses = console.stream(session).pauses;
+    let at = |(closed, greeted): &(Instant, Instant)| {
+        let pause = pauses.iter().find(|(last, next)| last <= greeted && closed <= next);
+        let (last, next) = pause.unwrap_or_else(|| panic!("{session}: no pause at a hand-over"));
+        (*next - *last).saturating_sub(*greeted - *closed)
+    };
+    reconnects.iter().map(at).collect()
+}
+
+/// When the agent closed a link, and when the console greeted on the next one.
+fn reconnect(console: &Console, link: u32) -> (Instant, Instant) {
+    let closed = console.on(link).wait("a close frame", |record| matches!(record.what, What::Closed(..)));
+    let greeted = console.on(link + 1).wait("a greeting", |record| matches!(record.what, What::Attached));
+    (closed.at, greeted.at)
 }
 
 #[test]
@@ -115,6 +137,16 @@ fn hand_overs_under_output_lose_nothing() {
         assert_eq!(identity(*pid), *identity_before, "{session} has another shell");
         assert!(printed(&console, session) > 0);
     }
+    let reconnects: Vec<_> = (1..=count).map(|number| reconnect(&console, number)).collect();
+    let mut silences: Vec<_> = names.iter().flat_map(|session| silences(&console, session, &reconnects)).collect();
+    silences.sort_unstable();
+    let at_percent = |percent: usize| silences[(silences.len() * percent).div_ceil(100) - 1];
+    let longest_reconnect = reconnects.iter().map(|(closed, greeted)| *greeted - *closed).max();
+    let (silences_p50, silences_p99) = (at_percent(50), at_percent(99));
+    println!("silence beside the reconnect: {silences_p50:?} (50 %), {silences_p99:?} (99 %) of {}", silences.len());
+    println!("reconnect: at most {longest_reconnect:?}");
+    // A few would measure how busy the machine is.
+    assert!(count == 10 || silences_p99 <= SILENCE_MAX, "{silences_p99:?}");
     settles(&console, "no descriptor is left over", || descriptors() <= before);
     std::fs::write(go, "").expect("written");
     for number in 0..commands {
@@ -249,7 +281,7 @@ fn program_that_cannot_begin_gives_way_to_the_previous_one() {
         let before = identity(pid);
         install(&program, &program.with_extension("previous"));
         let script = format!(
-            "#!/bin/sh\n[ \"$1\" != --can-take-over ] || exec {} \"$@\"\n{PLAY}={play} exec {} --exact planted --ignored\n",
+            "#!/bin/sh\n[ \"$1\" != --can-take-over ] || exec {} \"$@\"\n{PLAY}={play} exec {} --exact hand_over::planted --ignored\n",
             support::agent_program().display(),
             std::env::current_exe().expect("this test program").display(),
         );

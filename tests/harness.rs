@@ -1,11 +1,9 @@
 //! Tests the harness itself with programs that are no agent: logs, signals, exit statuses, and the check for the key.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Agent, Home, Kind, Setup, Signal, Trace, WAIT_MAX};
 use draupnir_console::{Console, Personality};
-use support::{Agent, Home, Kind, Setup, Signal, Trace, WAIT_MAX};
 
 /// A shell script in the agent's place.
 fn script(line: &str) -> Agent {

@@ -1,10 +1,8 @@
 //! What a heartbeat contains and when it comes (PROTOCOL.md, "heartbeat"; CONSOLE.md, "Heartbeats").
 
-mod support;
-
+use crate::support::{Agent, INSTANCE_ID};
 use draupnir_console::{Console, Personality, Record};
 use serde_json::Value;
-use support::{Agent, INSTANCE_ID};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");
 

@@ -1,21 +1,13 @@
 //! Hosts that lack what programs expect: the agent goes on sending heartbeats, does what it can, and reports what it
 //! cannot.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-#[path = "support/group.rs"]
-mod group;
-#[path = "support/namespace.rs"]
-mod namespace;
-#[path = "support/stranger.rs"]
-mod stranger;
-
+use crate::support;
+use crate::support::group::Group;
+use crate::support::namespace;
+use crate::support::stranger::{STRANGER, as_limited_user, as_stranger};
+use crate::support::{Agent, Setup, skip};
 use draupnir_console::{Console, Personality};
-use group::Group;
 use std::process::Command;
-use stranger::{STRANGER, as_limited_user, as_stranger};
-use support::{Agent, Setup, skip};
 
 /// The agent, started by this wrapper command, with five heartbeats a second.
 fn wrapped(console: &Console, words: &[&str]) -> Setup {

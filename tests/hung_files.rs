@@ -1,19 +1,12 @@
 //! Files that do not answer: no heartbeat, Pong or keystroke waits for a write, and the start waits 5 s for an open.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-#[path = "support/delayed.rs"]
-mod delayed;
-
-#[path = "support/namespace.rs"]
-mod namespace;
-
-use delayed::Delayed;
+use crate::support;
+use crate::support::delayed::Delayed;
+use crate::support::namespace;
+use crate::support::{Agent, Setup, skip};
 use draupnir_console::{Console, Personality, What};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Agent, Setup, skip};
 
 /// Waits three times for a heartbeat, a Pong and the echo of a keystroke.
 #[track_caller]

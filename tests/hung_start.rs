@@ -1,15 +1,9 @@
 //! Programs whose start hangs on a file system that does not answer: nothing else waits for them.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-#[path = "support/hung.rs"]
-mod hung;
-
+use crate::support::hung::Hung;
+use crate::support::{Agent, DRAIN_MAX, Setup, Signal, settles, skip};
 use draupnir_console::{Console, Personality, What};
-use hung::Hung;
 use serde_json::{Value, json};
-use support::{Agent, DRAIN_MAX, Setup, Signal, settles, skip};
 
 fn setup(console: &Console, hung: &Hung) -> Setup {
     hung.within(Setup::new(console)).env("SINDRI_AGENT_HEARTBEAT", "0.2")

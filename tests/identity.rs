@@ -1,12 +1,11 @@
 //! Which id the agent uses across reconnects and restarts, with and without its state (CONSOLE.md, "Registration").
 
-mod support;
-
+use crate::support;
 use std::os::unix::fs::PermissionsExt as _;
 
+use crate::support::{Agent, Home, INSTANCE_ID, Setup};
 use draupnir_console::{Console, Personality, What};
 use serde_json::Value;
-use support::{Agent, Home, INSTANCE_ID, Setup};
 
 const FLY: (&str, &str) = ("SINDRI_PROVIDER", "fly");
 

@@ -1,10 +1,9 @@
 //! A killed agent loses nothing and runs nothing twice: results, ids and sessions outlive the process.
 //!
 //! `DRAUPNIR_KILLS` says how often the longest test kills the agent; `tests/run --full` sets a thousand.
-#![cfg(target_os = "linux")]
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, Home, Setup, Signal, skip};
 use draupnir_console::{Console, Greeting, Personality, Pongs, Record, Upgrade, View, What};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -13,7 +12,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Agent, Home, Setup, Signal, skip};
 
 /// How often the agent is killed unless `DRAUPNIR_KILLS` says otherwise.
 const KILLS: u64 = 80;

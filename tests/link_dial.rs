@@ -1,14 +1,10 @@
 //! The agent resolves a name and connects: IPv6, several addresses, an address that drops all packets, a resolver that
 //! hangs.
 
-#[cfg(target_os = "linux")]
-#[path = "support/namespace.rs"]
-mod namespace;
-mod support;
-
+use crate::support;
+use crate::support::{Setup, skip};
 use draupnir_console::{Console, Personality};
 use std::net::{SocketAddr, TcpListener};
-use support::{Setup, skip};
 
 #[test]
 fn a_console_with_an_ipv6_address_is_reached() {
@@ -26,7 +22,7 @@ fn a_console_with_an_ipv6_address_is_reached() {
 #[cfg(target_os = "linux")]
 mod linux {
     use super::*;
-    use crate::namespace::{is_possible, mounted, run_apart};
+    use crate::support::namespace::{is_possible, mounted, run_apart};
     use draupnir_console::Builder;
     use std::net::UdpSocket;
     use std::path::{Path, PathBuf};
@@ -84,7 +80,7 @@ mod linux {
             "ip link set void up",
             "ip neigh add 2001:db8::dead lladdr 02:00:00:00:00:01 dev black nud permanent",
         ];
-        if !run_apart("linux::with_a_black_hole", &network) {
+        if !run_apart("link_dial::linux::with_a_black_hole", &network) {
             skip(TEST, "no network namespace can be had here");
         }
     }
@@ -106,7 +102,7 @@ mod linux {
         if std::env::var_os("DRAUPNIR_QUICK").is_some() {
             return skip(TEST, "quick: it waits until an attempt is given up");
         }
-        if !run_apart("linux::with_a_resolver_that_hangs", &[]) {
+        if !run_apart("link_dial::linux::with_a_resolver_that_hangs", &[]) {
             skip(TEST, "no network namespace can be had here");
         }
     }

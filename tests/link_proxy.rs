@@ -1,16 +1,11 @@
 //! The agent behind a real HTTP proxy, for registration and WebSocket alike.
 
-mod support;
-#[path = "support/tinyproxy.rs"]
-mod tinyproxy;
-#[path = "support/tls.rs"]
-mod tls;
-
+use crate::support::authority::Authority;
+use crate::support::tinyproxy::Tinyproxy;
+use crate::support::tls;
+use crate::support::{Setup, WAIT_MAX, skip};
 use draupnir_console::{Builder, Console, Personality};
 use serde_json::Value;
-use support::{Setup, WAIT_MAX, skip};
-use tinyproxy::Tinyproxy;
-use tls::authority::Authority;
 
 /// An address of this machine outside of 127.0.0.0/8: the agent uses no proxy for loopback addresses.
 const HERE: &str = "0.0.0.0";

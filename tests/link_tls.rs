@@ -1,18 +1,14 @@
 //! The agent and a console behind TLS: trusted certificates, and each kind of untrusted ones.
 
-#[path = "support/namespace.rs"]
-mod namespace;
-mod support;
-#[path = "support/tls.rs"]
-mod tls;
-
+use crate::support::authority::{Authority, self_signed, self_signed_authority};
+use crate::support::namespace;
+use crate::support::tls;
+use crate::support::{Setup, skip};
 use draupnir_console::Console;
 use futures_rustls::TlsAcceptor;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::path::Path;
-use support::{Setup, skip};
-use tls::authority::{Authority, self_signed, self_signed_authority};
 
 fn trusting(console: &Console, file: &Path) -> Setup {
     Setup::new(console).env("SINDRI_AGENT_CA_FILE", file)

@@ -1,11 +1,8 @@
 //! Corners of HTTP/1.1 (RFC 9110, RFC 9112) at the proxy of AI tools: framing that contradicts itself, old versions,
 //! answers without a body, messages that break off, and limits.
 
-#[path = "support/llm.rs"]
-mod llm;
-mod support;
-
-use llm::{Peer, Provider, Rig, answer, chunk, post};
+use crate::support;
+use crate::support::llm::{Peer, Provider, Rig, answer, chunk, post};
 use std::io::{ErrorKind, Write as _};
 use std::net::TcpStream;
 use std::sync::Mutex;

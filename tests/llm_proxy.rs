@@ -1,13 +1,10 @@
 //! The proxy of AI tools changes nothing that a tool notices: HTTP/1.1 as it is on the wire, both ways.
 
-#[path = "support/llm.rs"]
-mod llm;
-mod support;
-
-use llm::{Provider, Rig, answer, chunk, post};
+use crate::support;
+use crate::support::llm::{Provider, Rig, answer, chunk, post};
+use crate::support::mentions;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use support::mentions;
 
 const JSON: &str = "Content-Type: application/json\r\n";
 

@@ -1,14 +1,11 @@
 //! What the proxy of AI tools does not do, and where it is not there at all (SECURITY.md).
 
-#[path = "support/llm.rs"]
-mod llm;
-mod support;
-
+use crate::support::llm;
+use crate::support::llm::{Provider, Rig, answer, free_port, post};
+use crate::support::{Agent, Setup, mentions};
 use draupnir_console::{Console, Personality};
-use llm::{Provider, Rig, answer, free_port, post};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use support::{Agent, Setup, mentions};
 
 const JSON: &str = "Content-Type: application/json\r\n";
 

@@ -2,13 +2,10 @@
 //!
 //! Wire: PROTOCOL.md, "llm_usage:batch".
 
-#[path = "support/llm.rs"]
-mod llm;
-mod support;
-
+use crate::support;
+use crate::support::llm::{Provider, Rig, TOOL_KEY, answer, chunk, post};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use llm::{Provider, Rig, TOOL_KEY, answer, chunk, post};
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::sync::Mutex;

@@ -1,10 +1,9 @@
 //! The locks of the machine's owner, which the console cannot lift: no terminal, no command, or only listed programs.
 
-mod support;
-
+use crate::support;
+use crate::support::Agent;
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
-use support::Agent;
 
 /// Checks the answer to a refused request of either kind.
 #[track_caller]

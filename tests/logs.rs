@@ -1,15 +1,14 @@
 //! What the agent logs: JSON lines on standard error, only at the configured level, once for each cause, never the key.
 
-mod support;
-
+use crate::support;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{Agent, Setup, mentions};
 use draupnir_console::{Answer, Console, Personality};
 use serde_json::{Value, json};
-use support::{Agent, Setup, mentions};
 
 fn is_level(level: &'static str) -> impl Fn(&Value) -> bool {
     move |line| line["level"] == level

@@ -1,6 +1,6 @@
 //! The man page and the completions of shells in `extension/packages` are those of the tables behind `--help`.
 //!
-//! `DRAUPNIR_WRITE_MANUAL=1 cargo test --package draupnir --test manual` writes them; commit what it writes.
+//! `DRAUPNIR_WRITE_MANUAL=1 cargo test --test e2e manual::` writes them; commit what it writes.
 
 use draupnir::cli::{Argument, EXIT_STATUSES, SUMMARY, Subcommand, commands};
 use draupnir::config::table;

@@ -1,12 +1,10 @@
 //! What a metrics message contains and when it comes (PROTOCOL.md, "metrics"; CONSOLE.md, "Frames that bring it down").
 
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::{Agent, INSTANCE_ID};
 use draupnir_console::{Console, Personality};
 use serde_json::{Map, Value};
-use support::{Agent, INSTANCE_ID};
 
 fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("a whole number, not {value}"))

@@ -1,13 +1,11 @@
 //! A malformed message, or one that is not for the agent, has no effect beyond itself. Frames in the console's native
 //! form never cause an action, whatever else they contain (CONSOLE.md, "What it sends").
 
-mod support;
-
 use std::path::Path;
 
+use crate::support::{Agent, Home, Setup, mentions};
 use draupnir_console::{Connection, Console, Personality, Record};
 use serde_json::{Value, json};
-use support::{Agent, Home, Setup, mentions};
 
 /// The largest message that the agent reads.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;

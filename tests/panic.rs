@@ -3,8 +3,7 @@
 //! The agent here is this test program, which panics at the end of its standard input. The shipped agent has no such
 //! code.
 
-mod support;
-
+use crate::support;
 use draupnir::config::Config;
 use draupnir::{agent, hand_over, logging, restart};
 use draupnir_console::{Console, Personality};
@@ -12,11 +11,14 @@ use serde_json::json;
 use std::io::Read as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 /// Set in the environment of the program that acts as the agent.
 const PLAY: &str = "DRAUPNIR_TEST_PLANTED";
+
+/// The name of the thread that panics.
+const PANICS: &str = "panics";
 
 #[test]
 #[ignore = "plays the agent for the test below"]
@@ -31,11 +33,12 @@ fn planted() {
     logging::start(&config).expect("the first in this process");
     restart::on_panic(history, config.api_key.clone(), config.service.as_ref());
     if !history.is_restart() {
-        std::thread::spawn(|| {
+        let panics = || {
             // Panics at the end of standard input.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
             panic!("planted");
-        });
+        };
+        std::thread::Builder::new().name(PANICS.to_owned()).spawn(panics).expect("a thread");
     }
     agent::run(config, history, state).expect("it can begin");
 }
@@ -48,13 +51,10 @@ fn start_of(pid: u32) -> Option<String> {
     fields.split(' ').nth(19).filter(|_| !is_gone).map(str::to_owned)
 }
 
-#[test]
-fn agent_shells_and_commands_go_on_after_a_panic() {
-    let console = Console::start(Personality::production());
-    let home = support::Home::new();
-    let notified = UnixDatagram::bind(home.path().join("notify")).expect("bound");
-    let mut child = Command::new(std::env::current_exe().expect("this test program"))
-        .args(["--exact", "planted", "--ignored", "--nocapture"])
+/// The agent, which panics when its standard input is closed.
+fn spawn(console: &Console, home: &support::Home) -> Child {
+    Command::new(std::env::current_exe().expect("this test program"))
+        .args(["--exact", "panic::planted", "--ignored", "--nocapture"])
         .env(PLAY, "1")
         .env("HOME", home.path())
         .env("NOTIFY_SOCKET", home.path().join("notify"))
@@ -67,7 +67,15 @@ fn agent_shells_and_commands_go_on_after_a_panic() {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("it starts")
+}
+
+#[test]
+fn agent_shells_and_commands_go_on_after_a_panic() {
+    let console = Console::start(Personality::production());
+    let home = support::Home::new();
+    let notified = UnixDatagram::bind(home.path().join("notify")).expect("bound");
+    let mut child = spawn(&console, &home);
     let pid = child.id();
     console.on(1).frame("heartbeat");
     let limits = console.browser().run("ulimit -n; ulimit -c")["stdout"].clone();
@@ -123,4 +131,49 @@ fn agent_shells_and_commands_go_on_after_a_panic() {
     let replayed = support::Setup::alone().arg("replay").arg(&life).output();
     let said = String::from_utf8_lossy(&replayed.stdout);
     assert!(replayed.status.success() && said.contains("connected"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn program_that_cannot_start_again_ends_by_sigalrm() {
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+    let console = Console::start(Personality::production());
+    let home = support::Home::new();
+    let mut child = spawn(&console, &home);
+    console.on(1).frame("heartbeat");
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process");
+    // The exec hangs for longer than a restart may take (5 s), and then the agent would go on. The other threads are
+    // not traced, as those of any agent.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+    let name = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+    let task = tasks.map(|task| task.expect("it runs").path()).find(|task| name(task).trim() == PANICS);
+    let thread = task.expect("a thread that panics").file_name().expect("a number").to_owned();
+    let mut tracer = Command::new("strace")
+        .args(["-o", "/dev/null", "-etrace=execve", "-einject=execve:delay_enter=10000000", "-p"])
+        .arg(thread)
+        .stderr(Stdio::piped())
+        .spawn();
+    let said = tracer.as_mut().ok().and_then(|tracer| tracer.stderr.take()).map(BufReader::new);
+    let mut said = said.into_iter().flat_map(BufRead::lines).map_while(Result::ok);
+    if !said.any(|line| line.contains("attached")) {
+        child.kill().expect("it runs");
+        child.wait().expect("it is killed");
+        return support::skip("program_that_cannot_start_again_ends_by_sigalrm", "this user may not trace the agent");
+    }
+    drop(child.stdin.take());
+    // It can be reaped once its thread that hangs is, which the tracer does after the delay.
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(child.wait_with_output()));
+    let output = ended.recv_timeout(draupnir_console::WAIT_MAX);
+    if output.is_err() {
+        kill_process(pid, Signal::KILL).expect("it runs");
+    }
+    let mut tracer = tracer.expect("it attached");
+    tracer.kill().and_then(|()| tracer.wait()).expect("its own child");
+    let output = output.expect("it ends by itself").expect("its own child");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(Signal::ALARM.as_raw()), "{log}");
+    assert!(log.contains("panic: starting again"), "{log}");
 }

@@ -1,13 +1,12 @@
 //! What the agent does when its link is refused, broken, closed, stalled or taken over: it reconnects once for each
 //! cause, and not too soon.
 
-mod support;
-
+use crate::support;
 use std::time::Duration;
 
+use crate::support::{Agent, Home, Setup};
 use draupnir_console::{Console, End, Greeting, Personality, Record, Upgrade, What};
 use serde_json::Value;
-use support::{Agent, Home, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.5");
 

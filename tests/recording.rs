@@ -1,14 +1,12 @@
 //! The recording of a real agent replays exactly, the replay names the first difference, and the recording has no
 //! secret.
 
-mod support;
-
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::support::{Agent, Home, Setup};
 use draupnir_console::{Console, Personality, Upgrade};
-use support::{Agent, Home, Setup};
 
 /// Records an agent to which many things happen. The key is the console's.
 fn recorded(home: &Home) -> PathBuf {

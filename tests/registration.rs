@@ -1,13 +1,11 @@
 //! How the agent registers: paths, body, aliases, refusals, and its reaction to each answer (CONSOLE.md,
 //! "Registration").
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Agent, INSTANCE_ID, Setup, WAIT_MAX};
 use draupnir_console::{Answer, Console, Personality, What};
 use serde_json::{Value, json};
-use support::{Agent, INSTANCE_ID, Setup, WAIT_MAX};
 
 /// The path of the protocol as designed.
 const DESIGNED: &str = "/api/v1/instances/register";

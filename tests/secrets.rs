@@ -1,17 +1,11 @@
 //! The key leaves the process only in the request header, and no other process on the machine can read it.
 
-mod support;
-
-#[cfg(target_os = "linux")]
-#[path = "support/stranger.rs"]
-mod stranger;
-
-#[path = "support/tls.rs"]
-mod tls;
-
+use crate::support;
+use crate::support::stranger;
+use crate::support::tls;
+use crate::support::{Agent, Setup};
 use draupnir_console::{Answer, Console, Personality};
 use serde_json::json;
-use support::{Agent, Setup};
 
 #[test]
 fn key_is_in_no_readable_environment() {
@@ -201,7 +195,7 @@ fn memory_holds_the_key_only_where_it_must() {
     if !rustix::process::geteuid().is_root() {
         return support::skip(TEST, "only root can look into the memory of an agent");
     }
-    let authority = tls::authority::Authority::new();
+    let authority = support::authority::Authority::new();
     for console in [Console::start(Personality::production()), tls::valid_console(&authority)] {
         let agent = Setup::new(&console).env("SINDRI_AGENT_CA_FILE", authority.file()).spawn();
         console.on(1).frame("heartbeat");

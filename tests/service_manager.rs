@@ -1,18 +1,13 @@
 //! What a service manager hears: READY, STATUS, WATCHDOG, RELOADING and STOPPING of sd_notify(3), on a socket that the
 //! test holds in its place.
-#![cfg(target_os = "linux")]
 
-mod support;
-
-#[path = "support/delayed.rs"]
-mod delayed;
-
-use delayed::Delayed;
+use crate::support;
+use crate::support::delayed::Delayed;
+use crate::support::{Agent, Home, Setup, Signal, WAIT_MAX, skip};
 use draupnir_console::{Console, Personality};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
-use support::{Agent, Home, Setup, Signal, WAIT_MAX, skip};
 
 /// The time of the watchdog, in microseconds: the agent sends a sign twice within it, at each end of 500 ms.
 const WATCHDOG_USEC: &str = "1000000";

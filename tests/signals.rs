@@ -1,13 +1,10 @@
 //! What each signal does to the agent, whatever dispositions it inherited. For a new signal, add a line to the table.
-#![cfg(target_os = "linux")]
-
-mod support;
 
 use std::time::Instant;
 
+use crate::support::{Agent, DRAIN_MAX, Setup, Signal, WAIT_MAX, settles};
 use draupnir_console::{Console, Personality};
 use std::path::Path;
-use support::{Agent, DRAIN_MAX, Setup, Signal, WAIT_MAX, settles};
 
 /// The effect on the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,16 +1,15 @@
 //! What the agent reports about Sindri: names, distribution, extensions and their changes (CONSOLE.md, "Where Mimir's
 //! fields come from").
 
-mod support;
-
+use crate::support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::sync::Arc;
 
+use crate::support::{Agent, Home, INSTANCE_ID, Setup};
 use draupnir_console::{Console, Personality, Record, What};
 use serde_json::{Value, json};
-use support::{Agent, Home, INSTANCE_ID, Setup};
 
 const FAST: (&str, &str) = ("SINDRI_AGENT_HEARTBEAT", "0.2");
 

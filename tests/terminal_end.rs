@@ -1,12 +1,10 @@
 //! How sessions end: by the console, by a drain, and with processes that survive them.
-#![cfg(target_os = "linux")]
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, settles};
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
 use std::path::Path;
-use support::{Agent, settles};
 
 fn desk() -> (Console, Agent) {
     let console = Console::start(Personality::production());

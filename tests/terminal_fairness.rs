@@ -1,10 +1,8 @@
 //! No session stops another: neither one that floods, nor one that does not read, nor one with a slow console.
 
-mod support;
-
+use crate::support::Agent;
 use draupnir_console::{Console, Keep, Personality};
 use serde_json::json;
-use support::Agent;
 
 fn desk() -> (Console, Agent) {
     let console = Console::start(Personality::production());

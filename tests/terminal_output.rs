@@ -1,11 +1,10 @@
 //! The output of a program reaches the console: all of it, once, in order, no character split.
 
-mod support;
-
+use crate::support;
+use crate::support::Agent;
 use draupnir_console::{Console, Keep, Personality};
 use serde_json::json;
 use std::process::{Command, Stdio};
-use support::Agent;
 
 fn desk() -> (Console, Agent) {
     let console = Console::start(Personality::production());

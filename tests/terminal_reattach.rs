@@ -1,11 +1,10 @@
 //! A session survives a lost connection: a reconnect loses no output, and a user who re-attaches sees the screen.
 
-mod support;
-
+use crate::support;
+use crate::support::Agent;
 use data_encoding::BASE64;
 use draupnir_console::{Console, Personality, Pongs, Record};
 use serde_json::json;
-use support::Agent;
 
 fn desk() -> (Console, Agent) {
     let console = Console::builder(Personality::production()).own_address().start();

@@ -1,10 +1,9 @@
 //! A shell as its user sees it: echo, size, keys, jobs, exit codes, environment.
 
-mod support;
-
+use crate::support;
+use crate::support::{Agent, Setup};
 use draupnir_console::{Console, Personality};
 use serde_json::{Value, json};
-use support::{Agent, Setup};
 
 /// A console, an agent, and what a user types.
 struct Desk {

@@ -1,14 +1,13 @@
 //! `SINDRI_AGENT_TEXTFILE`: the figures of the metrics message and of the agent, as OpenMetrics.
 
-mod support;
-
+use crate::support;
+use crate::support::{Home, Setup, skip};
 use draupnir_console::{Console, Personality};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Home, Setup, skip};
 
 /// The samples by name and labels.
 type Samples = BTreeMap<String, f64>;

@@ -1,12 +1,10 @@
 //! How the agent requests its WebSocket, and its reaction to refusals (CONSOLE.md, "The WebSocket").
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Agent, INSTANCE_ID};
 use draupnir_console::{Console, Personality, Upgrade, What};
 use serde_json::Value;
-use support::{Agent, INSTANCE_ID};
 
 /// The first retry of a dial comes within 10 s, the second within 20 s.
 const RETRIES_MAX: Duration = Duration::from_secs(50);

@@ -6,13 +6,12 @@
 
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/tls.rs"]
-mod tls;
 
 use draupnir_console::{Console, Personality};
 use std::time::{Duration, Instant};
 use support::Setup;
-use tls::authority::Authority;
+use support::authority::Authority;
+use support::tls;
 
 const STARTS: usize = 30;
 

@@ -5,14 +5,12 @@
 //! behind TLS, and so is the client: directly it does the TLS, otherwise the agent does. Both ways are measured in
 //! turns, since the machine is shared. The run fails if a limit is exceeded.
 
-#[path = "../support/llm.rs"]
-mod llm;
 #[path = "../support/mod.rs"]
 mod support;
 
-use llm::{Peer, Provider, Rig, chunk, post};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
+use support::llm::{Peer, Provider, Rig, chunk, post};
 
 const REQUESTS: usize = 500;
 

@@ -1,6 +1,4 @@
 //! Delays system calls of a running agent, so that what makes them hangs.
-//!
-//! A test includes it with `#[path = "support/delayed.rs"] mod delayed;`.
 
 use crate::support::Agent;
 use std::io::{BufRead as _, BufReader, Read as _};

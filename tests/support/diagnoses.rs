@@ -1,6 +1,4 @@
 //! Every diagnosis of `doctor` that a test provokes: no two faults may have the same text.
-//!
-//! A test includes it with `#[path = "support/diagnoses.rs"] mod diagnoses;`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;

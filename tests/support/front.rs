@@ -1,6 +1,4 @@
 //! A front server that answers some requests in the console's place.
-//!
-//! A test includes it with `#[path = "support/front.rs"] mod front;`.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

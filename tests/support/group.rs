@@ -1,13 +1,12 @@
 //! A control group with a limit.
-//!
-//! A test includes it with `#[path = "support/group.rs"] mod group;`.
-
-// Every test that includes this is a separate crate and uses a part of it.
-#![allow(dead_code)]
 
 use crate::support::WAIT_MAX;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+/// How many groups this process has made: each has a name of its own.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A control group that the test removes at its end.
 pub(crate) struct Group(PathBuf);
@@ -23,7 +22,8 @@ impl Group {
             true => (base.to_owned(), in_unified),
             false => (base.join(controller), in_legacy),
         };
-        let place = parent.join(format!("draupnir-test-{}-{controller}", std::process::id()));
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let place = parent.join(format!("draupnir-test-{}-{number}-{controller}", std::process::id()));
         std::fs::create_dir(&place).map_err(|error| format!("no group of processes can be made: {error}"))?;
         let group = Group(place);
         let set = std::fs::write(group.0.join(file), limit);

@@ -2,7 +2,7 @@
 //! and attributes, which the metrics send to every mount.
 //!
 //! A process with another request cannot be killed until [`Hung::answer`]. Only an agent [within](Hung::within) its
-//! mount namespace sees it. A test includes it with `#[path = "support/hung.rs"] mod hung;`.
+//! mount namespace sees it.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};

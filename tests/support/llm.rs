@@ -1,16 +1,10 @@
 //! A provider of models behind TLS, and a client that speaks HTTP as it is on the wire, to it or to the agent.
 //!
-//! A test that wants it says `#[path = "support/llm.rs"] mod llm;`. What the provider does is a function of the test,
-//! on a thread for each connection. Neither interprets more of HTTP than where a message ends.
+//! What the provider does is a function of the test, on a thread for each connection. Neither interprets more of HTTP
+//! than where a message ends.
 
-// Every test that includes this is a crate of its own and uses a part of it.
-#![allow(dead_code)]
-
-#[path = "authority.rs"]
-mod authority;
-
-use super::support::{Agent, Setup, mentions};
-use authority::Authority;
+use super::authority::Authority;
+use super::{Agent, Setup, mentions};
 use draupnir_console::{Console, Personality};
 use futures_lite::future::block_on;
 use futures_lite::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -272,7 +266,7 @@ impl Provider {
     /// Waits until it has closed one more connection.
     pub(crate) fn wait_closed(&self) {
         let closed = self.closed.lock().expect("no panic");
-        closed.recv_timeout(super::support::WAIT_MAX).expect("it closes a connection");
+        closed.recv_timeout(super::WAIT_MAX).expect("it closes a connection");
     }
 
     /// The heads of all requests so far.

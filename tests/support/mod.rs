@@ -15,13 +15,28 @@
 //! Invariants: the agent has a clean environment and its own home; it ends when its [`Agent`] is dropped; if the test
 //! panics, its log is printed. `DRAUPNIR_AGENT` names another build of the agent to run the same tests against.
 
-// Every end-to-end test is a separate crate and uses a part of this module.
+// Each of the programs that include this module uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod authority;
+#[cfg(target_os = "linux")]
+pub(crate) mod delayed;
+pub(crate) mod diagnoses;
 mod frames;
+pub(crate) mod front;
+#[cfg(target_os = "linux")]
+pub(crate) mod group;
+#[cfg(target_os = "linux")]
+pub(crate) mod hung;
+pub(crate) mod llm;
 mod log;
+#[cfg(target_os = "linux")]
+pub(crate) mod namespace;
 mod process;
 mod skip;
+pub(crate) mod stranger;
+pub(crate) mod tinyproxy;
+pub(crate) mod tls;
 mod trace;
 
 use std::ffi::{OsStr, OsString};

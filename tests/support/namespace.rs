@@ -1,9 +1,4 @@
 //! Runs the agent in its own mount namespace, so that a test can change the files that it sees.
-//!
-//! A test includes it with `#[path = "support/namespace.rs"] mod namespace;`.
-
-// Every test that includes this is a separate crate and uses a part of it.
-#![allow(dead_code)]
 
 use crate::support::Setup;
 use std::process::{Command, Stdio};

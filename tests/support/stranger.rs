@@ -1,9 +1,4 @@
 //! Runs the agent as a user who is not root, because limits and permissions do not bind root.
-//!
-//! A test includes it with `#[path = "support/stranger.rs"] mod stranger;`.
-
-// Every test that includes this is a separate crate and uses a part of it.
-#![allow(dead_code)]
 
 use crate::support::{Setup, agent_program};
 use draupnir_console::Console;

@@ -1,9 +1,4 @@
 //! A real HTTP proxy: Debian's tinyproxy, on a free port of loopback.
-//!
-//! A test includes it with `#[path = "support/tinyproxy.rs"] mod tinyproxy;`.
-
-// Every test that includes this is a separate crate and uses a part of it.
-#![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

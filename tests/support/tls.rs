@@ -1,12 +1,6 @@
-//! A console behind TLS. A test includes it with `#[path = "support/tls.rs"] mod tls;`.
+//! A console behind TLS.
 
-// Every test that includes this is a separate crate and uses a part of it.
-#![allow(dead_code)]
-
-#[path = "authority.rs"]
-pub(crate) mod authority;
-
-use authority::Authority;
+use super::authority::Authority;
 use draupnir_console::{Accepting, Acceptor, Builder, Console, Personality, Wire};
 use futures_rustls::TlsAcceptor;
 use std::sync::Arc;

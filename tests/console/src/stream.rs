@@ -6,11 +6,17 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64_simd::{AsOut, STANDARD};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
+
+/// What is noted as a pause: longer than any that a program makes that prints all the time.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many pauses are noted.
+const PAUSES_MAX: usize = 1_024;
 
 /// Missing bytes: the stream continued at `offset + missing`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +50,8 @@ pub struct Stream {
     pub undecodable_frames: u64,
     /// When the first and the last frame came.
     pub first_and_last_at: Option<(Instant, Instant)>,
+    /// The first times of at least a tenth of a second between two frames, in order.
+    pub pauses: Vec<(Instant, Instant)>,
     /// The taken bytes, unless only counted.
     pub data: Vec<u8>,
     /// Everything as a terminal would show it, in order of arrival, with repeats and the agent's own bytes; empty if
@@ -94,6 +102,10 @@ impl Stream {
     pub(crate) fn take(&mut self, base64: &str, offset: Option<u64>, replay: bool, keep: bool, now: Instant) -> usize {
         self.frames += 1;
         self.replays += u64::from(replay);
+        let before = self.first_and_last_at.map(|(_, last)| last);
+        if let Some(last) = before.filter(|last| now - *last >= PAUSE && self.pauses.len() < PAUSES_MAX) {
+            self.pauses.push((last, now));
+        }
         self.first_and_last_at = Some((self.first_and_last_at.map_or(now, |(first, _)| first), now));
         let mut scratch = std::mem::take(&mut self.scratch);
         let grew = match decode(base64, &mut scratch) {
