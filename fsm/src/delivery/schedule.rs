@@ -81,6 +81,7 @@ pub enum OutboundFrame<'a, M> {
 pub(super) struct RoundRobin {
     interactive: Option<StreamKey>,
     bulk: Option<StreamKey>,
+    /// What went out since, while a stream of bulk waited.
     others_since_bulk: u32,
 }
 
@@ -88,7 +89,7 @@ enum Choice {
     Ping(Purpose),
     State(StateKind),
     Reliable(u64),
-    Stream(StreamKey, Chunk),
+    Stream(Class, StreamKey, Chunk),
 }
 
 impl<M> Link<M> {
@@ -166,9 +167,12 @@ impl<M> Delivery<M> {
     pub fn next(&mut self, now: Time) -> Option<OutboundFrame<'_, M>> {
         self.see(now);
         let choice = self.choose()?;
+        let bulk_waits = self.runnable.last().is_some_and(|(class, _)| *class == Class::Bulk);
         let link = self.link.as_mut()?;
-        if matches!(choice, Choice::Ping(_) | Choice::State(_) | Choice::Reliable(_)) {
-            link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
+        if matches!(choice, Choice::Stream(Class::Bulk, ..)) {
+            link.turns.others_since_bulk = 0;
+        } else if bulk_waits {
+            link.turns.others_since_bulk += 1;
         }
         match choice {
             Choice::Ping(purpose) => {
@@ -189,7 +193,7 @@ impl<M> Delivery<M> {
                 let body = self.queue.send(number)?;
                 Some(OutboundFrame::Reliable { number, body })
             }
-            Choice::Stream(stream, cut) => {
+            Choice::Stream(_, stream, cut) => {
                 link.uncut = Some((stream, cut));
                 Some(OutboundFrame::Stream { stream, cut })
             }
@@ -316,17 +320,11 @@ impl<M> Delivery<M> {
             let cut = entry.next_cut(max)?;
             let link = self.link.as_mut()?;
             match class {
-                Class::Interactive => {
-                    link.turns.interactive = Some(stream);
-                    link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1);
-                }
-                Class::Logs => link.turns.others_since_bulk = link.turns.others_since_bulk.saturating_add(1),
-                Class::Bulk => {
-                    link.turns.bulk = Some(stream);
-                    link.turns.others_since_bulk = 0;
-                }
+                Class::Interactive => link.turns.interactive = Some(stream),
+                Class::Logs => {}
+                Class::Bulk => link.turns.bulk = Some(stream),
             }
-            return Some(Choice::Stream(stream, cut));
+            return Some(Choice::Stream(class, stream, cut));
         }
     }
 
