@@ -142,29 +142,48 @@ pub(super) enum DrainStep {
 /// How long the end of an old socket can matter to the next dial, in milliseconds: more than any gap between the two.
 const GONE_HASHED_MS: u32 = 1_000;
 
-impl Hash for Connection {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+impl Connection {
+    /// Hashes what can still matter in this state.
+    pub(super) fn hash_in<H: Hasher>(&self, now_in: &State, state: &mut H) {
         let Self {
             registration, link, old_socket, backoff, retry_at, replacements, resync, due, settled, drain, ..
         } = self; // the rest counts ignored facts, for the log, and probes of the port, of which one is in flight
-        (registration, backoff, replacements, settled).hash(state);
         // How often it dialled, and since when, is only reported.
         let Link { id, dials: _, offline_since: _, gate, probing } = link;
-        (id, gate, probing).hash(state);
-        core::mem::discriminant(old_socket).hash(state);
-        match old_socket {
-            OldSocket::None => {}
-            OldSocket::Closing(link) | OldSocket::Dropped(link) => link.hash(state),
-            OldSocket::Gone(at) => at.hash_within(GONE_HASHED_MS, state),
+        (id, settled).hash(state);
+        if now_in.has_link() {
+            (gate, probing).hash(state);
+        }
+        if now_in.is_draining() || matches!(now_in, State::Stopped) {
+            // Nothing leads back.
+            return (drain.began, drain.next).hash(state);
+        }
+        let Registration { attempt, done, deployed, path, path_changed, provider } = registration;
+        (attempt, done, deployed, path, provider, backoff, replacements).hash(state);
+        if matches!(now_in, State::Requesting) {
+            // A round begins without it.
+            path_changed.hash(state);
         }
         // What was due before is due at once, however long before that was.
         [*retry_at, due.heartbeat_at, due.metrics_at].into_iter().for_each(|at| at.hash_within(0, state));
         let Resync { due, unclean_at, closing, unanswered, due_since } = resync;
-        (due, closing, unanswered).hash(state);
+        (due, unanswered).hash(state);
         if *due {
-            (unclean_at, due_since).hash(state);
+            unclean_at.hash(state);
+            // Another link begins without it.
+            matches!(now_in, State::Ready).then_some(due_since).hash(state);
         }
-        (drain.began, drain.next).hash(state);
+        if now_in.has_link() {
+            // The end of the link is another one's.
+            return;
+        }
+        match old_socket {
+            OldSocket::Closing(link) => (1_u8, link, closing).hash(state),
+            OldSocket::Dropped(link) => (2_u8, link).hash(state),
+            // One that was gone long ago holds up no dial, and neither does none.
+            OldSocket::Gone(at) => at.hash_within(GONE_HASHED_MS, state),
+            OldSocket::None => Time::START.hash_within(GONE_HASHED_MS, state),
+        }
     }
 }
 

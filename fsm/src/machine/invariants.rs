@@ -98,10 +98,8 @@ impl Hash for Observer {
         if let Some((_, until)) = closing {
             until.hash_within(0, state);
         }
-        gone_at.is_some().hash(state);
-        if let Some(gone_at) = gone_at {
-            gone_at.hash_within(GONE_HASHED_MS, state);
-        }
+        // One that was gone long ago holds up no dial, and neither does none.
+        gone_at.unwrap_or(Time::START).hash_within(GONE_HASHED_MS, state);
     }
 }
 

@@ -430,7 +430,8 @@ impl Machine {
 impl Hash for Machine {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // What a state carries was needed at its entry alone.
-        (core::mem::discriminant(self.connection.state()), self.connection.inner()).hash(state);
+        core::mem::discriminant(self.connection.state()).hash(state);
+        self.connection.inner().hash_in(self.connection.state(), state);
         (&self.sessions, &self.commands, self.routed_at, &self.timers, self.lived_until).hash(state);
     }
 }

@@ -8,6 +8,7 @@ use crate::setting::Setting;
 use crate::world::{Broken, CalmTimes, Draws, Move, World};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -66,6 +67,13 @@ fn parts(step: Step) -> (usize, Draws) {
     (usize::from(step / 2), if step.is_multiple_of(2) { Draws::Least } else { Draws::Greatest })
 }
 
+/// All steps from a world.
+fn steps(setting: &Setting, world: &World) -> impl Iterator<Item = Step> {
+    let draws = if setting.draws_both { 2 } else { 1 };
+    let places = 0..Step::try_from(world.actions().len()).expect("few");
+    places.flat_map(move |place| (0..draws).map(move |draw| place * 2 + draw))
+}
+
 /// The world behind one step.
 fn after(world: &World, step: Step) -> World {
     let (place, draws) = parts(step);
@@ -107,11 +115,7 @@ impl Model for Exploration {
     }
 
     fn actions(&self, state: &Reached, steps: &mut Vec<Step>) {
-        let count = at(&self.setting, &state.way, |world, _| world.actions().len());
-        let draws = if self.setting.draws_both { 2 } else { 1 };
-        steps.extend(
-            (0..count).flat_map(|place| (0..draws).map(move |draw| u8::try_from(place * 2 + draw).expect("few"))),
-        );
+        at(&self.setting, &state.way, |world, _| steps.extend(self::steps(&self.setting, world)));
     }
 
     fn next_state(&self, state: &Reached, step: Step) -> Option<Reached> {
@@ -217,6 +221,37 @@ pub(crate) fn explore(setting: Setting, states_max: usize, threads: usize) -> Fo
         is_closed: checker.discoveries().is_empty(),
         rejection: checker.model().rejected.get().map(|way| rejection(&setting, way)),
     }
+}
+
+/// Worlds that were reached by two ways under one number, of the first `states_max`: whether all that may happen next
+/// leads to the same numbers, too. The result is how many there were.
+///
+/// # Panics
+///
+/// At a pair of worlds with one number and two futures.
+pub(crate) fn compare_twins(setting: Setting, states_max: usize) -> usize {
+    let setting = Arc::new(setting);
+    let futures = |way: &[Step]| -> Vec<(Step, Move, u64)> {
+        at(&setting, way, |world, _| {
+            let next = |step| (step, world.actions()[parts(step).0], fingerprint(&after(world, step)));
+            steps(&setting, world).map(next).collect()
+        })
+    };
+    let mut known: HashMap<u64, Box<[Step]>> = HashMap::new();
+    let mut ways = VecDeque::from([Box::<[Step]>::default()]);
+    let mut twins = 0;
+    while let Some(way) = ways.pop_front() {
+        let number = at(&setting, &way, |world, _| fingerprint(world));
+        if let Some(first) = known.get(&number) {
+            twins += 1;
+            assert_eq!(futures(first), futures(&way), "{first:?} and {way:?} have one number");
+        } else if known.len() < states_max {
+            let next: Vec<_> = at(&setting, &way, |world, _| steps(&setting, world).collect());
+            ways.extend(next.into_iter().map(|step| way.iter().copied().chain([step]).collect()));
+            known.insert(number, way);
+        }
+    }
+    twins
 }
 
 /// What is broken at the end of a way, or in the calm after it.

@@ -1,9 +1,9 @@
 //! Every way that the driver, a small network and a console can take, instead of some: the driver that ships, explored
 //! breadth first by `stateright`.
 //!
-//! `DRAUPNIR_STATES` says how many states of each model to go through; without it there are few, and few of the
-//! deliberate faults, for an unoptimised build. With it, `UPDATE_SCENARIOS=1` writes the shortest ways to the faults,
-//! as the sound driver takes them, to `tests/scenarios`.
+//! `DRAUPNIR_STATES` says how many states of the delivery to go through, and lets the connection be closed; without it
+//! there are few, and few of the deliberate faults, for an unoptimised build. With it, `UPDATE_SCENARIOS=1` writes the
+//! shortest ways to the faults, as the sound driver takes them, to `tests/scenarios`.
 //!
 //! | file | what it is |
 //! |---|---|
@@ -21,7 +21,7 @@ mod setting;
 mod story;
 mod world;
 
-use checker::{Found, explore};
+use checker::{Found, compare_twins, explore};
 use draupnir_sim::planted::Planted;
 use faults::{OUT_OF_REACH, REJECTED};
 use setting::{Part, Setting};
@@ -31,6 +31,9 @@ const STATES_DEFAULT: usize = 3_000;
 
 /// Within so many states each fault must be found.
 const STATES_OF_FAULTS_MAX: usize = 100_000;
+
+/// Among so many states worlds with one number are compared.
+const STATES_OF_TWINS_MAX: usize = 10_000;
 
 /// As many as the machine of a workflow has cores.
 const THREADS: usize = 2;
@@ -70,11 +73,14 @@ fn setting(part: Part, planted: Option<Planted>) -> Setting {
     }
 }
 
+/// Where it is asked for any number of states, it goes through all that there are.
 #[test]
 fn connection_keeps_the_rules() {
-    let found = explore(Setting::connection(None), states_max(), THREADS);
+    let states_max = states_asked().map_or(STATES_DEFAULT, |_| usize::MAX);
+    let found = explore(Setting::connection(None), states_max, THREADS);
     report("connection", &found);
     assert_eq!(found.rejection, None);
+    assert_eq!(found.is_closed, states_max == usize::MAX);
 }
 
 #[test]
@@ -82,6 +88,15 @@ fn delivery_keeps_the_rules() {
     let found = explore(Setting::delivery(None), states_max(), THREADS);
     report("delivery", &found);
     assert_eq!(found.rejection, None);
+}
+
+#[test]
+fn worlds_with_one_number_have_one_future() {
+    for part in [Part::Connection, Part::Delivery] {
+        let twins = compare_twins(setting(part, None), states_max().min(STATES_OF_TWINS_MAX));
+        println!("{part:?}: {twins} pairs of worlds with one number");
+        assert!(twins > 100, "{twins} pairs");
+    }
 }
 
 #[test]
