@@ -32,6 +32,7 @@
 
 pub mod agent;
 pub mod audit;
+mod base64;
 pub mod cli;
 pub mod command;
 pub mod config;

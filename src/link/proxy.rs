@@ -16,9 +16,8 @@ use super::console_text;
 use super::error::PeerFault;
 use super::http::{self, Answer};
 use super::target::host_and_port;
+use crate::base64;
 use crate::config::{Proxies, Secret};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use futures_lite::io::{AsyncRead, AsyncWrite};
 use std::fmt;
 use std::net::IpAddr;
@@ -159,7 +158,9 @@ fn basic(credentials: &str) -> Option<String> {
     }
     pair.push(b':');
     pair.extend(percent_decoded(password)?);
-    Some(format!("Basic {}", BASE64.encode(&pair)))
+    let mut authorization = "Basic ".to_owned();
+    base64::encode(&pair, &mut authorization);
+    Some(authorization)
 }
 
 fn percent_decoded(text: &str) -> Option<Vec<u8>> {
@@ -310,7 +311,7 @@ mod tests {
     fn credentials_are_decoded_and_never_shown() {
         let set = https("http://us%65r:p%40ss%3A@proxy.test:3128");
         let proxy = choose(&set, true, "console.test", 443).expect("legal").expect("a proxy");
-        assert_eq!(proxy.authorization.as_deref(), Some(&*format!("Basic {}", BASE64.encode(b"user:p@ss:"))));
+        assert_eq!(proxy.authorization.as_deref(), Some("Basic dXNlcjpwQHNzOg=="));
         assert_eq!(format!("{proxy:?}"), "proxy.test:3128 (HTTPS_PROXY, with credentials)");
     }
 

@@ -6,7 +6,8 @@
 use super::envelope::Designed;
 use super::fault::{Fault, Faults, MalformedEntries};
 use super::id::CommandId;
-use super::payload::{Fields, base64};
+use super::payload::Fields;
+use crate::base64;
 use std::fmt;
 
 /// The environment entry that carries a script for standard input.
@@ -135,7 +136,7 @@ impl Reader {
             self.add(Fault::MalformedEnv(malformed));
         }
         let script =
-            script.and_then(|text| self.keep(base64(&text).ok_or(Fault::NotBase64 { field: SCRIPT_VARIABLE })));
+            script.and_then(|text| self.keep(base64::decode(&text).ok_or(Fault::NotBase64 { field: SCRIPT_VARIABLE })));
         (env, script)
     }
 }

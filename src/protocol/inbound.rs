@@ -8,7 +8,8 @@ use super::dispatch::{self, Dispatch};
 use super::envelope::{DecodeError, Designed, Frame, quoted};
 use super::fault::{Fault, Faults};
 use super::id::{CommandId, SessionId};
-use super::payload::{Fields, Text, base64};
+use super::payload::{Fields, Text};
+use crate::base64;
 use std::fmt;
 
 /// Columns of a terminal whose size is not given.
@@ -227,7 +228,7 @@ fn input(fields: &Fields<'_>, session_id: SessionId) -> Result<Inbound, Fault> {
     const FIELD: &str = "data";
     let raw = fields.raw(FIELD).ok_or(Fault::Missing { field: FIELD })?;
     let text = Text::read(raw).ok_or(Fault::WrongType { field: FIELD, wanted: "a string" })?;
-    let data = base64(&text).ok_or(Fault::NotBase64 { field: FIELD })?;
+    let data = base64::decode(&text).ok_or(Fault::NotBase64 { field: FIELD })?;
     Ok(Inbound::TerminalInput { session_id, data })
 }
 

@@ -11,8 +11,7 @@ use super::id::{CommandId, SessionId};
 use super::number::Count;
 #[cfg(test)]
 use super::schema;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
+use crate::base64;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -183,7 +182,7 @@ fn begin(frame: &mut String, kind: &str) {
 
 fn push_data(frame: &mut String, data: &[u8]) {
     frame.push_str(",\"data\":\"");
-    BASE64.encode_string(data, frame);
+    base64::encode(data, frame);
     frame.push('"');
 }
 
@@ -196,6 +195,8 @@ fn push_offset(frame: &mut String, offset: u64) {
 mod tests {
     use super::super::COUNT_MAX;
     use super::*;
+    use ::base64::Engine as _;
+    use ::base64::prelude::BASE64_STANDARD as BASE64;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 

@@ -6,8 +6,6 @@
 //! unescaping.
 
 use super::fault::Fault;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -135,11 +133,6 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// Standard base64 with padding at its end.
-pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
-}
-
 struct FieldsVisitor {
     names: &'static [&'static str],
 }
@@ -251,57 +244,6 @@ mod tests {
             assert!(fields.number("b").is_err());
             assert_eq!(fields.flag("b"), Ok(true));
         });
-    }
-
-    #[test]
-    fn base64_ends_at_its_padding() {
-        assert_eq!(base64("YQ==").as_deref(), Some(b"a".as_slice()));
-        assert_eq!(base64("YWI=").as_deref(), Some(b"ab".as_slice()));
-        for nonsense in ["YQ==YQ==", "YWI=YWJj", "YQ==YWJj", "=", "==", "===", "===="] {
-            assert_eq!(base64(nonsense), None, "{nonsense}");
-        }
-    }
-
-    /// Domain: every text of up to eight characters, of which up to four are any of 14 and the first four are whole.
-    #[test]
-    fn every_short_text_is_base64_or_refused() {
-        const SIGNS: &[u8; 14] = b"AQgwBEZz09+/=-";
-        let mut accepted = 0;
-        for (front, length) in [("", 0), ("", 1), ("", 2), ("", 3), ("", 4), ("YWJj", 3), ("YWJj", 4)] {
-            for number in 0..SIGNS.len().pow(length) {
-                let digits = (0..length).map(|place| number / SIGNS.len().pow(place) % SIGNS.len());
-                let text = front.to_owned() + &digits.map(|sign| char::from(SIGNS[sign])).collect::<String>();
-                let (data, padding) = text.split_at(text.trim_end_matches('=').len());
-                let is_alphabet = data.bytes().all(|sign| sign.is_ascii_alphanumeric() || b"+/".contains(&sign));
-                // The bits that the last character does not need are zero.
-                let is_last_exact = match (data.len() % 4, data.as_bytes().last()) {
-                    (0, _) => true,
-                    (2, Some(last)) => b"AQgw".contains(last),
-                    (3, Some(last)) => b"AEIMQUYcgkosw048".contains(last),
-                    _ => false,
-                };
-                let is_padded = padding.len() == (4 - data.len() % 4) % 4;
-                let expected = (is_alphabet && is_last_exact && is_padded).then(|| data.len() * 3 / 4);
-                assert_eq!(base64(&text).map(|bytes| bytes.len()), expected, "{text}");
-                accepted += u32::from(expected.is_some());
-            }
-        }
-        assert!(accepted > 20_000, "{accepted}");
-    }
-
-    /// Domain: every number of bytes up to 64, and every cut of their text.
-    #[test]
-    fn base64_that_was_cut_is_refused_or_a_beginning() {
-        let bytes: Vec<u8> = (0..64).map(|number: u8| number.wrapping_mul(37).wrapping_add(11)).collect();
-        for length in 0..=bytes.len() {
-            let (data, _) = bytes.split_at(length);
-            let text = BASE64.encode(data);
-            for cut in 0..=text.len() {
-                let (part, _) = text.split_at(cut);
-                let beginning = (cut % 4 == 0).then(|| data.split_at(length.min(cut / 4 * 3)).0);
-                assert_eq!(base64(part).as_deref(), beginning, "{length} bytes cut at {cut}");
-            }
-        }
     }
 
     #[test]
