@@ -2,13 +2,16 @@
 //!
 //! `cargo bench --bench terminal [-- throughput|echo|memory]`, or with another build of the agent in `DRAUPNIR_AGENT`.
 //! Each figure stands beside the same figure without the agent, measured in turns in the same run, since the machine is
-//! shared. The console is this process and only counts bytes. The run fails if a limit is exceeded.
+//! shared: of a local terminal, and of a bare relay, which carries bytes between a terminal and a socket and does
+//! nothing else. What lies between the two is the price of any agent. The console is this process and only counts
+//! bytes. The run fails if a limit is exceeded.
 
 #[path = "bare/mod.rs"]
 mod bare;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,12 +79,13 @@ fn throughput(scratch: &Path, missed: &mut Vec<String>) {
     drop(out);
     let mut agent = Agent::start(scratch);
     let (mut raw, mut through, mut used, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut raw_used = Vec::new();
+    let (mut raw_used, mut relayed) = (Vec::new(), Vec::new());
     for run in 0..BULK_RUNS {
         await_quiet(&mut agent.console);
         let before = thread_seconds();
-        raw.push(raw_seconds(&file, shown));
+        raw.push(raw_seconds(&file, shown, |master| master));
         raw_used.push(thread_seconds() - before);
+        relayed.push(raw_seconds(&file, shown, relay));
         let session = format!("bulk{run}");
         agent.quiet(&session);
         let before = agent.processor_time();
@@ -102,10 +106,13 @@ fn throughput(scratch: &Path, missed: &mut Vec<String>) {
     // Pairs that were measured one right after the other, so that the load of the machine matters least.
     let shares: Vec<f64> = raw.iter().zip(&through).map(|(raw, through)| raw / through).collect();
     let list: Vec<String> = shares.iter().map(|share| format!("{share:.2}")).collect();
-    let (raw, through, share) = (median(raw), median(through), median(shares));
+    let of_relay: Vec<f64> = relayed.iter().zip(&through).map(|(relayed, through)| relayed / through).collect();
+    let (raw, relayed, through) = (median(raw), median(relayed), median(through));
+    let (share, of_relay) = (median(shares), median(of_relay));
     println!("64 MiB, plain read loop   {:>8.1} MB/s; {:.2} s of a processor", speed(raw), median(raw_used));
+    println!("64 MiB, a bare relay      {:>8.1} MB/s, {:.2} of it", speed(relayed), raw / relayed);
     println!(
-        "64 MiB through the agent  {:>8.1} MB/s, {share:.2} of it; {:.2} s of a processor",
+        "64 MiB through the agent  {:>8.1} MB/s, {share:.2} of it, {of_relay:.2} of the relay; {:.2} s of a processor",
         speed(through),
         median(used)
     );
@@ -125,9 +132,10 @@ fn thread_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// The same `cat` in a terminal that a plain loop reads.
-fn raw_seconds(file: &Path, shown: u64) -> f64 {
-    let (mut master, slave) = terminal();
+/// The same `cat` in a terminal that a plain loop reads, at the end of what `way` leads there.
+fn raw_seconds<R: Read>(file: &Path, shown: u64, way: impl FnOnce(File) -> R) -> f64 {
+    let (master, slave) = terminal();
+    let mut end = way(master);
     let start = Instant::now();
     let stdio = || Stdio::from(slave.try_clone().expect("a descriptor"));
     let mut child =
@@ -135,7 +143,7 @@ fn raw_seconds(file: &Path, shown: u64) -> f64 {
     drop(slave);
     let (mut buffer, mut bytes) = (vec![0; 64 << 10], 0);
     // The end of a terminal is an error.
-    while let Ok(length @ 1..) = master.read(&mut buffer) {
+    while let Ok(length @ 1..) = end.read(&mut buffer) {
         bytes += length as u64;
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -144,24 +152,49 @@ fn raw_seconds(file: &Path, shown: u64) -> f64 {
     seconds
 }
 
+/// Two threads that carry bytes between a terminal and a socket, until the terminal ends; the socket's other end.
+fn relay(master: File) -> TcpStream {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    let (far, _) = listener.accept().expect("a connection");
+    for socket in [&near, &far] {
+        socket.set_nodelay(true).expect("a socket");
+    }
+    let (terminal, socket) = (master.try_clone().expect("a descriptor"), far.try_clone().expect("a descriptor"));
+    std::thread::spawn(move || carry(socket, master));
+    std::thread::spawn(move || {
+        carry(terminal, &far);
+        let _ = far.shutdown(Shutdown::Both);
+    });
+    near
+}
+
+fn carry(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer)
+        && to.write_all(&buffer[..length]).is_ok()
+    {}
+}
+
 fn echo(scratch: &Path, missed: &mut Vec<String>) {
     let mut agent = Agent::start(scratch);
     await_quiet(&mut agent.console);
-    let (mut master, slave) = terminal();
-    let local = strokes(STROKES, || {
-        master.write_all(b"x").expect("written");
-        master.read_exact(&mut [0]).expect("echoed");
-    });
+    let (master, slave) = terminal();
+    let local = local_strokes(master);
+    drop(slave);
+    let (master, slave) = terminal();
+    let relayed = local_strokes(relay(master));
     drop(slave);
     // `cat` leaves the echo to the terminal, as the local one does.
     agent.console.create("idle", "/bin/cat");
-    let console = &mut agent.console;
-    let mut stroke = || {
+    let stroke = |console: &mut Console| {
         console.input("idle", b"x");
         console.until("an echo", |heard| heard.is_of("idle") && heard.output_bytes() > 0);
     };
-    stroke();
-    let idle = strokes(STROKES, stroke);
+    stroke(&mut agent.console);
+    let before = agent.processor_time();
+    let idle = strokes(STROKES, || stroke(&mut agent.console));
+    let spent = agent.processor_time() - before;
     agent.quiet("flood");
     agent.console.input("flood", b"exec yes 'a flood of lines that fills the link'\n");
     let console = &mut agent.console;
@@ -185,7 +218,9 @@ fn echo(scratch: &Path, missed: &mut Vec<String>) {
     drop(agent);
     let local_in_flood = local_strokes_in_flood();
     println!("echo, a local terminal    {}", quantiles(&local));
+    println!("echo, a bare relay        {}", quantiles(&relayed));
     println!("echo through the agent    {}", quantiles(&idle));
+    println!("                          {:.0} µs of a processor", spent.as_secs_f64() * 1e6 / STROKES as f64);
     println!("the same beside a flood   {}, a local terminal", quantiles(&local_in_flood));
     println!("                          {}; {} MB of flood meanwhile", quantiles(&in_flood), flooded / 1_000_000);
     let extra = at(&idle, 50).saturating_sub(at(&local, 50));
@@ -195,6 +230,14 @@ fn echo(scratch: &Path, missed: &mut Vec<String>) {
     if at(&in_flood, 99) > ECHO_IN_FLOOD_MAX.max(at(&local_in_flood, 99) * ECHO_IN_FLOOD_TIMES_MAX) {
         missed.push(format!("an echo beside a flood takes {:?} in one of a hundred cases", at(&in_flood, 99)));
     }
+}
+
+/// Keystrokes at this end of a terminal, which echoes them.
+fn local_strokes(mut end: impl Read + Write) -> Vec<Duration> {
+    strokes(STROKES, || {
+        end.write_all(b"x").expect("written");
+        end.read_exact(&mut [0]).expect("echoed");
+    })
 }
 
 /// Keystrokes in a local terminal while another one floods and is read by a thread.

@@ -69,9 +69,13 @@ impl Agent {
 
     /// Its processor time so far.
     pub(crate) fn processor_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("readable");
-        let fields = stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
-        Duration::from_millis(10 * fields.map(|field| field.parse::<u64>().expect("a number")).sum::<u64>())
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("readable");
+        let nanoseconds = tasks.map(|task| {
+            let stat = fs::read_to_string(task.expect("readable").path().join("schedstat")).unwrap_or_default();
+            // A thread that has just ended has none.
+            stat.split(' ').next().and_then(|spent| spent.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanoseconds.sum())
     }
 }
 
