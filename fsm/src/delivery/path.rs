@@ -9,7 +9,7 @@
 //! | phase | window | ends |
 //! |---|---|---|
 //! | startup | three times that of cruise | round trips show a queue, or three full rounds bring no growth |
-//! | cruise | bandwidth × (minimum round trip + [`QUEUE_TARGET_MS`]) | each fifth full round; a long one; growth |
+//! | cruise | bandwidth × (minimum round trip + [the queue](QUEUE_TARGET_MS)) | each fifth full round; a long one; growth |
 //! | dip | 0.9 of bandwidth × minimum round trip | one Ping is sent: its round trip is the way's |
 //! | search | a quarter each round trip | that no longer shortens the round trip, which is the way's |
 //!
@@ -27,6 +27,10 @@ use core::hash::{Hash, Hasher};
 /// The queue that the window allows beside what the way holds, in milliseconds of the way's bandwidth: enough for the
 /// agent and the console to be scheduled late, and half of what a user of another terminal may have to wait.
 pub const QUEUE_TARGET_MS: u64 = 50;
+
+/// The same where the way takes no time, in milliseconds: two turns of a busy console on this machine or beside it. It
+/// grows with three times the round trip.
+const QUEUE_TARGET_MS_MIN: u64 = 3;
 
 /// A round trip so much longer than the minimum shows a queue, or another way, in milliseconds.
 const LONG_MS: u64 = 2 * QUEUE_TARGET_MS;
@@ -424,7 +428,8 @@ impl PathModel {
     }
 
     fn cruise_bytes(&self) -> u64 {
-        self.bandwidth().saturating_mul(self.way_ms() + QUEUE_TARGET_MS) / 1_000
+        let queue_ms = QUEUE_TARGET_MS.min(QUEUE_TARGET_MS_MIN + 3 * self.way_ms());
+        self.bandwidth().saturating_mul(self.way_ms() + queue_ms) / 1_000
     }
 
     fn dip_bytes(&self) -> u64 {
