@@ -1,7 +1,7 @@
 //! Standard base64 with padding (RFC 4648, section 4).
 //!
-//! Every byte of every terminal is encoded, in a program that is compiled for size. There the loop of the crate `base64`
-//! takes a third of the processor's time of a flood; this one computes eight characters at once in a register.
+//! Every byte of every terminal is encoded, in a program that is compiled for size. There the crate's own loop takes a
+//! third of the processor's time in a flood; this one computes eight characters at once in a register.
 
 use ::base64::Engine as _;
 use ::base64::prelude::BASE64_STANDARD;

@@ -9,8 +9,8 @@
 //! | phase | window | ends |
 //! |---|---|---|
 //! | startup | three times that of cruise | round trips show a queue, or three full rounds bring no growth |
-//! | cruise | bandwidth × (minimum round trip + [the queue](QUEUE_TARGET_MS)) | each fifth full round; a long one; growth |
-//! | dip | 0.9 of bandwidth × minimum round trip | one Ping is sent: its round trip is the way's |
+//! | cruise | what arrives in a minimum round trip and the queue's time | each fifth full round; a long one; growth |
+//! | dip | 0.9 of what arrives in a minimum round trip | one Ping is sent: its round trip is the way's |
 //! | search | a quarter each round trip | that no longer shortens the round trip, which is the way's |
 //!
 //! A dip costs a tenth of a round trip in five: at most 2 % of throughput. It finds that the way became shorter. A
