@@ -144,7 +144,8 @@ unsafe fn fork(memory: &Memory) -> io::Result<libc::pid_t> {
         };
         if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(pid) }
     };
-    if !raw::LEAVES_ERRNO_ALONE {
+    // ThreadSanitizer knows one user of a thread's memory.
+    if !raw::LEAVES_ERRNO_ALONE || cfg!(thread_sanitizer) {
         return clone(0);
     }
     match clone(libc::CLONE_VM) {

@@ -222,7 +222,7 @@ class Agent:
             "SINDRI_AGENT_HEARTBEAT": "0.2",
             "SINDRI_LLM_ADAPTER": "none",
             "SINDRI_LOG_LEVEL": "debug",
-            **{name: value for name, value in os.environ.items() if name == "ASAN_OPTIONS"},
+            **{name: value for name, value in os.environ.items() if name in ("ASAN_OPTIONS", "TSAN_OPTIONS")},
             **environment,
         }
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
