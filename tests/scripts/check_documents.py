@@ -239,13 +239,15 @@ signal.sigwait([signal.SIGTERM])
 os.write(1, b"agent stopped\\n")
 """
 APP = """
-import os, signal, sys
-def stop(number, frame):
-    os.write(1, b"app stopped\\n")
-    sys.exit(7)
-signal.signal(signal.SIGTERM, stop)
+import os, signal, sys, threading
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+def end():
+    os._exit(int(open(sys.argv[0] + ".end").read()))
+threading.Thread(target=end).start()
 os.write(1, b"app ready\\n")
-sys.exit(int(open(sys.argv[0] + ".end").read()))
+signal.sigwait([signal.SIGTERM])
+os.write(1, b"app stopped\\n")
+os._exit(7)
 """
 
 
